@@ -1,0 +1,271 @@
+package citywarden
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"time"
+)
+
+type (
+	// RuleID names a rule, like "fire.zone-smoke".
+	RuleID string
+	// AlarmID names one episode of one rule on one entity; see NewAlarmID.
+	AlarmID string
+)
+
+// Severity follows ITU-T X.733 perceived severity.
+type Severity uint8
+
+// The severities, from the least; the zero Severity means none.
+const (
+	Indeterminate Severity = iota + 1
+	Warning
+	Minor
+	Major
+	Critical
+)
+
+var severityNames = [...]string{"", "indeterminate", "warning", "minor", "major", "critical"}
+
+func (s Severity) String() string {
+	if int(s) < len(severityNames) {
+		return severityNames[s]
+	}
+	return "invalid"
+}
+
+// ParseSeverity returns the severity named s.
+func ParseSeverity(s string) (Severity, error) {
+	for i, n := range severityNames {
+		if n == s && i > 0 {
+			return Severity(i), nil
+		}
+	}
+	return 0, Errorf(CodeInvalid, "unknown severity %q; it is critical, major, minor, warning or indeterminate", s)
+}
+
+// MarshalText writes the name.
+func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads the name; "" is the zero Severity.
+func (s *Severity) UnmarshalText(b []byte) error {
+	if len(b) == 0 {
+		*s = 0
+		return nil
+	}
+	v, err := ParseSeverity(string(b))
+	if err == nil {
+		*s = v
+	}
+	return err
+}
+
+// AlarmState is whether the condition of an alarm still holds.
+type AlarmState string
+
+// The states of an alarm.
+const (
+	AlarmActive  AlarmState = "active"
+	AlarmCleared AlarmState = "cleared"
+)
+
+// Alarm is one episode of a rule on an entity (a device, or a group of
+// devices), from raise to clear. At most one per rule and entity is open.
+// Its dimensions are independent (ISA-18.2 / IEC 62682): the state of the
+// process, the acknowledgement, the suppression.
+type Alarm struct {
+	ID        AlarmID    `json:"id"`
+	Rule      RuleID     `json:"rule"`
+	Title     Text       `json:"title"`
+	Entity    string     `json:"entity"`            // the device's id, or the group's key
+	Device    DeviceID   `json:"device"`            // the device whose reading raised it
+	Members   []DeviceID `json:"members,omitempty"` // of a group: those that satisfied the condition
+	Episode   uint64     `json:"episode"`           // counts the alarms of this rule on this entity from 1
+	Severity  Severity   `json:"severity"`          // the highest level that is active; of a cleared alarm the highest it had
+	State     AlarmState `json:"state"`
+	Clearing  bool       `json:"clearing,omitempty"` // active, and its clear condition is true but not long enough yet
+	Latched   bool       `json:"latched,omitempty"`  // waits for an operator's reset after its condition is gone
+	NoData    bool       `json:"no_data,omitempty"`  // its device fell silent; it stays as it was
+	Acked     bool       `json:"acked"`
+	AckedBy   string     `json:"acked_by,omitempty"`
+	AckedAt   time.Time  `json:"acked_at,omitzero"`
+	Shelved   time.Time  `json:"shelved_until,omitzero"`
+	ShelvedBy string     `json:"shelved_by,omitempty"`
+	Reason    string     `json:"reason,omitempty"` // of the shelving, or why it was closed without a clear condition
+	RaisedAt  time.Time  `json:"raised_at"`        // event time
+	ClearedAt time.Time  `json:"cleared_at,omitzero"`
+	Case      CaseID     `json:"case,omitempty"`
+	Shadow    bool       `json:"shadow,omitempty"` // of a rule in mode shadow: recorded, not acted upon
+}
+
+var plainEntity = regexp.MustCompile(`^[A-Za-z0-9._-]{1,80}$`)
+
+// NewAlarmID returns "rule:entity:episode". An entity that could not stand in a
+// URL as it is, is replaced by the first 12 hex digits of its SHA-256.
+func NewAlarmID(rule RuleID, entity string, episode uint64) AlarmID {
+	if !plainEntity.MatchString(entity) {
+		h := sha256.Sum256([]byte(entity))
+		entity = hex.EncodeToString(h[:6])
+	}
+	return AlarmID(fmt.Sprintf("%s:%s:%d", rule, entity, episode))
+}
+
+// AlarmFilter selects alarms; zero fields select all.
+type AlarmFilter struct {
+	State    AlarmState
+	Severity Severity
+	Rule     RuleID
+	Device   DeviceID // raised it, or is a member of its group
+	Shadow   bool     // those of rules in mode shadow instead of the others
+	Page
+}
+
+// AlarmStep is one entry of an alarm's history.
+type AlarmStep struct {
+	Kind     TransitionKind `json:"kind"`
+	Severity Severity       `json:"severity"` // after the change
+	At       time.Time      `json:"at"`       // event time
+	Logged   time.Time      `json:"logged"`   // our time of the record that caused it
+	By       string         `json:"by,omitempty"`
+	Reason   string         `json:"reason,omitempty"`
+	Why      *Explanation   `json:"why,omitempty"`
+}
+
+// TransitionKind says what happened to an alarm.
+type TransitionKind string
+
+// The transitions.
+const (
+	Raised    TransitionKind = "raised"
+	Escalated TransitionKind = "escalated" // the severity went up; it is unacknowledged again
+	Lowered   TransitionKind = "lowered"   // the severity went down
+	Clearing  TransitionKind = "clearing"  // the clear condition became true
+	Resumed   TransitionKind = "resumed"   // the clear condition became false again before it held long enough
+	Latched   TransitionKind = "latched" // its condition is gone; it stays active until an operator resets it
+	Cleared   TransitionKind = "cleared"
+	Acked     TransitionKind = "acked"
+	Shelved   TransitionKind = "shelved"
+	Unshelved TransitionKind = "unshelved"
+	Joined    TransitionKind = "joined" // another member of the group satisfies the condition
+	WentDark  TransitionKind = "no_data"
+	CameBack  TransitionKind = "data_back"
+)
+
+// Transition is one change of one alarm, the only output of the rule engine.
+// Key names it for ever: "rule/entity/episode/n"; whoever applies transitions
+// ignores a key that was applied before.
+type Transition struct {
+	Key      string
+	Position Position  // of the record that caused it
+	At       time.Time // event time of the change
+	Logged   time.Time // Record.At of the record that caused it
+	Kind     TransitionKind
+	Alarm    Alarm        // as it is after the change
+	Shadow   bool         // of a rule in mode shadow: to be recorded, never to be acted upon
+	Case     *CaseOrder   // the case the rule asks for, nil for none
+	Why      *Explanation // nil for acknowledgements and the like
+}
+
+// CaseOrder is what a rule says about the case of its alarms, with its
+// templates filled in.
+type CaseOrder struct {
+	Class     ClassCode `json:"class"`
+	Key       string    `json:"key"`                  // one open case per key
+	Merge     Duration  `json:"merge,omitempty"`      // an alarm within that time after the case closed reopens it
+	WorkOrder bool      `json:"work_order,omitempty"` // maintenance, kept out of the case statistics
+}
+
+// OrderKind is what a person orders of an alarm.
+type OrderKind string
+
+// The orders.
+const (
+	OrderAck      OrderKind = "ack"
+	OrderShelve   OrderKind = "shelve"
+	OrderUnshelve OrderKind = "unshelve"
+	OrderReset    OrderKind = "reset" // of a latched alarm
+)
+
+// AlarmOrder is a person's order to the rule engine; it goes through the log
+// like everything that changes an alarm.
+type AlarmOrder struct {
+	Kind   OrderKind `json:"kind"`
+	Alarm  AlarmID   `json:"alarm"`
+	By     string    `json:"by"`
+	Until  time.Time `json:"until,omitzero"` // OrderShelve
+	Reason string    `json:"reason,omitempty"`
+}
+
+// Explanation says why an alarm changed, from the very values that were used.
+type Explanation struct {
+	Rule       RuleID          `json:"rule"`
+	Version    string          `json:"version"` // of the rule: the first 12 hex digits of its text's SHA-256
+	At         time.Time       `json:"at"`      // event time of the evaluation
+	Severity   Severity        `json:"severity"`
+	Condition  string          `json:"condition"`      // the expression as the engineer wrote it
+	Held       Duration        `json:"held"`           // how long it had to hold (for)
+	Since      time.Time       `json:"since,omitzero"` // since when it held
+	Summary    Text            `json:"summary"`        // one sentence for operators
+	Leaves     []ExplainLeaf   `json:"leaves"`
+	Inputs     []ExplainInput  `json:"inputs"`
+	Attributes []ExplainAttr   `json:"attributes,omitempty"`
+	Windows    []ExplainWindow `json:"windows,omitempty"`
+	Members    []ExplainMember `json:"members,omitempty"`
+}
+
+// ExplainLeaf is one comparison of a condition.
+type ExplainLeaf struct {
+	Text   string `json:"text"`
+	Left   any    `json:"left"`
+	Op     string `json:"op"`
+	Right  any    `json:"right"`
+	Result string `json:"result"` // "true", "false" or "unknown"
+}
+
+// ExplainInput is a reading that a condition looked at.
+type ExplainInput struct {
+	Device  DeviceID   `json:"device"`
+	Metric  MetricName `json:"metric"`
+	Value   Value      `json:"value"`
+	Unit    string     `json:"unit,omitempty"`
+	Time    time.Time  `json:"time"`
+	Arrived time.Time  `json:"arrived"`
+}
+
+// ExplainAttr is an attribute that a condition looked at.
+type ExplainAttr struct {
+	Name  string `json:"name"`
+	Value any    `json:"value"`
+	From  string `json:"from"` // "device", "model" or "rule" (the ?? default)
+}
+
+// ExplainWindow is what a window function saw.
+type ExplainWindow struct {
+	Text    string    `json:"text"`
+	From    time.Time `json:"from"`
+	To      time.Time `json:"to"`
+	Samples int       `json:"samples"`
+	Result  any       `json:"result"`
+}
+
+// ExplainMember is one member of a group, or one neighbour.
+type ExplainMember struct {
+	Device DeviceID  `json:"device"`
+	Result string    `json:"result"`
+	Time   time.Time `json:"time,omitzero"`
+}
+
+// Rule is a rule as people see it; the rules package knows how to run it.
+type Rule struct {
+	ID       RuleID      `json:"id"`
+	Title    Text        `json:"title"`
+	Version  string      `json:"version"` // the first 12 hex digits of its text's SHA-256
+	Mode     string      `json:"mode"`    // "live" or "shadow"
+	Models   []ModelName `json:"models"`
+	Severity Severity    `json:"severity"` // the highest of its levels
+	File     string      `json:"file"`
+	Line     int         `json:"line"`
+	Text     string      `json:"text"` // YAML
+}

@@ -1,0 +1,167 @@
+package citywarden
+
+import (
+	"regexp"
+	"time"
+)
+
+// Names and identifiers each have their own type so that the compiler catches
+// a swapped argument.
+type (
+	// DeviceID names one registered sensor or gateway: 1 to 64 letters, digits, '.', '_' and '-'.
+	DeviceID string
+	// ModelName names a device model, like "smoke-detector".
+	ModelName string
+	// MetricName names one quantity of a model, like "pressure".
+	MetricName string
+)
+
+var deviceID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// Check returns a CodeInvalid error unless id has the form that DeviceID states.
+func (id DeviceID) Check() error {
+	if !deviceID.MatchString(string(id)) {
+		return Errorf(CodeInvalid, "device id %q: use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit", id)
+	}
+	return nil
+}
+
+// Domain is a line of business; it is also the measurement that a model's
+// series are stored under.
+type Domain string
+
+// The domains.
+const (
+	Parking  Domain = "parking"
+	Fire     Domain = "fire"
+	Pipe     Domain = "pipe"
+	Building Domain = "building"
+)
+
+// Device is one registered sensor or gateway.
+type Device struct {
+	ID         DeviceID       `json:"id"`
+	Name       string         `json:"name"`
+	Model      ModelName      `json:"model"`
+	Attributes map[string]any `json:"attributes"` // string, float64 or bool; what rules call attr.x
+	Location   *Point         `json:"location,omitempty"`
+	Grid       GridCode       `json:"grid,omitempty"`     // the unit grid that Location lies in; set by the platform
+	Adjacent   []DeviceID     `json:"adjacent,omitempty"` // neighbours, for n_adj in rules
+	Disabled   bool           `json:"disabled,omitempty"` // its messages are refused
+	Created    time.Time      `json:"created"`
+	Updated    time.Time      `json:"updated"`
+}
+
+// Model is a kind of device: how its payload is encoded and what it measures.
+type Model struct {
+	Name       ModelName   `json:"name"`
+	Title      Text        `json:"title"`
+	Domain     Domain      `json:"domain"`
+	Codec      string      `json:"codec"`      // "json" for ThingsBoard's bodies
+	Report     Duration    `json:"report"`     // the usual time between two messages
+	Heartbeat  Duration    `json:"heartbeat"`  // the longest time between two messages; silent after twice that
+	Metrics    []Metric    `json:"metrics"`    // in the order that people want to see them
+	Attributes []Attribute `json:"attributes"` // what a device of this model may be configured with
+}
+
+// Metric declares one quantity a model reports.
+type Metric struct {
+	Name       MetricName `json:"name"`
+	Title      Text       `json:"title"`
+	Kind       Kind       `json:"kind"`
+	Unit       string     `json:"unit,omitempty"` // UCUM; "" when dimensionless
+	Min        *float64   `json:"min,omitempty"`  // plausible range; a reading outside has quality OutOfRange
+	Max        *float64   `json:"max,omitempty"`
+	Counter    bool       `json:"counter,omitempty"`     // only counts up, like a meter's register
+	StaleAfter Duration   `json:"stale_after,omitempty"` // a value older than that is not current any more
+}
+
+// Attribute declares one attribute of a model's devices.
+type Attribute struct {
+	Name    string `json:"name"`
+	Title   Text   `json:"title"`
+	Kind    Kind   `json:"kind"`
+	Unit    string `json:"unit,omitempty"`
+	Default any    `json:"default,omitempty"` // nil when a device without it has none
+}
+
+// Metric returns the declaration of name.
+func (m *Model) Metric(name MetricName) (*Metric, bool) {
+	for i := range m.Metrics {
+		if m.Metrics[i].Name == name {
+			return &m.Metrics[i], true
+		}
+	}
+	return nil, false
+}
+
+// Attribute returns the declaration of name.
+func (m *Model) Attribute(name string) (*Attribute, bool) {
+	for i := range m.Attributes {
+		if m.Attributes[i].Name == name {
+			return &m.Attributes[i], true
+		}
+	}
+	return nil, false
+}
+
+// Status is what is known of a device's presence.
+type Status string
+
+// The statuses.
+const (
+	StatusNever  Status = "never"  // it has not reported yet
+	StatusOnline Status = "online" // it reported within twice its model's heartbeat
+	StatusSilent Status = "silent" // it did not
+)
+
+// Presence is when a device was last heard.
+type Presence struct {
+	Status   Status    `json:"status"`
+	LastSeen time.Time `json:"last_seen,omitzero"` // our time of its newest message
+}
+
+// DeviceView is a device as people see it: with its presence, its latest
+// values and the worst alarm that is open for it.
+type DeviceView struct {
+	Device
+	Presence
+	Latest map[MetricName]Latest `json:"latest,omitempty"`
+	Alarm  string                `json:"alarm,omitempty"` // severity of its worst active alarm
+}
+
+// Latest is the newest reading of one metric by event time.
+type Latest struct {
+	Value   Value     `json:"value"`
+	Time    time.Time `json:"time"`
+	Quality Quality   `json:"quality"`
+}
+
+// DeviceFilter selects devices; zero fields select all.
+type DeviceFilter struct {
+	Model  ModelName
+	Domain Domain
+	Grid   GridCode
+	Search string // part of the id or name, any case
+	Page
+}
+
+// Page asks for a part of a list.
+type Page struct {
+	After string // the cursor that the page before returned; "" for the first page
+	Limit int    // 1 to 1000; 0 means 100
+}
+
+// MaxPage is the largest Page.Limit.
+const MaxPage = 1000
+
+// Size returns the limit of p: 100 for 0, at most MaxPage.
+func (p Page) Size() int {
+	switch {
+	case p.Limit <= 0:
+		return 100
+	case p.Limit > MaxPage:
+		return MaxPage
+	}
+	return p.Limit
+}

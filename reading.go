@@ -1,0 +1,168 @@
+package citywarden
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Position is a place in the durable log. Positions grow with the order of the
+// log; a consumer's cursor is the position of the last record it has dealt with.
+// The upper 48 bits number the commit group, the lower 16 the record in it.
+type Position uint64
+
+// MaxGroup is how many records one commit group can hold.
+const MaxGroup = 1 << 16
+
+// PositionAt returns the position of record i in commit group seq.
+func PositionAt(seq uint64, i int) Position { return Position(seq<<16 | uint64(i)) }
+
+// Group returns the number of the commit group that p lies in.
+func (p Position) Group() uint64 { return uint64(p) >> 16 }
+
+// RecordKind says what a Record is.
+type RecordKind uint8
+
+// The kinds of record.
+const (
+	RecordUplink RecordKind = iota + 1 // a message of a device
+	RecordTick                         // time passed: a deadline of the rule engine is due
+	RecordOrder                        // a person's order to the rule engine: acknowledge, shelve, reset, new rules
+)
+
+// Record is one entry of the durable log, the only input of everything after
+// it. At was stamped once, when the record was appended; no consumer looks at
+// another clock, so that a replay gives what the first run gave.
+type Record struct {
+	Position Position
+	Kind     RecordKind
+	At       time.Time
+	Uplink   *Uplink     // RecordUplink
+	Order    *AlarmOrder // RecordOrder
+}
+
+// Uplink is one message from a device as it came, not yet decoded.
+type Uplink struct {
+	Device   DeviceID
+	Protocol string // "mqtt", "coap", "http"
+	Topic    string // MQTT topic, or the path after the token: "v1/devices/me/telemetry"
+	Payload  []byte
+	Received time.Time // our clock, UTC
+}
+
+// Reading is one value of one metric.
+type Reading struct {
+	Metric  MetricName
+	Value   Value
+	Time    time.Time // event time: when the device measured, UTC
+	Quality Quality
+}
+
+// Quality says how far a Reading may be trusted. Rules see Good and Clamped
+// readings only.
+type Quality uint8
+
+// The qualities.
+const (
+	Good       Quality = iota
+	Clamped            // its time was more than 5 minutes ahead; the arrival is used instead
+	OutOfRange         // outside the metric's Min..Max
+)
+
+var qualityNames = [...]string{"good", "clamped", "out_of_range"}
+
+func (q Quality) String() string {
+	if int(q) < len(qualityNames) {
+		return qualityNames[q]
+	}
+	return "invalid"
+}
+
+// MarshalJSON writes the name.
+func (q Quality) MarshalJSON() ([]byte, error) { return json.Marshal(q.String()) }
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (q *Quality) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	for i, n := range qualityNames {
+		if n == s {
+			*q = Quality(i)
+			return nil
+		}
+	}
+	return Errorf(CodeInvalid, "unknown quality %q", s)
+}
+
+// Entry is a record of the log once decoded: what every consumer of the log
+// receives. Consumers share it and must not change it.
+type Entry struct {
+	Record
+	Device     *Device        // nil unless Kind is RecordUplink and the device is known
+	Model      *Model         // of Device
+	Readings   []Reading      // in the order of the payload; empty when Reject is set
+	Attrs      map[string]any // client attributes the device reported, nil when none
+	Duplicates int            // readings left out because the same one (metric, time, value) was there before
+	Reject     *DeadLetter    // set when the uplink could not be used, or a part of it
+
+	Rejected    int // readings left out because they can't be used, Reject says why; 1 for a message that can't be decoded
+	Quarantined int // readings left out because their time can't be true, Reject says why
+}
+
+// DeadLetter keeps a message, or the part of one, that could not be used.
+type DeadLetter struct {
+	Position Position  `json:"position"`
+	Device   DeviceID  `json:"device"`
+	Protocol string    `json:"protocol"`
+	Topic    string    `json:"topic"`
+	Payload  []byte    `json:"payload"` // base64 in JSON
+	Received time.Time `json:"received"`
+	Reason   string    `json:"reason"` // what was wrong, where, and what to do
+}
+
+// LedgerRow balances what one device sent in one hour:
+// Received = Stored + Rejected + Duplicate + Quarantined, counted in readings;
+// a message that can't be decoded counts as one rejected reading.
+type LedgerRow struct {
+	Device      DeviceID  `json:"device"`
+	Hour        time.Time `json:"hour"` // beginning of the hour, UTC, by our clock
+	Messages    int64     `json:"messages"`
+	Received    int64     `json:"received"`
+	Stored      int64     `json:"stored"`
+	Rejected    int64     `json:"rejected"`
+	Duplicate   int64     `json:"duplicate"`
+	Quarantined int64     `json:"quarantined"`
+}
+
+// SeriesQuery asks for the readings of one metric of one device.
+type SeriesQuery struct {
+	Device DeviceID
+	Domain Domain // of the device's model: the measurement
+	Metric MetricName
+	From   time.Time     // inclusive
+	To     time.Time     // exclusive
+	Every  time.Duration // interval of the aggregate; 0 for raw points
+	Agg    string        // mean, min, max, sum, count, last; "" means mean
+	Limit  int           // at most so many points; 0 means 10,000
+}
+
+// SeriesPoint is one point of a series.
+type SeriesPoint struct {
+	Time  time.Time
+	Value Value
+}
+
+// Event is something that happened, for those who watch live.
+type Event struct {
+	ID   uint64 // grows by one; 0 until the hub numbers it
+	Kind string // "reading", "alarm", "case", "device"
+	Time time.Time
+	Data any // JSON-encodable: ReadingEvent, Alarm, Case, DeviceView
+}
+
+// ReadingEvent is the Data of a "reading" event.
+type ReadingEvent struct {
+	Device DeviceID              `json:"device"`
+	Latest map[MetricName]Latest `json:"latest"` // the metrics that changed
+}

@@ -1,0 +1,113 @@
+package citywarden
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Role says which post a person holds; it decides what they may do.
+type Role string
+
+// The roles. One person holds one role; an admin may do everything, alone, and
+// the timeline says that an admin did it.
+const (
+	RoleAdmin      Role = "admin"
+	RoleSupervisor Role = "supervisor" // 值班长, 受理员: the supervision centre
+	RoleDispatcher Role = "dispatcher" // 派遣员: the command centre
+	RoleDepartment Role = "department" // 专业部门处置人员
+	RoleOfficer    Role = "officer"    // 网格监督员
+	RoleEngineer   Role = "engineer"   // writes alarm rules
+	RoleVendor     Role = "vendor"     // connects devices
+	RoleViewer     Role = "viewer"     // looks
+	RoleService    Role = "service"    // another program that reads, like Grafana
+)
+
+// Roles are all roles.
+var Roles = []Role{RoleAdmin, RoleSupervisor, RoleDispatcher, RoleDepartment, RoleOfficer, RoleEngineer, RoleVendor, RoleViewer, RoleService}
+
+// Permission is a kind of thing that a role may or may not do. What may be done
+// to a case stands in Workflow instead.
+type Permission string
+
+// The permissions.
+const (
+	MayRead          Permission = "read"
+	MayOperateAlarms Permission = "operate alarms" // acknowledge, shelve, reset
+	MayOpenCases     Permission = "open cases"
+	MayWriteDevices  Permission = "write devices"
+	MayWriteRules    Permission = "write rules"
+	MayWriteUsers    Permission = "write users"
+)
+
+var permissions = map[Permission][]Role{
+	MayRead:          Roles,
+	MayOperateAlarms: {RoleAdmin, RoleSupervisor, RoleDispatcher, RoleOfficer},
+	MayOpenCases:     {RoleAdmin, RoleSupervisor, RoleOfficer},
+	MayWriteDevices:  {RoleAdmin, RoleVendor},
+	MayWriteRules:    {RoleAdmin, RoleEngineer},
+	MayWriteUsers:    {RoleAdmin},
+}
+
+// May returns a CodeDenied error unless the role may do p.
+func (r Role) May(p Permission) error {
+	if slices.Contains(permissions[p], r) {
+		return nil
+	}
+	return Errorf(CodeDenied, "%s may not %s; %s may", orNobody(string(r)), p, joinRoles(permissions[p]))
+}
+
+func joinRoles(rs []Role) string {
+	names := make([]string, len(rs))
+	for i, r := range rs {
+		names[i] = string(r)
+	}
+	return strings.Join(names, " or ")
+}
+
+func orNobody(s string) string {
+	if s == "" {
+		return "nobody"
+	}
+	return s
+}
+
+// User is a person who signs in, or a program with a token of its own.
+type User struct {
+	Name       string    `json:"name"`
+	Title      string    `json:"title,omitempty"` // how people call them: 值班长 林敏
+	Role       Role      `json:"role"`
+	Department string    `json:"department,omitempty"` // of RoleDepartment
+	Created    time.Time `json:"created"`
+}
+
+// Session is a sign-in of a person, or a token of a program.
+type Session struct {
+	ID      string    `json:"id"` // SHA-256 of the secret in hex; the secret itself is kept nowhere
+	User    string    `json:"user"`
+	Label   string    `json:"label,omitempty"` // what a program's token is for; "" for a sign-in
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires,omitzero"` // zero: never
+}
+
+// AuditEntry says who asked for which change, when, from where, and what came
+// of it.
+type AuditEntry struct {
+	ID      int64     `json:"id"`
+	At      time.Time `json:"at"`
+	User    string    `json:"user"` // of a failed sign-in: the name that was claimed
+	Role    Role      `json:"role,omitempty"`
+	Address string    `json:"address"`          // IP address of the caller
+	Action  string    `json:"action"`           // operation of the API: "create-device"
+	Target  string    `json:"target"`           // path of the request
+	Detail  string    `json:"detail,omitempty"` // body of the request, without secrets, cut at 2000 bytes
+	Status  int       `json:"status"`           // HTTP status of the answer; 0 when the platform stopped before it
+}
+
+// AuditFilter selects audit entries; zero fields select all.
+type AuditFilter struct {
+	User string
+	From time.Time // inclusive
+	To   time.Time // exclusive
+	Page
+}

@@ -1,0 +1,135 @@
+package citywarden
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestErrorCodes(t *testing.T) {
+	cause := errors.New("disk full")
+	err := fmt.Errorf("save alarm: %w", Errorf(CodeTransient, "write: %w", cause))
+	if CodeOf(err) != CodeTransient || !errors.Is(err, cause) || err.Error() != "save alarm: write: disk full" {
+		t.Errorf("%s %v", CodeOf(err), err)
+	}
+	if CodeOf(nil) != "" || CodeOf(cause) != CodeInternal {
+		t.Errorf("codes of nil and a plain error: %q, %q", CodeOf(nil), CodeOf(cause))
+	}
+}
+
+func TestDurations(t *testing.T) {
+	for in, want := range map[string]time.Duration{"90s": 90 * time.Second, "7d": 7 * 24 * time.Hour, "1h30m": 90 * time.Minute, "0s": 0} {
+		if d, err := ParseDuration(in); err != nil || d.Std() != want {
+			t.Errorf("ParseDuration(%q) = %v, %v", in, d, err)
+		}
+	}
+	for _, in := range []string{"", "5", "7 days", "d", "-", "1.5d", "7dd"} {
+		if d, err := ParseDuration(in); CodeOf(err) != CodeInvalid {
+			t.Errorf("ParseDuration(%q) = %v, %v; want an error", in, d, err)
+		}
+	}
+	var d Duration
+	if b, _ := json.Marshal(Duration(time.Minute)); string(b) != `"1m0s"` || json.Unmarshal(b, &d) != nil || d.Std() != time.Minute {
+		t.Errorf("JSON of a minute: %s, back %v", b, d)
+	}
+}
+
+func TestValues(t *testing.T) {
+	for _, tt := range []struct {
+		v    Value
+		json string
+		kind string
+	}{{Number(1.5), "1.5", "number"}, {Bool(true), "true", "bool"}, {TextValue("a"), `"a"`, "text"}, {Value{}, "null", "invalid"}} {
+		b, err := json.Marshal(tt.v)
+		var back Value
+		if err != nil || string(b) != tt.json || json.Unmarshal(b, &back) != nil || back != tt.v || tt.v.Kind().String() != tt.kind {
+			t.Errorf("%v: JSON %s (%v), back %v, kind %s", tt.v, b, err, back, tt.v.Kind())
+		}
+	}
+	if err := new(Value).UnmarshalJSON([]byte(`{"a":1}`)); err == nil {
+		t.Error("an object became a value")
+	}
+}
+
+func TestNames(t *testing.T) {
+	for _, s := range []Severity{Critical, Major, Minor, Warning, Indeterminate} {
+		if got, err := ParseSeverity(s.String()); got != s || err != nil {
+			t.Errorf("severity %s: %v, %v", s, got, err)
+		}
+	}
+	if _, err := ParseSeverity(""); err == nil {
+		t.Error("an empty severity was taken")
+	}
+	for _, id := range []DeviceID{"a", "p-1.x_Y", DeviceID(strings.Repeat("a", 64))} {
+		if err := id.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, id := range []DeviceID{"", "-a", "a b", "a/b", "井", DeviceID(strings.Repeat("a", 65))} {
+		if id.Check() == nil {
+			t.Errorf("device id %q was taken", id)
+		}
+	}
+	for g, good := range map[GridCode]bool{"350623100001001": true, "35062310000100": false, "35062310000100x": false} {
+		if (g.Check() == nil) != good {
+			t.Errorf("grid %s: %v", g, g.Check())
+		}
+	}
+	if got := NewAlarmID("fire.zone-smoke", "B1-3F", 2); got != "fire.zone-smoke:B1-3F:2" {
+		t.Error(got)
+	}
+	if a, b := NewAlarmID("r", "甲/乙", 1), NewAlarmID("r", "甲/丙", 1); a == b || strings.ContainsAny(string(a), "/甲") {
+		t.Errorf("%s and %s must differ and be plain", a, b)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	words := []string{"pressure", "flow", "battery", "addr"}
+	for in, want := range map[string]string{"presure": "pressure", "batery": "battery", "adr": "addr", "temperature": "", "folw": "flow"} {
+		if got := Nearest(in, words); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	a, b := Point{24.117, 117.613}, Point{24.117, 117.623}
+	if d := a.Distance(b); d < 1010 || d > 1020 { // 0.01 degrees of longitude at 24.1 N
+		t.Errorf("distance %g m", d)
+	}
+	left := UnitGrid{Ring: []Point{{0, 0}, {0, 1}, {1, 1}, {1, 0}}}
+	right := UnitGrid{Ring: []Point{{0, 1}, {0, 2}, {1, 2}, {1, 1}}}
+	for _, p := range []Point{{0.5, 0.5}, {0.5, 1}, {0.5, 1.5}, {0, 1}, {0.999, 1}} {
+		if left.Contains(p) == right.Contains(p) {
+			t.Errorf("%v lies in both grids or in none", p)
+		}
+	}
+	if (Point{91, 0}).Check() == nil || (Point{0, 181}).Check() == nil || a.Check() != nil {
+		t.Error("positions off the earth must be refused, others not")
+	}
+}
+
+func TestPermissions(t *testing.T) {
+	err := RoleViewer.May(MayOperateAlarms)
+	if CodeOf(err) != CodeDenied || err.Error() != "viewer may not operate alarms; admin or supervisor or dispatcher or officer may" {
+		t.Error(err)
+	}
+	for _, p := range []Permission{MayRead, MayOperateAlarms, MayOpenCases, MayWriteDevices, MayWriteRules, MayWriteUsers} {
+		if RoleAdmin.May(p) != nil {
+			t.Errorf("admin may not %s", p)
+		}
+		if Role("").May(p) == nil || Role("mayor").May(p) == nil {
+			t.Errorf("nobody in particular may %s", p)
+		}
+	}
+}
+
+func TestPositions(t *testing.T) {
+	p := PositionAt(7, 3)
+	if p.Group() != 7 || p <= PositionAt(6, MaxGroup-1) || p >= PositionAt(8, 0) {
+		t.Errorf("position %d is out of order", p)
+	}
+}
