@@ -1,0 +1,109 @@
+// Package store keeps what people and devices are registered with, alarms,
+// cases and the cursors of the log's consumers in SQL: SQLite by default.
+//
+//	db, err := store.Open(ctx, filepath.Join(dir, "citywarden.db"))
+//	defer db.Close()
+//
+// SQL is text in the file that uses it, with $1 placeholders and in a dialect
+// that PostgreSQL understands too. Times are stored as BIGINT, milliseconds
+// since 1970 UTC; 0 is the zero time. Structures that are never searched by
+// their parts are stored as JSON text. Migrations run at Open and only go forward.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // registers the driver
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// DB is the database. Its methods implement the store interfaces that the
+// services declare; it may be used by several goroutines.
+type DB struct {
+	sql *sql.DB
+}
+
+// Open opens the SQLite file at path, creates it when there is none, and
+// brings its schema up to date. Every commit is synced to disk.
+func Open(ctx context.Context, path string) (*DB, error) {
+	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{
+		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(1)"},
+		"_txlock": {"immediate"},
+	}.Encode()}
+	db, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	d := &DB{sql: db}
+	if err := d.migrate(ctx); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("database %s: %w", path, err)
+	}
+	return d, nil
+}
+
+// Close closes the database.
+func (d *DB) Close() error { return d.sql.Close() }
+
+func (d *DB) migrate(ctx context.Context) error {
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, d.sql, dir)
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("bring schema up to date: %w", err)
+	}
+	return nil
+}
+
+// querier is what *sql.DB and *sql.Tx have in common.
+type querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// tx runs f in one transaction, committed when f returns nil.
+func (d *DB) tx(ctx context.Context, f func(querier) error) error {
+	t, err := d.sql.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	defer t.Rollback() // no effect after Commit
+	if err := f(t); err != nil {
+		return err
+	}
+	if err := t.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// toMS returns t as stored: milliseconds since 1970, 0 for the zero time.
+func toMS(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// fromMS is the inverse of toMS.
+func fromMS(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
