@@ -1,0 +1,372 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+const (
+	// ringEntries and ringBytes bound the decoded groups that are kept; the
+	// newest is kept in any case.
+	ringEntries = 32768
+	ringBytes   = 32 << 20
+
+	// batchEntries is how many entries at most are put together for a consumer
+	// that has several groups waiting; a single group may be larger.
+	batchEntries = 2048
+
+	minBackoff = time.Second
+	maxBackoff = 30 * time.Second
+	trimEvery  = time.Minute
+)
+
+// consumer is a Consumer and how far it is.
+type consumer struct {
+	Consumer
+	at    atomic.Uint64
+	moved notice
+}
+
+func (c *consumer) passed() citywarden.Position { return citywarden.Position(c.at.Load()) }
+
+func (c *consumer) pass(p citywarden.Position) {
+	c.at.Store(uint64(p))
+	c.moved.broadcast()
+}
+
+// notice wakes whoever waits for something to happen.
+type notice struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+// wait returns a channel that is closed at the next broadcast.
+func (n *notice) wait() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch == nil {
+		n.ch = make(chan struct{})
+	}
+	return n.ch
+}
+
+func (n *notice) broadcast() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch != nil {
+		close(n.ch)
+		n.ch = nil
+	}
+}
+
+// ring keeps the newest decoded groups.
+type ring struct {
+	grown notice
+
+	mu      sync.Mutex
+	groups  [][]citywarden.Entry
+	base    citywarden.Position // everything decoded after base is in groups
+	entries int
+	bytes   int
+}
+
+// start empties the ring; the next group pushed follows base.
+func (r *ring) start(base citywarden.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.groups, r.base, r.entries, r.bytes = nil, base, 0, 0
+}
+
+func (r *ring) push(g []citywarden.Entry) {
+	r.mu.Lock()
+	r.groups = append(r.groups, g)
+	r.entries += len(g)
+	r.bytes += weight(g)
+	for len(r.groups) > 1 && (r.entries > ringEntries || r.bytes > ringBytes) {
+		old := r.groups[0]
+		r.groups[0] = nil
+		r.groups = r.groups[1:]
+		r.base = old[len(old)-1].Position
+		r.entries -= len(old)
+		r.bytes -= weight(old)
+	}
+	r.mu.Unlock()
+	r.grown.broadcast()
+}
+
+// weight is about how many bytes g takes.
+func weight(g []citywarden.Entry) int {
+	n := 0
+	for i := range g {
+		n += 256 + 96*len(g[i].Readings)
+		if u := g[i].Uplink; u != nil {
+			n += len(u.Payload)
+		}
+	}
+	return n
+}
+
+// after returns entries after position p: a whole group or several, nil when
+// there is none yet. ok is false when the ring does not go back to p.
+func (r *ring) after(p citywarden.Position) (entries []citywarden.Entry, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p < r.base {
+		return nil, false
+	}
+	i := len(r.groups) // find the oldest group that ends after p; most of the time it is the newest
+	for i > 0 && last(r.groups[i-1]) > p {
+		i--
+	}
+	if i == len(r.groups) {
+		return nil, true
+	}
+	first, n := r.groups[i:], 0
+	for k, g := range first {
+		if n += len(g); k > 0 && n > batchEntries {
+			first = first[:k]
+			break
+		}
+	}
+	if len(first) == 1 {
+		return since(first[0], p), true
+	}
+	for _, g := range first {
+		entries = append(entries, g...)
+	}
+	return since(entries, p), true
+}
+
+func (r *ring) reaches(p citywarden.Position) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return p >= r.base
+}
+
+func last(g []citywarden.Entry) citywarden.Position { return g[len(g)-1].Position }
+
+// since returns the part of entries after p.
+func since(entries []citywarden.Entry, p citywarden.Position) []citywarden.Entry {
+	for len(entries) > 0 && entries[0].Position <= p {
+		entries = entries[1:]
+	}
+	return entries
+}
+
+// groupEnd returns a position after everything in p's commit group.
+func groupEnd(p citywarden.Position) citywarden.Position {
+	return citywarden.PositionAt(p.Group(), citywarden.MaxGroup-1)
+}
+
+// Run feeds the consumers until ctx is done, then returns nil. It returns an
+// error when a consumer's cursor can't be read, or lies after the end of the log: then log and
+// database are not of the same time and nothing would ever reach that consumer.
+func (p *Pipeline) Run(ctx context.Context) error {
+	var start citywarden.Position
+	for _, c := range p.consumers {
+		at, err := c.Cursor(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("begin consumer %s: %w", c.Name(), err)
+		}
+		if end := p.log.Last(); at > end {
+			return citywarden.Errorf(citywarden.CodeConflict,
+				"consumer %s has consumed up to commit group %d but the durable log ends at %d: log and database are not from the same time; restore both from one backup",
+				c.Name(), at.Group(), end.Group())
+		}
+		c.pass(at)
+		start = max(start, at)
+	}
+	if len(p.consumers) == 0 {
+		start = p.log.Last()
+	}
+	p.ring.start(start)
+
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { p.tail(ctx, start) })
+	for _, c := range p.consumers {
+		running.Go(func() { p.feed(ctx, c) })
+	}
+	if p.trim != nil && len(p.consumers) > 0 {
+		running.Go(func() { p.trimmer(ctx) })
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// tail decodes everything after start as it comes.
+func (p *Pipeline) tail(ctx context.Context, start citywarden.Position) {
+	d := p.openDecoder(ctx, start)
+	for {
+		entries, ok := d.next(ctx)
+		if !ok {
+			return
+		}
+		for i := range entries {
+			if entries[i].Reject != nil {
+				p.metrics.dead.Inc()
+			}
+		}
+		p.ring.push(entries)
+	}
+}
+
+// feed hands c everything after its cursor.
+func (p *Pipeline) feed(ctx context.Context, c *consumer) {
+	for ctx.Err() == nil {
+		grown := p.ring.grown.wait() // before looking, so that no group is missed
+		entries, ok := p.ring.after(c.passed())
+		switch {
+		case !ok:
+			p.catchUp(ctx, c)
+		case len(entries) > 0:
+			p.deliver(ctx, c, entries)
+		default:
+			select {
+			case <-grown:
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// catchUp feeds c from the log until the ring reaches back to where it is.
+func (p *Pipeline) catchUp(ctx context.Context, c *consumer) {
+	from := c.passed()
+	p.logger.Info("consumer reads from the log", "consumer", c.Name(), "group", from.Group(), "behind", p.log.Last().Group()-from.Group())
+	d := p.openDecoder(ctx, from)
+	var batch []citywarden.Entry
+	for {
+		entries, ok := d.next(ctx)
+		if !ok {
+			return
+		}
+		batch = append(batch, entries...)
+		// Go on collecting while more is there for certain.
+		if len(batch) < batchEntries && !p.ring.reaches(last(batch)) {
+			continue
+		}
+		p.deliver(ctx, c, batch)
+		if p.ring.reaches(c.passed()) || ctx.Err() != nil {
+			return
+		}
+		batch = nil // c may have kept it
+	}
+}
+
+// deliver has c consume entries, however often it takes.
+func (p *Pipeline) deliver(ctx context.Context, c *consumer, entries []citywarden.Entry) {
+	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
+		err := c.Consume(ctx, entries)
+		if err == nil {
+			c.pass(last(entries))
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		p.logger.Warn("consumer failed; it will get the same entries again", "consumer", c.Name(),
+			"group", entries[0].Position.Group(), "entries", len(entries), "again_in", wait, "err", err)
+		if !pause(ctx, wait) {
+			return
+		}
+	}
+}
+
+// pause waits for d; false when ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// trimmer lets the log drop what every consumer is done with.
+func (p *Pipeline) trimmer(ctx context.Context) {
+	for pause(ctx, trimEvery) {
+		done := p.log.Last()
+		var err error
+		for _, c := range p.consumers {
+			var at citywarden.Position
+			if at, err = c.Cursor(ctx); err != nil {
+				err = fmt.Errorf("cursor of %s: %w", c.Name(), err)
+				break
+			}
+			done = min(done, at)
+		}
+		if err == nil {
+			err = p.trim(ctx, done)
+		}
+		if err != nil && ctx.Err() == nil {
+			p.logger.Warn("log not trimmed", "err", err)
+		}
+	}
+}
+
+// logDecoder decodes the log from some position on.
+type logDecoder struct {
+	p     *Pipeline
+	state *decoder
+	after citywarden.Position // what was read so far
+	from  citywarden.Position // what is before is only looked at for duplicates
+}
+
+// openDecoder returns a decoder of what comes after from. It begins so far before it that it knows
+// the same duplicates as a decoder that has been running for ever.
+func (p *Pipeline) openDecoder(ctx context.Context, from citywarden.Position) *logDecoder {
+	d := &logDecoder{p: p, state: newDecoder(p.directory), from: from, after: from}
+	for wait := minBackoff; from > 0; wait = min(2*wait, maxBackoff) {
+		at, err := p.log.Back(ctx, from, duplicateWindow)
+		if err == nil {
+			d.after = at
+			break
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		p.logger.Error("log not read", "err", err)
+		if !pause(ctx, wait) {
+			break
+		}
+	}
+	return d
+}
+
+// next returns the next group; ok is false when ctx is done.
+func (d *logDecoder) next(ctx context.Context) (entries []citywarden.Entry, ok bool) {
+	for wait := minBackoff; ; {
+		if ctx.Err() != nil {
+			return nil, false
+		}
+		recs, err := d.p.log.Read(ctx, d.after)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, false
+			}
+			d.p.logger.Error("log not read", "err", err)
+			if !pause(ctx, wait) {
+				return nil, false
+			}
+			wait = min(2*wait, maxBackoff)
+			continue
+		}
+		wait = minBackoff
+		entries = since(d.state.group(recs), d.from)
+		d.after = groupEnd(recs[len(recs)-1].Position)
+		if len(entries) > 0 {
+			return entries, true
+		}
+	}
+}

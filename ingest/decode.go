@@ -1,0 +1,235 @@
+package ingest
+
+import (
+	"fmt"
+	"hash/maphash"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+const (
+	// maxAhead is how far ahead of its arrival a reading may be dated.
+	maxAhead = 5 * time.Minute
+	// duplicateWindow is how many records back in the log a duplicate of a
+	// reading is recognised.
+	duplicateWindow = 65536
+	// duplicateKeys bounds the readings remembered for that, in each of two
+	// generations. Only messages with more than 15 readings on average reach it.
+	duplicateKeys = 1 << 20
+	// maxReasons is how many different things are said about one message.
+	maxReasons = 6
+)
+
+// earliest is the oldest time a reading may have; a device that is further back has no clock.
+func earliest() time.Time { return time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC) }
+
+// message is what a codec found in a payload.
+type message struct {
+	readings []citywarden.Reading // zero Time: none was given
+	attrs    map[string]any
+}
+
+// codec decodes the payloads of one format. It fails when the payload as a
+// whole can't be read; parts that can't be used go to dropped.
+type codec func(m *citywarden.Model, up *citywarden.Uplink, dropped *dropped) (message, error)
+
+// codecNamed returns the codec that a model names.
+func codecNamed(name string) (codec, bool) {
+	switch name {
+	case "json":
+		return decodeJSON, true
+	}
+	return nil, false
+}
+
+// dropped counts and names what of a message could not be used.
+type dropped struct {
+	rejected    int
+	quarantined int
+	taken       int
+	reasons     []string
+	more        int
+}
+
+// reject notes n readings that can't be used.
+func (d *dropped) reject(n int, format string, args ...any) {
+	d.rejected += n
+	d.say(format, args...)
+}
+
+// quarantine notes n readings whose time can't be true.
+func (d *dropped) quarantine(n int, format string, args ...any) {
+	d.quarantined += n
+	d.say(format, args...)
+}
+
+func (d *dropped) say(format string, args ...any) {
+	if len(d.reasons) >= maxReasons {
+		d.more++
+		return
+	}
+	d.reasons = append(d.reasons, fmt.Sprintf(format, args...))
+}
+
+// reason says what was wrong, "" when nothing was.
+func (d *dropped) reason() string {
+	if len(d.reasons) == 0 {
+		return ""
+	}
+	s := strings.Join(d.reasons, "; ")
+	if d.more > 0 {
+		s += fmt.Sprintf("; and %d more", d.more)
+	}
+	if d.taken > 0 {
+		s += fmt.Sprintf(" (%d of %d readings were taken)", d.taken, d.taken+d.rejected+d.quarantined)
+	}
+	return s
+}
+
+// decode turns up into readings of known metrics with a time and a quality.
+// raw holds, for each reading, the time as the device gave it.
+func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.Uplink) (m message, raw []time.Time, d dropped) {
+	c, ok := codecNamed(model.Codec)
+	if !ok {
+		d.reject(1, "model %s names the codec %q, which does not exist", model.Name, model.Codec)
+		return message{}, nil, d
+	}
+	m, err := c(model, up, &d)
+	if err != nil {
+		d = dropped{}
+		d.reject(1, "%v", err)
+		return message{}, nil, d
+	}
+	arrived := up.Received.UTC().Truncate(time.Millisecond)
+	oldest := earliest()
+	kept := m.readings[:0]
+	raw = make([]time.Time, 0, len(m.readings))
+	tooOld := 0
+	var oldTime time.Time
+	for _, r := range m.readings {
+		given := r.Time
+		switch {
+		case given.IsZero():
+			r.Time = arrived
+		case given.Before(oldest):
+			tooOld++
+			oldTime = given
+			continue
+		default:
+			r.Time = given.UTC().Truncate(time.Millisecond)
+			if r.Time.Sub(arrived) > maxAhead {
+				r.Time, r.Quality = arrived, citywarden.Clamped
+			}
+		}
+		if def, ok := model.Metric(r.Metric); ok && outside(def, r.Value) {
+			r.Quality = citywarden.OutOfRange
+		}
+		if given.IsZero() {
+			given = r.Time
+		}
+		kept = append(kept, r)
+		raw = append(raw, given)
+	}
+	if tooOld > 0 {
+		d.quarantine(tooOld, "time %s is before 2015; set the clock of the device, or leave ts out", oldTime.UTC().Format(time.RFC3339))
+	}
+	m.readings = kept
+	d.taken = len(kept)
+	return m, raw, d
+}
+
+func outside(m *citywarden.Metric, v citywarden.Value) bool {
+	if v.Kind() != citywarden.KindNumber {
+		return false
+	}
+	return m.Min != nil && v.Float() < *m.Min || m.Max != nil && v.Float() > *m.Max
+}
+
+// decoder turns records into entries, in the order of the log.
+type decoder struct {
+	directory Directory
+	seed      maphash.Seed
+	n         uint64 // records decoded so far
+	old, cur  map[uint64]uint64
+	begun     uint64 // n when cur was begun
+}
+
+func newDecoder(dir Directory) *decoder {
+	return &decoder{directory: dir, seed: maphash.MakeSeed(), cur: map[uint64]uint64{}}
+}
+
+// group decodes a commit group.
+func (d *decoder) group(recs []citywarden.Record) []citywarden.Entry {
+	entries := make([]citywarden.Entry, len(recs))
+	for i := range recs {
+		d.n++
+		entries[i].Record = recs[i]
+		if recs[i].Kind == citywarden.RecordUplink {
+			d.uplink(&entries[i])
+		}
+	}
+	return entries
+}
+
+func (d *decoder) uplink(e *citywarden.Entry) {
+	up := e.Uplink
+	device, model, err := d.directory.Device(up.Device)
+	if err != nil {
+		e.Rejected = 1
+		e.Reject = deadLetter(e, err.Error())
+		return
+	}
+	e.Device, e.Model = device, model
+	m, raw, dropped := decode(device, model, up)
+	e.Attrs, e.Rejected, e.Quarantined = m.attrs, dropped.rejected, dropped.quarantined
+	if reason := dropped.reason(); reason != "" {
+		e.Reject = deadLetter(e, reason)
+	}
+	e.Readings = m.readings[:0]
+	for i, r := range m.readings {
+		if d.repeated(up.Device, &r, raw[i]) {
+			e.Duplicates++
+			continue
+		}
+		e.Readings = append(e.Readings, r)
+	}
+}
+
+func deadLetter(e *citywarden.Entry, reason string) *citywarden.DeadLetter {
+	up := e.Uplink
+	return &citywarden.DeadLetter{
+		Position: e.Position, Device: up.Device, Protocol: up.Protocol, Topic: up.Topic,
+		Payload: up.Payload, Received: up.Received, Reason: reason,
+	}
+}
+
+// repeated reports whether the same reading of the same device was in one of
+// the last duplicateWindow records, and remembers it. It depends on nothing
+// before that window, so a decoder that begins there gives the same answers.
+func (d *decoder) repeated(id citywarden.DeviceID, r *citywarden.Reading, at time.Time) bool {
+	var h maphash.Hash
+	h.SetSeed(d.seed)
+	h.WriteString(string(id))
+	h.WriteByte(0)
+	h.WriteString(string(r.Metric))
+	h.WriteByte(byte(r.Value.Kind()))
+	if r.Value.Kind() == citywarden.KindText {
+		h.WriteString(r.Value.String())
+	}
+	maphash.WriteComparable(&h, math.Float64bits(r.Value.Float()))
+	maphash.WriteComparable(&h, at.UnixMilli())
+	key := h.Sum64()
+
+	if d.n-d.begun > duplicateWindow || len(d.cur) >= duplicateKeys {
+		d.old, d.cur, d.begun = d.cur, make(map[uint64]uint64, len(d.cur)), d.n
+	}
+	n, known := d.cur[key]
+	if !known {
+		n, known = d.old[key]
+	}
+	d.cur[key] = d.n
+	return known && d.n-n <= duplicateWindow
+}

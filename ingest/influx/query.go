@@ -1,0 +1,215 @@
+package influx
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	influxhttp "github.com/influxdata/influxdb-client-go/v2/api/http"
+
+	"github.com/citywarden/citywarden"
+)
+
+const (
+	defaultPoints = 10_000
+	maxPoints     = 1_000_000
+)
+
+// aggregates are the functions that a query may use.
+var aggregates = [...]string{"mean", "min", "max", "sum", "count", "last"}
+
+// Query returns the points of one metric of one device in the order of time,
+// raw or one per interval; an interval without readings has no point. Intervals
+// begin at multiples of Every since 1970 UTC, so that the first may begin before
+// From; From and To that are zero don't bound the query. No readings are no
+// error. CodeInvalid for a query that makes no sense, CodeTransient when the
+// server can't be reached.
+func (s *Series) Query(ctx context.Context, q citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error) {
+	text, err := selectText(q)
+	if err != nil {
+		return nil, err
+	}
+	points, err := s.selectPoints(ctx, text)
+	if err != nil && q.Agg == "" && q.Every > 0 && strings.Contains(err.Error(), "unsupported mean") {
+		// A bool or a text has no mean: the last one stands for the interval.
+		q.Agg = "last"
+		if text, err = selectText(q); err == nil {
+			points, err = s.selectPoints(ctx, text)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("series %s of %s: %w", q.Metric, q.Device, err)
+	}
+	return points, nil
+}
+
+// selectText returns q in InfluxQL. Names and values are quoted: whatever they
+// hold, it stays a name or a value.
+func selectText(q citywarden.SeriesQuery) (string, error) {
+	switch {
+	case q.Device == "" || q.Metric == "" || q.Domain == "":
+		return "", citywarden.Errorf(citywarden.CodeInvalid, "a series needs a device, its domain and a metric")
+	case !q.From.IsZero() && !q.To.IsZero() && !q.From.Before(q.To):
+		return "", citywarden.Errorf(citywarden.CodeInvalid, "series from %s to %s: from is not before to", q.From.Format(time.RFC3339), q.To.Format(time.RFC3339))
+	case q.Every < 0 || q.Every > 0 && q.Every < time.Second:
+		return "", citywarden.Errorf(citywarden.CodeInvalid, "series every %s: the interval is at least 1s", q.Every)
+	case q.Every == 0 && q.Agg != "":
+		return "", citywarden.Errorf(citywarden.CodeInvalid, "series agg %s needs an interval: say every", q.Agg)
+	case q.Limit < 0 || q.Limit > maxPoints:
+		return "", citywarden.Errorf(citywarden.CodeInvalid, "series limit %d: ask for at most %d points", q.Limit, maxPoints)
+	}
+	var b strings.Builder
+	b.WriteString("SELECT ")
+	if q.Every > 0 {
+		agg := ""
+		for _, a := range aggregates {
+			if a == q.Agg || q.Agg == "" && a == "mean" {
+				agg = a
+			}
+		}
+		if agg == "" {
+			return "", citywarden.Errorf(citywarden.CodeInvalid, "series agg %q: it is %s", q.Agg, strings.Join(aggregates[:], ", "))
+		}
+		fmt.Fprintf(&b, "%s(%s)", agg, ident(string(q.Metric)))
+	} else {
+		b.WriteString(ident(string(q.Metric)))
+	}
+	fmt.Fprintf(&b, ` FROM %s WHERE "device" = %s`, ident(string(q.Domain)), quote(string(q.Device)))
+	for _, bound := range []struct {
+		op string
+		at time.Time
+	}{{">=", q.From}, {"<", q.To}} {
+		if !bound.at.IsZero() {
+			if y := bound.at.Year(); y < 1700 || y > 2250 {
+				return "", citywarden.Errorf(citywarden.CodeInvalid, "series time %s: a time lies between 1700 and 2250", bound.at.Format(time.RFC3339))
+			}
+			fmt.Fprintf(&b, " AND time %s %d", bound.op, bound.at.UnixNano())
+		}
+	}
+	if q.Every > 0 {
+		fmt.Fprintf(&b, " GROUP BY time(%dms) fill(none)", q.Every.Milliseconds())
+	}
+	limit := q.Limit
+	if limit == 0 {
+		limit = defaultPoints
+	}
+	fmt.Fprintf(&b, " ORDER BY time ASC LIMIT %d", limit)
+	return b.String(), nil
+}
+
+var (
+	identEscapes = strings.NewReplacer("\n", `\n`, `\`, `\\`, `"`, `\"`)
+	quoteEscapes = strings.NewReplacer("\n", `\n`, `\`, `\\`, `'`, `\'`)
+)
+
+// ident returns s as a quoted InfluxQL name, quote as a string.
+func ident(s string) string { return `"` + identEscapes.Replace(s) + `"` }
+
+func quote(s string) string { return `'` + quoteEscapes.Replace(s) + `'` }
+
+func (s *Series) selectPoints(ctx context.Context, text string) ([]citywarden.SeriesPoint, error) {
+	rows, err := s.influxQL(ctx, http.MethodGet, text)
+	if err != nil {
+		if citywarden.CodeOf(err) == citywarden.CodeInvalid && strings.Contains(err.Error(), "database not found") {
+			return []citywarden.SeriesPoint{}, nil // nothing was ever written
+		}
+		return nil, err
+	}
+	points := make([]citywarden.SeriesPoint, 0, len(rows))
+	for _, r := range rows {
+		p, ok, err := point(r)
+		if err != nil {
+			return nil, fmt.Errorf("answer of %s: %w", s.where(), err)
+		}
+		if ok {
+			points = append(points, p)
+		}
+	}
+	return points, nil
+}
+
+// point reads a row of time and value; ok is false for an empty value.
+func point(row []json.RawMessage) (p citywarden.SeriesPoint, ok bool, err error) {
+	if len(row) != 2 {
+		return p, false, fmt.Errorf("a row has %d columns, not time and value", len(row))
+	}
+	ms, err := strconv.ParseInt(string(row[0]), 10, 64)
+	if err != nil {
+		return p, false, fmt.Errorf("time %s is not in milliseconds", row[0])
+	}
+	var x any
+	if err := json.Unmarshal(row[1], &x); err != nil {
+		return p, false, err
+	}
+	if x == nil {
+		return p, false, nil
+	}
+	p.Time = time.UnixMilli(ms).UTC()
+	if p.Value, ok = citywarden.ValueOf(x); !ok {
+		return p, false, fmt.Errorf("value %s is not a number, a bool or a text", row[1])
+	}
+	return p, true, nil
+}
+
+// influxQL runs one statement and returns the rows of its first series.
+func (s *Series) influxQL(ctx context.Context, method, text string) ([][]json.RawMessage, error) {
+	args := url.Values{"db": {s.opt.Database}, "q": {text}, "epoch": {"ms"}}
+	var body io.Reader
+	target := s.base + "query"
+	if method == http.MethodPost {
+		body = strings.NewReader(args.Encode())
+	} else {
+		target += "?" + args.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	var out struct {
+		Results []struct {
+			Error  string
+			Series []struct{ Values [][]json.RawMessage }
+		}
+	}
+	if err := s.client.HTTPService().DoHTTPRequest(req, nil, func(r *http.Response) error {
+		defer r.Body.Close()
+		return json.NewDecoder(r.Body).Decode(&out)
+	}); err != nil {
+		return nil, s.queryError(err)
+	}
+	if len(out.Results) == 0 {
+		return nil, nil
+	}
+	first := out.Results[0]
+	if first.Error != "" {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%s: %s", s.where(), first.Error)
+	}
+	if len(first.Series) == 0 {
+		return nil, nil
+	}
+	return first.Series[0].Values, nil
+}
+
+func (s *Series) queryError(err error) error {
+	code := citywarden.CodeTransient
+	var e *influxhttp.Error
+	if errors.As(err, &e) {
+		switch e.StatusCode {
+		case http.StatusBadRequest:
+			code = citywarden.CodeInvalid
+		case http.StatusUnauthorized, http.StatusForbidden:
+			code = citywarden.CodeDenied
+		}
+	}
+	return citywarden.Errorf(code, "%s: %w", s.where(), err)
+}

@@ -1,0 +1,446 @@
+package influx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	influxdb2 "github.com/influxdata/influxdb-client-go/v2"
+	"github.com/influxdata/influxdb-client-go/v2/api"
+	influxhttp "github.com/influxdata/influxdb-client-go/v2/api/http"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Cursors remember how far the log has been written; store.DB is one.
+type Cursors interface {
+	// Cursor returns the position that the consumer called name has reached, 0 at first.
+	Cursor(ctx context.Context, name string) (citywarden.Position, error)
+	// SetCursor stores it.
+	SetCursor(ctx context.Context, name string, p citywarden.Position) error
+}
+
+// Options say where the series are.
+type Options struct {
+	URL       string            // of a server, like "https://influx.example:8086"; "" for the Core behind Transport
+	Transport http.RoundTripper // nil for the net; Core.Transport for the core
+	Token     string            // of InfluxDB 2 and 3
+	Username  string            // of InfluxDB 1, with Password
+	Password  string
+	Org       string        // of InfluxDB 2
+	Database  string        // database, or bucket; "" means "citywarden"
+	Retention time.Duration // how long readings are kept, at least 1h, 0 for ever; a server's own setting is left as it is
+	Cursors   Cursors
+	Logger    *slog.Logger          // nil for none
+	Metrics   prometheus.Registerer // nil for none
+}
+
+const (
+	name         = "series"
+	batch        = 5000             // lines in one write; more costs memory and gains nothing
+	writeTimeout = 30 * time.Second // of one write or query
+	saveEvery    = time.Second      // how often the cursor is stored
+	// pace is the least time between two small writes: each is a sync of the
+	// disk, and what comes in meanwhile goes into the next one.
+	pace = 50 * time.Millisecond
+)
+
+// Series writes the readings of the log into InfluxDB, as the consumer "series",
+// and reads them. Writes come from one goroutine, reads from any.
+type Series struct {
+	opt    Options
+	log    *slog.Logger
+	client influxdb2.Client
+	writer api.WriteAPIBlocking
+	base   string // URL with a slash at its end
+
+	written, rejected prometheus.Counter
+	seconds           prometheus.Histogram
+
+	prepared bool // of the core: the database is there and its retention set
+
+	mu      sync.Mutex
+	loaded  bool
+	reached citywarden.Position // written
+	saved   citywarden.Position // stored as the cursor
+	savedAt time.Time
+}
+
+// New returns a Series. It does not connect: a server that is down delays only
+// the series, until it is back. CodeInvalid says what is wrong with o.
+func New(o Options) (*Series, error) {
+	if o.Database == "" {
+		o.Database = "citywarden"
+	}
+	switch {
+	case o.Cursors == nil:
+		return nil, citywarden.Errorf(citywarden.CodeInternal, "series need cursors")
+	case o.URL == "" && o.Transport == nil:
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "series need the URL of a server or the core's transport")
+	case o.Retention != 0 && o.Retention < time.Hour:
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "series retention %s: keep readings for at least 1h, or 0 for ever", o.Retention)
+	case o.Token != "" && o.Username != "":
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "series: give a token (InfluxDB 2 and 3) or a user name and password (InfluxDB 1), not both")
+	}
+	base := o.URL
+	if base == "" {
+		base = "http://embedded"
+	}
+	if u, err := url.Parse(base); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "series URL %q: write it like http://influx.example:8086", o.URL)
+	}
+	token := o.Token
+	if o.Username != "" {
+		token = o.Username + ":" + o.Password
+	}
+	s := &Series{opt: o, log: o.Logger, base: strings.TrimRight(base, "/") + "/"}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	opts := influxdb2.DefaultOptions().SetPrecision(time.Millisecond).SetApplicationName("citywarden")
+	opts.SetHTTPClient(&http.Client{Transport: o.Transport, Timeout: writeTimeout, CheckRedirect: noRedirect})
+	s.client = influxdb2.NewClientWithOptions(s.base, token, opts)
+	s.writer = s.client.WriteAPIBlocking(o.Org, o.Database)
+
+	points := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "citywarden_series_points_total",
+		Help: "Points for the time series by what became of them: written, or rejected by the server for good.",
+	}, []string{"result"})
+	s.written, s.rejected = points.WithLabelValues("written"), points.WithLabelValues("rejected")
+	s.seconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "citywarden_series_write_seconds",
+		Help:    "How long the writes of a batch to the time series took.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 4, 8),
+	})
+	if o.Metrics != nil {
+		for _, c := range []prometheus.Collector{points, s.seconds} {
+			if err := o.Metrics.Register(c); err != nil {
+				return nil, fmt.Errorf("series metrics: %w", err)
+			}
+		}
+	}
+	return s, nil
+}
+
+// noRedirect refuses redirects: following one would turn a write into a read
+// and send the token elsewhere.
+func noRedirect(r *http.Request, _ []*http.Request) error {
+	return fmt.Errorf("the server redirects to %s: use that address", r.URL.Redacted())
+}
+
+// Name returns "series".
+func (s *Series) Name() string { return name }
+
+// Cursor returns the position up to which everything is written and known to
+// be so after a restart. It follows the writes by up to a second.
+func (s *Series) Cursor(ctx context.Context) (citywarden.Position, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.load(ctx)
+	return s.saved, err
+}
+
+// load reads the stored cursor once. It needs mu.
+func (s *Series) load(ctx context.Context) error {
+	if s.loaded {
+		return nil
+	}
+	p, err := s.opt.Cursors.Cursor(ctx, name)
+	if err != nil {
+		return err
+	}
+	s.reached, s.saved, s.loaded = p, p, true
+	return nil
+}
+
+// position returns the position up to which everything is written.
+func (s *Series) position(ctx context.Context) (citywarden.Position, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.load(ctx)
+	return s.reached, err
+}
+
+// Consume writes the readings of entries in batches. It returns an error, and
+// the cursor stays before what is not known to be written, when the server can't
+// be reached or refuses for a reason that is not in the data (CodeTransient, or
+// CodeDenied for a bad token): the same entries may come again, a point that is
+// written twice is there once. A point that the server rejects for itself (its
+// metric had another kind before, it is older than the retention) is logged with
+// the server's words and counted, and the others are kept.
+func (s *Series) Consume(ctx context.Context, entries []citywarden.Entry) error {
+	begin := time.Now()
+	reached, err := s.position(ctx)
+	if err != nil {
+		return err
+	}
+	var todo []line
+	full := false
+	for i := range entries {
+		if entries[i].Position <= reached {
+			continue
+		}
+		todo = lines(todo, &entries[i])
+		if len(todo) >= batch {
+			if err := s.write(ctx, todo, entries[i].Position); err != nil {
+				return err
+			}
+			todo = todo[:0]
+			full = true
+		}
+	}
+	if n := len(entries); n > 0 && entries[n-1].Position > reached {
+		if err := s.write(ctx, todo, entries[n-1].Position); err != nil {
+			return err
+		}
+	}
+	if err := s.save(ctx, false); err != nil {
+		return err
+	}
+	if !full && len(todo) > 0 && len(todo) < batch/5 {
+		pause(ctx, pace-time.Since(begin))
+	}
+	return nil
+}
+
+// pause waits for d or until ctx is done.
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// write sends lines and then notes that the log is written up to p.
+func (s *Series) write(ctx context.Context, ls []line, p citywarden.Position) error {
+	if len(ls) > 0 {
+		begin := time.Now()
+		if err := s.prepare(ctx); err != nil {
+			return err
+		}
+		var lost rejects
+		for len(ls) > 0 {
+			n := min(len(ls), batch)
+			if err := s.send(ctx, ls[:n], &lost); err != nil {
+				return err
+			}
+			ls = ls[n:]
+		}
+		s.seconds.Observe(time.Since(begin).Seconds())
+		lost.log(s.log)
+	}
+	s.mu.Lock()
+	s.reached = max(s.reached, p)
+	s.mu.Unlock()
+	return nil
+}
+
+// rejects are the lines that the server did not take.
+type rejects struct {
+	n     int
+	first []string // the server's words, of the first few
+}
+
+func (r *rejects) add(l line, err *influxhttp.Error) {
+	r.n++
+	if len(r.first) < 3 {
+		r.first = append(r.first, fmt.Sprintf("%s %s: %s", l.entry.Device.ID, l.readings[0].Metric, clip(err.Message)))
+	}
+}
+
+func (r *rejects) log(log *slog.Logger) {
+	if r.n > 0 {
+		log.Warn("points rejected by the time series", "points", r.n, "first", r.first)
+	}
+}
+
+func clip(s string) string {
+	if len(s) > 300 {
+		s = strings.ToValidUTF8(s[:300], "") + " …"
+	}
+	return s
+}
+
+// send writes lines. When the server rejects some of them it does not say
+// which, and may have left out others that are good, as shards fail one by one.
+// So the halves are sent again, until each bad line stands alone; a bad line
+// with several readings is split into them.
+func (s *Series) send(ctx context.Context, ls []line, lost *rejects) error {
+	var body []byte
+	points := 0
+	for _, l := range ls {
+		body = l.appendTo(body)
+		points += writable(l)
+	}
+	err := s.post(ctx, string(body))
+	var e *influxhttp.Error
+	switch {
+	case err == nil:
+		s.written.Add(float64(points))
+		return nil
+	case !errors.As(err, &e) || !blames(e, len(ls)):
+		return s.explain(err)
+	case len(ls) > 1:
+		for _, half := range [][]line{ls[:len(ls)/2], ls[len(ls)/2:]} {
+			if err := s.send(ctx, half, lost); err != nil {
+				return err
+			}
+		}
+		return nil
+	case len(ls[0].readings) > 1:
+		for i := range ls[0].readings {
+			if l := (line{ls[0].entry, ls[0].readings[i : i+1]}); writable(l) > 0 {
+				if err := s.send(ctx, []line{l}, lost); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	s.rejected.Add(1)
+	lost.add(ls[0], e)
+	return nil
+}
+
+// blames reports whether e is about the data and not about the request, the
+// server or the way there: sending it again would change nothing.
+func blames(e *influxhttp.Error, lines int) bool {
+	switch e.StatusCode {
+	case http.StatusRequestEntityTooLarge:
+		return lines > 1
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		for _, words := range []string{"partial write", "unable to parse", "parsing failed", "field type conflict", "beyond retention", "max key size"} {
+			if strings.Contains(e.Message, words) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// post writes body; when the database is not there it is created first.
+func (s *Series) post(ctx context.Context, body string) error {
+	err := s.writer.WriteRecord(ctx, body)
+	var e *influxhttp.Error
+	if errors.As(err, &e) && e.StatusCode == http.StatusNotFound {
+		if create := s.create(ctx); create != nil {
+			return fmt.Errorf("%w (and it can't be created: %w)", err, create)
+		}
+		err = s.writer.WriteRecord(ctx, body)
+	}
+	return err
+}
+
+// explain gives a failed write a code and says what to do.
+func (s *Series) explain(err error) error {
+	var e *influxhttp.Error
+	if errors.As(err, &e) {
+		switch e.StatusCode {
+		case http.StatusUnauthorized, http.StatusForbidden:
+			return citywarden.Errorf(citywarden.CodeDenied, "write to %s: %w: check the token or password of the series", s.where(), err)
+		case http.StatusNotFound:
+			return citywarden.Errorf(citywarden.CodeTransient, "write to %s: %w: create the database or bucket %q, or correct its name", s.where(), err, s.opt.Database)
+		}
+	}
+	return citywarden.Errorf(citywarden.CodeTransient, "write to %s: %w", s.where(), err)
+}
+
+func (s *Series) where() string {
+	if s.opt.URL == "" {
+		return "the embedded series"
+	}
+	return "InfluxDB at " + s.opt.URL
+}
+
+// prepare makes the core's database and sets its retention, once. A server's
+// database is made only when it turns out to be missing.
+func (s *Series) prepare(ctx context.Context) error {
+	if s.opt.URL != "" || s.prepared {
+		return nil
+	}
+	if err := s.create(ctx); err != nil {
+		return citywarden.Errorf(citywarden.CodeTransient, "prepare %s: %w", s.where(), err)
+	}
+	alter := fmt.Sprintf(`ALTER RETENTION POLICY "autogen" ON %s DURATION %s SHARD DURATION %s`,
+		ident(s.opt.Database), duration(s.opt.Retention), duration(shardDuration(s.opt.Retention)))
+	if _, err := s.influxQL(ctx, http.MethodPost, alter); err != nil {
+		return citywarden.Errorf(citywarden.CodeTransient, "set the retention of %s: %w", s.where(), err)
+	}
+	s.prepared = true
+	return nil
+}
+
+func (s *Series) create(ctx context.Context) error {
+	q := "CREATE DATABASE " + ident(s.opt.Database)
+	if s.opt.URL != "" && s.opt.Retention > 0 {
+		q += " WITH DURATION " + duration(s.opt.Retention)
+	}
+	_, err := s.influxQL(ctx, http.MethodPost, q)
+	return err
+}
+
+// shardDuration is what InfluxDB itself takes for a retention: readings are
+// dropped a shard at a time.
+func shardDuration(retention time.Duration) time.Duration {
+	const day = 24 * time.Hour
+	switch {
+	case retention == 0 || retention > 180*day:
+		return 7 * day
+	case retention >= 2*day:
+		return day
+	}
+	return time.Hour
+}
+
+// duration returns d in InfluxQL; 0 is for ever.
+func duration(d time.Duration) string {
+	if d == 0 {
+		return "INF"
+	}
+	return fmt.Sprintf("%ds", int64(d/time.Second))
+}
+
+// save stores the cursor, at most every saveEvery unless now. What is written
+// after the stored cursor is written again after a crash, which changes nothing.
+func (s *Series) save(ctx context.Context, now bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reached == s.saved || !now && time.Since(s.savedAt) < saveEvery {
+		return nil
+	}
+	// The lock is held so that an older position never overwrites a newer one.
+	if err := s.opt.Cursors.SetCursor(ctx, name, s.reached); err != nil {
+		return err
+	}
+	s.saved, s.savedAt = s.reached, time.Now()
+	return nil
+}
+
+// Ping returns nil when the server, or the core, answers.
+func (s *Series) Ping(ctx context.Context) error {
+	if ok, err := s.client.Ping(ctx); err != nil || !ok {
+		return citywarden.Errorf(citywarden.CodeTransient, "%s does not answer: %v", s.where(), err)
+	}
+	return nil
+}
+
+// Close stores the cursor and closes idle connections. Call it after the last Consume.
+func (s *Series) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := s.save(ctx, true)
+	s.client.Options().HTTPClient().CloseIdleConnections()
+	return err
+}

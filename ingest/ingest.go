@@ -1,0 +1,213 @@
+// Package ingest is the way of every message: into the durable log, then
+// decoded and handed, in the order of the log, to everything that works with
+// readings.
+//
+//	p, err := ingest.New(ingest.Options{Log: journal, Directory: registry, Logger: log})
+//	p.Attach(ingest.NewLedger(db, log))
+//	p.Attach(series)
+//	go p.Run(ctx)
+//	p.Accept(ctx, uplink, func(err error) {
+//		// err == nil: the uplink is durable, acknowledge it
+//	})
+//
+// A commit group of the log is decoded once and kept for a while; each consumer
+// takes it from there at its own pace. One that falls behind reads the log on
+// its own and holds up nobody.
+package ingest
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Log is the durable log.
+type Log interface {
+	// Append stores rec, which it owns from now on, and calls done once: in the order of
+	// Append, with rec's position when it is durable. It blocks while the log
+	// can't keep up.
+	Append(rec citywarden.Record, done func(citywarden.Position, error))
+	// Read returns the records after a position that are in the first commit
+	// group that has any, and blocks until there is one.
+	Read(ctx context.Context, after citywarden.Position) ([]citywarden.Record, error)
+	// Last returns the position of the newest durable record, 0 for none.
+	Last() citywarden.Position
+	// Back returns a position at least n records before p, 0 when the log does
+	// not go back so far.
+	Back(ctx context.Context, p citywarden.Position, n uint64) (citywarden.Position, error)
+}
+
+// Directory knows the devices. It answers from memory.
+type Directory interface {
+	// Device returns a device and its model, or CodeNotFound. Nobody changes what it returned.
+	Device(citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error)
+}
+
+// Consumer works with the entries of the log. Each has a goroutine of its own
+// in Pipeline.Run.
+type Consumer interface {
+	// Name is the consumer's name, a word that never changes: "series".
+	Name() string
+	// Cursor returns the position up to which its work is done for good. After
+	// a restart it gets everything after that again.
+	Cursor(context.Context) (citywarden.Position, error)
+	// Consume takes entries in the order of the log, whole commit groups at a
+	// time; it may not change them, but may keep them. It ignores those up to its Cursor.
+	// An error means that none or some were taken: it is logged and the same
+	// entries come again, after 1 s, then 2 s, at most 30 s.
+	Consume(context.Context, []citywarden.Entry) error
+}
+
+// Options are what a Pipeline needs: Log and Directory.
+type Options struct {
+	Log       Log
+	Directory Directory
+	// Trim is called every minute with the position that every consumer's
+	// Cursor has passed: what lies before it may leave the log. Nil keeps everything.
+	Trim    func(context.Context, citywarden.Position) error
+	Logger  *slog.Logger          // nil for slog.Default
+	Metrics prometheus.Registerer // nil for none
+}
+
+// Pipeline is the way of every message. Its methods may be called by several
+// goroutines.
+type Pipeline struct {
+	log       Log
+	directory Directory
+	trim      func(context.Context, citywarden.Position) error
+	logger    *slog.Logger
+	metrics   *metrics
+	consumers []*consumer
+	ring      *ring
+}
+
+// New returns a Pipeline without consumers.
+func New(o Options) (*Pipeline, error) {
+	if o.Log == nil || o.Directory == nil {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the pipeline needs a log and a directory of devices")
+	}
+	p := &Pipeline{
+		log: o.Log, directory: o.Directory, trim: o.Trim,
+		logger: cmp.Or(o.Logger, slog.Default()).With("component", "ingest"),
+		ring:   new(ring),
+	}
+	var err error
+	p.metrics, err = newMetrics(o.Metrics, p.Lag)
+	return p, err
+}
+
+// Attach adds a consumer. Call it before Run.
+func (p *Pipeline) Attach(c Consumer) {
+	p.consumers = append(p.consumers, &consumer{Consumer: c})
+}
+
+// Accept puts up into the log and calls done once: with nil when it is
+// durable, with a CodeTransient error when that failed and the device should
+// send it again, with CodeInvalid when it can never be stored. Calls of done for
+// one device follow the order of Accept; done must not block. A message is durable before it is
+// decoded, so whether it made sense is not known here: see Check.
+//
+// Accept owns up.Payload from now on. It blocks while the log can't keep up.
+func (p *Pipeline) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
+	begin := time.Now()
+	if up.Received.IsZero() {
+		up.Received = begin
+	}
+	finish := p.metrics.accepted(up.Protocol, begin)
+	if err := ctx.Err(); err != nil {
+		err = citywarden.Errorf(citywarden.CodeTransient, "take message of device %s: %w", up.Device, err)
+		finish(err)
+		done(err)
+		return
+	}
+	p.log.Append(citywarden.Record{Kind: citywarden.RecordUplink, Uplink: &up}, func(_ citywarden.Position, err error) {
+		finish(err)
+		done(err)
+	})
+}
+
+// Check decodes up without storing it: a CodeInvalid error with the reason
+// when it, or a part of it, could not be used; CodeNotFound when the device is not known.
+func (p *Pipeline) Check(up citywarden.Uplink) error {
+	if up.Received.IsZero() {
+		up.Received = time.Now().UTC()
+	}
+	device, model, err := p.directory.Device(up.Device)
+	if err != nil {
+		return err
+	}
+	_, _, dropped := decode(device, model, &up)
+	if reason := dropped.reason(); reason != "" {
+		return citywarden.Errorf(citywarden.CodeInvalid, "%s", reason)
+	}
+	return nil
+}
+
+// Order puts a person's order into the log and returns its position once it is durable.
+func (p *Pipeline) Order(ctx context.Context, o citywarden.AlarmOrder) (citywarden.Position, error) {
+	return p.append(ctx, citywarden.Record{Kind: citywarden.RecordOrder, Order: &o})
+}
+
+// Tick puts a record into the log that says only that time passed, and returns
+// once it is durable.
+func (p *Pipeline) Tick(ctx context.Context) error {
+	_, err := p.append(ctx, citywarden.Record{Kind: citywarden.RecordTick})
+	return err
+}
+
+func (p *Pipeline) append(ctx context.Context, rec citywarden.Record) (citywarden.Position, error) {
+	type result struct {
+		at  citywarden.Position
+		err error
+	}
+	done := make(chan result, 1)
+	p.log.Append(rec, func(at citywarden.Position, err error) { done <- result{at, err} })
+	select {
+	case r := <-done:
+		return r.at, r.err
+	case <-ctx.Done():
+		return 0, citywarden.Errorf(citywarden.CodeTransient, "write to the log: %w", ctx.Err())
+	}
+}
+
+// Wait returns when the consumer called name has consumed everything up to
+// pos. It returns CodeNotFound when there is no such consumer and CodeTransient when ctx ends first.
+func (p *Pipeline) Wait(ctx context.Context, name string, pos citywarden.Position) error {
+	for _, c := range p.consumers {
+		if c.Name() != name {
+			continue
+		}
+		for {
+			moved := c.moved.wait() // before looking, so that no step is missed
+			if c.passed() >= pos {
+				return nil
+			}
+			select {
+			case <-moved:
+			case <-ctx.Done():
+				return citywarden.Errorf(citywarden.CodeTransient, "wait for %s: %w", name, ctx.Err())
+			}
+		}
+	}
+	return citywarden.Errorf(citywarden.CodeNotFound, "no consumer %q of the log", name)
+}
+
+// Lag returns for each consumer how many commit groups lie between what it has
+// consumed and the end of the log.
+func (p *Pipeline) Lag() map[string]uint64 {
+	last := p.log.Last()
+	lag := make(map[string]uint64, len(p.consumers))
+	for _, c := range p.consumers {
+		n := uint64(0)
+		if at := c.passed(); at < last {
+			n = max(last.Group()-at.Group(), 1)
+		}
+		lag[c.Name()] = n
+	}
+	return lag
+}

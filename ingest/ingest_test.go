@@ -1,0 +1,553 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/citywarden/citywarden"
+)
+
+// memLog is a log in memory with groups of up to three records.
+type memLog struct {
+	grown notice
+
+	mu     sync.Mutex
+	groups [][]citywarden.Record
+	open   []citywarden.Record // the group that is not full yet
+	broken error               // what Append and Read answer
+}
+
+func (l *memLog) Append(rec citywarden.Record, done func(citywarden.Position, error)) {
+	l.mu.Lock()
+	if l.broken != nil {
+		l.mu.Unlock()
+		done(0, l.broken)
+		return
+	}
+	rec.At = time.Now()
+	rec.Position = citywarden.PositionAt(uint64(len(l.groups)+1), len(l.open))
+	l.open = append(l.open, rec)
+	full := len(l.open) > len(l.groups)%3
+	l.mu.Unlock()
+	if full {
+		l.seal()
+	}
+	done(rec.Position, nil)
+}
+
+// seal ends the newest group, so that Read gives it, and returns the end of the log.
+func (l *memLog) seal() citywarden.Position {
+	l.mu.Lock()
+	if len(l.open) > 0 {
+		l.groups, l.open = append(l.groups, l.open), nil
+	}
+	l.mu.Unlock()
+	l.grown.broadcast()
+	return l.Last()
+}
+
+func (l *memLog) Last() citywarden.Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.groups) == 0 {
+		return 0
+	}
+	g := l.groups[len(l.groups)-1]
+	return g[len(g)-1].Position
+}
+
+func (l *memLog) Read(ctx context.Context, after citywarden.Position) ([]citywarden.Record, error) {
+	for {
+		grown := l.grown.wait()
+		l.mu.Lock()
+		if l.broken != nil {
+			l.mu.Unlock()
+			return nil, l.broken
+		}
+		for i := max(after.Group(), 1); i <= uint64(len(l.groups)); i++ {
+			g := l.groups[i-1]
+			for k := range g {
+				if g[k].Position > after {
+					l.mu.Unlock()
+					return g[k:], nil
+				}
+			}
+		}
+		l.mu.Unlock()
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (l *memLog) Back(_ context.Context, p citywarden.Position, n uint64) (citywarden.Position, error) {
+	if p.Group() <= n {
+		return 0, nil
+	}
+	return citywarden.PositionAt(p.Group()-n, 0), nil
+}
+
+// one is a directory in which every device is a smoke detector, but "nobody".
+type one struct{ model *citywarden.Model }
+
+func (o one) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
+	if id == "nobody" {
+		return nil, nil, citywarden.Errorf(citywarden.CodeNotFound, "no device %s", id)
+	}
+	return &citywarden.Device{ID: id, Model: o.model.Name}, o.model, nil
+}
+
+// recorder is a consumer that keeps what it gets.
+type recorder struct {
+	name   string
+	cursor citywarden.Position
+	before func(n int) error // called with the number of the call; nil for nothing
+
+	mu    sync.Mutex
+	calls int
+	got   []citywarden.Entry
+}
+
+func (r *recorder) Name() string                                        { return r.name }
+func (r *recorder) Cursor(context.Context) (citywarden.Position, error) { return r.cursor, nil }
+func (r *recorder) Consume(_ context.Context, entries []citywarden.Entry) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.calls++
+	if r.before != nil {
+		if err := r.before(r.calls); err != nil {
+			return err
+		}
+	}
+	r.got = append(r.got, entries...)
+	return nil
+}
+
+// summary tells one entry from another.
+func summary(e *citywarden.Entry) string {
+	s := fmt.Sprintf("%d %d %d dup %d rejected %d", e.Position, e.Kind, len(e.Readings), e.Duplicates, e.Rejected)
+	for _, r := range e.Readings {
+		s += fmt.Sprintf(" %s=%v", r.Metric, r.Value)
+	}
+	return s
+}
+
+func summaries(list []citywarden.Entry) []string {
+	var all []string
+	for i := range list {
+		all = append(all, summary(&list[i]))
+	}
+	return all
+}
+
+// start runs a pipeline over l until the test ends or stop is called.
+func start(t *testing.T, l Log, consumers ...Consumer) (p *Pipeline, stop func()) {
+	t.Helper()
+	p, err := New(Options{Log: l, Directory: one{testModel()}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range consumers {
+		p.Attach(c)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
+	stop = sync.OnceFunc(func() { cancel(); done.Wait() })
+	t.Cleanup(stop)
+	return p, stop
+}
+
+func send(t *testing.T, p *Pipeline, device citywarden.DeviceID, payload string) {
+	t.Helper()
+	p.Accept(t.Context(), citywarden.Uplink{Device: device, Protocol: "mqtt", Topic: "v1/devices/me/telemetry", Payload: []byte(payload)}, func(err error) {
+		if err != nil {
+			t.Errorf("Accept = %v", err)
+		}
+	})
+}
+
+func sample(i int) string {
+	return fmt.Sprintf(`{"ts":%d,"values":{"temperature":%d}}`, 1795420000000+i, i%100)
+}
+
+func TestAConsumerFallsOffTheRingAndCatchesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		fast := &recorder{name: "fast"}
+		slow := &recorder{name: "slow", before: func(n int) error { <-gate; return nil }}
+		l := new(memLog)
+		p, stop := start(t, l, slow, fast)
+		const n = 3*ringEntries + 5
+		for i := range n {
+			send(t, p, "d", sample(i/2)) // each twice
+		}
+		end := l.seal()
+		if err := p.Wait(t.Context(), "fast", end); err != nil {
+			t.Fatal(err)
+		}
+		if len(fast.got) != n {
+			t.Fatalf("the fast consumer got %d of %d entries", len(fast.got), n)
+		}
+		if p.ring.reaches(0) {
+			t.Fatal("the ring holds everything; the test proves nothing")
+		}
+		if lag := p.Lag(); lag["slow"] < n/4 || lag["fast"] != 0 {
+			t.Errorf("Lag = %v", lag)
+		}
+		close(gate)
+		if err := p.Wait(t.Context(), "slow", end); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		if diff := cmp.Diff(summaries(fast.got), summaries(slow.got)); diff != "" {
+			t.Errorf("what the slow consumer got (-fast +slow):\n%.2000s", diff)
+		}
+		stored, dups := 0, 0
+		for _, e := range fast.got {
+			stored += len(e.Readings)
+			dups += e.Duplicates
+		}
+		if stored != (n+1)/2 || dups != n/2 {
+			t.Errorf("%d readings and %d duplicates, want %d and %d", stored, dups, (n+1)/2, n/2)
+		}
+	})
+}
+
+func TestAFailingConsumerIsTriedAgainAndStopsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var times []time.Duration
+		begin := time.Now()
+		bad := &recorder{name: "bad", before: func(n int) error {
+			times = append(times, time.Since(begin))
+			if n <= 7 {
+				return errors.New("the database is away")
+			}
+			return nil
+		}}
+		good := &recorder{name: "good"}
+		l := new(memLog)
+		p, stop := start(t, l, bad, good)
+		send(t, p, "d", sample(1))
+		first := l.seal()
+		if err := p.Wait(t.Context(), "good", first); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // the bad one has failed once by now
+		send(t, p, "d", sample(2))
+		end := l.seal()
+		if err := p.Wait(t.Context(), "good", end); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(begin); d > 0 {
+			t.Errorf("the good consumer had to wait for %s", d)
+		}
+		if err := p.Wait(t.Context(), "bad", end); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		if diff := cmp.Diff(summaries(good.got), summaries(bad.got)); diff != "" {
+			t.Errorf("what the failing consumer got (-good +bad):\n%s", diff)
+		}
+		want := []time.Duration{0, 1, 3, 7, 15, 31, 61, 91, 91}
+		for i := range want {
+			want[i] *= time.Second
+		}
+		if diff := cmp.Diff(want, times); diff != "" {
+			t.Errorf("when it was tried:\n%s", diff)
+		}
+	})
+}
+
+func TestARestartedConsumerSeesTheSameDuplicates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := new(memLog)
+		first := &recorder{name: "first"}
+		p, stop := start(t, l, first)
+		const n = 600
+		for i := range n {
+			send(t, p, "d", sample(i*i%97)) // many of them again and again
+		}
+		end := l.seal()
+		if err := p.Wait(t.Context(), "first", end); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		for _, k := range []int{0, 1, 2, n / 2, n - 2, n - 1} {
+			// One behind, which reads the log, and one further on, which gets the ring.
+			behind := &recorder{name: "behind", cursor: first.got[k].Position}
+			ahead := &recorder{name: "ahead", cursor: first.got[min(k+9, n-1)].Position}
+			p, stop := start(t, l, behind, ahead)
+			for _, name := range []string{"behind", "ahead"} {
+				if err := p.Wait(t.Context(), name, end); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stop()
+			if diff := cmp.Diff(summaries(first.got[k+1:]), summaries(behind.got)); diff != "" {
+				t.Errorf("from entry %d (-first +again):\n%s", k, diff)
+			}
+			if diff := cmp.Diff(summaries(first.got[min(k+10, n):]), summaries(ahead.got)); diff != "" {
+				t.Errorf("from entry %d (-first +again):\n%s", k+10, diff)
+			}
+		}
+	})
+}
+
+func TestDuplicates(t *testing.T) {
+	d := newDecoder(one{testModel()})
+	decodeOne := func(device citywarden.DeviceID, payload string) citywarden.Entry {
+		return d.group([]citywarden.Record{{Kind: citywarden.RecordUplink, At: testArrival, Uplink: &citywarden.Uplink{
+			Device: device, Topic: "v1/devices/me/telemetry", Payload: []byte(payload), Received: testArrival}}})[0]
+	}
+	tests := []struct {
+		device        citywarden.DeviceID
+		payload       string
+		stored, again int
+	}{
+		{"a", `{"ts":1795420000000,"values":{"smoke":1,"button":true,"firmware":"x"}}`, 3, 0},
+		{"a", `{"ts":1795420000000,"values":{"smoke":1,"button":true,"firmware":"x"}}`, 0, 3},
+		{"a", `{"ts":1795420000,"values":{"smoke":1.0}}`, 0, 1},            // the same in other words
+		{"a", `{"ts":1795420000000,"values":{"smoke":2}}`, 1, 0},           // other value
+		{"a", `{"ts":1795420000001,"values":{"smoke":1}}`, 1, 0},           // other time
+		{"a", `{"ts":1795420000000,"values":{"temperature":1}}`, 1, 0},     // other metric
+		{"b", `{"ts":1795420000000,"values":{"smoke":1}}`, 1, 0},           // other device
+		{"a", `{"ts":1795420000000,"values":{"firmware":"y"}}`, 1, 0},      // other text
+		{"c", `[{"smoke":1},{"smoke":1}]`, 1, 1},                           // within one message
+		{"c", `{"ts":1795507200000,"values":{"smoke":3}}`, 1, 0},           // clamped
+		{"c", `{"ts":1795507200000,"values":{"smoke":3}}`, 0, 1},           // and sent again
+		{"c", `{"ts":5,"values":{"smoke":3}}`, 0, 0},                       // quarantined
+		{"c", `{"ts":5,"values":{"smoke":3}}`, 0, 0},                       // quarantined again, not a duplicate
+		{"c", `{"ts":1795507200000,"values":{"smoke":3,"nope":1}}`, 0, 1},  // with a part that is rejected
+		{"a", `{"ts":1795420000000,"values":{"smoke":1,"smoke":2}}`, 0, 1}, // 2 was there
+	}
+	for _, tt := range tests {
+		e := decodeOne(tt.device, tt.payload)
+		if len(e.Readings) != tt.stored || e.Duplicates != tt.again {
+			t.Errorf("%s %s: %d readings and %d duplicates, want %d and %d", tt.device, tt.payload, len(e.Readings), e.Duplicates, tt.stored, tt.again)
+		}
+	}
+	for i := range duplicateWindow - 20 {
+		decodeOne("x", sample(i))
+	}
+	if e := decodeOne("b", `{"ts":1795420000000,"values":{"smoke":1}}`); e.Duplicates != 1 {
+		t.Error("a duplicate within the window was not recognised")
+	}
+	for i := range duplicateWindow + 1 {
+		decodeOne("x", sample(i))
+	}
+	if e := decodeOne("b", `{"ts":1795420000000,"values":{"smoke":1}}`); e.Duplicates != 0 {
+		t.Error("a duplicate beyond the window was recognised, which another decoder would not do")
+	}
+	if n := len(d.cur) + len(d.old); n > 2*duplicateWindow+20 {
+		t.Errorf("%d readings are remembered", n)
+	}
+}
+
+func TestRejectedMessagesBecomeDeadLetters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := new(memLog)
+		c := &recorder{name: "c"}
+		p, stop := start(t, l, c)
+		send(t, p, "nobody", `{"smoke":1}`)
+		send(t, p, "d", `{"smoke":`)
+		send(t, p, "d", `{"smoke":1,"smoek":2}`)
+		if err := p.Tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		at, err := p.Order(t.Context(), citywarden.AlarmOrder{Kind: citywarden.OrderAck, Alarm: "r:d:1", By: "li"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		end := l.seal()
+		if err := p.Wait(t.Context(), "c", end); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		var reasons []string
+		for _, e := range c.got {
+			if e.Reject != nil {
+				reasons = append(reasons, e.Reject.Reason)
+				if e.Reject.Position != e.Position || string(e.Reject.Payload) != string(e.Uplink.Payload) {
+					t.Errorf("dead letter %+v of %+v", e.Reject, e.Uplink)
+				}
+			}
+		}
+		want := []string{"no device nobody", "byte 9: expected a value, found the end", `unknown metric "smoek"; did you mean "smoke"? (1 of 2 readings were taken)`}
+		if diff := cmp.Diff(want, reasons); diff != "" {
+			t.Errorf("reasons:\n%s", diff)
+		}
+		if e := c.got[3]; e.Kind != citywarden.RecordTick {
+			t.Errorf("entry 3 is %+v", e)
+		}
+		if e := c.got[4]; e.Position != at || e.Order == nil || e.Order.By != "li" {
+			t.Errorf("entry 4 is %+v, want the order at %d", e, at)
+		}
+		if n := number(t, p.metrics.dead); n != 3 {
+			t.Errorf("%v dead letters counted", n)
+		}
+	})
+}
+
+func TestCheck(t *testing.T) {
+	p, _ := start(t, new(memLog))
+	tests := []struct {
+		device  citywarden.DeviceID
+		payload string
+		want    citywarden.Code
+	}{
+		{"d", `{"smoke":1}`, ""},
+		{"d", `{"smoke":99}`, ""},
+		{"d", `{"smoke":1,"x":2}`, citywarden.CodeInvalid},
+		{"d", `{"smoke"`, citywarden.CodeInvalid},
+		{"nobody", `{"smoke":1}`, citywarden.CodeNotFound},
+	}
+	for _, tt := range tests {
+		err := p.Check(citywarden.Uplink{Device: tt.device, Topic: "v1/devices/me/telemetry", Payload: []byte(tt.payload)})
+		if citywarden.CodeOf(err) != tt.want {
+			t.Errorf("Check(%s, %s) = %v, want %q", tt.device, tt.payload, err, tt.want)
+		}
+	}
+}
+
+func TestALogThatFailsAcksNothingAndComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := new(memLog)
+		c := &recorder{name: "c"}
+		p, _ := start(t, l, c)
+		l.mu.Lock()
+		l.broken = citywarden.Errorf(citywarden.CodeTransient, "disk full")
+		l.mu.Unlock()
+		l.grown.broadcast()
+		var got error
+		p.Accept(t.Context(), citywarden.Uplink{Device: "d", Payload: []byte(`{}`)}, func(err error) { got = err })
+		if citywarden.CodeOf(got) != citywarden.CodeTransient {
+			t.Errorf("Accept = %v, want a transient error", got)
+		}
+		if err := p.Tick(t.Context()); citywarden.CodeOf(err) != citywarden.CodeTransient {
+			t.Errorf("Tick = %v, want a transient error", err)
+		}
+		synctest.Wait()
+		l.mu.Lock()
+		l.broken = nil
+		l.mu.Unlock()
+		send(t, p, "d", sample(1))
+		if err := p.Wait(t.Context(), "c", l.seal()); err != nil {
+			t.Fatal(err)
+		}
+		if len(c.got) != 1 {
+			t.Errorf("got %d entries", len(c.got))
+		}
+	})
+}
+
+func TestWaitAndItsErrors(t *testing.T) {
+	p, _ := start(t, new(memLog), &recorder{name: "c"})
+	if err := p.Wait(t.Context(), "d", 1); citywarden.CodeOf(err) != citywarden.CodeNotFound {
+		t.Errorf("Wait for an unknown consumer = %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Wait(ctx, "c", 1); citywarden.CodeOf(err) != citywarden.CodeTransient {
+		t.Errorf("Wait with a context that ended = %v", err)
+	}
+	if err := p.Wait(t.Context(), "c", 0); err != nil {
+		t.Errorf("Wait for the beginning = %v", err)
+	}
+}
+
+func TestRunRefusesADatabaseThatIsNewerThanTheLog(t *testing.T) {
+	p, err := New(Options{Log: new(memLog), Directory: one{testModel()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Attach(&recorder{name: "series", cursor: citywarden.PositionAt(7, 1)})
+	if err := p.Run(t.Context()); citywarden.CodeOf(err) != citywarden.CodeConflict {
+		t.Errorf("Run = %v, want CodeConflict", err)
+	}
+}
+
+func TestTrimFollowsTheSlowestConsumer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := new(memLog)
+		var trimmed []citywarden.Position
+		p, err := New(Options{Log: l, Directory: one{testModel()}, Logger: slog.New(slog.DiscardHandler),
+			Trim: func(_ context.Context, at citywarden.Position) error { trimmed = append(trimmed, at); return nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 9 {
+			send(t, p, "d", sample(i))
+		}
+		l.seal()
+		p.Attach(&recorder{name: "a", cursor: citywarden.PositionAt(3, 0)})
+		p.Attach(&recorder{name: "b", cursor: citywarden.PositionAt(2, 1)})
+		ctx, cancel := context.WithTimeout(t.Context(), 150*time.Second)
+		defer cancel()
+		if err := p.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]citywarden.Position{citywarden.PositionAt(2, 1), citywarden.PositionAt(2, 1)}, trimmed); diff != "" {
+			t.Errorf("trimmed up to:\n%s", diff)
+		}
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	r := prometheus.NewPedanticRegistry()
+	l := new(memLog)
+	p, err := New(Options{Log: l, Directory: one{testModel()}, Metrics: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Attach(&recorder{name: "c"})
+	send(t, p, "d", sample(1))
+	p.Accept(t.Context(), citywarden.Uplink{Device: "d", Protocol: "pigeon"}, func(error) {})
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range families {
+		names = append(names, f.GetName())
+	}
+	want := []string{"citywarden_ack_seconds", "citywarden_consumer_lag", "citywarden_dead_letters_total", "citywarden_log_depth", "citywarden_uplinks_total"}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Errorf("metrics:\n%s", diff)
+	}
+	if n := number(t, p.metrics.uplinks.WithLabelValues("mqtt", "stored")); n != 1 {
+		t.Errorf("%v messages over mqtt", n)
+	}
+	if n := number(t, p.metrics.uplinks.WithLabelValues("other", "stored")); n != 1 {
+		t.Errorf("%v messages over something else", n)
+	}
+	if _, err := New(Options{Log: l, Directory: one{testModel()}, Metrics: r}); err == nil {
+		t.Error("registered twice without an error")
+	}
+}
+
+// number returns the value of a counter.
+func number(t *testing.T, c prometheus.Metric) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
+}

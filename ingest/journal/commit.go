@@ -1,0 +1,122 @@
+package journal
+
+import (
+	"context"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Run is the writer: it packs whatever waits into a commit group, has it
+// written and synced, and completes its records; what comes meanwhile makes the next group. A lone
+// producer therefore waits for one sync and many share one. A group that can't be
+// written fails alone; Run goes on with the next. When ctx is done Append
+// refuses, what waits is still committed, for at most 5 s, and Run returns nil.
+func (j *Journal) Run(ctx context.Context) error {
+	hurry, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ends when stopping takes too long
+	defer cancel()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-j.wake:
+			j.commitAll(hurry, ctx.Done())
+		}
+	}
+	j.stop()
+	defer time.AfterFunc(drainTimeout, cancel).Stop()
+	j.commitAll(hurry, nil)
+	return nil
+}
+
+// commitAll commits until the queue is empty, or stop is closed.
+func (j *Journal) commitAll(ctx context.Context, stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		batch := j.take(maxGroup, maxGroupBytes)
+		if batch == nil {
+			return
+		}
+		j.commit(ctx, batch)
+	}
+}
+
+// commit writes one group and tells everyone.
+func (j *Journal) commit(ctx context.Context, batch []pending) {
+	recs := make([]citywarden.Record, len(batch))
+	size := 0
+	for i := range batch {
+		recs[i] = batch[i].rec
+		size += batch[i].size
+	}
+	seq, err := j.write(ctx, recs, size)
+	if err != nil {
+		err = citywarden.Errorf(citywarden.CodeTransient, "write %d records to the durable log: %w", len(batch), err)
+		j.log.Error("commit group not written", "records", len(batch), "err", err)
+		for i := range batch {
+			batch[i].done(0, err)
+		}
+		return
+	}
+	for i := range recs {
+		recs[i].Position = citywarden.PositionAt(seq, i)
+	}
+	j.first.CompareAndSwap(0, seq)
+	j.publish(group{seq, recs, size})
+	for i := range batch {
+		batch[i].done(recs[i].Position, nil)
+	}
+}
+
+// write returns the number of the group once it is synced.
+func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int) (seq uint64, err error) {
+	if ctx.Err() != nil {
+		return 0, errStopped()
+	}
+	b, err := appendGroup(make([]byte, 0, size+len(recs)*8+32), j.base, recs)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	ctx, abort := context.WithCancelCause(ctx)
+	j.abort.Store(&abort)
+	ack, err := j.js.Publish(ctx, subject, b, jetstream.WithExpectStream(streamName), jetstream.WithRetryAttempts(0))
+	j.abort.Store(nil)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause // says more than that the context ended
+	}
+	abort(nil)
+	if err != nil {
+		return 0, err
+	}
+	j.base += uint64(len(recs))
+	return ack.Sequence, nil
+}
+
+// publish makes g visible to Read.
+func (j *Journal) publish(g group) {
+	t := &j.tail
+	t.Lock()
+	defer t.Unlock()
+	if n := len(t.recent); n > 0 && t.recent[n-1].seq+1 != g.seq {
+		t.recent, t.bytes = nil, 0 // a group that was reported as failed lies between
+	}
+	t.last = g.recs[len(g.recs)-1].Position
+	t.recent = append(t.recent, g)
+	t.bytes += g.size
+	for len(t.recent) > 1 && (len(t.recent) > maxRecent || t.bytes > maxRecentBytes) {
+		t.bytes -= t.recent[0].size
+		t.recent[0] = group{}
+		t.recent = t.recent[1:]
+	}
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
+}

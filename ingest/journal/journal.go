@@ -1,0 +1,366 @@
+// Package journal is the durable log: a NATS JetStream stream, embedded or
+// remote, behind a group commit that packs everything that waits into one
+// message, written and synced at once.
+//
+//	j, err := journal.Open(ctx, journal.Options{Dir: dir, Logger: log})
+//	defer j.Close()
+//	go j.Run(ctx)
+//	j.Append(rec, func(p citywarden.Position, err error) {
+//		// err == nil: the record is on disk
+//	})
+//	recs, err := j.Read(ctx, cursor) // the first group after cursor
+//
+// The number of a message in the stream is the number of the commit group. A
+// stream has one writer.
+package journal
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/citywarden/citywarden"
+)
+
+const (
+	streamName = "citywarden"
+	subject    = "citywarden.log"
+
+	// maxQueue and maxQueueBytes bound what waits for its commit; Append blocks
+	// when either is reached.
+	maxQueue      = 16384
+	maxQueueBytes = 16 << 20
+
+	// maxGroup and maxGroupBytes bound one commit group.
+	maxGroup      = 4096
+	maxGroupBytes = 1 << 20
+
+	// MaxPayload is the largest payload, in bytes, that a record may carry.
+	MaxPayload = 1 << 20
+	// maxPayload is the largest message on the wire: a group that was one byte
+	// short of full and then got the largest record.
+	maxPayload = maxGroupBytes + MaxPayload + 64<<10
+
+	// minBytes is the smallest limit to the size of the log.
+	minBytes = 16 << 20
+
+	// commitTimeout is how long a group may take; after that its records are
+	// reported as not stored, though they may be.
+	commitTimeout = 15 * time.Second
+	// drainTimeout is how long Run goes on committing after its context ended.
+	drainTimeout = 5 * time.Second
+
+	// maxRecent and maxRecentBytes bound the newest groups that Read serves
+	// from memory.
+	maxRecent      = 256
+	maxRecentBytes = 8 << 20
+)
+
+// Options says where the log lies. Dir or URL must be set.
+type Options struct {
+	Dir      string        // of the embedded server's files; created when missing
+	URL      string        // of an external NATS with JetStream, whose sync policy then applies; "" for the embedded server
+	MaxAge   time.Duration // Trim removes what is older and consumed; 0 keeps everything
+	MaxBytes int64         // at this size writes are refused until Trim made room; at least 16 MiB, 0 for no limit
+	Logger   *slog.Logger  // nil for slog.Default
+}
+
+// Journal is the log. Its methods may be called by several goroutines.
+type Journal struct {
+	opts   Options
+	log    *slog.Logger
+	server *server.Server // nil with an external NATS
+	conn   *nats.Conn
+	js     jetstream.JetStream
+	stream jetstream.Stream
+
+	wake    chan struct{} // there is something in the queue
+	closing chan struct{} // Close was called
+
+	mu      sync.Mutex // guards what follows
+	room    *sync.Cond // the queue got shorter, or closed
+	queue   []pending
+	bytes   int // of queue
+	lastAt  time.Time
+	stopped bool // nothing is accepted any more
+
+	base uint64 // records in the log so far; used by one goroutine at a time: Open, then the writer
+
+	abort atomic.Pointer[context.CancelCauseFunc] // ends the write under way, nil when there is none
+
+	first atomic.Uint64 // number of the oldest group, 0 when there is none
+
+	tail struct {
+		sync.Mutex
+		last    citywarden.Position
+		recent  []group // the newest groups, without gaps
+		bytes   int     // of recent
+		changed chan struct{}
+	}
+}
+
+type pending struct {
+	rec  citywarden.Record
+	size int
+	done func(citywarden.Position, error)
+}
+
+type group struct {
+	seq  uint64
+	recs []citywarden.Record
+	size int
+}
+
+// Open opens the log and creates it when there is none. An embedded server
+// first recovers its files.
+func Open(ctx context.Context, o Options) (*Journal, error) {
+	if o.Dir == "" && o.URL == "" {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the durable log needs a directory or the URL of a NATS server")
+	}
+	if o.MaxBytes > 0 && o.MaxBytes < minBytes {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the durable log needs at least %d bytes, not %d", minBytes, o.MaxBytes)
+	}
+	j := &Journal{opts: o, log: cmp.Or(o.Logger, slog.Default()), wake: make(chan struct{}, 1), closing: make(chan struct{})}
+	j.room = sync.NewCond(&j.mu)
+	if err := j.open(ctx); err != nil {
+		j.disconnect()
+		return nil, fmt.Errorf("open durable log: %w", err)
+	}
+	return j, nil
+}
+
+func (j *Journal) open(ctx context.Context) error {
+	var err error
+	opts := []nats.Option{nats.Name("citywarden journal"), nats.MaxReconnects(-1), nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectBufSize(-1), // without the server a write fails at once instead of being kept back
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if cancel := j.abort.Load(); cancel != nil {
+				(*cancel)(fmt.Errorf("connection lost: %w", cmp.Or(err, nats.ErrDisconnected)))
+			}
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { j.log.Warn("nats connection", "err", err) })}
+	if j.opts.URL == "" {
+		if j.server, err = startServer(j.opts.Dir, j.log); err != nil {
+			return err
+		}
+		opts = append(opts, nats.InProcessServer(j.server))
+	}
+	if j.conn, err = nats.Connect(j.opts.URL, opts...); err != nil {
+		return fmt.Errorf("connect to NATS %s: %w", j.opts.URL, err)
+	}
+	if j.js, err = jetstream.New(j.conn); err != nil {
+		return err
+	}
+	maxBytes := j.opts.MaxBytes
+	if maxBytes <= 0 {
+		maxBytes = -1
+	}
+	j.stream, err = j.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:        streamName,
+		Description: "every message of every device, in commit groups",
+		Subjects:    []string{subject},
+		Storage:     jetstream.FileStorage,
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew, // nothing leaves the log by itself: Trim looks at the consumers first
+		MaxBytes:    maxBytes,
+		MaxMsgs:     -1,
+		MaxMsgSize:  maxPayload,
+		Replicas:    1,
+		AllowDirect: true,
+		DenyDelete:  true,
+	})
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", streamName, err)
+	}
+	return j.recover(ctx)
+}
+
+// recover finds the end of the log.
+func (j *Journal) recover(ctx context.Context) error {
+	info, err := j.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", streamName, err)
+	}
+	st := info.State
+	if st.Msgs == 0 {
+		// A new log, or one whose groups were all removed by hand: go on after them.
+		if st.LastSeq > 0 {
+			j.tail.last = citywarden.PositionAt(st.LastSeq, 0)
+		}
+		return nil
+	}
+	base, recs, err := j.get(ctx, st.LastSeq)
+	if err != nil {
+		return fmt.Errorf("read last commit group: %w", err)
+	}
+	last := recs[len(recs)-1]
+	j.tail.last, j.lastAt = last.Position, last.At
+	j.base = base + uint64(len(recs))
+	j.first.Store(st.FirstSeq)
+	return nil
+}
+
+// Append queues rec for the next commit and calls done once: with its position
+// after the commit group it lies in was synced, or with a CodeTransient error
+// when that failed (the record may be in the log nevertheless), or with
+// CodeInvalid when rec can't be stored. Calls of done follow the order of Append and
+// come from one goroutine: done must not block.
+//
+// Append stamps rec.At (UTC, never before the record before it) and owns rec,
+// with its payload, from now on. It blocks while 16,384 records or 16 MB wait.
+func (j *Journal) Append(rec citywarden.Record, done func(citywarden.Position, error)) {
+	size, err := check(&rec)
+	if err != nil {
+		done(0, err)
+		return
+	}
+	j.mu.Lock()
+	for !j.stopped && (len(j.queue) >= maxQueue || j.bytes+size > maxQueueBytes) {
+		j.room.Wait()
+	}
+	if j.stopped {
+		j.mu.Unlock()
+		done(0, errStopped())
+		return
+	}
+	now := time.Now().Round(0).UTC()
+	if now.Before(j.lastAt) {
+		now = j.lastAt
+	}
+	rec.At, j.lastAt = now, now
+	j.queue = append(j.queue, pending{rec, size, done})
+	j.bytes += size
+	j.mu.Unlock()
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+func errStopped() error {
+	return citywarden.Errorf(citywarden.CodeTransient, "the platform is stopping; send again")
+}
+
+// check returns about how many bytes rec takes, or why it can't be stored, and
+// gives its times the form in which they are read back.
+func check(rec *citywarden.Record) (size int, err error) {
+	switch rec.Kind {
+	case citywarden.RecordUplink:
+		u := rec.Uplink
+		if u == nil {
+			return 0, citywarden.Errorf(citywarden.CodeInternal, "uplink record without its uplink")
+		}
+		if n := len(u.Payload); n > MaxPayload {
+			return 0, citywarden.Errorf(citywarden.CodeInvalid, "payload of %d bytes; at most %d are taken", n, MaxPayload)
+		}
+		if n := len(u.Device) + len(u.Protocol) + len(u.Topic); n > 16<<10 {
+			return 0, citywarden.Errorf(citywarden.CodeInvalid, "device id and topic of %d bytes; at most %d are taken", n, 16<<10)
+		}
+		c := *u
+		c.Received = c.Received.Round(0).UTC()
+		rec.Uplink = &c
+		return len(u.Payload) + len(u.Device) + len(u.Protocol) + len(u.Topic) + 32, nil
+	case citywarden.RecordTick:
+		return 16, nil
+	case citywarden.RecordOrder:
+		if rec.Order == nil {
+			return 0, citywarden.Errorf(citywarden.CodeInternal, "order record without its order")
+		}
+		o := *rec.Order
+		o.Until = o.Until.Round(0).UTC()
+		rec.Order = &o
+		if n := len(o.Reason) + len(o.By) + len(o.Alarm); n > 16<<10 {
+			return 0, citywarden.Errorf(citywarden.CodeInvalid, "order of %d bytes; at most %d are taken", n, 16<<10)
+		}
+		return len(o.Reason) + len(o.By) + len(o.Alarm) + 128, nil
+	}
+	return 0, citywarden.Errorf(citywarden.CodeInternal, "record of unknown kind %d", rec.Kind)
+}
+
+// Last returns the position of the newest durable record, 0 when there is none.
+func (j *Journal) Last() citywarden.Position {
+	j.tail.Lock()
+	defer j.tail.Unlock()
+	return j.tail.last
+}
+
+// First returns the position of the oldest record that is kept, 0 when the log
+// is empty.
+func (j *Journal) First() citywarden.Position {
+	if seq := j.first.Load(); seq > 0 {
+		return citywarden.PositionAt(seq, 0)
+	}
+	return 0
+}
+
+// Close closes the log; what was not committed by then fails. Call it after
+// Run returned.
+func (j *Journal) Close() error {
+	j.stop()
+	j.mu.Lock()
+	select {
+	case <-j.closing:
+		j.mu.Unlock()
+		return nil
+	default:
+		close(j.closing)
+	}
+	j.mu.Unlock()
+	for _, p := range j.take(maxQueue, maxQueueBytes) {
+		p.done(0, errStopped())
+	}
+	j.disconnect()
+	return nil
+}
+
+// stop makes Append refuse.
+func (j *Journal) stop() {
+	j.mu.Lock()
+	j.stopped = true
+	j.mu.Unlock()
+	j.room.Broadcast()
+}
+
+func (j *Journal) disconnect() {
+	if j.conn != nil {
+		j.conn.Close()
+	}
+	if j.server != nil {
+		j.server.Shutdown()
+		j.server.WaitForShutdown()
+	}
+}
+
+// take removes the oldest entries of the queue: at least one unless it is
+// empty, at most n, and no more than size bytes unless the first alone is larger.
+func (j *Journal) take(n, size int) []pending {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	k, bytes := 0, 0
+	for k < len(j.queue) && k < n && (k == 0 || bytes+j.queue[k].size <= size) {
+		bytes += j.queue[k].size
+		k++
+	}
+	if k == 0 {
+		return nil
+	}
+	batch := j.queue[:k:k]
+	if j.queue = j.queue[k:]; len(j.queue) == 0 {
+		j.queue = nil // the batch owns the array
+	}
+	j.bytes -= bytes
+	j.room.Broadcast()
+	return batch
+}
+
+// errClosed is what a read gets when the log is closed under it.
+var errClosed = errors.New("the durable log is closed")

@@ -1,0 +1,317 @@
+package ingest
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// decodeJSON is the codec "json": the bodies of ThingsBoard's device API.
+//
+// Telemetry is {"k":v, …}, {"ts":milliseconds, "values":{"k":v, …}}, or an
+// array of such objects; client attributes are {"k":v, …}. A key is the name of a metric
+// of the model. A number must be a number and a bool a bool, so that a typing mistake of a
+// device shows on its first day. ts may also be in seconds or microseconds.
+func decodeJSON(model *citywarden.Model, up *citywarden.Uplink, drop *dropped) (message, error) {
+	d := jsonDecoder{model: model, scanner: scanner{b: up.Payload}, drop: drop, outer: make([]member, 0, 4), inner: make([]member, 0, 8)}
+	s := &d.scanner
+	s.space()
+	if s.i == len(s.b) {
+		return message{}, citywarden.Errorf(citywarden.CodeInvalid, "empty message; send a JSON object like {\"%s\": …}", d.firstMetric())
+	}
+	attributes := strings.HasSuffix(up.Topic, "/attributes")
+	if c := s.peek(); c != '{' && (c != '[' || attributes) {
+		what := "an object or an array of objects"
+		if attributes {
+			what = "an object"
+		}
+		err := s.errorf(s.i, "expected %s, found %s", what, s.found())
+		return message{}, citywarden.Errorf(citywarden.CodeInvalid, "%w", err)
+	}
+	whole, err := s.value(0)
+	if err == nil {
+		err = s.end()
+	}
+	if err == nil {
+		switch {
+		case attributes:
+			err = d.attributes(whole)
+		case whole.kind() == '{':
+			err = d.element(whole)
+		default:
+			err = d.elements(whole)
+		}
+	}
+	if err != nil {
+		return message{}, citywarden.Errorf(citywarden.CodeInvalid, "%w", err)
+	}
+	return d.out, nil
+}
+
+type jsonDecoder struct {
+	scanner scanner
+	model   *citywarden.Model
+	drop    *dropped
+	out     message
+	outer   []member // of the element that is being decoded
+	inner   []member // of its values
+}
+
+func (d *jsonDecoder) firstMetric() citywarden.MetricName {
+	if len(d.model.Metrics) > 0 {
+		return d.model.Metrics[0].Name
+	}
+	return "metric"
+}
+
+func (d *jsonDecoder) elements(whole token) error {
+	in := scanner{b: d.scanner.b, i: whole.at}
+	var failed error
+	err := in.array(0, func(t token) {
+		if t.kind() != '{' {
+			d.drop.reject(1, "byte %d: expected an object in the array, found %s", t.at, t.describe())
+			return
+		}
+		if err := d.element(t); err != nil && failed == nil {
+			failed = err
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
+// element takes one object: readings, or ts and values.
+func (d *jsonDecoder) element(t token) error {
+	list, err := d.scanner.members(t, d.outer)
+	if err != nil {
+		return err
+	}
+	d.outer = list
+	ts := slices.IndexFunc(list, func(m member) bool { return string(m.key) == "ts" })
+	values := slices.IndexFunc(list, func(m member) bool { return string(m.key) == "values" })
+	if ts < 0 || values < 0 {
+		d.readings(list, time.Time{})
+		return nil
+	}
+	for i := range list {
+		if i != ts && i != values {
+			d.drop.reject(1, "%s stands beside \"ts\" and \"values\"; put it into \"values\"", quote(string(list[i].key)))
+		}
+	}
+	v := list[values].value
+	if v.kind() != '{' {
+		d.drop.reject(1, "byte %d: \"values\" is an object, found %s", v.at, v.describe())
+		return nil
+	}
+	inner, err := d.scanner.members(v, d.inner)
+	if err != nil {
+		return err
+	}
+	d.inner = inner
+	when, err := parseTime(list[ts].value)
+	if err != nil {
+		d.drop.reject(max(len(inner), 1), "byte %d: %v", list[ts].value.at, err)
+		return nil
+	}
+	d.readings(inner, when)
+	return nil
+}
+
+// readings takes the members whose keys are metrics.
+func (d *jsonDecoder) readings(list []member, when time.Time) {
+	d.out.readings = slices.Grow(d.out.readings, len(list))
+	for i, m := range list {
+		metric, ok := d.model.Metric(citywarden.MetricName(m.key))
+		if !ok {
+			d.drop.reject(1, "%s", d.unknown(string(m.key), when))
+			continue
+		}
+		if slices.ContainsFunc(list[i+1:], func(o member) bool { return bytes.Equal(o.key, m.key) }) {
+			d.drop.reject(1, "byte %d: %s stands in one object twice; the last one counts", m.at, quote(string(m.key)))
+			continue
+		}
+		v, err := parseValue(metric, m.value)
+		if err != nil {
+			d.drop.reject(1, "byte %d: %s %v", m.value.at, metric.Name, err)
+			continue
+		}
+		d.out.readings = append(d.out.readings, citywarden.Reading{Metric: metric.Name, Value: v, Time: when})
+	}
+}
+
+// unknown says which metric may have been meant.
+func (d *jsonDecoder) unknown(key string, when time.Time) string {
+	switch {
+	case key == "ts" && when.IsZero():
+		return `"ts" without "values"; send {"ts": …, "values": {…}}`
+	case key == "values" && when.IsZero():
+		return `"values" without "ts"; send {"ts": …, "values": {…}}, or the readings alone`
+	}
+	var names []string
+	for i := range d.model.Metrics {
+		names = append(names, string(d.model.Metrics[i].Name))
+	}
+	s := fmt.Sprintf("unknown metric %s", quote(key))
+	if near := nearest(key, names); near != "" {
+		return s + fmt.Sprintf("; did you mean %q?", near)
+	}
+	if len(names) > 12 {
+		names = append(names[:12], "…")
+	}
+	return s + fmt.Sprintf("; %s has %s", d.model.Name, strings.Join(names, ", "))
+}
+
+func (d *jsonDecoder) attributes(t token) error {
+	list, err := d.scanner.members(t, nil)
+	if err != nil {
+		return err
+	}
+	d.out.attrs = make(map[string]any, len(list))
+	for _, m := range list {
+		switch m.value.kind() {
+		case '"':
+			s, ok := m.value.text()
+			if !ok {
+				d.drop.reject(1, "byte %d: attribute %s is not UTF-8; is the device sending GBK?", m.value.at, quote(string(m.key)))
+				continue
+			}
+			d.out.attrs[string(m.key)] = string(s)
+		case '0':
+			f, err := parseNumber(m.value)
+			if err != nil {
+				d.drop.reject(1, "byte %d: attribute %s %v", m.value.at, quote(string(m.key)), err)
+				continue
+			}
+			d.out.attrs[string(m.key)] = f
+		case 't', 'f':
+			d.out.attrs[string(m.key)] = m.value.kind() == 't'
+		default:
+			d.drop.reject(1, "byte %d: attribute %s is a string, a number or a bool, found %s", m.value.at, quote(string(m.key)), m.value.describe())
+		}
+	}
+	return nil
+}
+
+func quote(s string) string { return strconv.Quote(clip(s)) }
+
+// parseValue reads t as a value of metric m. The error continues a sentence
+// that begins with the metric's name.
+func parseValue(m *citywarden.Metric, t token) (citywarden.Value, error) {
+	kind := t.kind()
+	switch {
+	case m.Kind == citywarden.KindNumber && kind == '0':
+		f, err := parseNumber(t)
+		return citywarden.Number(f), err
+	case m.Kind == citywarden.KindBool && (kind == 't' || kind == 'f'):
+		return citywarden.Bool(kind == 't'), nil
+	case m.Kind == citywarden.KindText && kind == '"':
+		s, ok := t.text()
+		if !ok {
+			return citywarden.Value{}, fmt.Errorf("is not UTF-8; is the device sending GBK?")
+		}
+		return citywarden.TextValue(string(s)), nil
+	}
+	found := t.describe()
+	switch {
+	case m.Kind == citywarden.KindNumber && kind == '"':
+		return citywarden.Value{}, fmt.Errorf("is a number, found %s; send it without quotes", found)
+	case m.Kind == citywarden.KindBool:
+		return citywarden.Value{}, fmt.Errorf("is a bool, found %s; send true or false", found)
+	case m.Kind == citywarden.KindText:
+		return citywarden.Value{}, fmt.Errorf("is a text, found %s; send it in quotes", found)
+	case kind == 'n':
+		return citywarden.Value{}, fmt.Errorf("is a number, found null; leave it out when there is no value")
+	}
+	return citywarden.Value{}, fmt.Errorf("is a number, found %s", found)
+}
+
+func parseNumber(t token) (float64, error) {
+	f, err := strconv.ParseFloat(string(t.raw), 64)
+	if err != nil || math.IsInf(f, 0) {
+		return 0, fmt.Errorf("is too large a number: %s", clip(string(t.raw)))
+	}
+	return f, nil
+}
+
+// parseTime reads t as a time since 1970, in the unit that makes it a year
+// before 2100: seconds, milliseconds, microseconds or nanoseconds.
+func parseTime(t token) (time.Time, error) {
+	switch t.kind() {
+	case '0':
+	case '"':
+		return time.Time{}, fmt.Errorf("ts is a number of milliseconds, found %s; send it without quotes", t.describe())
+	default:
+		return time.Time{}, fmt.Errorf("ts is a number of milliseconds, found %s", t.describe())
+	}
+	n, err := strconv.ParseInt(string(t.raw), 10, 64)
+	if err != nil {
+		f, ferr := strconv.ParseFloat(string(t.raw), 64)
+		if ferr != nil || math.Abs(f) > 4.1e18 {
+			return time.Time{}, fmt.Errorf("ts %s is no time; send milliseconds since 1970", clip(string(t.raw)))
+		}
+		if f < 4.1e9 { // seconds with a fraction
+			f *= 1000
+			return time.UnixMilli(int64(f)).UTC(), nil
+		}
+		n = int64(f)
+	}
+	const s = 4_100_000_000 // the end of 2099
+	switch {
+	case n < s:
+		return time.Unix(max(n, -s), 0).UTC(), nil
+	case n < s*1e3:
+		return time.UnixMilli(n).UTC(), nil
+	case n < s*1e6:
+		return time.UnixMicro(n).UTC(), nil
+	case n < s*1e9:
+		return time.Unix(0, n).UTC(), nil
+	}
+	return time.Time{}, fmt.Errorf("ts %d is no time; send milliseconds since 1970", n)
+}
+
+// nearest returns the name that key was probably meant to be, "" when none is near.
+func nearest(key string, names []string) string {
+	if len(key) > 64 {
+		return ""
+	}
+	best, least := "", max(1, len(key)/3)+1
+	for _, n := range names {
+		if d := distance(strings.ToLower(key), strings.ToLower(n)); d < least && d < len(n) {
+			best, least = n, d
+		}
+	}
+	return best
+}
+
+// distance is how many bytes must be put in, left out, replaced or swapped
+// with their neighbour to make b of a.
+func distance(a, b string) int {
+	var two, one []int // the rows before this one
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		two, one, row = one, row, make([]int, len(b)+1)
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := one[j]
+			if a[i] != b[j] {
+				cost++
+			}
+			row[j+1] = min(row[j]+1, one[j+1]+1, cost)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], two[j-1]+1)
+			}
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,193 @@
+package ingest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+const (
+	ledgerName = "ledger"
+	// ledgerBatch and ledgerEvery say when what the ledger has counted is saved:
+	// at so many entries, and so often.
+	ledgerBatch = 1000
+	ledgerEvery = 500 * time.Millisecond
+)
+
+// LedgerStore keeps the ledger.
+type LedgerStore interface {
+	// Cursor returns the position a consumer's work reaches, 0 at first.
+	Cursor(ctx context.Context, name string) (citywarden.Position, error)
+	// SaveLedger adds rows to what is stored for their device and hour, adds dead
+	// letters, and moves the cursor from one position to the next, all or nothing. It does
+	// nothing when the cursor is at to already, and returns CodeConflict when it is
+	// neither there nor at from.
+	SaveLedger(ctx context.Context, name string, from, to citywarden.Position, rows []citywarden.LedgerRow, dead []citywarden.DeadLetter) error
+	// LedgerRows returns the rows of the hours that begin in [from, to), of one device or
+	// with "" of all, by hour and device.
+	LedgerRows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error)
+	// DeadLetters returns dead letters, the newest first, of one device or with "" of
+	// all, and the cursor of the next page, "" when there is none.
+	DeadLetters(ctx context.Context, device citywarden.DeviceID, page citywarden.Page) ([]citywarden.DeadLetter, string, error)
+}
+
+// Ledger is the consumer "ledger": it counts what became of every reading,
+// exactly once also across restarts, and keeps what could not be used. Its
+// methods may be called by several goroutines.
+type Ledger struct {
+	store LedgerStore
+	log   *slog.Logger
+
+	mu      sync.Mutex // held while saving, so that batches are saved in order
+	known   bool       // saved was read from the store
+	saved   citywarden.Position
+	counted citywarden.Position // what the counts below reach up to
+	entries int
+	rows    map[ledgerKey]*citywarden.LedgerRow
+	dead    []citywarden.DeadLetter
+}
+
+type ledgerKey struct {
+	device citywarden.DeviceID
+	hour   int64 // since 1970
+}
+
+// NewLedger returns a Ledger that saves to s; log may be nil.
+func NewLedger(s LedgerStore, log *slog.Logger) *Ledger {
+	return &Ledger{
+		store: s, log: cmp.Or(log, slog.Default()).With("component", ledgerName),
+		rows: map[ledgerKey]*citywarden.LedgerRow{},
+	}
+}
+
+// Name implements Consumer.
+func (l *Ledger) Name() string { return ledgerName }
+
+// Cursor implements Consumer: up to where the ledger is saved.
+func (l *Ledger) Cursor(ctx context.Context) (citywarden.Position, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.load(ctx); err != nil {
+		return 0, err
+	}
+	return l.saved, nil
+}
+
+func (l *Ledger) load(ctx context.Context) error {
+	if l.known {
+		return nil
+	}
+	at, err := l.store.Cursor(ctx, ledgerName)
+	if err != nil {
+		return err
+	}
+	l.saved, l.counted, l.known = at, at, true
+	return nil
+}
+
+// Consume implements Consumer. It counts in memory and saves when 1,000
+// entries were counted; Run saves the rest. It fails when that many can't be saved.
+func (l *Ledger) Consume(ctx context.Context, entries []citywarden.Entry) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.load(ctx); err != nil {
+		return err
+	}
+	for i := range entries {
+		if entries[i].Position > l.counted {
+			l.count(&entries[i])
+		}
+	}
+	if l.entries < ledgerBatch {
+		return nil
+	}
+	return l.save(ctx)
+}
+
+func (l *Ledger) count(e *citywarden.Entry) {
+	l.counted = e.Position
+	l.entries++
+	if e.Kind != citywarden.RecordUplink {
+		return
+	}
+	hour := e.At.UTC().Truncate(time.Hour)
+	key := ledgerKey{e.Uplink.Device, hour.Unix() / 3600}
+	r := l.rows[key]
+	if r == nil {
+		r = &citywarden.LedgerRow{Device: key.device, Hour: hour}
+		l.rows[key] = r
+	}
+	r.Messages++
+	r.Stored += int64(len(e.Readings))
+	r.Duplicate += int64(e.Duplicates)
+	r.Rejected += int64(e.Rejected)
+	r.Quarantined += int64(e.Quarantined)
+	r.Received += int64(len(e.Readings) + e.Duplicates + e.Rejected + e.Quarantined)
+	if e.Reject != nil {
+		l.dead = append(l.dead, *e.Reject)
+	}
+}
+
+// save stores what was counted. Call it with mu held, which it keeps across
+// the transaction: nothing may be counted into rows that are being saved.
+func (l *Ledger) save(ctx context.Context) error {
+	if l.counted == l.saved {
+		return nil
+	}
+	rows := make([]citywarden.LedgerRow, 0, len(l.rows))
+	for _, r := range l.rows {
+		rows = append(rows, *r)
+	}
+	if err := l.store.SaveLedger(ctx, ledgerName, l.saved, l.counted, rows, l.dead); err != nil {
+		return fmt.Errorf("save ledger up to group %d: %w", l.counted.Group(), err)
+	}
+	l.saved, l.entries, l.dead = l.counted, 0, nil
+	clear(l.rows)
+	return nil
+}
+
+// flush saves what was counted so far.
+func (l *Ledger) flush(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.save(ctx)
+}
+
+// Run saves every 500 ms until ctx is done, and then once more. Start it
+// before the pipeline and end it after.
+func (l *Ledger) Run(ctx context.Context) error {
+	for pause(ctx, ledgerEvery) {
+		if err := l.flush(ctx); err != nil && ctx.Err() == nil {
+			l.log.Warn("ledger not saved; it is tried again", "err", err)
+		}
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := l.flush(end); err != nil {
+		l.log.Warn("ledger not saved; the same messages are counted after the restart", "err", err)
+	}
+	return nil
+}
+
+// Rows returns the rows of the hours that begin in [from, to), of one device or
+// with "" of all, by hour and device.
+func (l *Ledger) Rows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error) {
+	if err := l.flush(ctx); err != nil {
+		return nil, err
+	}
+	return l.store.LedgerRows(ctx, from, to, device)
+}
+
+// DeadLetters returns what could not be used, the newest first, of one device
+// or with "" of all, and the cursor of the next page, "" when there is none.
+func (l *Ledger) DeadLetters(ctx context.Context, device citywarden.DeviceID, page citywarden.Page) ([]citywarden.DeadLetter, string, error) {
+	if err := l.flush(ctx); err != nil {
+		return nil, "", err
+	}
+	return l.store.DeadLetters(ctx, device, page)
+}

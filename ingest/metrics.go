@@ -1,0 +1,87 @@
+package ingest
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/citywarden/citywarden"
+)
+
+// metrics are the pipeline's numbers.
+type metrics struct {
+	uplinks *prometheus.CounterVec
+	ack     prometheus.Histogram
+	dead    prometheus.Counter
+	depth   atomic.Int64
+}
+
+// newMetrics registers them with r, which may be nil.
+func newMetrics(r prometheus.Registerer, lag func() map[string]uint64) (*metrics, error) {
+	m := &metrics{
+		uplinks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "citywarden_uplinks_total", Help: "Messages of devices by protocol and result: stored, refused or failed.",
+		}, []string{"protocol", "result"}),
+		ack: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "citywarden_ack_seconds", Help: "Time from taking a message to its being durable.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 14),
+		}),
+		dead: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "citywarden_dead_letters_total", Help: "Messages that could not be used, or not as a whole.",
+		}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	depth := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "citywarden_log_depth", Help: "Messages taken that are not durable yet.",
+	}, func() float64 { return float64(m.depth.Load()) })
+	for _, c := range []prometheus.Collector{m.uplinks, m.ack, m.dead, depth, lags(lag)} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// accepted counts a message in and returns what counts it out.
+func (m *metrics) accepted(protocol string, begin time.Time) func(error) {
+	switch protocol { // labels are bounded
+	case "mqtt", "coap", "http":
+	default:
+		protocol = "other"
+	}
+	m.depth.Add(1)
+	return func(err error) {
+		m.depth.Add(-1)
+		result := "stored"
+		switch citywarden.CodeOf(err) {
+		case "":
+			m.ack.Observe(time.Since(begin).Seconds())
+		case citywarden.CodeInvalid:
+			result = "refused"
+		default:
+			result = "failed"
+		}
+		m.uplinks.WithLabelValues(protocol, result).Inc()
+	}
+}
+
+// lags collects how far each consumer is behind.
+type lags func() map[string]uint64
+
+func (l lags) desc() *prometheus.Desc {
+	return prometheus.NewDesc("citywarden_consumer_lag", "Commit groups between a consumer and the end of the log.", []string{"consumer"}, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (l lags) Describe(ch chan<- *prometheus.Desc) { ch <- l.desc() }
+
+// Collect implements prometheus.Collector.
+func (l lags) Collect(ch chan<- prometheus.Metric) {
+	for name, n := range l() {
+		ch <- prometheus.MustNewConstMetric(l.desc(), prometheus.GaugeValue, float64(n), name)
+	}
+}
