@@ -1,0 +1,115 @@
+// Package coap is where devices send their messages over CoAP (RFC 7252) on
+// UDP. It speaks ThingsBoard's device API:
+//
+//	POST /api/v1/{token}/telemetry
+//	POST /api/v1/{token}/attributes
+//
+//	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: 5683})
+//	…
+//	s, err := coap.New(coap.Options{Conn: conn, Accept: pipeline, Check: pipeline, Auth: registry, Logger: log})
+//	…
+//	err = s.Run(ctx) // serves until ctx is done
+//
+// 2.04 means that the message is durable and was understood. 4.00 means that it
+// is durable too, as a dead letter, and says what is wrong with it. 5.03 means
+// that it is not stored and when to send it again.
+//
+// Messages are read and written with go-coap's coder. The exchange layer is our
+// own: go-coap's server forgets what it answered after 16 s, gives the handler
+// the last block only when each block has a token of its own (libcoap does so),
+// and one malformed datagram ends whatever its sender had under way.
+package coap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/citywarden/citywarden"
+)
+
+// The limits of the server.
+const (
+	maxInFlight  = 4096              // requests that are not answered yet; more get 5.03
+	maxExchanges = 32768             // requests remembered to recognise their repetition, about 12 MB
+	maxBody      = 64 << 10          // bytes of a body sent in blocks
+	maxTransfers = 256               // bodies that are coming in in blocks, 16 MB at most
+	lifetime     = 247 * time.Second // EXCHANGE_LIFETIME, RFC 7252 §4.8.2
+	transferIdle = 93 * time.Second  // a body whose next block doesn't come is forgotten; MAX_TRANSMIT_WAIT, RFC 7252 §4.8.2
+	piggyback    = 1500 * time.Millisecond
+	drainTimeout = time.Second // at shutdown, for answers that are under way
+	maxAge       = 5           // seconds, in 5.03: when to come again
+	maxDetail    = 512         // bytes of a diagnostic payload
+)
+
+// Acceptor takes responsibility for messages.
+type Acceptor interface {
+	// Accept calls done exactly once, with nil once up is durable. It may block
+	// to push back. done may be called from any goroutine, also before Accept
+	// returns.
+	Accept(ctx context.Context, up citywarden.Uplink, done func(error))
+}
+
+// Checker says whether a message can be understood.
+type Checker interface {
+	// Check returns CodeInvalid and the reason when it can't. It stores nothing.
+	Check(up citywarden.Uplink) error
+}
+
+// Authenticator knows the devices' access tokens.
+type Authenticator interface {
+	// Authenticate returns the device that token belongs to, or an error with
+	// CodeUnauthenticated (unknown) or CodeDenied (disabled).
+	Authenticate(token string) (citywarden.DeviceID, error)
+}
+
+// Options is what a Server works with. Conn, Accept, Check and Auth are required.
+type Options struct {
+	Conn    *net.UDPConn // closed by Run
+	Accept  Acceptor
+	Check   Checker
+	Auth    Authenticator
+	Logger  *slog.Logger          // nil for slog.Default()
+	Metrics prometheus.Registerer // nil for none
+}
+
+// Server is the CoAP listener.
+type Server struct {
+	opts      Options
+	log       *slog.Logger
+	requests  *prometheus.CounterVec
+	malformed prometheus.Counter
+}
+
+// New returns a Server. It serves nothing before Run.
+func New(opts Options) (*Server, error) {
+	if opts.Conn == nil || opts.Accept == nil || opts.Check == nil || opts.Auth == nil {
+		return nil, errors.New("coap: Options need Conn, Accept, Check and Auth")
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	s := &Server{
+		opts: opts,
+		log:  opts.Logger.With("component", "coap"),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "citywarden_coap_requests_total", Help: "CoAP requests by the code they were answered with.",
+		}, []string{"code"}),
+		malformed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "citywarden_coap_malformed_total", Help: "UDP datagrams on the CoAP port that are not CoAP.",
+		}),
+	}
+	if opts.Metrics != nil {
+		for _, c := range []prometheus.Collector{s.requests, s.malformed} {
+			if err := opts.Metrics.Register(c); err != nil {
+				return nil, fmt.Errorf("coap metrics: %w", err)
+			}
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,162 @@
+package coap
+
+import (
+	"iter"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/plgd-dev/go-coap/v3/message"
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+
+	"github.com/citywarden/citywarden"
+)
+
+// exchangeID tells a request from its repetition (RFC 7252 §4.5).
+type exchangeID struct {
+	peer    netip.AddrPort
+	message uint16
+}
+
+// exchange is one request and its answer.
+type exchange struct {
+	id          exchangeID
+	at          time.Time
+	confirmable bool
+	token       message.Token
+	noResponse  uint32 // classes of answers the device does not want, RFC 7967
+	block       *block // Block1, nil when the body came in one piece
+	up          citywarden.Uplink
+
+	// Guarded by loop.mu.
+	settled  bool
+	err      error
+	separate bool   // acknowledged before it was answered
+	reply    []byte // the answer as it was sent
+}
+
+func newExchange(peer netip.AddrPort, m *message.Message) *exchange {
+	x := &exchange{
+		id:          exchangeID{peer, uint16(m.MessageID)},
+		at:          time.Now(),
+		confirmable: m.Type == message.Confirmable,
+		token:       slices.Clone(m.Token),
+	}
+	if v, err := m.Options.GetUint32(message.NoResponse); err == nil {
+		x.noResponse = v
+	}
+	return x
+}
+
+// silent reports whether the device does not want an answer of this code.
+func (x *exchange) silent(c codes.Code) bool { return x.noResponse&(1<<(c>>5-1)) != 0 }
+
+// exchanges remembers requests for lifetime, at most maxExchanges; when there
+// are more the oldest is forgotten first.
+type exchanges struct {
+	byID  map[exchangeID]*exchange
+	order []*exchange // by age; order[head] is the oldest
+	head  int
+}
+
+// add remembers x unless the same request is remembered already, which it
+// returns then.
+func (e *exchanges) add(x *exchange) *exchange {
+	for len(e.order) > e.head && (len(e.order)-e.head >= maxExchanges || x.at.Sub(e.order[e.head].at) > lifetime) {
+		old := e.order[e.head]
+		delete(e.byID, old.id)
+		e.order[e.head] = nil
+		e.head++
+	}
+	if e.head > maxExchanges/2 {
+		n := copy(e.order, e.order[e.head:])
+		clear(e.order[n:])
+		e.order, e.head = e.order[:n], 0
+	}
+	if before := e.byID[x.id]; before != nil {
+		return before
+	}
+	e.byID[x.id] = x
+	e.order = append(e.order, x)
+	return nil
+}
+
+// open returns the requests without an answer, the oldest first.
+func (e *exchanges) open() iter.Seq[*exchange] {
+	return func(yield func(*exchange) bool) {
+		for _, x := range e.order[e.head:] {
+			if x.reply == nil && !yield(x) {
+				return
+			}
+		}
+	}
+}
+
+// answer is what a request is answered with; the zero answer means that it goes on.
+type answer struct {
+	code   codes.Code
+	detail string // diagnostic payload, RFC 7252 §5.5.2
+	size   uint32 // Size1, 0 for none
+}
+
+var unavailable = answer{code: codes.ServiceUnavailable, detail: "the message was not stored; send it again"}
+
+func (a answer) options(x *exchange) message.Options {
+	var o message.Options
+	if a.code == codes.ServiceUnavailable {
+		o = append(o, message.Option{ID: message.MaxAge, Value: []byte{maxAge}})
+	}
+	if x.block != nil {
+		o = append(o, message.Option{ID: message.Block1, Value: x.block.value()})
+	}
+	if a.size > 0 {
+		o = append(o, message.Option{ID: message.Size1, Value: uintValue(a.size)})
+	}
+	return o
+}
+
+// uintValue is the shortest form of v, RFC 7252 §3.2.
+func uintValue(v uint32) []byte {
+	b := []byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}
+	for len(b) > 0 && b[0] == 0 {
+		b = b[1:]
+	}
+	return b
+}
+
+// clip shortens a diagnostic payload to maxDetail bytes, between characters.
+func clip(s string) string {
+	if len(s) <= maxDetail {
+		return s
+	}
+	n := maxDetail
+	for n > 0 && s[n]&0xc0 == 0x80 {
+		n--
+	}
+	return s[:n]
+}
+
+// quiet lets one line per second and topic through to the log: a sender of UDP
+// can claim any address and would fill the disk.
+type quiet struct {
+	mu    sync.Mutex
+	last  map[string]time.Time
+	count map[string]int
+}
+
+// allow reports whether a line may be logged, and how many were not before it.
+func (q *quiet) allow(topic string) (suppressed int, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.last == nil {
+		q.last, q.count = make(map[string]time.Time), make(map[string]int)
+	}
+	if time.Since(q.last[topic]) < time.Second {
+		q.count[topic]++
+		return 0, false
+	}
+	n := q.count[topic]
+	q.last[topic], q.count[topic] = time.Now(), 0
+	return n, true
+}

@@ -1,0 +1,187 @@
+package coap
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/plgd-dev/go-coap/v3/message"
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+
+	"github.com/citywarden/citywarden"
+)
+
+const requestTag message.OptionID = 292 // RFC 9175 §3.2
+
+// request looks at a request. It returns the whole body when there is something
+// to store, else the answer.
+func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
+	for _, o := range m.Options {
+		switch o.ID {
+		case message.URIHost, message.URIPort, message.URIPath, message.URIQuery,
+			message.Accept, message.Block1, message.Block2: // critical, and understood or of no consequence here
+		case message.ProxyURI, message.ProxyScheme:
+			return nil, answer{code: codes.ProxyingNotSupported}
+		default:
+			if o.ID&1 != 0 { // RFC 7252 §5.4.1
+				return nil, answer{code: codes.BadOption, detail: fmt.Sprintf("option %d is not supported", o.ID)}
+			}
+		}
+	}
+	token, what, ok := target(m.Options)
+	switch {
+	case !ok:
+		return nil, answer{code: codes.NotFound, detail: "POST to /api/v1/{token}/telemetry or /api/v1/{token}/attributes"}
+	case m.Code != codes.POST:
+		return nil, answer{code: codes.MethodNotAllowed, detail: "use POST"}
+	}
+	if cf, err := m.Options.ContentFormat(); err == nil && cf != message.TextPlain && cf != message.AppJSON && cf != message.AppOctets {
+		return nil, answer{code: codes.UnsupportedMediaType, detail: fmt.Sprintf("content format %d; send JSON (50)", cf)}
+	}
+	id, err := l.opts.Auth.Authenticate(token)
+	if err != nil {
+		return nil, l.unauthenticated(x, token, err)
+	}
+	x.up = citywarden.Uplink{Device: id, Protocol: "coap", Topic: "v1/devices/me/" + what, Received: x.at.UTC()}
+	v, err := m.Options.GetUint32(message.Block1)
+	if err != nil {
+		return slices.Clone(m.Payload), answer{}
+	}
+	b := parseBlock(v)
+	x.block = &b
+	return l.blocks.add(transferKey(x, m.Options), b, m.Payload, x.at)
+}
+
+func (l *loop) unauthenticated(x *exchange, token string, err error) answer {
+	switch citywarden.CodeOf(err) {
+	case citywarden.CodeUnauthenticated, citywarden.CodeNotFound:
+		l.warn("uplink refused", "remote", x.id.peer, "token", hint(token), "err", err,
+			"do", "issue a token with POST /api/v1/devices/{id}/credentials and put it into the device's path")
+		return answer{code: codes.Unauthorized, detail: "the access token in the path is unknown"}
+	case citywarden.CodeDenied:
+		l.warn("uplink refused", "remote", x.id.peer, "token", hint(token), "err", err)
+		return answer{code: codes.Forbidden, detail: err.Error()}
+	}
+	if n, ok := l.quiet.allow("token"); ok {
+		l.log.Error("access token not checked", "remote", x.id.peer, "err", err, "suppressed", n)
+	}
+	return unavailable
+}
+
+// hint shows as much of a token as a person needs to recognise it.
+func hint(token string) string {
+	if len(token) < 8 {
+		return fmt.Sprintf("of %d characters", len(token))
+	}
+	return token[:4] + "…"
+}
+
+// target takes the token and "telemetry" or "attributes" out of the path.
+func target(o message.Options) (token, what string, ok bool) {
+	first, last, err := o.Find(message.URIPath)
+	if err != nil || last-first != 4 {
+		return "", "", false
+	}
+	p := o[first:last]
+	what = string(p[3].Value)
+	ok = string(p[0].Value) == "api" && string(p[1].Value) == "v1" && len(p[2].Value) > 0 &&
+		(what == "telemetry" || what == "attributes")
+	return string(p[2].Value), what, ok
+}
+
+// block is a Block1 option, RFC 7959 §2.2.
+type block struct {
+	number uint32
+	more   bool
+	szx    uint32
+}
+
+func parseBlock(v uint32) block { return block{number: v >> 4, more: v&8 != 0, szx: v & 7} }
+
+func (b block) size() int   { return 1 << (b.szx + 4) }
+func (b block) offset() int { return int(b.number) << (b.szx + 4) }
+
+func (b block) value() []byte {
+	v := b.number<<4 | b.szx
+	if b.more {
+		v |= 8
+	}
+	return uintValue(v)
+}
+
+// transfers puts bodies together that come in blocks. Blocks belong together by
+// peer, target and Request-Tag; tokens may differ (RFC 7959 §2.5, RFC 9175 §3.3).
+type transfers struct {
+	byKey map[string]*transfer
+}
+
+type transfer struct {
+	body []byte
+	at   time.Time // of the last block
+}
+
+func transferKey(x *exchange, o message.Options) string {
+	var b strings.Builder
+	b.WriteString(x.id.peer.String())
+	for _, opt := range o {
+		switch opt.ID {
+		case message.URIPath, message.URIQuery, message.ContentFormat, requestTag:
+			fmt.Fprintf(&b, " %d:%d:%s", opt.ID, len(opt.Value), opt.Value)
+		}
+	}
+	return b.String()
+}
+
+// add takes one block and returns the whole body with the last.
+func (t *transfers) add(key string, b block, payload []byte, now time.Time) ([]byte, answer) {
+	switch {
+	case b.szx == 7, b.more && len(payload) != b.size(), len(payload) > b.size():
+		return nil, answer{code: codes.BadRequest, detail: fmt.Sprintf("block %d has %d bytes, its option says %d", b.number, len(payload), b.size())}
+	case b.offset()+len(payload) > maxBody:
+		delete(t.byKey, key)
+		return nil, answer{code: codes.RequestEntityTooLarge, detail: fmt.Sprintf("a body may have %d bytes", maxBody), size: maxBody}
+	}
+	if b.number == 0 {
+		delete(t.byKey, key) // a new attempt
+		if !b.more {
+			return slices.Clone(payload), answer{}
+		}
+		if !t.room(now) {
+			return nil, unavailable
+		}
+		t.byKey[key] = &transfer{body: slices.Clone(payload), at: now}
+		return nil, answer{code: codes.Continue}
+	}
+	x := t.byKey[key]
+	switch {
+	case x == nil || now.Sub(x.at) > transferIdle:
+		delete(t.byKey, key)
+		return nil, answer{code: codes.RequestEntityIncomplete, detail: "the blocks before this one are not here; begin with block 0"}
+	case b.more && b.offset()+len(payload) <= len(x.body) && bytes.Equal(x.body[b.offset():b.offset()+len(payload)], payload):
+		return nil, answer{code: codes.Continue} // sent again because our answer got lost
+	case b.offset() != len(x.body):
+		delete(t.byKey, key)
+		return nil, answer{code: codes.RequestEntityIncomplete, detail: fmt.Sprintf("block at byte %d, expected %d; begin with block 0", b.offset(), len(x.body))}
+	}
+	x.body, x.at = append(x.body, payload...), now
+	if b.more {
+		return nil, answer{code: codes.Continue}
+	}
+	delete(t.byKey, key)
+	return x.body, answer{}
+}
+
+// room makes room for one more transfer, at the cost of those that are idle.
+func (t *transfers) room(now time.Time) bool {
+	if len(t.byKey) < maxTransfers {
+		return true
+	}
+	for key, x := range t.byKey {
+		if now.Sub(x.at) > transferIdle {
+			delete(t.byKey, key)
+		}
+	}
+	return len(t.byKey) < maxTransfers
+}

@@ -1,0 +1,292 @@
+package coap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/plgd-dev/go-coap/v3/message"
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+	"github.com/plgd-dev/go-coap/v3/udp/coder"
+
+	"github.com/citywarden/citywarden"
+)
+
+// loop is one Run of a Server. Three goroutines: the caller's reads and
+// answers what needs no storing, accept hands messages on in the order they
+// came, write answers once they are durable. None waits for a device.
+type loop struct {
+	*Server
+	slots  chan struct{}  // one per request between queue and its answer
+	queue  chan *exchange // to accept; never full, because slots bounds it
+	out    chan *exchange // to write; likewise
+	quiet  quiet
+	blocks transfers // the reader's
+
+	mu        sync.Mutex // guards exchanges and the state of each
+	exchanges exchanges
+	nextID    uint16 // of messages that begin with us
+}
+
+// Run serves until ctx is done, then waits up to a second for answers that are
+// under way, closes the socket and returns nil. It can run once.
+func (s *Server) Run(ctx context.Context) error {
+	l := &loop{
+		Server:    s,
+		slots:     make(chan struct{}, maxInFlight),
+		queue:     make(chan *exchange, maxInFlight),
+		out:       make(chan *exchange, maxInFlight),
+		exchanges: exchanges{byID: make(map[exchangeID]*exchange)},
+		blocks:    transfers{byKey: make(map[string]*transfer)},
+		nextID:    uint16(time.Now().UnixNano()),
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.opts.Conn.SetReadDeadline(time.Now()) })
+	defer stop()
+	var accepting, writing sync.WaitGroup
+	accepting.Go(func() { l.accept(ctx) })
+	over := make(chan struct{})
+	writing.Go(func() { l.write(over) })
+
+	err := l.read(ctx)
+	close(l.queue)
+	accepting.Wait()
+	l.drain()
+	close(over)
+	writing.Wait()
+	if cerr := s.opts.Conn.Close(); cerr != nil && err == nil {
+		err = fmt.Errorf("coap: close: %w", cerr)
+	}
+	return err
+}
+
+// drain waits until every request is answered, at most drainTimeout.
+func (l *loop) drain() {
+	late := time.NewTimer(drainTimeout)
+	defer late.Stop()
+	for range cap(l.slots) {
+		select {
+		case l.slots <- struct{}{}:
+		case <-late.C:
+			return
+		}
+	}
+}
+
+func (l *loop) read(ctx context.Context) error {
+	buf := make([]byte, 64<<10)
+	for {
+		n, peer, err := l.opts.Conn.ReadFromUDPAddrPort(buf)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("coap: read: %w", err)
+		case err != nil: // an ICMP error of some peer, or no memory for the moment
+			l.log.Debug("read datagram", "err", err)
+			continue
+		}
+		l.datagram(buf[:n], peer)
+	}
+}
+
+// datagram deals with one datagram; it keeps nothing of buf.
+func (l *loop) datagram(buf []byte, peer netip.AddrPort) {
+	m := message.Message{Options: make(message.Options, 0, 32)}
+	if _, err := coder.DefaultCoder.Decode(buf, &m); err != nil {
+		l.malformed.Inc()
+		if len(buf) >= 4 && buf[0]>>4 == 4 { // version 1, confirmable: rejected with a Reset, RFC 7252 §4.2
+			l.send(peer, message.Message{Type: message.Reset, MessageID: int32(buf[2])<<8 | int32(buf[3])})
+		}
+		return
+	}
+	switch {
+	case m.Type == message.Acknowledgement || m.Type == message.Reset:
+		return // we send nothing that needs one
+	case m.Code == codes.Empty || m.Code > 31: // a ping, or a response to nothing
+		if m.Type == message.Confirmable {
+			l.send(peer, message.Message{Type: message.Reset, MessageID: m.MessageID})
+		}
+		return
+	}
+	x := newExchange(peer, &m)
+	if !l.first(x) {
+		return
+	}
+	body, answer := l.request(x, &m)
+	if answer.code != codes.Empty {
+		l.answer(x, answer)
+		return
+	}
+	select {
+	case l.slots <- struct{}{}:
+	default:
+		l.answer(x, unavailable)
+		return
+	}
+	x.up.Payload = body
+	l.queue <- x
+}
+
+// first remembers x. If it is a repetition, first answers it as the one before
+// and reports false: a message is stored once, however often it is sent.
+func (l *loop) first(x *exchange) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.exchanges.add(x)
+	if before == nil {
+		return true
+	}
+	if !x.confirmable {
+		return false
+	}
+	if before.separate {
+		l.send(x.id.peer, message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)})
+	}
+	if before.reply != nil {
+		l.transmit(x.id.peer, before.reply)
+	}
+	return false
+}
+
+// accept hands requests on until queue is closed.
+func (l *loop) accept(ctx context.Context) {
+	for x := range l.queue {
+		l.opts.Accept.Accept(ctx, x.up, func(err error) {
+			l.mu.Lock()
+			again := x.settled
+			x.settled, x.err = true, err
+			l.mu.Unlock()
+			if !again {
+				l.out <- x
+			}
+		})
+	}
+}
+
+// write answers requests when they are settled, and acknowledges those that
+// take longer than a device waits before it repeats them.
+func (l *loop) write(over <-chan struct{}) {
+	tick := time.NewTicker(piggyback / 6)
+	defer tick.Stop()
+	for {
+		select {
+		case x := <-l.out:
+			l.answer(x, l.outcome(x))
+			x.up = citywarden.Uplink{} // x is remembered for minutes, its payload need not be
+			<-l.slots
+		case <-tick.C:
+			l.acknowledgeSlow()
+		case <-over:
+			return
+		}
+	}
+}
+
+// outcome turns what became of a message into an answer.
+func (l *loop) outcome(x *exchange) answer {
+	l.mu.Lock()
+	err := x.err
+	l.mu.Unlock()
+	switch citywarden.CodeOf(err) {
+	case "":
+		if err := l.opts.Check.Check(x.up); err != nil {
+			return answer{code: codes.BadRequest, detail: err.Error()}
+		}
+		return answer{code: codes.Changed}
+	case citywarden.CodeInvalid:
+		return answer{code: codes.BadRequest, detail: err.Error()}
+	case citywarden.CodeDenied, citywarden.CodeNotFound:
+		l.warn("uplink refused", "device", x.up.Device, "topic", x.up.Topic, "err", err)
+		return answer{code: codes.Forbidden, detail: err.Error()}
+	}
+	if errors.Is(err, context.Canceled) {
+		return unavailable // we are stopping
+	}
+	if n, ok := l.quiet.allow("store"); ok {
+		l.log.Error("uplink not stored; the device was told to send it again", "device", x.up.Device, "topic", x.up.Topic, "err", err, "suppressed", n)
+	}
+	return unavailable
+}
+
+func (l *loop) warn(msg string, args ...any) {
+	if n, ok := l.quiet.allow(msg); ok {
+		l.log.With("suppressed", n).Warn(msg, args...)
+	}
+}
+
+// answer sends a to the peer of x and keeps it for repetitions.
+func (l *loop) answer(x *exchange, a answer) {
+	l.requests.WithLabelValues(codeLabel(a.code)).Inc()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := message.Message{Code: a.code, Token: x.token, Type: message.NonConfirmable, Payload: []byte(clip(a.detail))}
+	switch {
+	case x.silent(a.code) && (!x.confirmable || x.separate):
+		return
+	case x.silent(a.code): // RFC 7967 §2.1
+		m = message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)}
+	case x.confirmable && !x.separate:
+		m.Type, m.MessageID = message.Acknowledgement, int32(x.id.message)
+	default:
+		l.nextID++
+		m.MessageID = int32(l.nextID)
+	}
+	if m.Code != codes.Empty {
+		m.Options = a.options(x)
+	}
+	reply, err := encode(m)
+	if err != nil {
+		l.log.Error("encode answer", "code", a.code, "err", err)
+		return
+	}
+	x.reply = reply
+	l.transmit(x.id.peer, reply)
+}
+
+// acknowledgeSlow acknowledges confirmable requests that are older than
+// piggyback; their answers follow as messages of their own (RFC 7252 §5.2.2).
+func (l *loop) acknowledgeSlow() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for x := range l.exchanges.open() {
+		if time.Since(x.at) < piggyback {
+			return
+		}
+		if x.confirmable && !x.separate && x.reply == nil {
+			x.separate = true
+			l.send(x.id.peer, message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)})
+		}
+	}
+}
+
+// send sends a message that need not be remembered.
+func (l *loop) send(peer netip.AddrPort, m message.Message) {
+	b, err := encode(m)
+	if err != nil {
+		l.log.Error("encode message", "type", m.Type, "err", err)
+		return
+	}
+	l.transmit(peer, b)
+}
+
+func (l *loop) transmit(peer netip.AddrPort, b []byte) {
+	if _, err := l.opts.Conn.WriteToUDPAddrPort(b, peer); err != nil {
+		l.log.Debug("write datagram", "remote", peer, "err", err) // the device asks again
+	}
+}
+
+func encode(m message.Message) ([]byte, error) {
+	size, err := coder.DefaultCoder.Size(m)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, size)
+	n, err := coder.DefaultCoder.Encode(m, b)
+	return b[:max(n, 0)], err
+}
+
+func codeLabel(c codes.Code) string { return fmt.Sprintf("%d.%02d", c>>5, c&31) }

@@ -1,0 +1,193 @@
+// Package http is where devices send their messages over HTTP. It speaks
+// ThingsBoard's device API:
+//
+//	POST /api/v1/{token}/telemetry
+//	POST /api/v1/{token}/attributes
+//
+// and leaves every other request to the next handler:
+//
+//	h := http.New(http.Options{Accept: pipeline, Check: pipeline, Auth: registry, Next: api, Logger: log})
+//
+// 200 means that the message is durable and was understood. 400 means that it
+// is durable too, as a dead letter, and says what is wrong with it.
+package http
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	nethttp "net/http"
+	"strings"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// The limits of a request.
+const (
+	maxBody     = 256 << 10        // bytes
+	bodyTimeout = 10 * time.Second // for the body to arrive
+	minToken    = 8                // characters; what is shorter is a path of the API
+	retryAfter  = "5"              // seconds
+)
+
+// Acceptor takes responsibility for messages.
+type Acceptor interface {
+	// Accept calls done exactly once, with nil once up is durable. It may block
+	// to push back.
+	Accept(ctx context.Context, up citywarden.Uplink, done func(error))
+}
+
+// Checker says whether a message can be understood.
+type Checker interface {
+	// Check returns CodeInvalid and the reason when it can't. It stores nothing.
+	Check(up citywarden.Uplink) error
+}
+
+// Authenticator knows the devices' access tokens.
+type Authenticator interface {
+	// Authenticate returns the device that token belongs to, or an error with
+	// CodeUnauthenticated (unknown) or CodeDenied (disabled).
+	Authenticate(token string) (citywarden.DeviceID, error)
+}
+
+// Options is what the handler works with; all but Logger are required.
+type Options struct {
+	Accept Acceptor
+	Check  Checker
+	Auth   Authenticator
+	Next   nethttp.Handler // serves what is not a device's message
+	Logger *slog.Logger    // nil for slog.Default()
+}
+
+// New returns the handler.
+func New(o Options) nethttp.Handler {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	o.Logger = o.Logger.With("component", "http")
+	return &handler{o}
+}
+
+type handler struct{ Options }
+
+func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
+	token, what, ok := target(r)
+	if !ok {
+		h.Next.ServeHTTP(w, r)
+		return
+	}
+	id, err := h.Auth.Authenticate(token)
+	if err != nil {
+		h.refuse(w, r, token, err)
+		return
+	}
+	up := citywarden.Uplink{Device: id, Protocol: "http", Topic: "v1/devices/me/" + what, Received: time.Now().UTC()}
+	if up.Payload, err = body(w, r); err != nil {
+		h.bodyProblem(w, id, err)
+		return
+	}
+	done := make(chan error, 1)
+	h.Accept.Accept(r.Context(), up, func(err error) { done <- err })
+	select {
+	case err = <-done:
+	case <-r.Context().Done():
+		return // the device hung up: it doesn't know the outcome and will send again
+	}
+	switch {
+	case err == nil:
+	case citywarden.CodeOf(err) == citywarden.CodeInvalid:
+		problem(w, nethttp.StatusBadRequest, err.Error())
+		return
+	case citywarden.CodeOf(err) == citywarden.CodeDenied, citywarden.CodeOf(err) == citywarden.CodeNotFound:
+		h.Logger.Warn("uplink refused", "device", id, "topic", up.Topic, "err", err)
+		problem(w, nethttp.StatusForbidden, err.Error())
+		return
+	default:
+		h.Logger.Error("uplink not stored; the device was told to send it again", "device", id, "topic", up.Topic, "err", err)
+		unavailable(w)
+		return
+	}
+	if err := h.Check.Check(up); err != nil {
+		problem(w, nethttp.StatusBadRequest, err.Error())
+		return
+	}
+	w.WriteHeader(nethttp.StatusOK)
+}
+
+// target takes the token and "telemetry" or "attributes" out of the path.
+func target(r *nethttp.Request) (token, what string, ok bool) {
+	rest, ok := strings.CutPrefix(r.URL.Path, "/api/v1/")
+	if !ok || r.Method != nethttp.MethodPost {
+		return "", "", false
+	}
+	token, what, ok = strings.Cut(rest, "/")
+	switch {
+	case !ok, what != "telemetry" && what != "attributes", len(token) < minToken:
+		return "", "", false
+	case token == "deadletters", token == "evaluation": // long enough to look like a token
+		return "", "", false
+	}
+	return token, what, true
+}
+
+// body reads the body of r within bodyTimeout.
+func body(w nethttp.ResponseWriter, r *nethttp.Request) ([]byte, error) {
+	// A ResponseWriter without deadlines is a test's: it has no slow peer either.
+	control := nethttp.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	b, err := io.ReadAll(nethttp.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		// The server goes on reading to notice when the device hangs up.
+		_ = control.SetReadDeadline(time.Time{})
+	}
+	return b, err
+}
+
+func (h *handler) bodyProblem(w nethttp.ResponseWriter, id citywarden.DeviceID, err error) {
+	var tooLarge *nethttp.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		h.Logger.Warn("uplink refused", "device", id, "err", fmt.Sprintf("body of more than %d bytes", maxBody))
+		problem(w, nethttp.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes; send it in parts", maxBody))
+		return
+	}
+	h.Logger.Debug("body not read", "device", id, "err", err)
+	problem(w, nethttp.StatusRequestTimeout, "the body did not arrive in time")
+}
+
+func (h *handler) refuse(w nethttp.ResponseWriter, r *nethttp.Request, token string, err error) {
+	w.Header().Set("Connection", "close") // the body is not read
+	switch citywarden.CodeOf(err) {
+	case citywarden.CodeUnauthenticated, citywarden.CodeNotFound:
+		h.Logger.Warn("uplink refused", "remote", r.RemoteAddr, "token", token[:4]+"…", "err", err,
+			"do", "issue a token with POST /api/v1/devices/{id}/credentials and put it into the device's URL")
+		problem(w, nethttp.StatusUnauthorized, "the access token in the path is unknown")
+	case citywarden.CodeDenied:
+		h.Logger.Warn("uplink refused", "remote", r.RemoteAddr, "token", token[:4]+"…", "err", err)
+		problem(w, nethttp.StatusForbidden, err.Error())
+	default:
+		h.Logger.Error("access token not checked", "remote", r.RemoteAddr, "err", err)
+		unavailable(w)
+	}
+}
+
+func unavailable(w nethttp.ResponseWriter) {
+	w.Header().Set("Retry-After", retryAfter)
+	problem(w, nethttp.StatusServiceUnavailable, "the message could not be stored; send it again")
+}
+
+// problem writes problem details (RFC 9457).
+func problem(w nethttp.ResponseWriter, status int, detail string) {
+	b, _ := json.Marshal(struct { // strings and an int: no error
+		Type   string `json:"type"`
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail"`
+	}{"about:blank", nethttp.StatusText(status), status, detail})
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // the device hung up
+}

@@ -1,0 +1,250 @@
+package http
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	nethttp "net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/citywarden/citywarden"
+)
+
+// platform is an acceptor, checker and authenticator in memory. It knows the
+// token "token-of-" + id of every device, and understands what begins with '{'.
+type platform struct {
+	mu    sync.Mutex
+	taken []citywarden.Uplink
+	err   error
+	hold  chan struct{} // nil to hold nothing
+}
+
+func (p *platform) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
+	p.mu.Lock()
+	p.taken = append(p.taken, up)
+	p.mu.Unlock()
+	if p.hold == nil {
+		done(p.err)
+		return
+	}
+	go func() {
+		select {
+		case <-p.hold:
+			done(p.err)
+		case <-ctx.Done():
+			done(ctx.Err())
+		}
+	}()
+}
+
+func (*platform) Check(up citywarden.Uplink) error {
+	if !bytes.HasPrefix(up.Payload, []byte("{")) {
+		return citywarden.Errorf(citywarden.CodeInvalid, "byte 1: expected { or [")
+	}
+	return nil
+}
+
+func (*platform) Authenticate(token string) (citywarden.DeviceID, error) {
+	id, ok := strings.CutPrefix(token, "token-of-")
+	switch {
+	case token == "broken-store":
+		return "", errors.New("database is locked")
+	case !ok:
+		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "no device has this token")
+	case id == "disabled":
+		return "", citywarden.Errorf(citywarden.CodeDenied, "device disabled is disabled")
+	}
+	return citywarden.DeviceID(id), nil
+}
+
+func (p *platform) got() []citywarden.Uplink {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.taken)
+}
+
+func newHandler(p *platform, log io.Writer) nethttp.Handler {
+	next := nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) { w.WriteHeader(nethttp.StatusTeapot) })
+	return New(Options{Accept: p, Check: p, Auth: p, Next: next, Logger: slog.New(slog.NewTextHandler(log, nil))})
+}
+
+func TestAnswers(t *testing.T) {
+	const telemetry = "/api/v1/token-of-a/telemetry"
+	stored := func(topic, payload string) []citywarden.Uplink {
+		return []citywarden.Uplink{{Device: "a", Protocol: "http", Topic: topic, Payload: []byte(payload)}}
+	}
+	for _, c := range []struct {
+		name   string
+		method string
+		path   string
+		body   string
+		err    error
+		status int
+		detail string
+		want   []citywarden.Uplink
+		logged string
+	}{
+		{"telemetry", "POST", telemetry, "{}", nil, 200, "", stored("v1/devices/me/telemetry", "{}"), ""},
+		{"attributes", "POST", "/api/v1/token-of-a/attributes", "{}", nil, 200, "", stored("v1/devices/me/attributes", "{}"), ""},
+		{"undecodable is stored too", "POST", telemetry, "x", nil, 400, "byte 1: expected { or [", stored("v1/devices/me/telemetry", "x"), ""},
+		{"unknown token", "POST", "/api/v1/12345678/telemetry", "{}", nil, 401, "the access token in the path is unknown", nil, "POST /api/v1/devices/{id}/credentials"},
+		{"disabled device", "POST", "/api/v1/token-of-disabled/telemetry", "{}", nil, 403, "device disabled is disabled", nil, "is disabled"},
+		{"registry out of order", "POST", "/api/v1/broken-store/telemetry", "{}", nil, 503, "send it again", nil, "database is locked"},
+		{"store out of order", "POST", telemetry, "{}", errors.New("disk is full"), 503, "send it again", stored("v1/devices/me/telemetry", "{}"), "disk is full"},
+		{"refused by the pipeline", "POST", telemetry, "{}", citywarden.Errorf(citywarden.CodeNotFound, "no device a"), 403, "no device a",
+			stored("v1/devices/me/telemetry", "{}"), "no device a"},
+		{"as large as allowed", "POST", telemetry, "{" + strings.Repeat("x", maxBody-1), nil, 200, "", stored("v1/devices/me/telemetry", "{"+strings.Repeat("x", maxBody-1)), ""},
+		{"too large", "POST", telemetry, strings.Repeat("x", maxBody+1), nil, 413, "send it in parts", nil, "body of more than"},
+		{"short token is a path of the API", "POST", "/api/v1/devices/telemetry", "{}", nil, 418, "", nil, ""},
+		{"dead letters are a path of the API", "POST", "/api/v1/deadletters/telemetry", "{}", nil, 418, "", nil, ""},
+		{"other method", "GET", telemetry, "", nil, 418, "", nil, ""},
+		{"longer path", "POST", telemetry + "/x", "", nil, 418, "", nil, ""},
+		{"other path", "POST", "/api/v1/login", "", nil, 418, "", nil, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := &platform{err: c.err}
+			var book bytes.Buffer
+			w := httptest.NewRecorder()
+			newHandler(p, &book).ServeHTTP(w, httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)))
+			if w.Code != c.status {
+				t.Errorf("status %d, want %d: %s", w.Code, c.status, w.Body)
+			}
+			if c.detail != "" {
+				var problem struct {
+					Status int
+					Detail string
+				}
+				if err := json.Unmarshal(w.Body.Bytes(), &problem); err != nil || problem.Status != c.status || !strings.Contains(problem.Detail, c.detail) {
+					t.Errorf("body %s, want status %d and %q", w.Body, c.status, c.detail)
+				}
+				if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
+					t.Errorf("Content-Type %q", got)
+				}
+			} else if w.Body.Len() > 0 {
+				t.Errorf("body %q, want none", w.Body)
+			}
+			if (w.Header().Get("Retry-After") != "") != (c.status == 503) {
+				t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
+			}
+			if d := cmp.Diff(c.want, p.got(), cmpopts.IgnoreFields(citywarden.Uplink{}, "Received"), cmpopts.EquateEmpty(), cmp.Comparer(bytes.Equal)); d != "" {
+				t.Error(d)
+			}
+			if !strings.Contains(book.String(), c.logged) {
+				t.Errorf("the log does not say %q:\n%s", c.logged, &book)
+			}
+			if strings.Contains(book.String(), "12345678") {
+				t.Errorf("the log shows the token:\n%s", &book)
+			}
+		})
+	}
+}
+
+func TestAnsweredOnlyWhenDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{hold: make(chan struct{})}
+		w := httptest.NewRecorder()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			newHandler(p, io.Discard).ServeHTTP(w, httptest.NewRequest("POST", "/api/v1/token-of-a/telemetry", strings.NewReader("{}")))
+		}()
+		synctest.Wait()
+		select {
+		case <-done:
+			t.Fatal("answered before the message is durable")
+		default:
+		}
+		close(p.hold)
+		<-done
+		if w.Code != 200 {
+			t.Errorf("status %d", w.Code)
+		}
+	})
+}
+
+func TestOverTheNetwork(t *testing.T) {
+	p := &platform{}
+	s := httptest.NewServer(newHandler(p, io.Discard))
+	defer s.Close()
+	for range 2 { // on one connection: deadlines are taken back
+		r, err := nethttp.Post(s.URL+"/api/v1/token-of-a/telemetry", "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		_ = r.Body.Close()
+		if r.StatusCode != 200 {
+			t.Errorf("status %d", r.StatusCode)
+		}
+	}
+	if got := p.got(); len(got) != 2 {
+		t.Errorf("%d messages were taken, want 2", len(got))
+	}
+}
+
+// A device that promises a body and does not send it is not waited for.
+func TestSlowBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		device, server := net.Pipe()
+		p := &platform{}
+		s := &nethttp.Server{Handler: newHandler(p, io.Discard)}
+		ln := &oneConn{conn: server, closed: make(chan struct{})}
+		served := make(chan struct{})
+		go func() { defer close(served); _ = s.Serve(ln) }()
+		start := time.Now()
+		if _, err := fmt.Fprintf(device, "POST /api/v1/token-of-a/telemetry HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := nethttp.ReadResponse(bufio.NewReader(device), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.StatusCode != 408 || time.Since(start) != bodyTimeout {
+			t.Errorf("status %d after %v, want 408 after %v", r.StatusCode, time.Since(start), bodyTimeout)
+		}
+		_ = device.Close()
+		_ = s.Close()
+		<-served
+		if got := p.got(); len(got) > 0 {
+			t.Errorf("taken: %v", got)
+		}
+	})
+}
+
+// oneConn is a listener with one connection.
+type oneConn struct {
+	conn   net.Conn
+	once   sync.Once
+	closed chan struct{}
+	given  bool
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	if !l.given {
+		l.given = true
+		return l.conn, nil
+	}
+	<-l.closed
+	return nil, net.ErrClosed
+}
+
+func (l *oneConn) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+func (l *oneConn) Addr() net.Addr { return l.conn.LocalAddr() }

@@ -1,0 +1,297 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/citywarden/citywarden"
+)
+
+// pending is a message that has no answer yet.
+type pending struct {
+	id      uint16
+	qos     byte
+	settled bool
+	bytes   int
+	topic   string
+	err     error
+}
+
+// accept hands a message on and returns when it is queued, not when it is
+// durable. Only the goroutine that reads the connection calls it.
+func (c *conn) accept(pk *packets.Packet, received citywarden.Uplink) {
+	n, ok := c.push(pk)
+	if !ok {
+		return
+	}
+	c.listener.broker.opts.Accept.Accept(c.ctx, received, func(err error) { c.settle(n, err) })
+}
+
+// refuse answers a message with no. The answer waits for its turn, because
+// acknowledgements keep the order of the messages [MQTT-4.6.0-2].
+func (c *conn) refuse(pk *packets.Packet, err error) {
+	if n, ok := c.push(pk); ok {
+		c.settle(n, err)
+	}
+}
+
+// push queues a message and returns its number. When maxInFlight messages or
+// maxInFlightBytes are waiting it blocks, so that the device's socket is not
+// read; an MQTT 5 device was told the number and is disconnected [MQTT-3.3.4-7].
+func (c *conn) push(pk *packets.Packet) (n uint64, ok bool) {
+	qos := pk.FixedHeader.Qos
+	for {
+		c.mu.Lock()
+		if qos > 0 && c.unacked >= maxInFlight && c.client.Properties.ProtocolVersion == 5 {
+			c.mu.Unlock()
+			c.warn("device disconnected", "err", "more messages in flight than the receive maximum of the CONNACK allows")
+			c.disconnect(packets.ErrReceiveMaximum, "")
+			return 0, false
+		}
+		if len(c.queue) == 0 || len(c.queue) < maxInFlight && c.bytes+len(pk.Payload) <= maxInFlightBytes {
+			break
+		}
+		c.mu.Unlock()
+		select {
+		case <-c.room:
+		case <-c.gone:
+			return 0, false
+		}
+	}
+	defer c.mu.Unlock()
+	c.queue = append(c.queue, pending{id: pk.PacketID, qos: qos, bytes: len(pk.Payload), topic: clip(pk.TopicName)})
+	c.bytes += len(pk.Payload)
+	if qos > 0 {
+		c.unacked++
+	}
+	if !c.sending {
+		c.sending = true
+		c.listener.wg.Go(c.send) // the reader that we are in is in wg itself
+	}
+	return c.base + uint64(len(c.queue)) - 1, true
+}
+
+// settle records the outcome of message n. The committer of the log calls it:
+// it never blocks.
+func (c *conn) settle(n uint64, err error) {
+	c.mu.Lock()
+	i := n - c.base
+	if n < c.base || i >= uint64(len(c.queue)) || c.queue[i].settled {
+		c.mu.Unlock()
+		return // the connection is gone, or done was called twice
+	}
+	c.queue[i].settled, c.queue[i].err = true, err
+	c.mu.Unlock()
+	if i == 0 {
+		signal(c.wake)
+	}
+}
+
+// send writes the answers, all that are ready in one write, until the
+// connection is gone.
+func (c *conn) send() {
+	var batch []pending
+	var buf []byte
+	for {
+		select {
+		case <-c.wake:
+		case <-c.gone:
+			return
+		}
+		batch = c.take(batch[:0])
+		signal(c.room)
+		buf = buf[:0]
+		for i := range batch {
+			p := &batch[i]
+			if p.err == nil {
+				buf = c.appendAck(buf, p)
+				continue
+			}
+			if !c.flush(buf) || !c.answerError(p) {
+				return
+			}
+			buf = buf[:0]
+		}
+		if !c.flush(buf) {
+			return
+		}
+		c.idle()
+	}
+}
+
+// take moves the settled messages at the head of the queue to batch.
+func (c *conn) take(batch []pending) []pending {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for n < len(c.queue) && c.queue[n].settled {
+		if c.queue[n].qos > 0 {
+			c.unacked--
+		}
+		if c.queue[n].qos == 2 && c.queue[n].err == nil {
+			if c.received == nil {
+				c.received = make(map[uint16]struct{})
+			}
+			c.received[c.queue[n].id] = struct{}{}
+		}
+		c.bytes -= c.queue[n].bytes
+		n++
+	}
+	batch = append(batch, c.queue[:n]...)
+	rest := copy(c.queue, c.queue[n:])
+	clear(c.queue[rest:])
+	c.queue = c.queue[:rest]
+	c.base += uint64(n)
+	c.busy = true
+	return batch
+}
+
+func (c *conn) idle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy = false
+	if c.empty != nil && len(c.queue) == 0 {
+		close(c.empty)
+		c.empty = nil
+	}
+}
+
+// drain waits until every message is answered, the connection gone or ctx done.
+func (c *conn) drain(ctx context.Context) {
+	c.mu.Lock()
+	if len(c.queue) == 0 && !c.busy {
+		c.mu.Unlock()
+		return
+	}
+	if c.empty == nil {
+		c.empty = make(chan struct{})
+	}
+	empty := c.empty
+	c.mu.Unlock()
+	select {
+	case <-empty:
+	case <-c.gone:
+	case <-ctx.Done():
+	}
+}
+
+// appendAck appends the acknowledgement of a message that is durable.
+func (c *conn) appendAck(buf []byte, p *pending) []byte {
+	switch p.qos {
+	case 1:
+		return append(buf, packets.Puback<<4, 2, byte(p.id>>8), byte(p.id))
+	case 2:
+		return append(buf, packets.Pubrec<<4, 2, byte(p.id>>8), byte(p.id))
+	}
+	return buf
+}
+
+// repeated reports whether a QoS 2 message was stored and answered before, and
+// answers it again [MQTT-4.3.3-10]. mochi could do it from its in-flight table,
+// but that one deadlocks when two goroutines use it.
+func (c *conn) repeated(pk *packets.Packet) bool {
+	if pk.FixedHeader.Qos != 2 {
+		return false
+	}
+	c.mu.Lock()
+	_, ok := c.received[pk.PacketID]
+	c.mu.Unlock()
+	if !ok {
+		return false
+	}
+	if n, ok := c.push(pk); ok {
+		c.settle(n, nil)
+	}
+	return true
+}
+
+// released reports whether a QoS 2 message was stored, and forgets it: its
+// PUBREL came.
+func (c *conn) released(id uint16) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.received[id]
+	delete(c.received, id)
+	return ok
+}
+
+// unreleased returns how many QoS 2 messages wait for their PUBREL.
+func (c *conn) unreleased() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.received)
+}
+
+func (c *conn) flush(buf []byte) bool {
+	if len(buf) == 0 {
+		return true
+	}
+	_, err := c.Write(buf)
+	return err == nil // else the connection is closed, and the device will send again
+}
+
+// answerError answers a message that was not stored and reports whether the
+// connection goes on. Nothing that was not stored is ever acknowledged as
+// stored: MQTT 5 has reason codes for it, an MQTT 3.1.1 connection is closed.
+func (c *conn) answerError(p *pending) bool {
+	b := c.listener.broker
+	v5 := c.client.Properties.ProtocolVersion == 5
+	if errors.Is(p.err, context.Canceled) && (c.stopping.Load() || c.ctx.Err() != nil) {
+		c.explained.Store(true)
+		_ = c.Close()
+		return false
+	}
+	code := packets.ErrNotAuthorized
+	switch citywarden.CodeOf(p.err) {
+	case citywarden.CodeInvalid:
+		code = packets.ErrPayloadFormatInvalid
+	case citywarden.CodeDenied, citywarden.CodeUnauthenticated, citywarden.CodeNotFound, citywarden.CodeConflict:
+	default:
+		b.metrics.refused.WithLabelValues("store").Inc()
+		if p.qos == 0 { // there is no acknowledgement to withhold
+			if c.warnOnce("store") {
+				b.log.Error("uplink with QoS 0 not stored: it is lost", "device", c.device, "topic", p.topic, "err", p.err)
+			}
+			return true
+		}
+		b.log.Error("uplink not stored; the device is disconnected without acknowledgement and will send it again",
+			"device", c.device, "topic", p.topic, "qos", p.qos, "err", p.err)
+		c.disconnect(packets.ErrServerBusy, "the message could not be stored; send it again")
+		return false
+	}
+	b.metrics.refused.WithLabelValues("publish").Inc()
+	if c.warnOnce("publish " + p.topic) {
+		c.warn("uplink refused", "topic", p.topic, "qos", p.qos, "err", p.err)
+	}
+	switch {
+	case p.qos == 0:
+		return true
+	case !v5:
+		c.disconnect(code, "")
+		return false
+	}
+	ack := packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Puback},
+		PacketID:    p.id,
+		ReasonCode:  code.Code,
+		Properties:  packets.Properties{ReasonString: p.err.Error()},
+	}
+	if p.qos == 2 {
+		ack.FixedHeader.Type = packets.Pubrec // ends the exchange, no PUBREL follows
+	}
+	return c.client.WritePacket(ack) == nil
+}
+
+func (c *conn) warn(msg string, args ...any) {
+	c.listener.broker.log.With("device", c.device, "client", c.clientID, "remote", c.remote).Warn(msg, args...)
+}
+
+// signal wakes the one who waits on ch, a channel of capacity 1.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

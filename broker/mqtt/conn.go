@@ -1,0 +1,255 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/citywarden/citywarden"
+)
+
+// conn is one connection of a device: it guards the socket that mochi reads and
+// writes, and keeps the messages that wait for their acknowledgement.
+//
+//   - Before the device is known, only a CONNECT packet of at most maxConnect
+//     bytes gets through, within connectTimeout: mochi allocates what a packet's
+//     length says before it has the packet, and waits for it without limit.
+//   - mochi's deadlines count for reading only. Each write has writeTimeout, and
+//     a write that is not taken ends the connection.
+type conn struct {
+	net.Conn
+	listener *listener
+	ctx      context.Context // ends with the connection or Run; mochi's callbacks carry none
+	cancel   context.CancelFunc
+	remote   string
+	gone     chan struct{} // closed with the connection
+	once     sync.Once     // of Close
+	writing  chan struct{} // held while writing; a mutex would stop virtual time in tests
+
+	// Used by the reading goroutine only, until established is set.
+	header  connectHeader
+	release sync.Once // of the slot in listener.unknown
+
+	// Set once, before established.
+	client   *mochi.Client
+	device   citywarden.DeviceID
+	clientID string // as the device calls itself
+	will     *citywarden.Uplink
+	refusal  *refusal // why the CONNECT is answered with no
+
+	established atomic.Bool // CONNACK with success is due or sent
+	explained   atomic.Bool // it was logged why the connection ends
+	graceful    atomic.Bool // the device said goodbye: no will
+	linger      atomic.Bool // the last thing written explains the end: let the device read it
+	stopping    atomic.Bool // nothing is to be read any more
+
+	aliases map[uint16]string // MQTT 5, by the reading goroutine only
+
+	deadline sync.Mutex // held while the read deadline is set
+	last     bool       // the read deadline is set for good
+
+	mu       sync.Mutex
+	queue    []pending           // messages in the order they came, from the oldest that is not answered
+	base     uint64              // number of queue[0]
+	unacked  int                 // of queue, those with QoS 1 or 2
+	bytes    int                 // of queue, their payloads
+	received map[uint16]struct{} // QoS 2 messages answered with PUBREC whose PUBREL has not come
+	sending  bool                // the sender runs
+	busy     bool                // the sender has taken answers that it has not written yet
+	empty    chan struct{}       // closed when queue is empty and nothing is being written; nil when nobody waits
+	warned   map[string]bool
+
+	wake chan struct{} // for the sender: queue[0] is settled
+	room chan struct{} // for the reader: queue became shorter
+}
+
+// refusal answers a CONNECT with no.
+type refusal struct {
+	code   packets.Code // of MQTT 5
+	code3  byte         // of MQTT 3.1.1
+	reason string
+}
+
+func newConn(l *listener, nc net.Conn) *conn {
+	c := &conn{
+		Conn:     nc,
+		listener: l,
+		remote:   nc.RemoteAddr().String(),
+		gone:     make(chan struct{}),
+		writing:  make(chan struct{}, 1),
+		wake:     make(chan struct{}, 1),
+		room:     make(chan struct{}, 1),
+	}
+	c.ctx, c.cancel = context.WithCancel(l.ctx)
+	_ = nc.SetReadDeadline(time.Now().Add(connectTimeout))
+	return c
+}
+
+// Read reads for mochi.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.stopping.Load() || c.linger.Load() {
+		<-c.gone
+		return 0, net.ErrClosed
+	}
+	if !c.established.Load() {
+		if herr := c.header.feed(p[:n]); herr != nil {
+			return 0, herr
+		}
+	}
+	return n, err
+}
+
+// Write writes the whole of p or ends the connection.
+func (c *conn) Write(p []byte) (int, error) {
+	select {
+	case c.writing <- struct{}{}:
+		defer func() { <-c.writing }()
+	case <-c.gone:
+		return 0, net.ErrClosed
+	}
+	timeout := writeTimeout
+	if c.stopping.Load() {
+		timeout = drainTimeout
+	}
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(timeout))
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		_ = c.Close()
+	}
+	return n, err
+}
+
+// SetDeadline sets the deadline for reading; mochi calls it before each packet.
+func (c *conn) SetDeadline(t time.Time) error {
+	c.deadline.Lock()
+	defer c.deadline.Unlock()
+	if c.last {
+		return nil
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// setLastDeadline sets the deadline for reading for good.
+func (c *conn) setLastDeadline(t time.Time) {
+	c.deadline.Lock()
+	defer c.deadline.Unlock()
+	c.last = true
+	_ = c.Conn.SetReadDeadline(t)
+}
+
+// Close ends the connection and everything that waits on it.
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		if c.linger.Load() && !c.stopping.Load() {
+			c.awaitPeer()
+		}
+		c.cancel()
+		_ = c.Conn.Close()
+		close(c.gone)
+		c.known()
+	})
+	return nil
+}
+
+// awaitPeer lets the device read the last packet: closing a TCP socket that has
+// unread data resets the connection, and the packet may be lost with it.
+func (c *conn) awaitPeer() {
+	tcp, ok := c.Conn.(*net.TCPConn)
+	if !ok || tcp.CloseWrite() != nil {
+		return
+	}
+	c.setLastDeadline(time.Now().Add(lingerTimeout))
+	_, _ = io.CopyN(io.Discard, tcp, 4*maxPacket)
+}
+
+// known gives the slot for unknown connections back.
+func (c *conn) known() { c.release.Do(func() { <-c.listener.unknown }) }
+
+// silent reports whether the peer has not sent a byte.
+func (c *conn) silent() bool { return c.header.n == 0 }
+
+// stopReading makes Read wait for Close.
+func (c *conn) stopReading() {
+	c.stopping.Store(true)
+	c.setLastDeadline(time.Now())
+}
+
+// warnOnce reports whether key was not given before; it remembers 16 keys.
+func (c *conn) warnOnce(key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.warned[key] || len(c.warned) >= 16 {
+		return false
+	}
+	if c.warned == nil {
+		c.warned = make(map[string]bool)
+	}
+	c.warned[key] = true
+	return true
+}
+
+// writeDisconnect tells an MQTT 5 device why its connection ends; MQTT 3.1.1
+// has no such packet.
+func (c *conn) writeDisconnect(code packets.Code, reason string) {
+	if c.client == nil || c.client.Properties.ProtocolVersion != 5 {
+		return
+	}
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ReasonCode: code.Code}
+	pk.Properties.ReasonString = reason
+	if reason == "" {
+		pk.Properties.ReasonString = code.Reason
+	}
+	_ = c.client.WritePacket(pk) // the connection ends anyway
+	c.linger.Store(true)
+}
+
+// disconnect ends the connection for reason.
+func (c *conn) disconnect(code packets.Code, reason string) {
+	c.explained.Store(true)
+	c.writeDisconnect(code, reason)
+	c.client.Stop(code)
+}
+
+// connectHeader looks at the first bytes of a connection: they must begin a
+// CONNECT packet of a sensible size [MQTT-3.1.0-1].
+type connectHeader struct {
+	n      int // bytes seen, up to 5
+	length int // of what follows the header
+	done   bool
+}
+
+var errNotMQTT = errors.New("this is not MQTT: the first packet must be CONNECT")
+
+func (h *connectHeader) feed(p []byte) error {
+	for _, b := range p {
+		if h.done {
+			return nil
+		}
+		h.n++
+		switch {
+		case h.n == 1 && b == 0x16:
+			return errors.New("a TLS handshake came to the plain MQTT port: switch TLS off in the device, or send it to a TLS port")
+		case h.n == 1 && b != packets.Connect<<4:
+			return errNotMQTT
+		case h.n == 1:
+			continue
+		case h.n > 5:
+			return errNotMQTT
+		}
+		h.length |= int(b&0x7f) << (7 * (h.n - 2))
+		h.done = b&0x80 == 0
+		if h.length > maxConnect {
+			return fmt.Errorf("CONNECT packet of more than %d bytes", maxConnect)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,265 @@
+package mqtt
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/citywarden/citywarden"
+)
+
+// The topics a device may publish to, and the filters it may subscribe to.
+const (
+	telemetryTopic   = "v1/devices/me/telemetry"
+	attributesTopic  = "v1/devices/me/attributes"
+	rpcFilter        = "v1/devices/me/rpc/request/+"
+	attributesFilter = "v1/devices/me/attributes/response/+"
+)
+
+func mayPublish(topic string) bool { return topic == telemetryTopic || topic == attributesTopic }
+
+// maySubscribe compares filters as they are written: matching them, as mochi's
+// own access list does, would let a wildcard through that covers more.
+func maySubscribe(filter string) bool {
+	return filter == rpcFilter || filter == attributesTopic || filter == attributesFilter
+}
+
+// hook is what we change in mochi.
+type hook struct {
+	mochi.HookBase
+	broker *Broker
+	server *mochi.Server
+}
+
+func (h *hook) ID() string { return "citywarden" }
+
+func (h *hook) Provides(b byte) bool {
+	switch b {
+	case mochi.OnConnectAuthenticate, mochi.OnSessionEstablished, mochi.OnDisconnect, mochi.OnClientExpired,
+		mochi.OnACLCheck, mochi.OnPacketRead, mochi.OnPacketEncode, mochi.OnPublish:
+		return true
+	}
+	return false
+}
+
+// connOf returns the connection of cl; each has one, there is no inline client.
+func connOf(cl *mochi.Client) *conn { return cl.Net.Conn.(*conn) }
+
+// OnConnectAuthenticate decides who the device is.
+func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
+	c := connOf(cl)
+	c.client = cl
+	c.clientID = cl.ID
+	if c.refusal = h.identify(c, pk); c.refusal != nil {
+		c.explained.Store(true)
+		c.linger.Store(true)
+		h.broker.metrics.refused.WithLabelValues("connect").Inc()
+		h.broker.log.Warn("connection refused", "remote", c.remote, "client", c.clientID, "device", c.device, "err", c.refusal.reason)
+		return false
+	}
+
+	// A session belongs to the credential, not to whoever knows the client id:
+	// two devices may both call themselves "ESP8266Client" and don't meet.
+	cl.ID = string(c.device) + "/" + c.clientID
+	cl.Properties.Will = mochi.Will{} // ours to send, see OnDisconnect: mochi would skip the log
+	switch {
+	case cl.Properties.ProtocolVersion == 5 && cl.State.Keepalive == 0:
+		cl.State.Keepalive, cl.State.ServerKeepalive = idleKeepAlive, true // [MQTT-3.2.2-21]
+	case cl.State.Keepalive > safeKeepAlive:
+		cl.State.Keepalive = safeKeepAlive
+	}
+	c.established.Store(true)
+	c.known()
+	return true
+}
+
+// identify returns nil when the device of pk is known and may connect so.
+func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
+	const notAuthorized3, unavailable3, badID3 = 5, 3, 2
+	token := string(pk.Connect.Username)
+	if token == "" {
+		return &refusal{packets.ErrNotAuthorized, notAuthorized3,
+			"no user name; set the device's access token as the MQTT user name, the password stays empty"}
+	}
+	if len(c.clientID) > maxClientID {
+		return &refusal{packets.ErrClientIdentifierNotValid, badID3, fmt.Sprintf("client id of %d bytes; at most %d are taken", len(c.clientID), maxClientID)}
+	}
+	id, err := h.broker.opts.Auth.Authenticate(token)
+	switch citywarden.CodeOf(err) {
+	case "":
+		c.device = id
+	case citywarden.CodeUnauthenticated, citywarden.CodeNotFound:
+		return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf(
+			"access token %s is unknown (%v); issue one with POST /api/v1/devices/{id}/credentials and set it as the MQTT user name", hint(token), err)}
+	case citywarden.CodeDenied:
+		return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf("access token %s: %v", hint(token), err)}
+	default:
+		return &refusal{packets.ErrServerUnavailable, unavailable3, fmt.Sprintf("access token %s could not be checked: %v", hint(token), err)}
+	}
+	if pk.Connect.WillFlag {
+		if !mayPublish(pk.Connect.WillTopic) {
+			return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf("will topic %q: %s", clip(pk.Connect.WillTopic), publishAdvice)}
+		}
+		c.will = &citywarden.Uplink{Device: id, Protocol: "mqtt", Topic: pk.Connect.WillTopic, Payload: pk.Connect.WillPayload}
+	}
+	return nil
+}
+
+const publishAdvice = "a device may publish to " + telemetryTopic + " and " + attributesTopic + " only"
+
+// hint shows as much of a token as a person needs to recognise it.
+func hint(token string) string {
+	if len(token) < 8 {
+		return fmt.Sprintf("of %d characters", len(token))
+	}
+	return fmt.Sprintf("%q…", token[:4])
+}
+
+// clip shortens what a device sent, for the log.
+func clip(s string) string {
+	if len(s) > 128 {
+		return s[:128] + "…"
+	}
+	return s
+}
+
+func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
+	c := connOf(cl)
+	h.broker.metrics.connections.Inc()
+	h.broker.log.Debug("device connected", "device", c.device, "client", c.clientID, "remote", c.remote,
+		"version", cl.Properties.ProtocolVersion)
+}
+
+// OnDisconnect sends the will of a device that went without a word, through the
+// log like any message, and not to subscribers.
+func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
+	c := connOf(cl)
+	h.broker.metrics.connections.Dec()
+	if c.will == nil || c.graceful.Load() || c.stopping.Load() {
+		return
+	}
+	up := *c.will
+	up.Received = time.Now().UTC()
+	h.broker.opts.Accept.Accept(c.listener.ctx, up, func(err error) {
+		if err != nil {
+			h.broker.log.Error("will not stored", "device", up.Device, "topic", up.Topic, "err", err)
+		}
+	})
+}
+
+// OnClientExpired takes the subscriptions out with the session; mochi leaves them.
+func (h *hook) OnClientExpired(cl *mochi.Client) { h.server.UnsubscribeClient(cl) }
+
+// OnACLCheck lets publishes through to OnPublish, which answers a refusal in
+// order and with a reason; mochi would do neither.
+func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
+	if write || maySubscribe(topic) {
+		return true
+	}
+	c := connOf(cl)
+	h.broker.metrics.refused.WithLabelValues("subscribe").Inc()
+	if c.warnOnce("subscribe " + topic) {
+		c.warn("subscription refused", "filter", clip(topic), "err", subscribeAdvice)
+	}
+	return false
+}
+
+const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + attributesTopic + " and " + attributesFilter + " only"
+
+// OnPacketRead looks at packets before mochi does: it resolves topic aliases,
+// because mochi acknowledges unknown ones and checks access before resolving,
+// and refuses what mochi would drop without an answer.
+func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	switch pk.FixedHeader.Type {
+	case packets.Disconnect:
+		c := connOf(cl)
+		c.graceful.Store(pk.ReasonCode == packets.CodeDisconnect.Code) // [MQTT-3.14.4-3]
+	case packets.Publish:
+		c := connOf(cl)
+		if a := pk.Properties.TopicAlias; pk.Properties.TopicAliasFlag && a > 0 && a <= maxAliases {
+			switch known, ok := c.aliases[a]; {
+			case pk.TopicName != "":
+				if c.aliases == nil {
+					c.aliases = make(map[uint16]string)
+				}
+				c.aliases[a] = clip(pk.TopicName) // longer ones are refused anyway
+			case ok:
+				pk.TopicName = known
+			default:
+				c.warn("device disconnected", "err", fmt.Sprintf("topic alias %d was never set", a))
+				c.disconnect(packets.ErrTopicAliasInvalid, "")
+				return pk, packets.ErrRejectPacket
+			}
+		}
+		if pk.FixedHeader.Qos == 2 && c.unreleased() >= maxUnreleased {
+			c.warn("device disconnected", "err", fmt.Sprintf("%d QoS 2 messages wait for their PUBREL", maxUnreleased))
+			c.disconnect(packets.ErrReceiveMaximum, "")
+			return pk, packets.ErrRejectPacket
+		}
+		if strings.HasPrefix(pk.TopicName, "$") && !mochi.IsValidFilter(pk.TopicName, true) && pk.PublishValidate(maxAliases) == packets.CodeSuccess {
+			h.refuse(c, &pk) // $SYS and $share: mochi does nothing at all
+		}
+	}
+	return pk, nil
+}
+
+// OnPublish takes the message and always takes the acknowledgement away from
+// mochi, which would send it before the message is durable, and after most
+// errors too. ErrRejectPacket is the one error that makes mochi do nothing.
+func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	c := connOf(cl)
+	if !mayPublish(pk.TopicName) {
+		h.refuse(c, &pk)
+		return pk, packets.ErrRejectPacket
+	}
+	if c.repeated(&pk) {
+		return pk, packets.ErrRejectPacket
+	}
+	c.accept(&pk, citywarden.Uplink{
+		Device:   c.device,
+		Protocol: "mqtt",
+		Topic:    pk.TopicName,
+		Payload:  pk.Payload,
+		Received: time.Now().UTC(),
+	})
+	return pk, packets.ErrRejectPacket
+}
+
+func (h *hook) refuse(c *conn, pk *packets.Packet) {
+	c.refuse(pk, citywarden.Errorf(citywarden.CodeDenied, "topic %q: %s", clip(pk.TopicName), publishAdvice))
+}
+
+// OnPacketEncode adds what mochi leaves out: the limits in the CONNACK, and
+// why a connection or subscription was refused.
+func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packet {
+	switch pk.FixedHeader.Type {
+	case packets.Connack:
+		c := connOf(cl)
+		if pk.ReasonCode == 0 {
+			pk.Properties.MaximumPacketSize = maxPacket
+			pk.Properties.TopicAliasMaximum = maxAliases
+			break
+		}
+		if c.refusal != nil {
+			pk.ReasonCode = c.refusal.code.Code
+			pk.Properties.ReasonString = c.refusal.reason
+			if cl.Properties.ProtocolVersion < 5 {
+				pk.ReasonCode = c.refusal.code3
+			}
+		}
+	case packets.Pubcomp:
+		if connOf(cl).released(pk.PacketID) {
+			pk.ReasonCode, pk.Properties.ReasonString = packets.CodeSuccess.Code, "" // mochi doesn't know these ids
+		}
+	case packets.Suback:
+		for _, code := range pk.ReasonCodes {
+			if code == packets.ErrUnspecifiedError.Code {
+				pk.Properties.ReasonString = subscribeAdvice
+			}
+		}
+	}
+	return pk
+}

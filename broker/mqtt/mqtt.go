@@ -1,0 +1,166 @@
+// Package mqtt is where devices connect over MQTT 3.1, 3.1.1 and 5. It speaks
+// ThingsBoard's device API: the user name is the device's access token, and a
+// device publishes to v1/devices/me/telemetry and v1/devices/me/attributes.
+//
+//	ln, err := net.Listen("tcp", ":1883")
+//	…
+//	b, err := mqtt.New(mqtt.Options{Listener: ln, Accept: pipeline, Auth: registry, Logger: log})
+//	…
+//	err = b.Run(ctx) // serves until ctx is done
+//
+// A PUBACK means that the message is durable: the protocol is mochi's, but the
+// acknowledgement is ours, see hook.OnPublish. What mochi leaves open to a
+// hostile or broken client is closed in conn and hook; the tests name each case.
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/citywarden/citywarden"
+)
+
+// The limits of the broker.
+const (
+	connectTimeout   = 10 * time.Second // from the accepted connection to the end of its CONNECT packet
+	writeTimeout     = 5 * time.Second  // for one write to a device
+	lingerTimeout    = time.Second      // for the device to read why it was disconnected
+	drainTimeout     = time.Second      // at shutdown, for acknowledgements that are under way
+	maxConnect       = 16 << 10         // bytes of a CONNECT packet, sent by we don't know whom
+	maxPacket        = 256 << 10        // bytes of any other packet
+	maxInFlight      = 256              // messages of one connection that are not durable yet
+	maxInFlightBytes = 1 << 20          // of the payloads of those
+	maxUnreleased    = 1024             // QoS 2 messages of one connection between PUBREC and PUBREL
+	maxPending       = 128              // packets queued to one connection
+	maxUnknown       = 1024             // connections that have not authenticated yet
+	maxAliases       = 16               // topic aliases of one connection, MQTT 5
+	idleKeepAlive    = 600              // seconds; told to an MQTT 5 device that asks for none
+	safeKeepAlive    = 43690            // seconds; 1.5 times more would overflow mochi's uint16
+	maxClientID      = 1024             // bytes
+	sysTopicSeconds  = 24 * 3600        // nobody may read $SYS, and each round stops the world
+)
+
+// Acceptor takes responsibility for messages.
+type Acceptor interface {
+	// Accept calls done exactly once, with nil once up is durable. It may block
+	// to push back; then the device's connection is not read. done may be called
+	// from any goroutine, also before Accept returns.
+	Accept(ctx context.Context, up citywarden.Uplink, done func(error))
+}
+
+// Authenticator knows the devices' access tokens.
+type Authenticator interface {
+	// Authenticate returns the device that token belongs to, or an error with
+	// CodeUnauthenticated (unknown) or CodeDenied (disabled).
+	Authenticate(token string) (citywarden.DeviceID, error)
+}
+
+// Options is what a Broker works with. Listener, Accept and Auth are required.
+type Options struct {
+	Listener net.Listener          // closed by Run
+	Accept   Acceptor              // takes the messages
+	Auth     Authenticator         // tells who is who
+	Logger   *slog.Logger          // nil for slog.Default()
+	Metrics  prometheus.Registerer // nil for none
+}
+
+// Broker is the MQTT listener.
+type Broker struct {
+	opts    Options
+	log     *slog.Logger
+	metrics metrics
+}
+
+// New returns a Broker. It serves nothing before Run.
+func New(opts Options) (*Broker, error) {
+	if opts.Listener == nil || opts.Accept == nil || opts.Auth == nil {
+		return nil, errors.New("mqtt: Options need Listener, Accept and Auth")
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	m, err := newMetrics(opts.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("mqtt metrics: %w", err)
+	}
+	return &Broker{opts: opts, log: opts.Logger.With("component", "mqtt"), metrics: m}, nil
+}
+
+// Run serves until ctx is done, then waits up to a second for acknowledgements
+// that are under way, closes every connection and returns nil. It can run once.
+func (b *Broker) Run(ctx context.Context) error {
+	caps := mochi.NewDefaultServerCapabilities()
+	caps.MaximumPacketSize = maxPacket
+	caps.MaximumClientWritesPending = maxPending
+	caps.MaximumInflight = maxUnreleased
+	caps.ReceiveMaximum = maxInFlight
+	caps.TopicAliasMaximum = maxAliases
+	caps.SharedSubAvailable = 0
+	caps.MaximumMessageExpiryInterval = 0 // else mochi drops what it holds after a day
+	caps.MaximumSessionExpiryInterval = 0 // a session ends with its connection: nothing is queued for a device here
+	caps.Compatibilities.NoInheritedPropertiesOnAck = true
+	caps.Compatibilities.ObscureNotAuthorized = true // SUBACK 0x80, as MQTT 3.1.1 has it; hook.OnPacketEncode adds the reason
+	// PassiveClientDisconnect stays off: with it a taken-over connection lives on
+	// and Close waits for ever. conn.Close sees to it that the DISCONNECT is read.
+
+	server := mochi.New(&mochi.Options{
+		Capabilities:           caps,
+		Logger:                 slog.New(slog.DiscardHandler), // the hook and the listener log with the device's id and what to do
+		SysTopicResendInterval: sysTopicSeconds,
+	})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l := newListener(ctx, b)
+	if err := server.AddHook(&hook{broker: b, server: server}, nil); err != nil {
+		return fmt.Errorf("mqtt: add hook: %w", err)
+	}
+	if err := server.AddListener(l); err != nil {
+		return fmt.Errorf("mqtt: add listener: %w", err)
+	}
+	if err := server.Serve(); err != nil {
+		return fmt.Errorf("mqtt: serve: %w", err)
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-l.failed:
+	}
+	cancel()
+	l.shut()
+	l.wg.Wait()
+	if cerr := server.Close(); cerr != nil && err == nil { // waits for its event loop's clients only: there are none left
+		err = fmt.Errorf("mqtt: close: %w", cerr)
+	}
+	return err
+}
+
+type metrics struct {
+	connections prometheus.Gauge
+	refused     *prometheus.CounterVec
+}
+
+func newMetrics(r prometheus.Registerer) (metrics, error) {
+	m := metrics{
+		connections: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "citywarden_mqtt_connections", Help: "Devices connected over MQTT.",
+		}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "citywarden_mqtt_refused_total",
+			Help: "What the MQTT listener refused: connect, publish, subscribe, or store for a message that could not be stored.",
+		}, []string{"what"}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	if err := r.Register(m.connections); err != nil {
+		return metrics{}, err
+	}
+	return m, r.Register(m.refused)
+}

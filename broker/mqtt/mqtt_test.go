@@ -1,0 +1,786 @@
+package mqtt
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/citywarden/citywarden"
+)
+
+var ignoreReceived = cmpopts.IgnoreFields(citywarden.Uplink{}, "Received")
+
+func telemetry(device citywarden.DeviceID, payload string) citywarden.Uplink {
+	return citywarden.Uplink{Device: device, Protocol: "mqtt", Topic: telemetryTopic, Payload: []byte(payload)}
+}
+
+func pahoClient(t *testing.T, o *paho.ClientOptions) paho.Client {
+	t.Helper()
+	c := paho.NewClient(o.SetAutoReconnect(false).SetConnectTimeout(10 * time.Second))
+	if tok := c.Connect(); tok.Wait() && tok.Error() != nil {
+		t.Fatal(tok.Error())
+	}
+	t.Cleanup(func() { c.Disconnect(0) })
+	return c
+}
+
+func TestPahoOverTCP(t *testing.T) {
+	j := newJournal()
+	addr, _, _ := serveTCP(t, j)
+	c := pahoClient(t, paho.NewClientOptions().AddBroker("tcp://"+addr).SetClientID("x").SetUsername("token-of-mh-1"))
+	for qos := range byte(3) {
+		tok := c.Publish(telemetryTopic, qos, false, fmt.Sprintf(`{"level":%d}`, qos))
+		if !tok.WaitTimeout(10*time.Second) || tok.Error() != nil {
+			t.Fatalf("QoS %d: not acknowledged: %v", qos, tok.Error())
+		}
+	}
+	want := []citywarden.Uplink{telemetry("mh-1", `{"level":0}`), telemetry("mh-1", `{"level":1}`), telemetry("mh-1", `{"level":2}`)}
+	got := j.wait(t, 3)
+	if d := cmp.Diff(want, got, ignoreReceived); d != "" {
+		t.Error(d)
+	}
+	if age := time.Since(got[0].Received); age < 0 || age > time.Minute || got[0].Received.Location() != time.UTC {
+		t.Errorf("Received = %v", got[0].Received)
+	}
+}
+
+func TestPahoOverPipeInVirtualTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, ln := newJournal(), newPipeListener()
+		serve(t, ln, j)
+		c := pahoClient(t, paho.NewClientOptions().AddBroker("tcp://pipe").SetClientID("x").SetUsername("token-of-mh-1").
+			SetKeepAlive(30*time.Second).
+			SetCustomOpenConnectionFn(func(_ *url.URL, _ paho.ClientOptions) (net.Conn, error) { return ln.dial() }))
+		for range 3 {
+			time.Sleep(time.Hour) // virtual: kept alive by paho's pings
+			if tok := c.Publish(telemetryTopic, 1, false, "{}"); !tok.WaitTimeout(time.Minute) || tok.Error() != nil {
+				t.Fatalf("not acknowledged: %v", tok.Error())
+			}
+		}
+		got := j.wait(t, 3)
+		if d := got[2].Received.Sub(got[0].Received); d != 2*time.Hour {
+			t.Errorf("the messages are %v apart, want 2h", d)
+		}
+	})
+}
+
+func TestMosquitto(t *testing.T) {
+	pub, err := exec.LookPath("mosquitto_pub")
+	if err != nil {
+		t.Skip("mosquitto_pub is not installed (Debian: mosquitto-clients)")
+	}
+	j := newJournal()
+	addr, book, _ := serveTCP(t, j)
+	host, port, _ := net.SplitHostPort(addr)
+	args := func(version, qos, token string) []string {
+		return []string{"-h", host, "-p", port, "-V", version, "-u", token, "-t", telemetryTopic, "-q", qos, "-m", "{}"}
+	}
+	n := 0
+	for _, version := range []string{"mqttv31", "mqttv311", "mqttv5"} {
+		for _, qos := range []string{"0", "1", "2"} {
+			if out, err := exec.Command(pub, args(version, qos, "token-of-mh-1")...).CombinedOutput(); err != nil {
+				t.Errorf("%s QoS %s: %v: %s", version, qos, err, out)
+			}
+			n++
+			j.wait(t, n)
+		}
+		out, err := exec.Command(pub, args(version, "1", "not-a-token")...).CombinedOutput()
+		if err == nil || !strings.Contains(strings.ToLower(string(out)), "not authori") {
+			t.Errorf("%s with a wrong token: %v: %s", version, err, out)
+		}
+	}
+	book.mustSay(t, "connection refused", `access token \"not-\"… is unknown`, "POST /api/v1/devices/{id}/credentials")
+}
+
+func TestConnectRefused(t *testing.T) {
+	for _, c := range []struct {
+		name, token  string
+		opts         []connectOption
+		code3, code5 byte
+		says         string
+	}{
+		{"unknown token", "0123456789abcdef", nil, 5, 0x87, `is unknown`},
+		{"no token", "", nil, 5, 0x87, "set the device's access token as the MQTT user name"},
+		{"disabled device", "token-of-disabled", nil, 5, 0x87, "device disabled is disabled"},
+		{"will on another device's topic", "token-of-a", []connectOption{will("v1/devices/b/telemetry", "x")}, 5, 0x87, "will topic"},
+		{"will on a system topic", "token-of-a", []connectOption{will("$SYS/broker/version", "x")}, 5, 0x87, "will topic"},
+	} {
+		for version, code := range map[byte]byte{4: c.code3, 5: c.code5} {
+			t.Run(fmt.Sprintf("%s, version %d", c.name, version), func(t *testing.T) {
+				addr, book, _ := serveTCP(t, newJournal())
+				p := dial(t, addr, version)
+				ack := p.connect("x", c.token, c.opts...)
+				if ack.ReasonCode != code {
+					t.Errorf("code %#x, want %#x", ack.ReasonCode, code)
+				}
+				if version == 5 && !strings.Contains(ack.Properties.ReasonString, c.says) {
+					t.Errorf("reason %q does not say %q", ack.Properties.ReasonString, c.says)
+				}
+				p.closed()
+				book.mustSay(t, "connection refused", c.says)
+				if len(c.token) > 8 && strings.Contains(book.String(), c.token) {
+					t.Errorf("the log shows the token:\n%s", book)
+				}
+			})
+		}
+	}
+}
+
+// An attacker that may not connect must not cost memory or time.
+func TestBeforeAuthentication(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		send []byte
+		says string
+	}{
+		{"oversized CONNECT", []byte{0x10, 0xff, 0xff, 0xff, 0x7f}, "more than 16384 bytes"},
+		{"length without end", []byte{0x10, 0xff, 0xff, 0xff, 0xff, 0xff}, "more than 16384 bytes"},
+		{"PUBLISH first", []byte{0x30, 0x02, 0x00, 0x00}, "the first packet must be CONNECT"},
+		{"TLS", []byte{0x16, 0x03, 0x01, 0x02, 0x00}, "TLS handshake"},
+		{"HTTP", []byte("GET / HTTP/1.1\r\n\r\n"), "this is not MQTT"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			addr, book, _ := serveTCP(t, newJournal())
+			p := dial(t, addr, 4)
+			if _, err := p.conn.Write(c.send); err != nil {
+				t.Fatal(err)
+			}
+			p.closed()
+			book.mustSay(t, "connection refused", c.says)
+		})
+	}
+	t.Run("slow CONNECT", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ln := newPipeListener()
+			book, _ := serve(t, ln, newJournal())
+			c, err := ln.dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				_, _ = io.Copy(io.Discard, c)
+			}()
+			connect := []byte{0x10, 0x20}
+			for i := 0; ; i++ { // a byte every 3 s must not keep it open
+				b := byte(0)
+				if i < len(connect) {
+					b = connect[i]
+				}
+				if _, err := c.Write([]byte{b}); err != nil {
+					break
+				}
+				time.Sleep(3 * time.Second)
+			}
+			<-ended
+			if d := time.Since(start); d > connectTimeout+3*time.Second {
+				t.Errorf("closed after %v, want %v", d, connectTimeout)
+			}
+			book.mustSay(t, "no complete CONNECT packet within 10s")
+		})
+	})
+}
+
+func TestPublishElsewhereIsRefused(t *testing.T) {
+	topics := []string{"v1/devices/b/telemetry", "v1/devices/me/telemetry/extra", "V1/devices/me/telemetry", "/v1/devices/me/telemetry",
+		"v1/gateway/telemetry", "$SYS/broker/version", "$share/g", "$other", "a", strings.Repeat("x", 60000)}
+	for _, topic := range topics {
+		for qos := range byte(3) {
+			name := fmt.Sprintf("%.30s QoS %d", topic, qos)
+			t.Run(name+" version 5", func(t *testing.T) {
+				j := newJournal()
+				addr, book, _ := serveTCP(t, j)
+				p := dial(t, addr, 5).login("x", "a")
+				p.publish(topic, "{}", qos, uint16(min(qos, 1)))
+				if qos > 0 {
+					ack := p.read([]byte{1: packets.Puback, 2: packets.Pubrec}[qos])
+					if ack.ReasonCode != 0x87 || !strings.Contains(ack.Properties.ReasonString, "may publish to v1/devices/me/telemetry") {
+						t.Errorf("answered %#x %q, want 0x87 and what is allowed", ack.ReasonCode, ack.Properties.ReasonString)
+					}
+				}
+				p.publish(telemetryTopic, "good", 1, 2)
+				p.read(packets.Puback)
+				if d := cmp.Diff([]citywarden.Uplink{telemetry("a", "good")}, j.wait(t, 1), ignoreReceived); d != "" {
+					t.Error(d)
+				}
+				book.mustSay(t, "uplink refused", "device=a")
+			})
+			t.Run(name+" version 3.1.1", func(t *testing.T) {
+				j := newJournal()
+				addr, book, _ := serveTCP(t, j)
+				p := dial(t, addr, 4).login("x", "a")
+				p.publish(topic, "{}", qos, uint16(min(qos, 1)))
+				if qos > 0 {
+					p.closed() // there is no other way to say no
+				} else {
+					p.ping()
+				}
+				book.mustSay(t, "uplink refused", "device=a", "may publish to")
+				if got := j.wait(t, 0); len(got) > 0 {
+					t.Errorf("taken: %v", got)
+				}
+			})
+		}
+	}
+}
+
+func TestSubscribe(t *testing.T) {
+	addr, book, _ := serveTCP(t, newJournal())
+	allowed := []string{rpcFilter, attributesTopic, attributesFilter}
+	refused := []string{"#", "+/devices/me/attributes", "v1/devices/me/#", "v1/devices/+/attributes", "v1/devices/b/attributes",
+		telemetryTopic, "$SYS/#", "$share/g/" + attributesTopic, "v1/devices/me/rpc/request/#", rpcFilter + "/extra"}
+	for _, version := range []byte{4, 5} {
+		p := dial(t, addr, version).login("x", "a")
+		if ack := p.subscribe(allowed...); string(ack.ReasonCodes) != "\x01\x01\x01" {
+			t.Errorf("version %d: allowed filters answered %x", version, ack.ReasonCodes)
+		}
+		for _, f := range refused {
+			ack := p.subscribe(f)
+			if string(ack.ReasonCodes) != "\x80" {
+				t.Errorf("version %d: %s answered %x, want 80", version, f, ack.ReasonCodes)
+			}
+			if version == 5 && !strings.Contains(ack.Properties.ReasonString, "may subscribe to") {
+				t.Errorf("%s: reason %q", f, ack.Properties.ReasonString)
+			}
+		}
+	}
+	book.mustSay(t, "subscription refused", "filter=#", "device=a")
+}
+
+// What one device publishes never reaches another, whatever it subscribed to.
+func TestNoFanOut(t *testing.T) {
+	j := newJournal()
+	addr, _, _ := serveTCP(t, j)
+	watcher := dial(t, addr, 5).login("w", "b")
+	watcher.subscribe(attributesTopic)
+	p := dial(t, addr, 5).login("x", "a")
+	p.publish(attributesTopic, `{"secret":1}`, 1, 1, func(pk *packets.Packet) { pk.FixedHeader.Retain = true })
+	p.read(packets.Puback)
+	watcher.ping()
+	watcher.subscribe(attributesTopic) // retained messages would come now
+	watcher.ping()
+}
+
+func TestWill(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func(*peer)
+		want bool
+	}{
+		{"connection lost", func(p *peer) { _ = p.conn.Close() }, true},
+		{"DISCONNECT", func(p *peer) {
+			pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ProtocolVersion: p.version}
+			p.write(pk.DisconnectEncode)
+			p.closed()
+		}, false},
+		{"DISCONNECT with will", func(p *peer) {
+			pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ProtocolVersion: p.version, ReasonCode: 4}
+			p.write(pk.DisconnectEncode)
+			p.closed()
+		}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			j := newJournal()
+			addr, book, _ := serveTCP(t, j)
+			p := dial(t, addr, 5).login("x", "a", will(attributesTopic, `{"online":false}`))
+			c.end(p)
+			book.mustSay(t, "device disconnected")
+			want := []citywarden.Uplink(nil)
+			if c.want {
+				want = []citywarden.Uplink{{Device: "a", Protocol: "mqtt", Topic: attributesTopic, Payload: []byte(`{"online":false}`)}}
+			}
+			if d := cmp.Diff(want, j.wait(t, len(want)), ignoreReceived); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestClientIDBelongsToCredential(t *testing.T) {
+	j := newJournal()
+	addr, _, _ := serveTCP(t, j)
+	a := dial(t, addr, 4).login("ESP8266Client", "a")
+	b := dial(t, addr, 4).login("ESP8266Client", "b")
+	a.ping() // b has not taken it over
+	b.ping()
+
+	again := dial(t, addr, 4).login("ESP8266Client", "a", will(attributesTopic, "bye"))
+	a.closed() // the same device has [MQTT-3.1.4-2]
+	again.ping()
+	b.ping()
+}
+
+func TestTopicAlias(t *testing.T) {
+	t.Run("unknown", func(t *testing.T) {
+		j := newJournal()
+		addr, book, _ := serveTCP(t, j)
+		p := dial(t, addr, 5).login("x", "a")
+		p.publish("", "{}", 1, 1, alias(3))
+		if d := p.closed(); d.ReasonCode != 0x94 {
+			t.Errorf("DISCONNECT %#x, want 0x94", d.ReasonCode)
+		}
+		book.mustSay(t, "topic alias 3 was never set")
+		if got := j.wait(t, 0); len(got) > 0 {
+			t.Errorf("taken: %v", got)
+		}
+	})
+	t.Run("known", func(t *testing.T) {
+		j := newJournal()
+		addr, _, _ := serveTCP(t, j)
+		p := dial(t, addr, 5)
+		if ack := p.connect("x", "token-of-a"); ack.Properties.TopicAliasMaximum != maxAliases || ack.Properties.MaximumPacketSize != maxPacket ||
+			ack.Properties.ReceiveMaximum != maxInFlight {
+			t.Errorf("CONNACK tells %+v", ack.Properties)
+		}
+		p.publish(telemetryTopic, "1", 1, 1, alias(3))
+		p.publish("", "2", 1, 2, alias(3))
+		p.read(packets.Puback)
+		p.read(packets.Puback)
+		if d := cmp.Diff([]citywarden.Uplink{telemetry("a", "1"), telemetry("a", "2")}, j.wait(t, 2), ignoreReceived); d != "" {
+			t.Error(d)
+		}
+	})
+	t.Run("of a foreign topic", func(t *testing.T) {
+		j := newJournal()
+		addr, _, _ := serveTCP(t, j)
+		p := dial(t, addr, 5).login("x", "a")
+		p.publish("v1/devices/b/telemetry", "1", 1, 1, alias(3))
+		p.publish("", "2", 1, 2, alias(3))
+		for range 2 {
+			if ack := p.read(packets.Puback); ack.ReasonCode != 0x87 {
+				t.Errorf("PUBACK %#x, want 0x87", ack.ReasonCode)
+			}
+		}
+		if got := j.wait(t, 0); len(got) > 0 {
+			t.Errorf("taken: %v", got)
+		}
+	})
+}
+
+func TestAcknowledgedOnlyWhenDurable(t *testing.T) {
+	for _, version := range []byte{4, 5} {
+		for _, qos := range []byte{1, 2} {
+			t.Run(fmt.Sprintf("version %d QoS %d", version, qos), func(t *testing.T) {
+				j := newJournal()
+				j.hold = func(citywarden.Uplink) bool { return true }
+				addr, _, _ := serveTCP(t, j)
+				p := dial(t, addr, version).login("x", "a")
+				p.publish(telemetryTopic, "1", qos, 7)
+				j.wait(t, 1)
+				p.ping() // nothing came before the answer to it
+				for _, done := range j.release() {
+					done(nil)
+					done(errors.New("a second time")) // must not matter
+				}
+				if ack := p.read([]byte{1: packets.Puback, 2: packets.Pubrec}[qos]); ack.PacketID != 7 || ack.ReasonCode != 0 {
+					t.Errorf("acknowledged %d with %#x", ack.PacketID, ack.ReasonCode)
+				}
+			})
+		}
+	}
+}
+
+func TestQoS2StoredOnce(t *testing.T) {
+	j := newJournal()
+	addr, _, _ := serveTCP(t, j)
+	p := dial(t, addr, 5).login("x", "a")
+	pubrel := func() byte {
+		pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel, Qos: 1}, ProtocolVersion: 5, PacketID: 7}
+		p.write(pk.PubrelEncode)
+		return p.read(packets.Pubcomp).ReasonCode
+	}
+	for range 3 { // sent again, because a PUBREC got lost
+		p.publish(telemetryTopic, "1", 2, 7)
+		if ack := p.read(packets.Pubrec); ack.ReasonCode != 0 {
+			t.Errorf("PUBREC %#x", ack.ReasonCode)
+		}
+	}
+	if code := pubrel(); code != 0 {
+		t.Errorf("PUBCOMP %#x, want 0", code)
+	}
+	if code := pubrel(); code != 0x92 {
+		t.Errorf("second PUBCOMP %#x, want 0x92", code)
+	}
+	p.publish(telemetryTopic, "2", 2, 7) // the id is free again
+	p.read(packets.Pubrec)
+	if d := cmp.Diff([]citywarden.Uplink{telemetry("a", "1"), telemetry("a", "2")}, j.wait(t, 2), ignoreReceived); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestQoS2NeverReleased(t *testing.T) {
+	addr, book, _ := serveTCP(t, newJournal())
+	p := dial(t, addr, 4).login("x", "a")
+	for id := range uint16(maxUnreleased) {
+		p.publish(telemetryTopic, "1", 2, id+1)
+		p.read(packets.Pubrec)
+	}
+	p.publish(telemetryTopic, "1", 2, maxUnreleased+1)
+	p.closed()
+	book.mustSay(t, "wait for their PUBREL")
+}
+
+func TestStoreFailureDisconnectsWithoutAck(t *testing.T) {
+	for _, version := range []byte{4, 5} {
+		for _, qos := range []byte{1, 2} {
+			t.Run(fmt.Sprintf("version %d QoS %d", version, qos), func(t *testing.T) {
+				j := newJournal()
+				j.hold = func(citywarden.Uplink) bool { return true }
+				addr, book, _ := serveTCP(t, j)
+				p := dial(t, addr, version).login("x", "a")
+				for id := range uint16(4) {
+					p.publish(telemetryTopic, "1", qos, id+1)
+				}
+				j.wait(t, 4)
+				held := j.release()
+				held[1](errors.New("disk is full"))
+				held[2](nil) // durable, but must not be acknowledged before message 2
+				held[0](nil)
+				if ack := p.read([]byte{1: packets.Puback, 2: packets.Pubrec}[qos]); ack.PacketID != 1 {
+					t.Errorf("acknowledged %d, want 1", ack.PacketID)
+				}
+				d := p.closed()
+				if version == 5 && (d.ReasonCode != 0x89 || !strings.Contains(d.Properties.ReasonString, "send it again")) {
+					t.Errorf("DISCONNECT %#x %q", d.ReasonCode, d.Properties.ReasonString)
+				}
+				book.mustSay(t, "uplink not stored", "disk is full", "device=a")
+			})
+		}
+	}
+}
+
+func TestRefusedByThePipeline(t *testing.T) {
+	j := newJournal()
+	j.fail = func(citywarden.Uplink) error { return citywarden.Errorf(citywarden.CodeInvalid, "empty message") }
+	addr, _, _ := serveTCP(t, j)
+	p := dial(t, addr, 5).login("x", "a")
+	p.publish(telemetryTopic, "", 1, 1)
+	if ack := p.read(packets.Puback); ack.ReasonCode != 0x99 || ack.Properties.ReasonString != "empty message" {
+		t.Errorf("PUBACK %#x %q", ack.ReasonCode, ack.Properties.ReasonString)
+	}
+	p3 := dial(t, addr, 4).login("y", "a")
+	p3.publish(telemetryTopic, "", 1, 1)
+	p3.closed() // a PUBACK would say that it is stored
+}
+
+func TestAcksKeepOrder(t *testing.T) {
+	j := newJournal()
+	j.hold = func(citywarden.Uplink) bool { return true }
+	addr, _, _ := serveTCP(t, j)
+	p := dial(t, addr, 5).login("x", "a")
+	const n = 64
+	for id := range uint16(n) {
+		topic := telemetryTopic
+		if id%8 == 3 {
+			topic = "elsewhere" // refused at once, answered in its turn
+		}
+		p.publish(topic, "1", 1, id+1)
+	}
+	j.wait(t, n-n/8)
+	p.ping()
+	held := j.release()
+	for i := len(held) - 1; i >= 0; i-- {
+		held[i](nil)
+	}
+	for id := range uint16(n) {
+		if ack := p.read(packets.Puback); ack.PacketID != id+1 || (ack.ReasonCode == 0x87) != (id%8 == 3) {
+			t.Fatalf("acknowledged %d with %#x, want %d", ack.PacketID, ack.ReasonCode, id+1)
+		}
+	}
+}
+
+func TestOneWritePerCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, ln := newJournal(), newPipeListener()
+		j.hold = func(citywarden.Uplink) bool { return true }
+		serve(t, ln, j)
+		p := pipePeer(t, ln, 4).login("x", "a")
+		const n = 64
+		for id := range uint16(n) {
+			p.publish(telemetryTopic, "1", 1, id+1)
+		}
+		j.wait(t, n)
+		held := j.release()
+		for _, done := range held[1:] {
+			done(nil)
+		}
+		held[0](nil)
+		buf := make([]byte, 1000)
+		got, err := p.conn.Read(buf) // a read takes what one write gave
+		if err != nil || got != 4*n {
+			t.Errorf("the first write had %d bytes (%v), want %d", got, err, 4*n)
+		}
+	})
+}
+
+func pipePeer(t *testing.T, ln *pipeListener, version byte) *peer {
+	t.Helper()
+	c, err := ln.dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return &peer{t: t, conn: c, r: bufio.NewReader(c), version: version}
+}
+
+func TestSlowClientDoesNotHoldUpOthers(t *testing.T) {
+	j := newJournal()
+	j.hold = func(up citywarden.Uplink) bool { return up.Device == "slow" }
+	addr, _, _ := serveTCP(t, j)
+	slow := dial(t, addr, 4).login("x", "slow")
+	go func() { // more than may be in flight: its reading stops
+		for id := range uint16(3 * maxInFlight) {
+			slow.publish(telemetryTopic, "1", 1, id+1)
+		}
+	}()
+	j.wait(t, maxInFlight)
+	fast := dial(t, addr, 4).login("x", "fast")
+	for id := range uint16(200) {
+		fast.publish(telemetryTopic, "1", 1, id+1)
+		fast.read(packets.Puback)
+	}
+	count := 0
+	for _, up := range j.wait(t, maxInFlight+200) {
+		if up.Device == "slow" {
+			count++
+		}
+	}
+	if count != maxInFlight {
+		t.Errorf("%d messages of the slow device in flight, want %d", count, maxInFlight)
+	}
+	acked := 0
+	for acked < 3*maxInFlight { // and it goes on when the log does
+		for _, done := range j.release() {
+			done(nil)
+			slow.read(packets.Puback)
+			acked++
+		}
+	}
+}
+
+func TestBytesInFlightAreBounded(t *testing.T) {
+	j := newJournal()
+	j.hold = func(citywarden.Uplink) bool { return true }
+	addr, _, _ := serveTCP(t, j)
+	p := dial(t, addr, 4).login("x", "a")
+	const size, n = 200 << 10, 20
+	go func() {
+		for id := range uint16(n) {
+			p.publish(telemetryTopic, strings.Repeat("x", size), 1, id+1)
+		}
+	}()
+	for acked := 0; acked < n; {
+		inFlight := len(j.wait(t, acked+1)) - acked
+		if inFlight*size > maxInFlightBytes {
+			t.Fatalf("%d bytes in flight, want at most %d", inFlight*size, maxInFlightBytes)
+		}
+		for _, done := range j.release() {
+			done(nil)
+			p.read(packets.Puback)
+			acked++
+		}
+	}
+}
+
+func TestReceiveMaximum(t *testing.T) {
+	j := newJournal()
+	j.hold = func(citywarden.Uplink) bool { return true }
+	addr, book, _ := serveTCP(t, j)
+	p := dial(t, addr, 5).login("x", "a")
+	for id := range uint16(maxInFlight + 1) {
+		p.publish(telemetryTopic, "1", 1, id+1)
+	}
+	if d := p.closed(); d.ReasonCode != 0x93 {
+		t.Errorf("DISCONNECT %#x, want 0x93", d.ReasonCode)
+	}
+	book.mustSay(t, "receive maximum")
+}
+
+func TestClientThatDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j, ln := newJournal(), newPipeListener()
+		serve(t, ln, j)
+		p := pipePeer(t, ln, 4).login("x", "a", keepAlive(3600))
+		p.publish(telemetryTopic, "1", 1, 1)
+		j.wait(t, 1)
+		start := time.Now()
+		for { // its PUBACK is not taken
+			time.Sleep(time.Second)
+			if _, err := p.conn.Write([]byte{packets.Pingreq << 4, 0}); err != nil {
+				break
+			}
+		}
+		if d := time.Since(start); d > writeTimeout+2*time.Second {
+			t.Errorf("disconnected after %v, want %v", d, writeTimeout)
+		}
+	})
+}
+
+func TestKeepAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		book, _ := serve(t, ln, newJournal())
+		for _, c := range []struct {
+			version byte
+			asked   uint16
+			told    uint16
+			after   time.Duration
+		}{
+			{4, 60, 0, 90 * time.Second},
+			{5, 0, idleKeepAlive, idleKeepAlive * 3 / 2 * time.Second},
+			{4, 65535, 0, 65535 * time.Second},
+		} {
+			p := pipePeer(t, ln, c.version)
+			ack := p.connect("x", "token-of-a", keepAlive(c.asked))
+			if ack.Properties.ServerKeepAlive != c.told {
+				t.Errorf("server keep-alive %d, want %d", ack.Properties.ServerKeepAlive, c.told)
+			}
+			start := time.Now()
+			_ = p.conn.SetReadDeadline(time.Time{})
+			if _, err := io.Copy(io.Discard, p.conn); err != nil {
+				t.Error(err)
+			}
+			if d := time.Since(start); d != c.after {
+				t.Errorf("keep-alive %d: disconnected after %v, want %v", c.asked, d, c.after)
+			}
+		}
+		book.mustSay(t, "fell silent")
+	})
+}
+
+func TestPacketTooLarge(t *testing.T) {
+	j := newJournal()
+	addr, book, _ := serveTCP(t, j)
+	p := dial(t, addr, 4).login("x", "a")
+	p.publish(telemetryTopic, strings.Repeat("x", maxPacket), 1, 1)
+	p.closed()
+	book.mustSay(t, "packet too large")
+	if got := j.wait(t, 0); len(got) > 0 {
+		t.Errorf("taken: %d messages", len(got))
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	before := runtime.NumGoroutine()
+	j := newJournal()
+	j.hold = func(up citywarden.Uplink) bool { return up.Device != "done" }
+	addr, _, stop := serveTCP(t, j)
+	quiet, err := net.Dial("tcp", addr) // has not sent its CONNECT
+	if err != nil {
+		t.Fatal(err)
+	}
+	stuck := dial(t, addr, 5).login("x", "stuck")
+	stuck.publish(telemetryTopic, "1", 1, 1)
+	flushed := dial(t, addr, 5).login("x", "flushed", will(attributesTopic, "bye"))
+	flushed.publish(telemetryTopic, "1", 1, 1)
+	j.wait(t, 2)
+	held := j.release()
+	if j.taken[0].Device == "stuck" {
+		held[0], held[1] = held[1], held[0]
+	}
+
+	start := time.Now()
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	eventually(t, func() error {
+		_, err := net.Dial("tcp", addr)
+		if err == nil {
+			return errors.New("still accepting")
+		}
+		return nil
+	})
+	held[0](nil)
+	flushed.read(packets.Puback) // what was under way is still acknowledged
+	if d := flushed.read(packets.Disconnect); d.ReasonCode != 0x8b {
+		t.Errorf("DISCONNECT %#x, want 0x8b", d.ReasonCode)
+	}
+	stuck.closed() // and what is not durable is not
+	<-stopped
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("stopped after %v", d)
+	}
+	held[1](nil) // too late: must not matter
+	_ = quiet.Close()
+	if got := j.wait(t, 2); len(got) != 2 {
+		t.Errorf("taken: %v, want no will of a device that we disconnected", got)
+	}
+	eventually(t, func() error {
+		if n := runtime.NumGoroutine(); n > before {
+			buf := make([]byte, 1<<20)
+			return fmt.Errorf("%d goroutines, %d before:\n%s", n, before, buf[:runtime.Stack(buf, true)])
+		}
+		return nil
+	})
+}
+
+// brokenListener fails a few times, as when file descriptors run out.
+type brokenListener struct {
+	net.Listener
+	fails int
+}
+
+func (l *brokenListener) Accept() (net.Conn, error) {
+	if l.fails > 0 {
+		l.fails--
+		return nil, errors.New("too many open files")
+	}
+	return l.Listener.Accept()
+}
+
+func TestAcceptErrorPasses(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	book, _ := serve(t, &brokenListener{ln, 3}, newJournal())
+	dial(t, ln.Addr().String(), 4).login("x", "a").ping()
+	book.mustSay(t, "too many open files")
+}
+
+func TestListenerBroken(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := New(Options{Listener: ln, Accept: newJournal(), Auth: registry{}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = ln.Close()
+	if err := b.Run(context.Background()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Run = %v, want %v", err, net.ErrClosed)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	if _, err := New(Options{}); err == nil {
+		t.Error("New took empty Options")
+	}
+	ln, r := newPipeListener(), prometheus.NewRegistry()
+	o := Options{Listener: ln, Accept: newJournal(), Auth: registry{}, Metrics: r}
+	if _, err := New(o); err != nil {
+		t.Error(err)
+	}
+	if _, err := New(o); err == nil {
+		t.Error("the same metrics were registered twice")
+	}
+}
