@@ -1,0 +1,328 @@
+package rules
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
+)
+
+// everyRule uses every part of the language, for random histories.
+const everyRule = `
+rules:
+- {id: a.limit, select: {model: probe}, levels: [{severity: minor, when: 'x > (attr.limit ?? 5)', for: 20s}, {severity: major, when: 'x > 8'}], clear: {when: 'x < 4', for: 30s}, latch: true}
+- {id: a.window, select: {model: probe}, late: 90s, levels: [{severity: minor, when: 'avg(x, "2m") > 5 and max(x, "1m") - min(x, "1m") > 1', for: 15s}]}
+- {id: a.delta, select: {model: probe}, late: 30s, levels: [{severity: major, when: 'delta(x, "60s") > 2 or rate(c, "60s") > 0.5 or count(changed(on), "2m") >= 4'}], clear: {when: 'stddev(x, "1m") < 3', for: 10s}}
+- {id: b.group, select: {model: probe}, group: {by: attr.zone}, levels: [{severity: warning, when: 'n_of(x > 6, "60s") >= 1', for: 10s}, {severity: critical, when: 'n_of(x > 6, "60s") >= 2 or n_of(on, "30s") >= 3'}], clear: {when: 'n_of(x > 4, "120s") == 0', for: 20s}, case: {class: event/0501, key: 'z/{{zone}}'}}
+- {id: c.silent, select: {model: probe}, levels: [{severity: minor, when: 'silent(attr.wait ?? "3m")', for: 20s}], inhibit_by: [{rule: d.event, equal: [attr.zone]}]}
+- {id: d.event, select: {model: probe}, levels: [{severity: minor, when: 'event("boom", "2m")'}], clear: {when: 'not event("boom", "1m")'}}
+- {id: e.adj, select: {model: probe}, late: 20s, levels: [{severity: major, when: 'x > 5 and n_adj(x > 5, "90s") >= 1', for: 15s}]}
+- {id: f.night, select: {model: probe}, schedule: {active: ["mon-sun 08:10-08:20", "mon-sun 23:00-01:00"]}, levels: [{severity: minor, when: 'on or mode matches "^f"', for: 20s}], flap: {changes: 4, in: 3m, then: hold}}
+`
+
+func everyDevices() []*citywarden.Device {
+	return []*citywarden.Device{
+		dev("p1", "probe", "zone", "Z", "adjacent", "p2 p3"), dev("p2", "probe", "zone", "Z", "limit", 7.0, "adjacent", "p1"),
+		dev("p3", "probe", "zone", "Z", "wait", "2m"), dev("p4", "probe", "zone", "Y"), dev("p5", "probe"),
+	}
+}
+
+// history is a random log, as it would have been written: with ticks where timers were due.
+func history(t testing.TB, seed uint64, n int) *world {
+	w := newWorld(t, everyRule, everyDevices()...)
+	r := rand.New(rand.NewPCG(seed, 1))
+	at := time.Duration(0)
+	for range n {
+		at += time.Duration(r.IntN(9000)) * time.Millisecond
+		if r.IntN(60) == 0 {
+			at += time.Duration(r.IntN(600)) * time.Second
+			w.noTicks = r.IntN(3) == 0 // an outage
+		}
+		if r.IntN(15) == 0 && len(w.got) > 0 {
+			kinds := []citywarden.OrderKind{citywarden.OrderAck, citywarden.OrderShelve, citywarden.OrderUnshelve, citywarden.OrderReset}
+			a := w.got[r.IntN(len(w.got))].Alarm.ID
+			w.order(at, kinds[r.IntN(4)], a, at+time.Duration(r.IntN(200))*time.Second)
+			continue
+		}
+		ts := at - time.Duration(max(0, r.IntN(60)-30))*time.Second + time.Duration(max(0, r.IntN(50)-45))*time.Second
+		var pairs []any
+		for _, p := range []struct {
+			name string
+			v    any
+		}{{"x", float64(r.IntN(100)) / 10}, {"y", float64(r.IntN(10))}, {"on", r.IntN(3) == 0}, {"mode", []string{"auto", "fault"}[r.IntN(2)]},
+			{"c", float64(len(w.log))}, {"event", []string{"boom", "tick"}[r.IntN(2)]}} {
+			if r.IntN(3) == 0 {
+				pairs = append(pairs, p.name, p.v)
+			}
+		}
+		w.send(fmt.Sprintf("p%d", 1+r.IntN(5)), ts, at, pairs...)
+		w.noTicks = false
+	}
+	w.to(at + 20*time.Minute)
+	return w
+}
+
+func replay(w *world, e *Engine, log []citywarden.Entry) []citywarden.Transition {
+	var out []citywarden.Transition
+	for _, x := range log {
+		out = append(out, e.Step(x)...)
+	}
+	return out
+}
+
+var byText = cmp.Comparer(func(a, b citywarden.Value) bool { return a == b })
+
+func TestSameLogSameTransitions(t *testing.T) {
+	for seed := range uint64(20) {
+		w := history(t, seed, 300)
+		if seed == 0 {
+			for _, id := range []string{"a.limit", "a.window", "a.delta", "b.group", "c.silent", "d.event", "e.adj", "f.night"} {
+				if !slices.ContainsFunc(w.got, func(tr citywarden.Transition) bool { return string(tr.Alarm.Rule) == id }) {
+					t.Errorf("no transition of %s in the random history", id)
+				}
+			}
+		}
+		if diff := cmp.Diff(w.got, replay(w, w.engine(), w.log), byText); diff != "" {
+			t.Fatalf("seed %d: the second run differs:\n%s", seed, diff)
+		}
+	}
+}
+
+func TestKeysAreUniqueAndOneEpisodeIsOpen(t *testing.T) {
+	for seed := range uint64(30) {
+		w := history(t, 100+seed, 300)
+		keys := map[string]bool{}
+		open := map[string]citywarden.AlarmID{}
+		for _, tr := range w.got {
+			if keys[tr.Key] {
+				t.Fatalf("seed %d: key %s twice", seed, tr.Key)
+			}
+			keys[tr.Key] = true
+			who := string(tr.Alarm.Rule) + "/" + tr.Alarm.Entity
+			if tr.Kind == citywarden.Raised {
+				if open[who] != "" {
+					t.Fatalf("seed %d: %s raised while %s is open", seed, tr.Alarm.ID, open[who])
+				}
+				open[who] = tr.Alarm.ID
+			}
+			if tr.Kind == citywarden.Cleared {
+				if open[who] != tr.Alarm.ID {
+					t.Fatalf("seed %d: %s cleared, but open is %q", seed, tr.Alarm.ID, open[who])
+				}
+				delete(open, who)
+			}
+			if (tr.Alarm.State == citywarden.AlarmActive) != (open[who] == tr.Alarm.ID) {
+				t.Fatalf("seed %d: %s is %s", seed, tr.Key, tr.Alarm.State)
+			}
+		}
+	}
+}
+
+func TestCrashAtEveryPoint(t *testing.T) {
+	// ThingsBoard and eKuiper restart windows and durations from zero (eKuiper #3847).
+	seeds := uint64(3)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
+		w := history(t, 200+seed, 150)
+		e := w.engine()
+		done := 0
+		for i := range w.log {
+			snap, err := e.Snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			again := w.engine()
+			if i > 0 {
+				if err := again.Restore(snap); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(w.got[done:], replay(w, again, w.log[i:]), byText, cmp.Transformer("nil", func(ts []citywarden.Transition) int { return len(ts) })); diff != "" {
+				t.Fatalf("seed %d: crash before entry %d of %d: number of transitions differs:\n%s", seed, i, len(w.log), diff)
+			}
+			if i%10 == 0 {
+				again := w.engine()
+				if i > 0 {
+					_ = again.Restore(snap)
+				}
+				if got, want := tellAll(replay(w, again, w.log[i:])), tellAll(w.got[done:]); got != want {
+					t.Fatalf("seed %d: crash before entry %d: %s", seed, i, cmp.Diff(want, got))
+				}
+			}
+			done += len(e.Step(w.log[i]))
+		}
+	}
+}
+
+// tellAll writes transitions with everything that matters.
+func tellAll(ts []citywarden.Transition) string {
+	var b strings.Builder
+	for _, tr := range ts {
+		fmt.Fprintf(&b, "%s pos %d %s %s %+v case %+v", tr.Key, tr.Position, tr.At, tr.Kind, tr.Alarm, tr.Case)
+		if tr.Why != nil {
+			fmt.Fprintf(&b, " why %+v", *tr.Why)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+func TestSnapshotOfARestoredEngineIsTheSame(t *testing.T) {
+	w := history(t, 300, 300)
+	a, err := w.e.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := w.engine()
+	if err := e.Restore(a); err != nil {
+		t.Fatal(err)
+	}
+	b, err := e.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(a) != string(b) {
+		t.Errorf("snapshots differ: %d and %d bytes", len(a), len(b))
+	}
+}
+
+func TestReorderedWithinLateIsTheSame(t *testing.T) {
+	// Readings that arrive in another order, but less than late apart, change
+	// neither what happens nor when.
+	rule := `
+rules:
+- {id: r.for, select: {model: probe}, late: 60s, levels: [{severity: minor, when: 'x > 5', for: 20s}, {severity: major, when: 'x > 8', for: 7s}], clear: {when: 'x < 4', for: 11s}}
+- {id: r.window, select: {model: probe}, late: 60s, levels: [{severity: minor, when: 'avg(x, "40s") > 5 and delta(x, "20s") > -3', for: 15s}]}
+- {id: r.count, select: {model: probe}, late: 60s, levels: [{severity: minor, when: 'count(x > 6, "45s") >= 2 and not changed(on)', for: 5s}], latch: true}
+- {id: r.prev, select: {model: probe}, late: 60s, levels: [{severity: minor, when: 'prev(x) < x and y > 3'}], clear: {when: 'y < 3', for: 3s}}
+`
+	type message struct {
+		ts    time.Duration
+		pairs []any
+	}
+	runs, transitions := 0, 0
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		var ms []message
+		ts := time.Duration(0)
+		for range 60 {
+			ts += time.Duration(1000+r.IntN(15000)) * time.Millisecond
+			m := message{ts: ts, pairs: []any{"x", float64(r.IntN(100)) / 10}}
+			if r.IntN(2) == 0 {
+				m.pairs = append(m.pairs, "y", float64(r.IntN(7)))
+			}
+			if r.IntN(3) == 0 {
+				m.pairs = append(m.pairs, "on", r.IntN(2) == 0)
+			}
+			ms = append(ms, m)
+		}
+		play := func(delay func() time.Duration) string {
+			w := newWorld(t, rule, dev("d", "probe"))
+			type arrival struct {
+				at time.Duration
+				m  message
+			}
+			var as []arrival
+			for _, m := range ms {
+				as = append(as, arrival{m.ts + delay(), m})
+			}
+			slices.SortStableFunc(as, func(a, b arrival) int { return int(a.at - b.at) })
+			for _, a := range as {
+				w.send("d", a.m.ts, a.at, a.m.pairs...)
+			}
+			w.to(ts + 30*time.Minute)
+			var out []string
+			for _, tr := range w.got {
+				if tr.Kind == citywarden.WentDark || tr.Kind == citywarden.CameBack {
+					continue // presence is about arrivals
+				}
+				out = append(out, fmt.Sprintf("%s %s %s", tr.Key, tr.At.Sub(t0), tr.Kind))
+				transitions++
+			}
+			slices.Sort(out)
+			return strings.Join(out, "\n")
+		}
+		want := play(func() time.Duration { return 0 })
+		got := play(func() time.Duration { return time.Duration(r.IntN(59_000)) * time.Millisecond })
+		if got != want {
+			t.Fatalf("seed %d: reordered history differs:\n%s", seed, cmp.Diff(want, got))
+		}
+		runs++
+	}
+	t.Logf("%d histories, %d transitions", runs, transitions)
+}
+
+func TestReloadKeepsState(t *testing.T) {
+	// Grafana resets to Normal when a rule is edited; Home Assistant loses `for`.
+	base := `
+rules:
+- {id: keep, select: {model: probe}, levels: [{severity: minor, when: 'x > 5', for: 60s}]}
+- {id: edit, select: {model: probe}, levels: [{severity: major, when: 'x > 5'}]}
+- {id: gone, select: {model: probe}, levels: [{severity: minor, when: 'x > 5'}], case: {class: event/0501, key: 'k/{{device}}'}}
+`
+	w := newWorld(t, base, dev("d", "probe"))
+	w.put("d", 0, "x", 6.0)
+	w.set = load(t, `
+rules:
+- {id: edit, select: {model: probe}, levels: [{severity: major, when: 'x > 5.5', for: 10m}]}
+- {id: keep, select: {model: probe}, levels: [{severity: minor, when: 'x > 5', for: 90s}]}
+`)
+	w.to(30 * s)
+	if err := w.e.SetRules(w.set); err != nil {
+		t.Fatal(err)
+	}
+	w.put("d", 40*s, "y", 1.0)
+	w.to(100 * s)
+	w.expect("0s raised d major\n0s raised d minor\n40s cleared d minor\n1m30s raised d minor")
+	if tr := w.got[2]; tr.Alarm.Rule != "gone" || tr.Alarm.Reason != "rule removed" || tr.Case == nil || tr.Case.Key != "k/d" {
+		t.Errorf("removed rule: %+v %+v", tr.Alarm, tr.Case)
+	}
+	w.set = load(t, `
+rules:
+- {id: edit, select: {model: probe}, levels: [{severity: major, when: 'x > 7'}]}
+- {id: keep, select: {model: probe}, levels: [{severity: minor, when: 'x > 5', for: 90s}]}
+`)
+	if err := w.e.SetRules(w.set); err != nil {
+		t.Fatal(err)
+	}
+	w.put("d", 110*s, "y", 1.0)
+	if last := w.got[len(w.got)-1]; last.Alarm.Rule != "edit" || last.Kind != citywarden.Cleared {
+		t.Errorf("the new condition is false, but:\n%s", w.story())
+	}
+}
+
+func TestDamagedSnapshotsAreRefused(t *testing.T) {
+	w := history(t, 400, 60)
+	snap, err := w.e.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(snap); i += 7 {
+		if err := w.engine().Restore(snap[:i]); err == nil {
+			t.Fatalf("a snapshot cut at %d of %d bytes was taken", i, len(snap))
+		}
+	}
+	if err := w.engine().Restore(append(slices.Clone(snap), 0)); err == nil {
+		t.Error("a snapshot with a byte too many was taken")
+	}
+}
+
+func FuzzRestore(f *testing.F) {
+	w := history(f, 401, 40)
+	snap, err := w.e.Snapshot()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(snap)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		_ = w.engine().Restore(data) // must return, and not take memory that data can't stand for
+	})
+}

@@ -1,0 +1,422 @@
+package rules
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Devices tells an engine which devices there are. Each calls f for every
+// registered device with its model; neither is changed afterwards.
+type Devices interface {
+	Each(f func(*citywarden.Device, *citywarden.Model))
+}
+
+// device is what the engine remembers of a device.
+type device struct {
+	id       citywarden.DeviceID
+	reg      *citywarden.Device // as registered; nil when only its name is known
+	model    citywarden.ModelName
+	plan     *plan // nil when no rule selects its model
+	gone     bool  // not registered any more
+	attrs    []attr
+	rings    []*ring // by metric; nil when no rule reads it
+	lanes    []lane  // by plan.lates
+	insts    []*instance
+	groups   []*group
+	skip     []bool // by binding: select.where excludes it
+	adjacent []*device
+	others   []*device // those that have it as a neighbour
+	events   []eventAt
+
+	since    int64   // when the engine first knew it, ms
+	arrived  int64   // when its newest message arrived, ms; 0 never
+	newestTS int64   // newest event time, ms
+	lag      int64   // arrival - event time of the message that brought newestTS, ms
+	dark     bool    // not heard for plan.quiet
+	quiet    []int64 // thresholds of silence that matter, ms, ascending
+	quietDue int64   // when the timer of silence is set, ms; 0 not set
+	late     uint64  // readings that came too late to be evaluated
+}
+
+// attr is the resolved value of an attribute.
+type attr struct {
+	num  float64
+	tri  tri
+	text string
+	from string // "device", "model", or "" when it has no value
+}
+
+type eventAt struct {
+	name string
+	ts   int64
+}
+
+// maxEvents bounds the events remembered of one device.
+const maxEvents = 64
+
+// lane orders the readings of a device for the rules of one late.
+type lane struct {
+	done int64   // evaluated up to here, event time, ms
+	wait []point // later ones, ordered by event time
+	due  int64   // when the timer is set, ms; 0 not set
+}
+
+// point is a moment at which metrics of a device have new values.
+type point struct {
+	ts, arr int64
+	mask    uint64 // of metrics
+}
+
+// maxWaiting bounds a lane; the oldest point is evaluated early when it is full.
+const maxWaiting = 4096
+
+// bit returns the mask bit of a metric; those beyond 63 share one.
+func bit(metric int) uint64 { return 1 << min(metric, 63) }
+
+// attribute returns the value of an attribute, from the device or its model.
+func (d *device) attribute(name string) (any, bool) {
+	if d == nil {
+		return nil, false
+	}
+	if d.reg != nil {
+		if v, ok := d.reg.Attributes[name]; ok && v != nil {
+			return v, true
+		}
+	}
+	if d.plan != nil {
+		if a, ok := d.plan.model.Attribute(name); ok && a.Default != nil {
+			return a.Default, true
+		}
+	}
+	return nil, false
+}
+
+// heard returns when silence began to count: the newest arrival, or the
+// registration of a device that never reported.
+func (d *device) heard() int64 {
+	if d.arrived > 0 {
+		return d.arrived
+	}
+	return d.since
+}
+
+// newest returns the newest event time <= at of the metrics.
+func (d *device) newest(metrics []int, at int64) int64 {
+	ts := int64(math.MinInt64)
+	for _, i := range metrics {
+		if s := d.rings[i].value(at, 0, true); s != nil {
+			ts = max(ts, s.ts)
+		}
+	}
+	return ts
+}
+
+func (d *device) hadEvent(name string, from, to int64) bool {
+	for _, ev := range d.events {
+		if ev.ts > from && ev.ts <= to && ev.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *device) event(name string, ts int64) {
+	i, found := slices.BinarySearchFunc(d.events, eventAt{name, ts}, func(a, b eventAt) int {
+		return cmp.Or(cmp.Compare(a.ts, b.ts), cmp.Compare(a.name, b.name))
+	})
+	if found {
+		return
+	}
+	d.events = slices.Insert(d.events, i, eventAt{name, ts})
+	if len(d.events) > maxEvents {
+		d.events = slices.Delete(d.events, 0, 1)
+	}
+}
+
+// group is a set of devices that share an attribute, for one rule.
+type group struct {
+	run     *run
+	key     string
+	members []*device // ordered by id
+	clock   int64
+	inst    *instance
+}
+
+// trim bounds the history of the metrics in mask, once they are evaluated. What
+// waits in a lane will look back from where it stands.
+func (d *device) trim(mask uint64) {
+	waiting := int64(math.MaxInt64)
+	for k := range d.lanes {
+		if w := d.lanes[k].wait; len(w) > 0 {
+			waiting = min(waiting, w[0].ts)
+		}
+	}
+	for i, r := range d.rings {
+		if r != nil && mask&bit(i) != 0 {
+			r.trim(min(waiting, r.s[len(r.s)-1].ts), d.plan.keep[i])
+		}
+	}
+}
+
+// find returns the device named id, and makes it known.
+func (e *Engine) find(id citywarden.DeviceID) *device {
+	d := e.devices[id]
+	if d == nil {
+		d = &device{id: id, since: e.now}
+		e.devices[id] = d
+	}
+	return d
+}
+
+// bind takes over how a device is registered: its model, attributes, groups and
+// neighbours. Alarms of rules that don't select it any more are closed with the
+// next record.
+func (e *Engine) bind(reg *citywarden.Device) *device {
+	d := e.find(reg.ID)
+	e.unlink(d)
+	d.gone = false
+	if d.model != reg.Model || d.plan == nil {
+		e.dropInstances(d, "model changed")
+		d.model = reg.Model
+		d.plan = e.set.plans[reg.Model]
+		d.rings, d.lanes, d.insts = nil, nil, nil
+		if p := d.plan; p != nil {
+			d.rings = make([]*ring, len(p.model.Metrics))
+			d.lanes = make([]lane, len(p.lates))
+			d.insts = make([]*instance, len(p.bindings))
+		}
+	}
+	d.reg = reg
+	if ms := reg.Created.UnixMilli(); !reg.Created.IsZero() && ms > 0 {
+		d.since = ms
+	}
+	d.adjacent = nil
+	for _, id := range reg.Adjacent {
+		if id == d.id {
+			continue
+		}
+		n := e.find(id)
+		if !slices.Contains(d.adjacent, n) {
+			d.adjacent = append(d.adjacent, n)
+			n.others = insertDevice(n.others, d)
+		}
+	}
+	if d.plan == nil {
+		return d
+	}
+	d.resolve()
+	d.skip = make([]bool, len(d.plan.bindings))
+	d.groups = make([]*group, len(d.plan.bindings))
+	for i, b := range d.plan.bindings {
+		if b.where != nil {
+			v := e.env(d, nil, b.rule, e.now)
+			d.skip[i] = b.where(v) != yes
+		}
+		if d.skip[i] {
+			if inst := d.insts[i]; inst != nil {
+				e.orphan(inst, "not selected any more")
+			}
+			continue
+		}
+		if b.rule.groupBy != "" {
+			d.groups[i] = e.join(d, b.rule)
+		}
+	}
+	d.thresholds(e)
+	e.armQuiet(d)
+	return d
+}
+
+// resolve computes the values of the attributes.
+func (d *device) resolve() {
+	m := d.plan.model
+	d.attrs = make([]attr, len(m.Attributes))
+	for i := range m.Attributes {
+		decl := &m.Attributes[i]
+		a := attr{num: nan, tri: unknown}
+		raw, from := any(nil), ""
+		if v, ok := d.reg.Attributes[decl.Name]; ok && v != nil {
+			raw, from = v, "device"
+		} else if decl.Default != nil {
+			raw, from = decl.Default, "model"
+		}
+		if v, ok := citywarden.ValueOf(raw); ok && v.Kind() == decl.Kind {
+			switch decl.Kind {
+			case citywarden.KindNumber:
+				a.num = v.Float()
+			case citywarden.KindBool:
+				a.tri = triOf(v.IsTrue())
+			case citywarden.KindText:
+				a.text = v.String()
+			}
+			a.from = from
+		}
+		d.attrs[i] = a
+	}
+}
+
+// join puts the device into its group for r. A device without the attribute is
+// a group of its own, so that it is not left unwatched.
+func (e *Engine) join(d *device, r *rule) *group {
+	key := string(d.id)
+	if v, ok := d.attribute(r.groupBy); ok {
+		if x, ok := citywarden.ValueOf(v); ok && x.String() != "" {
+			key = x.String()
+		}
+	}
+	run := e.runs[r.index]
+	g := run.groups[key]
+	if g == nil {
+		g = &group{run: run, key: key}
+		run.groups[key] = g
+	}
+	g.members = insertDevice(g.members, d)
+	return g
+}
+
+func insertDevice(list []*device, d *device) []*device {
+	i, found := slices.BinarySearchFunc(list, d.id, func(a *device, id citywarden.DeviceID) int { return cmp.Compare(a.id, id) })
+	if found {
+		return list
+	}
+	return slices.Insert(list, i, d)
+}
+
+func removeDevice(list []*device, d *device) []*device {
+	return slices.DeleteFunc(list, func(x *device) bool { return x == d })
+}
+
+// unlink takes the device out of its groups and its neighbours' lists.
+func (e *Engine) unlink(d *device) {
+	for _, n := range d.adjacent {
+		n.others = removeDevice(n.others, d)
+	}
+	for _, g := range d.groups {
+		if g == nil {
+			continue
+		}
+		g.members = removeDevice(g.members, d)
+		if len(g.members) == 0 {
+			e.empty = append(e.empty, g)
+		}
+	}
+	d.groups = nil
+}
+
+func (e *Engine) dropInstances(d *device, reason string) {
+	for _, inst := range d.insts {
+		if inst != nil {
+			e.orphan(inst, reason)
+		}
+	}
+}
+
+// thresholds computes after how much silence something about d may change.
+func (d *device) thresholds(e *Engine) {
+	d.quiet = d.quiet[:0]
+	if d.plan.quiet > 0 {
+		d.quiet = append(d.quiet, d.plan.quiet)
+	}
+	for i, b := range d.plan.bindings {
+		if d.skip[i] {
+			continue
+		}
+		for _, dur := range b.silent {
+			if w := dur(e.env(d, nil, b.rule, e.now)); w > 0 {
+				d.quiet = append(d.quiet, w)
+			}
+		}
+	}
+	slices.Sort(d.quiet)
+	d.quiet = slices.Compact(d.quiet)
+}
+
+// armQuiet sets the timer of silence to the next threshold.
+func (e *Engine) armQuiet(d *device) {
+	if len(d.quiet) == 0 || d.gone {
+		return
+	}
+	base := max(d.heard(), e.up)
+	due := int64(0)
+	for _, w := range d.quiet {
+		if base+w > e.now {
+			due = base + w
+			break
+		}
+	}
+	if due == 0 || d.quietDue > 0 && d.quietDue <= due && d.quietDue > e.now {
+		return
+	}
+	d.quietDue = due
+	e.push(timer{due: due, kind: timerQuiet, d: d})
+}
+
+// silence is the timer of armQuiet.
+func (e *Engine) silence(d *device) {
+	d.quietDue = 0
+	if d.gone || d.plan == nil {
+		return
+	}
+	base := max(d.heard(), e.up)
+	passed := e.now - base
+	if len(d.quiet) > 0 && passed >= d.quiet[0] {
+		for _, i := range d.plan.onAny {
+			e.evaluate(d.plan.bindings[i], d, e.now)
+		}
+		if q := d.plan.quiet; q > 0 && passed >= q && d.arrived > 0 && !d.dark {
+			d.dark = true
+			e.darkness(d)
+		}
+	}
+	e.armQuiet(d)
+}
+
+// darkness tells the open alarms of d that it went dark or came back.
+func (e *Engine) darkness(d *device) {
+	for i := range d.insts {
+		if inst := d.insts[i]; inst != nil && !inst.run.rule.silent {
+			e.noData(inst, d.dark)
+		}
+		if i < len(d.groups) && d.groups[i] != nil && d.groups[i].inst != nil && !d.groups[i].run.rule.silent {
+			g := d.groups[i]
+			all := !slices.ContainsFunc(g.members, func(m *device) bool { return m.arrived > 0 && !m.dark })
+			e.noData(g.inst, all)
+		}
+	}
+}
+
+// DeviceChanged tells the engine that a device was registered, changed or
+// deleted. Alarms that end by it are closed by the next Step.
+func (e *Engine) DeviceChanged(dev citywarden.Device, deleted bool) {
+	if !deleted {
+		e.bind(&dev)
+		return
+	}
+	d := e.devices[dev.ID]
+	if d == nil || d.gone {
+		return
+	}
+	e.unlink(d)
+	e.dropInstances(d, "device removed")
+	d.gone, d.plan, d.model, d.reg, d.adjacent = true, nil, "", nil, nil
+	d.rings, d.lanes, d.insts, d.skip, d.events = nil, nil, nil, nil, nil
+	d.arrived, d.newestTS, d.lag, d.dark, d.quietDue = 0, 0, 0, false, 0
+}
+
+func ms(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func fromMS(v int64) time.Time {
+	if v == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(v).UTC()
+}

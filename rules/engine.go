@@ -1,0 +1,627 @@
+package rules
+
+import (
+	"cmp"
+	"container/heap"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Options are the surroundings of an engine. The zero value works: devices
+// become known with their first message, and no day is a holiday.
+type Options struct {
+	Devices Devices
+	Holiday func(day time.Time) bool // for schedules with holidays
+}
+
+// Engine turns log entries into transitions. It is not safe for concurrent use.
+type Engine struct {
+	set     *Set
+	opt     Options
+	now     int64 // arrival clock, ms: Record.At of the newest record, or the timer that fires
+	up      int64 // since when the platform has been running, ms
+	pos     citywarden.Position
+	logged  time.Time
+	devices map[citywarden.DeviceID]*device
+	runs    []*run // by rule
+	timers  timerHeap
+	byAlarm map[citywarden.AlarmID]*instance
+	out     []citywarden.Transition
+	orphans []orphan
+	dirty   []*instance // of rules that changed
+	empty   []*group // that lost their last member
+	scratch env
+	durs    map[string]int64
+	reads   []citywarden.Reading
+	seen    []uint64 // by binding: the last point that evaluated it
+	points  uint64
+}
+
+// run is the state of one rule.
+type run struct {
+	rule   *rule
+	sched  *schedule
+	zone   zone
+	insts  map[string]*instance // by entity
+	groups map[string]*group
+	// episodes counts those of entities whose instance was dropped
+	episodes map[string]uint64
+}
+
+// orphan is an instance that is to be closed.
+type orphan struct {
+	inst   *instance
+	reason string
+}
+
+// outage is how much later than its deadline a timer may fire before the
+// engine concludes that the platform was down in between, ms.
+const outage = 30_000
+
+// New returns an engine that has seen nothing yet.
+func New(set *Set, opt Options) *Engine {
+	e := &Engine{
+		set: set, opt: opt,
+		devices: map[citywarden.DeviceID]*device{},
+		byAlarm: map[citywarden.AlarmID]*instance{},
+		durs:    map[string]int64{},
+	}
+	widest := 0
+	for _, r := range set.rules {
+		x := &run{rule: r, insts: map[string]*instance{}, groups: map[string]*group{}, episodes: map[string]uint64{}}
+		x.zone.loc = defaultLocation()
+		if r.schedule != nil {
+			s := *r.schedule
+			x.sched, x.zone.loc = &s, s.loc
+		}
+		e.runs = append(e.runs, x)
+	}
+	for _, p := range set.order {
+		widest = max(widest, len(p.bindings))
+	}
+	e.seen = make([]uint64, widest)
+	e.enlist()
+	return e
+}
+
+func defaultLocation() *time.Location {
+	loc, err := time.LoadLocation(DefaultZone)
+	if err != nil { // the zones are embedded
+		return time.FixedZone(DefaultZone, 8*3600)
+	}
+	return loc
+}
+
+// enlist binds all registered devices.
+func (e *Engine) enlist() {
+	if e.opt.Devices == nil {
+		return
+	}
+	var all []*citywarden.Device
+	e.opt.Devices.Each(func(d *citywarden.Device, _ *citywarden.Model) { all = append(all, d) })
+	slices.SortFunc(all, func(a, b *citywarden.Device) int { return cmp.Compare(a.ID, b.ID) })
+	for _, d := range all {
+		e.bind(d)
+	}
+}
+
+func (e *Engine) env(d *device, g *group, r *rule, at int64) *env {
+	e.scratch = env{e: e, d: d, g: g, at: at, now: e.now, tz: &e.runs[r.index].zone}
+	return &e.scratch
+}
+
+// parseDuration returns the duration that an attribute says, ms, -1 when it
+// says none.
+func (e *Engine) parseDuration(s string) int64 {
+	if w, ok := e.durs[s]; ok {
+		return w
+	}
+	w := int64(-1)
+	if d, err := citywarden.ParseDuration(s); err == nil && d > 0 && d <= maxDuration {
+		w = d.Std().Milliseconds()
+	}
+	if len(e.durs) < 10_000 {
+		e.durs[s] = w
+	}
+	return w
+}
+
+// Step takes the next entry of the log and returns what it changed, in order.
+// First, deadlines that fell due before the entry fire. The transitions belong
+// to the caller.
+func (e *Engine) Step(x citywarden.Entry) []citywarden.Transition {
+	e.out = nil
+	e.pos, e.logged = x.Position, x.At
+	at := max(ms(x.At), e.now)
+	if e.up == 0 {
+		e.now, e.up = at, at
+		for _, id := range slices.Sorted(maps.Keys(e.devices)) {
+			d := e.devices[id]
+			if d.since == 0 {
+				d.since = at
+			}
+			e.armQuiet(d)
+		}
+	} else if due := e.due(); due > 0 && at-due > outage {
+		e.up = at
+	}
+	e.closeOrphans(at)
+	e.evaluateDirty()
+	e.fire(at - 1)
+	e.now = at
+	switch x.Kind {
+	case citywarden.RecordUplink:
+		e.uplink(&x)
+	case citywarden.RecordOrder:
+		if x.Order != nil {
+			e.order(x.Order)
+		}
+	}
+	e.fire(at)
+	return e.out
+}
+
+// uplink takes the readings of a message into the history and evaluates them.
+func (e *Engine) uplink(x *citywarden.Entry) {
+	if x.Device == nil {
+		return
+	}
+	d := e.devices[x.Device.ID]
+	if d == nil || d.gone || d.reg == nil || d.reg != x.Device && !d.reg.Updated.Equal(x.Device.Updated) {
+		d = e.bind(x.Device)
+		e.closeOrphans(e.now)
+	}
+	if len(x.Readings) == 0 {
+		return
+	}
+	d.arrived = e.now
+	if d.plan == nil {
+		e.foreignEvents(d, x)
+		return
+	}
+	if len(d.quiet) > 0 && (d.quietDue == 0 || d.quietDue > e.now+d.quiet[0]) {
+		e.armQuiet(d)
+	}
+	if d.dark {
+		d.dark = false
+		e.darkness(d)
+	}
+	rs := x.Readings
+	if !slices.IsSortedFunc(rs, byTime) {
+		e.reads = append(e.reads[:0], rs...)
+		slices.SortStableFunc(e.reads, byTime)
+		rs = e.reads
+	}
+	if last := min(ms(rs[len(rs)-1].Time), e.now); last >= d.newestTS {
+		d.lag = e.now - last
+	}
+	touched := uint64(0)
+	for i := 0; i < len(rs); {
+		// A reading from the future counts at its arrival.
+		ts := min(ms(rs[i].Time), e.now)
+		p := point{ts: ts, arr: e.now}
+		current := uint64(0) // metrics whose newest reading it is
+		for ; i < len(rs) && min(ms(rs[i].Time), e.now) == ts; i++ {
+			m, c := e.remember(d, &rs[i], ts)
+			p.mask |= m
+			current |= c
+		}
+		if p.mask != 0 {
+			e.arrive(d, p, current)
+		}
+		d.newestTS = max(d.newestTS, ts)
+		touched |= p.mask
+	}
+	for _, i := range d.plan.onAny {
+		e.evaluate(d.plan.bindings[i], d, e.now)
+	}
+	d.trim(touched)
+}
+
+func byTime(a, b citywarden.Reading) int { return a.Time.Compare(b.Time) }
+
+// remember puts a reading into the history and returns its bit, 0 when no rule
+// reads it or it can't be used; in current as well when no newer one of the
+// metric is known.
+func (e *Engine) remember(d *device, r *citywarden.Reading, ts int64) (mask, current uint64) {
+	if r.Quality != citywarden.Good && r.Quality != citywarden.Clamped {
+		return 0, 0
+	}
+	p := d.plan
+	for i := range p.model.Metrics {
+		m := &p.model.Metrics[i]
+		if m.Name != r.Metric {
+			continue
+		}
+		f := r.Value.Float()
+		if r.Value.Kind() != m.Kind || math.IsNaN(f) || math.IsInf(f, 0) {
+			return 0, 0
+		}
+		s := sample{ts: ts, arr: e.now, v: f}
+		if m.Kind == citywarden.KindText {
+			t := r.Value.String()
+			s.s = &t
+			if i == p.event {
+				d.event(t, ts)
+			}
+		}
+		if p.keep[i] < 0 {
+			return 0, 0
+		}
+		if d.rings[i] == nil {
+			d.rings[i] = &ring{}
+		}
+		if !d.rings[i].insert(s, p.keep[i]) {
+			d.late++
+			return 0, 0
+		}
+		if e.newestOf(d, i) == ts {
+			current = bit(i)
+		}
+		return bit(i), current
+	}
+	return 0, 0
+}
+
+func (e *Engine) newestOf(d *device, metric int) int64 {
+	r := d.rings[metric]
+	return r.s[len(r.s)-1].ts
+}
+
+// foreignEvents remembers the events of a device that no rule selects.
+func (e *Engine) foreignEvents(d *device, x *citywarden.Entry) {
+	for _, r := range x.Readings {
+		if r.Metric == "event" && r.Value.Kind() == citywarden.KindText {
+			d.event(r.Value.String(), min(ms(r.Time), e.now))
+		}
+	}
+}
+
+// arrive evaluates a point in the lanes without delay, and lets it wait in the
+// others. One that is older than the device's newest reading by more than late
+// is history only, unless it is the newest of its metric.
+func (e *Engine) arrive(d *device, p point, current uint64) {
+	for k := range d.lanes {
+		l, late := &d.lanes[k], d.plan.lates[k]
+		if p.ts < d.newestTS-late {
+			if current == 0 {
+				d.late++
+				continue
+			}
+			e.evaluatePoint(d, k, point{ts: max(p.ts, l.done), arr: p.arr, mask: current})
+			continue
+		}
+		if late == 0 {
+			l.done = p.ts
+			e.evaluatePoint(d, k, p)
+			continue
+		}
+		i, found := slices.BinarySearchFunc(l.wait, p.ts, func(a point, ts int64) int { return cmp.Compare(a.ts, ts) })
+		if found {
+			l.wait[i].mask |= p.mask
+		} else {
+			l.wait = slices.Insert(l.wait, i, p)
+		}
+		e.release(d, k, max(d.newestTS, p.ts)-late)
+		if len(l.wait) > maxWaiting {
+			e.release(d, k, l.wait[len(l.wait)-maxWaiting-1].ts)
+		}
+		e.armLane(d, k)
+	}
+}
+
+// release evaluates the points of a lane up to that event time.
+func (e *Engine) release(d *device, k int, upTo int64) {
+	l := &d.lanes[k]
+	for len(l.wait) > 0 && l.wait[0].ts <= upTo {
+		p := l.wait[0]
+		l.wait = l.wait[1:]
+		l.done = max(l.done, p.ts)
+		e.evaluatePoint(d, k, p)
+	}
+	if len(l.wait) == 0 {
+		l.wait = nil
+	}
+}
+
+// armLane sets the timer that releases what waits when nothing newer comes.
+func (e *Engine) armLane(d *device, k int) {
+	l := &d.lanes[k]
+	due := int64(0)
+	for i := range l.wait {
+		if t := l.wait[i].arr + d.plan.lates[k]; due == 0 || t < due {
+			due = t
+		}
+	}
+	if due != l.due && due > 0 {
+		e.push(timer{due: due, kind: timerLane, d: d, lane: k})
+	}
+	l.due = due
+}
+
+// laneDue is the timer of armLane.
+func (e *Engine) laneDue(d *device, k int) {
+	l := &d.lanes[k]
+	l.due = 0
+	upTo := int64(math.MinInt64)
+	for i := range l.wait {
+		if l.wait[i].arr+d.plan.lates[k] <= e.now {
+			upTo = l.wait[i].ts
+		}
+	}
+	e.release(d, k, upTo)
+	e.armLane(d, k)
+}
+
+// evaluatePoint evaluates the rules of lane k that read the metrics of p.
+func (e *Engine) evaluatePoint(d *device, k int, p point) {
+	e.points++
+	stamp := e.points
+	pl := d.plan
+	for i := range pl.byMetric {
+		if p.mask&bit(i) == 0 {
+			continue
+		}
+		for _, j := range pl.byMetric[i] {
+			b := pl.bindings[j]
+			if b.lane != k || e.seen[j] == stamp {
+				continue
+			}
+			e.seen[j] = stamp
+			e.evaluate(b, d, p.ts)
+		}
+	}
+}
+
+// evaluate evaluates the rule of b because device d has something new at ts.
+func (e *Engine) evaluate(b *binding, d *device, ts int64) {
+	if d.skip[b.index] {
+		return
+	}
+	if g := d.groups[b.index]; g != nil {
+		e.evaluateGroup(g, b, d, ts)
+		return
+	}
+	e.evaluateOwn(b, d, ts)
+	if b.prog.adj {
+		for _, o := range d.others {
+			if o.plan == nil || o.gone {
+				continue
+			}
+			if ob := o.plan.binding(b.rule); ob != nil && !o.skip[ob.index] && o.arrived > 0 {
+				e.evaluateFor(o, ob, ts)
+			}
+		}
+	}
+}
+
+// binding returns the binding of r, nil when r does not select the model.
+func (p *plan) binding(r *rule) *binding {
+	for _, b := range p.bindings {
+		if b.rule == r {
+			return b
+		}
+	}
+	return nil
+}
+
+func (e *Engine) evaluateOwn(b *binding, d *device, ts int64) {
+	inst := d.insts[b.index]
+	if inst == nil {
+		v := e.env(d, nil, b.rule, ts)
+		hit := false
+		for i := range b.prog.levels {
+			if b.prog.levels[i].when(v) == yes {
+				hit = true
+				break
+			}
+		}
+		if !hit {
+			return
+		}
+		inst = e.instance(b, d)
+	}
+	ts = max(ts, inst.clock)
+	inst.trigger = d
+	e.advance(inst, ts-1)
+	e.apply(inst, ts)
+	e.rearm(inst)
+}
+
+// evaluateFor evaluates a device's rule because a neighbour has something new
+// at ts: at once when the device's own readings up to ts must have come, else
+// when they must have.
+func (e *Engine) evaluateFor(d *device, b *binding, ts int64) {
+	inst := d.insts[b.index]
+	if inst == nil {
+		inst = e.instance(b, d)
+	}
+	e.wake(inst, ts)
+}
+
+// maxWakes bounds the event times that an instance waits for.
+const maxWakes = 256
+
+// wake evaluates the instance at ts, now or as soon as it can be.
+func (e *Engine) wake(inst *instance, ts int64) {
+	ts = max(ts, inst.clock)
+	if ts+e.delay(inst) < e.now {
+		e.catchUp(inst, ts)
+		e.advance(inst, ts-1)
+		e.apply(inst, max(ts, inst.clock))
+	} else {
+		if i, found := slices.BinarySearch(inst.wakes, ts); !found {
+			inst.wakes = slices.Insert(inst.wakes, i, ts)
+		}
+		if len(inst.wakes) > maxWakes {
+			inst.wakes = slices.Delete(inst.wakes, 1, 2) // the newest matters, and the oldest sets the timer
+		}
+	}
+	e.rearm(inst)
+}
+
+func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
+	ts = max(ts, g.clock)
+	g.clock = ts
+	inst := g.inst
+	if inst == nil {
+		v := e.env(nil, g, b.rule, ts)
+		hit := false
+		for i := range b.prog.levels {
+			if b.prog.levels[i].when(v) == yes {
+				hit = true
+				break
+			}
+		}
+		if !hit {
+			return
+		}
+		inst = e.groupInstance(g, b.prog)
+	}
+	inst.trigger = d
+	inst.lag = d.lag
+	e.advance(inst, ts-1)
+	e.apply(inst, max(ts, inst.clock))
+	e.rearm(inst)
+}
+
+// delay is how long after an event time of the instance the readings up to it
+// must have arrived, ms.
+func (e *Engine) delay(inst *instance) int64 {
+	r := inst.run.rule
+	switch {
+	case r.silent:
+		return 0
+	case inst.d != nil:
+		return inst.d.lag + r.late
+	}
+	return inst.lag + r.late
+}
+
+// Deadline returns when the next timer is due by the arrival clock; zero when
+// none is set. Some timers only look whether something is due.
+func (e *Engine) Deadline() time.Time { return fromMS(e.due()) }
+
+// Now returns Record.At of the newest record, in whole milliseconds.
+func (e *Engine) Now() time.Time { return fromMS(e.now) }
+
+// Stats counts what an engine holds.
+type Stats struct {
+	Rules     int    `json:"rules"`
+	Devices   int    `json:"devices"`
+	Instances int    `json:"instances"` // pairs of rule and entity that have a state
+	Active    int    `json:"active"`    // open alarms
+	Timers    int    `json:"timers"`
+	Late      uint64 `json:"late"` // readings that came too late to be evaluated
+}
+
+// Stats returns the counts of now. It visits every device.
+func (e *Engine) Stats() Stats {
+	s := Stats{Rules: len(e.runs), Timers: len(e.timers)}
+	for _, d := range e.devices {
+		if !d.gone {
+			s.Devices++
+		}
+		s.Late += d.late
+	}
+	for _, r := range e.runs {
+		s.Instances += len(r.insts)
+		for _, inst := range r.insts {
+			if inst.open {
+				s.Active++
+			}
+		}
+	}
+	return s
+}
+
+// timer is an entry of the heap; it is void when its target is set to another time.
+type timer struct {
+	due  int64
+	kind timerKind
+	d    *device
+	lane int
+	inst *instance
+}
+
+type timerKind uint8
+
+const (
+	timerLane timerKind = iota
+	timerInstance
+	timerQuiet
+)
+
+// void reports whether the timer was superseded.
+func (t *timer) void() bool {
+	switch t.kind {
+	case timerLane:
+		return t.d.plan == nil || t.lane >= len(t.d.lanes) || t.d.lanes[t.lane].due != t.due
+	case timerInstance:
+		return t.inst.dropped || t.inst.due != t.due
+	}
+	return t.d.quietDue != t.due
+}
+
+// compare orders timers by what they are, never by when they were set, so that
+// a restored engine fires them in the same order.
+func (t *timer) compare(o *timer) int {
+	if c := cmp.Or(cmp.Compare(t.due, o.due), cmp.Compare(t.kind, o.kind)); c != 0 {
+		return c
+	}
+	if t.kind == timerInstance {
+		return cmp.Or(cmp.Compare(t.inst.run.rule.ID, o.inst.run.rule.ID), cmp.Compare(t.inst.entity, o.inst.entity))
+	}
+	return cmp.Or(cmp.Compare(t.d.id, o.d.id), cmp.Compare(t.lane, o.lane))
+}
+
+type timerHeap []timer
+
+func (h timerHeap) Len() int           { return len(h) }
+func (h timerHeap) Less(i, j int) bool { return h[i].compare(&h[j]) < 0 }
+func (h timerHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *timerHeap) Push(x any)        { *h = append(*h, x.(timer)) }
+func (h *timerHeap) Pop() any {
+	old := *h
+	t := old[len(old)-1]
+	old[len(old)-1] = timer{}
+	*h = old[:len(old)-1]
+	return t
+}
+
+func (e *Engine) push(t timer) { heap.Push(&e.timers, t) }
+
+// due returns when the next timer is due, 0 for none.
+func (e *Engine) due() int64 {
+	for len(e.timers) > 0 {
+		if !e.timers[0].void() {
+			return e.timers[0].due
+		}
+		heap.Pop(&e.timers)
+	}
+	return 0
+}
+
+// fire fires the timers that are due at upTo or before, in order.
+func (e *Engine) fire(upTo int64) {
+	for {
+		due := e.due()
+		if due == 0 || due > upTo {
+			return
+		}
+		t := heap.Pop(&e.timers).(timer)
+		e.now = max(e.now, due)
+		switch t.kind {
+		case timerLane:
+			e.laneDue(t.d, t.lane)
+		case timerInstance:
+			e.instanceDue(t.inst)
+		case timerQuiet:
+			e.silence(t.d)
+		}
+	}
+}

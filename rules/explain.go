@@ -1,0 +1,327 @@
+package rules
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// explain says why the alarm of inst changed at event time t: it evaluates the
+// parts of the condition once more, one by one. Only a transition pays for it.
+func (e *Engine) explain(inst *instance, t int64, kind citywarden.TransitionKind, level int) *citywarden.Explanation {
+	r := inst.run.rule
+	cond, hold := &inst.prog.levels[level], r.levels[level].hold
+	since := inst.levels[level].since
+	if kind == citywarden.Clearing || kind == citywarden.Cleared || kind == citywarden.Latched {
+		if c, h := inst.clearOf(level); c != nil {
+			cond, hold = c, h
+		} else {
+			hold = 0
+		}
+	}
+	x := &citywarden.Explanation{
+		Rule: r.ID, Version: r.Version, At: fromMS(t), Severity: r.levels[level].severity,
+		Condition: cond.text, Held: citywarden.Duration(time.Duration(hold) * time.Millisecond), Since: fromMS(since),
+	}
+	if kind == citywarden.Raised || kind == citywarden.Escalated {
+		x.Since = fromMS(t - hold)
+	}
+	x.Severity = max(x.Severity, inst.alarm.Severity)
+	e.evidence(x, inst, t, cond)
+	x.Summary = e.sentence(inst, kind, x, cond, t)
+	return x
+}
+
+// explainEnd explains the end of an episode.
+func (e *Engine) explainEnd(inst *instance, t int64, reason string) *citywarden.Explanation {
+	if reason == "" {
+		level := 0
+		for i := range inst.run.rule.levels {
+			if inst.run.rule.levels[i].severity == inst.alarm.Severity {
+				level = i
+			}
+		}
+		return e.explain(inst, t, citywarden.Cleared, level)
+	}
+	r := inst.run.rule
+	return &citywarden.Explanation{
+		Rule: r.ID, Version: r.Version, At: fromMS(t), Severity: inst.alarm.Severity,
+		Summary: citywarden.Text{EN: "Closed: " + reason + ".", ZH: "已关闭：" + reasonZH(reason) + "。"},
+	}
+}
+
+func reasonZH(s string) string {
+	switch s {
+	case "schedule ended":
+		return "已超出规则的生效时段"
+	case "device removed":
+		return "设备已删除"
+	case "model changed":
+		return "设备型号已变更"
+	case "rule removed":
+		return "规则已删除"
+	case "not selected any more":
+		return "规则不再适用于该设备"
+	case "group has no members":
+		return "分组内已无设备"
+	}
+	if by, ok := strings.CutPrefix(s, "reset by "); ok {
+		return "由 " + by + " 复位"
+	}
+	return s
+}
+
+// evidence fills in what the condition saw.
+func (e *Engine) evidence(x *citywarden.Explanation, inst *instance, t int64, cond *compiled) {
+	r := inst.run.rule
+	at := func(d *device, g *group) *env { return e.env(d, g, r, t) }
+	e.collect(x, cond.uses, inst.d, inst.d, inst.g, at)
+	for _, m := range cond.members {
+		shown := map[citywarden.DeviceID]bool{}
+		list := []*device(nil)
+		if inst.d != nil {
+			list = inst.d.adjacent
+		} else {
+			list = inst.g.members
+		}
+		for _, d := range list {
+			if d.plan == nil || d.gone || len(x.Members) >= 1000 {
+				continue
+			}
+			c := m.conds[d.plan.index]
+			if c == nil {
+				continue
+			}
+			v := at(d, inst.g)
+			v.held = true
+			res, newest := c.tri(v), d.newest(c.uses.metrics, t)
+			if res == yes && len(c.uses.metrics) > 0 && newest < t-m.within {
+				res = unknown
+			}
+			em := citywarden.ExplainMember{Device: d.id, Result: res.String()}
+			if newest > math.MinInt64 {
+				em.Time = fromMS(newest)
+			}
+			if i := slices.IndexFunc(x.Members, func(o citywarden.ExplainMember) bool { return o.Device == d.id }); i < 0 {
+				x.Members = append(x.Members, em)
+			} else if res == yes {
+				x.Members[i] = em
+			}
+			if (res == yes || d.id == inst.alarm.Device) && len(shown) < 10 {
+				shown[d.id] = true
+				e.collect(x, c.uses, d, d, inst.g, at)
+			}
+		}
+	}
+}
+
+// collect adds the leaves, inputs, attributes and windows of u as device d sees them.
+func (e *Engine) collect(x *citywarden.Explanation, u *uses, d, of *device, g *group, at func(*device, *group) *env) {
+	for i := range u.leaves {
+		l := &u.leaves[i]
+		el := citywarden.ExplainLeaf{Text: l.text, Op: l.op, Left: l.left.value(at(d, g)), Result: l.result(at(d, g)).String()}
+		if l.op != "" {
+			el.Right = l.right.value(at(d, g))
+		}
+		if len(x.Leaves) < 200 {
+			x.Leaves = append(x.Leaves, el)
+		}
+	}
+	if d == nil || d.plan == nil {
+		return
+	}
+	v := at(d, g)
+	t := v.at
+	for _, i := range u.metrics {
+		s := d.rings[i].value(t, 0, true)
+		if s == nil || len(x.Inputs) >= 200 || slices.ContainsFunc(x.Inputs, func(in citywarden.ExplainInput) bool {
+			return in.Device == d.id && in.Metric == d.plan.model.Metrics[i].Name
+		}) {
+			continue
+		}
+		m := &d.plan.model.Metrics[i]
+		x.Inputs = append(x.Inputs, citywarden.ExplainInput{
+			Device: d.id, Metric: m.Name, Value: s.as(m.Kind), Unit: m.Unit, Time: fromMS(s.ts), Arrived: fromMS(s.arr),
+		})
+	}
+	for _, a := range u.attrs {
+		decl := &d.plan.model.Attributes[a.index]
+		ea := citywarden.ExplainAttr{Name: decl.Name, From: d.attrs[a.index].from, Value: attrCode(decl.Kind, a.index).value(at(d, g))}
+		if ea.Value == nil && a.fallback != nil {
+			ea.Value, ea.From = a.fallback, "rule"
+		}
+		if !slices.Contains(x.Attributes, ea) {
+			x.Attributes = append(x.Attributes, ea)
+		}
+	}
+	for _, w := range u.windows {
+		ew := citywarden.ExplainWindow{Text: w.text, From: fromMS(t - w.within), To: fromMS(t), Result: w.value.value(at(d, g))}
+		if w.metric >= 0 {
+			ew.Samples = len(d.rings[w.metric].between(t-w.within, t))
+		}
+		x.Windows = append(x.Windows, ew)
+	}
+}
+
+// as returns the sample as a value of kind k.
+func (s *sample) as(k citywarden.Kind) citywarden.Value {
+	switch k {
+	case citywarden.KindBool:
+		return citywarden.Bool(s.v != 0)
+	case citywarden.KindText:
+		return citywarden.TextValue(s.text())
+	}
+	return citywarden.Number(s.v)
+}
+
+var (
+	opEN = map[string]string{">": "above", ">=": "at least", "<": "below", "<=": "at most", "==": "equal to", "!=": "different from",
+		"in": "among", "matches": "matching", "contains": "containing", "startsWith": "beginning with", "endsWith": "ending with"}
+	opZH = map[string]string{">": "高于", ">=": "不低于", "<": "低于", "<=": "不高于", "==": "等于", "!=": "不等于",
+		"in": "属于", "matches": "匹配", "contains": "包含", "startsWith": "开头为", "endsWith": "结尾为"}
+)
+
+// sentence says in one plain sentence what happened.
+func (e *Engine) sentence(inst *instance, kind citywarden.TransitionKind, x *citywarden.Explanation, cond *compiled, t int64) citywarden.Text {
+	en, zh := e.fact(inst, cond, t)
+	held := ""
+	if x.Held > 0 {
+		held = x.Held.String()
+	}
+	place, ort := string(inst.alarm.Device), string(inst.alarm.Device)
+	if inst.g != nil {
+		n := strconv.Itoa(len(inst.alarm.Members))
+		place, ort = inst.entity+" ("+n+" of "+strconv.Itoa(len(inst.g.members))+" devices)", inst.entity+"（"+strconv.Itoa(len(inst.g.members))+" 台设备中的 "+n+" 台）"
+	}
+	var out citywarden.Text
+	switch kind {
+	case citywarden.Raised, citywarden.Escalated:
+		out.EN, out.ZH = place+": "+en, ort+"："+zh
+		if held != "" {
+			out.EN += ", for " + held
+			out.ZH += "，已持续 " + held
+		}
+		if kind == citywarden.Escalated {
+			out.EN, out.ZH = out.EN+"; now "+inst.alarm.Severity.String(), out.ZH+"；级别升高"
+		}
+	case citywarden.Joined:
+		out.EN, out.ZH = place+": another device meets the condition", ort+"：又有设备满足告警条件"
+	case citywarden.Lowered:
+		out.EN, out.ZH = place+": less severe, now "+inst.alarm.Severity.String(), ort+"：告警级别降低"
+	case citywarden.Clearing:
+		out.EN, out.ZH = place+": returning to normal, "+en, ort+"：正在恢复，"+zh
+	case citywarden.Resumed:
+		out.EN, out.ZH = place+": not back to normal after all", ort+"：尚未恢复正常"
+	case citywarden.Latched:
+		out.EN, out.ZH = place+": the condition is gone; an operator has to reset the alarm", ort+"：告警条件已消失，须由人工复位"
+	default:
+		out.EN, out.ZH = place+": back to normal", ort+"：已恢复正常"
+		if held != "" {
+			out.EN += " for " + held
+			out.ZH += "，已持续 " + held
+		}
+	}
+	out.EN += "."
+	out.ZH += "。"
+	return out
+}
+
+// fact states the comparison that decided.
+func (e *Engine) fact(inst *instance, cond *compiled, t int64) (en, zh string) {
+	r := inst.run.rule
+	d := inst.d
+	ls := cond.uses.leaves
+	pick := func(u *uses, d *device) *leaf {
+		var bare *leaf
+		for i := range u.leaves {
+			l := &u.leaves[i]
+			if l.result(e.env(d, inst.g, r, t)) != yes {
+				continue
+			}
+			if l.op != "" && l.left.count == nil {
+				return l
+			}
+			if l.op == "" && bare == nil {
+				bare = l
+			}
+		}
+		return bare
+	}
+	l := pick(cond.uses, d)
+	if l == nil && inst.g != nil {
+		d = e.devices[inst.alarm.Device]
+		for _, m := range cond.members {
+			if d == nil || d.plan == nil || l != nil {
+				break
+			}
+			if c := m.conds[d.plan.index]; c != nil {
+				l = pick(c.uses, d)
+			}
+		}
+	}
+	if l == nil {
+		for i := range ls {
+			if ls[i].result(e.env(inst.d, inst.g, r, t)) == yes {
+				return ls[i].text, ls[i].text
+			}
+		}
+		return "the condition is true", "满足告警条件"
+	}
+	if strings.HasPrefix(l.text, "silent(") {
+		quiet, _ := l.left.value(e.env(d, inst.g, r, t)).(float64)
+		s := citywarden.Duration(time.Duration(quiet) * time.Second).String()
+		return "nothing was heard for " + s, "已 " + s + " 未上报数据"
+	}
+	name := citywarden.Text{EN: strings.TrimSpace(l.text), ZH: strings.TrimSpace(l.text)}
+	unit := ""
+	if d != nil && d.plan != nil && l.left.metric > 0 {
+		m := &d.plan.model.Metrics[l.left.metric-1]
+		unit = m.Unit
+		name = citywarden.Text{EN: orText(m.Title.In("en"), string(m.Name)), ZH: orText(m.Title.In("zh"), string(m.Name))}
+	}
+	if l.op == "" {
+		return name.EN + " is on", name.ZH + "为真"
+	}
+	left, right := show(l.left.value(e.env(d, inst.g, r, t))), show(l.right.value(e.env(d, inst.g, r, t)))
+	if l.left.metric == 0 {
+		name = citywarden.Text{EN: leftText(l), ZH: leftText(l)}
+	}
+	if unit != "" {
+		unit = " " + unit
+	}
+	return name.EN + " is " + left + unit + ", " + opEN[l.op] + " " + right + unit,
+		name.ZH + " 为 " + left + unit + "，" + opZH[l.op] + " " + right + unit
+}
+
+// leftText is the left side of a comparison as written.
+func leftText(l *leaf) string {
+	if i := strings.Index(l.text, " "+l.op+" "); i > 0 {
+		return strings.Trim(l.text[:i], "()")
+	}
+	return l.text
+}
+
+func orText(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a
+}
+
+func show(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "unknown"
+	case float64:
+		return strconv.FormatFloat(v, 'g', 5, 64)
+	case bool:
+		return strconv.FormatBool(v)
+	case string:
+		return v
+	}
+	return ""
+}

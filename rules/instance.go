@@ -1,0 +1,675 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// instance is the state of one rule for one entity: a device, or a group.
+type instance struct {
+	run     *run
+	entity  string
+	d       *device  // of a rule per device
+	g       *group   // of a rule with group
+	b       *binding // of a rule per device
+	prog    *program
+	dropped bool // forgotten; only void timers still point at it
+
+	clock     int64 // evaluated up to here, event time, ms
+	levels    []levelState
+	lag       int64 // of a group: arrival - event time of the newest trigger, ms
+	trigger   *device
+	wakes     []int64 // event times to evaluate at when they are due, ascending
+	due       int64   // when the timer is set, ms; 0 not set
+	inhibited bool    // a level waits for an inhibitor to clear
+	flips     []int64 // when it last was raised, began to clear or resumed; for flap
+
+	alarm citywarden.Alarm // of the last episode
+	open  bool             // the alarm is active
+	n     uint64           // transitions of the episode so far
+	key   string           // of its case
+}
+
+// levelState is the state of one level.
+type levelState struct {
+	state   process
+	since   int64 // pending and clearing: since when the condition holds; active: since when
+	stalled bool  // the delay waits for data: it begins again when they return
+}
+
+// process is rules.md's dimension "process".
+type process uint8
+
+const (
+	normal process = iota
+	pending
+	active
+	clearing
+)
+
+var processNames = [...]string{"normal", "pending", "active", "clearing"}
+
+func (p process) String() string { return processNames[p] }
+
+const never = int64(math.MaxInt64)
+
+func (e *Engine) instance(b *binding, d *device) *instance {
+	inst := &instance{run: e.runs[b.rule.index], entity: string(d.id), d: d, b: b, prog: b.prog, trigger: d,
+		clock: math.MinInt64, levels: make([]levelState, len(b.prog.levels))}
+	inst.alarm.Episode = inst.run.episodes[inst.entity]
+	d.insts[b.index] = inst
+	inst.run.insts[inst.entity] = inst
+	return inst
+}
+
+func (e *Engine) groupInstance(g *group, prog *program) *instance {
+	inst := &instance{run: g.run, entity: g.key, g: g, prog: prog,
+		clock: math.MinInt64, levels: make([]levelState, len(prog.levels))}
+	inst.alarm.Episode = g.run.episodes[inst.entity]
+	g.inst = inst
+	g.run.insts[inst.entity] = inst
+	return inst
+}
+
+// forget drops an instance that has nothing to remember.
+func (e *Engine) forget(inst *instance) {
+	inst.dropped = true
+	delete(inst.run.insts, inst.entity)
+	if inst.d != nil && inst.b.index < len(inst.d.insts) && inst.d.insts[inst.b.index] == inst {
+		inst.d.insts[inst.b.index] = nil
+	}
+	if inst.g != nil && inst.g.inst == inst {
+		inst.g.inst = nil
+	}
+}
+
+// clearOf returns the clear condition of level i and how long it has to hold;
+// nil when the level ends with its own condition.
+func (inst *instance) clearOf(i int) (*compiled, int64) {
+	r := inst.run.rule
+	switch {
+	case r.levels[i].clear != nil:
+		return inst.prog.levels[i].clear, r.levels[i].clear.hold
+	case r.clear != nil:
+		return inst.prog.clear, r.clear.hold
+	}
+	return nil, 0
+}
+
+// deadline returns the event time of the next deadline, never when there is none.
+func (e *Engine) deadline(inst *instance) int64 {
+	due := never
+	for i := range inst.levels {
+		l := &inst.levels[i]
+		if l.stalled {
+			continue
+		}
+		switch l.state {
+		case pending:
+			if !inst.inhibited {
+				due = min(due, l.since+inst.run.rule.levels[i].hold)
+			}
+		case clearing:
+			_, hold := inst.clearOf(i)
+			due = min(due, max(l.since+hold, inst.calm()))
+		}
+	}
+	if inst.run.sched != nil && inst.clock > math.MinInt64 {
+		_, until := inst.run.sched.active(inst.clock, e.opt.Holiday)
+		due = min(due, until)
+	}
+	return due
+}
+
+// calm returns until when a flapping alarm is held, 0 when it may clear.
+func (inst *instance) calm() int64 {
+	f := inst.run.rule.flap
+	if f == nil || len(inst.flips) < f.changes {
+		return 0
+	}
+	return inst.flips[len(inst.flips)-f.changes] + f.in
+}
+
+// flip notes that the condition of a level came or went.
+func (inst *instance) flip(t int64) {
+	f := inst.run.rule.flap
+	if f == nil {
+		return
+	}
+	inst.flips = append(inst.flips, t)
+	if extra := len(inst.flips) - f.changes; extra > 0 {
+		inst.flips = slices.Delete(inst.flips, 0, extra)
+	}
+}
+
+// advance fires the deadlines up to that event time, in order.
+func (e *Engine) advance(inst *instance, upTo int64) {
+	for !inst.dropped {
+		due := e.deadline(inst)
+		if due > upTo {
+			return
+		}
+		e.apply(inst, max(due, inst.clock))
+	}
+}
+
+// catchUp evaluates what waits in the lane of the instance's device up to ts.
+func (e *Engine) catchUp(inst *instance, ts int64) {
+	if inst.d != nil && inst.run.rule.late > 0 {
+		e.release(inst.d, inst.b.lane, ts)
+	}
+}
+
+// instanceDue is the timer of rearm.
+func (e *Engine) instanceDue(inst *instance) {
+	inst.due = 0
+	if until := ms(inst.alarm.Shelved); until > 0 && until <= e.now {
+		e.unshelve(inst, until, "")
+	}
+	upTo := e.now - e.delay(inst)
+	e.catchUp(inst, upTo)
+	for len(inst.wakes) > 0 && inst.wakes[0] <= upTo {
+		at := max(inst.wakes[0], inst.clock)
+		inst.wakes = inst.wakes[1:]
+		e.advance(inst, at-1)
+		e.apply(inst, max(at, inst.clock))
+	}
+	e.advance(inst, upTo)
+	e.rearm(inst)
+}
+
+// rearm sets the timer of the instance, or forgets an instance at rest.
+func (e *Engine) rearm(inst *instance) {
+	if inst.dropped {
+		return
+	}
+	due := e.deadline(inst)
+	resting := !inst.open && len(inst.wakes) == 0 && inst.alarm.Shelved.IsZero() && !slices.ContainsFunc(inst.levels, func(l levelState) bool { return l.state != normal })
+	if resting && due != never && e.sleeps(inst) {
+		due = never
+	}
+	if len(inst.wakes) > 0 {
+		due = min(due, inst.wakes[0])
+	}
+	if due != never {
+		due += e.delay(inst)
+	}
+	if until := ms(inst.alarm.Shelved); until > 0 {
+		due = min(due, until)
+	}
+	if due == never {
+		inst.due = 0
+		if resting && inst.alarm.Episode == 0 && len(inst.flips) == 0 {
+			e.forget(inst)
+		}
+		return
+	}
+	due = max(due, 1)
+	if inst.due != due {
+		inst.due = due
+		e.push(timer{due: due, kind: timerInstance, inst: inst})
+	}
+}
+
+// sleeps reports that the next change of schedule can't matter to an instance
+// at rest: its conditions are false, so the next reading decides.
+func (e *Engine) sleeps(inst *instance) bool {
+	v := e.env(inst.d, inst.g, inst.run.rule, inst.clock)
+	for i := range inst.prog.levels {
+		if inst.prog.levels[i].when(v) == yes {
+			return false
+		}
+	}
+	return true
+}
+
+// apply evaluates the instance as of event time t and moves its levels.
+func (e *Engine) apply(inst *instance, t int64) {
+	r := inst.run.rule
+	inst.clock = t
+	in, _ := inst.run.sched.active(t, e.opt.Holiday)
+	var raised [maxLevels]tri
+	shared := tri(255) // of the rule's clear condition, evaluated when needed
+	inhibited, flipped := false, false
+	for i := range inst.levels {
+		l, hold := &inst.levels[i], r.levels[i].hold
+		when := inst.prog.levels[i].when(e.env(inst.d, inst.g, r, t))
+		if !in {
+			l.state, l.stalled = normal, false
+			continue
+		}
+		raised[i] = when
+		if l.state == normal && when == yes {
+			l.state, l.since, l.stalled = pending, t, false
+		}
+		if l.state == pending {
+			switch when {
+			case no:
+				l.state, l.stalled = normal, false
+			case unknown:
+				l.stalled = true
+			case yes:
+				if l.stalled {
+					l.since, l.stalled = t, false
+				}
+				if t < l.since+hold {
+					break
+				}
+				if !inst.open && e.inhibited(inst) {
+					inhibited = true
+					break
+				}
+				l.state, l.since, flipped = active, t, true
+			}
+			continue
+		}
+		if l.state == normal {
+			continue
+		}
+		clear, clearHold := inst.clearOf(i)
+		done := when.not()
+		if clear != nil {
+			if r.levels[i].clear != nil {
+				done = clear.when(e.env(inst.d, inst.g, r, t))
+			} else {
+				if shared == 255 {
+					shared = clear.when(e.env(inst.d, inst.g, r, t))
+				}
+				done = shared
+			}
+			if when == yes { // both at once: the alarm stays
+				done = no
+			}
+		}
+		if l.state == active && done == yes {
+			l.state, l.since, l.stalled, flipped = clearing, t, false, true
+		}
+		if l.state != clearing {
+			continue
+		}
+		switch done {
+		case no:
+			l.state, l.since, l.stalled, flipped = active, t, false, true
+		case unknown:
+			l.stalled = true
+		case yes:
+			if l.stalled {
+				l.since, l.stalled = t, false
+			}
+			if t >= max(l.since+clearHold, inst.calm()) {
+				l.state, l.since = normal, t
+			}
+		}
+	}
+	inst.inhibited = inhibited
+	if flipped {
+		inst.flip(t)
+	}
+	e.settle(inst, t, in, raised[:len(inst.levels)])
+}
+
+// settle compares the levels with the alarm and emits what changed.
+func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
+	sev, ending, level := citywarden.Severity(0), true, 0
+	for i := range inst.levels {
+		if s := inst.levels[i].state; s == active || s == clearing {
+			ending = ending && s == clearing
+			if got := inst.run.rule.levels[i].severity; got > sev {
+				sev, level = got, i
+			}
+		}
+	}
+	a := &inst.alarm
+	switch {
+	case !inst.open && sev > 0:
+		e.raise(inst, t, sev, level)
+		return
+	case !inst.open:
+		return
+	case sev == 0 && !in:
+		e.close(inst, t, "schedule ended")
+		return
+	case sev == 0 && inst.run.rule.latch:
+		if !a.Latched {
+			a.Latched, a.Clearing = true, false
+			e.emit(inst, t, citywarden.Latched, e.explain(inst, t, citywarden.Latched, level))
+		}
+		return
+	case sev == 0:
+		e.close(inst, t, "")
+		return
+	case sev > a.Severity:
+		a.Severity, a.Latched, a.Clearing = sev, false, ending
+		unack(a)
+		e.meet(inst, t)
+		e.emit(inst, t, citywarden.Escalated, e.explain(inst, t, citywarden.Escalated, level))
+		return
+	case a.Latched:
+		a.Severity, a.Latched, a.Clearing = sev, false, ending
+		unack(a)
+		e.meet(inst, t)
+		e.emit(inst, t, citywarden.Resumed, e.explain(inst, t, citywarden.Resumed, level))
+		return
+	case sev < a.Severity:
+		a.Severity = sev
+		e.emit(inst, t, citywarden.Lowered, e.explain(inst, t, citywarden.Lowered, level))
+	}
+	if ending != a.Clearing {
+		a.Clearing = ending
+		kind := citywarden.Resumed
+		if ending {
+			kind = citywarden.Clearing
+		}
+		e.emit(inst, t, kind, e.explain(inst, t, kind, level))
+	}
+	if inst.g != nil && slices.Contains(raised, yes) {
+		if joined := e.meet(inst, t); joined {
+			e.emit(inst, t, citywarden.Joined, e.explain(inst, t, citywarden.Joined, level))
+		}
+	}
+}
+
+func unack(a *citywarden.Alarm) { a.Acked, a.AckedBy, a.AckedAt = false, "", time.Time{} }
+
+// raise begins an episode.
+func (e *Engine) raise(inst *instance, t int64, sev citywarden.Severity, level int) {
+	old := inst.alarm
+	if old.ID != "" {
+		delete(e.byAlarm, old.ID)
+	}
+	r := inst.run.rule
+	a := citywarden.Alarm{
+		Rule: r.ID, Title: r.Title, Entity: inst.entity,
+		Episode: old.Episode + 1, Severity: sev, State: citywarden.AlarmActive, RaisedAt: fromMS(t),
+	}
+	a.ID = citywarden.NewAlarmID(r.ID, inst.entity, a.Episode)
+	if ms(old.Shelved) > e.now { // a shelf holds for the rule and entity, not for one episode
+		a.Shelved, a.ShelvedBy, a.Reason = old.Shelved, old.ShelvedBy, old.Reason
+	}
+	inst.alarm, inst.open, inst.n = a, true, 0
+	e.byAlarm[a.ID] = inst
+	if inst.d != nil {
+		inst.alarm.Device = inst.d.id
+		inst.alarm.NoData = inst.d.dark && !r.silent
+	} else {
+		e.meet(inst, t)
+		inst.alarm.Device = inst.raiser()
+	}
+	if r.order != nil {
+		d := inst.d
+		if d == nil {
+			d = e.devices[inst.alarm.Device]
+		}
+		inst.key = r.order.key.fill(r, inst.entity, d)
+	}
+	e.emit(inst, t, citywarden.Raised, e.explain(inst, t, citywarden.Raised, level))
+}
+
+// raiser returns the device that raised a group's alarm: the one whose reading
+// was evaluated, if it satisfies the condition, else the first that does.
+func (inst *instance) raiser() citywarden.DeviceID {
+	ms := inst.alarm.Members
+	if inst.trigger != nil && (len(ms) == 0 || slices.Contains(ms, inst.trigger.id)) {
+		return inst.trigger.id
+	}
+	if len(ms) > 0 {
+		return ms[0]
+	}
+	if len(inst.g.members) > 0 {
+		return inst.g.members[0].id
+	}
+	return ""
+}
+
+// meet adds the members that satisfy the condition of a level to the alarm of a
+// group and reports whether there is a new one.
+func (e *Engine) meet(inst *instance, t int64) bool {
+	if inst.g == nil {
+		return false
+	}
+	set := map[citywarden.DeviceID]bool{}
+	for i := range inst.prog.levels {
+		v := e.env(nil, inst.g, inst.run.rule, t)
+		if inst.prog.levels[i].when(v) != yes {
+			continue
+		}
+		for _, m := range inst.prog.levels[i].members {
+			v.members(m, func(d *device, sure bool) {
+				if sure {
+					set[d.id] = true
+				}
+			})
+		}
+	}
+	for _, id := range inst.alarm.Members {
+		set[id] = true
+	}
+	if len(set) == len(inst.alarm.Members) {
+		return false
+	}
+	inst.alarm.Members = slices.Sorted(maps.Keys(set))
+	return true
+}
+
+// close ends the episode.
+func (e *Engine) close(inst *instance, t int64, reason string) {
+	a := &inst.alarm
+	why := e.explainEnd(inst, t, reason)
+	a.State, a.ClearedAt = citywarden.AlarmCleared, fromMS(t)
+	a.Clearing, a.Latched, a.NoData = false, false, false
+	if reason != "" {
+		a.Reason = reason
+	}
+	inst.open = false
+	e.emit(inst, t, citywarden.Cleared, why)
+	e.uninhibit(inst, t)
+}
+
+// emit appends a transition.
+func (e *Engine) emit(inst *instance, t int64, kind citywarden.TransitionKind, why *citywarden.Explanation) {
+	inst.n++
+	a := inst.alarm
+	a.Members = slices.Clone(a.Members)
+	r := inst.run.rule
+	tr := citywarden.Transition{
+		Key:      string(r.ID) + "/" + inst.entity + "/" + strconv.FormatUint(a.Episode, 10) + "/" + strconv.FormatUint(inst.n, 10),
+		Position: e.pos, At: fromMS(t), Logged: e.logged, Kind: kind, Alarm: a, Shadow: r.Mode == "shadow", Why: why,
+	}
+	if r.order != nil {
+		tr.Case = &citywarden.CaseOrder{Class: r.order.class, Key: inst.key, Merge: r.order.merge, WorkOrder: r.order.workOrder}
+	}
+	e.out = append(e.out, tr)
+}
+
+// noData marks an open alarm when its device fell silent or came back.
+func (e *Engine) noData(inst *instance, dark bool) {
+	if !inst.open || inst.alarm.NoData == dark {
+		return
+	}
+	inst.alarm.NoData = dark
+	kind := citywarden.CameBack
+	if dark {
+		kind = citywarden.WentDark
+	}
+	e.emit(inst, e.now, kind, nil)
+}
+
+// order carries out what a person ordered. Orders that make no sense any more
+// (an alarm of an older episode, one that is acknowledged already) change
+// nothing.
+func (e *Engine) order(o *citywarden.AlarmOrder) {
+	inst := e.byAlarm[o.Alarm]
+	if inst == nil || inst.dropped {
+		return
+	}
+	a := &inst.alarm
+	switch o.Kind {
+	case citywarden.OrderAck:
+		if a.Acked {
+			return
+		}
+		a.Acked, a.AckedBy, a.AckedAt = true, o.By, fromMS(e.now)
+		e.emit(inst, e.now, citywarden.Acked, nil)
+	case citywarden.OrderShelve:
+		if ms(o.Until) <= e.now {
+			return
+		}
+		a.Shelved, a.ShelvedBy, a.Reason = fromMS(ms(o.Until)), o.By, o.Reason
+		e.emit(inst, e.now, citywarden.Shelved, nil)
+		e.rearm(inst)
+	case citywarden.OrderUnshelve:
+		if !a.Shelved.IsZero() {
+			e.unshelve(inst, e.now, o.By)
+			e.rearm(inst)
+		}
+	case citywarden.OrderReset:
+		// Without data an alarm would stay for ever: a person may end it.
+		if !inst.open || !a.Latched && !a.NoData {
+			return
+		}
+		for i := range inst.levels {
+			inst.levels[i] = levelState{}
+		}
+		reason := "reset by " + o.By
+		if o.Reason != "" {
+			reason += ": " + o.Reason
+		}
+		e.close(inst, e.now, reason)
+		e.rearm(inst)
+	}
+}
+
+// unshelve ends the suppression; an alarm that is still active is annunciated
+// again, as not acknowledged (ISA-18.2).
+func (e *Engine) unshelve(inst *instance, at int64, _ string) {
+	a := &inst.alarm
+	a.Shelved, a.ShelvedBy = time.Time{}, ""
+	if inst.open {
+		a.Reason = ""
+		unack(a)
+	}
+	e.emit(inst, at, citywarden.Unshelved, nil)
+}
+
+// inhibited reports whether an alarm of an inhibitor with the same attributes is open.
+func (e *Engine) inhibited(inst *instance) bool {
+	for i := range inst.run.rule.inhibitors {
+		in := &inst.run.rule.inhibitors[i]
+		r := e.set.byID[in.rule]
+		if r == nil {
+			continue
+		}
+		for _, other := range e.runs[r.index].insts {
+			if other.open && sameAttributes(inst, other, in.equal) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func sameAttributes(a, b *instance, names []string) bool {
+	for _, n := range names {
+		x, ok1 := a.attribute(n)
+		y, ok2 := b.attribute(n)
+		if !ok1 || !ok2 || x != y {
+			return false
+		}
+	}
+	return true
+}
+
+// attribute returns an attribute of the entity; a gateway is its own gateway.
+func (inst *instance) attribute(name string) (any, bool) {
+	d := inst.d
+	if d == nil {
+		if name == inst.run.rule.groupBy {
+			return inst.entity, true
+		}
+		if len(inst.g.members) == 0 {
+			return nil, false
+		}
+		d = inst.g.members[0]
+	}
+	if v, ok := d.attribute(name); ok {
+		return v, true
+	}
+	if d.plan != nil && !hasAttr(d.plan.model, name) {
+		return string(d.id), true
+	}
+	return nil, false
+}
+
+// uninhibit evaluates again what the alarm of inst, now closed, had held back.
+func (e *Engine) uninhibit(inst *instance, t int64) {
+	for _, x := range e.runs {
+		if !slices.ContainsFunc(x.rule.inhibitors, func(in inhibitor) bool { return in.rule == inst.run.rule.ID }) {
+			continue
+		}
+		for _, k := range slices.Sorted(maps.Keys(x.insts)) {
+			if held := x.insts[k]; held.inhibited && !e.inhibited(held) {
+				held.inhibited = false
+				held.clock = max(t, held.clock) // it is raised now, not when it was held back
+				e.wake(held, held.clock)
+			}
+		}
+	}
+}
+
+// orphan notes that the instance is to be closed with the next record: its
+// device or rule is gone.
+func (e *Engine) orphan(inst *instance, reason string) {
+	e.orphans = append(e.orphans, orphan{inst, reason})
+}
+
+func (e *Engine) closeOrphans(at int64) {
+	for _, g := range e.empty {
+		if len(g.members) == 0 {
+			delete(g.run.groups, g.key)
+			if g.inst != nil {
+				e.orphan(g.inst, "group has no members")
+			}
+		}
+	}
+	e.empty = nil
+	if len(e.orphans) == 0 {
+		return
+	}
+	list := e.orphans
+	e.orphans = nil
+	slices.SortStableFunc(list, func(a, b orphan) int {
+		return cmp.Or(cmp.Compare(a.inst.run.rule.ID, b.inst.run.rule.ID), cmp.Compare(a.inst.entity, b.inst.entity))
+	})
+	for _, o := range list {
+		if o.inst.dropped {
+			continue
+		}
+		if o.inst.open {
+			e.close(o.inst, max(at, o.inst.clock), o.reason)
+		}
+		e.forgetOrphan(o.inst)
+	}
+}
+
+// forgetOrphan drops the instance but remembers how many episodes the entity
+// had, so that an alarm's id is never used twice.
+func (e *Engine) forgetOrphan(inst *instance) {
+	if inst.alarm.ID != "" {
+		delete(e.byAlarm, inst.alarm.ID)
+	}
+	e.forget(inst)
+	if inst.alarm.Episode > 0 {
+		inst.run.episodes[inst.entity] = inst.alarm.Episode
+	}
+}
+
+func (inst *instance) String() string {
+	return fmt.Sprintf("%s/%s", inst.run.rule.ID, inst.entity)
+}

@@ -1,0 +1,640 @@
+package rules
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Schema tells what the models of devices measure and can be configured with.
+type Schema interface {
+	Model(citywarden.ModelName) (*citywarden.Model, bool)
+}
+
+// Set is a checked and compiled collection of rules. It never changes; several
+// engines may share it.
+type Set struct {
+	rules  []*rule
+	byID   map[citywarden.RuleID]*rule
+	plans  map[citywarden.ModelName]*plan
+	order  []*plan // by index
+	tests  []testCase
+	schema Schema
+	warn   Problems
+}
+
+// rule is a rule as loaded.
+type rule struct {
+	citywarden.Rule
+	index      int
+	where      expression
+	groupBy    string // the attribute that members share; "" for a rule per device
+	late       int64  // ms
+	levels     []level
+	clear      *clause // nil: a level ends when its own condition is false
+	latch      bool
+	schedule   *schedule
+	flap       *flap
+	storm      *storm
+	inhibitors []inhibitor
+	order      *caseOrder
+	node       node
+	silent     bool // uses silent(): runs on the arrival clock
+}
+
+// expression is a condition as written.
+type expression struct {
+	text string
+	node node
+}
+
+// clause is a condition and how long it has to hold.
+type clause struct {
+	when expression
+	hold int64 // ms
+}
+
+type level struct {
+	severity citywarden.Severity
+	clause
+	clear *clause // nil: the rule's
+}
+
+type flap struct {
+	changes int
+	in      int64
+}
+
+type storm struct {
+	by       string
+	over     int
+	in       int64
+	raise    citywarden.RuleID
+	severity citywarden.Severity
+}
+
+type inhibitor struct {
+	rule  citywarden.RuleID
+	equal []string // attributes
+}
+
+// caseOrder is the case or workorder of a rule, its templates not filled in.
+type caseOrder struct {
+	class     citywarden.ClassCode
+	key       template
+	merge     citywarden.Duration
+	workOrder bool
+}
+
+// Limits of one set.
+const (
+	maxFileSize = 1 << 20
+	maxRules    = 20000
+	maxLevels   = 8
+)
+
+var (
+	ruleID    = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+	classCode = regexp.MustCompile(`^(component|event)/[0-9]{4}$`)
+	attrName  = regexp.MustCompile(`^attr\.([A-Za-z_][A-Za-z0-9_]*)$`)
+)
+
+// Load reads all *.yaml files in fsys and its folders, checks them against the
+// models and compiles them. Either every file is right, or the error is
+// CodeInvalid and unwraps to Problems, which lists every mistake with file,
+// line, column and, where there is one, a suggestion. It does not run the tests
+// in the files; see Test.
+func Load(fsys fs.FS, schema Schema) (*Set, error) {
+	s := &Set{byID: map[citywarden.RuleID]*rule{}, plans: map[citywarden.ModelName]*plan{}, schema: schema}
+	var found Problems
+	var files []string
+	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && (strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml")) {
+			files = append(files, name)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list rule files: %w", err)
+	}
+	slices.Sort(files)
+	for _, name := range files {
+		text, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return nil, fmt.Errorf("read rule file: %w", err)
+		}
+		src := newSource(name, text, &found)
+		if len(text) > maxFileSize {
+			src.report(1, 1, "the file is larger than %d bytes; split it", maxFileSize)
+			continue
+		}
+		if root, ok := src.parse(text); ok {
+			s.file(root)
+		}
+	}
+	if len(s.rules) > maxRules {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%d rules; at most %d can be loaded", len(s.rules), maxRules)
+	}
+	s.compile()
+	for i := range s.tests {
+		s.checkTest(&s.tests[i])
+	}
+	if len(found) > 0 {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%w", found)
+	}
+	return s, nil
+}
+
+// Rules returns the rules in the order of the files.
+func (s *Set) Rules() []citywarden.Rule {
+	out := make([]citywarden.Rule, len(s.rules))
+	for i, r := range s.rules {
+		out[i] = r.Rule
+		out[i].Models = slices.Clone(r.Models)
+	}
+	return out
+}
+
+// Warnings are parts of rules that are right but that a rule engineer should
+// look at: an inhibitor that does not exist, a part that has no effect yet.
+func (s *Set) Warnings() Problems { return s.warn }
+
+func (s *Set) warning(n node, format string, args ...any) {
+	mute := *n.src
+	mute.found = &s.warn
+	n.src = &mute
+	n.report(format, args...)
+}
+
+func (s *Set) file(root node) {
+	for _, f := range root.fields("a rule file", "rules", "tests") {
+		switch f.name {
+		case "rules":
+			for _, it := range f.val.items("rules") {
+				s.rule(it)
+			}
+		case "tests":
+			for _, it := range f.val.items("tests") {
+				s.test(it)
+			}
+		}
+	}
+}
+
+func (s *Set) rule(n node) {
+	before := len(*n.src.found)
+	r := &rule{node: n, Rule: citywarden.Rule{Mode: "live", File: n.src.name}}
+	r.Line, _ = n.pos()
+	r.Text = n.text0()
+	sum := sha256.Sum256([]byte(r.Text))
+	r.Version = hex.EncodeToString(sum[:6])
+	var clear *clause
+	for _, f := range n.fields("a rule", "id", "title", "mode", "select", "group", "late", "levels", "clear", "latch",
+		"schedule", "flap", "storm", "inhibit_by", "case", "workorder") {
+		switch f.name {
+		case "id":
+			id, ok := f.val.text("id")
+			if ok && !ruleID.MatchString(id) {
+				f.val.report("rule id %q: use 1 to 64 small letters, digits, '.', '_' or '-'", id)
+			}
+			r.ID = citywarden.RuleID(id)
+			if old := s.byID[r.ID]; old != nil && ok {
+				f.val.report("rule %s is there already, in %s:%d; each rule has an id of its own", id, old.File, old.Line)
+			}
+		case "title":
+			r.Title = f.val.title("title")
+		case "mode":
+			r.Mode, _ = f.val.text("mode")
+			if r.Mode != "live" && r.Mode != "shadow" {
+				f.val.report("mode %q%s; it is live or shadow", r.Mode, suggest(r.Mode, []string{"live", "shadow"}))
+			}
+		case "select":
+			s.selection(r, f.val)
+		case "group":
+			for _, g := range f.val.fields("group", "by") {
+				r.groupBy = g.val.attribute("group.by")
+			}
+			if r.groupBy == "" && len(*n.src.found) == before {
+				f.val.report("group needs by, like group: {by: attr.zone}")
+			}
+		case "late":
+			r.late = f.val.duration("late").Std().Milliseconds()
+		case "levels":
+			s.levels(r, f.val)
+		case "clear":
+			clear = f.val.clause("clear")
+		case "latch":
+			r.latch = f.val.bool("latch")
+		case "schedule":
+			r.schedule = f.val.schedule()
+		case "flap":
+			r.flap = f.val.flap()
+		case "storm":
+			r.storm = f.val.storm()
+		case "inhibit_by":
+			for _, it := range f.val.items("inhibit_by") {
+				r.inhibitors = append(r.inhibitors, it.inhibitor())
+			}
+		case "case", "workorder":
+			if r.order != nil {
+				f.key.report("a rule has a case or a workorder, not both")
+			}
+			r.order = s.caseOrder(f)
+		}
+	}
+	r.clear = clear
+	missing := func(what, hint string) { n.report("rule %s needs %s, like %s", orUnnamed(r.ID), what, hint) }
+	switch {
+	case r.ID == "":
+		missing("an id", "id: fire.zone-smoke")
+	case len(r.Models) == 0 && len(*n.src.found) == before:
+		missing("select with a model", "select: {model: [smoke-detector]}")
+	case len(r.levels) == 0 && len(*n.src.found) == before:
+		missing("levels", `levels: [{severity: major, when: "pressure < 2"}]`)
+	}
+	if r.Title == (citywarden.Text{}) {
+		r.Title = citywarden.Text{ZH: string(r.ID), EN: string(r.ID)}
+	}
+	if len(*n.src.found) > before {
+		return
+	}
+	r.index = len(s.rules)
+	s.rules = append(s.rules, r)
+	s.byID[r.ID] = r
+}
+
+func orUnnamed(id citywarden.RuleID) string {
+	if id == "" {
+		return "without a name"
+	}
+	return string(id)
+}
+
+// text0 returns the YAML text of n: its lines down to the next item.
+func (n node) text0() string {
+	line, col := n.pos()
+	if line > len(n.src.lines) {
+		return ""
+	}
+	end := line
+	for end < len(n.src.lines) {
+		l := n.src.lines[end]
+		t := strings.TrimLeft(l, " ")
+		if t != "" && !strings.HasPrefix(t, "#") && len(l)-len(t) < col-1 {
+			break
+		}
+		end++
+	}
+	for end > line { // blank lines and comments at the end belong to what follows
+		t := strings.TrimSpace(n.src.lines[end-1])
+		if t != "" && !strings.HasPrefix(t, "#") {
+			break
+		}
+		end--
+	}
+	return strings.Join(n.src.lines[line-1:end], "\n") + "\n"
+}
+
+func (n node) title(what string) citywarden.Text {
+	if t, ok := n.scalar(); ok {
+		return citywarden.Text{ZH: t, EN: t}
+	}
+	var t citywarden.Text
+	for _, f := range n.fields(what, "zh", "en") {
+		v, _ := f.val.text(what + "." + f.name)
+		if f.name == "zh" {
+			t.ZH = v
+		} else {
+			t.EN = v
+		}
+	}
+	return t
+}
+
+// attribute reads "attr.name" and returns name.
+func (n node) attribute(what string) string {
+	v, ok := n.text(what)
+	if !ok {
+		return ""
+	}
+	m := attrName.FindStringSubmatch(v)
+	if m == nil {
+		n.report("%s names an attribute, like attr.zone", what)
+		return ""
+	}
+	return m[1]
+}
+
+func (s *Set) selection(r *rule, n node) {
+	for _, f := range n.fields("select", "model", "where") {
+		switch f.name {
+		case "where":
+			if t, ok := f.val.text("where"); ok {
+				r.where = expression{t, f.val}
+			}
+		case "model":
+			items := []node{f.val}
+			if _, ok := f.val.scalar(); !ok {
+				items = f.val.items("select.model")
+			}
+			for _, it := range items {
+				v, ok := it.text("select.model")
+				if !ok {
+					continue
+				}
+				name := citywarden.ModelName(v)
+				m, known := s.schema.Model(name)
+				switch {
+				case !known:
+					it.report("no model %q%s", v, suggest(v, s.modelNames()))
+				case slices.Contains(r.Models, name):
+					it.report("model %s is selected twice", v)
+				default:
+					r.Models = append(r.Models, name)
+					s.plan(m)
+				}
+			}
+			if len(items) == 0 {
+				f.val.report("select.model is empty")
+			}
+		}
+	}
+}
+
+// modelNames returns the names of all models if the schema tells them.
+func (s *Set) modelNames() []string {
+	var out []string
+	if l, ok := s.schema.(interface{ All() []citywarden.Model }); ok {
+		for _, m := range l.All() {
+			out = append(out, string(m.Name))
+		}
+	}
+	return out
+}
+
+func (n node) clause(what string) *clause {
+	var c clause
+	for _, f := range n.fields(what, "when", "for") {
+		switch f.name {
+		case "when":
+			if t, ok := f.val.text(what + ".when"); ok {
+				c.when = expression{t, f.val}
+			}
+		case "for":
+			c.hold = f.val.duration(what + ".for").Std().Milliseconds()
+		}
+	}
+	if c.when.text == "" {
+		n.report("%s needs when, the condition", what)
+		return nil
+	}
+	return &c
+}
+
+func (s *Set) levels(r *rule, n node) {
+	items := n.items("levels")
+	if len(items) > maxLevels {
+		n.report("%d levels; at most %d", len(items), maxLevels)
+		return
+	}
+	for _, it := range items {
+		var l level
+		for _, f := range it.fields("a level", "severity", "when", "for", "clear") {
+			switch f.name {
+			case "severity":
+				l.severity = f.val.severity()
+				for _, o := range r.levels {
+					if o.severity == l.severity && l.severity != 0 {
+						f.val.report("severity %s has a level already; join the two conditions with or", l.severity)
+					}
+				}
+			case "when":
+				if t, ok := f.val.text("when"); ok {
+					l.when = expression{t, f.val}
+				}
+			case "for":
+				l.hold = f.val.duration("for").Std().Milliseconds()
+			case "clear":
+				l.clear = f.val.clause("clear")
+			}
+		}
+		switch {
+		case l.when.text == "":
+			it.report("a level needs when, the condition")
+		case l.severity == 0:
+			it.report("a level needs severity: critical, major, minor, warning or indeterminate")
+		default:
+			r.levels = append(r.levels, l)
+			r.Severity = max(r.Severity, l.severity)
+		}
+	}
+}
+
+func (n node) severity() citywarden.Severity {
+	t, ok := n.text("severity")
+	if !ok {
+		return 0
+	}
+	sev, err := citywarden.ParseSeverity(t)
+	if err != nil {
+		n.report("unknown severity %q%s; it is critical, major, minor, warning or indeterminate", t,
+			suggest(t, []string{"critical", "major", "minor", "warning", "indeterminate"}))
+	}
+	return sev
+}
+
+func (n node) schedule() *schedule {
+	s := &schedule{}
+	tz := DefaultZone
+	at := n
+	for _, f := range n.fields("schedule", "tz", "active", "holidays") {
+		switch f.name {
+		case "tz":
+			tz, _ = f.val.text("tz")
+			at = f.val
+		case "active":
+			for _, it := range f.val.items("schedule.active") {
+				if t, ok := it.text("an interval"); ok {
+					iv, err := parseInterval(t)
+					if err != nil {
+						it.report("%v", err)
+					}
+					s.intervals = append(s.intervals, iv)
+				}
+			}
+		case "holidays":
+			s.holidays, _ = f.val.text("holidays")
+			if s.holidays != "off" && s.holidays != "all-day" {
+				f.val.report("holidays %q%s; it is off or all-day", s.holidays, suggest(s.holidays, []string{"off", "all-day"}))
+			}
+		}
+	}
+	loc, err := time.LoadLocation(tz)
+	if err != nil || tz == "" || tz == "Local" {
+		at.report("no time zone %q; write it like Asia/Shanghai", tz)
+		loc = time.UTC
+	}
+	s.loc = loc
+	if len(s.intervals) == 0 {
+		n.report(`schedule needs active, like active: ["mon-fri 08:00-18:00"]`)
+	}
+	return s
+}
+
+func (n node) flap() *flap {
+	var x flap
+	for _, f := range n.fields("flap", "changes", "in", "then") {
+		switch f.name {
+		case "changes":
+			x.changes = f.val.int("flap.changes", 2)
+		case "in":
+			x.in = f.val.duration("flap.in").Std().Milliseconds()
+		case "then":
+			if t, ok := f.val.text("flap.then"); ok && t != "hold" {
+				f.val.report("flap.then %q; it is hold", t)
+			}
+		}
+	}
+	if x.changes == 0 || x.in == 0 {
+		n.report("flap needs changes and in, like {changes: 6, in: 10m, then: hold}")
+	}
+	return &x
+}
+
+func (n node) storm() *storm {
+	var x storm
+	for _, f := range n.fields("storm", "by", "over", "in", "raise", "severity") {
+		switch f.name {
+		case "by":
+			x.by = f.val.attribute("storm.by")
+		case "over":
+			x.over = f.val.int("storm.over", 1)
+		case "in":
+			x.in = f.val.duration("storm.in").Std().Milliseconds()
+		case "raise":
+			id, ok := f.val.text("storm.raise")
+			if ok && !ruleID.MatchString(id) {
+				f.val.report("rule id %q: use 1 to 64 small letters, digits, '.', '_' or '-'", id)
+			}
+			x.raise = citywarden.RuleID(id)
+		case "severity":
+			x.severity = f.val.severity()
+		}
+	}
+	if x.by == "" || x.over == 0 || x.in == 0 || x.raise == "" || x.severity == 0 {
+		n.report("storm needs by, over, in, raise and severity, like {by: attr.district, over: 20, in: 2m, raise: power.district-outage, severity: critical}")
+	}
+	return &x
+}
+
+func (n node) inhibitor() inhibitor {
+	var x inhibitor
+	for _, f := range n.fields("an inhibitor", "rule", "equal") {
+		switch f.name {
+		case "rule":
+			id, _ := f.val.text("inhibit_by.rule")
+			x.rule = citywarden.RuleID(id)
+		case "equal":
+			for _, it := range f.val.items("inhibit_by.equal") {
+				if a := it.attribute("inhibit_by.equal"); a != "" {
+					x.equal = append(x.equal, a)
+				}
+			}
+		}
+	}
+	if x.rule == "" {
+		n.report("an inhibitor needs rule, like {rule: gateway.offline, equal: [attr.gateway]}")
+	}
+	return x
+}
+
+func (s *Set) caseOrder(f field) *caseOrder {
+	o := &caseOrder{workOrder: f.name == "workorder"}
+	keys := []string{"class", "key", "merge", "escalate", "parent", "hold", "close"}
+	for _, g := range f.val.fields(f.name, keys...) {
+		switch g.name {
+		case "class":
+			v, ok := g.val.text("class")
+			if ok && !classCode.MatchString(v) {
+				g.val.report("class %q; write it like event/0595 or component/0101 (GB/T 30428.2)", v)
+			}
+			o.class = citywarden.ClassCode(v)
+		case "key":
+			o.key = s.template(g.val, f.name+".key")
+		case "merge":
+			o.merge = g.val.duration("merge")
+		case "parent":
+			s.template(g.val, f.name+".parent")
+			s.warning(g.key, "parent cases have no effect yet")
+		case "hold":
+			g.val.duration("hold")
+			s.warning(g.key, "hold has no effect yet: there are no notices")
+		case "close":
+			for _, h := range g.val.fields("close", "cleared_for") {
+				h.val.duration("close.cleared_for")
+			}
+			s.warning(g.key, "close has no effect yet: people close cases")
+		case "escalate":
+			for _, it := range g.val.items("escalate") {
+				for _, h := range it.fields("an escalation", "after", "unless", "to") {
+					switch h.name {
+					case "after":
+						h.val.duration("after")
+					case "unless":
+						if t, ok := h.val.text("unless"); ok && t != "acked" {
+							h.val.report("unless %q; it is acked", t)
+						}
+					default:
+						h.val.text(h.name)
+					}
+				}
+			}
+			s.warning(g.key, "escalate has no effect yet: there are no notices")
+		}
+	}
+	if o.key.text == "" {
+		f.val.report("%s needs key, which names its one open case, like fire/{{zone}}", f.name)
+	}
+	return o
+}
+
+// template is a text with {{attr.zone}}, {{zone}}, {{device}} and the like.
+type template struct {
+	text  string
+	node  node
+	parts []templatePart
+}
+
+type templatePart struct {
+	text string
+	name string // of what is filled in; "" for text only
+	at   int    // offset in text
+}
+
+var placeholder = regexp.MustCompile(`\{\{\s*([A-Za-z_][A-Za-z0-9_.]*)\s*\}\}`)
+
+func (s *Set) template(n node, what string) template {
+	t, ok := n.text(what)
+	if !ok {
+		return template{}
+	}
+	out := template{text: t, node: n}
+	end := 0
+	for _, m := range placeholder.FindAllStringSubmatchIndex(t, -1) {
+		out.parts = append(out.parts, templatePart{text: t[end:m[0]]}, templatePart{name: t[m[2]:m[3]], at: len([]rune(t[:m[2]]))})
+		end = m[1]
+	}
+	rest := t[end:]
+	if i := strings.Index(rest, "{{"); i >= 0 {
+		n.reportAt(len([]rune(t[:end+i])), "%s: write a placeholder like {{attr.zone}}", what)
+	}
+	out.parts = append(out.parts, templatePart{text: rest})
+	return out
+}

@@ -1,0 +1,342 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/citywarden/citywarden"
+)
+
+// plan is what the rules want from the devices of one model.
+type plan struct {
+	index    int
+	model    *citywarden.Model
+	stale    []int64 // by metric: a value older than that is unknown, ms; 0 never
+	quiet    int64   // a device that was not heard for that long has no data, ms; 0 never
+	keep     []int64 // by metric: how far back it is remembered, ms; -1 not at all
+	bindings []*binding
+	byMetric [][]int // by metric: the bindings that read it
+	onAny    []int   // bindings that look at every message (silent)
+	lates    []int64 // the different lates of bindings, ascending
+	event    int     // index of the text metric "event", -1 when there is none
+}
+
+// binding is a rule for the devices of one model.
+type binding struct {
+	rule   *rule
+	plan   *plan
+	index  int // in plan.bindings
+	lane   int // index of the rule's late in plan.lates
+	where  func(*env) tri
+	prog   *program
+	silent []func(*env) int64 // durations of silent() that concern a device of this model
+}
+
+// program is a compiled rule: for devices of one model, or for groups.
+type program struct {
+	levels []compiled
+	clear  *compiled
+	adj    bool // looks at neighbours
+}
+
+// compiled is one level, or a clear condition.
+type compiled struct {
+	when    func(*env) tri
+	uses    *uses
+	text    string
+	clear   *compiled // of a level of its own
+	members []*memberCall
+}
+
+// plan returns the plan of model m, and begins one.
+func (s *Set) plan(m *citywarden.Model) *plan {
+	if p := s.plans[m.Name]; p != nil {
+		return p
+	}
+	p := &plan{index: len(s.order), model: m, event: -1}
+	alive := 2 * m.Heartbeat.Std().Milliseconds()
+	p.quiet = alive
+	for i := range m.Metrics {
+		stale := m.Metrics[i].StaleAfter.Std().Milliseconds()
+		if stale == 0 {
+			stale = alive
+		}
+		p.stale = append(p.stale, stale)
+		p.keep = append(p.keep, -1)
+		if m.Metrics[i].Name == "event" && m.Metrics[i].Kind == citywarden.KindText {
+			p.event = i
+		}
+	}
+	p.byMetric = make([][]int, len(m.Metrics))
+	s.plans[m.Name] = p
+	s.order = append(s.order, p)
+	return p
+}
+
+// compile turns the conditions of all rules into code.
+func (s *Set) compile() {
+	for _, r := range s.rules {
+		s.compileRule(r)
+	}
+	for _, p := range s.order {
+		for _, b := range p.bindings {
+			if !slices.Contains(p.lates, b.rule.late) {
+				p.lates = append(p.lates, b.rule.late)
+			}
+		}
+		slices.Sort(p.lates)
+		for _, b := range p.bindings {
+			b.lane = slices.Index(p.lates, b.rule.late)
+		}
+	}
+}
+
+func (s *Set) compileRule(r *rule) {
+	var group *program
+	for k, name := range r.Models {
+		p := s.plans[name]
+		b := &binding{rule: r, plan: p, index: len(p.bindings)}
+		if r.groupBy != "" && !hasAttr(p.model, r.groupBy) {
+			r.node.report("rule %s groups by attr.%s, but model %s has no such attribute%s", r.ID, r.groupBy, name, suggest(r.groupBy, attrNames(p.model)))
+			return
+		}
+		if r.where.text != "" {
+			where, err := compileBool(&compiler{set: s, rule: r, plan: p, where: inWhere, uses: newUses()}, r.where)
+			if err != nil {
+				r.where.report(err)
+				return
+			}
+			b.where = where
+		}
+		prog, ok := s.program(r, p)
+		if !ok {
+			return
+		}
+		if r.groupBy != "" {
+			if group == nil {
+				group = prog
+			}
+			prog = group // the same for every model: what differs stands inside its member calls
+		}
+		b.prog = prog
+		p.bindings = append(p.bindings, b)
+		if k == 0 && !s.checkTemplates(r) {
+			return
+		}
+	}
+	for _, name := range r.Models {
+		s.index(s.plans[name], r)
+	}
+	for _, in := range r.inhibitors {
+		if s.byID[in.rule] == nil && !s.raisedByStorm(in.rule) {
+			s.warning(r.node, "rule %s is inhibited by %s, which is not loaded", r.ID, in.rule)
+		}
+	}
+	if r.storm != nil {
+		s.warning(r.node, "storm of rule %s has no effect yet: %s is not raised", r.ID, r.storm.raise)
+	}
+}
+
+func (s *Set) raisedByStorm(id citywarden.RuleID) bool {
+	return slices.ContainsFunc(s.rules, func(r *rule) bool { return r.storm != nil && r.storm.raise == id })
+}
+
+func (x expression) report(err error) {
+	if e, ok := err.(*exprError); ok {
+		x.node.reportAt(e.at, "%s", e.msg)
+		return
+	}
+	x.node.report("%v", err)
+}
+
+// program compiles the conditions of r for devices of p, or reports why not.
+func (s *Set) program(r *rule, p *plan) (*program, bool) {
+	prog := &program{}
+	where := inDevice
+	if r.groupBy != "" {
+		where = inGroup
+	}
+	one := func(x expression) (*compiled, bool) {
+		c := &compiler{set: s, rule: r, plan: p, where: where, uses: newUses()}
+		when, err := compileBool(c, x)
+		if err != nil {
+			x.report(err)
+			return nil, false
+		}
+		prog.adj = prog.adj || c.uses.adjacent
+		return &compiled{when: when, uses: c.uses, text: strings.TrimSpace(x.text), members: c.uses.members}, true
+	}
+	ok := true
+	for i := range r.levels {
+		l := &r.levels[i]
+		c, good := one(l.when)
+		ok = ok && good
+		if !good {
+			continue
+		}
+		if l.clear != nil {
+			c.clear, good = one(l.clear.when)
+			ok = ok && good
+		}
+		prog.levels = append(prog.levels, *c)
+	}
+	if r.clear != nil {
+		c, good := one(r.clear.when)
+		ok = ok && good
+		prog.clear = c
+	}
+	return prog, ok
+}
+
+// all returns every condition of the program.
+func (p *program) all() []*compiled {
+	var out []*compiled
+	for i := range p.levels {
+		out = append(out, &p.levels[i])
+		if c := p.levels[i].clear; c != nil {
+			out = append(out, c)
+		}
+	}
+	if p.clear != nil {
+		out = append(out, p.clear)
+	}
+	return out
+}
+
+// index enters which metrics of p the rule reads, and how far back.
+func (s *Set) index(p *plan, r *rule) {
+	b := p.bindings[slices.IndexFunc(p.bindings, func(b *binding) bool { return b.rule == r })]
+	read := map[int]int64{}
+	look := func(u *uses) {
+		for _, i := range u.metrics {
+			read[i] = max(read[i], u.back[i])
+		}
+	}
+	longest := int64(0)
+	for _, c := range b.prog.all() {
+		if r.groupBy == "" {
+			look(c.uses)
+			for _, d := range c.uses.silent {
+				b.silent = append(b.silent, d)
+			}
+		}
+		if c.uses.events && p.event >= 0 {
+			read[p.event] = max(read[p.event], 0)
+		}
+		for _, m := range c.members {
+			longest = max(longest, m.within)
+			if mc := m.conds[p.index]; mc != nil {
+				look(mc.uses)
+				b.silent = append(b.silent, mc.uses.silent...)
+			}
+		}
+	}
+	hold := r.late
+	for _, l := range r.levels {
+		hold = max(hold, r.late+l.hold)
+	}
+	for i, back := range read {
+		if len(b.silent) == 0 {
+			p.byMetric[i] = append(p.byMetric[i], b.index)
+		}
+		// Deadlines look back from a time that can be late + for behind the newest.
+		p.keep[i] = max(p.keep[i], back+hold+longest)
+	}
+	if len(b.silent) > 0 {
+		r.silent = true
+		p.onAny = append(p.onAny, b.index)
+	}
+	if len(read) == 0 && len(b.silent) == 0 {
+		s.warning(r.node, "rule %s reads no metric of model %s and is never evaluated for it", r.ID, p.model.Name)
+	}
+}
+
+func hasAttr(m *citywarden.Model, name string) bool {
+	_, ok := m.Attribute(name)
+	return ok
+}
+
+func attrNames(m *citywarden.Model) []string {
+	var out []string
+	for _, a := range m.Attributes {
+		out = append(out, a.Name)
+	}
+	return out
+}
+
+// checkTemplates reports placeholders that the models of r cannot fill in.
+func (s *Set) checkTemplates(r *rule) bool {
+	if r.order == nil {
+		return true
+	}
+	ok := true
+	for _, part := range r.order.key.parts {
+		if part.name == "" || slices.Contains([]string{"device", "entity", "rule", "model"}, part.name) {
+			continue
+		}
+		name := strings.TrimPrefix(part.name, "attr.")
+		for _, mn := range r.Models {
+			m := s.plans[mn].model
+			if !hasAttr(m, name) {
+				r.order.key.node.reportAt(part.at, "model %s has no attribute %q%s; {{…}} takes attr.NAME, device, entity, model or rule", mn, name, suggest(name, attrNames(m)))
+				ok = false
+				break
+			}
+		}
+	}
+	return ok
+}
+
+// fill renders the template for an alarm of rule r on device d.
+func (t template) fill(r *rule, entity string, d *device) string {
+	if len(t.parts) == 1 {
+		return t.text
+	}
+	var b strings.Builder
+	for _, p := range t.parts {
+		b.WriteString(p.text)
+		if p.name == "" {
+			continue
+		}
+		switch p.name {
+		case "rule":
+			b.WriteString(string(r.ID))
+		case "entity":
+			b.WriteString(entity)
+		case "device":
+			b.WriteString(deviceName(d, entity))
+		case "model":
+			if d != nil && d.plan != nil {
+				b.WriteString(string(d.plan.model.Name))
+			}
+		default:
+			name := strings.TrimPrefix(p.name, "attr.")
+			switch v, ok := d.attribute(name); {
+			case ok:
+				fmt.Fprint(&b, plain(v))
+			case name == r.groupBy:
+				b.WriteString(entity)
+			default: // a case of its own rather than one for all that lack it
+				b.WriteString(deviceName(d, entity))
+			}
+		}
+	}
+	return b.String()
+}
+
+func deviceName(d *device, entity string) string {
+	if d == nil {
+		return entity
+	}
+	return string(d.id)
+}
+
+// plain returns v in the form that people write.
+func plain(v any) any {
+	if f, ok := v.(float64); ok {
+		return strconv.FormatFloat(f, 'f', -1, 64)
+	}
+	return v
+}

@@ -1,0 +1,243 @@
+package rules
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Desk takes the transitions. Apply stores them together with upTo in one
+// transaction and ignores those at or before its cursor.
+type Desk interface {
+	Cursor(context.Context) (citywarden.Position, error)
+	Apply(ctx context.Context, upTo citywarden.Position, ts []citywarden.Transition) error
+}
+
+// Snapshots keeps the newest snapshot of the engine. LoadSnapshot returns nil
+// data when there is none.
+type Snapshots interface {
+	LoadSnapshot(context.Context) (citywarden.Position, []byte, error)
+	SaveSnapshot(context.Context, citywarden.Position, []byte) error
+}
+
+// Ticker appends a RecordTick to the log.
+type Ticker interface {
+	Tick(context.Context) error
+}
+
+// RunnerOptions are the optional parts of a Runner; the zero value works, but
+// then nothing fires timers while no message comes.
+type RunnerOptions struct {
+	Tick   Ticker
+	Logger *slog.Logger
+	Every  time.Duration // between two snapshots; 0 means 30 s
+}
+
+// Runner drives an engine as the consumer "alarms" of the log.
+type Runner struct {
+	desk   Desk
+	snaps  Snapshots
+	opt    RunnerOptions
+	moved  chan struct{} // has a token when the engine moved on
+
+	mu      sync.Mutex // held while the engine steps and the desk stores, so that both stay together
+	e       *Engine
+	begun   bool
+	applied citywarden.Position // cursor of the desk
+	stepped citywarden.Position // last entry the engine took
+	waiting []citywarden.Transition
+	saved   time.Time
+}
+
+// NewRunner returns a runner of e, which it owns from now on.
+func NewRunner(e *Engine, desk Desk, snaps Snapshots, opt RunnerOptions) *Runner {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opt.Every <= 0 {
+		opt.Every = 30 * time.Second
+	}
+	return &Runner{e: e, desk: desk, snaps: snaps, opt: opt, moved: make(chan struct{}, 1)}
+}
+
+// Name returns "alarms".
+func (r *Runner) Name() string { return "alarms" }
+
+// Cursor restores the newest snapshot and returns its position. What lies
+// between it and the desk's cursor is stepped again without effect.
+func (r *Runner) Cursor(ctx context.Context) (citywarden.Position, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.begun {
+		return r.stepped, nil
+	}
+	applied, err := r.desk.Cursor(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("cursor of alarms: %w", err)
+	}
+	pos, data, err := r.snaps.LoadSnapshot(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("load snapshot of the rule engine: %w", err)
+	}
+	if data != nil {
+		if err := r.e.Restore(data); err != nil {
+			return 0, fmt.Errorf("restore the rule engine at %d: %w", pos, err)
+		}
+	} else {
+		pos = 0
+	}
+	r.begun, r.applied, r.stepped, r.saved = true, applied, pos, time.Now()
+	return pos, nil
+}
+
+// Consume steps the engine over the entries and gives the transitions to the
+// desk. After an error it may be called again with the same entries.
+func (r *Runner) Consume(ctx context.Context, entries []citywarden.Entry) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range entries {
+		if entries[i].Position <= r.stepped {
+			continue
+		}
+		ts := r.e.Step(entries[i])
+		r.stepped = entries[i].Position
+		if r.stepped > r.applied {
+			r.waiting = append(r.waiting, ts...)
+		}
+	}
+	select {
+	case r.moved <- struct{}{}:
+	default:
+	}
+	if err := r.apply(ctx); err != nil {
+		return err
+	}
+	if time.Since(r.saved) >= r.opt.Every {
+		return r.save(ctx)
+	}
+	return nil
+}
+
+func (r *Runner) apply(ctx context.Context) error {
+	if r.stepped <= r.applied && len(r.waiting) == 0 {
+		return nil
+	}
+	if err := r.desk.Apply(ctx, r.stepped, r.waiting); err != nil {
+		return fmt.Errorf("apply %d transitions: %w", len(r.waiting), err)
+	}
+	r.applied, r.waiting = max(r.applied, r.stepped), nil
+	return nil
+}
+
+// save stores a snapshot, once everything before it is with the desk.
+func (r *Runner) save(ctx context.Context) error {
+	if !r.begun || len(r.waiting) > 0 {
+		return nil
+	}
+	data, err := r.e.Snapshot()
+	if err != nil {
+		return fmt.Errorf("snapshot of the rule engine: %w", err)
+	}
+	if err := r.snaps.SaveSnapshot(ctx, r.stepped, data); err != nil {
+		return fmt.Errorf("save snapshot of the rule engine: %w", err)
+	}
+	r.saved = time.Now()
+	return nil
+}
+
+// tickPause is the shortest time between two ticks; timers are as exact as that.
+const tickPause = 50 * time.Millisecond
+
+// tickPatience is how long to wait for the engine to see a tick.
+const tickPatience = 5 * time.Second
+
+// Run appends a tick to the log whenever a timer of the engine is due and no
+// message comes to fire it. It blocks until ctx is done; then it saves a last
+// snapshot and returns nil.
+func (r *Runner) Run(ctx context.Context) error {
+	wait := time.NewTimer(0)
+	defer wait.Stop()
+	var ticked time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.save(last)
+		case <-r.moved:
+		case <-wait.C:
+		}
+		pause := time.Minute
+		if due, now := r.deadline(); !due.IsZero() && r.opt.Tick != nil {
+			pause = time.Until(due)
+			// A tick that the engine has not seen yet lies in a backlog, which
+			// must not be answered with more of them.
+			if wait := tickPatience - time.Since(ticked); pause <= 0 && now.Before(ticked) && wait > 0 {
+				pause = wait
+			}
+			if pause <= 0 {
+				ticked, pause = time.Now(), tickPatience
+				if err := r.opt.Tick.Tick(ctx); err != nil && ctx.Err() == nil {
+					r.opt.Logger.Error("tick not logged; timers of rules are late", "err", err)
+				}
+			}
+		}
+		wait.Reset(max(pause, tickPause))
+	}
+}
+
+func (r *Runner) deadline() (due, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.begun {
+		return time.Time{}, time.Time{}
+	}
+	return r.e.Deadline(), r.e.Now()
+}
+
+// Rules returns the rules that run.
+func (r *Runner) Rules() []citywarden.Rule {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.e.Rules()
+}
+
+// Stats returns what the engine holds.
+func (r *Runner) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.e.Stats()
+}
+
+// DeviceChanged tells the engine about a change in the registry.
+func (r *Runner) DeviceChanged(d citywarden.Device, deleted bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.e.DeviceChanged(d, deleted)
+}
+
+// Reload runs set from now on; alarms keep their state by rule id. What changes
+// by it, and a snapshot, follow with the next record of the log; a tick is
+// appended so that there is one.
+func (r *Runner) Reload(ctx context.Context, set *Set) error {
+	r.mu.Lock()
+	err := r.e.SetRules(set)
+	r.saved = time.Time{}
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if r.opt.Tick == nil {
+		return nil
+	}
+	if err := r.opt.Tick.Tick(ctx); err != nil {
+		return fmt.Errorf("log the change of rules: %w", err)
+	}
+	return nil
+}

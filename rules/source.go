@@ -1,0 +1,466 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Problem is one mistake in a rule file.
+type Problem struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"` // from 1
+	Col     int    `json:"col"`  // in characters, from 1
+	Message string `json:"message"`
+	Snippet string `json:"snippet"` // the line, and below it a caret
+}
+
+// Error reads "file:line:col: message", then the line and a caret.
+func (p Problem) Error() string {
+	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, p.Message)
+	if p.Snippet != "" {
+		s += "\n" + p.Snippet
+	}
+	return s
+}
+
+// Problems are all mistakes that were found, in the order of the files.
+type Problems []Problem
+
+func (ps Problems) Error() string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// maxProblems bounds what one load reports.
+const maxProblems = 100
+
+// source is the text of one rule file.
+type source struct {
+	name  string
+	lines []string
+	found *Problems
+}
+
+func newSource(name string, text []byte, found *Problems) *source {
+	return &source{name: name, lines: strings.Split(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n"), found: found}
+}
+
+// report adds a problem at line and col, both from 1, col in characters.
+func (s *source) report(line, col int, format string, args ...any) {
+	if len(*s.found) >= maxProblems {
+		return
+	}
+	col = max(col, 1)
+	p := Problem{File: s.name, Line: line, Col: col, Message: fmt.Sprintf(format, args...)}
+	if line >= 1 && line <= len(s.lines) {
+		text := s.lines[line-1]
+		p.Snippet = "  " + strings.ReplaceAll(text, "\t", " ") + "\n  " + caretPad(text, col) + "^"
+	}
+	*s.found = append(*s.found, p)
+}
+
+// caretPad returns blanks as wide as the first col-1 characters of text are on
+// a terminal, where Chinese characters take two columns.
+func caretPad(text string, col int) string {
+	var b strings.Builder
+	for _, r := range text {
+		if col--; col <= 0 {
+			break
+		}
+		b.WriteByte(' ')
+		if r >= 0x1100 && r != '…' && !(r >= 0x2000 && r < 0x2e80) {
+			b.WriteByte(' ')
+		}
+	}
+	return b.String()
+}
+
+// node is a YAML value and where it stands.
+type node struct {
+	src *source
+	n   ast.Node
+	tok *token.Token
+}
+
+// field is one key of a mapping.
+type field struct {
+	name string
+	key  node
+	val  node
+}
+
+// parse returns the only document of the file; ok is false when it is broken or
+// empty, which has been reported.
+func (s *source) parse(text []byte) (root node, ok bool) {
+	f, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		line, col, msg := 1, 1, err.Error()
+		if se, is := err.(interface {
+			GetMessage() string
+			GetToken() *token.Token
+		}); is {
+			msg = se.GetMessage()
+			if t := se.GetToken(); t != nil && t.Position != nil {
+				line, col = t.Position.Line, t.Position.Column
+			}
+		}
+		s.report(line, col, "not valid YAML: %s", msg)
+		return node{}, false
+	}
+	var docs []ast.Node
+	for _, d := range f.Docs {
+		if d.Body != nil {
+			docs = append(docs, d.Body)
+		}
+	}
+	switch len(docs) {
+	case 0:
+		return node{}, false
+	case 1:
+		return s.node(docs[0]), true
+	}
+	n := s.node(docs[1])
+	n.report("a rule file is one YAML document; put the second one into its own file")
+	return node{}, false
+}
+
+func (s *source) node(n ast.Node) node { return node{src: s, n: n, tok: n.GetToken()} }
+
+// pos returns where the value begins.
+func (n node) pos() (line, col int) {
+	switch v := n.n.(type) {
+	case *ast.MappingNode:
+		if !v.IsFlowStyle && len(v.Values) > 0 {
+			t := v.Values[0].Key.GetToken()
+			return t.Position.Line, t.Position.Column
+		}
+	case *ast.MappingValueNode:
+		t := v.Key.GetToken()
+		return t.Position.Line, t.Position.Column
+	}
+	return n.tok.Position.Line, n.tok.Position.Column
+}
+
+func (n node) report(format string, args ...any) {
+	line, col := n.pos()
+	n.src.report(line, col, format, args...)
+}
+
+// fields returns the keys of a mapping in order; it reports anything else,
+// keys given twice and keys that are not among allowed.
+func (n node) fields(what string, allowed ...string) []field {
+	var values []*ast.MappingValueNode
+	switch v := n.n.(type) {
+	case *ast.MappingNode:
+		values = v.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{v}
+	default:
+		n.report("%s is a mapping with the keys %s", what, strings.Join(allowed, ", "))
+		return nil
+	}
+	var out []field
+	seen := map[string]bool{}
+	for _, v := range values {
+		key := n.src.node(v.Key)
+		name, ok := key.scalar()
+		switch {
+		case !ok:
+			key.report("a key is a plain word")
+			continue
+		case seen[name]:
+			key.report("key %q of %s is given twice", name, what)
+			continue
+		case allowed != nil && !slices.Contains(allowed, name):
+			key.report("unknown key %q of %s%s; it has %s", name, what, suggest(name, allowed), strings.Join(allowed, ", "))
+			continue
+		}
+		seen[name] = true
+		out = append(out, field{name, key, n.src.node(v.Value)})
+	}
+	return out
+}
+
+// items returns the elements of a sequence, or reports that n is none.
+func (n node) items(what string) []node {
+	s, ok := n.n.(*ast.SequenceNode)
+	if !ok {
+		n.report("%s is a list", what)
+		return nil
+	}
+	out := make([]node, len(s.Values))
+	for i, v := range s.Values {
+		out[i] = n.src.node(v)
+	}
+	return out
+}
+
+// strings returns the texts of a list; a single text counts as a list of one.
+func (n node) strings(what string) []string {
+	if s, ok := n.scalar(); ok {
+		return []string{s}
+	}
+	var out []string
+	for _, it := range n.items(what) {
+		if s, ok := it.text(what); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// scalar returns the text of a scalar as written, without its quotes.
+func (n node) scalar() (string, bool) {
+	switch v := n.n.(type) {
+	case *ast.StringNode:
+		return v.Value, true
+	case *ast.LiteralNode:
+		return v.Value.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		return n.tok.Value, true
+	}
+	return "", false
+}
+
+// text returns the text of a scalar, or reports that n is none.
+func (n node) text(what string) (string, bool) {
+	s, ok := n.scalar()
+	switch {
+	case !ok:
+		n.report("%s is a text", what)
+	case strings.TrimSpace(s) == "":
+		n.report("%s is empty", what)
+		ok = false
+	}
+	return s, ok
+}
+
+// value returns a bool, float64 or string.
+func (n node) value(what string) (any, bool) {
+	switch v := n.n.(type) {
+	case *ast.BoolNode:
+		return v.Value, true
+	case *ast.IntegerNode:
+		switch i := v.Value.(type) {
+		case int64:
+			return float64(i), true
+		case uint64:
+			return float64(i), true
+		}
+	case *ast.FloatNode:
+		return v.Value, true
+	}
+	s, ok := n.text(what)
+	return s, ok
+}
+
+func (n node) bool(what string) bool {
+	b, ok := n.n.(*ast.BoolNode)
+	if !ok {
+		n.report("%s is true or false", what)
+		return false
+	}
+	return b.Value
+}
+
+// int returns a whole number of at least least.
+func (n node) int(what string, least int) int {
+	if v, ok := n.n.(*ast.IntegerNode); ok {
+		switch i := v.Value.(type) {
+		case int64:
+			if i >= int64(least) && i < 1<<31 {
+				return int(i)
+			}
+		case uint64:
+			if i >= uint64(max(least, 0)) && i < 1<<31 {
+				return int(i)
+			}
+		}
+	}
+	n.report("%s is a whole number, at least %d", what, least)
+	return least
+}
+
+// maxDuration bounds every duration of a rule.
+const maxDuration = citywarden.Duration(366 * 24 * 3600 * 1e9)
+
+func (n node) duration(what string) citywarden.Duration {
+	s, ok := n.text(what)
+	if !ok {
+		return 0
+	}
+	d, err := citywarden.ParseDuration(s)
+	switch {
+	case err != nil:
+		n.report("%s: %v", what, err)
+	case d < 0 || d > maxDuration:
+		n.report("%s is %s; it can be 0s to 366d", what, s)
+	default:
+		return d
+	}
+	return 0
+}
+
+// reportAt reports a problem inside the text of a scalar, at the offset
+// (in characters, from 0) of its value.
+func (n node) reportAt(offset int, format string, args ...any) {
+	line, col := n.at(offset)
+	n.src.report(line, col, format, args...)
+}
+
+// at returns where the character at offset of a scalar's value stands in the
+// file, for plain, quoted and block scalars.
+func (n node) at(offset int) (line, col int) {
+	line, col = n.tok.Position.Line, n.tok.Position.Column
+	if lit, ok := n.n.(*ast.LiteralNode); ok {
+		return n.src.blockAt(line, lit.Value.Value, offset)
+	}
+	value, _ := n.scalar()
+	rest := []rune(value)
+	quote := n.tok.Type
+	cur := cursor{src: n.src, line: line, col: col}
+	if quote == token.SingleQuoteType || quote == token.DoubleQuoteType {
+		cur.col++
+	}
+	for i := 0; i < offset && i < len(rest); i++ {
+		cur.step(quote, rest[i])
+	}
+	cur.fold()
+	return cur.line, cur.col
+}
+
+// blockAt is at for a literal or folded block whose indicator stands on line.
+func (s *source) blockAt(line int, value string, offset int) (int, int) {
+	cur := cursor{src: s, line: line + 1, col: 1}
+	indent := 0
+	for l := line; l < len(s.lines); l++ {
+		if t := strings.TrimLeft(s.lines[l], " "); t != "" {
+			indent = len(s.lines[l]) - len(t)
+			break
+		}
+	}
+	cur.col += indent
+	for i, r := range []rune(value) {
+		if i >= offset {
+			break
+		}
+		if cur.peek() == '\n' { // the end of a line: "\n", or folded to " "
+			cur.line++
+			cur.col = 1 + indent
+			for cur.line <= len(s.lines) && strings.TrimSpace(s.lines[cur.line-1]) == "" && r != '\n' {
+				cur.line++
+			}
+			continue
+		}
+		cur.col++
+	}
+	return cur.line, cur.col
+}
+
+// cursor walks over the source of a flow scalar.
+type cursor struct {
+	src       *source
+	line, col int
+}
+
+func (c *cursor) peek() rune {
+	if c.line > len(c.src.lines) {
+		return -1
+	}
+	text := c.src.lines[c.line-1]
+	for i := 1; i < c.col; i++ {
+		_, n := utf8.DecodeRuneInString(text)
+		text = text[n:]
+	}
+	if text == "" {
+		return '\n'
+	}
+	r, _ := utf8.DecodeRuneInString(text)
+	return r
+}
+
+// fold moves from the end of a line to the first character of the next.
+func (c *cursor) fold() {
+	for c.peek() == '\n' && c.line < len(c.src.lines) {
+		c.line++
+		c.col = 1
+		for c.peek() == ' ' {
+			c.col++
+		}
+	}
+}
+
+// step moves over the source of one character of the value.
+func (c *cursor) step(quote token.Type, r rune) {
+	s := c.peek()
+	switch {
+	case s == '\n':
+		c.fold()
+		if r != ' ' && r != '\n' {
+			c.col++
+		}
+	case quote == token.SingleQuoteType && s == '\'':
+		c.col += 2
+	case quote == token.DoubleQuoteType && s == '\\':
+		c.col++
+		switch c.peek() {
+		case 'x':
+			c.col += 3
+		case 'u':
+			c.col += 5
+		case 'U':
+			c.col += 9
+		default:
+			c.col++
+		}
+	default:
+		c.col++
+	}
+}
+
+// suggest returns `; did you mean "x"?` for the closest of names, or "".
+func suggest(name string, names []string) string {
+	best, at := "", 1+len(name)/3
+	for _, n := range names {
+		if d := distance(strings.ToLower(name), strings.ToLower(n)); d <= at && (best == "" || d < at) {
+			best, at = n, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// distance is the Levenshtein distance of a and b.
+func distance(a, b string) int {
+	x, y := []rune(a), []rune(b)
+	row := make([]int, len(y)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range x {
+		prev := row[0]
+		row[0] = i + 1
+		for j := range y {
+			cost := prev
+			if x[i] != y[j] {
+				cost++
+			}
+			prev = row[j+1]
+			row[j+1] = min(cost, row[j]+1, prev+1)
+		}
+	}
+	return row[len(y)]
+}

@@ -1,0 +1,36 @@
+package store
+
+import (
+	"bytes"
+	"path/filepath"
+	"testing"
+
+	"github.com/citywarden/citywarden"
+)
+
+func TestRuleSnapshotSurvivesReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	db, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pos, data, err := db.LoadSnapshot(t.Context()); err != nil || pos != 0 || data != nil {
+		t.Fatalf("LoadSnapshot before any = %d, %v, %v; want 0, nil, nil", pos, data, err)
+	}
+	for _, want := range [][]byte{{1}, {0, 2, 255}} {
+		if err := db.SaveSnapshot(t.Context(), citywarden.PositionAt(uint64(len(want)), 3), want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if db, err = Open(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	pos, data, err := db.LoadSnapshot(t.Context())
+	if err != nil || pos != citywarden.PositionAt(3, 3) || !bytes.Equal(data, []byte{0, 2, 255}) {
+		t.Fatalf("LoadSnapshot = %d, %v, %v; want the one saved last", pos, data, err)
+	}
+}
