@@ -1,0 +1,792 @@
+package cases
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Store is where the desk keeps everything. Its transactions, of type T, run
+// one after the other and see what the ones before have written.
+type Store[T Tx] interface {
+	UpdateDesk(ctx context.Context, f func(T) error) error // commits when f returns nil
+	reader
+}
+
+type reader interface {
+	Cursor(ctx context.Context, name string) (citywarden.Position, error)
+	AlarmReader
+	CaseReader
+}
+
+// AlarmReader reads alarms outside of a transaction.
+type AlarmReader interface {
+	Alarm(context.Context, citywarden.AlarmID) (citywarden.Alarm, error)
+	Alarms(context.Context, citywarden.AlarmFilter) (items []citywarden.Alarm, next string, err error)
+	AlarmSteps(context.Context, citywarden.AlarmID) ([]citywarden.AlarmStep, error)
+	AlarmCounts(context.Context) (bySeverity map[citywarden.Severity]int, unacked int, err error)
+}
+
+// CaseReader reads cases outside of a transaction.
+type CaseReader interface {
+	Case(context.Context, citywarden.CaseID) (citywarden.Case, error) // with timeline and alarms
+	Cases(context.Context, citywarden.CaseFilter) (items []citywarden.Case, next string, err error)
+	CaseCounts(ctx context.Context, workOrders bool, nowMS int64) (byStage map[citywarden.Stage]int, overdue int, err error)
+}
+
+// Tx is one transaction.
+type Tx interface {
+	AlarmTx
+	CaseTx
+	SetCursor(ctx context.Context, name string, p citywarden.Position) error
+	NextSerial(ctx context.Context, day string) (int64, error)                   // 1, 2, 3 … of each day
+	CountAlarms(context.Context, citywarden.CaseID) (active, all int, err error) // of a case; a latched one is not active
+}
+
+// AlarmTx is what a transaction does with alarms.
+type AlarmTx interface {
+	// AddTransition keeps the history; fresh is false, and nothing changes, when
+	// the key of the transition is there already.
+	AddTransition(context.Context, citywarden.Transition) (fresh bool, err error)
+	// SaveAlarm adds or replaces an alarm; an empty Case keeps the one stored.
+	SaveAlarm(context.Context, citywarden.Alarm) error
+	Alarm(context.Context, citywarden.AlarmID) (citywarden.Alarm, error)
+	ActiveAlarm(ctx context.Context, rule citywarden.RuleID, entity string) (citywarden.Alarm, error)
+}
+
+// CaseTx is what a transaction does with cases.
+type CaseTx interface {
+	// CaseByKey returns the open case of that key, else the newest, without timeline.
+	CaseByKey(ctx context.Context, key string) (citywarden.Case, error)
+	Case(context.Context, citywarden.CaseID) (citywarden.Case, error) // without timeline
+	// StepsAfter returns the steps after a revision, the oldest first.
+	StepsAfter(ctx context.Context, id citywarden.CaseID, revision int64) ([]citywarden.CaseStep, error)
+	// SaveCase adds c (was 0) or replaces it; c.Timeline holds the new steps
+	// only. CodeConflict unless the revision stored is was.
+	SaveCase(ctx context.Context, c citywarden.Case, was int64) error
+}
+
+// Options of a Desk; the zero value works.
+type Options struct {
+	Classes  *Classes                                           // nil for the built-in table
+	Calendar *Calendar                                          // nil for mainland China's; case numbers use its days
+	Grids    *Grids                                             // nil for none
+	Where    func(citywarden.DeviceID) (citywarden.Point, bool) // where a device is; nil when nobody knows. Called inside a transaction: it must not use the database
+	Publish  func(citywarden.Event)                             // told of alarms and cases after they are stored, in order; it must not block. nil for nobody
+	Logger   *slog.Logger                                       // nil for none
+}
+
+// Desk keeps alarms and cases. It may be used by several goroutines.
+type Desk struct {
+	read   reader
+	update func(context.Context, func(Tx) error) error
+	opt    Options
+
+	// mu is held across a transaction and the publishing of what came out of
+	// it, so that events come in the order of the commits.
+	mu      sync.Mutex
+	cursor  citywarden.Position // as stored
+	saved   time.Time           // when cursor was stored
+	doubted bool                // a commit failed with an unknown outcome: worst may be behind
+
+	worst worst
+}
+
+// cursorName is the desk's row in the table of cursors.
+const cursorName = "desk"
+
+// New returns a desk that keeps everything in s, and reads the open alarms
+// from it.
+func New[T Tx](s Store[T], o Options) (*Desk, error) {
+	var err error
+	if o.Classes == nil {
+		if o.Classes, err = LoadClasses(); err != nil {
+			return nil, err
+		}
+	}
+	if o.Calendar == nil {
+		if o.Calendar, err = NewCalendar(CalendarOptions{}); err != nil {
+			return nil, err
+		}
+	}
+	if o.Grids == nil {
+		o.Grids = &Grids{}
+	}
+	if o.Where == nil {
+		o.Where = func(citywarden.DeviceID) (citywarden.Point, bool) { return citywarden.Point{}, false }
+	}
+	if o.Publish == nil {
+		o.Publish = func(citywarden.Event) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	d := &Desk{
+		read: s,
+		update: func(ctx context.Context, f func(Tx) error) error {
+			return s.UpdateDesk(ctx, func(t T) error { return f(t) })
+		},
+		opt: o,
+	}
+	ctx := context.Background()
+	if d.cursor, err = s.Cursor(ctx, cursorName); err != nil {
+		return nil, err
+	}
+	if err := d.reload(ctx); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Cursor returns the position up to which transitions are stored.
+func (d *Desk) Cursor(ctx context.Context) (citywarden.Position, error) {
+	return d.read.Cursor(ctx, cursorName)
+}
+
+// Apply stores the transitions ts, which the engine made of the log up to upTo,
+// with everything that follows from them and the cursor, in one transaction. A
+// transition whose key is stored already is ignored, wherever it stands in the
+// log, so Apply may be repeated after any error or crash.
+//
+// With no transitions the cursor is stored at most once per second.
+func (d *Desk) Apply(ctx context.Context, upTo citywarden.Position, ts []citywarden.Transition) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(ts) == 0 && (upTo <= d.cursor || time.Since(d.saved) < time.Second) {
+		return nil
+	}
+	var out changes
+	err := d.update(ctx, func(tx Tx) error {
+		out = changes{} // the store may run it again
+		for _, t := range ts {
+			if err := d.apply(ctx, tx, t, &out); err != nil {
+				return fmt.Errorf("apply transition %s: %w", t.Key, err)
+			}
+		}
+		if upTo <= d.cursor {
+			return nil
+		}
+		return tx.SetCursor(ctx, cursorName, upTo)
+	})
+	if err != nil {
+		d.doubted = true
+		return err
+	}
+	d.cursor, d.saved = max(d.cursor, upTo), time.Now()
+	for _, a := range out.alarms {
+		d.worst.set(a)
+	}
+	if d.doubted {
+		if err := d.reload(context.WithoutCancel(ctx)); err != nil {
+			return err
+		}
+		d.doubted = false
+	}
+	d.publish(ctx, &out)
+	return nil
+}
+
+// changes are what a transaction changed, to be published after it: each alarm
+// and case once, in the order of their first change.
+type changes struct {
+	alarms []citywarden.Alarm
+	cases  []citywarden.CaseID
+	at     map[string]int // index in alarms by id, and of the cases there are
+}
+
+func (o *changes) alarm(a citywarden.Alarm) {
+	if i, ok := o.at[string(a.ID)]; ok {
+		o.alarms[i] = a
+		return
+	}
+	o.mark(string(a.ID), len(o.alarms))
+	o.alarms = append(o.alarms, a)
+}
+
+// inCase notes a change of the case called id. Alarm ids contain a colon, case
+// ids do not: they share a map.
+func (o *changes) inCase(id citywarden.CaseID) {
+	if _, ok := o.at[string(id)]; !ok {
+		o.mark(string(id), 0)
+		o.cases = append(o.cases, id)
+	}
+}
+
+func (o *changes) mark(id string, i int) {
+	if o.at == nil {
+		o.at = map[string]int{}
+	}
+	o.at[id] = i
+}
+
+func (d *Desk) publish(ctx context.Context, out *changes) {
+	now := time.Now().UTC()
+	for _, a := range out.alarms {
+		if !a.Shadow {
+			d.opt.Publish(citywarden.Event{Kind: "alarm", Time: now, Data: a})
+		}
+	}
+	for _, id := range out.cases {
+		c, err := d.read.Case(context.WithoutCancel(ctx), id)
+		if err != nil {
+			d.opt.Logger.Error("case not published", "case", id, "err", err)
+			continue
+		}
+		c.Timeline, c.Light = nil, light(&c, now)
+		d.opt.Publish(citywarden.Event{Kind: "case", Time: now, Data: c})
+	}
+}
+
+func (d *Desk) apply(ctx context.Context, tx Tx, t citywarden.Transition, out *changes) error {
+	fresh, err := tx.AddTransition(ctx, t)
+	if err != nil || !fresh {
+		return err
+	}
+	a := t.Alarm
+	a.Shadow = t.Shadow
+	old, err := tx.Alarm(ctx, a.ID)
+	switch {
+	case err == nil:
+		a.Case = old.Case
+	case citywarden.CodeOf(err) != citywarden.CodeNotFound:
+		return err
+	case a.State == citywarden.AlarmActive:
+		if err := d.replace(ctx, tx, t, out); err != nil {
+			return err
+		}
+	}
+	wants := t.Case != nil && !t.Shadow && a.Case == "" &&
+		(t.Kind == citywarden.Raised || t.Kind == citywarden.Escalated)
+	if wants {
+		if a.Case, err = d.take(ctx, tx, t, a, out); err != nil {
+			return err
+		}
+	}
+	if err := tx.SaveAlarm(ctx, a); err != nil {
+		return err
+	}
+	out.alarm(a)
+	if a.Case != "" && !wants {
+		return d.evidence(ctx, tx, t, old, a, out)
+	}
+	return nil
+}
+
+// replace closes an earlier episode that is still active although t raises a
+// later one. The engine never does that; but if its state was lost, the later
+// alarm must get through.
+func (d *Desk) replace(ctx context.Context, tx Tx, t citywarden.Transition, out *changes) error {
+	old, err := tx.ActiveAlarm(ctx, t.Alarm.Rule, t.Alarm.Entity)
+	if citywarden.CodeOf(err) == citywarden.CodeNotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d.opt.Logger.Error("alarm was still active when the next was raised; closed it", "alarm", old.ID, "next", t.Alarm.ID)
+	old.State, old.ClearedAt, old.Clearing = citywarden.AlarmCleared, t.At, false
+	old.Reason = fmt.Sprintf("replaced by episode %d", t.Alarm.Episode)
+	if err := tx.SaveAlarm(ctx, old); err != nil {
+		return err
+	}
+	out.alarm(old)
+	return nil
+}
+
+// take puts the alarm that t raised into its case: the open one of the same
+// key, one that was closed within the merge time, or a new one.
+func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a citywarden.Alarm, out *changes) (citywarden.CaseID, error) {
+	at := stamp(t)
+	err := error(nil)
+	var c citywarden.Case
+	if t.Case.Key != "" {
+		c, err = tx.CaseByKey(ctx, t.Case.Key)
+		if err != nil && citywarden.CodeOf(err) != citywarden.CodeNotFound {
+			return "", err
+		}
+	}
+	was := c.Revision
+	note := a.Severity.String() + " alarm: " + sentence(t, a)
+	switch {
+	case c.ID != "" && c.Stage.Open():
+		if c.Normal {
+			note = "raised again: " + note
+		}
+		err = c.Do(citywarden.CaseStep{Action: citywarden.Evidence, By: citywarden.Platform, Alarm: a.ID, Note: note, At: at})
+	case c.ID != "" && c.Stage == citywarden.Closed && t.Case.Merge > 0 && !at.After(c.Finished.Add(t.Case.Merge.Std())):
+		if err = c.Do(citywarden.CaseStep{Action: citywarden.Reopen, By: citywarden.Platform, Alarm: a.ID, Note: note, At: at}); err == nil {
+			err = d.start(&c, at)
+		}
+	default:
+		was = 0
+		c, err = d.open(ctx, tx, t, a, note)
+	}
+	if err != nil {
+		return "", fmt.Errorf("case of alarm %s: %w", a.ID, err)
+	}
+	c.Normal = false
+	c.Severity = max(c.Severity, a.Severity)
+	if err := tx.SaveCase(ctx, c, was); err != nil {
+		return "", err
+	}
+	out.inCase(c.ID)
+	return c.ID, nil
+}
+
+func (d *Desk) open(ctx context.Context, tx Tx, t citywarden.Transition, a citywarden.Alarm, note string) (citywarden.Case, error) {
+	c := citywarden.Case{
+		Class: t.Case.Class, Title: a.Title, Key: t.Case.Key, Source: citywarden.SourceSensor, WorkOrder: t.Case.WorkOrder,
+		Opened: stamp(t),
+	}
+	if p, ok := d.opt.Where(a.Device); ok {
+		c.Location = &p
+	}
+	return d.begin(ctx, tx, c, citywarden.CaseStep{By: citywarden.Platform, Alarm: a.ID, Note: note})
+}
+
+// begin completes c with its class, grid and number and the first step.
+func (d *Desk) begin(ctx context.Context, tx Tx, c citywarden.Case, step citywarden.CaseStep) (citywarden.Case, error) {
+	if k, ok := d.opt.Classes.Class(c.Class); ok {
+		c.ClassName, c.Condition, c.Closing, c.Limit = k.Name, k.Condition, k.Closing, k.Limit
+	} else {
+		c.ClassName = citywarden.Text{ZH: string(c.Class), EN: string(c.Class)}
+	}
+	if c.Location != nil {
+		c.Grid = d.opt.Grids.At(*c.Location)
+	}
+	day := c.Opened.In(d.opt.Calendar.Zone()).Format("20060102")
+	n, err := tx.NextSerial(ctx, day)
+	if err != nil {
+		return c, err
+	}
+	c.ID = caseID(c.Class, c.WorkOrder, day, n)
+	c.Stage, c.Revision = citywarden.PendingFiling, 1
+	step.Action, step.Stage, step.At = citywarden.Open, c.Stage, c.Opened
+	c.Timeline = []citywarden.CaseStep{step}
+	return c, nil
+}
+
+// caseID returns the number of a case as citywarden.CaseID describes it; after
+// 9,999 cases of one day the serial has five digits.
+func caseID(class citywarden.ClassCode, workOrder bool, day string, n int64) citywarden.CaseID {
+	kind, digits, _ := strings.Cut(string(class), "/")
+	if len(digits) != 4 {
+		digits = "0000"
+	}
+	letter := "E"
+	switch {
+	case workOrder:
+		letter = "W"
+	case kind == "component":
+		letter = "C"
+	}
+	return citywarden.CaseID(fmt.Sprintf("%s%s%s%04d", letter, digits, day, n))
+}
+
+// evidence writes what t says into the timeline of the alarm's case. The alarm
+// was old and is a now.
+func (d *Desk) evidence(ctx context.Context, tx Tx, t citywarden.Transition, old, a citywarden.Alarm, out *changes) error {
+	note, measured := "", true
+	active, all, err := tx.CountAlarms(ctx, a.Case)
+	if err != nil {
+		return err
+	}
+	switch {
+	case t.Kind == citywarden.Escalated:
+		note = "alarm went up to " + a.Severity.String()
+	case t.Kind == citywarden.Resumed && old.Latched:
+		note = "raised again"
+	case t.Kind == citywarden.Cleared && old.Latched && !old.NoData:
+		note = "latched alarm closed"
+	case t.Kind == citywarden.Cleared && a.Reason != old.Reason:
+		// Closed for a reason, like a removed rule: that says nothing about the sensor.
+		note, measured = "alarm closed", false
+	case t.Kind != citywarden.Cleared && t.Kind != citywarden.Latched:
+		return nil
+	case active > 0:
+		note = fmt.Sprintf("alarm cleared, %d of %d still active", active, all)
+	case t.Kind == citywarden.Latched:
+		note = "sensor back to normal, the alarm waits for a reset"
+	default:
+		note = "sensor back to normal"
+	}
+	c, err := tx.Case(ctx, a.Case)
+	if err != nil {
+		return err
+	}
+	was := c.Revision
+	step := citywarden.CaseStep{
+		Action: citywarden.Evidence, By: citywarden.Platform, Alarm: a.ID, Note: note + ": " + sentence(t, a), At: stamp(t),
+	}
+	if err := c.Do(step); err != nil {
+		return err
+	}
+	c.Severity, c.Normal = max(c.Severity, a.Severity), active == 0 && (measured || c.Normal)
+	if err := tx.SaveCase(ctx, c, was); err != nil {
+		return err
+	}
+	out.inCase(c.ID)
+	return nil
+}
+
+// stamp returns our time of t: people's deadlines run on it.
+func stamp(t citywarden.Transition) time.Time {
+	at := t.Logged
+	if at.IsZero() {
+		at = t.At
+	}
+	return at.UTC().Truncate(time.Millisecond)
+}
+
+// sentence says what happened to a in one line.
+func sentence(t citywarden.Transition, a citywarden.Alarm) string {
+	title := a.Title.In("en")
+	if title == "" {
+		title = string(a.Rule)
+	}
+	s := fmt.Sprintf("%s (%s)", title, a.Entity)
+	if t.Why != nil && t.Why.Summary.In("en") != "" {
+		s += ", " + t.Why.Summary.In("en")
+	}
+	if t.Why == nil && a.Reason != "" {
+		s += ", " + a.Reason
+	}
+	return s
+}
+
+// start lets the handling limit of c run from at.
+func (d *Desk) start(c *citywarden.Case, at time.Time) error {
+	l, err := ParseLimit(c.Limit)
+	if err != nil {
+		return err
+	}
+	c.Filed, c.Deadline = at, d.opt.Calendar.Deadline(at, l)
+	return nil
+}
+
+// Do takes one step in the case called id and returns the case afterwards, with
+// what the same person may do next. The time of the step is now. Errors are
+// those of citywarden.Case.Do; CodeDenied for the platform's own actions, and
+// when a department's person acts on another department's case (step.Department
+// is the person's then); CodeNotFound for an unknown case.
+//
+// revision is the Revision of the case that the person saw, 0 for any. When
+// somebody else has moved the case since, Do returns CodeConflict; comments and
+// evidence that came in meanwhile do not count.
+//
+// File lets the handling limit run. Dispatch without a department takes the one
+// of the class.
+func (d *Desk) Do(ctx context.Context, id citywarden.CaseID, step citywarden.CaseStep, revision int64) (citywarden.Case, error) {
+	if step.Role == "" || step.By == "" {
+		return citywarden.Case{}, citywarden.Errorf(citywarden.CodeDenied, "%s case %s: nobody is named who does it", step.Action, id)
+	}
+	if utf8.RuneCountInString(step.Note) > MaxNote {
+		return citywarden.Case{}, citywarden.Errorf(citywarden.CodeInvalid, "%s case %s: the note has more than %d characters", step.Action, id, MaxNote)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out changes
+	err := d.update(ctx, func(tx Tx) error {
+		out = changes{}
+		c, err := tx.Case(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := unmoved(ctx, tx, &c, revision); err != nil {
+			return err
+		}
+		was := c.Revision
+		if err := d.step(&c, step); err != nil {
+			return err
+		}
+		out.inCase(id)
+		return tx.SaveCase(ctx, c, was)
+	})
+	if err != nil {
+		return citywarden.Case{}, err
+	}
+	d.publish(ctx, &out)
+	return d.Case(context.WithoutCancel(ctx), id, step.By, step.Role)
+}
+
+// MaxNote is the greatest length of a note, in characters.
+const MaxNote = 4000
+
+// unmoved returns CodeConflict when a step other than a comment or evidence
+// came after revision.
+func unmoved(ctx context.Context, tx Tx, c *citywarden.Case, revision int64) error {
+	if revision == 0 || revision == c.Revision {
+		return nil
+	}
+	if revision < 0 || revision > c.Revision {
+		return citywarden.Errorf(citywarden.CodeInvalid, "case %s has no revision %d, it is at %d", c.ID, revision, c.Revision)
+	}
+	steps, err := tx.StepsAfter(ctx, c.ID, revision)
+	if err != nil {
+		return err
+	}
+	for _, s := range steps {
+		if s.Action != citywarden.Comment && s.Action != citywarden.Evidence {
+			return citywarden.Errorf(citywarden.CodeConflict, "%s was faster (%s at %s): look at case %s again",
+				s.By, s.Action, s.At.Format(time.RFC3339), c.ID)
+		}
+	}
+	return nil
+}
+
+func (d *Desk) step(c *citywarden.Case, step citywarden.CaseStep) error {
+	if step.Role == citywarden.RoleDepartment && step.Department != "" && c.Department != "" && step.Department != c.Department {
+		return citywarden.Errorf(citywarden.CodeDenied, "case %s is dispatched to %s, not to %s", c.ID, c.Department, step.Department)
+	}
+	if step.Action == citywarden.Dispatch && step.Department == "" {
+		if k, ok := d.opt.Classes.Class(c.Class); ok {
+			step.Department = k.Department
+		}
+	}
+	step.At = time.Now().UTC().Truncate(time.Millisecond)
+	if err := c.Do(step); err != nil {
+		return err
+	}
+	if step.Action == citywarden.File {
+		return d.start(c, step.At)
+	}
+	return nil
+}
+
+// Create opens a case by hand. CodeDenied when the role may not open cases,
+// CodeInvalid when the class is unknown, the title missing or the place
+// impossible.
+func (d *Desk) Create(ctx context.Context, n citywarden.NewCase, by string, role citywarden.Role) (citywarden.Case, error) {
+	if err := role.May(citywarden.MayOpenCases); err != nil {
+		return citywarden.Case{}, err
+	}
+	c, err := d.draft(n)
+	if err != nil {
+		return citywarden.Case{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out changes
+	err = d.update(ctx, func(tx Tx) error {
+		c, err = d.begin(ctx, tx, c, citywarden.CaseStep{By: by, Role: role, Note: n.Description})
+		if err != nil {
+			return err
+		}
+		out = changes{cases: []citywarden.CaseID{c.ID}}
+		return tx.SaveCase(ctx, c, 0)
+	})
+	if err != nil {
+		return citywarden.Case{}, err
+	}
+	d.publish(ctx, &out)
+	return d.Case(context.WithoutCancel(ctx), c.ID, by, role)
+}
+
+func (d *Desk) draft(n citywarden.NewCase) (citywarden.Case, error) {
+	title := strings.TrimSpace(n.Title)
+	switch {
+	case title == "" || utf8.RuneCountInString(title) > 200:
+		return citywarden.Case{}, citywarden.Errorf(citywarden.CodeInvalid, "new case: give a title of 1 to 200 characters")
+	case utf8.RuneCountInString(n.Description) > MaxNote:
+		return citywarden.Case{}, citywarden.Errorf(citywarden.CodeInvalid, "new case: the description has more than %d characters", MaxNote)
+	}
+	if _, ok := d.opt.Classes.Class(n.Class); !ok {
+		return citywarden.Case{}, citywarden.Errorf(citywarden.CodeInvalid, "new case: no class %q%s", n.Class, d.opt.Classes.suggest(n.Class))
+	}
+	c := citywarden.Case{
+		Class: n.Class, Title: citywarden.Text{ZH: title, EN: title}, Source: citywarden.SourceOperator,
+		Opened: time.Now().UTC().Truncate(time.Millisecond),
+	}
+	if n.Location != nil {
+		if err := n.Location.Check(); err != nil {
+			return c, err
+		}
+		p := *n.Location
+		c.Location = &p
+	} else if n.Device != "" {
+		if p, ok := d.opt.Where(n.Device); ok {
+			c.Location = &p
+		}
+	}
+	return c, nil
+}
+
+// Alarms returns the alarms that f selects, the newest raised first, and the
+// cursor of the next page, "" after the last.
+func (d *Desk) Alarms(ctx context.Context, f citywarden.AlarmFilter) (items []citywarden.Alarm, next string, err error) {
+	return d.read.Alarms(ctx, f)
+}
+
+// Alarm returns one alarm; CodeNotFound when there is none called id.
+func (d *Desk) Alarm(ctx context.Context, id citywarden.AlarmID) (citywarden.Alarm, error) {
+	return d.read.Alarm(ctx, id)
+}
+
+// History returns everything that happened to an alarm, the oldest first.
+func (d *Desk) History(ctx context.Context, id citywarden.AlarmID) ([]citywarden.AlarmStep, error) {
+	if _, err := d.read.Alarm(ctx, id); err != nil {
+		return nil, err
+	}
+	return d.read.AlarmSteps(ctx, id)
+}
+
+// Why explains an alarm: why it was raised, or why it has the severity it has
+// when that changed later. CodeNotFound when there is no such alarm or nothing
+// was recorded for it.
+func (d *Desk) Why(ctx context.Context, id citywarden.AlarmID) (*citywarden.Explanation, error) {
+	steps, err := d.History(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var any *citywarden.Explanation
+	for _, s := range slices.Backward(steps) {
+		if s.Why == nil {
+			continue
+		}
+		switch s.Kind {
+		case citywarden.Raised, citywarden.Escalated, citywarden.Lowered:
+			return s.Why, nil
+		}
+		if any == nil {
+			any = s.Why
+		}
+	}
+	if any == nil {
+		return nil, citywarden.Errorf(citywarden.CodeNotFound, "alarm %s has no explanation", id)
+	}
+	return any, nil
+}
+
+// AlarmCounts returns how many alarms are active by severity, and how many of
+// them nobody has acknowledged. Shadow rules do not count.
+func (d *Desk) AlarmCounts(ctx context.Context) (bySeverity map[citywarden.Severity]int, unacked int, err error) {
+	return d.read.AlarmCounts(ctx)
+}
+
+// Cases returns the cases that f selects without their timelines, the newest
+// first, and the cursor of the next page, "" after the last.
+func (d *Desk) Cases(ctx context.Context, f citywarden.CaseFilter) (items []citywarden.Case, next string, err error) {
+	items, next, err = d.read.Cases(ctx, f)
+	now := time.Now()
+	for i := range items {
+		items[i].Light = light(&items[i], now)
+	}
+	return items, next, err
+}
+
+// Case returns one case with its timeline and what the person called by may do
+// next; CodeNotFound when there is none called id.
+func (d *Desk) Case(ctx context.Context, id citywarden.CaseID, by string, role citywarden.Role) (citywarden.Case, error) {
+	c, err := d.read.Case(ctx, id)
+	if err != nil {
+		return citywarden.Case{}, err
+	}
+	c.Light = light(&c, time.Now())
+	c.Actions = c.Next(by, role)
+	return c, nil
+}
+
+// CaseCounts returns how many open cases are in each stage, and how many that
+// are not handled yet are past their deadline. Work orders do not count.
+func (d *Desk) CaseCounts(ctx context.Context) (byStage map[citywarden.Stage]int, overdue int, err error) {
+	return d.read.CaseCounts(ctx, false, time.Now().UnixMilli())
+}
+
+// light returns the light of c at now. What was handled keeps the light of that
+// moment; what was rejected or voided has none.
+func light(c *citywarden.Case, now time.Time) citywarden.Light {
+	switch {
+	case c.Stage == citywarden.Rejected, c.Stage == citywarden.Voided:
+		return ""
+	case !c.HandledAt.IsZero():
+		now = c.HandledAt
+	}
+	return citywarden.LightAt(c.Filed, c.Deadline, now)
+}
+
+// Worst returns the highest severity of the active alarms of a device, as
+// itself or as a member of a group; 0 for none. Shelved alarms and those of
+// shadow rules do not count. It does not touch the store.
+func (d *Desk) Worst(id citywarden.DeviceID) citywarden.Severity { return d.worst.of(id, time.Now()) }
+
+func (d *Desk) reload(ctx context.Context) error {
+	var open []citywarden.Alarm
+	f := citywarden.AlarmFilter{State: citywarden.AlarmActive, Page: citywarden.Page{Limit: citywarden.MaxPage}}
+	for {
+		items, next, err := d.read.Alarms(ctx, f)
+		if err != nil {
+			return fmt.Errorf("read the open alarms: %w", err)
+		}
+		open = append(open, items...)
+		if next == "" {
+			break
+		}
+		f.After = next
+	}
+	d.worst.reset(open)
+	return nil
+}
+
+// worst knows the active alarms of each device.
+type worst struct {
+	mu      sync.RWMutex
+	devices map[citywarden.DeviceID]map[citywarden.AlarmID]mark
+	alarms  map[citywarden.AlarmID][]citywarden.DeviceID
+}
+
+type mark struct {
+	severity citywarden.Severity
+	shelved  time.Time
+}
+
+func (w *worst) reset(open []citywarden.Alarm) {
+	w.mu.Lock()
+	w.devices = map[citywarden.DeviceID]map[citywarden.AlarmID]mark{}
+	w.alarms = map[citywarden.AlarmID][]citywarden.DeviceID{}
+	w.mu.Unlock()
+	for _, a := range open {
+		w.set(a)
+	}
+}
+
+func (w *worst) set(a citywarden.Alarm) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range w.alarms[a.ID] {
+		delete(w.devices[id], a.ID)
+		if len(w.devices[id]) == 0 {
+			delete(w.devices, id)
+		}
+	}
+	delete(w.alarms, a.ID)
+	if a.State != citywarden.AlarmActive || a.Shadow {
+		return
+	}
+	ids := append(slices.Clone(a.Members), a.Device)
+	for _, id := range ids {
+		if w.devices[id] == nil {
+			w.devices[id] = map[citywarden.AlarmID]mark{}
+		}
+		w.devices[id][a.ID] = mark{a.Severity, a.Shelved}
+	}
+	w.alarms[a.ID] = ids
+}
+
+func (w *worst) of(id citywarden.DeviceID, now time.Time) citywarden.Severity {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	var s citywarden.Severity
+	for _, m := range w.devices[id] {
+		if !m.shelved.After(now) {
+			s = max(s, m.severity)
+		}
+	}
+	return s
+}

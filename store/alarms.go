@@ -1,0 +1,311 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/citywarden/citywarden"
+)
+
+// DeskTx is one transaction of the alarm and case desk. It is valid until the
+// function it was given to returns.
+type DeskTx struct {
+	q querier
+}
+
+// UpdateDesk runs f in one transaction, which is committed when f returns nil.
+// Transactions of one database run one after the other.
+func (d *DB) UpdateDesk(ctx context.Context, f func(*DeskTx) error) error {
+	return d.tx(ctx, func(q querier) error { return f(&DeskTx{q}) })
+}
+
+// SetCursor stores that the consumer called name has reached p.
+func (t *DeskTx) SetCursor(ctx context.Context, name string, p citywarden.Position) error {
+	return setCursor(ctx, t.q, name, p)
+}
+
+// AddTransition records tr; fresh is false, and nothing is changed, when one of
+// the same key is there already.
+func (t *DeskTx) AddTransition(ctx context.Context, tr citywarden.Transition) (fresh bool, err error) {
+	why, by, reason := "", "", tr.Alarm.Reason
+	if tr.Why != nil {
+		b, err := json.Marshal(tr.Why)
+		if err != nil {
+			return false, fmt.Errorf("write explanation of transition %s: %w", tr.Key, err)
+		}
+		why = string(b)
+	}
+	switch tr.Kind {
+	case citywarden.Acked:
+		by = tr.Alarm.AckedBy
+	case citywarden.Shelved:
+		by = tr.Alarm.ShelvedBy
+	}
+	r, err := t.q.ExecContext(ctx, `INSERT INTO transitions
+		(key, alarm, n, position, kind, at, logged, severity, actor, reason, why)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (key) DO NOTHING`,
+		tr.Key, string(tr.Alarm.ID), transitionNumber(tr.Key), int64(tr.Position), string(tr.Kind), toMS(tr.At), toMS(tr.Logged),
+		int(tr.Alarm.Severity), by, reason, why)
+	if err != nil {
+		return false, fmt.Errorf("save transition %s: %w", tr.Key, err)
+	}
+	n, err := r.RowsAffected()
+	if err != nil {
+		return false, fmt.Errorf("save transition %s: %w", tr.Key, err)
+	}
+	return n == 1, nil
+}
+
+// transitionNumber returns n of a key "rule/entity/episode/n", 0 when there is none.
+func transitionNumber(key string) int64 {
+	n, err := strconv.ParseInt(key[strings.LastIndexByte(key, '/')+1:], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// SaveAlarm adds a or replaces the alarm of the same id, but never takes the
+// case away from it. It fails when another alarm of the same rule and entity is
+// active and a is, too.
+func (t *DeskTx) SaveAlarm(ctx context.Context, a citywarden.Alarm) error {
+	b, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("write alarm %s: %w", a.ID, err)
+	}
+	_, err = t.q.ExecContext(ctx, `INSERT INTO alarms
+		(id, rule, entity, severity, state, acked, latched, shadow, raised_at, case_id, data)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+		ON CONFLICT (id) DO UPDATE SET severity = excluded.severity, state = excluded.state, acked = excluded.acked,
+			latched = excluded.latched, shadow = excluded.shadow, raised_at = excluded.raised_at, data = excluded.data,
+			case_id = CASE WHEN excluded.case_id = '' THEN alarms.case_id ELSE excluded.case_id END`,
+		string(a.ID), string(a.Rule), a.Entity, int(a.Severity), string(a.State), toInt(a.Acked), toInt(a.Latched), toInt(a.Shadow),
+		toMS(a.RaisedAt), string(a.Case), string(b))
+	if err != nil {
+		return fmt.Errorf("save alarm %s: %w", a.ID, err)
+	}
+	for _, dev := range append([]citywarden.DeviceID{a.Device}, a.Members...) {
+		if dev == "" {
+			continue
+		}
+		_, err := t.q.ExecContext(ctx, `INSERT INTO alarm_devices (device, alarm, raised_at) VALUES ($1, $2, $3)
+			ON CONFLICT (device, alarm) DO UPDATE SET raised_at = excluded.raised_at`, string(dev), string(a.ID), toMS(a.RaisedAt))
+		if err != nil {
+			return fmt.Errorf("save device %s of alarm %s: %w", dev, a.ID, err)
+		}
+	}
+	return nil
+}
+
+// Alarm returns the alarm called id; CodeNotFound when there is none.
+func (t *DeskTx) Alarm(ctx context.Context, id citywarden.AlarmID) (citywarden.Alarm, error) {
+	return alarm(ctx, t.q, id)
+}
+
+// ActiveAlarm returns the active alarm of a rule on an entity; CodeNotFound
+// when there is none.
+func (t *DeskTx) ActiveAlarm(ctx context.Context, rule citywarden.RuleID, entity string) (citywarden.Alarm, error) {
+	a, err := scanAlarm(t.q.QueryRowContext(ctx,
+		`SELECT case_id, data FROM alarms WHERE rule = $1 AND entity = $2 AND state = 'active'`, string(rule), entity))
+	if errors.Is(err, sql.ErrNoRows) {
+		return a, citywarden.Errorf(citywarden.CodeNotFound, "no active alarm of %s on %s", rule, entity)
+	}
+	return a, err
+}
+
+// CountAlarms returns how many alarms the case called id has, and how many of
+// them are active, leaving out the latched, whose condition is gone.
+func (t *DeskTx) CountAlarms(ctx context.Context, id citywarden.CaseID) (active, all int, err error) {
+	err = t.q.QueryRowContext(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN state = 'active' AND latched = 0 THEN 1 ELSE 0 END), 0)
+		FROM alarms WHERE case_id = $1 AND case_id <> ''`, string(id)).Scan(&all, &active)
+	if err != nil {
+		return 0, 0, fmt.Errorf("count alarms of case %s: %w", id, err)
+	}
+	return active, all, nil
+}
+
+// Alarm returns the alarm called id; CodeNotFound when there is none.
+func (d *DB) Alarm(ctx context.Context, id citywarden.AlarmID) (citywarden.Alarm, error) {
+	return alarm(ctx, d.sql, id)
+}
+
+// Alarms returns the alarms that f selects, the newest raised first, and the
+// cursor of the next page.
+func (d *DB) Alarms(ctx context.Context, f citywarden.AlarmFilter) ([]citywarden.Alarm, string, error) {
+	var w where
+	from, at, id := "alarms", "alarms.raised_at", "alarms.id"
+	if f.Device != "" { // few of many alarms: let the device lead
+		from, at, id = "alarm_devices x JOIN alarms ON alarms.id = x.alarm", "x.raised_at", "x.alarm"
+		w.and("x.device = $", string(f.Device))
+	}
+	w.and("shadow = $", toInt(f.Shadow))
+	if f.State != "" {
+		w.and("state = $", string(f.State))
+	}
+	if f.Severity != 0 {
+		w.and("severity = $", int(f.Severity))
+	}
+	if f.Rule != "" {
+		w.and("rule = $", string(f.Rule))
+	}
+	if err := w.after(at, id, f.After); err != nil {
+		return nil, "", err
+	}
+	rows, err := d.sql.QueryContext(ctx, `SELECT case_id, data FROM `+from+w.text()+
+		` ORDER BY `+at+` DESC, `+id+` DESC LIMIT `+strconv.Itoa(f.Size()+1), w.args...)
+	if err != nil {
+		return nil, "", fmt.Errorf("list alarms: %w", err)
+	}
+	defer rows.Close()
+	out := []citywarden.Alarm{}
+	for rows.Next() {
+		a, err := scanAlarm(rows)
+		if err != nil {
+			return nil, "", fmt.Errorf("list alarms: %w", err)
+		}
+		out = append(out, a)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, "", fmt.Errorf("list alarms: %w", err)
+	}
+	next := ""
+	if n := f.Size(); len(out) > n {
+		out = out[:n]
+		next = pageCursor(toMS(out[n-1].RaisedAt), string(out[n-1].ID))
+	}
+	return out, next, nil
+}
+
+// AlarmSteps returns the history of an alarm, the oldest step first; nothing
+// for an alarm that does not exist.
+func (d *DB) AlarmSteps(ctx context.Context, id citywarden.AlarmID) ([]citywarden.AlarmStep, error) {
+	rows, err := d.sql.QueryContext(ctx, `SELECT kind, at, logged, severity, actor, reason, why
+		FROM transitions WHERE alarm = $1 ORDER BY n`, string(id))
+	if err != nil {
+		return nil, fmt.Errorf("history of alarm %s: %w", id, err)
+	}
+	defer rows.Close()
+	out := []citywarden.AlarmStep{}
+	for rows.Next() {
+		var s citywarden.AlarmStep
+		var at, logged int64
+		var why string
+		if err := rows.Scan(&s.Kind, &at, &logged, &s.Severity, &s.By, &s.Reason, &why); err != nil {
+			return nil, fmt.Errorf("history of alarm %s: %w", id, err)
+		}
+		s.At, s.Logged = fromMS(at), fromMS(logged)
+		if why != "" {
+			if err := json.Unmarshal([]byte(why), &s.Why); err != nil {
+				return nil, fmt.Errorf("explanation of alarm %s: %w", id, err)
+			}
+		}
+		out = append(out, s)
+	}
+	return out, rows.Err()
+}
+
+// AlarmCounts returns how many alarms are active, leaving out those of shadow
+// rules, by severity, and how many of them nobody has acknowledged.
+func (d *DB) AlarmCounts(ctx context.Context) (bySeverity map[citywarden.Severity]int, unacked int, err error) {
+	rows, err := d.sql.QueryContext(ctx, `SELECT severity, acked, COUNT(*) FROM alarms
+		WHERE shadow = 0 AND state = 'active' GROUP BY severity, acked`)
+	if err != nil {
+		return nil, 0, fmt.Errorf("count alarms: %w", err)
+	}
+	defer rows.Close()
+	bySeverity = map[citywarden.Severity]int{}
+	for rows.Next() {
+		var s citywarden.Severity
+		var acked, n int
+		if err := rows.Scan(&s, &acked, &n); err != nil {
+			return nil, 0, fmt.Errorf("count alarms: %w", err)
+		}
+		bySeverity[s] += n
+		if acked == 0 {
+			unacked += n
+		}
+	}
+	return bySeverity, unacked, rows.Err()
+}
+
+type scanner interface{ Scan(...any) error }
+
+func scanAlarm(s scanner) (citywarden.Alarm, error) {
+	var a citywarden.Alarm
+	var data, inCase string
+	if err := s.Scan(&inCase, &data); err != nil {
+		return a, err
+	}
+	if err := json.Unmarshal([]byte(data), &a); err != nil {
+		return a, fmt.Errorf("read alarm: %w", err)
+	}
+	a.Case = citywarden.CaseID(inCase)
+	return a, nil
+}
+
+func alarm(ctx context.Context, q querier, id citywarden.AlarmID) (citywarden.Alarm, error) {
+	a, err := scanAlarm(q.QueryRowContext(ctx, `SELECT case_id, data FROM alarms WHERE id = $1`, string(id)))
+	if errors.Is(err, sql.ErrNoRows) {
+		return a, citywarden.Errorf(citywarden.CodeNotFound, "no alarm %s", id)
+	}
+	if err != nil {
+		return a, fmt.Errorf("read alarm %s: %w", id, err)
+	}
+	return a, nil
+}
+
+// where builds a WHERE clause.
+type where struct {
+	terms []string
+	args  []any
+}
+
+// and adds a term; each $ in it stands for the next of args.
+func (w *where) and(term string, args ...any) {
+	var b strings.Builder
+	for _, r := range term {
+		b.WriteRune(r)
+		if r == '$' {
+			w.args = append(w.args, args[0])
+			args = args[1:]
+			b.WriteString(strconv.Itoa(len(w.args)))
+		}
+	}
+	w.terms = append(w.terms, b.String())
+}
+
+// after adds that rows come behind the page cursor in the order of the columns
+// at and id, both descending.
+func (w *where) after(at, id, cursor string) error {
+	if cursor == "" {
+		return nil
+	}
+	ms, last, ok := strings.Cut(cursor, ".")
+	n, err := strconv.ParseInt(ms, 10, 64)
+	if !ok || err != nil {
+		return citywarden.Errorf(citywarden.CodeInvalid, "page cursor %q: use the next of the page before", cursor)
+	}
+	w.and("("+at+", "+id+") < ($, $)", n, last)
+	return nil
+}
+
+func (w *where) text() string {
+	if len(w.terms) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(w.terms, " AND ")
+}
+
+func pageCursor(at int64, id string) string { return strconv.FormatInt(at, 10) + "." + id }
+
+func toInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

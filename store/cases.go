@@ -1,0 +1,296 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/citywarden/citywarden"
+)
+
+// CaseByKey returns the open case with that key, or else the one that was
+// opened last; CodeNotFound when there is none. Timeline and alarms are left out.
+func (t *DeskTx) CaseByKey(ctx context.Context, key string) (citywarden.Case, error) {
+	c, err := scanCase(t.q.QueryRowContext(ctx, `SELECT data FROM cases WHERE case_key = $1
+		ORDER BY is_open DESC, opened DESC, id DESC LIMIT 1`, key))
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, citywarden.Errorf(citywarden.CodeNotFound, "no case has the key %q", key)
+	}
+	return c, err
+}
+
+// Case returns the case called id without timeline and alarms; CodeNotFound
+// when there is none.
+func (t *DeskTx) Case(ctx context.Context, id citywarden.CaseID) (citywarden.Case, error) {
+	return plainCase(ctx, t.q, id)
+}
+
+// StepsAfter returns the steps of a case after revision n, the oldest first.
+func (t *DeskTx) StepsAfter(ctx context.Context, id citywarden.CaseID, n int64) ([]citywarden.CaseStep, error) {
+	return stepsAfter(ctx, t.q, id, n)
+}
+
+// SaveCase adds c or, when was is not 0, replaces the case of that id; its
+// Timeline holds the new steps only, c.Revision being that of the last. It
+// fails with CodeConflict when the stored revision is not was, and when another
+// open case has the key of c.
+func (t *DeskTx) SaveCase(ctx context.Context, c citywarden.Case, was int64) error {
+	steps := c.Timeline
+	c.Timeline, c.Alarms, c.Actions, c.Light = nil, nil, nil, ""
+	b, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("write case %s: %w", c.ID, err)
+	}
+	args := []any{string(c.ID), c.Key, string(c.Stage), toInt(c.Stage.Open()), toInt(c.WorkOrder), c.Department, string(c.Grid),
+		toMS(c.Opened), toMS(c.Deadline), c.Revision, string(b)}
+	query := `INSERT INTO cases (id, case_key, stage, is_open, work_order, department, grid, opened, deadline, revision, data)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING`
+	if was != 0 {
+		query = `UPDATE cases SET case_key = $2, stage = $3, is_open = $4, work_order = $5, department = $6, grid = $7,
+			opened = $8, deadline = $9, revision = $10, data = $11 WHERE id = $1 AND revision = $12`
+		args = append(args, was)
+	}
+	r, err := t.q.ExecContext(ctx, query, args...)
+	if err != nil {
+		return fmt.Errorf("save case %s: %w", c.ID, err)
+	}
+	if n, err := r.RowsAffected(); err != nil || n != 1 {
+		return citywarden.Errorf(citywarden.CodeConflict, "save case %s: somebody else was faster; look at it again", c.ID)
+	}
+	for i, s := range steps {
+		_, err := t.q.ExecContext(ctx, `INSERT INTO case_steps (case_id, n, action, stage, actor, role, note, department, alarm, at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+			string(c.ID), c.Revision-int64(len(steps)-1-i), string(s.Action), string(s.Stage), s.By, string(s.Role), s.Note,
+			s.Department, string(s.Alarm), toMS(s.At))
+		if err != nil {
+			return fmt.Errorf("save step of case %s: %w", c.ID, err)
+		}
+	}
+	return nil
+}
+
+// NextSerial returns 1, 2, 3 … for each day.
+func (t *DeskTx) NextSerial(ctx context.Context, day string) (int64, error) {
+	var n int64
+	err := t.q.QueryRowContext(ctx, `INSERT INTO case_serials (day, last) VALUES ($1, 1)
+		ON CONFLICT (day) DO UPDATE SET last = case_serials.last + 1 RETURNING last`, day).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("number a case of %s: %w", day, err)
+	}
+	return n, nil
+}
+
+// Case returns the case called id with its timeline and alarms; CodeNotFound
+// when there is none.
+func (d *DB) Case(ctx context.Context, id citywarden.CaseID) (citywarden.Case, error) {
+	c, err := plainCase(ctx, d.sql, id)
+	if err != nil {
+		return c, err
+	}
+	if c.Timeline, err = stepsAfter(ctx, d.sql, id, 0); err != nil {
+		return c, err
+	}
+	one := []citywarden.Case{c}
+	err = d.addAlarms(ctx, one)
+	// A step may have come between the two reads: the case is as of its revision.
+	if int64(len(one[0].Timeline)) > c.Revision {
+		one[0].Timeline = one[0].Timeline[:c.Revision]
+	}
+	return one[0], err
+}
+
+// Cases returns the cases that f selects without their timelines, the newest
+// first, and the cursor of the next page. f.WorkOrders does not matter when
+// f.Alarm is given.
+func (d *DB) Cases(ctx context.Context, f citywarden.CaseFilter) ([]citywarden.Case, string, error) {
+	var w where
+	if f.Alarm != "" {
+		w.and("id = (SELECT case_id FROM alarms WHERE id = $)", string(f.Alarm))
+	} else {
+		w.and("work_order = $", toInt(f.WorkOrders))
+	}
+	if f.Stage != "" {
+		w.and("stage = $", string(f.Stage))
+	}
+	if f.Open {
+		w.and("is_open = 1")
+	}
+	if f.Department != "" {
+		w.and("department = $", f.Department)
+	}
+	if f.Grid != "" {
+		w.and("grid = $", string(f.Grid))
+	}
+	if err := w.after("opened", "id", f.After); err != nil {
+		return nil, "", err
+	}
+	rows, err := d.sql.QueryContext(ctx, `SELECT data FROM cases`+w.text()+
+		` ORDER BY opened DESC, id DESC LIMIT `+strconv.Itoa(f.Size()+1), w.args...)
+	if err != nil {
+		return nil, "", fmt.Errorf("list cases: %w", err)
+	}
+	defer rows.Close()
+	out := []citywarden.Case{}
+	for rows.Next() {
+		c, err := scanCase(rows)
+		if err != nil {
+			return nil, "", fmt.Errorf("list cases: %w", err)
+		}
+		out = append(out, c)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, "", fmt.Errorf("list cases: %w", err)
+	}
+	next := ""
+	if n := f.Size(); len(out) > n {
+		out = out[:n]
+		next = pageCursor(toMS(out[n-1].Opened), string(out[n-1].ID))
+	}
+	return out, next, d.addAlarms(ctx, out)
+}
+
+// CaseCounts returns how many open cases, or work orders, are in each stage,
+// and how many that wait for their handling are past the deadline at nowMS
+// (milliseconds since 1970).
+func (d *DB) CaseCounts(ctx context.Context, workOrders bool, nowMS int64) (byStage map[citywarden.Stage]int, overdue int, err error) {
+	rows, err := d.sql.QueryContext(ctx, `SELECT stage, COUNT(*),
+		COALESCE(SUM(CASE WHEN deadline > 0 AND deadline < $1 THEN 1 ELSE 0 END), 0)
+		FROM cases WHERE work_order = $2 AND stage IN ($3, $4, $5, $6, $7, $8) GROUP BY stage`, nowMS, toInt(workOrders),
+		string(citywarden.PendingFiling), string(citywarden.PendingDispatch), string(citywarden.PendingHandling),
+		string(citywarden.Handling), string(citywarden.Handled), string(citywarden.PendingClose))
+	if err != nil {
+		return nil, 0, fmt.Errorf("count cases: %w", err)
+	}
+	defer rows.Close()
+	byStage = map[citywarden.Stage]int{}
+	for rows.Next() {
+		var s citywarden.Stage
+		var n, late int
+		if err := rows.Scan(&s, &n, &late); err != nil {
+			return nil, 0, fmt.Errorf("count cases: %w", err)
+		}
+		byStage[s] = n
+		switch s {
+		case citywarden.PendingDispatch, citywarden.PendingHandling, citywarden.Handling:
+			overdue += late
+		}
+	}
+	return byStage, overdue, rows.Err()
+}
+
+// UnitGrids returns all unit grids.
+func (d *DB) UnitGrids(ctx context.Context) ([]citywarden.UnitGrid, error) {
+	rows, err := d.sql.QueryContext(ctx, `SELECT data FROM unit_grids ORDER BY code`)
+	if err != nil {
+		return nil, fmt.Errorf("list unit grids: %w", err)
+	}
+	defer rows.Close()
+	var out []citywarden.UnitGrid
+	for rows.Next() {
+		var data string
+		var g citywarden.UnitGrid
+		if err := rows.Scan(&data); err != nil {
+			return nil, fmt.Errorf("list unit grids: %w", err)
+		}
+		if err := json.Unmarshal([]byte(data), &g); err != nil {
+			return nil, fmt.Errorf("read unit grid: %w", err)
+		}
+		out = append(out, g)
+	}
+	return out, rows.Err()
+}
+
+// SaveUnitGrids adds grids, or replaces those of the same code, all or none.
+func (d *DB) SaveUnitGrids(ctx context.Context, grids []citywarden.UnitGrid) error {
+	return d.tx(ctx, func(q querier) error {
+		for _, g := range grids {
+			b, err := json.Marshal(g)
+			if err != nil {
+				return fmt.Errorf("write unit grid %s: %w", g.Code, err)
+			}
+			_, err = q.ExecContext(ctx, `INSERT INTO unit_grids (code, data) VALUES ($1, $2)
+				ON CONFLICT (code) DO UPDATE SET data = excluded.data`, string(g.Code), string(b))
+			if err != nil {
+				return fmt.Errorf("save unit grid %s: %w", g.Code, err)
+			}
+		}
+		return nil
+	})
+}
+
+func scanCase(s scanner) (citywarden.Case, error) {
+	var c citywarden.Case
+	var data string
+	if err := s.Scan(&data); err != nil {
+		return c, err
+	}
+	if err := json.Unmarshal([]byte(data), &c); err != nil {
+		return c, fmt.Errorf("read case: %w", err)
+	}
+	return c, nil
+}
+
+func plainCase(ctx context.Context, q querier, id citywarden.CaseID) (citywarden.Case, error) {
+	c, err := scanCase(q.QueryRowContext(ctx, `SELECT data FROM cases WHERE id = $1`, string(id)))
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, citywarden.Errorf(citywarden.CodeNotFound, "no case %s", id)
+	}
+	if err != nil {
+		return c, fmt.Errorf("read case %s: %w", id, err)
+	}
+	return c, nil
+}
+
+func stepsAfter(ctx context.Context, q querier, id citywarden.CaseID, n int64) ([]citywarden.CaseStep, error) {
+	rows, err := q.QueryContext(ctx, `SELECT action, stage, actor, role, note, department, alarm, at
+		FROM case_steps WHERE case_id = $1 AND n > $2 ORDER BY n`, string(id), n)
+	if err != nil {
+		return nil, fmt.Errorf("timeline of case %s: %w", id, err)
+	}
+	defer rows.Close()
+	out := []citywarden.CaseStep{}
+	for rows.Next() {
+		var s citywarden.CaseStep
+		var at int64
+		if err := rows.Scan(&s.Action, &s.Stage, &s.By, &s.Role, &s.Note, &s.Department, &s.Alarm, &at); err != nil {
+			return nil, fmt.Errorf("timeline of case %s: %w", id, err)
+		}
+		s.At = fromMS(at)
+		out = append(out, s)
+	}
+	return out, rows.Err()
+}
+
+// addAlarms fills in the alarms of cases, of which there are at most MaxPage.
+func (d *DB) addAlarms(ctx context.Context, cases []citywarden.Case) error {
+	if len(cases) == 0 {
+		return nil
+	}
+	at := map[string]int{}
+	args := make([]any, len(cases))
+	marks := make([]string, len(cases))
+	for i := range cases {
+		cases[i].Alarms = []citywarden.AlarmID{}
+		at[string(cases[i].ID)] = i
+		args[i], marks[i] = string(cases[i].ID), "$"+strconv.Itoa(i+1)
+	}
+	rows, err := d.sql.QueryContext(ctx, `SELECT case_id, id FROM alarms WHERE case_id <> '' AND case_id IN (`+
+		strings.Join(marks, ", ")+`) ORDER BY raised_at, id`, args...)
+	if err != nil {
+		return fmt.Errorf("alarms of cases: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		var a citywarden.AlarmID
+		if err := rows.Scan(&id, &a); err != nil {
+			return fmt.Errorf("alarms of cases: %w", err)
+		}
+		cases[at[id]].Alarms = append(cases[at[id]].Alarms, a)
+	}
+	return rows.Err()
+}

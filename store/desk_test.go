@@ -1,0 +1,191 @@
+package store
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
+)
+
+func deskDB(t *testing.T) *DB {
+	t.Helper()
+	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "desk.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func (d *DB) desk(t *testing.T, f func(*DeskTx) error) error {
+	t.Helper()
+	return d.UpdateDesk(t.Context(), f)
+}
+
+func deskAlarm(episode uint64, state citywarden.AlarmState) citywarden.Alarm {
+	return citywarden.Alarm{
+		ID: citywarden.NewAlarmID("r", "e", episode), Rule: "r", Entity: "e", Device: "d1", Episode: episode,
+		Severity: citywarden.Major, State: state, RaisedAt: time.UnixMilli(int64(episode) * 1000).UTC(),
+	}
+}
+
+func TestOneActiveAlarmPerRuleAndEntity(t *testing.T) {
+	db := deskDB(t)
+	save := func(a citywarden.Alarm) error {
+		return db.desk(t, func(tx *DeskTx) error { return tx.SaveAlarm(t.Context(), a) })
+	}
+	if err := save(deskAlarm(1, citywarden.AlarmActive)); err != nil {
+		t.Fatal(err)
+	}
+	if err := save(deskAlarm(2, citywarden.AlarmActive)); err == nil {
+		t.Fatal("two alarms of one rule on one entity are active")
+	}
+	if err := save(deskAlarm(1, citywarden.AlarmCleared)); err != nil {
+		t.Fatal(err)
+	}
+	if err := save(deskAlarm(2, citywarden.AlarmActive)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Alarm(t.Context(), "r:e:3"); citywarden.CodeOf(err) != citywarden.CodeNotFound {
+		t.Errorf("an unknown alarm: %v, want not_found", err)
+	}
+}
+
+func TestSaveAlarmKeepsTheCase(t *testing.T) {
+	db := deskDB(t)
+	a := deskAlarm(1, citywarden.AlarmActive)
+	a.Case = "E1"
+	later := deskAlarm(1, citywarden.AlarmCleared)
+	for _, x := range []citywarden.Alarm{a, later} {
+		if err := db.desk(t, func(tx *DeskTx) error { return tx.SaveAlarm(t.Context(), x) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	later.Case = "E1"
+	got, err := db.Alarm(t.Context(), a.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(later, got); diff != "" {
+		t.Errorf("the alarm (-want +got):\n%s", diff)
+	}
+}
+
+func TestTransitionsAreKeptOnce(t *testing.T) {
+	db := deskDB(t)
+	tr := citywarden.Transition{Key: "r/a/b/1/12", Kind: citywarden.Shelved, At: time.UnixMilli(5).UTC(), Alarm: deskAlarm(1, citywarden.AlarmActive)}
+	tr.Alarm.ShelvedBy, tr.Alarm.Reason = "lin", "maintenance"
+	for i, want := range []bool{true, false} {
+		var fresh bool
+		err := db.desk(t, func(tx *DeskTx) (err error) {
+			fresh, err = tx.AddTransition(t.Context(), tr)
+			return err
+		})
+		if err != nil || fresh != want {
+			t.Errorf("time %d: fresh %v, %v; want %v", i+1, fresh, err, want)
+		}
+	}
+	got, err := db.AlarmSteps(t.Context(), tr.Alarm.ID)
+	want := []citywarden.AlarmStep{{Kind: citywarden.Shelved, Severity: citywarden.Major, At: tr.At, By: "lin", Reason: "maintenance"}}
+	if err != nil || !cmp.Equal(want, got) {
+		t.Errorf("history %+v, %v; want %+v", got, err, want)
+	}
+}
+
+func TestAFailedDeskTransactionLeavesNothing(t *testing.T) {
+	db := deskDB(t)
+	stop := errors.New("stop")
+	err := db.desk(t, func(tx *DeskTx) error {
+		if _, err := tx.NextSerial(t.Context(), "20261123"); err != nil {
+			return err
+		}
+		if err := tx.SaveAlarm(t.Context(), deskAlarm(1, citywarden.AlarmActive)); err != nil {
+			return err
+		}
+		if err := tx.SetCursor(t.Context(), "desk", 7); err != nil {
+			return err
+		}
+		return stop
+	})
+	if !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	if p, err := db.Cursor(t.Context(), "desk"); err != nil || p != 0 {
+		t.Errorf("cursor %d, %v; want 0", p, err)
+	}
+	if _, err := db.Alarm(t.Context(), "r:e:1"); citywarden.CodeOf(err) != citywarden.CodeNotFound {
+		t.Errorf("the alarm is there: %v", err)
+	}
+	var n []int64
+	err = db.desk(t, func(tx *DeskTx) error {
+		for _, day := range []string{"20261123", "20261123", "20261124"} {
+			i, err := tx.NextSerial(t.Context(), day)
+			if err != nil {
+				return err
+			}
+			n = append(n, i)
+		}
+		return nil
+	})
+	if err != nil || !cmp.Equal(n, []int64{1, 2, 1}) {
+		t.Errorf("serials %v, %v; want 1 2 1", n, err)
+	}
+}
+
+func TestSaveCase(t *testing.T) {
+	db := deskDB(t)
+	save := func(c citywarden.Case, was int64) error {
+		return db.desk(t, func(tx *DeskTx) error { return tx.SaveCase(t.Context(), c, was) })
+	}
+	step := func(n int64) citywarden.CaseStep {
+		return citywarden.CaseStep{Action: citywarden.Comment, Stage: citywarden.PendingFiling, By: "lin", Note: "x", At: time.UnixMilli(n).UTC()}
+	}
+	c := citywarden.Case{ID: "E1", Key: "k", Stage: citywarden.PendingFiling, Opened: time.UnixMilli(1).UTC(), Revision: 1, Timeline: []citywarden.CaseStep{step(1)}}
+	if err := save(c, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := save(c, 0); citywarden.CodeOf(err) != citywarden.CodeConflict {
+		t.Errorf("the same case added again: %v, want conflict", err)
+	}
+	other := c
+	other.ID = "E2"
+	if err := save(other, 0); err == nil {
+		t.Error("two open cases have one key")
+	}
+	c.Revision, c.Timeline = 3, []citywarden.CaseStep{step(2), step(3)}
+	if err := save(c, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := save(c, 1); citywarden.CodeOf(err) != citywarden.CodeConflict {
+		t.Errorf("saved over a newer revision: %v, want conflict", err)
+	}
+	got, err := db.Case(t.Context(), "E1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Timeline, c.Alarms = []citywarden.CaseStep{step(1), step(2), step(3)}, []citywarden.AlarmID{}
+	if diff := cmp.Diff(c, got); diff != "" {
+		t.Errorf("the case (-want +got):\n%s", diff)
+	}
+	c.Stage, c.Revision, c.Timeline = citywarden.Closed, 4, []citywarden.CaseStep{step(4)}
+	if err := save(c, 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := save(other, 0); err != nil {
+		t.Errorf("the key is free again, but: %v", err)
+	}
+	err = db.desk(t, func(tx *DeskTx) error {
+		got, err := tx.CaseByKey(t.Context(), "k")
+		if err == nil && got.ID != "E2" {
+			t.Errorf("CaseByKey = %s, want the open one, E2", got.ID)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
