@@ -1,0 +1,225 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Alarms looks alarms up.
+type Alarms interface {
+	Alarms(ctx context.Context, f citywarden.AlarmFilter) (page []citywarden.Alarm, next string, err error)
+	Alarm(ctx context.Context, id citywarden.AlarmID) (citywarden.Alarm, error)
+	Why(ctx context.Context, id citywarden.AlarmID) (*citywarden.Explanation, error)
+}
+
+// Orders takes people's orders to the rule engine. Order returns once the order
+// is durable, Wait once the consumer has dealt with it.
+type Orders interface {
+	Order(ctx context.Context, o citywarden.AlarmOrder) (citywarden.Position, error)
+	Wait(ctx context.Context, consumer string, p citywarden.Position) error
+}
+
+const (
+	alarmConsumer = "alarms"         // the consumer of the log that applies orders
+	orderWait     = 10 * time.Second // for the engine to apply an order
+	maxShelving   = 30 * 24 * time.Hour
+)
+
+// AlarmPath holds the path parameter of one alarm.
+type AlarmPath struct {
+	ID citywarden.AlarmID `path:"id" maxLength:"300"`
+}
+
+type shelveBody struct {
+	For    citywarden.Duration `json:"for,omitempty" doc:"How long; at most 30 days"`
+	Until  time.Time           `json:"until,omitzero" doc:"Until when; instead of for"`
+	Reason string              `json:"reason" minLength:"1" maxLength:"500"`
+}
+
+type reasonBody struct {
+	Reason string `json:"reason,omitempty" maxLength:"500"`
+}
+
+type reasonInput struct {
+	AlarmPath
+	Body *reasonBody
+}
+
+func (in *reasonInput) reason() string {
+	if in.Body == nil {
+		return ""
+	}
+	return in.Body.Reason
+}
+
+func (s *server) alarmRoutes() {
+	const tag = "alarms"
+	handle(s, route{method: "GET", path: "/api/v1/alarms", id: "list-alarms", tag: tag, may: citywarden.MayRead,
+		summary: "Alarms, the newest first"}, s.listAlarms)
+	handle(s, route{method: "GET", path: "/api/v1/alarms/{id}", id: "get-alarm", tag: tag, may: citywarden.MayRead,
+		summary: "One alarm"}, s.getAlarm)
+	handle(s, route{method: "GET", path: "/api/v1/alarms/{id}/why", id: "explain-alarm", tag: tag, may: citywarden.MayRead,
+		summary: "Why the alarm was raised, from the values that were used"}, s.why)
+	handle(s, route{method: "POST", path: "/api/v1/alarms/{id}/ack", id: "ack-alarm", tag: tag, may: citywarden.MayOperateAlarms,
+		summary: "Acknowledge an alarm; answers when it is done"}, s.ack)
+	handle(s, route{method: "POST", path: "/api/v1/alarms/{id}/shelve", id: "shelve-alarm", tag: tag, may: citywarden.MayOperateAlarms,
+		summary: "Put an alarm aside for a time; answers when it is done"}, s.shelve)
+	handle(s, route{method: "POST", path: "/api/v1/alarms/{id}/unshelve", id: "unshelve-alarm", tag: tag, may: citywarden.MayOperateAlarms,
+		summary: "End the shelving of an alarm; answers when it is done"}, s.unshelve)
+	handle(s, route{method: "POST", path: "/api/v1/alarms/{id}/reset", id: "reset-alarm", tag: tag, may: citywarden.MayOperateAlarms,
+		summary: "Reset a latched alarm; answers when it is done"}, s.reset)
+}
+
+func (s *server) listAlarms(ctx context.Context, in *struct {
+	Paging
+	State    citywarden.AlarmState `query:"state"`
+	Severity string                `query:"severity" enum:"indeterminate,warning,minor,major,critical"`
+	Rule     citywarden.RuleID     `query:"rule"`
+	Device   citywarden.DeviceID   `query:"device"`
+}) (*listOutput[citywarden.Alarm], error) {
+	f := citywarden.AlarmFilter{State: in.State, Rule: in.Rule, Device: in.Device, Page: in.page()}
+	if err := f.Severity.UnmarshalText([]byte(in.Severity)); err != nil {
+		return nil, err
+	}
+	as, next, err := s.Alarms.Alarms(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	return listOf(as, next), nil
+}
+
+func (s *server) getAlarm(ctx context.Context, in *AlarmPath) (*output[citywarden.Alarm], error) {
+	a, err := s.Alarms.Alarm(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return outputOf(a), nil
+}
+
+func (s *server) why(ctx context.Context, in *AlarmPath) (*output[citywarden.Explanation], error) {
+	e, err := s.Alarms.Why(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if e == nil {
+		return nil, citywarden.Errorf(citywarden.CodeNotFound, "alarm %s has no explanation", in.ID)
+	}
+	return outputOf(*e), nil
+}
+
+func (s *server) ack(ctx context.Context, in *reasonInput) (*output[citywarden.Alarm], error) {
+	o := citywarden.AlarmOrder{Kind: citywarden.OrderAck, Alarm: in.ID, Reason: in.reason()}
+	return s.order(ctx, o, ackable, func(a *citywarden.Alarm) error {
+		if a.Acked && a.AckedBy == callerOf(ctx).Name {
+			return nil
+		}
+		return ackable(a)
+	})
+}
+
+func ackable(a *citywarden.Alarm) error {
+	if a.Acked {
+		return citywarden.Errorf(citywarden.CodeConflict, "alarm %s was acknowledged by %s at %s", a.ID, a.AckedBy, a.AckedAt.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func (s *server) shelve(ctx context.Context, in *struct {
+	AlarmPath
+	Body shelveBody
+}) (*output[citywarden.Alarm], error) {
+	now := time.Now().UTC()
+	until := in.Body.Until.UTC()
+	if (in.Body.For != 0) == !in.Body.Until.IsZero() {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, `shelve alarm %s: say for how long ("for": "2h") or until when ("until"), one of the two`, in.ID)
+	}
+	if in.Body.For != 0 {
+		until = now.Add(in.Body.For.Std())
+	}
+	until = until.Truncate(time.Millisecond)
+	if !until.After(now) || until.Sub(now) > maxShelving {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "shelve alarm %s: the end lies at %s; it must be in the future and at most 30 days away", in.ID, until.Format(time.RFC3339))
+	}
+	o := citywarden.AlarmOrder{Kind: citywarden.OrderShelve, Alarm: in.ID, Until: until, Reason: in.Body.Reason}
+	return s.order(ctx, o, func(a *citywarden.Alarm) error {
+		if a.State == citywarden.AlarmCleared {
+			return citywarden.Errorf(citywarden.CodeConflict, "alarm %s is cleared; only an active alarm can be shelved", a.ID)
+		}
+		return nil
+	}, func(a *citywarden.Alarm) error {
+		if a.ShelvedBy == callerOf(ctx).Name && a.Shelved.Equal(until) {
+			return nil
+		}
+		return nothingChanged(a, "shelved")
+	})
+}
+
+func (s *server) unshelve(ctx context.Context, in *reasonInput) (*output[citywarden.Alarm], error) {
+	o := citywarden.AlarmOrder{Kind: citywarden.OrderUnshelve, Alarm: in.ID, Reason: in.reason()}
+	return s.order(ctx, o, func(a *citywarden.Alarm) error {
+		if a.Shelved.IsZero() {
+			return citywarden.Errorf(citywarden.CodeConflict, "alarm %s is not shelved", a.ID)
+		}
+		return nil
+	}, func(a *citywarden.Alarm) error {
+		if a.Shelved.IsZero() {
+			return nil
+		}
+		return nothingChanged(a, "unshelved")
+	})
+}
+
+func (s *server) reset(ctx context.Context, in *reasonInput) (*output[citywarden.Alarm], error) {
+	o := citywarden.AlarmOrder{Kind: citywarden.OrderReset, Alarm: in.ID, Reason: in.reason()}
+	return s.order(ctx, o, func(a *citywarden.Alarm) error {
+		if !a.Latched {
+			return citywarden.Errorf(citywarden.CodeConflict, "alarm %s is not latched; it clears by itself", a.ID)
+		}
+		return nil
+	}, func(a *citywarden.Alarm) error {
+		if !a.Latched {
+			return nil
+		}
+		return nothingChanged(a, "reset")
+	})
+}
+
+func nothingChanged(a *citywarden.Alarm, done string) error {
+	return citywarden.Errorf(citywarden.CodeConflict, "alarm %s could not be %s: it is %s now, and somebody else may have been faster", a.ID, done, a.State)
+}
+
+// order hands an order to the engine and answers with the alarm after it was
+// applied. before says whether the alarm can be ordered so at all, after
+// whether the order changed it: somebody else may have been faster.
+func (s *server) order(ctx context.Context, o citywarden.AlarmOrder, before, after func(*citywarden.Alarm) error) (*output[citywarden.Alarm], error) {
+	a, err := s.Alarms.Alarm(ctx, o.Alarm)
+	if err != nil {
+		return nil, err
+	}
+	if err := before(&a); err != nil {
+		return nil, err
+	}
+	o.By = callerOf(ctx).Name
+	wctx, cancel := context.WithTimeout(ctx, orderWait)
+	defer cancel()
+	pos, err := s.Orders.Order(wctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Orders.Wait(wctx, alarmConsumer, pos); err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, citywarden.Errorf(citywarden.CodeTransient, "the order to %s alarm %s is stored but not applied yet; look at the alarm again later", o.Kind, o.Alarm)
+		}
+		return nil, err
+	}
+	if a, err = s.Alarms.Alarm(ctx, o.Alarm); err != nil {
+		return nil, err
+	}
+	if err := after(&a); err != nil {
+		return nil, err
+	}
+	return outputOf(a), nil
+}

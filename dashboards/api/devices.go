@@ -1,0 +1,335 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/citywarden/citywarden"
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// DeviceReader looks devices up; all of its methods answer from memory.
+type DeviceReader interface {
+	Get(id citywarden.DeviceID) (citywarden.DeviceView, error)
+	Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error)
+	List(f citywarden.DeviceFilter) (page []citywarden.DeviceView, next string, err error)
+	Summary() map[citywarden.Status]int
+}
+
+// DeviceWriter changes devices.
+type DeviceWriter interface {
+	Create(ctx context.Context, d citywarden.Device) (citywarden.Device, error)
+	Update(ctx context.Context, d citywarden.Device) (citywarden.Device, error)
+	Delete(ctx context.Context, id citywarden.DeviceID) error
+	IssueToken(ctx context.Context, id citywarden.DeviceID) (string, error)
+}
+
+// Devices are the registered devices.
+type Devices interface {
+	DeviceReader
+	DeviceWriter
+}
+
+// DeviceFiles reads and writes devices as CSV. Import returns an error only
+// when nothing could be read; what is wrong with a line stands in the report.
+type DeviceFiles interface {
+	Import(ctx context.Context, r io.Reader) (ImportReport, error)
+	Export(ctx context.Context, w io.Writer) error
+}
+
+// ImportReport says what became of each line of a CSV file.
+type ImportReport struct {
+	Created int          `json:"created"`
+	Updated int          `json:"updated"`
+	Failed  int          `json:"failed"`
+	Lines   []ImportLine `json:"lines" nullable:"false"`
+}
+
+// ImportLine is one line of an ImportReport.
+type ImportLine struct {
+	Line    int                 `json:"line" doc:"Number of the line in the file, from 1"`
+	ID      citywarden.DeviceID `json:"id"`
+	OK      bool                `json:"ok"`
+	Error   string              `json:"error,omitempty"`
+	Warning string              `json:"warning,omitempty" doc:"It was taken, but perhaps is not what was meant"`
+}
+
+// Models are the device models.
+type Models interface {
+	All() []citywarden.Model
+}
+
+// Series answers what a metric was over time.
+type Series interface {
+	Query(ctx context.Context, q citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error)
+}
+
+// deviceBody is a device as people write it. What the platform adds may stand
+// there too and is ignored, so that a device that was read can be changed and
+// written back.
+type deviceBody struct {
+	ID         citywarden.DeviceID   `json:"id,omitempty" doc:"1 to 64 letters, digits, '.', '_' and '-'"`
+	Name       string                `json:"name" maxLength:"200"`
+	Model      citywarden.ModelName  `json:"model" maxLength:"64"`
+	Attributes map[string]any        `json:"attributes,omitempty" doc:"Texts, numbers and bools, as the model declares them"`
+	Location   *citywarden.Point     `json:"location,omitempty" doc:"WGS 84"`
+	Adjacent   []citywarden.DeviceID `json:"adjacent,omitempty" nullable:"false" maxItems:"64" doc:"Neighbours"`
+	Disabled   bool                  `json:"disabled,omitempty" doc:"Its messages are refused"`
+
+	Grid     citywarden.GridCode                         `json:"grid,omitempty" readOnly:"true"`
+	Created  time.Time                                   `json:"created,omitzero" readOnly:"true"`
+	Updated  time.Time                                   `json:"updated,omitzero" readOnly:"true"`
+	Status   citywarden.Status                           `json:"status,omitempty" readOnly:"true"`
+	LastSeen time.Time                                   `json:"last_seen,omitzero" readOnly:"true"`
+	Latest   map[citywarden.MetricName]citywarden.Latest `json:"latest,omitempty" readOnly:"true"`
+	Alarm    string                                      `json:"alarm,omitempty" readOnly:"true"`
+}
+
+func (b *deviceBody) device() citywarden.Device {
+	return citywarden.Device{
+		ID: b.ID, Name: b.Name, Model: b.Model, Attributes: b.Attributes, Location: b.Location, Adjacent: b.Adjacent, Disabled: b.Disabled,
+	}
+}
+
+// DevicePath holds the path parameter of one device.
+type DevicePath struct {
+	ID citywarden.DeviceID `path:"id" maxLength:"64"`
+}
+
+func (s *server) deviceRoutes() {
+	const tag = "devices"
+	csv := map[string]*huma.MediaType{"text/csv": {Schema: &huma.Schema{Type: "string"}}}
+	handle(s, route{method: "GET", path: "/api/v1/devices", id: "list-devices", tag: tag, may: citywarden.MayRead,
+		summary: "Devices with presence, latest values and worst alarm"}, s.listDevices)
+	handle(s, route{method: "POST", path: "/api/v1/devices", id: "create-device", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusCreated,
+		summary: "Register a device"}, s.createDevice)
+	handle(s, route{method: "GET", path: "/api/v1/devices/{id}", id: "get-device", tag: tag, may: citywarden.MayRead,
+		summary: "One device"}, s.getDevice)
+	handle(s, route{method: "PUT", path: "/api/v1/devices/{id}", id: "update-device", tag: tag, may: citywarden.MayWriteDevices,
+		summary: "Change a device: everything is replaced by what is sent"}, s.updateDevice)
+	handle(s, route{method: "DELETE", path: "/api/v1/devices/{id}", id: "delete-device", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusNoContent,
+		summary: "Delete a device and its credentials"}, s.deleteDevice)
+	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/credentials", id: "create-credentials", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusCreated,
+		summary: "Give a device a new token; it is shown once, and the one before ends"}, s.createCredentials)
+	handle(s, route{method: "POST", path: "/api/v1/devices/import", id: "import-devices", tag: tag, may: citywarden.MayWriteDevices, maxBody: 32 << 20,
+		summary: "Register and change devices from CSV: id,name,model,lat,lon, optionally token and attr.NAME"}, s.importDevices)
+	handle(s, route{method: "GET", path: "/api/v1/devices/export", id: "export-devices", tag: tag, may: citywarden.MayRead,
+		responses: map[string]*huma.Response{"200": {Description: "CSV that the import reads", Content: csv}},
+		summary:   "All devices as CSV, without tokens"}, s.exportDevices)
+	handle(s, route{method: "GET", path: "/api/v1/devices/{id}/latest", id: "get-latest", tag: tag, may: citywarden.MayRead,
+		summary: "The newest reading of every metric"}, s.latest)
+	handle(s, route{method: "GET", path: "/api/v1/devices/{id}/series", id: "get-series", tag: tag, may: citywarden.MayRead,
+		summary: "Readings of one metric over time; raw points when every is left out"}, s.series)
+	handle(s, route{method: "GET", path: "/api/v1/models", id: "list-models", tag: tag, may: citywarden.MayRead,
+		summary: "All device models"}, func(context.Context, *struct{}) (*listOutput[citywarden.Model], error) {
+		return listOf(s.Models.All(), ""), nil
+	})
+}
+
+func (s *server) listDevices(_ context.Context, in *struct {
+	Paging
+	Model  citywarden.ModelName `query:"model"`
+	Domain citywarden.Domain    `query:"domain"`
+	Grid   citywarden.GridCode  `query:"grid"`
+	Search string               `query:"q" maxLength:"100" doc:"Part of the id or name"`
+}) (*listOutput[citywarden.DeviceView], error) {
+	ds, next, err := s.Devices.List(citywarden.DeviceFilter{Model: in.Model, Domain: in.Domain, Grid: in.Grid, Search: in.Search, Page: in.page()})
+	if err != nil {
+		return nil, err
+	}
+	return listOf(ds, next), nil
+}
+
+func (s *server) getDevice(_ context.Context, in *DevicePath) (*output[citywarden.DeviceView], error) {
+	d, err := s.Devices.Get(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return outputOf(d), nil
+}
+
+func (s *server) createDevice(ctx context.Context, in *struct{ Body deviceBody }) (*created[citywarden.DeviceView], error) {
+	d, err := s.Devices.Create(ctx, in.Body.device())
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.Devices.Get(d.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &created[citywarden.DeviceView]{Location: "/api/v1/devices/" + url.PathEscape(string(d.ID)), Body: v}, nil
+}
+
+func (s *server) updateDevice(ctx context.Context, in *struct {
+	DevicePath
+	Body deviceBody
+}) (*output[citywarden.DeviceView], error) {
+	d := in.Body.device()
+	if d.ID != "" && d.ID != in.ID {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the id of device %s can't be changed to %s", in.ID, d.ID)
+	}
+	d.ID = in.ID
+	if _, err := s.Devices.Update(ctx, d); err != nil {
+		return nil, err
+	}
+	return s.getDevice(ctx, &in.DevicePath)
+}
+
+func (s *server) deleteDevice(ctx context.Context, in *DevicePath) (*struct{}, error) {
+	return nil, s.Devices.Delete(ctx, in.ID)
+}
+
+type newCredentials struct {
+	Type string `json:"type" enum:"token"`
+}
+
+type credentials struct {
+	Token string `json:"token" doc:"User name in MQTT, path segment in HTTP and CoAP; it is not shown again"`
+}
+
+func (s *server) createCredentials(ctx context.Context, in *struct {
+	DevicePath
+	Body newCredentials
+}) (*output[credentials], error) {
+	token, err := s.Devices.IssueToken(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return outputOf(credentials{Token: token}), nil
+}
+
+func (s *server) importDevices(ctx context.Context, in *struct {
+	RawBody []byte `contentType:"text/csv"`
+}) (*output[ImportReport], error) {
+	report, err := s.Files.Import(ctx, bytes.NewReader(in.RawBody))
+	if err != nil {
+		return nil, err
+	}
+	if report.Lines == nil {
+		report.Lines = []ImportLine{}
+	}
+	return outputOf(report), nil
+}
+
+func (s *server) exportDevices(ctx context.Context, _ *struct{}) (*struct {
+	ContentType string `header:"Content-Type"`
+	Disposition string `header:"Content-Disposition"`
+	Body        []byte
+}, error) {
+	var b bytes.Buffer
+	if err := s.Files.Export(ctx, &b); err != nil {
+		return nil, err
+	}
+	return &struct {
+		ContentType string `header:"Content-Type"`
+		Disposition string `header:"Content-Disposition"`
+		Body        []byte
+	}{"text/csv; charset=utf-8", `attachment; filename="devices.csv"`, b.Bytes()}, nil
+}
+
+func (s *server) latest(_ context.Context, in *DevicePath) (*output[map[citywarden.MetricName]citywarden.Latest], error) {
+	d, err := s.Devices.Get(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if d.Latest == nil {
+		d.Latest = map[citywarden.MetricName]citywarden.Latest{}
+	}
+	return outputOf(d.Latest), nil
+}
+
+const maxPoints = 10000
+
+type seriesOutput struct {
+	Points    []seriesPoint `json:"points" nullable:"false"`
+	Unit      string        `json:"unit" doc:"UCUM; empty when dimensionless"`
+	Truncated bool          `json:"truncated" doc:"There are more points; ask for a shorter time or a longer every"`
+}
+
+func (s *server) series(ctx context.Context, in *struct {
+	DevicePath
+	Metric citywarden.MetricName `query:"metric" required:"true"`
+	From   string                `query:"from" doc:"RFC 3339, inclusive; 24 hours before to when left out"`
+	To     string                `query:"to" doc:"RFC 3339, exclusive; now when left out"`
+	Every  string                `query:"every" doc:"Interval of the aggregate, like 1m, 1h or 1d"`
+	Agg    string                `query:"agg" enum:"mean,min,max,sum,count,last" doc:"mean when left out"`
+}) (*output[seriesOutput], error) {
+	from, to, err := span(in.From, in.To)
+	if err != nil {
+		return nil, err
+	}
+	if to.IsZero() {
+		to = time.Now().UTC()
+	}
+	if from.IsZero() {
+		from = to.Add(-24 * time.Hour)
+	}
+	if !from.Before(to) {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "from %s is not before to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
+	}
+	var every citywarden.Duration
+	if in.Every != "" {
+		if every, err = citywarden.ParseDuration(in.Every); err != nil {
+			return nil, fmt.Errorf("every: %w", err)
+		}
+		if every.Std() < time.Second {
+			return nil, citywarden.Errorf(citywarden.CodeInvalid, "every %s: it is at least 1s", in.Every)
+		}
+	} else if in.Agg != "" {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "agg %s needs every, the interval that it is taken over", in.Agg)
+	}
+	d, model, err := s.Devices.Device(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	metric, ok := model.Metric(in.Metric)
+	if !ok {
+		return nil, unknownMetric(d, model, in.Metric)
+	}
+	points, err := s.Series.Query(ctx, citywarden.SeriesQuery{
+		Device: d.ID, Domain: model.Domain, Metric: metric.Name, From: from, To: to, Every: every.Std(), Agg: in.Agg, Limit: maxPoints + 1,
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := seriesOutput{Unit: metric.Unit, Truncated: len(points) > maxPoints}
+	points = points[:min(len(points), maxPoints)]
+	out.Points = make([]seriesPoint, len(points))
+	for i, p := range points {
+		out.Points[i] = seriesPoint(p)
+	}
+	return outputOf(out), nil
+}
+
+func unknownMetric(d *citywarden.Device, m *citywarden.Model, name citywarden.MetricName) error {
+	var names []string
+	for _, metric := range m.Metrics {
+		names = append(names, string(metric.Name))
+	}
+	return citywarden.Errorf(citywarden.CodeInvalid, "device %s, a %s, has no metric %q; it has %s", d.ID, m.Name, name, strings.Join(names, ", "))
+}
+
+// span parses two times in RFC 3339; "" gives the zero time. A space stands for
+// a plus that was not escaped in the URL.
+func span(from, to string) (f, t time.Time, err error) {
+	for _, p := range []struct {
+		name, text string
+		to         *time.Time
+	}{{"from", from, &f}, {"to", to, &t}} {
+		if p.text == "" {
+			continue
+		}
+		at, err := time.Parse(time.RFC3339Nano, strings.Replace(p.text, " ", "+", 1))
+		if err != nil {
+			return f, t, citywarden.Errorf(citywarden.CodeInvalid, "%s %q: write it like 2026-11-23T08:00:00Z or 2026-11-23T16:00:00+08:00", p.name, p.text)
+		}
+		*p.to = at.UTC()
+	}
+	return f, t, nil
+}

@@ -1,0 +1,531 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/store"
+)
+
+// city is a platform in memory: it keeps devices, alarms and cases, and applies
+// orders like the engine does.
+type city struct {
+	mu      sync.Mutex
+	devices map[citywarden.DeviceID]citywarden.DeviceView
+	alarms  map[citywarden.AlarmID]citywarden.Alarm
+	cases   map[citywarden.CaseID]*citywarden.Case
+	queries []citywarden.SeriesQuery
+	points  []citywarden.SeriesPoint
+	orders  []citywarden.AlarmOrder
+	stuck   bool                               // orders are taken but not applied
+	between func(*city, citywarden.AlarmOrder) // runs before an order is applied
+}
+
+func text(s string) citywarden.Text { return citywarden.Text{ZH: s, EN: s} }
+
+func smokeModel() citywarden.Model {
+	low, high := 0.0, 2.0
+	return citywarden.Model{
+		Name: "smoke-detector", Title: text("smoke detector"), Domain: citywarden.Fire, Codec: "json",
+		Report: citywarden.Duration(time.Minute), Heartbeat: citywarden.Duration(time.Hour),
+		Metrics: []citywarden.Metric{
+			{Name: "smoke", Title: text("smoke"), Kind: citywarden.KindNumber, Unit: "dB/m", Min: &low, Max: &high},
+			{Name: "button", Title: text("button"), Kind: citywarden.KindBool},
+		},
+		Attributes: []citywarden.Attribute{{Name: "zone", Title: text("zone"), Kind: citywarden.KindText}},
+	}
+}
+
+var noon = time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC)
+
+func newCity() *city {
+	c := &city{
+		devices: map[citywarden.DeviceID]citywarden.DeviceView{},
+		alarms:  map[citywarden.AlarmID]citywarden.Alarm{},
+		cases:   map[citywarden.CaseID]*citywarden.Case{},
+		points:  []citywarden.SeriesPoint{{Time: noon, Value: citywarden.Number(0.31)}, {Time: noon.Add(time.Minute), Value: citywarden.Number(0.02)}},
+	}
+	c.devices["smoke-1"] = citywarden.DeviceView{
+		Device:   citywarden.Device{ID: "smoke-1", Name: "Hall", Model: "smoke-detector", Attributes: map[string]any{"zone": "1F"}, Created: noon, Updated: noon},
+		Presence: citywarden.Presence{Status: citywarden.StatusOnline, LastSeen: noon},
+		Latest:   map[citywarden.MetricName]citywarden.Latest{"smoke": {Value: citywarden.Number(0.31), Time: noon}},
+		Alarm:    "critical",
+	}
+	c.devices["smoke-2"] = citywarden.DeviceView{
+		Device:   citywarden.Device{ID: "smoke-2", Name: "Cellar", Model: "smoke-detector", Created: noon, Updated: noon},
+		Presence: citywarden.Presence{Status: citywarden.StatusNever},
+	}
+	c.alarms["fire.smoke:smoke-1:1"] = citywarden.Alarm{
+		ID: "fire.smoke:smoke-1:1", Rule: "fire.smoke", Title: text("fire"), Entity: "smoke-1", Device: "smoke-1", Episode: 1,
+		Severity: citywarden.Critical, State: citywarden.AlarmActive, RaisedAt: noon, Case: "E0501202611230001",
+	}
+	c.cases["E0501202611230001"] = &citywarden.Case{
+		ID: "E0501202611230001", Class: "event/0501", ClassName: text("fire"), Title: text("fire in the hall"), Source: citywarden.SourceSensor,
+		Stage: citywarden.PendingFiling, Opened: noon, Alarms: []citywarden.AlarmID{"fire.smoke:smoke-1:1"}, Revision: 1,
+	}
+	return c
+}
+
+func missing(what string, id any) error {
+	return citywarden.Errorf(citywarden.CodeNotFound, "no %s %v", what, id)
+}
+
+func (c *city) Get(id citywarden.DeviceID) (citywarden.DeviceView, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d, ok := c.devices[id]
+	if !ok {
+		return d, missing("device", id)
+	}
+	return d, nil
+}
+
+func (c *city) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
+	d, err := c.Get(id)
+	m := smokeModel()
+	return &d.Device, &m, err
+}
+
+func (c *city) List(f citywarden.DeviceFilter) (out []citywarden.DeviceView, next string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.devices {
+		if string(d.ID) > f.After && strings.Contains(string(d.ID)+d.Name, f.Search) {
+			out = append(out, d)
+		}
+	}
+	slices.SortFunc(out, func(a, b citywarden.DeviceView) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	if n := f.Size(); len(out) > n {
+		out, next = out[:n], string(out[n-1].ID)
+	}
+	return out, next, nil
+}
+
+func (c *city) Summary() map[citywarden.Status]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := map[citywarden.Status]int{}
+	for _, d := range c.devices {
+		n[d.Status]++
+	}
+	return n
+}
+
+func (c *city) Create(_ context.Context, d citywarden.Device) (citywarden.Device, error) {
+	if err := d.ID.Check(); err != nil {
+		return d, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.devices[d.ID]; ok {
+		return d, citywarden.Errorf(citywarden.CodeConflict, "there is a device %s already", d.ID)
+	}
+	c.devices[d.ID] = citywarden.DeviceView{Device: d, Presence: citywarden.Presence{Status: citywarden.StatusNever}}
+	return d, nil
+}
+
+func (c *city) Update(_ context.Context, d citywarden.Device) (citywarden.Device, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, ok := c.devices[d.ID]
+	if !ok {
+		return d, missing("device", d.ID)
+	}
+	v.Device = d
+	c.devices[d.ID] = v
+	return d, nil
+}
+
+func (c *city) Delete(_ context.Context, id citywarden.DeviceID) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.devices[id]; !ok {
+		return missing("device", id)
+	}
+	delete(c.devices, id)
+	return nil
+}
+
+func (c *city) IssueToken(_ context.Context, id citywarden.DeviceID) (string, error) {
+	_, err := c.Get(id)
+	return "token-of-" + string(id), err
+}
+
+func (c *city) Query(_ context.Context, q citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queries = append(c.queries, q)
+	return c.points[:min(len(c.points), q.Limit)], nil
+}
+
+func (c *city) Alarms(_ context.Context, f citywarden.AlarmFilter) (out []citywarden.Alarm, next string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range c.alarms {
+		if (f.State == "" || a.State == f.State) && (f.Severity == 0 || a.Severity == f.Severity) && (f.Device == "" || a.Device == f.Device) && (f.Rule == "" || a.Rule == f.Rule) {
+			out = append(out, a)
+		}
+	}
+	return out, "", nil
+}
+
+func (c *city) Alarm(_ context.Context, id citywarden.AlarmID) (citywarden.Alarm, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, ok := c.alarms[id]
+	if !ok {
+		return a, missing("alarm", id)
+	}
+	return a, nil
+}
+
+func (c *city) Why(ctx context.Context, id citywarden.AlarmID) (*citywarden.Explanation, error) {
+	a, err := c.Alarm(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &citywarden.Explanation{
+		Rule: a.Rule, Version: "0123456789ab", At: a.RaisedAt, Severity: a.Severity, Condition: "smoke > 0.12", Held: citywarden.Duration(20 * time.Second),
+		Summary: text("smoke 0.31"), Leaves: []citywarden.ExplainLeaf{{Text: "smoke > 0.12", Left: 0.31, Op: ">", Right: 0.12, Result: "true"}},
+		Inputs: []citywarden.ExplainInput{{Device: a.Device, Metric: "smoke", Value: citywarden.Number(0.31), Time: noon, Arrived: noon}},
+	}, nil
+}
+
+func (c *city) Order(_ context.Context, o citywarden.AlarmOrder) (citywarden.Position, error) {
+	c.mu.Lock()
+	between := c.between
+	c.mu.Unlock()
+	if between != nil {
+		between(c, o)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.orders = append(c.orders, o)
+	a := c.alarms[o.Alarm]
+	switch o.Kind {
+	case citywarden.OrderAck:
+		if !a.Acked {
+			a.Acked, a.AckedBy, a.AckedAt = true, o.By, noon
+		}
+	case citywarden.OrderShelve:
+		if a.State == citywarden.AlarmActive {
+			a.Shelved, a.ShelvedBy, a.Reason = o.Until, o.By, o.Reason
+		}
+	case citywarden.OrderUnshelve:
+		a.Shelved, a.ShelvedBy, a.Reason = time.Time{}, "", ""
+	case citywarden.OrderReset:
+		a.Latched = false
+	}
+	c.alarms[o.Alarm] = a
+	return citywarden.PositionAt(uint64(len(c.orders)), 0), nil
+}
+
+func (c *city) Wait(ctx context.Context, consumer string, _ citywarden.Position) error {
+	c.mu.Lock()
+	stuck := c.stuck
+	c.mu.Unlock()
+	if consumer != "alarms" {
+		return fmt.Errorf("no consumer %s", consumer)
+	}
+	if stuck {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+
+// desk is the part of the city with the cases.
+type desk struct{ *city }
+
+func (d desk) Cases(_ context.Context, f citywarden.CaseFilter) (out []citywarden.Case, next string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.cases {
+		if (!f.Open || c.Stage.Open()) && (f.Stage == "" || c.Stage == f.Stage) && c.WorkOrder == f.WorkOrders {
+			out = append(out, *c)
+		}
+	}
+	return out, "", nil
+}
+
+func (d desk) Case(_ context.Context, id citywarden.CaseID, by string, role citywarden.Role) (citywarden.Case, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c, ok := d.cases[id]
+	if !ok {
+		return citywarden.Case{}, missing("case", id)
+	}
+	out := *c
+	out.Actions = out.Next(by, role)
+	return out, nil
+}
+
+func (d desk) Do(_ context.Context, id citywarden.CaseID, step citywarden.CaseStep, revision int64) (citywarden.Case, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c, ok := d.cases[id]
+	if !ok {
+		return citywarden.Case{}, missing("case", id)
+	}
+	if revision != 0 && revision != c.Revision {
+		return citywarden.Case{}, citywarden.Errorf(citywarden.CodeConflict, "case %s has changed since", id)
+	}
+	err := c.Do(step)
+	return *c, err
+}
+
+func (d desk) Create(_ context.Context, n citywarden.NewCase, by string, role citywarden.Role) (citywarden.Case, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := &citywarden.Case{ID: "E0502202611230002", Class: n.Class, Title: text(n.Title), Source: citywarden.SourceOperator, Stage: citywarden.PendingFiling, Opened: noon, Revision: 1, Alarms: []citywarden.AlarmID{}}
+	d.cases[c.ID] = c
+	return *c, nil
+}
+
+type files struct{ *city }
+
+func (f files) Import(ctx context.Context, r io.Reader) (ImportReport, error) {
+	var out ImportReport
+	sc := bufio.NewScanner(r)
+	for n := 1; sc.Scan(); n++ {
+		if n == 1 {
+			continue
+		}
+		id, rest, _ := strings.Cut(sc.Text(), ",")
+		l := ImportLine{Line: n, ID: citywarden.DeviceID(id), OK: true}
+		if _, err := f.Create(ctx, citywarden.Device{ID: l.ID, Name: rest, Model: "smoke-detector"}); err != nil {
+			l.OK, l.Error = false, err.Error()
+			out.Failed++
+		} else {
+			out.Created++
+		}
+		out.Lines = append(out.Lines, l)
+	}
+	return out, sc.Err()
+}
+
+func (f files) Export(_ context.Context, w io.Writer) error {
+	ds, _, err := f.List(citywarden.DeviceFilter{})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(w, "id,name,model")
+	for _, d := range ds {
+		fmt.Fprintf(w, "%s,%s,%s\n", d.ID, d.Name, d.Model)
+	}
+	return nil
+}
+
+type models []citywarden.Model
+
+func (m models) All() []citywarden.Model { return m }
+
+type classes []citywarden.Class
+
+func (c classes) All() []citywarden.Class { return c }
+
+type ruleSet []citywarden.Rule
+
+func (r ruleSet) Rules() []citywarden.Rule { return r }
+
+type books struct{ rows []citywarden.LedgerRow }
+
+func (b books) Rows(_ context.Context, from, to time.Time, _ citywarden.DeviceID) (out []citywarden.LedgerRow, err error) {
+	for _, r := range b.rows {
+		if !r.Hour.Before(from) && r.Hour.Before(to) {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func (b books) DeadLetters(context.Context, citywarden.DeviceID, citywarden.Page) ([]citywarden.DeadLetter, string, error) {
+	return []citywarden.DeadLetter{{Position: 7, Device: "smoke-1", Protocol: "mqtt", Topic: "v1/devices/me/telemetry", Payload: []byte("{"), Received: noon, Reason: "not JSON"}}, "7", nil
+}
+
+type sheets map[string]string
+
+func (s sheets) Names() []string { return []string{"grids", "streets"} }
+
+func (s sheets) Layer(_ context.Context, name string) (json.RawMessage, error) {
+	if l, ok := s[name]; ok {
+		return json.RawMessage(l), nil
+	}
+	return nil, missing("layer", name)
+}
+
+func (s sheets) Bounds() (sw, ne citywarden.Point, ok bool) {
+	return citywarden.Point{Lat: 24.1, Lon: 117.6}, citywarden.Point{Lat: 24.2, Lon: 117.8}, true
+}
+
+// platform is an API over a city, with real accounts on a real database.
+type platform struct {
+	*city
+	t        testing.TB
+	db       *store.DB
+	server   *server
+	handler  http.Handler
+	accounts *Accounts
+	tokens   map[citywarden.Role]string
+	log      *bytes.Buffer // behind logMu
+}
+
+const adminPassword = "correct horse"
+
+// syncWriter lets several goroutines write to one buffer.
+type syncWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *syncWriter) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(b)
+}
+
+func newPlatform(t testing.TB) *platform {
+	t.Helper()
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	c := newCity()
+	p := &platform{city: c, t: t, db: db, tokens: map[citywarden.Role]string{}, log: &bytes.Buffer{}}
+	log := slog.New(slog.NewTextHandler(&syncWriter{w: p.log}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	p.accounts = newAccounts(db, hashing{time: 1, memoryKiB: 8, threads: 1})
+	p.server, err = newServer(Options{
+		Devices: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Orders: c, Cases: desk{c},
+		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Limit: "2紧急工作时", Department: "fire"}},
+		Rules:   ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}},
+		Ledger:  books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
+		Layers:  sheets{"grids": `{"type":"FeatureCollection","features":[]}`}, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,
+		Console: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<!doctype html>") }),
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "citywarden_up 1\n") }),
+		Version: "test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.handler = p.server.guard(p.server.mux)
+	if _, err := p.accounts.EnsureAdmin(t.Context(), adminPassword); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// as returns a token of a user with the role, who is created at need. The
+// user's name is the role, their department "fire".
+func (p *platform) as(role citywarden.Role) string {
+	p.t.Helper()
+	if role == "" {
+		return ""
+	}
+	if tok, ok := p.tokens[role]; ok {
+		return tok
+	}
+	u := citywarden.User{Name: string(role), Role: role}
+	if role == citywarden.RoleDepartment {
+		u.Department = "fire"
+	}
+	password := "of the " + string(role)
+	if role == citywarden.RoleService {
+		password = ""
+	}
+	if role != citywarden.RoleAdmin {
+		if _, err := p.accounts.Create(p.t.Context(), u, password); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	label := ""
+	if role == citywarden.RoleService {
+		label = "grafana"
+	}
+	tok, _, err := p.accounts.open(p.t.Context(), u.Name, label, SessionLife)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.tokens[role] = tok
+	return tok
+}
+
+// answer is what the API said.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// do asks for "METHOD /path" with a body (JSON unless it looks otherwise).
+func (p *platform) do(token, what, body string, header ...string) answer {
+	p.t.Helper()
+	method, path, _ := strings.Cut(what, " ")
+	var r io.Reader
+	if body != "" {
+		r = strings.NewReader(body)
+	}
+	req := httptest.NewRequestWithContext(p.t.Context(), method, path, r)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	p.handler.ServeHTTP(w, req)
+	return answer{w.Code, w.Result().Header, w.Body.String()}
+}
+
+// into decodes the body.
+func (a answer) into(t testing.TB, v any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(a.body), v); err != nil {
+		t.Fatalf("decode %q: %v", a.body, err)
+	}
+}
+
+// problem decodes the body as a problem and checks its form.
+func (a answer) problem(t testing.TB) Problem {
+	t.Helper()
+	if ct := a.header.Get("Content-Type"); ct != "application/problem+json" {
+		t.Fatalf("Content-Type of %d %s = %q, want application/problem+json", a.status, a.body, ct)
+	}
+	var p Problem
+	a.into(t, &p)
+	if p.Status != a.status || p.Title != http.StatusText(a.status) || p.Type != "about:blank" || p.Detail == "" || p.Code == "" || !strings.HasPrefix(p.Instance, "urn:citywarden:request:") {
+		t.Errorf("problem %s does not fit status %d", a.body, a.status)
+	}
+	return p
+}
+
+// fullDisk is an audit log that nothing can be added to.
+type fullDisk struct{ *store.DB }
+
+func (fullDisk) AppendAudit(context.Context, citywarden.AuditEntry) (int64, error) {
+	return 0, fmt.Errorf("write audit entry: disk full")
+}
+
+// broken is a series that can't be reached.
+type broken struct{}
+
+func (broken) Query(context.Context, citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error) {
+	return nil, fmt.Errorf("query series: dial tcp 10.0.0.5:8086: connection refused")
+}

@@ -1,0 +1,118 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+type info struct {
+	Version  string    `json:"version,omitempty" doc:"Left out for those who are not signed in"`
+	Demo     bool      `json:"demo" doc:"This is the demo county"`
+	TimeZone string    `json:"time_zone" doc:"IANA name"`
+	Now      time.Time `json:"now"`
+}
+
+type summary struct {
+	Devices deviceCount `json:"devices"`
+	Alarms  alarmCount  `json:"alarms"`
+	Cases   caseCount   `json:"cases"`
+}
+
+type deviceCount struct {
+	Total  int `json:"total"`
+	Online int `json:"online"`
+	Silent int `json:"silent"`
+	Never  int `json:"never"`
+}
+
+type alarmCount struct {
+	Active     int            `json:"active"`
+	Unacked    int            `json:"unacked"`
+	BySeverity map[string]int `json:"by_severity" doc:"Active alarms"`
+}
+
+type caseCount struct {
+	Open    int            `json:"open"`
+	Overdue int            `json:"overdue" doc:"Open, and their light is red"`
+	ByStage map[string]int `json:"by_stage" doc:"Open cases"`
+}
+
+func (s *server) infoRoutes() {
+	const tag = "platform"
+	handle(s, route{method: "GET", path: "/api/v1/info", id: "get-info", tag: tag, public: true,
+		summary: "What this platform is"}, s.info)
+	handle(s, route{method: "GET", path: "/api/v1/summary", id: "get-summary", tag: tag, may: citywarden.MayRead,
+		summary: "How many devices, alarms and cases there are, at most a second old"}, s.summarize)
+}
+
+func (s *server) info(ctx context.Context, _ *struct{}) (*output[info], error) {
+	out := info{Demo: s.Demo, TimeZone: s.TimeZone, Now: time.Now().UTC()}
+	if callerOf(ctx).Name != "" {
+		out.Version = s.Version
+	}
+	return outputOf(out), nil
+}
+
+func (s *server) summarize(ctx context.Context, _ *struct{}) (*output[summary], error) {
+	s.summaryMu.Lock()
+	defer s.summaryMu.Unlock()
+	if time.Since(s.summaryAt) < time.Second {
+		return outputOf(s.summary), nil
+	}
+	sum, err := s.count(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.summary, s.summaryAt = sum, time.Now()
+	return outputOf(sum), nil
+}
+
+func (s *server) count(ctx context.Context) (summary, error) {
+	n := s.Devices.Summary()
+	sum := summary{
+		Devices: deviceCount{Online: n[citywarden.StatusOnline], Silent: n[citywarden.StatusSilent], Never: n[citywarden.StatusNever]},
+		Alarms:  alarmCount{BySeverity: map[string]int{}},
+		Cases:   caseCount{ByStage: map[string]int{}},
+	}
+	sum.Devices.Total = sum.Devices.Online + sum.Devices.Silent + sum.Devices.Never
+	err := pages(func(p citywarden.Page) (string, error) {
+		as, next, err := s.Alarms.Alarms(ctx, citywarden.AlarmFilter{State: citywarden.AlarmActive, Page: p})
+		for i := range as {
+			sum.Alarms.Active++
+			sum.Alarms.BySeverity[as[i].Severity.String()]++
+			if !as[i].Acked {
+				sum.Alarms.Unacked++
+			}
+		}
+		return next, err
+	})
+	if err != nil {
+		return summary{}, err
+	}
+	err = pages(func(p citywarden.Page) (string, error) {
+		cs, next, err := s.Cases.Cases(ctx, citywarden.CaseFilter{Open: true, Page: p})
+		for i := range cs {
+			sum.Cases.Open++
+			sum.Cases.ByStage[string(cs[i].Stage)]++
+			if cs[i].Light == citywarden.Red {
+				sum.Cases.Overdue++
+			}
+		}
+		return next, err
+	})
+	return sum, err
+}
+
+// pages calls f for every page of a list.
+func pages(f func(citywarden.Page) (next string, err error)) error {
+	p := citywarden.Page{Limit: citywarden.MaxPage}
+	for {
+		next, err := f(p)
+		if err != nil || next == "" {
+			return err
+		}
+		p.After = next
+	}
+}

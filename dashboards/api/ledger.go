@@ -1,0 +1,60 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Ledger answers what became of the messages.
+type Ledger interface {
+	Rows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error)
+	DeadLetters(ctx context.Context, device citywarden.DeviceID, p citywarden.Page) ([]citywarden.DeadLetter, string, error)
+}
+
+func (s *server) ledgerRoutes() {
+	const tag = "ledger"
+	handle(s, route{method: "GET", path: "/api/v1/ledger", id: "get-ledger", tag: tag, may: citywarden.MayRead,
+		summary: "What became of the readings, by device and hour"}, s.ledgerRows)
+	handle(s, route{method: "GET", path: "/api/v1/deadletters", id: "list-dead-letters", tag: tag, may: citywarden.MayRead,
+		summary: "Messages that could not be used, with the reason, the newest first"}, s.deadLetters)
+}
+
+const maxLedgerSpan = 31 * 24 * time.Hour
+
+func (s *server) ledgerRows(ctx context.Context, in *struct {
+	From   string              `query:"from" doc:"RFC 3339, inclusive; 24 hours before to when left out"`
+	To     string              `query:"to" doc:"RFC 3339, exclusive; now when left out"`
+	Device citywarden.DeviceID `query:"device" maxLength:"64"`
+}) (*listOutput[citywarden.LedgerRow], error) {
+	from, to, err := span(in.From, in.To)
+	if err != nil {
+		return nil, err
+	}
+	if to.IsZero() {
+		to = time.Now().UTC()
+	}
+	if from.IsZero() {
+		from = to.Add(-24 * time.Hour)
+	}
+	if !from.Before(to) || to.Sub(from) > maxLedgerSpan {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "from %s to %s: from is before to, and at most 31 days before", from.Format(time.RFC3339), to.Format(time.RFC3339))
+	}
+	rows, err := s.Ledger.Rows(ctx, from, to, in.Device)
+	if err != nil {
+		return nil, err
+	}
+	return listOf(rows, ""), nil
+}
+
+func (s *server) deadLetters(ctx context.Context, in *struct {
+	Paging
+	Device citywarden.DeviceID `query:"device" maxLength:"64"`
+}) (*listOutput[citywarden.DeadLetter], error) {
+	ls, next, err := s.Ledger.DeadLetters(ctx, in.Device, in.page())
+	if err != nil {
+		return nil, err
+	}
+	return listOf(ls, next), nil
+}

@@ -1,0 +1,85 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+
+	"github.com/citywarden/citywarden"
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// Layers are the layers of the map.
+type Layers interface {
+	// Names returns the layers there are, in the order of drawing.
+	Names() []string
+	// Layer returns a layer as GeoJSON FeatureCollection; CodeNotFound.
+	Layer(ctx context.Context, name string) (json.RawMessage, error)
+	// Bounds returns the corners of the area; ok is false when none is known.
+	Bounds() (southWest, northEast citywarden.Point, ok bool)
+}
+
+type mapView struct {
+	Center citywarden.Point `json:"center"`
+	Bounds [2][2]float64    `json:"bounds" doc:"[[west, south], [east, north]] in degrees"`
+	Layers []string         `json:"layers" nullable:"false"`
+}
+
+type layerOutput struct {
+	ContentType string `header:"Content-Type"`
+	CacheFor    string `header:"Cache-Control"`
+	ETag        string `header:"ETag"`
+	Status      int
+	Body        []byte
+}
+
+func (s *server) placeRoutes() {
+	const tag = "map"
+	geo := map[string]*huma.MediaType{"application/geo+json": {Schema: &huma.Schema{Type: "object", AdditionalProperties: true}}}
+	handle(s, route{method: "GET", path: "/api/v1/map", id: "get-map", tag: tag, may: citywarden.MayRead,
+		summary: "Where the map begins and which layers it has"}, s.mapView)
+	handle(s, route{method: "GET", path: "/api/v1/map/layers/{name}", id: "get-layer", tag: tag, may: citywarden.MayRead,
+		responses: map[string]*huma.Response{
+			"200": {Description: "FeatureCollection; properties kind, name and code", Content: geo},
+			"304": {Description: "It is what If-None-Match names"},
+		},
+		summary: "One layer of the map as GeoJSON"}, s.layer)
+}
+
+func (s *server) mapView(context.Context, *struct{}) (*output[mapView], error) {
+	sw, ne, ok := s.Layers.Bounds()
+	if !ok {
+		sw, ne = citywarden.Point{Lat: 18, Lon: 73}, citywarden.Point{Lat: 54, Lon: 135} // China
+	}
+	names := s.Layers.Names()
+	if names == nil {
+		names = []string{}
+	}
+	return outputOf(mapView{
+		Center: citywarden.Point{Lat: (sw.Lat + ne.Lat) / 2, Lon: (sw.Lon + ne.Lon) / 2},
+		Bounds: [2][2]float64{{sw.Lon, sw.Lat}, {ne.Lon, ne.Lat}},
+		Layers: names,
+	}), nil
+}
+
+func (s *server) layer(ctx context.Context, in *struct {
+	Name  string `path:"name" maxLength:"64"`
+	Known string `header:"If-None-Match"`
+}) (*layerOutput, error) {
+	data, err := s.Layers.Layer(ctx, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(data)
+	out := &layerOutput{
+		ContentType: "application/geo+json", CacheFor: "private, no-cache",
+		ETag: `"` + hex.EncodeToString(sum[:8]) + `"`, Status: http.StatusOK, Body: bytes.TrimSpace(data),
+	}
+	if in.Known == out.ETag {
+		out.Status, out.Body = http.StatusNotModified, nil
+	}
+	return out, nil
+}

@@ -1,0 +1,359 @@
+package api
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/citywarden/citywarden"
+	"github.com/google/go-cmp/cmp"
+)
+
+const (
+	theAlarm = "fire.smoke:smoke-1:1"
+	theCase  = "E0501202611230001"
+)
+
+func TestDevices(t *testing.T) {
+	p := newPlatform(t)
+	vendor := p.as(citywarden.RoleVendor)
+	a := p.do(vendor, "POST /api/v1/devices", `{"id":"smoke-3","name":"Roof","model":"smoke-detector","attributes":{"zone":"R","height":12.5},"location":{"lat":24.1,"lon":117.6}}`)
+	if a.status != 201 || a.header.Get("Location") != "/api/v1/devices/smoke-3" {
+		t.Fatalf("create = %d %v %s", a.status, a.header, a.body)
+	}
+	var d citywarden.DeviceView
+	a.into(t, &d)
+	want := citywarden.Device{ID: "smoke-3", Name: "Roof", Model: "smoke-detector", Attributes: map[string]any{"zone": "R", "height": 12.5}, Location: &citywarden.Point{Lat: 24.1, Lon: 117.6}}
+	if diff := cmp.Diff(want, d.Device); diff != "" {
+		t.Errorf("created (-want +got)\n%s", diff)
+	}
+	if a := p.do(vendor, "POST /api/v1/devices", `{"id":"smoke-3","name":"x","model":"smoke-detector"}`); a.status != 409 || a.problem(t).Code != citywarden.CodeConflict {
+		t.Errorf("create twice = %d %s", a.status, a.body)
+	}
+	if a := p.do(vendor, "POST /api/v1/devices", `{"id":"no spaces","name":"x","model":"smoke-detector"}`); a.status != 400 {
+		t.Errorf("bad id = %d %s", a.status, a.body)
+	}
+	// What was read can be written back, with a change.
+	read := p.do(vendor, "GET /api/v1/devices/smoke-1", "")
+	if a := p.do(vendor, "PUT /api/v1/devices/smoke-1", strings.Replace(read.body, "Hall", "Entrance", 1)); a.status != 200 || !strings.Contains(a.body, "Entrance") {
+		t.Errorf("write back %s = %d %s", read.body, a.status, a.body)
+	}
+	if a := p.do(vendor, "PUT /api/v1/devices/smoke-1", `{"id":"smoke-2","name":"x","model":"smoke-detector"}`); a.status != 400 {
+		t.Errorf("change of id = %d %s", a.status, a.body)
+	}
+	var l list[citywarden.DeviceView]
+	p.do(vendor, "GET /api/v1/devices?limit=2", "").into(t, &l)
+	if len(l.Items) != 2 || l.Next == nil {
+		t.Fatalf("first page = %+v", l)
+	}
+	p.do(vendor, "GET /api/v1/devices?limit=2&after="+*l.Next, "").into(t, &l)
+	if len(l.Items) != 1 || l.Next != nil || l.Items[0].ID != "smoke-3" {
+		t.Errorf("second page = %+v", l)
+	}
+	if a := p.do(vendor, "GET /api/v1/devices?q=nothing", ""); strings.TrimSpace(a.body) != `{"items":[],"next":null}` {
+		t.Errorf("empty list = %s", a.body)
+	}
+	if a := p.do(vendor, "POST /api/v1/devices/smoke-1/credentials", `{"type":"token"}`); a.status != 201 || !strings.Contains(a.body, `"token":"token-of-smoke-1"`) {
+		t.Errorf("credentials = %d %s", a.status, a.body)
+	}
+	if a := p.do(vendor, "POST /api/v1/devices/smoke-1/credentials", `{"type":"x509"}`); a.status != 400 {
+		t.Errorf("credentials of another type = %d %s", a.status, a.body)
+	}
+	if a := p.do(vendor, "GET /api/v1/devices/smoke-1/latest", ""); strings.TrimSpace(a.body) != `{"smoke":{"value":0.31,"time":"2026-11-23T04:00:00Z","quality":"good"}}` {
+		t.Errorf("latest = %s", a.body)
+	}
+	if a := p.do(vendor, "GET /api/v1/devices/smoke-2/latest", ""); strings.TrimSpace(a.body) != `{}` {
+		t.Errorf("latest of a silent one = %s", a.body)
+	}
+	if a := p.do(vendor, "DELETE /api/v1/devices/smoke-3", ""); a.status != 204 || a.body != "" {
+		t.Errorf("delete = %d %s", a.status, a.body)
+	}
+	if a := p.do(vendor, "GET /api/v1/devices/smoke-3", ""); a.status != 404 {
+		t.Errorf("after delete = %d", a.status)
+	}
+	a = p.do(vendor, "POST /api/v1/devices/import", "id,name\nsmoke-7,Shed\nsmoke-1,Hall\n", "Content-Type", "text/csv")
+	var r ImportReport
+	a.into(t, &r)
+	wantReport := ImportReport{Created: 1, Failed: 1, Lines: []ImportLine{{Line: 2, ID: "smoke-7", OK: true}, {Line: 3, ID: "smoke-1", Error: "there is a device smoke-1 already"}}}
+	if diff := cmp.Diff(wantReport, r); a.status != 200 || diff != "" {
+		t.Errorf("import = %d (-want +got)\n%s", a.status, diff)
+	}
+	a = p.do(vendor, "GET /api/v1/devices/export", "")
+	if !strings.HasPrefix(a.header.Get("Content-Type"), "text/csv") || !strings.HasPrefix(a.body, "id,name,model\nsmoke-1,") {
+		t.Errorf("export = %d %v %s", a.status, a.header, a.body)
+	}
+}
+
+func TestSeries(t *testing.T) {
+	p := newPlatform(t)
+	tok := p.as(citywarden.RoleService)
+	a := p.do(tok, "GET /api/v1/devices/smoke-1/series?metric=smoke&from=2026-11-23T12:00:00+08:00&to=2026-11-23T05:00:00Z&every=1m&agg=max", "")
+	if want := `{"points":[["2026-11-23T04:00:00Z",0.31],["2026-11-23T04:01:00Z",0.02]],"unit":"dB/m","truncated":false}`; strings.TrimSpace(a.body) != want {
+		t.Errorf("series = %d %s, want %s", a.status, a.body, want)
+	}
+	want := citywarden.SeriesQuery{Device: "smoke-1", Domain: citywarden.Fire, Metric: "smoke", From: noon, To: noon.Add(time.Hour), Every: time.Minute, Agg: "max", Limit: maxPoints + 1}
+	if diff := cmp.Diff([]citywarden.SeriesQuery{want}, p.queries); diff != "" {
+		t.Errorf("query (-want +got)\n%s", diff)
+	}
+	p.points = make([]citywarden.SeriesPoint, maxPoints+5)
+	a = p.do(tok, "GET /api/v1/devices/smoke-1/series?metric=smoke", "")
+	var s struct {
+		Points    [][2]any
+		Truncated bool
+	}
+	a.into(t, &s)
+	if len(s.Points) != maxPoints || !s.Truncated {
+		t.Errorf("%d points, truncated %v", len(s.Points), s.Truncated)
+	}
+	q := p.queries[len(p.queries)-1]
+	if q.To.Sub(q.From) != 24*time.Hour || time.Since(q.To) > time.Minute || q.Every != 0 {
+		t.Errorf("query without times = %+v", q)
+	}
+	p.points = nil
+	if a := p.do(tok, "GET /api/v1/devices/smoke-1/series?metric=smoke", ""); !strings.Contains(a.body, `"points":[]`) {
+		t.Errorf("no points = %s", a.body)
+	}
+}
+
+func TestOrdersToAlarms(t *testing.T) {
+	p := newPlatform(t)
+	officer, dispatcher := p.as(citywarden.RoleOfficer), p.as(citywarden.RoleDispatcher)
+	path := "POST /api/v1/alarms/" + theAlarm
+	var a citywarden.Alarm
+	for _, c := range []struct {
+		what, body, token string
+		status            int
+		says              string
+	}{
+		{path + "/unshelve", "", officer, 409, "is not shelved"},
+		{path + "/reset", "", officer, 409, "is not latched"},
+		{path + "/ack", "", officer, 200, `"acked_by":"officer"`},
+		{path + "/ack", "", dispatcher, 409, "was acknowledged by officer at 2026-11-23T04:00:00Z"},
+		{path + "/ack", "{}", officer, 409, "was acknowledged by officer"},
+		{path + "/shelve", `{"for":"2h","reason":"works"}`, dispatcher, 200, `"shelved_until"`},
+		{path + "/shelve", `{"for":"2h"}`, dispatcher, 400, "reason"},
+		{path + "/shelve", `{"for":"2h","reason":""}`, dispatcher, 400, "body.reason"},
+		{path + "/shelve", `{"reason":"works"}`, dispatcher, 400, "one of the two"},
+		{path + "/shelve", `{"for":"2h","until":"2099-01-01T00:00:00Z","reason":"works"}`, dispatcher, 400, "one of the two"},
+		{path + "/shelve", `{"until":"2020-01-01T00:00:00Z","reason":"works"}`, dispatcher, 400, "in the future"},
+		{path + "/shelve", `{"for":"31d","reason":"works"}`, dispatcher, 400, "at most 30 days"},
+		{path + "/shelve", `{"for":"-1h","reason":"works"}`, dispatcher, 400, "in the future"},
+		{path + "/unshelve", `{"reason":"done"}`, officer, 200, `"acked":true`},
+		{"POST /api/v1/alarms/nobody:x:1/ack", "", officer, 404, "no alarm"},
+	} {
+		got := p.do(c.token, c.what, c.body)
+		if got.status != c.status || !strings.Contains(got.body, c.says) {
+			t.Errorf("%s %s = %d %s, want %d %s", c.what, c.body, got.status, got.body, c.status, c.says)
+		}
+	}
+	p.do(officer, "GET /api/v1/alarms/"+theAlarm, "").into(t, &a)
+	if a.ID != theAlarm || !a.Acked {
+		t.Errorf("alarm = %+v", a)
+	}
+	var kinds []string
+	for _, o := range p.orders {
+		kinds = append(kinds, string(o.Kind)+" "+o.By)
+	}
+	if diff := cmp.Diff([]string{"ack officer", "shelve dispatcher", "unshelve officer"}, kinds); diff != "" {
+		t.Errorf("orders (-want +got)\n%s", diff)
+	}
+	a.Latched = true
+	p.alarms[theAlarm] = a
+	if got := p.do(officer, path+"/reset", ""); got.status != 200 || strings.Contains(got.body, "latched") {
+		t.Errorf("reset = %d %s", got.status, got.body)
+	}
+}
+
+// Somebody else acknowledges between our look and our order.
+func TestSomebodyElseWasFaster(t *testing.T) {
+	p := newPlatform(t)
+	p.between = func(c *city, o citywarden.AlarmOrder) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		a := c.alarms[o.Alarm]
+		a.Acked, a.AckedBy, a.AckedAt = true, "chen", noon
+		a.State = citywarden.AlarmCleared
+		c.alarms[o.Alarm] = a
+	}
+	tok := p.as(citywarden.RoleOfficer)
+	for _, what := range []string{"/ack", "/shelve"} {
+		p.city.reset()
+		a := p.do(tok, "POST /api/v1/alarms/"+theAlarm+what, `{"reason":"x"`+map[string]string{"/shelve": `,"for":"1h"`}[what]+`}`)
+		if a.status != 409 || a.problem(t).Code != citywarden.CodeConflict {
+			t.Errorf("%s = %d %s, want 409", what, a.status, a.body)
+		}
+	}
+}
+
+func TestOrderThatIsNotAppliedInTime(t *testing.T) {
+	p := newPlatform(t)
+	p.stuck = true
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		a := p.do(p.as(citywarden.RoleOfficer), "POST /api/v1/alarms/"+theAlarm+"/ack", "")
+		if got := a.problem(t); a.status != 503 || !strings.Contains(got.Detail, "is stored but not applied yet") || a.header.Get("Retry-After") == "" {
+			t.Errorf("ack = %d %s", a.status, a.body)
+		}
+		if took := time.Since(began); took != orderWait {
+			t.Errorf("took %s, want %s", took, orderWait)
+		}
+	})
+}
+
+func TestWhy(t *testing.T) {
+	p := newPlatform(t)
+	a := p.do(p.as(citywarden.RoleViewer), "GET /api/v1/alarms/"+theAlarm+"/why", "")
+	for _, want := range []string{`"severity":"critical"`, `"held":"20s"`, `"condition":"smoke > 0.12"`, `"value":0.31`} {
+		if !strings.Contains(a.body, want) {
+			t.Errorf("why = %d %s, want %s", a.status, a.body, want)
+		}
+	}
+}
+
+func TestAlarmFilters(t *testing.T) {
+	p := newPlatform(t)
+	tok := p.as(citywarden.RoleViewer)
+	for q, want := range map[string]int{"": 1, "?state=active": 1, "?state=cleared": 0, "?severity=critical": 1, "?severity=minor": 0, "?device=smoke-1&rule=fire.smoke": 1, "?device=smoke-2": 0} {
+		var l list[citywarden.Alarm]
+		p.do(tok, "GET /api/v1/alarms"+q, "").into(t, &l)
+		if len(l.Items) != want {
+			t.Errorf("alarms%s = %d, want %d", q, len(l.Items), want)
+		}
+	}
+}
+
+// A case is worked to its end, each step by the post that it belongs to.
+func TestCaseFromFilingToClose(t *testing.T) {
+	p := newPlatform(t)
+	for i, c := range []struct {
+		role         citywarden.Role
+		action, body string
+		status       int
+		says         string
+	}{
+		{citywarden.RoleDispatcher, "dispatch", `{"department":"fire"}`, 409, "cannot dispatch a case that is pending filing"},
+		{citywarden.RoleSupervisor, "file", `{"revision":7}`, 409, "has changed since"},
+		{citywarden.RoleSupervisor, "file", "", 200, "pending_dispatch"},
+		{citywarden.RoleDepartment, "handle", `{}`, 403, "not dispatched to a department yet"},
+		{citywarden.RoleDispatcher, "dispatch", "", 400, "name the department"},
+		{citywarden.RoleDispatcher, "dispatch", `{"department":"water"}`, 200, "pending_handling"},
+		{citywarden.RoleDepartment, "accept", "", 403, "belongs to water, not to fire"},
+		{citywarden.RoleDispatcher, "dispatch", `{"department":"fire","note":"it burns"}`, 200, `"department":"fire"`},
+		{citywarden.RoleDepartment, "accept", "", 200, "handling"},
+		{citywarden.RoleDepartment, "handle", `{"note":"put out","revision":2}`, 409, "has changed since"},
+		{citywarden.RoleDepartment, "handle", `{"note":"put out"}`, 200, `"handled_by":"department"`},
+		{citywarden.RoleOfficer, "verify", "", 200, "pending_close"},
+		{citywarden.RoleSupervisor, "close", "", 200, `"stage":"closed"`},
+		{citywarden.RoleSupervisor, "explode", "", 400, "path.action"},
+		{citywarden.RoleSupervisor, "reopen", "", 403, "may not reopen"},
+		{citywarden.RoleSupervisor, "close", `{"comment":"x"}`, 400, "body.comment: unknown field"},
+	} {
+		a := p.do(p.as(c.role), "POST /api/v1/cases/"+theCase+"/actions/"+c.action, c.body)
+		if a.status != c.status || !strings.Contains(a.body, c.says) {
+			t.Errorf("%d: %s %s %s = %d %s, want %d %s", i, c.role, c.action, c.body, a.status, a.body, c.status, c.says)
+		}
+	}
+	var c citywarden.Case
+	p.do(p.as(citywarden.RoleSupervisor), "GET /api/v1/cases/"+theCase, "").into(t, &c)
+	var steps []string
+	for _, s := range c.Timeline {
+		steps = append(steps, fmt.Sprintf("%s by %s", s.Action, s.By))
+	}
+	want := []string{"file by supervisor", "dispatch by dispatcher", "dispatch by dispatcher", "accept by department", "handle by department", "verify by officer", "close by supervisor"}
+	if diff := cmp.Diff(want, steps); diff != "" {
+		t.Errorf("timeline (-want +got)\n%s", diff)
+	}
+}
+
+func TestActionsAreThoseOfTheCaller(t *testing.T) {
+	p := newPlatform(t)
+	p.do(p.as(citywarden.RoleAdmin), "POST /api/v1/cases/"+theCase+"/actions/file", "")
+	p.do(p.as(citywarden.RoleAdmin), "POST /api/v1/cases/"+theCase+"/actions/dispatch", `{"department":"water"}`)
+	for role, want := range map[citywarden.Role][]citywarden.Action{
+		citywarden.RoleSupervisor: {citywarden.Void, citywarden.Comment},
+		citywarden.RoleDepartment: nil, // of another department
+		citywarden.RoleViewer:     nil,
+	} {
+		var c citywarden.Case
+		p.do(p.as(role), "GET /api/v1/cases/"+theCase, "").into(t, &c)
+		if diff := cmp.Diff(want, c.Actions); diff != "" {
+			t.Errorf("actions of %s (-want +got)\n%s", role, diff)
+		}
+	}
+}
+
+func TestCasesByHandAndLists(t *testing.T) {
+	p := newPlatform(t)
+	tok := p.as(citywarden.RoleSupervisor)
+	a := p.do(tok, "POST /api/v1/cases", `{"class":"event/0502","title":"hole in the road","location":{"lat":24.1,"lon":117.6}}`)
+	if a.status != 201 || a.header.Get("Location") != "/api/v1/cases/E0502202611230002" {
+		t.Errorf("create = %d %v %s", a.status, a.header, a.body)
+	}
+	for q, want := range map[string]int{"": 2, "?open=true": 2, "?stage=closed": 0, "?work_orders=true": 0} {
+		var l list[citywarden.Case]
+		p.do(tok, "GET /api/v1/cases"+q, "").into(t, &l)
+		if len(l.Items) != want {
+			t.Errorf("cases%s = %d, want %d", q, len(l.Items), want)
+		}
+	}
+	for path, want := range map[string]string{
+		"/classes": `"code":"event/0501"`, "/rules": `"severity":"critical"`, "/rules/fire.smoke": `"text":"id: fire.smoke"`, "/models": `"kind":"number"`,
+		"/deadletters": `"payload":"ew=="`, "/ledger?from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": `"rejected":1`, "/cases/" + theCase: `"actions":["file"`,
+	} {
+		if a := p.do(tok, "GET /api/v1"+path, ""); a.status != 200 || !strings.Contains(a.body, want) {
+			t.Errorf("%s = %d %s, want %s", path, a.status, a.body, want)
+		}
+	}
+}
+
+func TestSummaryIsCountedOnceASecond(t *testing.T) {
+	p := newPlatform(t)
+	synctest.Test(t, func(t *testing.T) {
+		tok := p.as(citywarden.RoleViewer)
+		const want = `{"devices":{"total":2,"online":1,"silent":0,"never":1},"alarms":{"active":1,"unacked":1,"by_severity":{"critical":1}},"cases":{"open":1,"overdue":0,"by_stage":{"pending_filing":1}}}`
+		if a := p.do(tok, "GET /api/v1/summary", ""); strings.TrimSpace(a.body) != want {
+			t.Errorf("summary = %d %s, want %s", a.status, a.body, want)
+		}
+		if err := p.Delete(t.Context(), "smoke-2"); err != nil {
+			t.Fatal(err)
+		}
+		if a := p.do(tok, "GET /api/v1/summary", ""); strings.TrimSpace(a.body) != want {
+			t.Errorf("summary in the same second = %s", a.body)
+		}
+		time.Sleep(time.Second)
+		if a := p.do(tok, "GET /api/v1/summary", ""); !strings.Contains(a.body, `"total":1`) {
+			t.Errorf("summary a second later = %s", a.body)
+		}
+	})
+}
+
+func TestMap(t *testing.T) {
+	p := newPlatform(t)
+	tok := p.as(citywarden.RoleViewer)
+	if a := p.do(tok, "GET /api/v1/map", ""); strings.TrimSpace(a.body) != `{"center":{"lat":24.15,"lon":117.69999999999999},"bounds":[[117.6,24.1],[117.8,24.2]],"layers":["grids","streets"]}` {
+		t.Errorf("map = %d %s", a.status, a.body)
+	}
+	a := p.do(tok, "GET /api/v1/map/layers/grids", "")
+	if a.status != 200 || a.header.Get("Content-Type") != "application/geo+json" || a.body != `{"type":"FeatureCollection","features":[]}` {
+		t.Errorf("layer = %d %v %s", a.status, a.header, a.body)
+	}
+	if b := p.do(tok, "GET /api/v1/map/layers/grids", "", "If-None-Match", a.header.Get("ETag")); b.status != 304 || b.body != "" {
+		t.Errorf("layer again = %d %s", b.status, b.body)
+	}
+}
+
+func TestInternalErrorsStayInside(t *testing.T) {
+	p := newPlatform(t)
+	p.server.Series = broken{}
+	a := p.do(p.as(citywarden.RoleViewer), "GET /api/v1/devices/smoke-1/series?metric=smoke", "")
+	got := a.problem(t)
+	if a.status != 500 || got.Code != citywarden.CodeInternal || strings.Contains(a.body, "10.0.0.5") {
+		t.Errorf("series = %d %s", a.status, a.body)
+	}
+	id := strings.TrimPrefix(got.Instance, "urn:citywarden:request:")
+	if log := p.log.String(); !strings.Contains(log, "10.0.0.5") || !strings.Contains(log, id) || !strings.Contains(got.Detail, id) {
+		t.Errorf("log = %s, answer %s", log, a.body)
+	}
+}
