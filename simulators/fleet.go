@@ -1,0 +1,247 @@
+package simulators
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/simulators/county"
+)
+
+// Options say what a fleet consists of and where it reports to.
+type Options struct {
+	County *county.County                      // required
+	MQTT   string                              // host:port; "" leaves out the devices that speak MQTT
+	CoAP   string                              // host:port, UDP; "" leaves out the devices that speak CoAP
+	Token  func(id citywarden.DeviceID) string // the credential of a device; required
+	Seed   uint64                              // same seed, same county life
+	Start  time.Time                           // when the world began, zero for the moment that Run is called; see NewWorld
+	Logger *slog.Logger                        // nil discards
+	Acked  func(Message)                       // called after the platform acknowledged a message, by many goroutines; may be nil
+}
+
+// Fleet is the devices of a county, each with a connection of its own.
+type Fleet struct {
+	o     Options
+	stats struct{ sent, acked, retried, skipped, connects atomic.Uint64 }
+}
+
+// Stats counts what a fleet has done so far.
+type Stats struct {
+	Sent     uint64 // messages handed to a connection, without the retries
+	Acked    uint64 // messages that the platform acknowledged
+	Retried  uint64 // times that a message was sent again, its acknowledgement not having come
+	Skipped  uint64 // messages that a device had to forget because it could not report for longer than Backlog
+	Connects uint64 // connections that came up
+}
+
+// Backlog is how long a device keeps a message that it could not deliver.
+const Backlog = 10 * time.Minute
+
+// Pauses between two attempts to reach the platform; each device adds a random
+// share so that a county does not come back all at once.
+const (
+	retryFirst = 500 * time.Millisecond
+	retryMost  = 10 * time.Second
+	refusedFor = 30 * time.Second // after the platform did not accept the credential
+)
+
+// errRefused is wrapped by errors of a link when the platform does not accept the
+// device's credential or message: sending it again would not help.
+var errRefused = errors.New("refused")
+
+// NewFleet returns a fleet that has not connected yet.
+func NewFleet(o Options) *Fleet {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Fleet{o: o}
+}
+
+// Stats returns what the fleet has done so far.
+func (f *Fleet) Stats() Stats {
+	s := &f.stats
+	return Stats{s.sent.Load(), s.acked.Load(), s.retried.Load(), s.skipped.Load(), s.connects.Load()}
+}
+
+// Run connects the devices and reports until ctx is done; then it disconnects
+// all of them and returns nil. It returns an error at once when an option is
+// missing. A platform that is away is waited for.
+func (f *Fleet) Run(ctx context.Context) error {
+	if f.o.County == nil || f.o.Token == nil {
+		return citywarden.Errorf(citywarden.CodeInvalid, "a fleet needs a county and the tokens of its devices")
+	}
+	now := time.Now()
+	start := f.o.Start
+	if start.IsZero() {
+		start = now
+	}
+	w := NewWorld(f.o.County, f.o.Seed, start)
+	var devices []*device
+	for i := range f.o.County.Devices {
+		id := f.o.County.Devices[i].ID
+		s, err := w.Stream(id)
+		if err != nil {
+			return err
+		}
+		if now.Sub(start) > boot { // the world is older than this fleet
+			s.SwitchOn(now)
+		}
+		d := &device{f: f, id: id, stream: s, log: f.o.Logger.With("device", string(id)), rnd: rand.New(rand.NewPCG(f.o.Seed, hash(string(id))))}
+		switch coap := SpeaksCoAP(f.o.County.Devices[i].Model); {
+		case coap && f.o.CoAP != "":
+			d.dial = func(ctx context.Context) (link, error) { return dialCoAP(ctx, f.o.CoAP, f.o.Token(id)) }
+		case !coap && f.o.MQTT != "":
+			d.dial = func(ctx context.Context) (link, error) { return dialMQTT(ctx, f.o.MQTT, id, f.o.Token(id)) }
+		default:
+			continue
+		}
+		devices = append(devices, d)
+	}
+	f.o.Logger.Info("simulators started", "devices", len(devices), "seed", f.o.Seed, "start", start)
+	var all sync.WaitGroup
+	for _, d := range devices {
+		all.Go(func() { d.run(ctx) })
+	}
+	all.Wait()
+	s := f.Stats()
+	f.o.Logger.Info("simulators stopped", "sent", s.Sent, "acked", s.Acked, "retried", s.Retried, "skipped", s.Skipped)
+	return nil
+}
+
+// SpeaksCoAP reports whether devices of that model report over CoAP, as
+// battery-powered loggers on NB-IoT do; the others speak MQTT.
+func SpeaksCoAP(m citywarden.ModelName) bool { return m == "pressure-logger" }
+
+// link is one connection of one device.
+type link interface {
+	// send delivers a telemetry body and returns nil once it is acknowledged. The
+	// link is of no use after any other error than one that wraps errRefused.
+	send(ctx context.Context, payload []byte) error
+	close()
+}
+
+// device is one device at work.
+type device struct {
+	f      *Fleet
+	id     citywarden.DeviceID
+	stream *Stream
+	dial   func(context.Context) (link, error)
+	log    *slog.Logger
+	rnd    *rand.Rand
+	link   link
+	pause  time.Duration // before the next attempt
+}
+
+func (d *device) run(ctx context.Context) {
+	defer func() {
+		if d.link != nil {
+			d.link.close()
+		}
+	}()
+	// The connections come up one after the other while the first reports are due.
+	if !d.wait(ctx, share(boot/2, d.rnd.Float64())) {
+		return
+	}
+	for ctx.Err() == nil {
+		m := d.stream.Next()
+		if time.Since(m.At) > Backlog {
+			d.f.stats.skipped.Add(1)
+			continue
+		}
+		if d.link == nil { // connect early, so that the report itself is in time
+			d.connect(ctx)
+		}
+		if !d.wait(ctx, time.Until(m.At)) {
+			return
+		}
+		d.deliver(ctx, m)
+	}
+}
+
+// deliver sends m until it is acknowledged, refused, or too old.
+func (d *device) deliver(ctx context.Context, m Message) {
+	stats := &d.f.stats
+	for sent := false; ctx.Err() == nil; {
+		if time.Since(m.At) > Backlog {
+			stats.skipped.Add(1)
+			return
+		}
+		if d.link == nil && !d.connect(ctx) {
+			continue
+		}
+		if sent {
+			stats.retried.Add(1)
+		} else {
+			stats.sent.Add(1)
+			sent = true
+		}
+		err := d.link.send(ctx, m.Payload)
+		switch {
+		case err == nil:
+			stats.acked.Add(1)
+			d.pause = 0
+			if d.f.o.Acked != nil {
+				d.f.o.Acked(m)
+			}
+			return
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, errRefused):
+			d.log.Warn("report refused", "err", err)
+			d.hangUp()
+			d.wait(ctx, refusedFor)
+			return
+		}
+		d.log.Debug("report not acknowledged", "err", err)
+		d.hangUp()
+	}
+}
+
+// connect tries once, after the pause that earlier failures call for.
+func (d *device) connect(ctx context.Context) bool {
+	if d.pause > 0 && !d.wait(ctx, d.pause+share(d.pause, d.rnd.Float64())) {
+		return false
+	}
+	l, err := d.dial(ctx)
+	switch {
+	case err == nil:
+		d.link = l
+		d.f.stats.connects.Add(1)
+		return true
+	case ctx.Err() != nil:
+	case errors.Is(err, errRefused):
+		d.log.Warn("connection refused", "err", err)
+		d.pause = refusedFor
+	default:
+		d.log.Debug("no connection", "err", err)
+		d.pause = min(max(2*d.pause, retryFirst), retryMost)
+	}
+	return false
+}
+
+func (d *device) hangUp() {
+	d.link.close()
+	d.link = nil
+	d.pause = min(max(2*d.pause, retryFirst), retryMost)
+}
+
+// wait reports whether the time passed before ctx was done.
+func (d *device) wait(ctx context.Context, t time.Duration) bool {
+	if t <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(t)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
