@@ -1,0 +1,201 @@
+// What the whole console shares: who is signed in, the clock, the catalogue of
+// models and classes, the live stream, and small hooks to draw from them.
+import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
+import { ApiError, get, list } from './api'
+import { setClock } from './format'
+import { t } from './i18n'
+import { Live, type LiveState } from './live'
+import type { CaseClass, Info, Model, User } from './types'
+
+type Listener = () => void
+
+/** Emitter tells listeners that something changed. */
+export class Emitter<T = void> {
+  private readonly all = new Set<(x: T) => void>()
+  on(f: (x: T) => void): Listener {
+    this.all.add(f)
+    return () => this.all.delete(f)
+  }
+  emit(x: T) {
+    for (const f of [...this.all]) f(x)
+  }
+}
+
+export const redraw = new Emitter()
+export const liveEvents = new Emitter<{ kind: string; data: unknown }>()
+export const reload = new Emitter() // events were missed: load again what is shown
+export const moved = new Emitter()
+export const said = new Emitter<{ text: string; bad: boolean }>()
+
+/** say shows a short notice. */
+export const say = (text: string, bad = false) => said.emit({ text, bad })
+
+export const state = {
+  user: undefined as User | undefined,
+  info: undefined as Info | undefined,
+  models: new Map<string, Model>(),
+  classes: new Map<string, CaseClass>(),
+  live: 'connecting' as LiveState,
+  expired: false,
+}
+
+let live: Live | undefined
+
+/** enter loads what every page needs and opens the live stream; the user is signed in. */
+export async function enter(user: User) {
+  const [info, models, classes] = await Promise.all([
+    get<Info>('/info'),
+    list<Model>('/models', {}, 1000),
+    list<CaseClass>('/classes', {}, 2000),
+  ])
+  setClock(info.time_zone, info.now)
+  state.user = user
+  state.info = info
+  state.models = new Map(models.items.map((m) => [m.name, m]))
+  state.classes = new Map(classes.items.map((c) => [c.code, c]))
+  state.expired = false
+  live?.close()
+  live = new Live({
+    url: '/api/v1/events?kinds=alarm,case,device',
+    onEvent: (kind, data) => liveEvents.emit({ kind, data }),
+    onReset: () => reload.emit(),
+    onSignedOut: () => leave(true),
+    onState: (s) => {
+      if (state.live === 'lost' && s === 'open') {
+        say(t('live.back'))
+        void get<Info>('/info').then((i) => setClock(i.time_zone, i.now), () => {})
+      }
+      state.live = s
+      redraw.emit()
+    },
+  })
+  redraw.emit()
+}
+
+/** leave forgets the user; expired says that it was not their wish. */
+export function leave(expired: boolean) {
+  live?.close()
+  live = undefined
+  if (state.user === undefined) return
+  state.user = undefined
+  state.expired = expired
+  state.live = 'connecting'
+  redraw.emit()
+}
+
+addEventListener('online', () => live?.retryNow())
+document.addEventListener('visibilitychange', () => {
+  if (document.visibilityState === 'visible') live?.retryNow()
+})
+
+/** go moves to an address without loading the page. */
+export function go(to: string, replace = false) {
+  if (replace) history.replaceState(null, '', to)
+  else history.pushState(null, '', to)
+  moved.emit()
+}
+
+/** words says an error as a person should read it. */
+export function words(e: unknown): string {
+  if (!(e instanceof ApiError)) return String(e)
+  if (e.status === 0) return t('err.offline')
+  if (e.status === 403) return t('err.denied', e.message)
+  if (e.status === 404) return e.message || t('err.missing')
+  if (e.status === 409) return t('err.conflict', e.message)
+  if (e.status >= 500) return t('err.server', e.message || e.status)
+  return e.message
+}
+
+/** useRedraw draws the component again when the emitter speaks. */
+export function useRedraw(e: Emitter) {
+  const [, set] = useState(0)
+  useEffect(() => e.on(() => set((n) => n + 1)), [e])
+}
+
+/** useTick draws the component again every ms, for ages and countdowns. */
+export function useTick(ms: number) {
+  const [, set] = useState(0)
+  useEffect(() => {
+    const i = setInterval(() => {
+      if (document.visibilityState === 'visible') set((n) => n + 1)
+    }, ms)
+    return () => clearInterval(i)
+  }, [ms])
+}
+
+/** Loaded is something that was asked for. */
+export interface Loaded<T> {
+  data: T | undefined
+  error: string
+  again: () => void
+  change: (f: (x: T) => T) => void
+}
+
+/**
+ * useLoad asks for something, again whenever key changes or events were missed.
+ * What was there before stays until the new is there; when the first try fails
+ * it tries again when the connection is back.
+ */
+export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
+  const [got, set] = useState<{ key: string; data: T | undefined; error: string }>({ key, data: undefined, error: '' })
+  const run = useRef<AbortController | undefined>(undefined)
+  const again = useCallback(() => {
+    run.current?.abort()
+    const abort = (run.current = new AbortController())
+    load(abort.signal).then(
+      (data) => !abort.signal.aborted && set({ key, data, error: '' }),
+      (e) => !abort.signal.aborted && set((b) => ({ key, data: b.key === key ? b.data : undefined, error: words(e) })),
+    )
+    // load is a new function with every drawing; key says when it means something new.
+    // eslint-disable-next-line
+  }, [key])
+  useEffect(() => {
+    again()
+    const off = reload.on(again)
+    return () => {
+      off()
+      run.current?.abort()
+    }
+  }, [again])
+  const change = useCallback((f: (x: T) => T) => set((b) => (b.data === undefined ? b : { ...b, data: f(b.data) })), [])
+  return { data: got.key === key ? got.data : undefined, error: got.error, again, change }
+}
+
+/** useLive calls f with every live event of a kind. */
+export function useLive<T>(kind: string, f: (x: T) => void) {
+  const last = useRef(f)
+  last.current = f
+  useEffect(() => liveEvents.on((e) => e.kind === kind && last.current(e.data as T)), [kind])
+}
+
+/** usePlace returns the address and draws again when it changes. */
+export function usePlace(): { pathname: string; search: string } {
+  const [, set] = useState(0)
+  useEffect(() => {
+    const f = () => set((n) => n + 1)
+    const off = moved.on(f)
+    addEventListener('popstate', f)
+    return () => {
+      off()
+      removeEventListener('popstate', f)
+    }
+  }, [])
+  return { pathname: location.pathname, search: location.search }
+}
+
+const roles = {
+  alarms: ['admin', 'supervisor', 'dispatcher', 'officer'],
+  devices: ['admin', 'vendor'],
+}
+
+/** may says whether to show the buttons; the server decides. */
+export const may = (what: keyof typeof roles) => state.user !== undefined && roles[what].includes(state.user.role)
+
+/** upsert puts x into items by its id: in its place, or in front. */
+export function upsert<T extends { id: string }>(items: T[], x: T): T[] {
+  const i = items.findIndex((y) => y.id === x.id)
+  if (i < 0) return [x, ...items]
+  const out = items.slice()
+  out[i] = x
+  return out
+}

@@ -1,0 +1,477 @@
+// Cases: the stages as a strip, the list with deadline lights, and one case
+// with its evidence, its timeline and what may be done next.
+import { useEffect, useState } from 'preact/hooks'
+import { ApiError, enc, get, list, post } from '../api'
+import { go, say, state, upsert, useLive, useLoad, useTick, words } from '../app'
+import { fullTime } from '../format'
+import { known, t, text } from '../i18n'
+import { Deadline, Empty, Failed, Icon, lightOf, Loading, Modal, Search, SeverityIcon, SeverityMark, useBusy, When, who, Wrong } from '../ui'
+import { href, withFilter } from '../url'
+import { endStages, openStages, type Alarm, type Case, type CaseStep, type Stage } from '../types'
+import { AlarmState } from './alarms'
+import { Why } from './whydrawer'
+
+const most = 3000
+
+/** byUrgency sorts the overdue first, then by deadline, then by age. */
+export function byUrgency(a: Case, b: Case): number {
+  const at = (c: Case) => (c.deadline === undefined ? Infinity : Date.parse(c.deadline))
+  const x = at(a)
+  const y = at(b)
+  return (x === y ? 0 : x - y) || Date.parse(a.opened) - Date.parse(b.opened)
+}
+
+export function Cases({ search }: { search: string }) {
+  useTick(1000)
+  const q = new URLSearchParams(search)
+  const orders = q.get('orders') === '1'
+  const everything = q.get('all') === '1'
+  const stage = [...openStages, ...endStages].find((s) => s === q.get('stage'))
+  const loaded = useLoad(`cases ${orders} ${everything}`, (signal) =>
+    list<Case>('/cases', { open: everything ? undefined : 'true', work_orders: orders ? 'true' : undefined }, most, signal),
+  )
+  useLive<Case>('case', (c) => {
+    if ((c.work_order ?? false) === orders) loaded.change((l) => ({ ...l, items: upsert(l.items, c) }))
+  })
+  const set = (name: string, value: string) => go('/cases' + withFilter(search, name, value), true)
+  const all = (loaded.data?.items ?? []).filter((c) => everything || openStages.includes(c.stage))
+  const department = q.get('department') ?? ''
+  const needle = q.get('q')?.toLowerCase() ?? ''
+  const items = all
+    .filter(
+      (c) =>
+        (stage === undefined || c.stage === stage) &&
+        (department === '' || c.department === department) &&
+        (needle === '' ||
+          [c.id, c.title.zh, c.title.en, c.class_name.zh, c.class_name.en, c.grid ?? ''].join('\n').toLowerCase().includes(needle)),
+    )
+    .sort(byUrgency)
+  const departments = [...new Set(all.map((c) => c.department ?? '').filter(Boolean))].sort()
+  const stages = everything ? [...openStages, ...endStages] : openStages
+  const filtered = stage !== undefined || department !== '' || needle !== ''
+  const groups = stages.map((s) => ({ stage: s, items: items.filter((c) => c.stage === s) })).filter((g) => g.items.length > 0)
+  return (
+    <>
+      <div class="head">
+        <h1>{orders ? t('ca.orders') : t('ca.title')}</h1>
+        <div class="segments" role="group" aria-label={t('ca.which')}>
+          <button type="button" aria-pressed={!orders} onClick={() => set('orders', '')}>
+            {t('ca.cases')}
+          </button>
+          <button type="button" aria-pressed={orders} onClick={() => set('orders', '1')}>
+            {t('ca.orders')}
+          </button>
+        </div>
+        <div class="segments" role="group" aria-label={t('ca.scope')}>
+          <button type="button" aria-pressed={!everything} onClick={() => set('all', '')}>
+            {t('ca.openOnly')}
+          </button>
+          <button type="button" aria-pressed={everything} onClick={() => set('all', '1')}>
+            {t('ca.everything')}
+          </button>
+        </div>
+      </div>
+      <div class="stages" role="group" aria-label={t('ca.stages')}>
+        {stages.map((s) => {
+          const of = all.filter((c) => c.stage === s)
+          const late = of.filter((c) => lightOf(c) === 'red' && c.closed_at === undefined).length
+          return (
+            <button type="button" key={s} aria-pressed={stage === s} onClick={() => set('stage', stage === s ? '' : s)}>
+              <span>{t(`stage.${s}`)}</span>
+              <b>{of.length}</b>
+              {late > 0 && (
+                <span class="late">
+                  <Icon name="warn" size={14} /> {t('sum.overdue', late)}
+                </span>
+              )}
+            </button>
+          )
+        })}
+      </div>
+      <div class="filters" role="group" aria-label={t('c.filter')}>
+        <Search value={q.get('q') ?? ''} label={t('ca.search')} onChange={(v) => set('q', v)} />
+        <select aria-label={t('ca.department')} value={department} onChange={(e) => set('department', e.currentTarget.value)}>
+          <option value="">{t('ca.anyDepartment')}</option>
+          {departments.map((d) => (
+            <option key={d}>{d}</option>
+          ))}
+        </select>
+        {filtered && (
+          <button
+            type="button"
+            class="link"
+            onClick={() => go(href(['cases'], { orders: orders ? '1' : '', all: everything ? '1' : '' }), true)}
+          >
+            {t('c.clearFilters')}
+          </button>
+        )}
+      </div>
+      {loaded.data === undefined ? (
+        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+      ) : items.length === 0 ? (
+        <Empty>{filtered ? t('ca.noneFiltered') : t('ca.none')}</Empty>
+      ) : (
+        <>
+          {groups.map((g) => (
+            <section key={g.stage}>
+              <h2 class="group">
+                {t(`stage.${g.stage}`)} <span class="quiet">{g.items.length}</span>
+              </h2>
+              <CaseTable items={g.items} />
+            </section>
+          ))}
+          {loaded.data.more && <p class="quiet foot">{t('c.partial', loaded.data.items.length)}</p>}
+        </>
+      )}
+    </>
+  )
+}
+
+function CaseTable({ items }: { items: Case[] }) {
+  return (
+    <table class="rows cases" role="table">
+      <thead role="rowgroup">
+        <tr role="row">
+          <th role="columnheader">{t('ca.deadline')}</th>
+          <th role="columnheader">{t('ca.case')}</th>
+          <th role="columnheader">{t('ca.class')}</th>
+          <th role="columnheader">{t('ca.department')}</th>
+          <th role="columnheader">{t('ca.grid')}</th>
+          <th role="columnheader">{t('ca.opened')}</th>
+        </tr>
+      </thead>
+      <tbody role="rowgroup">
+        {items.map((c) => (
+          <tr role="row" key={c.id}>
+            <td role="cell" class="c-light">
+              <Deadline of={c} />
+            </td>
+            <td role="cell" class="c-main">
+              <a class="title" href={href(['cases', c.id])}>
+                {text(c.title, c.id)}
+              </a>
+              <span class="sub">
+                {c.id}
+                {c.severity && (
+                  <>
+                    {' · '}
+                    <SeverityIcon of={c.severity} size={13} /> {t(`sev.${c.severity}`)}
+                  </>
+                )}
+                {c.back_to_normal && (c.alarms ?? []).length > 0 && <span> · {t('ca.normal')}</span>}
+              </span>
+            </td>
+            <td role="cell" class="c-class">{text(c.class_name, c.class)}</td>
+            <td role="cell" class="c-dep">{c.department ?? '–'}</td>
+            <td role="cell" class="c-grid">{c.grid ?? '–'}</td>
+            <td role="cell" class="c-age">
+              <When at={c.opened} />
+            </td>
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  )
+}
+
+const needsNote = ['reject', 'send_back', 'rework', 'void', 'comment']
+
+/** CasePage is one case. */
+export function CasePage({ id }: { id: string }) {
+  useTick(1000)
+  const loaded = useLoad('case ' + id, (signal) => get<Case>('/cases/' + enc(id), signal))
+  const [acting, setActing] = useState('')
+  // An event carries no actions of ours: ask again instead of taking it.
+  useLive<Case>('case', (c) => {
+    if (c.id === id && c.revision !== loaded.data?.revision) loaded.again()
+  })
+  const c = loaded.data
+  if (c === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  const over = endStages.includes(c.stage)
+  return (
+    <>
+      <p class="crumb">
+        <a href={href(['cases'], { orders: c.work_order ? '1' : '' })}>
+          <Icon name="back" size={14} /> {c.work_order ? t('ca.orders') : t('ca.title')}
+        </a>
+      </p>
+      <div class="head">
+        <h1>{text(c.title, c.id)}</h1>
+        {c.severity && <SeverityMark of={c.severity} quiet={over || c.back_to_normal} />}
+        <span class="tag">{t(`stage.${c.stage}`)}</span>
+      </div>
+      <p class="lead">
+        <Deadline of={c} long />
+      </p>
+      <Track stage={c.stage} />
+      <div class="columns">
+        <div>
+          <section class="card">
+            <h2>{t('ca.next')}</h2>
+            {(c.actions ?? []).length === 0 ? (
+              <p class="quiet">{over ? t('ca.over') : t('ca.nothing')}</p>
+            ) : (
+              <div class="buttons">
+                {(c.actions ?? []).map((a) => (
+                  <button
+                    type="button"
+                    key={a}
+                    class={['reject', 'void', 'comment', 'send_back', 'rework'].includes(a) ? '' : 'primary'}
+                    aria-haspopup="dialog"
+                    onClick={() => setActing(a)}
+                  >
+                    {known('act.', a)}
+                  </button>
+                ))}
+              </div>
+            )}
+          </section>
+          {(c.alarms ?? []).length > 0 && (
+            <section class={'card evidence' + (c.back_to_normal ? '' : ' pending')}>
+              <h2>
+                <Icon name={c.back_to_normal ? 'check' : 'clock'} /> {c.back_to_normal ? t('ca.normal') : t('ca.notNormal')}
+              </h2>
+              <p>{c.back_to_normal ? t('ca.normalText') : t('ca.notNormalText')}</p>
+              <CaseAlarms ids={c.alarms ?? []} />
+            </section>
+          )}
+          <section class="card">
+            <h2>{t('ca.timeline')}</h2>
+            <ol class="timeline">
+              {(c.timeline ?? []).map((s, i) => (
+                <Step key={i} s={s} />
+              ))}
+            </ol>
+          </section>
+        </div>
+        <section class="card facts">
+          <h2>{t('c.details')}</h2>
+          <dl>
+            <Fact name={t('ca.number')}>{c.id}</Fact>
+            <Fact name={t('ca.class')}>
+              {text(c.class_name)} <span class="quiet">{c.class}</span>
+            </Fact>
+            <Fact name={t('ca.grid')}>{c.grid}</Fact>
+            <Fact name={t('de.location')}>
+              {c.location && (
+                <a href={href([], { at: `${c.location.lon},${c.location.lat}`, case: c.id })}>
+                  <Icon name="pin" size={14} /> {t('map.show')}
+                </a>
+              )}
+            </Fact>
+            <Fact name={t('ca.department')}>{c.department}</Fact>
+            <Fact name={t('ca.handledBy')}>{c.handled_by}</Fact>
+            <Fact name={t('ca.limit')}>{c.limit}</Fact>
+            <Fact name={t('ca.filing')}>{c.filing_condition}</Fact>
+            <Fact name={t('ca.closing')}>{c.closing_condition}</Fact>
+            <Fact name={t('ca.source')}>{known('ca.source.', c.source)}</Fact>
+            <Fact name={t('ca.opened')}>{fullTime(c.opened)}</Fact>
+            <Fact name={t('ca.key')}>{c.key}</Fact>
+          </dl>
+        </section>
+      </div>
+      {acting !== '' && (
+        <Act
+          c={c}
+          action={acting}
+          onClose={() => setActing('')}
+          onDone={(x) => {
+            loaded.change(() => x)
+            if (x.actions === undefined || x.timeline === undefined) loaded.again()
+          }}
+          onConflict={loaded.again}
+        />
+      )}
+    </>
+  )
+}
+
+/** Fact is one line of a list of facts; left out when there is none. */
+export function Fact({ name, children }: { name: string; children: preact.ComponentChildren }) {
+  if (children === undefined || children === null || children === '' || children === false) return null
+  return (
+    <>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </>
+  )
+}
+
+/** Track shows how far a case has come. */
+function Track({ stage }: { stage: Stage }) {
+  const all: Stage[] = [...openStages, endStages.includes(stage) ? stage : 'closed']
+  const at = all.indexOf(stage)
+  return (
+    <ol class="track" aria-label={t('ca.stages')}>
+      {all.map((s, i) => (
+        <li key={s} class={i < at ? 'past' : i === at ? 'here' : ''} aria-current={i === at ? 'step' : undefined}>
+          <span>{t(`stage.${s}`)}</span>
+        </li>
+      ))}
+    </ol>
+  )
+}
+
+function Step({ s }: { s: CaseStep }) {
+  return (
+    <li class={'step-' + s.action}>
+      <p>
+        <strong>{known('did.', s.action)}</strong>
+        {s.action === 'dispatch' && s.department && <> {t('ca.to', s.department)}</>}
+        <span class="quiet">
+          {' '}
+          {who(s.by)}
+          {s.role && <> ({t(`role.${s.role}`)})</>} · <When at={s.at} />
+        </span>
+      </p>
+      {s.note && <p class="said">{s.note}</p>}
+      {s.alarm && (
+        <p class="small">
+          <a href={href(['alarms'], { view: 'cleared', why: s.alarm })}>{s.alarm}</a>
+        </p>
+      )}
+    </li>
+  )
+}
+
+function CaseAlarms({ ids }: { ids: string[] }) {
+  const [why, setWhy] = useState<Alarm>()
+  const loaded = useLoad('case alarms ' + ids.join(), (signal) =>
+    Promise.all(
+      ids.slice(0, 50).map((id) =>
+        get<Alarm>('/alarms/' + enc(id), signal).catch((e) => {
+          if (e instanceof ApiError && e.status === 404) return undefined
+          throw e
+        }),
+      ),
+    ),
+  )
+  useLive<Alarm>('alarm', (a) => {
+    if (ids.includes(a.id)) loaded.change((l) => l.map((x) => (x?.id === a.id ? a : x)))
+  })
+  if (loaded.data === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  return (
+    <>
+      <ul class="bare lines">
+        {loaded.data.map(
+          (a) =>
+            a !== undefined && (
+              <li key={a.id}>
+                <SeverityMark of={a.severity} quiet={a.state === 'cleared'} />
+                <span class="grow">
+                  {text(a.title, a.rule)}
+                  <span class="sub">
+                    <a href={href(['devices', a.device])}>{a.device}</a> · {t('why.raised')} <When at={a.raised_at} />
+                    {a.cleared_at && (
+                      <>
+                        {' · '}
+                        {t('why.clearedAt')} <When at={a.cleared_at} />
+                      </>
+                    )}
+                  </span>
+                </span>
+                <span>
+                  <AlarmState a={a} />
+                </span>
+                <button type="button" aria-haspopup="dialog" onClick={() => setWhy(a)}>
+                  {t('al.why')}
+                </button>
+              </li>
+            ),
+        )}
+      </ul>
+      {why !== undefined && <Why id={why.id} alarm={why} onClose={() => setWhy(undefined)} />}
+    </>
+  )
+}
+
+function Act({
+  c,
+  action,
+  onClose,
+  onDone,
+  onConflict,
+}: {
+  c: Case
+  action: string
+  onClose: () => void
+  onDone: (c: Case) => void
+  onConflict: () => void
+}) {
+  const usual = state.classes.get(c.class)?.department ?? ''
+  const [note, setNote] = useState('')
+  const [department, setDepartment] = useState(action === 'dispatch' ? c.department || usual : '')
+  const [wrong, setWrong] = useState('')
+  const { busy, error, run } = useBusy()
+  // The revision that was on the screen when the dialog opened: what came after it was not seen.
+  const [revision] = useState(c.revision)
+  useEffect(() => setWrong(''), [note, department])
+  const noteNeeded = needsNote.includes(action)
+  const departments = [...new Set([...state.classes.values()].map((x) => x.department).filter(Boolean))].sort()
+  const submit = (e: Event) => {
+    e.preventDefault()
+    if (action === 'dispatch' && department.trim() === '') return setWrong(t('ca.depMissing'))
+    if (noteNeeded && note.trim() === '') return setWrong(t('ca.noteMissing'))
+    run(async () => {
+      try {
+        const x = await post<Case>(`/cases/${enc(c.id)}/actions/${enc(action)}`, {
+          note: note.trim() || undefined,
+          department: action === 'dispatch' ? department.trim() : undefined,
+          revision,
+        })
+        onDone(x)
+        say(t('ca.did', known('did.', action), text(c.title, c.id)))
+        onClose()
+      } catch (e) {
+        if (!(e instanceof ApiError) || e.status !== 409) throw e
+        say(words(e), true)
+        onConflict()
+        onClose()
+      }
+    })
+  }
+  return (
+    <Modal title={known('act.', action)} onClose={onClose}>
+      <form onSubmit={submit}>
+        <p class="quiet">
+          {text(c.title)} · {c.id}
+        </p>
+        {action === 'dispatch' && (
+          <label>
+            {t('ca.depNeeded')}
+            <input list="departments" value={department} onInput={(e) => setDepartment(e.currentTarget.value)} aria-invalid={wrong !== ''} />
+            <datalist id="departments">
+              {departments.map((d) => (
+                <option key={d} value={d} />
+              ))}
+            </datalist>
+            {usual !== '' && <span class="quiet small">{t('ca.depHint', usual)}</span>}
+          </label>
+        )}
+        {action === 'close' && c.closing_condition && (
+          <p class="note">
+            {t('ca.closing')}: {c.closing_condition}
+          </p>
+        )}
+        {action === 'file' && c.filing_condition && (
+          <p class="note">
+            {t('ca.filing')}: {c.filing_condition}
+          </p>
+        )}
+        <label>
+          {noteNeeded ? t('ca.noteNeeded') : t('ca.note')}
+          <textarea rows={3} value={note} onInput={(e) => setNote(e.currentTarget.value)} aria-invalid={wrong !== '' && noteNeeded} />
+        </label>
+        <Wrong text={wrong || error} />
+        <footer>
+          <button type="button" onClick={onClose}>
+            {t('c.cancel')}
+          </button>
+          <button type="submit" class="primary" disabled={busy}>
+            {known('act.', action)}
+          </button>
+        </footer>
+      </form>
+    </Modal>
+  )
+}

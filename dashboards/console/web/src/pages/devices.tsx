@@ -1,0 +1,627 @@
+// Devices: list, one device with its values and curves, and adding one.
+import { useEffect, useState } from 'preact/hooks'
+import { enc, get, list, post, query } from '../api'
+import { go, liveEvents, may, say, state, upsert, useLive, useLoad, useTick } from '../app'
+import Chart from '../chart'
+import { Live } from '../live'
+import { duration, isStale, now, span, unit, value } from '../format'
+import { t, text } from '../i18n'
+import { CopyBox, domainOf, DomainIcon, Empty, Failed, Icon, Loading, Modal, modelTitle, Search, SeverityMark, StatusMark, useBusy, When, Wrong } from '../ui'
+import { href, withFilter } from '../url'
+import type { Alarm, Device, Latest, Model, Series, Status } from '../types'
+import { AlarmState, byWeight } from './alarms'
+import { Fact } from './cases'
+import { Why } from './whydrawer'
+
+const page = 200
+const statuses: Status[] = ['online', 'silent', 'never']
+
+export function Devices({ search }: { search: string }) {
+  useTick(5000)
+  const q = new URLSearchParams(search)
+  const model = q.get('model') ?? ''
+  const needle = q.get('q') ?? ''
+  const status = q.get('status') ?? ''
+  const grid = q.get('grid') ?? ''
+  const [most, setMost] = useState(page)
+  const loaded = useLoad(`devices ${model} ${needle} ${grid} ${status !== ''} ${most}`, (signal) =>
+    list<Device>('/devices', { model, q: needle, grid }, status === '' ? most : 5000, signal),
+  )
+  const [adding, setAdding] = useState(false)
+  useLive<Device>('device', (d) =>
+    loaded.change((l) => (l.items.some((x) => x.id === d.id) ? { ...l, items: upsert(l.items, d) } : l)),
+  )
+  const set = (name: string, value: string) => go('/devices' + withFilter(search, name, value), true)
+  const items = (loaded.data?.items ?? []).filter((d) => status === '' || d.status === status)
+  const filtered = [model, needle, status, grid].some(Boolean)
+  return (
+    <>
+      <div class="head">
+        <h1>{t('de.title')}</h1>
+        {may('devices') && (
+          <button type="button" class="primary" aria-haspopup="dialog" onClick={() => setAdding(true)}>
+            <Icon name="plus" size={16} /> {t('de.add')}
+          </button>
+        )}
+      </div>
+      <div class="filters" role="group" aria-label={t('c.filter')}>
+        <Search value={needle} label={t('de.search')} onChange={(v) => set('q', v)} />
+        <select aria-label={t('de.model')} value={model} onChange={(e) => set('model', e.currentTarget.value)}>
+          <option value="">{t('de.anyModel')}</option>
+          {[...state.models.values()].map((m) => (
+            <option key={m.name} value={m.name}>
+              {text(m.title, m.name)}
+            </option>
+          ))}
+        </select>
+        <select aria-label={t('de.status')} value={status} onChange={(e) => set('status', e.currentTarget.value)}>
+          <option value="">{t('de.anyStatus')}</option>
+          {statuses.map((s) => (
+            <option key={s} value={s}>
+              {t(`status.${s}`)}
+            </option>
+          ))}
+        </select>
+        {grid !== '' && (
+          <button type="button" class="chip" aria-pressed="true" onClick={() => set('grid', '')}>
+            {t('map.grid', grid)} <Icon name="close" size={14} />
+          </button>
+        )}
+        {filtered && (
+          <button type="button" class="link" onClick={() => go('/devices', true)}>
+            {t('c.clearFilters')}
+          </button>
+        )}
+      </div>
+      {loaded.data === undefined ? (
+        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+      ) : items.length === 0 ? (
+        <Empty>{filtered ? t('de.noneFiltered') : t('de.none')}</Empty>
+      ) : (
+        <>
+          <table class="rows devices" role="table">
+            <thead role="rowgroup">
+              <tr role="row">
+                <th role="columnheader">{t('de.device')}</th>
+                <th role="columnheader">{t('de.model')}</th>
+                <th role="columnheader">{t('de.status')}</th>
+                <th role="columnheader">{t('de.latest')}</th>
+                <th role="columnheader">{t('de.alarm')}</th>
+              </tr>
+            </thead>
+            <tbody role="rowgroup">
+              {items.map((d) => (
+                <tr role="row" key={d.id}>
+                  <td role="cell" class="c-main">
+                    <a class="title" href={href(['devices', d.id])}>
+                      {d.name || d.id}
+                    </a>
+                    <span class="sub">{d.id}</span>
+                  </td>
+                  <td role="cell" class="c-model">
+                    <span class="mark">
+                      <DomainIcon domain={domainOf(d.model)} /> {modelTitle(d.model)}
+                    </span>
+                  </td>
+                  <td role="cell" class="c-state">
+                    <StatusMark of={d.status} />
+                    <span class="sub">
+                      <When at={d.last_seen} ago />
+                    </span>
+                  </td>
+                  <td role="cell" class="c-latest">
+                    <Brief d={d} />
+                  </td>
+                  <td role="cell" class="c-alarm">{d.alarm ? <SeverityMark of={d.alarm} /> : ''}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+          <p class="quiet foot">
+            {t('c.count', items.length)}{' '}
+            {loaded.data.more && (
+              <button type="button" onClick={() => setMost(most + 5 * page)}>
+                {t('c.more')}
+              </button>
+            )}
+          </p>
+        </>
+      )}
+      {adding && <Add onClose={() => setAdding(false)} onDone={loaded.again} />}
+    </>
+  )
+}
+
+/** Brief is the first three latest values of a device in one line. */
+export function Brief({ d }: { d: Device }) {
+  const model = state.models.get(d.model)
+  const have = (model?.metrics ?? []).filter((m) => d.latest?.[m.name] !== undefined).slice(0, 3)
+  if (have.length === 0) return <span class="quiet">–</span>
+  return (
+    <span class="brief">
+      {have.map((m) => {
+        const l = d.latest![m.name]!
+        const stale = isStale(l.time, m, model)
+        return (
+          <span key={m.name} class={stale ? 'stale' : ''} title={stale ? t('de.stale') : undefined}>
+            <span class="quiet">{text(m.title, m.name)}</span> {value(l.value, m.unit)}
+            {stale && <span class="old"> ({t('de.stale')})</span>}
+          </span>
+        )
+      })}
+    </span>
+  )
+}
+
+/** DevicePage is one device; its readings come in live. */
+export function DevicePage({ id, search }: { id: string; search: string }) {
+  useTick(1000)
+  const loaded = useLoad('device ' + id, (signal) => get<Device>('/devices/' + enc(id), signal))
+  const alarms = useLoad('alarms of ' + id, (signal) => list<Alarm>('/alarms', { state: 'active', device: id }, 200, signal))
+  const [why, setWhy] = useState<Alarm>()
+  const [token, setToken] = useState<'ask' | string>()
+  useLive<Alarm>('alarm', (a) => {
+    if (a.device === id || a.members?.includes(id)) alarms.change((l) => ({ ...l, items: upsert(l.items, a) }))
+  })
+  useLive<Device>('device', (d) => {
+    if (d.id === id) loaded.change((x) => ({ ...x, ...d, latest: { ...x.latest, ...d.latest } }))
+  })
+  useEffect(() => {
+    const live = new Live({
+      url: '/api/v1/events' + query({ kinds: 'reading', device: id }),
+      onEvent: (kind, data) => {
+        const r = data as { device: string; latest: Record<string, Latest> }
+        if (kind !== 'reading' || r.device !== id) return
+        loaded.change((d) => ({
+          ...d,
+          status: 'online',
+          last_seen: new Date(now()).toISOString(),
+          latest: { ...d.latest, ...r.latest },
+        }))
+        liveEvents.emit({ kind, data })
+      },
+      onReset: loaded.again,
+    })
+    return () => live.close()
+  }, [id])
+  const d = loaded.data
+  if (d === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  const model = state.models.get(d.model)
+  const open = (alarms.data?.items ?? []).filter((a) => a.state === 'active').sort(byWeight)
+  const attributes = Object.entries(d.attributes ?? {})
+  return (
+    <>
+      <p class="crumb">
+        <a href="/devices">
+          <Icon name="back" size={14} /> {t('de.title')}
+        </a>
+      </p>
+      <div class="head">
+        <DomainIcon domain={model?.domain} size={22} />
+        <h1>{d.name || d.id}</h1>
+        <StatusMark of={d.status} />
+        <span class="quiet">{d.last_seen ? t('de.presence', ago(d.last_seen)) : t('de.neverText')}</span>
+        {d.disabled && <span class="tag">{t('de.disabled')}</span>}
+      </div>
+      <div class="columns">
+        <div>
+          <section class="card">
+            <h2>{t('de.openAlarms')}</h2>
+            {open.length === 0 ? (
+              <p class="quiet">{t('de.noAlarms')}</p>
+            ) : (
+              <ul class="bare lines">
+                {open.map((a) => (
+                  <li key={a.id}>
+                    <SeverityMark of={a.severity} />
+                    <span class="grow">
+                      {text(a.title, a.rule)}
+                      <span class="sub">
+                        <When at={a.raised_at} />
+                        {a.case && (
+                          <>
+                            {' · '}
+                            <a href={href(['cases', a.case])}>{a.case}</a>
+                          </>
+                        )}
+                      </span>
+                    </span>
+                    <span>
+                      <AlarmState a={a} />
+                    </span>
+                    <button type="button" aria-haspopup="dialog" onClick={() => setWhy(a)}>
+                      {t('al.why')}
+                    </button>
+                  </li>
+                ))}
+              </ul>
+            )}
+          </section>
+          <section class="card">
+            <h2>{t('de.latest')}</h2>
+            <Values d={d} model={model} />
+          </section>
+          {model !== undefined && <Curves d={d} model={model} search={search} />}
+        </div>
+        <section class="card facts">
+          <h2>{t('c.details')}</h2>
+          <dl>
+            <Fact name={t('de.id')}>{d.id}</Fact>
+            <Fact name={t('de.model')}>{modelTitle(d.model)}</Fact>
+            <Fact name={t('de.grid')}>{d.grid && <a href={href(['devices'], { grid: d.grid })}>{d.grid}</a>}</Fact>
+            <Fact name={t('de.location')}>
+              {d.location && (
+                <a href={href([], { at: `${d.location.lon},${d.location.lat}`, device: d.id })}>
+                  <Icon name="pin" size={14} /> {t('map.show')}
+                </a>
+              )}
+            </Fact>
+            <Fact name={t('de.adjacent')}>
+              {(d.adjacent ?? []).length > 0 && (
+                <>
+                  {d.adjacent!.map((x) => (
+                    <a key={x} href={href(['devices', x])} class="item">
+                      {x}
+                    </a>
+                  ))}
+                </>
+              )}
+            </Fact>
+            {attributes.map(([k, v]) => {
+              const a = model?.attributes?.find((a) => a.name === k)
+              return (
+                <Fact key={k} name={text(a?.title, k)}>
+                  {value(v, a?.unit)}
+                </Fact>
+              )
+            })}
+            <Fact name={t('de.created')}>
+              <When at={d.created} />
+            </Fact>
+          </dl>
+          {may('devices') && (
+            <button type="button" aria-haspopup="dialog" onClick={() => setToken('ask')}>
+              {t('de.newToken')}
+            </button>
+          )}
+        </section>
+      </div>
+      {why !== undefined && <Why id={why.id} alarm={why} onClose={() => setWhy(undefined)} />}
+      {token !== undefined && (
+        <Modal title={t('de.newToken')} onClose={() => setToken(undefined)}>
+          {token === 'ask' ? <AskToken d={d} onClose={() => setToken(undefined)} onToken={setToken} /> : <Token device={d.id} model={model} token={token} onClose={() => setToken(undefined)} />}
+        </Modal>
+      )}
+    </>
+  )
+}
+
+const ago = (at: string) => t('c.ago', span(now() - Date.parse(at)))
+
+function AskToken({ d, onClose, onToken }: { d: Device; onClose: () => void; onToken: (s: string) => void }) {
+  const { busy, error, run } = useBusy()
+  return (
+    <>
+      <p>{t('de.newTokenText', d.name || d.id)}</p>
+      <Wrong text={error} />
+      <footer>
+        <button type="button" onClick={onClose}>
+          {t('c.cancel')}
+        </button>
+        <button
+          type="button"
+          class="primary"
+          disabled={busy}
+          onClick={() => run(async () => onToken((await post<{ token: string }>(`/devices/${enc(d.id)}/credentials`, { type: 'token' })).token))}
+        >
+          {t('de.newToken')}
+        </button>
+      </footer>
+    </>
+  )
+}
+
+function Values({ d, model }: { d: Device; model: Model | undefined }) {
+  const declared = model?.metrics ?? []
+  const extra = Object.keys(d.latest ?? {}).filter((k) => !declared.some((m) => m.name === k))
+  const rows = [...declared.map((m) => ({ name: m.name, m })), ...extra.map((name) => ({ name, m: undefined }))]
+  return (
+    <table class="plain values">
+      <thead>
+        <tr>
+          <th>{t('de.metric')}</th>
+          <th>{t('de.value')}</th>
+          <th>{t('de.measured')}</th>
+          <th>{t('de.quality')}</th>
+        </tr>
+      </thead>
+      <tbody>
+        {rows.map(({ name, m }) => {
+          const l = d.latest?.[name]
+          const stale = l !== undefined && isStale(l.time, m, model)
+          return (
+            <tr key={name} class={stale ? 'stale' : ''}>
+              <td>{text(m?.title, name)}</td>
+              <td class="num">{l === undefined ? <span class="quiet">{t('de.noValue')}</span> : <b>{value(l.value, m?.unit)}</b>}</td>
+              <td>
+                <When at={l?.time} ago />
+              </td>
+              <td>
+                {l === undefined ? (
+                  ''
+                ) : stale ? (
+                  <span class="mark">
+                    <Icon name="clock" size={15} /> {t('de.stale')}
+                  </span>
+                ) : l.quality !== 'good' ? (
+                  <span class="mark">
+                    <Icon name="warn" size={15} /> {t(`de.q.${l.quality}`)}
+                  </span>
+                ) : (
+                  <span class="quiet">{t('de.fresh')}</span>
+                )}
+              </td>
+            </tr>
+          )
+        })}
+      </tbody>
+    </table>
+  )
+}
+
+const ranges: Record<string, { ms: number; every: string }> = {
+  '1h': { ms: 3_600_000, every: '' },
+  '6h': { ms: 6 * 3_600_000, every: '' },
+  '24h': { ms: 24 * 3_600_000, every: '5m' },
+  '7d': { ms: 7 * 24 * 3_600_000, every: '30m' },
+  '30d': { ms: 30 * 24 * 3_600_000, every: '2h' },
+}
+const rangeNames = ['1h', '6h', '24h', '7d', '30d'] as const
+
+/** Curves is the chart with its switches; metric and range live in the address. */
+function Curves({ d, model, search }: { d: Device; model: Model; search: string }) {
+  const q = new URLSearchParams(search)
+  const drawable = model.metrics.filter((m) => m.kind !== 'text')
+  const metric = drawable.find((m) => m.name === q.get('metric')) ?? drawable[0]
+  const range = rangeNames.find((r) => r === q.get('range')) ?? '6h'
+  const { ms, every } = ranges[range]!
+  const [extra, setExtra] = useState<[string, Latest['value']][]>([])
+  const key = `series ${d.id} ${metric?.name} ${range}`
+  const series = useLoad(key, async (signal) => {
+    const to = now()
+    const from = to - ms
+    const agg = metric?.kind === 'bool' ? 'last' : metric?.counter ? 'last' : 'mean'
+    const s = await get<Series>(
+      `/devices/${enc(d.id)}/series` +
+        query({
+          metric: metric?.name,
+          from: new Date(from).toISOString(),
+          to: new Date(to).toISOString(),
+          every: metric?.kind === 'bool' ? undefined : every,
+          agg: every && metric?.kind !== 'bool' ? agg : undefined,
+        }),
+      signal,
+    )
+    setExtra([])
+    return { ...s, from, to }
+  })
+  useLive<{ device: string; latest: Record<string, Latest> }>('reading', (r) => {
+    const l = metric === undefined ? undefined : r.latest[metric.name]
+    if (r.device === d.id && l !== undefined && every === '') setExtra((x) => [...x, [l.time, l.value]])
+  })
+  useEffect(() => {
+    const i = setInterval(series.again, Math.max(60_000, ms / 200))
+    return () => clearInterval(i)
+  }, [key])
+  const [points, to] = usePoints(series.data?.points ?? undefined, extra, series.data?.to ?? 0)
+  if (metric === undefined) return null
+  const set = (name: string, value: string) => go(href(['devices', d.id]) + withFilter(search, name, value), true)
+  const u = series.data?.unit ?? metric.unit
+  const name = text(metric.title, metric.name)
+  const raw = every === '' || metric.kind === 'bool'
+  const usual = Math.max(2 * duration(model.heartbeat), 3 * duration(model.report))
+  return (
+    <section class="card">
+      <div class="head small">
+        <h2>{t('de.curve')}</h2>
+        <select aria-label={t('de.metric')} value={metric.name} onChange={(e) => set('metric', e.currentTarget.value)}>
+          {drawable.map((m) => (
+            <option key={m.name} value={m.name}>
+              {text(m.title, m.name)}
+            </option>
+          ))}
+        </select>
+        <div class="segments" role="group" aria-label={t('de.range')}>
+          {rangeNames.map((r) => (
+            <button type="button" key={r} aria-pressed={r === range} onClick={() => set('range', r)}>
+              {t(`de.r.${r}`)}
+            </button>
+          ))}
+        </div>
+        <span class="quiet small">{raw ? t('de.rawPoints') : t('de.averages', span(duration(every)))}</span>
+      </div>
+      {series.data === undefined ? (
+        series.error ? <Failed error={series.error} again={series.again} /> : <div class="chart" style={{ minHeight: 290 }}><Loading /></div>
+      ) : points.length === 0 ? (
+        <Empty>{t('de.chartEmpty')}</Empty>
+      ) : (
+        <Chart
+          points={points}
+          metric={metric}
+          name={name + (unit(u) === '' ? '' : ` (${unit(u)})`)}
+          unit={u}
+          from={to - ms}
+          to={to}
+          gap={(raw ? usual : Math.max(usual, 1.5 * duration(every))) || Infinity}
+        />
+      )}
+    </section>
+  )
+}
+
+/** usePoints puts what came in live behind what was loaded; the same arrays as long as nothing changed. */
+function usePoints(loaded: Series['points'] | undefined, extra: [string, Latest['value']][], to: number): [[string, Latest['value']][], number] {
+  const make = (): [[string, Latest['value']][], number] => {
+    const base = loaded ?? []
+    const last = base.length === 0 ? 0 : Date.parse(base.at(-1)![0])
+    const more = extra.filter(([at]) => Date.parse(at) > last)
+    return [[...base, ...more], Math.max(to, ...more.map(([at]) => Date.parse(at)))]
+  }
+  const [got, set] = useState<{ loaded: unknown; extra: unknown; out: ReturnType<typeof make> }>()
+  if (got === undefined || got.loaded !== loaded || got.extra !== extra) {
+    const out = make()
+    set({ loaded, extra, out })
+    return out
+  }
+  return got.out
+}
+
+function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
+  const models = [...state.models.values()]
+  const [id, setID] = useState('')
+  const [name, setName] = useState('')
+  const [model, setModel] = useState(models[0]?.name ?? '')
+  const [lat, setLat] = useState('')
+  const [lon, setLon] = useState('')
+  const [attributes, setAttributes] = useState<Record<string, string>>({})
+  const [wrong, setWrong] = useState('')
+  const [token, setToken] = useState('')
+  const { busy, error, run } = useBusy()
+  const m = state.models.get(model)
+  const close = () => {
+    onClose()
+    if (token !== '') onDone()
+  }
+  const submit = (e: Event) => {
+    e.preventDefault()
+    setWrong('')
+    if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(id)) return setWrong(t('de.badID'))
+    const place = lat.trim() !== '' || lon.trim() !== ''
+    const p = { lat: Number(lat), lon: Number(lon) }
+    if (place && (lat.trim() === '' || lon.trim() === '' || !(Math.abs(p.lat) <= 90) || !(Math.abs(p.lon) <= 180))) return setWrong(t('de.badPlace'))
+    const attrs: Record<string, unknown> = {}
+    for (const a of m?.attributes ?? []) {
+      const v = attributes[a.name]?.trim() ?? ''
+      if (v === '') continue
+      if (a.kind === 'number' && Number.isNaN(Number(v))) return setWrong(t('de.badNumber', text(a.title, a.name)))
+      attrs[a.name] = a.kind === 'number' ? Number(v) : a.kind === 'bool' ? v === 'true' : v
+    }
+    run(async () => {
+      await post('/devices', { id, name: name.trim() || id, model, attributes: attrs, location: place ? p : undefined })
+      setToken((await post<{ token: string }>(`/devices/${enc(id)}/credentials`, { type: 'token' })).token)
+      say(t('de.added', id))
+    })
+  }
+  if (token !== '')
+    return (
+      <Modal title={t('de.added', id)} onClose={close}>
+        <Token device={id} model={m} token={token} onClose={close} />
+      </Modal>
+    )
+  return (
+    <Modal title={t('de.add')} onClose={close}>
+      <form onSubmit={submit}>
+        <label>
+          {t('de.model')}
+          <select value={model} onChange={(e) => setModel(e.currentTarget.value)}>
+            {models.map((x) => (
+              <option key={x.name} value={x.name}>
+                {text(x.title, x.name)} ({x.name})
+              </option>
+            ))}
+          </select>
+        </label>
+        <label>
+          {t('de.id')}
+          <input value={id} required autocapitalize="off" spellcheck={false} onInput={(e) => setID(e.currentTarget.value.trim())} />
+          <span class="quiet small">{t('de.idHint')}</span>
+        </label>
+        <label>
+          {t('de.name')}
+          <input value={name} onInput={(e) => setName(e.currentTarget.value)} />
+        </label>
+        <fieldset>
+          <legend>{t('de.place')}</legend>
+          <div class="pair">
+            <label>
+              {t('de.lat')}
+              <input inputMode="decimal" value={lat} placeholder="24.117" onInput={(e) => setLat(e.currentTarget.value)} />
+            </label>
+            <label>
+              {t('de.lon')}
+              <input inputMode="decimal" value={lon} placeholder="117.613" onInput={(e) => setLon(e.currentTarget.value)} />
+            </label>
+          </div>
+        </fieldset>
+        {(m?.attributes ?? []).length > 0 && (
+          <fieldset>
+            <legend>{t('de.attributes')}</legend>
+            <div class="pair">
+              {m!.attributes!.map((a) => (
+                <label key={a.name}>
+                  <span>
+                    {text(a.title, a.name)} {unit(a.unit) && <span class="quiet">({unit(a.unit)})</span>}
+                  </span>
+                  {a.kind === 'bool' ? (
+                    <select value={attributes[a.name] ?? ''} onChange={(e) => setAttributes({ ...attributes, [a.name]: e.currentTarget.value })}>
+                      <option value="" />
+                      <option value="true">{t('c.yes')}</option>
+                      <option value="false">{t('c.no')}</option>
+                    </select>
+                  ) : (
+                    <input
+                      value={attributes[a.name] ?? ''}
+                      placeholder={a.default === undefined ? '' : t('de.attrDefault', String(a.default))}
+                      onInput={(e) => setAttributes({ ...attributes, [a.name]: e.currentTarget.value })}
+                    />
+                  )}
+                </label>
+              ))}
+            </div>
+          </fieldset>
+        )}
+        <Wrong text={wrong || error} />
+        <footer>
+          <button type="button" onClick={close}>
+            {t('c.cancel')}
+          </button>
+          <button type="submit" class="primary" disabled={busy}>
+            {t('de.create')}
+          </button>
+        </footer>
+      </form>
+    </Modal>
+  )
+}
+
+/** sample is a plausible message of a model. */
+export function sample(model: Model | undefined): string {
+  const m = model?.metrics.find((m) => m.kind !== 'text')
+  if (m === undefined) return '{"value": 1}'
+  const v = m.kind === 'bool' ? true : m.min !== undefined && m.max !== undefined ? Number(((m.min * 3 + m.max) / 4).toPrecision(3)) : 1
+  return JSON.stringify({ [m.name]: v })
+}
+
+function Token({ device, model, token, onClose }: { device: string; model: Model | undefined; token: string; onClose: () => void }) {
+  const body = sample(model)
+  return (
+    <>
+      <p class="note">{t('de.tokenOnce')}</p>
+      <CopyBox text={token} label={`${t('de.token')}: ${device}`} />
+      <p>{t('de.tokenTry')}</p>
+      <CopyBox
+        label="mosquitto_pub"
+        text={`mosquitto_pub -h ${location.hostname} -p 1883 -u ${token} -q 1 -t v1/devices/me/telemetry -m '${body}'`}
+      />
+      <p class="quiet small">{t('de.tokenPorts')}</p>
+      <p>{t('de.tokenHTTP')}</p>
+      <CopyBox label="curl" text={`curl -d '${body}' -H 'Content-Type: application/json' ${location.origin}/api/v1/${token}/telemetry`} />
+      <footer>
+        <button type="button" class="primary" onClick={onClose}>
+          {t('de.tokenDone')}
+        </button>
+      </footer>
+    </>
+  )
+}
+

@@ -1,0 +1,216 @@
+// Why there is this alarm: one sentence, the comparisons in words, the curve
+// with the limit, and below it everything the rule looked at.
+import { useMemo } from 'preact/hooks'
+import { enc, get, query } from '../api'
+import { state, useLoad } from '../app'
+import Chart from '../chart'
+import { duration, fullTime, now, span, time, unit, value } from '../format'
+import { known, t, text } from '../i18n'
+import { Failed, Icon, Loading, Modal, modelTitle, SeverityMark, When } from '../ui'
+import { href } from '../url'
+import { curve, leafWords } from '../why'
+import type { Alarm, Device, Explanation, Leaf, Model, Series } from '../types'
+
+/** Why is the drawer of one alarm. */
+export function Why({ id, alarm, onClose }: { id: string; alarm: Alarm | undefined; onClose: () => void }) {
+  const why = useLoad('why ' + id, (signal) => get<Explanation>(`/alarms/${enc(id)}/why`, signal))
+  const fresh = useLoad('alarm ' + id, (signal) => get<Alarm>(`/alarms/${enc(id)}`, signal))
+  const a = alarm ?? fresh.data
+  const e = why.data
+  return (
+    <Modal title={t('why.title')} kind="drawer" onClose={onClose}>
+      {a !== undefined && (
+        <p class="lead">
+          <SeverityMark of={e?.severity ?? a.severity} />
+          <strong>{text(a.title, a.rule)}</strong>
+          <a href={href(['devices', a.device])}>{a.device}</a>
+        </p>
+      )}
+      {e === undefined ? why.error ? <Failed error={why.error} again={why.again} /> : <Loading /> : <Explained e={e} a={a} />}
+    </Modal>
+  )
+}
+
+function Explained({ e, a }: { e: Explanation; a: Alarm | undefined }) {
+  const deviceID = a?.device ?? e.inputs?.[0]?.device
+  const device = useLoad('device ' + deviceID, async (signal) =>
+    deviceID === undefined ? undefined : get<Device>('/devices/' + enc(deviceID), signal),
+  )
+  const model = device.data === undefined ? undefined : state.models.get(device.data.model)
+  return (
+    <>
+      {text(e.summary) && <p class="summary">{text(e.summary)}</p>}
+      <p>{held(e)}</p>
+      {(e.leaves ?? []).length > 0 && (
+        <section>
+          <h3>{t('why.checks')}</h3>
+          <ul class="leaves">
+            {e.leaves!.map((l, i) => (
+              <li key={i} class={'leaf-' + l.result}>
+                <LeafSign of={l.result} />
+                <span>
+                  {leafWords(l, model)}
+                  <span class="sub">
+                    {t(`why.${l.result}`)} · <code>{l.text}</code>
+                  </span>
+                </span>
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
+      {deviceID !== undefined && model !== undefined && <Curve e={e} a={a} device={deviceID} model={model} />}
+      {(e.members ?? []).length > 0 && (
+        <section>
+          <h3>{t('why.members')}</h3>
+          <ul class="leaves">
+            {e.members!.map((m) => (
+              <li key={m.device} class={'leaf-' + m.result}>
+                <LeafSign of={m.result} />
+                <span>
+                  <a href={href(['devices', m.device])}>{m.device}</a>
+                  <span class="sub">
+                    {known('why.', m.result)} {m.time && <When at={m.time} />}
+                  </span>
+                </span>
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
+      {(e.inputs ?? []).length > 0 && (
+        <section>
+          <h3>{t('why.inputs')}</h3>
+          <table class="plain">
+            <thead>
+              <tr>
+                <th>{t('de.device')}</th>
+                <th>{t('de.metric')}</th>
+                <th>{t('why.value')}</th>
+                <th>{t('why.measured')}</th>
+                <th>{t('why.arrived')}</th>
+              </tr>
+            </thead>
+            <tbody>
+              {e.inputs!.map((i, n) => (
+                <tr key={n}>
+                  <td>
+                    <a href={href(['devices', i.device])}>{i.device}</a>
+                  </td>
+                  <td>{text(model?.metrics.find((m) => m.name === i.metric)?.title, i.metric)}</td>
+                  <td class="num">{value(i.value, i.unit)}</td>
+                  <td>
+                    <When at={i.time} />
+                  </td>
+                  <td>
+                    <When at={i.arrived} />
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </section>
+      )}
+      {(e.attributes ?? []).length > 0 && (
+        <section>
+          <h3>{t('why.limits')}</h3>
+          <ul class="bare">
+            {e.attributes!.map((x) => {
+              const d = model?.attributes?.find((d) => d.name === x.name.replace(/^attr\./, ''))
+              return (
+                <li key={x.name}>
+                  {text(d?.title, x.name)}: <b>{value(x.value, d?.unit)}</b> <span class="quiet">({known('why.from.', x.from)})</span>
+                </li>
+              )
+            })}
+          </ul>
+        </section>
+      )}
+      {(e.windows ?? []).length > 0 && (
+        <section>
+          <h3>{t('why.windows')}</h3>
+          <ul class="bare">
+            {e.windows!.map((w, i) => (
+              <li key={i}>
+                <code>{w.text}</code> = <b>{value(w.result)}</b>
+                <span class="sub">{t('why.window', fullTime(w.from), time(w.to), w.samples)}</span>
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
+      <section>
+        <h3>{t('why.rule')}</h3>
+        <pre class="code" tabIndex={0}>
+          {e.condition}
+        </pre>
+        <p class="quiet small">
+          <a href={href(['rules', e.rule])}>{e.rule}</a> · {t('why.version', e.version)}
+          {model !== undefined && <> · {modelTitle(model.name)}</>}
+        </p>
+      </section>
+    </>
+  )
+}
+
+function held(e: Explanation): string {
+  const need = duration(e.held)
+  if (e.since === undefined || need === 0) return t('why.atonce', fullTime(e.at))
+  return t('why.heldFor', fullTime(e.since), time(e.at), span(need))
+}
+
+function LeafSign({ of }: { of: Leaf['result'] | string }) {
+  return <Icon name={of === 'true' ? 'check' : of === 'false' ? 'close' : 'never'} size={16} />
+}
+
+function Curve({ e, a, device, model }: { e: Explanation; a: Alarm | undefined; device: string; model: Model }) {
+  const c = curve(
+    e,
+    model.metrics.map((m) => m.name),
+  )
+  const metric = model.metrics.find((m) => m.name === c?.metric)
+  const at = Date.parse(e.at)
+  // Fixed while the drawer is open, so that the curve does not move under the eyes.
+  const [from, to] = useMemo(() => {
+    const before = Math.max(30 * 60_000, 2 * duration(e.held), 6 * duration(model.report))
+    const end = a?.cleared_at === undefined ? now() : Date.parse(a.cleared_at)
+    const last = Math.max(at + before / 2, Math.min(end, at + 6 * before))
+    return [(e.since === undefined ? at : Date.parse(e.since)) - before, Math.min(last, Math.max(now(), at + 60_000))]
+  }, [e, a?.cleared_at])
+  const key = `curve ${device} ${c?.metric} ${e.at}`
+  const series = useLoad(key, async (signal) =>
+    c === undefined
+      ? undefined
+      : get<Series>(
+          `/devices/${enc(device)}/series` + query({ metric: c.metric, from: new Date(from).toISOString(), to: new Date(to).toISOString() }),
+          signal,
+        ),
+  )
+  if (c === undefined || metric === undefined) return null
+  const u = series.data?.unit ?? metric.unit
+  const name = text(metric.title, metric.name)
+  const points = series.data?.points ?? []
+  return (
+    <section>
+      <h3>{c.limits.length > 0 ? t('why.curve', name) : t('why.curveNoLimit', name)}</h3>
+      {series.data === undefined ? (
+        series.error ? <Failed error={series.error} again={series.again} /> : <Loading />
+      ) : points.length === 0 ? (
+        <p class="quiet">{t('why.noCurve')}</p>
+      ) : (
+        <Chart
+          points={points}
+          metric={metric}
+          name={name + (unit(u) === '' ? '' : ` (${unit(u)})`)}
+          unit={u}
+          from={from}
+          to={to}
+          gap={Math.max(2 * duration(model.heartbeat), 3 * duration(model.report)) || Infinity}
+          limits={c.limits.map((l) => ({ value: l.value, text: value(l.value, u) }))}
+          mark={at}
+          height={200}
+        />
+      )}
+    </section>
+  )
+}

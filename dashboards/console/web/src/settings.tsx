@@ -1,0 +1,128 @@
+// Language, light or dark, and signing out. What was chosen is remembered in this browser.
+import { useEffect, useRef, useState } from 'preact/hooks'
+import { post } from './api'
+import { leave, redraw, state } from './app'
+import { timeZone } from './format'
+import { firstLang, lang, setLang, t, type Lang } from './i18n'
+import { Icon } from './ui'
+
+type Theme = 'auto' | 'light' | 'dark'
+
+const remember = (k: string, v: string) => {
+  try {
+    localStorage.setItem('citywarden.' + k, v)
+  } catch {
+    // a browser that remembers nothing: it holds until the page is closed
+  }
+}
+
+const remembered = (k: string) => {
+  try {
+    return localStorage.getItem('citywarden.' + k)
+  } catch {
+    return null
+  }
+}
+
+let theme: Theme = 'auto'
+const dark = matchMedia('(prefers-color-scheme: dark)')
+
+function show() {
+  const root = document.documentElement
+  root.lang = lang() === 'zh' ? 'zh-CN' : 'en'
+  root.dataset.theme = theme === 'auto' ? (dark.matches ? 'dark' : 'light') : theme
+  redraw.emit()
+}
+
+/** startSettings takes what was remembered, else what the browser prefers. */
+export function startSettings() {
+  setLang(firstLang(remembered('lang'), navigator.languages))
+  const r = remembered('theme')
+  theme = r === 'light' || r === 'dark' ? r : 'auto'
+  dark.addEventListener('change', show)
+  show()
+}
+
+function chooseLang(l: Lang) {
+  setLang(l)
+  remember('lang', l)
+  show()
+}
+
+function chooseTheme(x: Theme) {
+  theme = x
+  remember('theme', x)
+  show()
+}
+
+/** Settings is the menu at the top right; plain, the language switch alone. */
+export function Settings({ plain = false }: { plain?: boolean }) {
+  const languages = (
+    <div class="segments" role="group" aria-label={t('set.language')}>
+      <button type="button" lang="zh-CN" aria-pressed={lang() === 'zh'} onClick={() => chooseLang('zh')}>
+        中文
+      </button>
+      <button type="button" lang="en" aria-pressed={lang() === 'en'} onClick={() => chooseLang('en')}>
+        English
+      </button>
+    </div>
+  )
+  const [open, setOpen] = useState(false)
+  const box = useRef<HTMLDivElement>(null)
+  useEffect(() => {
+    if (!open) return
+    const away = (e: Event) => {
+      if (e instanceof KeyboardEvent ? e.key === 'Escape' : !box.current?.contains(e.target as Node)) setOpen(false)
+    }
+    document.addEventListener('pointerdown', away)
+    document.addEventListener('keydown', away)
+    return () => {
+      document.removeEventListener('pointerdown', away)
+      document.removeEventListener('keydown', away)
+    }
+  }, [open])
+  if (plain) return <div class="corner">{languages}</div>
+  const signOut = () => {
+    void post('/logout').then(
+      () => leave(false),
+      () => leave(false),
+    )
+  }
+  const u = state.user
+  return (
+    <div class="settings" ref={box}>
+      <button type="button" class="ghost" aria-expanded={open} title={t('nav.settings')} onClick={() => setOpen(!open)}>
+        <Icon name="gear" />
+        <span class="wide">{u?.title || u?.name}</span>
+        <span class="hidden">{t('nav.settings')}</span>
+      </button>
+      {open && (
+        <div class="menu">
+          {u !== undefined && (
+            <p>
+              <strong>{u.title || u.name}</strong>
+              <br />
+              <span class="quiet">{t(`role.${u.role}`)}</span>
+            </p>
+          )}
+          {languages}
+          <div class="segments" role="group" aria-label={t('set.theme')}>
+            {(['auto', 'light', 'dark'] as const).map((x) => (
+              <button type="button" key={x} aria-pressed={theme === x} onClick={() => chooseTheme(x)}>
+                {t(`set.${x}`)}
+              </button>
+            ))}
+          </div>
+          <p class="quiet small">
+            {t('set.zone', timeZone())}
+            <br />
+            {t('set.version', state.info?.version ?? '')}
+          </p>
+          <button type="button" onClick={signOut}>
+            {t('set.signout')}
+          </button>
+        </div>
+      )}
+    </div>
+  )
+}

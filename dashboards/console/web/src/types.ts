@@ -1,0 +1,260 @@
+// The JSON of the HTTP API, as the root package of the platform names it.
+
+export interface Text {
+  zh: string
+  en: string
+}
+
+export interface Point {
+  lat: number
+  lon: number
+}
+
+export type Severity = 'critical' | 'major' | 'minor' | 'warning' | 'indeterminate'
+export const severities: Severity[] = ['critical', 'major', 'minor', 'warning', 'indeterminate']
+
+export type Role =
+  | 'admin'
+  | 'supervisor'
+  | 'dispatcher'
+  | 'department'
+  | 'officer'
+  | 'engineer'
+  | 'vendor'
+  | 'viewer'
+  | 'service'
+
+export interface User {
+  name: string
+  title?: string
+  role: Role
+  department?: string
+}
+
+export interface Info {
+  version: string
+  demo: boolean
+  time_zone: string
+  now: string
+}
+
+export interface List<T> {
+  items: T[] | null
+  next: string | null
+}
+
+export interface Alarm {
+  id: string
+  rule: string
+  title: Text
+  entity: string
+  device: string
+  members?: string[]
+  episode: number
+  severity: Severity
+  state: 'active' | 'cleared'
+  clearing?: boolean
+  latched?: boolean
+  no_data?: boolean
+  acked: boolean
+  acked_by?: string
+  acked_at?: string
+  shelved_until?: string
+  shelved_by?: string
+  reason?: string
+  raised_at: string
+  cleared_at?: string
+  case?: string
+}
+
+export type Value = number | boolean | string | null
+
+export interface Explanation {
+  rule: string
+  version: string
+  at: string
+  severity: Severity
+  condition: string
+  held: string
+  since?: string
+  summary: Text
+  leaves: Leaf[] | null
+  inputs: Input[] | null
+  attributes?: { name: string; value: unknown; from: string }[]
+  windows?: { text: string; from: string; to: string; samples: number; result: unknown }[]
+  members?: { device: string; result: string; time?: string }[]
+}
+
+export interface Leaf {
+  text: string
+  left: unknown
+  op: string
+  right: unknown
+  result: 'true' | 'false' | 'unknown'
+}
+
+export interface Input {
+  device: string
+  metric: string
+  value: Value
+  unit?: string
+  time: string
+  arrived: string
+}
+
+export type Stage =
+  | 'pending_filing'
+  | 'pending_dispatch'
+  | 'pending_handling'
+  | 'handling'
+  | 'handled'
+  | 'pending_close'
+  | 'closed'
+  | 'rejected'
+  | 'voided'
+
+export const openStages: Stage[] = [
+  'pending_filing',
+  'pending_dispatch',
+  'pending_handling',
+  'handling',
+  'handled',
+  'pending_close',
+]
+export const endStages: Stage[] = ['closed', 'rejected', 'voided']
+
+export type Light = 'green' | 'yellow' | 'red'
+
+export interface CaseStep {
+  action: string
+  stage: Stage
+  by: string
+  role?: Role
+  note?: string
+  department?: string
+  alarm?: string
+  at: string
+}
+
+export interface Case {
+  id: string
+  class: string
+  class_name: Text
+  title: Text
+  key?: string
+  source: 'sensor' | 'operator'
+  work_order?: boolean
+  severity?: Severity
+  stage: Stage
+  department?: string
+  location?: Point
+  grid?: string
+  filing_condition?: string
+  closing_condition?: string
+  limit?: string
+  opened: string
+  deadline?: string
+  light?: Light
+  closed_at?: string
+  alarms: string[] | null
+  back_to_normal: boolean
+  handled_by?: string
+  timeline?: CaseStep[]
+  actions?: string[]
+  revision: number
+}
+
+export interface CaseClass {
+  code: string
+  standard: string
+  name: Text
+  filing_condition?: string
+  closing_condition?: string
+  limit: string
+  department: string
+}
+
+export type Status = 'online' | 'silent' | 'never'
+export type Domain = 'parking' | 'fire' | 'pipe' | 'building'
+
+export interface Latest {
+  value: Value
+  time: string
+  quality: 'good' | 'clamped' | 'out_of_range'
+}
+
+export interface Device {
+  id: string
+  name: string
+  model: string
+  attributes: Record<string, unknown> | null
+  location?: Point
+  grid?: string
+  adjacent?: string[]
+  disabled?: boolean
+  created: string
+  updated: string
+  status: Status
+  last_seen?: string
+  latest?: Record<string, Latest>
+  alarm?: Severity | ''
+}
+
+export interface Metric {
+  name: string
+  title: Text
+  kind: 'number' | 'bool' | 'text'
+  unit?: string
+  min?: number
+  max?: number
+  counter?: boolean
+  stale_after?: string
+}
+
+export interface Attribute {
+  name: string
+  title: Text
+  kind: 'number' | 'bool' | 'text'
+  unit?: string
+  default?: unknown
+}
+
+export interface Model {
+  name: string
+  title: Text
+  domain: Domain
+  codec: string
+  report: string
+  heartbeat: string
+  metrics: Metric[]
+  attributes: Attribute[] | null
+}
+
+export interface Rule {
+  id: string
+  title: Text
+  version: string
+  mode: 'live' | 'shadow'
+  models: string[] | null
+  severity: Severity
+  file: string
+  line: number
+  text: string
+}
+
+export interface Summary {
+  devices: { total: number; online: number; silent: number; never: number }
+  alarms: { active: number; unacked: number; by_severity: Partial<Record<Severity, number>> | null }
+  cases: { open: number; overdue: number; by_stage: Partial<Record<Stage, number>> | null }
+}
+
+export interface MapInfo {
+  center: Point
+  bounds: [[number, number], [number, number]]
+  layers: string[] | null
+}
+
+export interface Series {
+  points: [string, Value][] | null
+  unit?: string
+}

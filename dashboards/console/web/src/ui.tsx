@@ -1,0 +1,265 @@
+// The small parts that all pages are made of.
+import type { ComponentChildren } from 'preact'
+import { useEffect, useId, useRef, useState } from 'preact/hooks'
+import { say, state, words } from './app'
+import { age, fullTime, now, span, time } from './format'
+import { known, t, text } from './i18n'
+import { domainShape, severityColor, severityShape, sign, type Sign } from './shapes'
+import type { Case, Domain, Light, Severity, Status } from './types'
+
+/** Icon is a line drawing; it says nothing to a screen reader, the word next to it does. */
+export function Icon({ name, size = 18 }: { name: Sign; size?: number }) {
+  return (
+    <svg class="icon" width={size} height={size} viewBox="0 0 20 20" aria-hidden="true">
+      <path d={sign[name]} fill="none" stroke="currentColor" stroke-width="1.7" stroke-linecap="round" stroke-linejoin="round" />
+    </svg>
+  )
+}
+
+/** DomainIcon is the sign of a line of business. */
+export function DomainIcon({ domain, size = 16 }: { domain: Domain | undefined; size?: number }) {
+  if (domain === undefined || domainShape[domain] === undefined) return null
+  return (
+    <svg class="icon quiet" width={size} height={size} viewBox="0 0 20 20" aria-hidden="true">
+      <path d={domainShape[domain]} fill="currentColor" fill-rule="evenodd" />
+    </svg>
+  )
+}
+
+/** SeverityIcon is shape, number and colour of a severity. */
+export function SeverityIcon({ of, size = 20, hollow = false }: { of: Severity; size?: number; hollow?: boolean }) {
+  const s = severityShape[of] ?? severityShape.indeterminate
+  const c = severityColor[of] ?? severityColor.indeterminate
+  return (
+    <svg class="icon" width={size} height={size} viewBox="0 0 20 20" aria-hidden="true">
+      <path d={s.path} fill={hollow ? 'none' : c.fill} stroke={hollow ? 'currentColor' : c.fill} stroke-width="1.2" stroke-linejoin="round" />
+      <text x="10" y={14 + s.dy} text-anchor="middle" font-size="11" font-weight="700" fill={hollow ? 'currentColor' : c.ink}>
+        {s.number}
+      </text>
+    </svg>
+  )
+}
+
+/** SeverityMark is icon and word. */
+export function SeverityMark({ of, quiet = false }: { of: Severity; quiet?: boolean }) {
+  return (
+    <span class={'mark' + (quiet ? ' quiet' : '')}>
+      <SeverityIcon of={of} hollow={quiet} />
+      <span>{known('sev.', of)}</span>
+    </span>
+  )
+}
+
+/** StatusMark is icon and word of a device's presence; online is grey. */
+export function StatusMark({ of }: { of: Status }) {
+  return (
+    <span class={'mark status-' + of}>
+      {of === 'online' ? <span class="dot" aria-hidden="true" /> : <Icon name={of === 'silent' ? 'silent' : 'never'} size={16} />}
+      <span>{known('status.', of)}</span>
+    </span>
+  )
+}
+
+/** lightOf is the light of a case at this moment; the server's is that of when it was read. */
+export function lightOf(c: Case): Light | undefined {
+  if (c.deadline === undefined || c.closed_at !== undefined) return c.light
+  return now() > Date.parse(c.deadline) ? 'red' : c.light === 'red' ? 'green' : c.light
+}
+
+/** Deadline is the light of a case with its word and the time that is left. */
+export function Deadline({ of, long = false }: { of: Case; long?: boolean }) {
+  if (of.closed_at !== undefined) return <span class="quiet">{t('ca.finished', time(of.closed_at))}</span>
+  if (of.deadline === undefined) return <span class="quiet">{t('ca.light.none')}</span>
+  const l = lightOf(of) ?? 'green'
+  const left = Date.parse(of.deadline) - now()
+  return (
+    <span class={'mark light-' + l} title={fullTime(of.deadline)}>
+      <LightIcon of={l} />
+      <span>
+        <span class="word">{known('ca.light.', l)}</span>{' '}
+        <span class="nowrap">{left >= 0 ? t('ca.left', span(left)) : t('ca.late', span(-left))}</span>
+        {long && <span class="quiet"> · {fullTime(of.deadline)}</span>}
+      </span>
+    </span>
+  )
+}
+
+function LightIcon({ of }: { of: Light }) {
+  return (
+    <svg class="icon" width="16" height="16" viewBox="0 0 20 20" aria-hidden="true">
+      {of === 'green' && <circle cx="10" cy="10" r="6.5" fill="none" stroke="currentColor" stroke-width="2" />}
+      {of === 'yellow' && (
+        <>
+          <path d="M10 1.5 19 18H1z" fill="#f2cf3b" stroke="#8a6d00" />
+          <path d="M10 7v5M10 14.5v1" stroke="#1c1c1c" stroke-width="2" />
+        </>
+      )}
+      {of === 'red' && (
+        <>
+          <rect x="1.5" y="1.5" width="17" height="17" rx="2" fill="#c8201f" />
+          <path d="M10 5v6M10 14v1.5" stroke="#fff" stroke-width="2.4" />
+        </>
+      )}
+    </svg>
+  )
+}
+
+/** When is a time, with the whole date as its title. */
+export const When = ({ at, ago = false }: { at: string | undefined; ago?: boolean }) =>
+  at === undefined ? null : (
+    <time dateTime={at} title={ago ? fullTime(at) : `${fullTime(at)} (${age(at)})`}>
+      {ago ? age(at) : time(at)}
+    </time>
+  )
+
+/** Loading, Failed and Empty say why there is nothing to see. */
+export const Loading = () => (
+  <p class="empty" role="status">
+    {t('c.loading')}
+  </p>
+)
+
+export const Failed = ({ error, again }: { error: string; again: () => void }) => (
+  <div class="empty" role="alert">
+    <p>
+      <Icon name="warn" /> {error}
+    </p>
+    <button type="button" onClick={again}>
+      {t('err.retry')}
+    </button>
+  </div>
+)
+
+export const Empty = ({ children }: { children: ComponentChildren }) => <p class="empty">{children}</p>
+
+/** Modal is a dialog over the page: "box" in the middle, "drawer" at the side. Escape and the cross close it. */
+export function Modal({
+  title,
+  kind = 'box',
+  onClose,
+  children,
+}: {
+  title: string
+  kind?: 'box' | 'drawer'
+  onClose: () => void
+  children: ComponentChildren
+}) {
+  const ref = useRef<HTMLDialogElement>(null)
+  const id = useId()
+  useEffect(() => {
+    const d = ref.current!
+    const before = document.activeElement
+    d.showModal()
+    return () => {
+      d.close()
+      if (before instanceof HTMLElement && before.isConnected) before.focus()
+    }
+  }, [])
+  return (
+    <dialog
+      ref={ref}
+      class={'modal ' + kind}
+      aria-labelledby={id}
+      onCancel={(e) => {
+        e.preventDefault()
+        onClose()
+      }}
+      onMouseDown={(e) => e.target === ref.current && onClose()}
+    >
+      <div class="sheet">
+        <header>
+          <h2 id={id}>{title}</h2>
+          <button type="button" class="ghost" onClick={onClose} aria-label={t('c.close')}>
+            <Icon name="close" />
+          </button>
+        </header>
+        {children}
+      </div>
+    </dialog>
+  )
+}
+
+/** useBusy runs one thing at a time and says what went wrong. */
+export function useBusy(): { busy: boolean; error: string; run: (f: () => Promise<void>) => void } {
+  const [busy, setBusy] = useState(false)
+  const [error, setError] = useState('')
+  return {
+    busy,
+    error,
+    run(f) {
+      if (busy) return
+      setBusy(true)
+      setError('')
+      f().then(
+        () => setBusy(false),
+        (e) => {
+          setBusy(false)
+          setError(words(e))
+        },
+      )
+    },
+  }
+}
+
+/** Wrong is a message of a form. */
+export const Wrong = ({ text, id }: { text: string; id?: string }) =>
+  text === '' ? null : (
+    <p class="wrong" role="alert" id={id}>
+      <Icon name="warn" size={16} /> {text}
+    </p>
+  )
+
+/** CopyBox shows a text that people take elsewhere. */
+export function CopyBox({ text, label }: { text: string; label: string }) {
+  const copy = () => {
+    if (navigator.clipboard === undefined) say(t('c.copyFailed'), true)
+    else
+      navigator.clipboard.writeText(text).then(
+        () => say(t('c.copied')),
+        () => say(t('c.copyFailed'), true),
+      )
+  }
+  return (
+    <div class="copybox">
+      <pre tabIndex={0} aria-label={label}>
+        {text}
+      </pre>
+      <button type="button" onClick={copy}>
+        <Icon name="copy" size={16} /> {t('c.copy')}
+      </button>
+    </div>
+  )
+}
+
+/** domainOf is the line of business of a device. */
+export const domainOf = (model: string): Domain | undefined => state.models.get(model)?.domain
+
+/** modelTitle is the name of a model for people. */
+export const modelTitle = (name: string) => text(state.models.get(name)?.title, name)
+
+/** who is the name of somebody who acted. */
+export const who = (name: string) => (name === 'citywarden' ? t('c.platform') : name)
+
+/** Search is a field that reports what was typed after a short pause. */
+export function Search({ value, label, onChange }: { value: string; label: string; onChange: (s: string) => void }) {
+  const [typed, setTyped] = useState(value)
+  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined)
+  useEffect(() => setTyped(value), [value])
+  return (
+    <span class="search">
+      <Icon name="search" size={16} />
+      <input
+        type="search"
+        value={typed}
+        placeholder={label}
+        aria-label={label}
+        onInput={(e) => {
+          const s = e.currentTarget.value
+          setTyped(s)
+          clearTimeout(timer.current)
+          timer.current = setTimeout(() => onChange(s.trim()), 250)
+        }}
+      />
+    </span>
+  )
+}

@@ -1,0 +1,47 @@
+import { beforeEach, expect, it, vi } from 'vitest'
+import type { Alarm, Case } from '../src/types'
+
+// The pages look at the browser when they are loaded.
+vi.stubGlobal('addEventListener', () => {})
+vi.stubGlobal('document', { addEventListener: () => {} })
+const { byWeight, fits } = await import('../src/pages/alarms')
+const { byUrgency } = await import('../src/pages/cases')
+const { setClock } = await import('../src/format')
+
+beforeEach(() => setClock('Asia/Shanghai', new Date().toISOString()))
+
+const alarm = (more: Partial<Alarm>): Alarm => ({
+  id: 'r:d:1', rule: 'r', title: { zh: '烟雾', en: 'Smoke' }, entity: 'd', device: 'd', episode: 1, severity: 'minor', state: 'active', acked: false,
+  raised_at: '2026-11-23T07:00:00Z', ...more,
+})
+
+it('sorts alarms by severity, then unacknowledged, then the oldest', () => {
+  const xs = [
+    alarm({ id: 'young', raised_at: '2026-11-23T07:30:00Z' }),
+    alarm({ id: 'acked', acked: true, raised_at: '2026-11-23T05:00:00Z' }),
+    alarm({ id: 'old', raised_at: '2026-11-23T06:00:00Z' }),
+    alarm({ id: 'bad', severity: 'critical', raised_at: '2026-11-23T07:59:00Z' }),
+  ]
+  expect(xs.sort(byWeight).map((a) => a.id)).toEqual(['bad', 'old', 'young', 'acked'])
+})
+
+it('filters alarms by what stands in the address', () => {
+  const q = (s: string) => new URLSearchParams(s)
+  const shelved = alarm({ shelved_until: new Date(Date.now() + 60_000).toISOString() })
+  const back = alarm({ shelved_until: new Date(Date.now() - 60_000).toISOString() })
+  expect([alarm({}), shelved, back, alarm({ state: 'cleared' })].map((a) => fits(a, q('')))).toEqual([true, false, true, false])
+  expect(fits(shelved, q('view=shelved'))).toBe(true)
+  expect(fits(alarm({ state: 'cleared' }), q('view=cleared'))).toBe(true)
+  expect(fits(alarm({}), q('severity=critical,major'))).toBe(false)
+  expect(fits(alarm({ acked: true }), q('unacked=1'))).toBe(false)
+  expect(fits(alarm({ members: ['x'] }), q('device=x'))).toBe(true)
+  expect(fits(alarm({}), q('q=SMOKE'))).toBe(true)
+  expect(fits(alarm({}), q('q=烟'))).toBe(true)
+  expect(fits(alarm({}), q('q=pipe'))).toBe(false)
+})
+
+it('sorts cases by deadline; those without one come last, oldest first', () => {
+  const c = (id: string, deadline?: string, opened = '2026-11-23T00:00:00Z') => ({ id, deadline, opened }) as Case
+  const xs = [c('new', undefined, '2026-11-23T02:00:00Z'), c('older'), c('late', '2026-11-23T01:00:00Z'), c('later', '2026-11-23T05:00:00Z')]
+  expect(xs.sort(byUrgency).map((x) => x.id)).toEqual(['late', 'later', 'older', 'new'])
+})
