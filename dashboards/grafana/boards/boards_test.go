@@ -1,0 +1,77 @@
+package boards
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the dashboards' JSON anew")
+
+const folder = "../provisioning/dashboards"
+
+// The JSON that Grafana is provisioned with is what this package renders.
+func TestDashboardsAreFresh(t *testing.T) {
+	all, err := All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range all {
+		path := filepath.Join(folder, name)
+		if *update {
+			if err := os.WriteFile(path, want, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(string(want), string(got)); d != "" {
+			t.Errorf("%s is not what the code renders; run go test ./dashboards/grafana/boards -update\n%s", path, d)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(folder, "*.json"))
+	if err != nil || len(files) != len(all) {
+		t.Errorf("%d files in %s, %d dashboards (%v)", len(files), folder, len(all), err)
+	}
+}
+
+// Each panel says which question it answers and asks the provisioned datasource.
+func TestPanelsAnswerQuestions(t *testing.T) {
+	all, err := All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range all {
+		var d struct {
+			UID    string `json:"uid"`
+			Panels []struct {
+				Title, Description string
+				Targets            []struct {
+					QueryType  string
+					Datasource struct{ UID, Type string }
+				}
+			} `json:"panels"`
+		}
+		if err := json.Unmarshal(b, &d); err != nil {
+			t.Fatal(err)
+		}
+		if d.UID == "" || len(d.Panels) == 0 {
+			t.Errorf("%s: uid %q, %d panels", name, d.UID, len(d.Panels))
+		}
+		for _, p := range d.Panels {
+			if !strings.HasSuffix(p.Description, "?") {
+				t.Errorf("%s, panel %s: the description is no question: %q", name, p.Title, p.Description)
+			}
+			if len(p.Targets) == 0 || p.Targets[0].Datasource.UID != UID || p.Targets[0].QueryType == "" {
+				t.Errorf("%s, panel %s: targets %+v", name, p.Title, p.Targets)
+			}
+		}
+	}
+}
