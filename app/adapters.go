@@ -1,0 +1,123 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/cases"
+	"github.com/citywarden/citywarden/dashboards/api"
+	"github.com/citywarden/citywarden/devices"
+)
+
+// alarmed is the registry as people see it: each device with its worst alarm.
+type alarmed struct {
+	*devices.Registry
+	desk *cases.Desk
+}
+
+func (a alarmed) mark(v *citywarden.DeviceView) {
+	if s := a.desk.Worst(v.ID); s != 0 {
+		v.Alarm = s.String()
+	}
+}
+
+// Get returns the device with its worst alarm.
+func (a alarmed) Get(id citywarden.DeviceID) (citywarden.DeviceView, error) {
+	v, err := a.Registry.Get(id)
+	if err == nil {
+		a.mark(&v)
+	}
+	return v, err
+}
+
+// List returns devices, each with its worst alarm.
+func (a alarmed) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, string, error) {
+	vs, next, err := a.Registry.List(f)
+	for i := range vs {
+		a.mark(&vs[i])
+	}
+	return vs, next, err
+}
+
+// deviceFiles gives the registry's import report the API's form.
+type deviceFiles struct{ *devices.Registry }
+
+// Import reads devices from CSV.
+func (d deviceFiles) Import(ctx context.Context, r io.Reader) (api.ImportReport, error) {
+	rep, err := d.Registry.Import(ctx, r)
+	out := api.ImportReport{Created: rep.Created, Updated: rep.Updated, Failed: rep.Failed, Lines: make([]api.ImportLine, len(rep.Lines))}
+	for i, l := range rep.Lines {
+		out.Lines[i] = api.ImportLine{Line: l.Line, ID: l.ID, OK: l.OK, Error: l.Error, Warning: l.Warning}
+	}
+	return out, err
+}
+
+// layers are the layers of the map: the unit grids, and the GeoJSON files of a
+// folder.
+type layers struct {
+	dir   string
+	grids *cases.Grids
+}
+
+// drawn is the order of drawing of the layers that the demo has; others come
+// after them.
+var drawn = []string{"dmas", "grids", "buildings", "streets", "pipes"}
+
+const gridLayer = "grids"
+
+// Names returns the layers that are there, in the order of drawing.
+func (l *layers) Names() []string {
+	files, _ := filepath.Glob(filepath.Join(l.dir, "*.geojson")) // the pattern is right
+	var out []string
+	for _, f := range files {
+		out = append(out, strings.TrimSuffix(filepath.Base(f), ".geojson"))
+	}
+	if len(l.grids.All()) > 0 && !slices.Contains(out, gridLayer) {
+		out = append(out, gridLayer)
+	}
+	rank := func(name string) int {
+		if i := slices.Index(drawn, name); i >= 0 {
+			return i
+		}
+		return len(drawn)
+	}
+	slices.SortStableFunc(out, func(a, b string) int { return rank(a) - rank(b) })
+	return out
+}
+
+// Layer returns a layer as GeoJSON; CodeNotFound when there is none of that name.
+func (l *layers) Layer(_ context.Context, name string) (json.RawMessage, error) {
+	if name == gridLayer {
+		return l.grids.GeoJSON()
+	}
+	if !slices.Contains(l.Names(), name) { // also keeps the name inside the folder
+		return nil, citywarden.Errorf(citywarden.CodeNotFound, "no map layer %q; there are %s", name, strings.Join(l.Names(), ", "))
+	}
+	b, err := os.ReadFile(filepath.Join(l.dir, name+".geojson"))
+	if err != nil {
+		return nil, fmt.Errorf("map layer %s: %w", name, err)
+	}
+	return b, nil
+}
+
+// Bounds returns the corners of all unit grids; ok is false without any.
+func (l *layers) Bounds() (southWest, northEast citywarden.Point, ok bool) {
+	southWest = citywarden.Point{Lat: math.Inf(1), Lon: math.Inf(1)}
+	northEast = citywarden.Point{Lat: math.Inf(-1), Lon: math.Inf(-1)}
+	for _, g := range l.grids.All() {
+		for _, p := range g.Ring {
+			southWest = citywarden.Point{Lat: min(southWest.Lat, p.Lat), Lon: min(southWest.Lon, p.Lon)}
+			northEast = citywarden.Point{Lat: max(northEast.Lat, p.Lat), Lon: max(northEast.Lon, p.Lon)}
+			ok = true
+		}
+	}
+	return southWest, northEast, ok
+}

@@ -1,0 +1,461 @@
+// Package app joins the parts of the platform into one running whole: it opens
+// them from the case to the socket, runs them, and stops them from the socket
+// to the case. It can be embedded:
+//
+//	a, err := app.Open(ctx, app.Default(), app.Options{Logger: log})
+//	if err != nil { … }
+//	fmt.Println("console on", a.HTTPAddr())
+//	err = a.Run(ctx) // until ctx is done
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/broker/coap"
+	devicehttp "github.com/citywarden/citywarden/broker/http"
+	"github.com/citywarden/citywarden/broker/mqtt"
+	"github.com/citywarden/citywarden/cases"
+	"github.com/citywarden/citywarden/dashboards/api"
+	"github.com/citywarden/citywarden/dashboards/console"
+	"github.com/citywarden/citywarden/devices"
+	"github.com/citywarden/citywarden/ingest"
+	"github.com/citywarden/citywarden/ingest/influx"
+	"github.com/citywarden/citywarden/ingest/journal"
+	"github.com/citywarden/citywarden/rules"
+	"github.com/citywarden/citywarden/store"
+)
+
+// Options are what the surroundings give to an App.
+type Options struct {
+	Logger        *slog.Logger // nil: nothing is logged
+	Version       string
+	AdminPassword string // of the first admin; "" generates one, see App.AdminPassword
+}
+
+// App is the whole platform, opened.
+type App struct {
+	config  Config
+	log     *slog.Logger
+	parts   []part
+	closers []func() error // in the order of opening
+	http    net.Listener
+	mqtt    net.Listener
+	coap    *net.UDPConn
+	admin   string // password to print, "" when one was set before
+}
+
+// HTTPAddr is where console and API listen; nil when they don't.
+func (a *App) HTTPAddr() net.Addr { return addrOf(a.http) }
+
+// MQTTAddr is where MQTT listens; nil when it doesn't.
+func (a *App) MQTTAddr() net.Addr { return addrOf(a.mqtt) }
+
+// CoAPAddr is where CoAP listens; nil when it doesn't.
+func (a *App) CoAPAddr() net.Addr {
+	if a.coap == nil {
+		return nil
+	}
+	return a.coap.LocalAddr()
+}
+
+func addrOf(l net.Listener) net.Addr {
+	if l == nil {
+		return nil
+	}
+	return l.Addr()
+}
+
+// AdminPassword is the password of the user admin when this start made or
+// knows it: at the first start without one given, and always in the demo.
+func (a *App) AdminPassword() string { return a.admin }
+
+// Open opens every part that c asks for. Its errors say which part could not be
+// opened, and what to do. The caller closes the App by Run, or by Close when it
+// never runs.
+func Open(ctx context.Context, c Config, o Options) (_ *App, err error) {
+	if err := c.Check(); err != nil {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%w", err)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &App{config: c, log: o.Logger}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	b := &building{App: a, options: o}
+	for _, step := range []func(context.Context) error{
+		b.folder, b.listen, b.state, b.registry, b.desk, b.rules, b.pipeline, b.serveHTTP, b.serveDevices, b.demo,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// Run runs the platform until ctx is done, then stops and closes it.
+func (a *App) Run(ctx context.Context) error {
+	err := runAll(ctx, a.parts)
+	return errors.Join(err, a.Close())
+}
+
+// Close closes what Open opened, the last first. It does nothing the second time.
+func (a *App) Close() error {
+	var errs []error
+	for _, c := range slices.Backward(a.closers) {
+		errs = append(errs, c())
+	}
+	a.closers = nil
+	return errors.Join(errs...)
+}
+
+// building holds what the steps of Open hand to each other.
+type building struct {
+	*App
+	options  Options
+	location *time.Location
+	metrics  *prometheus.Registry
+	hub      *api.Hub
+	db       *store.DB
+	journal  *journal.Journal
+	series   *influx.Series
+	models   *devices.Models
+	devices  *devices.Registry
+	grids    *cases.Grids
+	classes  *cases.Classes
+	calendar *cases.Calendar
+	cases    *cases.Desk
+	engine   *rules.Runner
+	ledger   *ingest.Ledger
+	ingest   *ingest.Pipeline
+
+	demoState *demoState // nil unless this is the demo
+}
+
+func (b *building) folder(context.Context) error {
+	var err error
+	if b.location, err = time.LoadLocation(b.config.TimeZone); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.config.Data, 0o700); err != nil {
+		return fmt.Errorf("data folder: %w; choose another with --data", err)
+	}
+	unlock, err := lockFolder(b.config.Data)
+	if err != nil {
+		return err
+	}
+	b.closers = append(b.closers, unlock)
+	if b.config.Demo {
+		if b.demoState, err = openDemo(b.config.Data, b.options.AdminPassword != ""); err != nil {
+			return err
+		}
+	}
+	b.metrics = prometheus.NewRegistry()
+	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	b.hub = api.NewHub(b.component("events"))
+	return nil
+}
+
+// listen takes the addresses before anything is changed on disk, so that a port
+// in use is found at once.
+func (b *building) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	tcp := func(what, addr, flag string, to *net.Listener) error {
+		if addr == "" {
+			return nil
+		}
+		l, err := lc.Listen(ctx, "tcp", addr)
+		if err != nil {
+			return listenError(what, addr, flag, err)
+		}
+		*to = l
+		b.closers = append(b.closers, closeOnce(l.Close))
+		return nil
+	}
+	if err := tcp("HTTP", b.config.HTTP.Addr, "http", &b.http); err != nil {
+		return err
+	}
+	if err := tcp("MQTT", b.config.MQTT.Addr, "mqtt", &b.mqtt); err != nil {
+		return err
+	}
+	if addr := b.config.CoAP.Addr; addr != "" {
+		l, err := lc.ListenPacket(ctx, "udp", addr)
+		if err != nil {
+			return listenError("CoAP", addr, "coap", err)
+		}
+		b.coap = l.(*net.UDPConn)
+		b.closers = append(b.closers, closeOnce(l.Close))
+	}
+	return nil
+}
+
+func listenError(what, addr, flag string, err error) error {
+	return citywarden.Errorf(citywarden.CodeInternal,
+		"%s: %w; stop the program that uses %s, or choose another address with --%s or %s.addr in the config", what, err, addr, flag, flag)
+}
+
+// closeOnce makes a second Close of a socket, which its server has closed
+// already, no error.
+func closeOnce(f func() error) func() error {
+	return func() error {
+		if err := f(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	}
+}
+
+func (b *building) path(name ...string) string {
+	return filepath.Join(append([]string{b.config.Data}, name...)...)
+}
+
+func (b *building) component(name string) *slog.Logger { return b.log.With("component", name) }
+
+// state opens what keeps: the database, the log and the series.
+func (b *building) state(ctx context.Context) error {
+	var err error
+	if b.db, err = store.Open(ctx, b.path("citywarden.db")); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.db.Close)
+	b.journal, err = journal.Open(ctx, journal.Options{
+		Dir: b.path("log"), URL: b.config.Log.URL, Logger: b.component("log"),
+		MaxAge: b.config.Log.MaxAge.Std(), MaxBytes: b.config.Log.MaxBytes,
+	})
+	if err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.journal.Close)
+	s := b.config.Series
+	o := influx.Options{
+		URL: s.URL, Database: s.Database, Org: s.Org, Token: s.Token, Username: s.User, Password: s.Password,
+		Retention: s.Retention.Std(), Cursors: b.db, Logger: b.component("series"), Metrics: b.metrics,
+	}
+	if s.URL == "" {
+		core, err := influx.OpenCore(b.path("series"))
+		if err != nil {
+			return err
+		}
+		b.closers = append(b.closers, core.Close)
+		o.Transport = core.Transport()
+	}
+	if b.series, err = influx.New(o); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.series.Close)
+	b.parts = append(b.parts, part{"log", b.journal.Run})
+	return nil
+}
+
+func (b *building) registry(ctx context.Context) error {
+	if err := os.MkdirAll(b.config.modelsDir(), 0o700); err != nil {
+		return fmt.Errorf("models folder: %w", err)
+	}
+	var err error
+	if b.models, err = devices.LoadModels(devices.Builtin(), os.DirFS(b.config.modelsDir())); err != nil {
+		return citywarden.Errorf(citywarden.CodeInvalid, "device models in %s:\n%w", b.config.modelsDir(), err)
+	}
+	if b.grids, err = cases.LoadGrids(ctx, b.db); err != nil {
+		return err
+	}
+	b.devices, err = devices.New(ctx, b.db, b.models, devices.Options{
+		Grid: b.grids.At, Publish: b.hub.Publish, OnChange: b.deviceChanged, Logger: b.component("devices"),
+	})
+	return err
+}
+
+func (b *building) desk(ctx context.Context) error {
+	var err error
+	if b.classes, err = cases.LoadClasses(); err != nil {
+		return err
+	}
+	if b.calendar, err = cases.NewCalendar(cases.CalendarOptions{Zone: b.location}); err != nil {
+		return err
+	}
+	b.cases, err = cases.New(b.db, cases.Options{
+		Classes: b.classes, Calendar: b.calendar, Grids: b.grids,
+		Where: b.where, Publish: b.hub.Publish, Logger: b.component("cases"),
+	})
+	return err
+}
+
+// deviceChanged tells the rule engine of a device that was created, changed or
+// deleted; at the start, while the registry is filled, there is no engine yet.
+func (b *building) deviceChanged(d citywarden.Device, deleted bool) {
+	if b.engine != nil {
+		b.engine.DeviceChanged(d, deleted)
+	}
+}
+
+// where returns the position of a device.
+func (b *building) where(id citywarden.DeviceID) (citywarden.Point, bool) {
+	d, _, err := b.devices.Device(id)
+	if err != nil || d.Location == nil {
+		return citywarden.Point{}, false
+	}
+	return *d.Location, true
+}
+
+// accounts makes the first admin, and the posts of the demo.
+func (b *building) accounts(ctx context.Context) (*api.Accounts, error) {
+	a := api.NewAccounts(b.db)
+	password := b.options.AdminPassword
+	if b.demoState != nil && password == "" {
+		password = b.demoState.password()
+	}
+	made, err := a.EnsureAdmin(ctx, password)
+	if err != nil {
+		return nil, err
+	}
+	b.admin = made
+	if b.demoState == nil {
+		return a, nil
+	}
+	if !b.demoState.OwnPassword {
+		b.admin = b.demoState.password()
+	}
+	return a, b.seedUsers(ctx, a)
+}
+
+func (b *building) serveHTTP(ctx context.Context) error {
+	accounts, err := b.accounts(ctx)
+	if err != nil {
+		return err
+	}
+	if b.http == nil {
+		return nil
+	}
+	handler, err := api.New(api.Options{
+		Devices: alarmed{b.devices, b.cases}, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
+		Alarms: b.cases, Orders: b.ingest, Cases: b.cases, Classes: b.classes, Rules: b.engine, Ledger: b.ledger,
+		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
+		Console: console.Handler(), Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
+		Version: b.options.Version, TimeZone: b.config.TimeZone, Demo: b.config.Demo, Logger: b.component("api"),
+	})
+	if err != nil {
+		return err
+	}
+	handler = devicehttp.New(devicehttp.Options{
+		Accept: b.ingest, Check: b.ingest, Auth: b.devices, Next: handler, Logger: b.component("http"),
+	})
+	b.parts = append(b.parts, part{"http", func(ctx context.Context) error { return serve(ctx, b.http, handler, b.hub, b.log) }})
+	return nil
+}
+
+// serve serves h until ctx is done: open event streams end at once, other
+// requests get two seconds.
+func serve(ctx context.Context, l net.Listener, h http.Handler, events *api.Hub, log *slog.Logger) error {
+	s := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	events.Close()
+	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	err := s.Shutdown(sctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.Close()
+	}
+	<-failed
+	return err
+}
+
+// ready returns nil when messages can be taken and all that follows works.
+func (b *building) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := b.series.Ping(ctx); err != nil {
+		return fmt.Errorf("series: %w", err)
+	}
+	return nil
+}
+
+func (b *building) serveDevices(context.Context) error {
+	if b.mqtt != nil {
+		m, err := mqtt.New(mqtt.Options{Listener: b.mqtt, Accept: b.ingest, Auth: b.devices, Logger: b.component("mqtt"), Metrics: b.metrics})
+		if err != nil {
+			return err
+		}
+		b.parts = append(b.parts, part{"mqtt", m.Run})
+	}
+	if b.coap != nil {
+		s, err := coap.New(coap.Options{Conn: b.coap, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Logger: b.component("coap"), Metrics: b.metrics})
+		if err != nil {
+			return err
+		}
+		b.parts = append(b.parts, part{"coap", s.Run})
+	}
+	return nil
+}
+
+func (b *building) rules(ctx context.Context) error {
+	dir := b.config.rulesDir()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("rules folder: %w", err)
+	}
+	if b.config.Demo {
+		if err := seedRules(dir); err != nil {
+			return err
+		}
+	}
+	set, err := rules.Load(os.DirFS(dir), b.models)
+	if err != nil {
+		return citywarden.Errorf(citywarden.CodeInvalid, "rules in %s:\n%w", dir, err)
+	}
+	for _, w := range set.Warnings() {
+		b.component("rules").Warn("look at this rule", "file", w.File, "line", w.Line, "problem", w.Message)
+	}
+	for _, r := range rules.Test(set) {
+		if err := r.Err(); err != nil {
+			return citywarden.Errorf(citywarden.CodeInvalid, "rules in %s: a test in them fails:\n%w", dir, err)
+		}
+	}
+	engine := rules.New(set, rules.Options{Devices: b.devices, Holiday: b.calendar.Holiday})
+	b.engine = rules.NewRunner(engine, b.cases, b.db, rules.RunnerOptions{Tick: b, Logger: b.component("rules")})
+	return nil
+}
+
+// Tick appends the passing of time to the log; the rule engine asks for it when
+// a deadline is due.
+func (b *building) Tick(ctx context.Context) error { return b.ingest.Tick(ctx) }
+
+func (b *building) pipeline(context.Context) error {
+	var err error
+	b.ingest, err = ingest.New(ingest.Options{
+		Log: b.journal, Directory: b.devices, Trim: b.journal.Trim, Logger: b.component("ingest"), Metrics: b.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	b.ledger = ingest.NewLedger(b.db, b.component("ledger"))
+	for _, c := range []ingest.Consumer{b.devices, b.ledger, b.series, b.engine} {
+		b.ingest.Attach(c)
+	}
+	b.parts = append(b.parts, part{"devices", b.devices.Run}, part{"ledger", b.ledger.Run},
+		part{"rules", b.engine.Run}, part{"ingest", b.ingest.Run})
+	return nil
+}

@@ -1,0 +1,117 @@
+package app
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The example is the documentation of every key: it has all of them, each with
+// its default.
+func TestExampleIsTheDefault(t *testing.T) {
+	got, err := LoadConfig("../citywarden.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(Default(), got); d != "" {
+		t.Errorf("example differs from the defaults (-default +example):\n%s", d)
+	}
+	text, err := os.ReadFile("../citywarden.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range allKeys() {
+		if !strings.Contains(string(text), key+":") {
+			t.Errorf("the example does not mention %q", key)
+		}
+	}
+}
+
+func TestConfigMistakes(t *testing.T) {
+	for _, tt := range []struct{ name, text, want string }{
+		{"unknown key", "http:\n  adr: :80\n", `c.yaml:2:3: unknown key "adr"; did you mean "addr"?` + "\n    adr: :80\n    ^"},
+		{"unknown, nothing like it", "http:\n  listen_on: :80\n", `c.yaml:2:3: unknown key "listen_on"; allowed here: addr`},
+		{"unknown section", "mqqt: {}\n", `c.yaml:1:1: unknown key "mqqt"; did you mean "mqtt"?`},
+		{"wrong type", "log:\n  max_bytes: lots\n", `c.yaml:2:14: log.max_bytes: "lots" is no whole number`},
+		{"bad duration", "log:\n  max_age: 7 days\n", `c.yaml:2:12: log.max_age: bad duration "7 days"; write it like 90s, 15m, 24h or 7d`},
+		{"duration without unit", "log:\n  max_age: 5\n", `c.yaml:2:12: log.max_age: bad duration "5"`},
+		{"too short", "log:\n  max_age: 5m\n", `c.yaml:2:12: log.max_age: 5m0s is too short; at least 1h`},
+		{"address", "mqtt:\n  addr: 1883\n", `c.yaml:2:9: mqtt.addr: "1883" is no address; write host:port`},
+		{"zone", "time_zone: Peking\n", `c.yaml:1:12: time_zone: "Peking" is not known; write an IANA name`},
+		{"url", "series:\n  url: influx:8086\n", `c.yaml:2:8: series.url: "influx:8086" is no URL`},
+		{"twice", "data: a\ndata: b\n", `c.yaml:2:1: mapping key "data" already defined`},
+		{"not closed", "data: [a\n", `c.yaml:1:7:`},
+		{"text where keys belong", "http: yes please\n", `c.yaml:1:7: http: needs keys below it: addr`},
+		{"list", "data: [a]\n", `c.yaml:1:7: data: write one text here`},
+		{"a list as the file", "- a\n", `c.yaml:1:1: the file needs keys below it: data`},
+		{"level", "log_level: loud\n", `c.yaml:1:12: log_level: "loud" is none`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "c.yaml")
+			if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := LoadConfig(path)
+			if err == nil {
+				t.Fatalf("no error, want %q", tt.want)
+			}
+			if got := strings.TrimPrefix(err.Error(), dir+"/"); !strings.HasPrefix(got, tt.want) {
+				t.Errorf("error\n%s\nwant it to begin\n%s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestEmptyConfigIsTheDefault(t *testing.T) {
+	for _, text := range []string{"", "# nothing\n", "http:\n"} {
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := LoadConfig(path)
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if d := cmp.Diff(Default(), got); d != "" {
+			t.Errorf("%q: %s", text, d)
+		}
+	}
+}
+
+func TestSecretsFromEnvironment(t *testing.T) {
+	c := Default()
+	c.Series.Token = "from the file"
+	c.ReadSecrets(func(k string) string {
+		return map[string]string{"CITYWARDEN_SERIES_TOKEN": "from outside"}[k]
+	})
+	if c.Series.Token != "from outside" {
+		t.Errorf("token = %q", c.Series.Token)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte("http:\n  addr: :80\n"))
+	f.Add([]byte("log: {max_age: 1h}\n---\n- x"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c := Default()
+		_ = decodeConfig("c.yaml", b, &c)
+	})
+}
+
+func allKeys() []string {
+	var out []string
+	for f := range reflect.TypeFor[Config]().Fields() {
+		if k := f.Tag.Get("yaml"); k != "-" {
+			out = append(out, k)
+			if f.Type.Kind() == reflect.TypeFor[Config]().Kind() {
+				out = append(out, keysOf(f.Type)...)
+			}
+		}
+	}
+	return out
+}

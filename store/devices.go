@@ -1,0 +1,154 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"github.com/citywarden/citywarden"
+)
+
+// latestCursor is the cursor of the latest values, which the consumer of that
+// name keeps.
+const latestCursor = "latest"
+
+// LoadDevices calls each for every device with its last-seen time and latest
+// values and the SHA-256 of its token (nil when it has none), in the order of
+// their ids, and returns the position of the log that the latest values reach.
+func (d *DB) LoadDevices(ctx context.Context, each func(v citywarden.DeviceView, token []byte)) (citywarden.Position, error) {
+	// The position first: values that are newer than it only come twice.
+	p, err := cursor(ctx, d.sql, latestCursor)
+	if err != nil {
+		return 0, err
+	}
+	rows, err := d.sql.QueryContext(ctx, `SELECT d.id, d.name, d.model, d.attributes, d.lat, d.lon, d.grid, d.adjacent,
+			d.disabled, d.token, d.created, d.updated, l.last_seen, l.latest
+		FROM devices d LEFT JOIN device_latest l ON l.device = d.id ORDER BY d.id`)
+	if err != nil {
+		return 0, fmt.Errorf("read devices: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var (
+			v                citywarden.DeviceView
+			attrs, adjacent  string
+			lat, lon         sql.NullFloat64
+			token, latest    sql.NullString
+			created, updated int64
+			seen             sql.NullInt64
+			hash             []byte
+		)
+		if err := rows.Scan(&v.ID, &v.Name, &v.Model, &attrs, &lat, &lon, &v.Grid, &adjacent,
+			&v.Disabled, &token, &created, &updated, &seen, &latest); err != nil {
+			return 0, fmt.Errorf("read devices: %w", err)
+		}
+		v.Created, v.Updated, v.LastSeen = fromMS(created), fromMS(updated), fromMS(seen.Int64)
+		if lat.Valid && lon.Valid {
+			v.Location = &citywarden.Point{Lat: lat.Float64, Lon: lon.Float64}
+		}
+		if err := json.Unmarshal([]byte(attrs), &v.Attributes); err != nil {
+			return 0, fmt.Errorf("attributes of device %s: %w", v.ID, err)
+		}
+		if err := json.Unmarshal([]byte(adjacent), &v.Adjacent); err != nil {
+			return 0, fmt.Errorf("neighbours of device %s: %w", v.ID, err)
+		}
+		if len(v.Adjacent) == 0 {
+			v.Adjacent = nil
+		}
+		if latest.Valid {
+			if err := json.Unmarshal([]byte(latest.String), &v.Latest); err != nil {
+				return 0, fmt.Errorf("latest values of device %s: %w", v.ID, err)
+			}
+		}
+		if token.Valid {
+			if hash, err = hex.DecodeString(token.String); err != nil {
+				return 0, fmt.Errorf("token of device %s: %w", v.ID, err)
+			}
+		}
+		each(v, hash)
+	}
+	if err := rows.Err(); err != nil {
+		return 0, fmt.Errorf("read devices: %w", err)
+	}
+	return p, nil
+}
+
+// SaveDevices inserts or replaces devices and sets the token hashes given, in
+// one transaction.
+func (d *DB) SaveDevices(ctx context.Context, ds []citywarden.Device, tokens map[citywarden.DeviceID][]byte) error {
+	return d.tx(ctx, func(q querier) error {
+		for i := range ds {
+			if err := saveDevice(ctx, q, &ds[i]); err != nil {
+				return fmt.Errorf("device %s: %w", ds[i].ID, err)
+			}
+		}
+		for id, hash := range tokens {
+			if _, err := q.ExecContext(ctx, `UPDATE devices SET token = $1 WHERE id = $2`, hex.EncodeToString(hash), id); err != nil {
+				return fmt.Errorf("token of device %s: %w", id, err)
+			}
+		}
+		return nil
+	})
+}
+
+func saveDevice(ctx context.Context, q querier, x *citywarden.Device) error {
+	attrs := x.Attributes
+	if attrs == nil {
+		attrs = map[string]any{}
+	}
+	a, err := json.Marshal(attrs)
+	if err != nil {
+		return err
+	}
+	adjacent := x.Adjacent
+	if adjacent == nil {
+		adjacent = []citywarden.DeviceID{}
+	}
+	n, err := json.Marshal(adjacent)
+	if err != nil {
+		return err
+	}
+	var lat, lon sql.NullFloat64
+	if x.Location != nil {
+		lat, lon = sql.NullFloat64{Float64: x.Location.Lat, Valid: true}, sql.NullFloat64{Float64: x.Location.Lon, Valid: true}
+	}
+	disabled := 0
+	if x.Disabled {
+		disabled = 1
+	}
+	_, err = q.ExecContext(ctx, `INSERT INTO devices (id, name, model, attributes, lat, lon, grid, adjacent, disabled, created, updated)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+		ON CONFLICT (id) DO UPDATE SET name = excluded.name, model = excluded.model, attributes = excluded.attributes,
+			lat = excluded.lat, lon = excluded.lon, grid = excluded.grid, adjacent = excluded.adjacent,
+			disabled = excluded.disabled, updated = excluded.updated`,
+		x.ID, x.Name, x.Model, string(a), lat, lon, x.Grid, string(n), disabled, toMS(x.Created), toMS(x.Updated))
+	return err
+}
+
+// DeleteDevice deletes a device with its token and latest values.
+func (d *DB) DeleteDevice(ctx context.Context, id citywarden.DeviceID) error {
+	_, err := d.sql.ExecContext(ctx, `DELETE FROM devices WHERE id = $1`, id)
+	return err
+}
+
+// SaveLatest replaces last-seen times and latest values of those devices that
+// still exist, and the position of the log that they reach, in one transaction.
+func (d *DB) SaveLatest(ctx context.Context, vs []citywarden.DeviceView, reached citywarden.Position) error {
+	return d.tx(ctx, func(q querier) error {
+		for i := range vs {
+			latest, err := json.Marshal(vs[i].Latest)
+			if err != nil {
+				return fmt.Errorf("device %s: %w", vs[i].ID, err)
+			}
+			if _, err := q.ExecContext(ctx, `INSERT INTO device_latest (device, last_seen, latest)
+				SELECT id, CAST($2 AS BIGINT), CAST($3 AS TEXT) FROM devices WHERE id = $1
+				ON CONFLICT (device) DO UPDATE SET last_seen = excluded.last_seen, latest = excluded.latest`,
+				vs[i].ID, toMS(vs[i].LastSeen), string(latest)); err != nil {
+				return fmt.Errorf("device %s: %w", vs[i].ID, err)
+			}
+		}
+		return setCursor(ctx, q, latestCursor, reached)
+	})
+}
