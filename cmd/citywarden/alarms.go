@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+type alarmsCmd struct {
+	List   alarmListCmd   `cmd:"" help:"List alarms."`
+	Why    alarmWhyCmd    `cmd:"" help:"Say why an alarm was raised."`
+	Ack    alarmAckCmd    `cmd:"" help:"Acknowledge an alarm."`
+	Shelve alarmShelveCmd `cmd:"" help:"Keep an alarm quiet for a while."`
+	Reset  alarmResetCmd  `cmd:"" help:"Reset a latched alarm whose condition is gone."`
+}
+
+type alarmListCmd struct {
+	remote
+	State  string `help:"Only those that are active or cleared." enum:"active,cleared," default:""`
+	Rule   string `help:"Only of that rule."`
+	Device string `help:"Only of that device."`
+}
+
+// Run lists alarms, the newest first.
+func (a *alarmListCmd) Run(ctx context.Context, o output) error {
+	c, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	q := url.Values{"limit": {"1000"}}
+	for k, v := range map[string]string{"state": a.State, "rule": a.Rule, "device": a.Device} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	items := []citywarden.Alarm{}
+	rows := [][]string{{"ID", "SEVERITY", "STATE", "ACKED", "RAISED", "CASE", "TITLE"}}
+	err = list(ctx, c, "/alarms", q, func(x citywarden.Alarm) error {
+		items = append(items, x)
+		rows = append(rows, []string{string(x.ID), x.Severity.String(), string(x.State), yes(x.Acked), when(x.RaisedAt), dash(string(x.Case)), x.Title.String()})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		return toJSON(o.out, items)
+	}
+	table(o.out, rows)
+	return nil
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+type alarmWhyCmd struct {
+	remote
+	ID string `arg:"" help:"The alarm's id."`
+}
+
+// Run prints the explanation of an alarm.
+func (a *alarmWhyCmd) Run(ctx context.Context, o output) error {
+	c, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	var e citywarden.Explanation
+	if err := c.call(ctx, "GET", "/alarms/"+url.PathEscape(a.ID)+"/why", nil, &e); err != nil {
+		return err
+	}
+	if a.JSON {
+		return toJSON(o.out, e)
+	}
+	printWhy(o.out, &e)
+	return nil
+}
+
+func printWhy(w io.Writer, e *citywarden.Explanation) {
+	fmt.Fprintf(w, "%s\n\nrule %s, version %s, level %s, at %s\n", e.Summary.In("en"), e.Rule, e.Version, e.Severity, when(e.At))
+	fmt.Fprintf(w, "condition  %s\n", strings.Join(strings.Fields(e.Condition), " "))
+	if e.Held > 0 {
+		fmt.Fprintf(w, "held       for %s, since %s\n", e.Held, when(e.Since))
+	}
+	for _, l := range e.Leaves {
+		fmt.Fprintf(w, "  %-8s %s", l.Result, l.Text)
+		if l.Op != "" {
+			fmt.Fprintf(w, ": %v %s %v", shown(l.Left), l.Op, shown(l.Right))
+		}
+		fmt.Fprintln(w)
+	}
+	for _, x := range e.Windows {
+		fmt.Fprintf(w, "window     %s = %v from %d samples, %s to %s\n", x.Text, shown(x.Result), x.Samples, when(x.From), when(x.To))
+	}
+	for _, x := range e.Inputs {
+		fmt.Fprintf(w, "input      %s.%s = %s %s, measured %s, arrived %s\n", x.Device, x.Metric, x.Value, x.Unit, when(x.Time), when(x.Arrived))
+	}
+	for _, x := range e.Attributes {
+		fmt.Fprintf(w, "attribute  %s = %v from the %s\n", x.Name, shown(x.Value), x.From)
+	}
+	for _, x := range e.Members {
+		fmt.Fprintf(w, "member     %s: %s\n", x.Device, x.Result)
+	}
+}
+
+func shown(v any) any {
+	if v == nil {
+		return "unknown"
+	}
+	if f, ok := v.(float64); ok {
+		return fmt.Sprintf("%.6g", f)
+	}
+	return v
+}
+
+type alarmAckCmd struct {
+	remote
+	ID string `arg:"" help:"The alarm's id."`
+}
+
+// Run acknowledges an alarm.
+func (a *alarmAckCmd) Run(ctx context.Context, o output) error {
+	return orderAlarm(ctx, o, &a.remote, a.ID, "ack", map[string]any{}, "acknowledged")
+}
+
+type alarmResetCmd struct {
+	remote
+	ID string `arg:"" help:"The alarm's id."`
+}
+
+// Run resets a latched alarm.
+func (a *alarmResetCmd) Run(ctx context.Context, o output) error {
+	return orderAlarm(ctx, o, &a.remote, a.ID, "reset", map[string]any{}, "reset")
+}
+
+type alarmShelveCmd struct {
+	remote
+	ID     string        `arg:"" help:"The alarm's id."`
+	For    time.Duration `required:"" help:"How long, like 2h."`
+	Reason string        `required:"" help:"Why."`
+}
+
+// Run shelves an alarm.
+func (a *alarmShelveCmd) Run(ctx context.Context, o output) error {
+	return orderAlarm(ctx, o, &a.remote, a.ID, "shelve", map[string]any{"for": a.For.String(), "reason": a.Reason}, "shelved")
+}
+
+func orderAlarm(ctx context.Context, o output, r *remote, id, order string, body map[string]any, done string) error {
+	c, err := r.client(ctx)
+	if err != nil {
+		return err
+	}
+	var x citywarden.Alarm
+	if err := c.call(ctx, "POST", "/alarms/"+url.PathEscape(id)+"/"+order, body, &x); err != nil {
+		return err
+	}
+	if r.JSON {
+		return toJSON(o.out, x)
+	}
+	fmt.Fprintf(o.out, "alarm %s %s\n", x.ID, done)
+	return nil
+}

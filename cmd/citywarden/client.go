@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// remote says which platform a command speaks to and as whom.
+type remote struct {
+	Server   string `help:"Address of the platform." default:"http://127.0.0.1:8080" env:"CITYWARDEN_SERVER" placeholder:"URL"`
+	Token    string `help:"Token to sign in with, instead of a user and password." env:"CITYWARDEN_TOKEN"`
+	User     string `help:"User to sign in as." default:"admin" env:"CITYWARDEN_USER"`
+	Password string `help:"Password of the user; better said by the environment." env:"CITYWARDEN_PASSWORD"`
+	JSON     bool   `help:"Print the API's JSON instead of text."`
+}
+
+// client signs in and returns what makes calls.
+func (r *remote) client(ctx context.Context) (*client, error) {
+	c := &client{base: strings.TrimRight(r.Server, "/") + "/api/v1", token: r.Token, http: &http.Client{Timeout: time.Minute}}
+	if c.token != "" {
+		return c, nil
+	}
+	if r.Password == "" {
+		return nil, &usageError{"say who you are: set CITYWARDEN_PASSWORD (and CITYWARDEN_USER, default admin), or CITYWARDEN_TOKEN"}
+	}
+	var in struct{ Token string }
+	err := c.call(ctx, "POST", "/login", map[string]string{"user": r.User, "password": r.Password}, &in)
+	if err != nil {
+		return nil, fmt.Errorf("sign in as %s: %w", r.User, err)
+	}
+	c.token = in.Token
+	return c, nil
+}
+
+// client makes calls to the HTTP API.
+type client struct {
+	base, token string
+	http        *http.Client
+}
+
+// problem is an RFC 9457 error of the API.
+type problem struct {
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+}
+
+// call sends body as JSON (or as it is, when it is an io.Reader) and decodes the
+// answer into out, which may be nil, an io.Writer for the bare bytes, or a pointer.
+func (c *client) call(ctx context.Context, method, path string, body, out any) error {
+	var r io.Reader
+	kind := "application/json"
+	switch b := body.(type) {
+	case nil:
+	case io.Reader:
+		r, kind = b, "text/csv"
+	default:
+		j, err := json.Marshal(b)
+		if err != nil {
+			return err
+		}
+		r = bytes.NewReader(j)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, r)
+	if err != nil {
+		return &usageError{fmt.Sprintf("--server: %v", err)}
+	}
+	req.Header.Set("Content-Type", kind)
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("%w; is the platform running, and is --server right?", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		return answered(res)
+	}
+	switch o := out.(type) {
+	case nil:
+		return nil
+	case io.Writer:
+		_, err = io.Copy(o, res.Body)
+	default:
+		err = json.NewDecoder(res.Body).Decode(o)
+	}
+	if err != nil {
+		return fmt.Errorf("read the answer to %s %s: %w", method, path, err)
+	}
+	return nil
+}
+
+func answered(res *http.Response) error {
+	b, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	var p problem
+	if json.Unmarshal(b, &p) != nil || p.Detail == "" && p.Title == "" {
+		return fmt.Errorf("the platform answered %s: %.200s", res.Status, b)
+	}
+	msg := p.Detail
+	if msg == "" {
+		msg = p.Title
+	}
+	code := citywarden.CodeInternal
+	switch res.StatusCode {
+	case http.StatusConflict:
+		code = citywarden.CodeConflict
+	case http.StatusNotFound:
+		code = citywarden.CodeNotFound
+	case http.StatusForbidden:
+		code = citywarden.CodeDenied
+	}
+	return citywarden.Errorf(code, "%s", msg)
+}
+
+// list fetches every page of a list and calls f with each item.
+func list[T any](ctx context.Context, c *client, path string, q url.Values, f func(T) error) error {
+	for {
+		var page struct {
+			Items []T     `json:"items"`
+			Next  *string `json:"next"`
+		}
+		if err := c.call(ctx, "GET", path+"?"+q.Encode(), nil, &page); err != nil {
+			return err
+		}
+		for _, it := range page.Items {
+			if err := f(it); err != nil {
+				return err
+			}
+		}
+		if page.Next == nil || *page.Next == "" {
+			return nil
+		}
+		q.Set("after", *page.Next)
+	}
+}
+
+// table prints rows in columns, the first row as the heading.
+func table(w io.Writer, rows [][]string) {
+	var width []int
+	for _, r := range rows {
+		for i, cell := range r {
+			if i == len(width) {
+				width = append(width, 0)
+			}
+			width[i] = max(width[i], cells(cell))
+		}
+	}
+	for _, r := range rows {
+		var line strings.Builder
+		for i, cell := range r {
+			line.WriteString(cell)
+			line.WriteString(strings.Repeat(" ", width[i]-cells(cell)+2))
+		}
+		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+	}
+}
+
+// cells is how many columns of a terminal s takes: Chinese takes two each.
+func cells(s string) int {
+	n := 0
+	for _, r := range s {
+		if n++; r >= 0x1100 {
+			n++
+		}
+	}
+	return n
+}
+
+// when prints a time for people, in the zone of the terminal.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+func toJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+
+	"github.com/citywarden/citywarden"
+)
+
+type devicesCmd struct {
+	Add    deviceAddCmd    `cmd:"" help:"Add a device and print its token."`
+	List   deviceListCmd   `cmd:"" help:"List devices with their latest values."`
+	Import deviceImportCmd `cmd:"" help:"Add the devices of a CSV file, or change those that are there."`
+	Export deviceExportCmd `cmd:"" help:"Print all devices as CSV."`
+}
+
+type deviceAddCmd struct {
+	remote
+	ID    string            `arg:"" help:"The device's id."`
+	Model string            `required:"" help:"Its model, like smoke-detector."`
+	Name  string            `help:"Its name for people."`
+	Lat   *float64          `help:"Latitude, WGS 84, degrees."`
+	Lon   *float64          `help:"Longitude, WGS 84, degrees."`
+	Attr  map[string]string `help:"Attributes, like zone=B1-3F." placeholder:"K=V"`
+}
+
+// Run adds the device and issues a token for it.
+func (d *deviceAddCmd) Run(ctx context.Context, o output) error {
+	dev := map[string]any{"id": d.ID, "name": d.Name, "model": d.Model}
+	if (d.Lat == nil) != (d.Lon == nil) {
+		return &usageError{"say both --lat and --lon, or neither"}
+	}
+	if d.Lat != nil {
+		dev["location"] = citywarden.Point{Lat: *d.Lat, Lon: *d.Lon}
+	}
+	attrs := map[string]any{}
+	for k, v := range d.Attr {
+		attrs[k] = attribute(v)
+	}
+	dev["attributes"] = attrs
+	c, err := d.client(ctx)
+	if err != nil {
+		return err
+	}
+	var added citywarden.Device
+	if err := c.call(ctx, "POST", "/devices", dev, &added); err != nil {
+		return err
+	}
+	var cred struct {
+		Token string `json:"token"`
+	}
+	if err := c.call(ctx, "POST", "/devices/"+url.PathEscape(d.ID)+"/credentials", map[string]string{"type": "token"}, &cred); err != nil {
+		return fmt.Errorf("the device was added, but got no token: %w", err)
+	}
+	if d.JSON {
+		return toJSON(o.out, map[string]any{"device": added, "token": cred.Token})
+	}
+	fmt.Fprintf(o.out, "device %s added\ntoken %s\n", added.ID, cred.Token)
+	return nil
+}
+
+// attribute reads a number or true and false as such, all else as text.
+func attribute(s string) any {
+	if f, err := strconv.ParseFloat(s, 64); err == nil {
+		return f
+	}
+	switch s {
+	case "true":
+		return true
+	case "false":
+		return false
+	}
+	return s
+}
+
+type deviceListCmd struct {
+	remote
+	Model  string `help:"Only of that model."`
+	Search string `help:"Only with that in the id or name." short:"s"`
+}
+
+// Run lists devices.
+func (d *deviceListCmd) Run(ctx context.Context, o output) error {
+	c, err := d.client(ctx)
+	if err != nil {
+		return err
+	}
+	q := url.Values{"limit": {"1000"}}
+	if d.Model != "" {
+		q.Set("model", d.Model)
+	}
+	if d.Search != "" {
+		q.Set("q", d.Search)
+	}
+	items := []citywarden.DeviceView{}
+	rows := [][]string{{"ID", "NAME", "MODEL", "STATUS", "LAST SEEN", "ALARM"}}
+	err = list(ctx, c, "/devices", q, func(v citywarden.DeviceView) error {
+		items = append(items, v)
+		rows = append(rows, []string{string(v.ID), v.Name, string(v.Model), string(v.Status), when(v.LastSeen), v.Alarm})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if d.JSON {
+		return toJSON(o.out, items)
+	}
+	table(o.out, rows)
+	return nil
+}
+
+type deviceImportCmd struct {
+	remote
+	File *os.File `arg:"" help:"CSV: id,name,model,lat,lon,token,attr.NAME…; - reads the standard input."`
+}
+
+// Run imports the file and reports each line that could not be taken.
+func (d *deviceImportCmd) Run(ctx context.Context, o output) error {
+	defer d.File.Close()
+	c, err := d.client(ctx)
+	if err != nil {
+		return err
+	}
+	var rep struct {
+		Created int `json:"created"`
+		Updated int `json:"updated"`
+		Failed  int `json:"failed"`
+		Lines   []struct {
+			Line  int    `json:"line"`
+			ID    string `json:"id"`
+			OK    bool   `json:"ok"`
+			Error string `json:"error,omitempty"`
+		} `json:"lines"`
+	}
+	if err := c.call(ctx, "POST", "/devices/import", d.File, &rep); err != nil {
+		return err
+	}
+	if d.JSON {
+		if err := toJSON(o.out, rep); err != nil {
+			return err
+		}
+	} else {
+		for _, l := range rep.Lines {
+			if !l.OK {
+				fmt.Fprintf(o.err, "%s:%d: %s\n", d.File.Name(), l.Line, l.Error)
+			}
+		}
+		fmt.Fprintf(o.out, "%d added, %d changed, %d refused\n", rep.Created, rep.Updated, rep.Failed)
+	}
+	if rep.Failed > 0 {
+		return fmt.Errorf("%d lines were refused; correct them and import the file again", rep.Failed)
+	}
+	return nil
+}
+
+type deviceExportCmd struct{ remote }
+
+// Run prints all devices as CSV.
+func (d *deviceExportCmd) Run(ctx context.Context, o output) error {
+	c, err := d.client(ctx)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, "GET", "/devices/export", nil, o.out)
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/citywarden/citywarden/app"
+)
+
+// block is one fenced block of a document.
+type block struct {
+	lang, name string // of "```yaml rules/a.yaml": "yaml" and "rules/a.yaml"
+	text       string
+	line       int
+}
+
+func blocksOf(t *testing.T, path string) []block {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []block
+	var open *block
+	n := 0
+	for line := range strings.Lines(string(b)) {
+		n++
+		fence, ok := strings.CutPrefix(strings.TrimSpace(line), "```")
+		switch {
+		case ok && open == nil:
+			lang, name, _ := strings.Cut(fence, " ")
+			open = &block{lang: lang, name: name, line: n}
+		case ok:
+			out = append(out, *open)
+			open = nil
+		case open != nil:
+			open.text += line
+		}
+	}
+	return out
+}
+
+var makeTarget = regexp.MustCompile(`(?m)^make ([a-z-]+)`)
+
+// TestDocs runs every command of README and docs, in the order in which a
+// reader would, against a platform on free ports. Blocks marked yaml with a file
+// name are written first; what a block marked output says must come out of the
+// commands before it. Blocks marked console are make targets, which CI runs.
+func TestDocs(t *testing.T) {
+	docs, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for _, doc := range append(docs, "../../README.md") {
+		t.Run(filepath.Base(doc), func(t *testing.T) {
+			var p *process
+			dir := t.TempDir()
+			output := ""
+			for _, b := range blocksOf(t, doc) {
+				switch b.lang {
+				case "yaml":
+					playYAML(t, dir, doc, b)
+				case "console":
+					for _, m := range makeTarget.FindAllStringSubmatch(b.text, -1) {
+						if !bytes.Contains(makefile, []byte("\n"+m[1]+":")) {
+							t.Errorf("%s:%d: the Makefile has no target %s", doc, b.line, m[1])
+						}
+					}
+				case "sh":
+					if p == nil {
+						p = startPlatform(t, filepath.Join(dir, "data"))
+					}
+					output = playShell(t, p, dir, doc, b)
+					ran++
+				case "output":
+					for want := range strings.Lines(b.text) {
+						if !strings.Contains(output, strings.TrimSpace(want)) {
+							t.Errorf("%s:%d: %q is not in the output:\n%s", doc, b.line, strings.TrimSpace(want), output)
+						}
+					}
+				case "":
+				default:
+					t.Errorf("%s:%d: nothing runs a block marked %q", doc, b.line, b.lang)
+				}
+			}
+		})
+	}
+	if ran < 8 {
+		t.Errorf("only %d blocks of commands were run", ran)
+	}
+}
+
+func playYAML(t *testing.T, dir, doc string, b block) {
+	t.Helper()
+	name := b.name
+	if name == "config" {
+		name = "config.yaml"
+	}
+	if name == "" {
+		t.Fatalf("%s:%d: name the file that this YAML is", doc, b.line)
+	}
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(b.text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b.name == "config" {
+		if _, err := app.LoadConfig(path); err != nil {
+			t.Errorf("%s:%d: %v", doc, b.line, err)
+		}
+	}
+}
+
+// playShell runs a block of commands; variables that it sets are there for the
+// blocks after it, because all blocks so far are kept in one environment file.
+func playShell(t *testing.T, p *process, dir, doc string, b block) string {
+	t.Helper()
+	for _, tool := range []string{"mosquitto_pub", "coap-client", "curl"} {
+		if strings.Contains(b.text, tool) {
+			if _, err := exec.LookPath(tool); err != nil {
+				t.Skipf("%s is not installed", tool)
+			}
+		}
+	}
+	_, mqttPort, _ := net.SplitHostPort(p.mqtt)
+	text := strings.NewReplacer(
+		"http://127.0.0.1:8080", p.http, "127.0.0.1:5683", p.coap, "-p 1883", "-p "+mqttPort,
+		"'the password that make run printed'", "'"+testPassword+"'",
+	).Replace(b.text)
+	script := "set -eu\n[ ! -f .env ] || . ./.env\n" + text + `
+for v in TOKEN CASE CITYWARDEN_PASSWORD; do [ -z "${!v:-}" ] || printf 'export %s=%q\n' "$v" "${!v}"; done > .env
+`
+	cmd := exec.Command("bash", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CITYWARDEN_SERVER="+p.http)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s:%d: %v\n%s\noutput:\n%s\nthe platform said:\n%s", doc, b.line, err, text, out, p.stderr)
+	}
+	return string(out)
+}
+
+// startPlatform launches a platform, and stops it when the test ends.
+func startPlatform(t *testing.T, data string, args ...string) *process {
+	t.Helper()
+	p, err := launch(t.TempDir(), data, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.stop(os.Interrupt); err != nil {
+			t.Errorf("the platform ended with %v:\n%s", err, p.stderr)
+		}
+	})
+	return p
+}

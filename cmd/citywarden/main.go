@@ -1,0 +1,95 @@
+// Command citywarden is the whole platform in one binary: the server, and the
+// tools of those who run it, connect devices to it and write rules for it.
+//
+//	citywarden serve --demo
+//	citywarden rules check rules/
+//	citywarden cases list
+//
+// Exit codes: 0 good, 1 failed, 2 used wrongly.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/citywarden/citywarden"
+)
+
+// version is set by the linker, see Makefile.
+var version = "dev"
+
+type commands struct {
+	Serve    serveCmd    `cmd:"" help:"Run the platform."`
+	Devices  devicesCmd  `cmd:"" help:"Add, list, import and export devices of a running platform."`
+	Alarms   alarmsCmd   `cmd:"" help:"List, explain and acknowledge alarms of a running platform."`
+	Cases    casesCmd    `cmd:"" help:"List and work the cases of a running platform."`
+	Rules    rulesCmd    `cmd:"" help:"Check and test alarm rules."`
+	Simulate simulateCmd `cmd:"" help:"Run virtual devices against a platform."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
+}
+
+// output is where commands print; warnings go to err.
+type output struct{ out, err io.Writer }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], output{os.Stdout, os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string, o output) (code int) {
+	var c commands
+	exited := -1
+	p, err := kong.New(&c,
+		kong.Name("citywarden"),
+		kong.Description("An IoT sensing platform for a county or city: devices in, alarms and cases out."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Writers(o.out, o.err),
+		kong.Exit(func(code int) { exited = code }),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(o),
+	)
+	if err != nil {
+		fmt.Fprintln(o.err, "citywarden:", err)
+		return 1
+	}
+	k, err := p.Parse(args)
+	if exited >= 0 { // --help has printed what was asked for
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintf(o.err, "citywarden: %v\nRun `citywarden --help` to see what can be said.\n", err)
+		return 2
+	}
+	if err := k.Run(); err != nil {
+		fmt.Fprintln(o.err, "citywarden:", err)
+		if errors.As(err, new(*usageError)) || citywarden.CodeOf(err) == citywarden.CodeInvalid && k.Command() == "serve" {
+			return 2
+		}
+		return 1
+	}
+	return 0
+}
+
+// usageError is a mistake in the command line itself.
+type usageError struct{ msg string }
+
+func (e *usageError) Error() string { return e.msg }
+
+type versionCmd struct{}
+
+// Run prints the version.
+func (versionCmd) Run(o output) error {
+	_, err := fmt.Fprintln(o.out, "citywarden", version)
+	return err
+}

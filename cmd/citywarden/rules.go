@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing/fstest"
+
+	"github.com/citywarden/citywarden/devices"
+	"github.com/citywarden/citywarden/rules"
+)
+
+type rulesCmd struct {
+	Check ruleCheckCmd `cmd:"" help:"Check rule files: every mistake with its line."`
+	Test  ruleTestCmd  `cmd:"" help:"Check rule files and run the tests in them, in virtual time."`
+}
+
+type ruleFiles struct {
+	Path   string `arg:"" optional:"" default:"data/rules" help:"Folder of rule files, or one file (default data/rules)." type:"path"`
+	Models string `help:"Folder of device models of your own (default data/models when it is there)." type:"path" placeholder:"DIR"`
+}
+
+func (r *ruleFiles) load() (*rules.Set, error) {
+	folders := []string{"data/models"}
+	if r.Models != "" {
+		folders = []string{r.Models}
+	}
+	fsys := []fs.FS{devices.Builtin()}
+	for _, f := range folders {
+		if _, err := os.Stat(f); err == nil {
+			fsys = append(fsys, os.DirFS(f))
+		} else if r.Models != "" {
+			return nil, &usageError{fmt.Sprintf("--models: %v", err)}
+		}
+	}
+	models, err := devices.LoadModels(fsys...)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(r.Path)
+	if err != nil {
+		return nil, &usageError{err.Error()}
+	}
+	if info.IsDir() {
+		return rules.Load(os.DirFS(r.Path), models)
+	}
+	b, err := os.ReadFile(r.Path)
+	if err != nil {
+		return nil, &usageError{err.Error()}
+	}
+	return rules.Load(fstest.MapFS{filepath.Base(r.Path): {Data: b}}, models)
+}
+
+type ruleCheckCmd struct{ ruleFiles }
+
+// Run checks the files and says how many rules they hold.
+func (r *ruleCheckCmd) Run(o output) error {
+	set, err := r.load()
+	if err != nil {
+		return err
+	}
+	for _, w := range set.Warnings() {
+		fmt.Fprintf(o.err, "warning: %s\n", w.Error())
+	}
+	fmt.Fprintf(o.out, "%d rules, all good\n", len(set.Rules()))
+	return nil
+}
+
+type ruleTestCmd struct{ ruleFiles }
+
+// Run runs the tests in the files, and fails when one of them does.
+func (r *ruleTestCmd) Run(o output) error {
+	set, err := r.load()
+	if err != nil {
+		return err
+	}
+	failed := 0
+	results := rules.Test(set)
+	for _, t := range results {
+		if err := t.Err(); err != nil {
+			failed++
+			fmt.Fprintf(o.out, "FAIL  %s\n%v\n", t.Name, err)
+			continue
+		}
+		fmt.Fprintf(o.out, "ok    %s (%s:%d)\n", t.Name, t.File, t.Line)
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d tests failed", failed, len(results))
+	}
+	fmt.Fprintf(o.out, "%d tests of %d rules, all good\n", len(results), len(set.Rules()))
+	return nil
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/plgd-dev/go-coap/v3/message"
+	"github.com/plgd-dev/go-coap/v3/udp"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"citywarden": main})
+}
+
+// TestScripts plays the scripts of testdata/script with the real binary on free
+// ports. Besides testscript's own commands there are:
+//
+//	serve [ARG…]              start `citywarden serve ARG…` and wait until it is ready; sets
+//	                          CITYWARDEN_SERVER, HTTP, MQTT, COAP
+//	stop [SIGNAL]             TERM (the default), INT or KILL; waits for the end; ! stop wants exit code ≠ 0
+//	publish TOKEN JSON        one MQTT QoS 1 message to v1/devices/me/telemetry; ! publish wants it refused
+//	post TOKEN JSON           the same over HTTP; prints the answer, ! post wants a 4xx or 5xx
+//	coap TOKEN JSON           the same over CoAP; prints the code, ! coap wants a 4.xx or 5.xx
+//	api METHOD PATH [JSON]    call the HTTP API as admin and print the answer; ! api wants a 4xx or 5xx
+//	await REGEXP CMD…         run a citywarden command, or "api-get PATH", until its output matches, at most 30 s
+//	grab VAR REGEXP           set VAR to the first group of REGEXP in what was printed last
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			w := &world{}
+			e.Values["world"] = w
+			e.Defer(w.kill)
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("TZ", "Asia/Shanghai")
+			e.Setenv("CITYWARDEN_ADMIN_PASSWORD", testPassword)
+			e.Setenv("CITYWARDEN_PASSWORD", testPassword)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"serve": serveCommand, "stop": stopCommand, "publish": publishCommand, "post": postCommand,
+			"coap": coapCommand, "api": apiCommand, "await": awaitCommand, "grab": grabCommand,
+		},
+	})
+}
+
+// world is the one platform process of a script.
+type world struct{ *process }
+
+func worldOf(ts *testscript.TestScript) *world { return ts.Value("world").(*world) }
+
+func (w *world) kill() {
+	if w.process != nil {
+		_ = w.cmd.Process.Kill()
+		<-w.done
+		w.process = nil
+	}
+}
+
+func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	if neg || w.process != nil {
+		ts.Fatalf("the platform runs already, or ! serve was said")
+	}
+	data := "data"
+	if len(args) > 1 && args[0] == "--data" {
+		data, args = args[1], args[2:]
+	}
+	p, err := launch(ts.MkAbs("."), data, args...)
+	ts.Check(err)
+	w.process = p
+	ts.Setenv("CITYWARDEN_SERVER", p.http)
+	ts.Setenv("HTTP", strings.TrimPrefix(p.http, "http://"))
+	ts.Setenv("MQTT", p.mqtt)
+	ts.Setenv("COAP", p.coap)
+	fmt.Fprint(ts.Stdout(), p.stdout)
+}
+
+func stopCommand(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	if w.process == nil {
+		ts.Fatalf("the platform does not run")
+	}
+	sig := syscall.SIGTERM
+	if len(args) > 0 {
+		known := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}
+		var ok bool
+		if sig, ok = known[args[0]]; !ok {
+			ts.Fatalf("signal TERM, INT or KILL, not %s", args[0])
+		}
+	}
+	err := w.stop(sig)
+	fmt.Fprint(ts.Stderr(), w.stderr)
+	if sig != syscall.SIGKILL && (err != nil) != neg {
+		ts.Fatalf("stopped with %v:\n%s", err, w.stderr)
+	}
+	w.process = nil
+}
+
+func publishCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: publish TOKEN JSON")
+	}
+	err := publish(ts.Getenv("MQTT"), args[0], args[1])
+	if (err != nil) != neg {
+		ts.Fatalf("publish: %v", err)
+	}
+	fmt.Fprintln(ts.Stderr(), err)
+}
+
+// publish sends one telemetry message and waits for its acknowledgement.
+func publish(addr, token, body string) error {
+	c := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + addr).SetUsername(token).
+		SetAutoReconnect(false).SetConnectTimeout(5 * time.Second))
+	if t := c.Connect(); !t.WaitTimeout(10*time.Second) || t.Error() != nil {
+		return fmt.Errorf("connect: %w", errors.Join(t.Error(), context.DeadlineExceeded))
+	}
+	defer c.Disconnect(50)
+	t := c.Publish("v1/devices/me/telemetry", 1, false, body)
+	if !t.WaitTimeout(10 * time.Second) {
+		return errors.New("no acknowledgement within 10 s")
+	}
+	return t.Error()
+}
+
+func postCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: post TOKEN JSON")
+	}
+	request(ts, neg, "POST", ts.Getenv("CITYWARDEN_SERVER")+"/api/v1/"+args[0]+"/telemetry", args[1], "")
+}
+
+func apiCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: api METHOD PATH [JSON]")
+	}
+	r := remote{Server: ts.Getenv("CITYWARDEN_SERVER"), User: "admin", Password: ts.Getenv("CITYWARDEN_PASSWORD")}
+	c, err := r.client(context.Background())
+	ts.Check(err)
+	request(ts, neg, args[0], c.base+args[1], strings.Join(args[2:], " "), c.token)
+}
+
+func request(ts *testscript.TestScript, neg bool, method, url, body, token string) {
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	ts.Check(err)
+	req.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	ts.Check(err)
+	fmt.Fprintf(ts.Stdout(), "%d %s\n", res.StatusCode, b)
+	if (res.StatusCode/100 != 2) != neg {
+		ts.Fatalf("%s %s: %d %s", method, url, res.StatusCode, b)
+	}
+}
+
+func coapCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: coap TOKEN JSON")
+	}
+	c, err := udp.Dial(ts.Getenv("COAP"))
+	ts.Check(err)
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	res, err := c.Post(ctx, "/api/v1/"+args[0]+"/telemetry", message.AppJSON, strings.NewReader(args[1]))
+	ts.Check(err)
+	b, _ := res.ReadBody()
+	fmt.Fprintf(ts.Stdout(), "%v %s\n", res.Code(), b)
+	if (byte(res.Code())>>5 != 2) != neg {
+		ts.Fatalf("coap: %v %s", res.Code(), b)
+	}
+}
+
+func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: await REGEXP citywarden ARG… or await REGEXP api-get PATH")
+	}
+	re, err := regexp.Compile(`(?m)` + args[0])
+	ts.Check(err)
+	var out string
+	look := func() bool {
+		if args[1] == "api-get" {
+			out = get(ts, args[2])
+		} else {
+			cmd := exec.Command(args[1], args[2:]...)
+			cmd.Dir = ts.MkAbs(".")
+			cmd.Env = append(os.Environ(), "CITYWARDEN_SERVER="+ts.Getenv("CITYWARDEN_SERVER"), "CITYWARDEN_PASSWORD="+ts.Getenv("CITYWARDEN_PASSWORD"), "TZ=Asia/Shanghai")
+			b, err := cmd.CombinedOutput()
+			if out = string(b); err != nil {
+				return false
+			}
+		}
+		return re.MatchString(out)
+	}
+	if !wait(30*time.Second, look) {
+		ts.Fatalf("nothing matched %s; last:\n%s\nthe platform said:\n%s", re, out, worldOf(ts).stderr)
+	}
+	fmt.Fprint(ts.Stdout(), out)
+}
+
+// get returns what the API answers to the admin.
+func get(ts *testscript.TestScript, path string) string {
+	r := remote{Server: ts.Getenv("CITYWARDEN_SERVER"), User: "admin", Password: ts.Getenv("CITYWARDEN_PASSWORD")}
+	c, err := r.client(context.Background())
+	ts.Check(err)
+	var b strings.Builder
+	if err := c.call(context.Background(), "GET", path, nil, io.Writer(&b)); err != nil {
+		return err.Error()
+	}
+	return b.String()
+}
+
+func grabCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: grab VAR REGEXP")
+	}
+	text := ts.ReadFile("stdout")
+	re, err := regexp.Compile(`(?m)` + args[1])
+	ts.Check(err)
+	m := re.FindStringSubmatch(text)
+	if len(m) < 2 {
+		ts.Fatalf("no match for %s in:\n%s", re, text)
+	}
+	ts.Setenv(args[0], m[1])
+}
