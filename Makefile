@@ -1,0 +1,75 @@
+# citywarden: `make help` lists what can be made.
+export CGO_ENABLED ?= 0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOFLAGS_BUILD = -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+FUZZTIME ?= 10s
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.PHONY: build
+build: ## build bin/citywarden
+	go build $(GOFLAGS_BUILD) -o bin/citywarden ./cmd/citywarden
+
+.PHONY: run
+run: build ## build and run the demo county (console on http://127.0.0.1:8080)
+	./bin/citywarden serve --demo
+
+.PHONY: test
+test: ## run all tests
+	go test -shuffle=on -timeout 15m ./...
+
+.PHONY: race
+race: ## run all tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race -shuffle=on -timeout 20m ./...
+
+.PHONY: check
+check: ## gofmt, vet, staticcheck, module files
+	@f=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$f" ]; then echo "run gofmt -w on:"; echo "$$f"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go mod verify
+	@echo check: all good
+
+.PHONY: fuzz
+fuzz: ## fuzz every decoder and the rule compiler for FUZZTIME each
+	@go list -f '{{.Dir}}' ./... | while read -r d; do \
+	  grep -ohE '^func Fuzz[A-Za-z0-9_]+' "$$d"/*_test.go 2>/dev/null | sed 's/^func //' | while read -r f; do \
+	    echo "== $$f in $$d"; (cd "$$d" && go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) .) || exit 1; \
+	  done || exit 1; \
+	done
+
+.PHONY: bench
+bench: ## run all benchmarks, each beside its baseline
+	go test -run '^$$' -bench . -benchmem ./...
+
+DIST = dashboards/console/dist dashboards/grafana/plugin/dist
+
+.PHONY: web
+web: ## build the console and the Grafana plugin's frontend (needs Node)
+	cd dashboards/console/web && npm ci --no-audit --no-fund && npm run check && npm test && npm run build
+	cd dashboards/grafana/plugin && npm ci --legacy-peer-deps --no-audit --no-fund && npm run check && npm run build
+
+.PHONY: web-fresh
+web-fresh: web ## prove that the committed web assets match their source
+	@test -z "$$(git status --porcelain -- $(DIST))" || { git status --short -- $(DIST); echo "the committed assets are not what their source builds; commit what make web made"; exit 1; }
+
+PLUGIN = artefacts/citywarden-datasource
+
+.PHONY: plugin
+plugin: ## build and pack the Grafana plugin into artefacts/
+	rm -rf $(PLUGIN) && mkdir -p $(PLUGIN)
+	cp -r dashboards/grafana/plugin/dist/. $(PLUGIN)/
+	for p in linux/amd64 linux/arm64 windows/amd64 darwin/arm64; do \
+	  os=$${p%/*}; arch=$${p#*/}; ext=; [ $$os = windows ] && ext=.exe; \
+	  GOOS=$$os GOARCH=$$arch go build $(GOFLAGS_BUILD) -o $(PLUGIN)/gpx_citywarden_datasource_$${os}_$${arch}$$ext ./cmd/citywarden-datasource || exit 1; \
+	done
+	cd artefacts && rm -f citywarden-datasource.zip && go run ../cmd/citywarden-datasource/pack citywarden-datasource
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin artefacts
