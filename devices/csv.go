@@ -1,0 +1,426 @@
+package devices
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/encoding/simplifiedchinese"
+
+	"github.com/citywarden/citywarden"
+)
+
+// ImportReport says what became of every line of an import.
+type ImportReport struct {
+	Created int          `json:"created"`
+	Updated int          `json:"updated"`
+	Failed  int          `json:"failed"`
+	Lines   []ImportLine `json:"lines"`
+}
+
+// ImportLine is what became of one line.
+type ImportLine struct {
+	Line    int                 `json:"line"` // as an editor counts, from 1
+	ID      citywarden.DeviceID `json:"id"`
+	OK      bool                `json:"ok"`
+	Error   string              `json:"error,omitempty"`
+	Warning string              `json:"warning,omitempty"` // taken, but perhaps not what was meant
+}
+
+// Limits of an import.
+const (
+	MaxImportBytes = 64 << 20
+	importBatch    = 1000 // devices per transaction
+)
+
+// columns that an export always has and an import may have; id and model it must.
+var columns = []string{"id", "name", "model", "lat", "lon", "adjacent", "disabled"}
+
+// Import creates and updates devices from CSV. The first line names the
+// columns: id and model, and as wanted name, lat, lon, token, adjacent (ids with
+// spaces between), disabled and attr.NAME for attributes. For a device that
+// exists, a column that is missing leaves what there is and an empty cell
+// removes it; an empty token leaves the old one.
+//
+// Good lines are stored even when others fail; the report has one line for each.
+// What spreadsheets write is understood: a byte order mark, ';' or tabs instead
+// of commas, GB 18030 instead of UTF-8. An error is returned when nothing could
+// be read (CodeInvalid) or the store fails; the report then says how far it came.
+func (r *Registry) Import(ctx context.Context, src io.Reader) (ImportReport, error) {
+	report := ImportReport{Lines: []ImportLine{}}
+	raw, err := io.ReadAll(io.LimitReader(src, MaxImportBytes+1))
+	if err != nil {
+		return report, fmt.Errorf("read import: %w", err)
+	}
+	if len(raw) > MaxImportBytes {
+		return report, citywarden.Errorf(citywarden.CodeInvalid, "the file is larger than %d MB: split it", MaxImportBytes>>20)
+	}
+	raw = bytes.TrimPrefix(raw, []byte("\ufeff"))
+	if !utf8.Valid(raw) {
+		if raw, err = simplifiedchinese.GB18030.NewDecoder().Bytes(raw); err != nil || bytes.ContainsRune(raw, utf8.RuneError) {
+			return report, citywarden.Errorf(citywarden.CodeInvalid, "the file is neither UTF-8 nor GB 18030")
+		}
+	}
+	in := csv.NewReader(bytes.NewReader(raw))
+	in.Comma = separator(raw)
+	in.FieldsPerRecord = -1
+	header, err := in.Read()
+	if err != nil {
+		return report, citywarden.Errorf(citywarden.CodeInvalid, "line 1: no column names: %w", err)
+	}
+	for i, name := range header {
+		header[i] = strings.TrimSpace(name)
+	}
+	if err := checkHeader(header); err != nil {
+		return report, err
+	}
+	imp := &importer{r: r, header: header, report: &report, ids: map[citywarden.DeviceID]int{}, tokens: map[tokenHash]citywarden.DeviceID{}}
+	for {
+		cells, err := in.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		var bad *csv.ParseError
+		if errors.As(err, &bad) {
+			imp.fail(bad.StartLine, "", err)
+			continue
+		}
+		if err != nil {
+			return report, fmt.Errorf("read import: %w", err)
+		}
+		line, _ := in.FieldPos(0)
+		imp.rows = append(imp.rows, row{line: line, cells: cells})
+		if len(imp.rows) == importBatch {
+			if err := imp.store(ctx); err != nil {
+				return report, err
+			}
+		}
+	}
+	err = imp.store(ctx)
+	slices.SortStableFunc(report.Lines, func(a, b ImportLine) int { return a.Line - b.Line })
+	return report, err
+}
+
+// separator returns the one of comma, semicolon and tab that the first line has most of.
+func separator(raw []byte) rune {
+	first, _, _ := bytes.Cut(raw, []byte("\n"))
+	best := ','
+	for _, c := range []rune{';', '\t'} {
+		if bytes.Count(first, []byte(string(c))) > bytes.Count(first, []byte(string(best))) {
+			best = c
+		}
+	}
+	return best
+}
+
+func checkHeader(header []string) error {
+	known := append(slices.Clone(columns), "token")
+	for i, name := range header {
+		attr, isAttr := strings.CutPrefix(name, "attr.")
+		switch {
+		case slices.Contains(header[:i], name):
+			return citywarden.Errorf(citywarden.CodeInvalid, "line 1: column %q is there twice", name)
+		case isAttr && attributeName.MatchString(attr), slices.Contains(known, name):
+		case isAttr:
+			return citywarden.Errorf(citywarden.CodeInvalid, "line 1: column %q: an attribute's name has letters, digits and '_'", name)
+		default:
+			return citywarden.Errorf(citywarden.CodeInvalid, "line 1: unknown column %q%s; attributes are written attr.NAME", name, suggest(name, known))
+		}
+	}
+	for _, must := range []string{"id", "model"} {
+		if !slices.Contains(header, must) {
+			return citywarden.Errorf(citywarden.CodeInvalid, "line 1: there is no column %q", must)
+		}
+	}
+	return nil
+}
+
+type row struct {
+	line  int
+	cells []string
+}
+
+// importer collects rows and stores them in batches.
+type importer struct {
+	r      *Registry
+	header []string
+	report *ImportReport
+	ids    map[citywarden.DeviceID]int       // the line that each id was on
+	tokens map[tokenHash]citywarden.DeviceID // of this import
+	rows   []row
+}
+
+func (p *importer) fail(line int, id citywarden.DeviceID, err error) {
+	p.report.Failed++
+	p.report.Lines = append(p.report.Lines, ImportLine{Line: line, ID: id, Error: err.Error()})
+}
+
+func (p *importer) store(ctx context.Context) error {
+	p.r.changeMu.Lock()
+	defer p.r.changeMu.Unlock()
+	var (
+		cs    []change
+		lines []ImportLine
+	)
+	for _, row := range p.rows {
+		c, warning, err := p.change(row)
+		id := citywarden.DeviceID("")
+		if c.device != nil {
+			id = c.device.ID
+		}
+		if err != nil {
+			p.fail(row.line, id, err)
+			continue
+		}
+		cs = append(cs, c)
+		lines = append(lines, ImportLine{Line: row.line, ID: id, OK: true, Warning: warning})
+	}
+	p.rows = p.rows[:0]
+	if err := p.r.save(ctx, cs); err != nil {
+		for _, l := range lines {
+			p.fail(l.Line, l.ID, err)
+		}
+		return err
+	}
+	for _, c := range cs {
+		if c.isNew {
+			p.report.Created++
+		} else {
+			p.report.Updated++
+		}
+	}
+	p.report.Lines = append(p.report.Lines, lines...)
+	return nil
+}
+
+// change makes a change of one row; of a row with a mistake it returns at least
+// the id. It needs changeMu.
+func (p *importer) change(row row) (c change, warning string, err error) {
+	cell := make(map[string]string, len(p.header))
+	for i, name := range p.header {
+		if i < len(row.cells) {
+			cell[name] = unquoteCell(strings.TrimSpace(row.cells[i]))
+		}
+	}
+	d := citywarden.Device{ID: citywarden.DeviceID(cell["id"])}
+	c.device = &citywarden.Device{ID: d.ID}
+	if len(row.cells) != len(p.header) {
+		return c, "", fmt.Errorf("%d cells for %d columns", len(row.cells), len(p.header))
+	}
+	if first, twice := p.ids[d.ID]; twice {
+		return c, "", fmt.Errorf("device %s is on line %d already", d.ID, first)
+	}
+	old, _, err := p.r.Device(d.ID)
+	if err == nil {
+		d = *old
+		attrs := make(map[string]any, len(old.Attributes))
+		for k, v := range old.Attributes {
+			attrs[k] = v
+		}
+		d.Attributes = attrs
+	} else {
+		d.Attributes = map[string]any{}
+	}
+	d.Model = citywarden.ModelName(cell["model"])
+	model, ok := p.r.models.Model(d.Model)
+	if !ok {
+		return c, "", fmt.Errorf("unknown model %q%s", d.Model, suggest(string(d.Model), p.r.models.names))
+	}
+	var token *tokenHash
+	for _, name := range p.header {
+		text := cell[name]
+		switch name {
+		case "id", "model", "lat", "lon":
+		case "name":
+			d.Name = text
+		case "adjacent":
+			d.Adjacent = nil
+			for _, id := range strings.Fields(text) {
+				d.Adjacent = append(d.Adjacent, citywarden.DeviceID(id))
+			}
+		case "disabled":
+			if d.Disabled, err = parseBool(text); err != nil {
+				return c, "", fmt.Errorf("disabled: %w", err)
+			}
+		case "token":
+			if text == "" {
+				continue
+			}
+			h, err := hashToken(text)
+			if err != nil {
+				return c, "", err
+			}
+			owner := p.r.owner(h)
+			if owner == "" {
+				owner = p.tokens[h]
+			}
+			if owner != "" && owner != d.ID {
+				return c, "", fmt.Errorf("the token belongs to device %s", owner)
+			}
+			token = &h
+		default:
+			warn, err := setAttribute(&d, model, strings.TrimPrefix(name, "attr."), text)
+			if err != nil {
+				return c, "", err
+			}
+			if warning == "" {
+				warning = warn
+			}
+		}
+	}
+	if err := setLocation(&d, cell); err != nil {
+		return c, "", err
+	}
+	c, err = p.r.prepare(d, old)
+	if err != nil {
+		c.device = &citywarden.Device{ID: d.ID}
+		return c, "", err
+	}
+	p.ids[d.ID] = row.line
+	if token != nil {
+		c.token = token[:]
+		p.tokens[*token] = d.ID
+	}
+	return c, warning, nil
+}
+
+// setAttribute reads text as the kind that the model declares; an attribute
+// that it does not declare is kept as text, with a warning.
+func setAttribute(d *citywarden.Device, m *citywarden.Model, name, text string) (warning string, err error) {
+	if text == "" {
+		delete(d.Attributes, name)
+		return "", nil
+	}
+	decl, known := m.Attribute(name)
+	if !known {
+		d.Attributes[name] = text
+		names := make([]string, len(m.Attributes))
+		for i, a := range m.Attributes {
+			names[i] = a.Name
+		}
+		return fmt.Sprintf("model %s declares no attribute %q%s (kept as text)", m.Name, name, suggest(name, names)), nil
+	}
+	switch decl.Kind {
+	case citywarden.KindNumber:
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return "", fmt.Errorf("attribute %s: %q is not a number", name, text)
+		}
+		d.Attributes[name] = f
+	case citywarden.KindBool:
+		b, err := parseBool(text)
+		if err != nil {
+			return "", fmt.Errorf("attribute %s: %w", name, err)
+		}
+		d.Attributes[name] = b
+	default:
+		d.Attributes[name] = text
+	}
+	return "", nil
+}
+
+func setLocation(d *citywarden.Device, cell map[string]string) error {
+	lat, hasLat := cell["lat"]
+	lon, hasLon := cell["lon"]
+	switch {
+	case !hasLat && !hasLon:
+		return nil
+	case lat == "" && lon == "":
+		d.Location = nil
+		return nil
+	}
+	y, err := strconv.ParseFloat(lat, 64)
+	if err != nil {
+		return fmt.Errorf("lat: %q is not a number", lat)
+	}
+	x, err := strconv.ParseFloat(lon, 64)
+	if err != nil {
+		return fmt.Errorf("lon: %q is not a number", lon)
+	}
+	d.Location = &citywarden.Point{Lat: y, Lon: x}
+	return nil
+}
+
+func parseBool(s string) (bool, error) {
+	switch strings.ToLower(s) {
+	case "true", "yes", "1", "是":
+		return true, nil
+	case "false", "no", "0", "", "否":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q is neither true nor false", s)
+}
+
+// Export writes all devices as CSV that Import reads, without tokens: nobody
+// can read them again. There is one attr. column for each attribute that any
+// device has.
+func (r *Registry) Export(_ context.Context, dst io.Writer) error {
+	var all []*citywarden.Device
+	names := map[string]bool{}
+	r.Each(func(d *citywarden.Device, _ *citywarden.Model) {
+		all = append(all, d)
+		for name := range d.Attributes {
+			names[name] = true
+		}
+	})
+	attrs := sortedKeys(names)
+	header := slices.Clone(columns)
+	for _, name := range attrs {
+		header = append(header, "attr."+name)
+	}
+	out := csv.NewWriter(dst)
+	out.Write(header) // its errors are those of Flush
+	for _, d := range all {
+		var lat, lon string
+		if d.Location != nil {
+			lat, lon = strconv.FormatFloat(d.Location.Lat, 'f', -1, 64), strconv.FormatFloat(d.Location.Lon, 'f', -1, 64)
+		}
+		ids := make([]string, len(d.Adjacent))
+		for i, id := range d.Adjacent {
+			ids[i] = string(id)
+		}
+		cells := []string{string(d.ID), quoteCell(d.Name), string(d.Model), lat, lon, strings.Join(ids, " "), strconv.FormatBool(d.Disabled)}
+		for _, name := range attrs {
+			var text string
+			if v, ok := citywarden.ValueOf(d.Attributes[name]); ok {
+				text = v.String()
+				if v.Kind() == citywarden.KindText {
+					text = quoteCell(text)
+				}
+			}
+			cells = append(cells, text)
+		}
+		out.Write(cells)
+	}
+	out.Flush()
+	if err := out.Error(); err != nil {
+		return fmt.Errorf("export devices: %w", err)
+	}
+	return nil
+}
+
+// formulaStarts are what makes a spreadsheet take a cell for a formula.
+const formulaStarts = "=+-@"
+
+// quoteCell puts an apostrophe before a text that a spreadsheet would execute,
+// or that has such an apostrophe already; unquoteCell takes it away.
+func quoteCell(s string) string {
+	if t := strings.TrimLeft(s, "'"); t != "" && strings.ContainsRune(formulaStarts, rune(t[0])) {
+		return "'" + s
+	}
+	return s
+}
+
+func unquoteCell(s string) string {
+	if t := strings.TrimLeft(s, "'"); len(t) < len(s) && t != "" && strings.ContainsRune(formulaStarts, rune(t[0])) {
+		return s[1:]
+	}
+	return s
+}

@@ -1,0 +1,171 @@
+package devices
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Name returns "latest", the registry's name as a consumer of the log.
+func (r *Registry) Name() string { return "latest" }
+
+// Cursor returns the position up to which the latest values are stored.
+func (r *Registry) Cursor(context.Context) (citywarden.Position, error) {
+	r.valuesMu.RLock()
+	defer r.valuesMu.RUnlock()
+	return r.saved, nil
+}
+
+// Consume takes the readings of entries as latest values where their event time
+// is not older than what is known, and notes when each device was heard, by our
+// clock. Every message counts as a sign of life, also one that could not be
+// decoded. It only changes memory (see Run) and never fails.
+func (r *Registry) Consume(_ context.Context, entries []citywarden.Entry) error {
+	for i := range entries {
+		e := &entries[i]
+		changed := r.consume(e)
+		if len(changed) > 0 {
+			r.publish("reading", e.At, citywarden.ReadingEvent{Device: e.Device.ID, Latest: changed})
+		}
+	}
+	return nil
+}
+
+func (r *Registry) consume(e *citywarden.Entry) map[citywarden.MetricName]citywarden.Latest {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	r.valuesMu.Lock()
+	defer r.valuesMu.Unlock()
+	if e.Position <= r.reached {
+		return nil
+	}
+	r.reached = e.Position
+	if e.Kind != citywarden.RecordUplink || e.Device == nil {
+		return nil
+	}
+	d := r.byID[e.Device.ID]
+	if d == nil {
+		return nil // deleted since
+	}
+	heard := e.At
+	if e.Uplink != nil && !e.Uplink.Received.IsZero() {
+		heard = e.Uplink.Received
+	}
+	if heard.After(d.lastSeen) {
+		d.lastSeen = heard
+	}
+	if !d.dirty {
+		d.dirty = true
+		r.dirty = append(r.dirty, d)
+	}
+	var changed map[citywarden.MetricName]citywarden.Latest
+	for i := range e.Readings {
+		x := &e.Readings[i]
+		k := slices.IndexFunc(d.model.Metrics, func(m citywarden.Metric) bool { return m.Name == x.Metric })
+		if k < 0 || x.Time.Before(d.latest[k].Time) {
+			continue
+		}
+		d.latest[k] = citywarden.Latest{Value: x.Value, Time: x.Time, Quality: x.Quality}
+		if r.opt.Publish != nil {
+			if changed == nil {
+				changed = make(map[citywarden.MetricName]citywarden.Latest, len(e.Readings))
+			}
+			changed[x.Metric] = d.latest[k]
+		}
+	}
+	return changed
+}
+
+const (
+	flushEvery = time.Second
+	flushChunk = 2000 // devices per transaction: a writer waits for at most so many
+)
+
+// Run stores the latest values every second, or less often so that it spends at
+// most a tenth of its time on it, and once more when ctx is done; then it returns
+// nil. What a crash leaves unstored comes again from the log.
+func (r *Registry) Run(ctx context.Context) error {
+	t := time.NewTimer(flushEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			begin := time.Now()
+			if err := r.Flush(ctx); err != nil && ctx.Err() == nil {
+				r.log.Error("latest values not stored; trying again", "err", err)
+			}
+			t.Reset(max(flushEvery, 9*time.Since(begin)))
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			if err := r.Flush(last); err != nil {
+				r.log.Warn("latest values not stored; they come again from the log", "err", err)
+			}
+			return nil
+		}
+	}
+}
+
+// Flush stores the latest values that changed since the last time. Several
+// transactions may be needed; the position is stored with the last one, and as a
+// value by event time may be taken twice, a crash in between does no harm.
+func (r *Registry) Flush(ctx context.Context) error {
+	r.flushMu.Lock()
+	defer r.flushMu.Unlock()
+	r.valuesMu.Lock()
+	dirty, reached, saved := r.dirty, r.reached, r.saved
+	r.dirty = nil
+	for _, e := range dirty {
+		e.dirty = false
+	}
+	idle := reached == saved
+	r.valuesMu.Unlock()
+	if idle {
+		return nil
+	}
+	todo := dirty
+	for {
+		n := min(len(todo), flushChunk)
+		views := r.states(todo[:n])
+		at := saved
+		if n == len(todo) {
+			at = reached
+		}
+		if err := r.store.SaveLatest(ctx, views, at); err != nil {
+			r.valuesMu.Lock()
+			for _, e := range todo {
+				if !e.dirty {
+					e.dirty = true
+					r.dirty = append(r.dirty, e)
+				}
+			}
+			r.valuesMu.Unlock()
+			return fmt.Errorf("save latest values: %w", err)
+		}
+		if todo = todo[n:]; len(todo) == 0 {
+			break
+		}
+	}
+	r.valuesMu.Lock()
+	r.saved = reached
+	r.valuesMu.Unlock()
+	return nil
+}
+
+// states returns what SaveLatest needs of each device.
+func (r *Registry) states(es []*entry) []citywarden.DeviceView {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	r.valuesMu.RLock()
+	defer r.valuesMu.RUnlock()
+	vs := make([]citywarden.DeviceView, len(es))
+	for i, e := range es {
+		vs[i].ID = e.device.ID
+		vs[i].LastSeen = e.lastSeen
+		vs[i].Latest = e.latestValues()
+	}
+	return vs
+}

@@ -1,0 +1,219 @@
+package devices
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/citywarden/citywarden"
+)
+
+//go:embed models/*.yaml
+var builtin embed.FS
+
+// Builtin returns the model files that come with the platform: smoke-detector,
+// pressure-logger, parking-bay, parking-gateway, energy-meter, water-meter.
+func Builtin() fs.FS {
+	sub, err := fs.Sub(builtin, "models")
+	if err != nil {
+		panic(err) // the folder is embedded above
+	}
+	return sub
+}
+
+// Models are the device models that the platform knows. They never change
+// after LoadModels, so several goroutines may use them.
+type Models struct {
+	byName map[citywarden.ModelName]*citywarden.Model
+	names  []string // sorted
+}
+
+// LoadModels reads every .yaml and .yml file at the root of each file system,
+// one model per file. A model replaces one of the same name from an earlier
+// file system, so that an operator's folder can correct a built-in one; the same
+// name twice in one file system is a mistake.
+//
+// Reading is strict: an unknown key, a wrong type or a contradiction fails. The
+// error has CodeInvalid and wraps Problems, all mistakes of all files.
+func LoadModels(fsys ...fs.FS) (*Models, error) {
+	m := &Models{byName: map[citywarden.ModelName]*citywarden.Model{}}
+	var problems Problems
+	for _, f := range fsys {
+		files, err := modelFiles(f)
+		if err != nil {
+			return nil, err
+		}
+		from := map[citywarden.ModelName]string{}
+		for _, name := range files {
+			src, err := fs.ReadFile(f, name)
+			if err != nil {
+				return nil, fmt.Errorf("read model %s: %w", name, err)
+			}
+			r := &reader{file: name, lines: strings.Split(string(src), "\n")}
+			model, at := r.model(src)
+			if other, twice := from[model.Name]; twice && model.Name != "" {
+				r.fail(at, "model %s is in %s already", model.Name, other)
+			}
+			from[model.Name] = name
+			problems = append(problems, r.problems...)
+			m.byName[model.Name] = &model
+		}
+	}
+	if len(problems) > 0 {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%w", problems)
+	}
+	m.names = sortedKeys(m.byName)
+	return m, m.checkKinds()
+}
+
+func modelFiles(f fs.FS) ([]string, error) {
+	entries, err := fs.ReadDir(f, ".")
+	if err != nil {
+		return nil, fmt.Errorf("read models: %w", err)
+	}
+	var files []string
+	for _, e := range entries {
+		if ext := path.Ext(e.Name()); !e.IsDir() && (ext == ".yaml" || ext == ".yml") {
+			files = append(files, e.Name())
+		}
+	}
+	return files, nil
+}
+
+// checkKinds fails when two models of a domain give one metric different
+// kinds: their readings would share a column of the time series.
+func (m *Models) checkKinds() error {
+	type column struct {
+		domain citywarden.Domain
+		metric citywarden.MetricName
+	}
+	first := map[column]*citywarden.Model{}
+	var errs []error
+	for _, name := range m.names {
+		model := m.byName[citywarden.ModelName(name)]
+		for _, metric := range model.Metrics {
+			c := column{model.Domain, metric.Name}
+			other := first[c]
+			if other == nil {
+				first[c] = model
+				continue
+			}
+			if o, _ := other.Metric(metric.Name); o.Kind != metric.Kind {
+				errs = append(errs, citywarden.Errorf(citywarden.CodeInvalid,
+					"metric %s is a %s in model %s and a %s in %s, both of domain %s: rename one of them",
+					metric.Name, o.Kind, other.Name, metric.Kind, model.Name, model.Domain))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Model returns the model called name. The caller must not change it.
+func (m *Models) Model(name citywarden.ModelName) (*citywarden.Model, bool) {
+	model, ok := m.byName[name]
+	return model, ok
+}
+
+// All returns the models in the order of their names.
+func (m *Models) All() []citywarden.Model {
+	all := make([]citywarden.Model, len(m.names))
+	for i, n := range m.names {
+		all[i] = *m.byName[citywarden.ModelName(n)]
+	}
+	return all
+}
+
+var (
+	modelName     = regexp.MustCompile(`^[a-z][a-z0-9-]{0,63}$`)
+	metricName    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
+	attributeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
+)
+
+// reservedMetrics are names that mean something else in a rule's expression or
+// are tags of the series.
+var reservedMetrics = strings.Fields(`attr hour weekday ts time device model grid site zone
+	and or not in let if else true false nil matches contains startsWith endsWith
+	avg min max sum count stddev prev delta rate changed silent n_of n_adj event`)
+
+// checkModel looks for what a field on its own can't show.
+func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)) {
+	if !modelName.MatchString(string(m.Name)) {
+		fail("name", "model name %q: use lower-case letters, digits and '-', beginning with a letter, at most 64", m.Name)
+	}
+	if m.Report <= 0 {
+		fail("report", "report is how often a device reports; it must be more than 0")
+	}
+	if m.Heartbeat < m.Report {
+		fail("heartbeat", "heartbeat %s is shorter than report %s: every device would count as silent", m.Heartbeat, m.Report)
+	}
+	if len(m.Metrics) == 0 {
+		fail("metrics", "a model has at least one metric")
+	}
+	for i := range m.Metrics {
+		x, at := &m.Metrics[i], fmt.Sprintf("metrics[%d]", i)
+		switch {
+		case !metricName.MatchString(string(x.Name)):
+			fail(at+".name", "metric name %q: use letters, digits and '_', beginning with a letter, at most 64", x.Name)
+		case slices.Contains(reservedMetrics, string(x.Name)):
+			fail(at+".name", "a metric can't be called %q: the word has a meaning of its own in rules or series", x.Name)
+		case slices.ContainsFunc(m.Metrics[:i], func(o citywarden.Metric) bool { return o.Name == x.Name }):
+			fail(at+".name", "metric %s is there twice", x.Name)
+		}
+		if x.Kind != citywarden.KindNumber && (x.Unit != "" || x.Min != nil || x.Max != nil || x.Counter) {
+			fail(at+".kind", "unit, min, max and counter belong to a number, %s is a %s", x.Name, x.Kind)
+		}
+		if x.Min != nil && x.Max != nil && *x.Min >= *x.Max {
+			fail(at+".min", "min %g is not below max %g", *x.Min, *x.Max)
+		}
+	}
+	for i := range m.Attributes {
+		x, at := &m.Attributes[i], fmt.Sprintf("attributes[%d]", i)
+		switch {
+		case !attributeName.MatchString(x.Name):
+			fail(at+".name", "attribute name %q: use letters, digits and '_', beginning with a letter, at most 64", x.Name)
+		case slices.ContainsFunc(m.Attributes[:i], func(o citywarden.Attribute) bool { return o.Name == x.Name }):
+			fail(at+".name", "attribute %s is there twice", x.Name)
+		}
+		if x.Default != nil {
+			if v, _ := citywarden.ValueOf(x.Default); v.Kind() != x.Kind {
+				fail(at+".default", "default of %s is a %s, not a %s", x.Name, v.Kind(), x.Kind)
+			}
+		}
+		if x.Unit != "" && x.Kind != citywarden.KindNumber {
+			fail(at+".unit", "a unit belongs to a number, %s is a %s", x.Name, x.Kind)
+		}
+	}
+}
+
+// checkAttribute returns x as a device of model m may keep it under name:
+// string, float64 or bool. A declared attribute must have the declared kind; one
+// that the model does not declare is kept for people to read, rules can't use it.
+func checkAttribute(m *citywarden.Model, name string, x any) (any, error) {
+	if !attributeName.MatchString(name) {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "attribute name %q: use letters, digits and '_', beginning with a letter, at most 64", name)
+	}
+	v, ok := citywarden.ValueOf(x)
+	if !ok {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "attribute %s is a %T: it may be a text, a number or a bool", name, x)
+	}
+	if decl, known := m.Attribute(name); known && decl.Kind != v.Kind() {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "attribute %s of %s is a %s, not a %s", name, m.Name, decl.Kind, v.Kind())
+	}
+	switch v.Kind() {
+	case citywarden.KindNumber:
+		if math.IsNaN(v.Float()) || math.IsInf(v.Float(), 0) {
+			return nil, citywarden.Errorf(citywarden.CodeInvalid, "attribute %s is not a finite number", name)
+		}
+	case citywarden.KindText:
+		if err := checkText("attribute "+name, v.String(), 1000); err != nil {
+			return nil, err
+		}
+	}
+	return v.Any(), nil
+}

@@ -1,0 +1,648 @@
+package devices
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Store keeps the devices; store.DB is one. Every method is one transaction
+// and durable when it returns nil.
+type Store interface {
+	// LoadDevices calls each for every device with its presence and latest
+	// values, and the hash of its token (nil when it has none), and returns
+	// the position of the log that the latest values reach.
+	LoadDevices(ctx context.Context, each func(v citywarden.DeviceView, token []byte)) (citywarden.Position, error)
+	// SaveDevices inserts or replaces devices, not their latest values, and
+	// sets the token hashes given.
+	SaveDevices(ctx context.Context, ds []citywarden.Device, tokens map[citywarden.DeviceID][]byte) error
+	// DeleteDevice deletes a device with its token and latest values.
+	DeleteDevice(ctx context.Context, id citywarden.DeviceID) error
+	// SaveLatest replaces presence and latest values of devices that still
+	// exist, and the position of the log that they reach.
+	SaveLatest(ctx context.Context, vs []citywarden.DeviceView, reached citywarden.Position) error
+}
+
+// Options are what a Registry can do without; the zero value works.
+type Options struct {
+	// Grid returns the unit grid that a point lies in, "" for none; nil keeps
+	// the grid that a device came with.
+	Grid func(citywarden.Point) citywarden.GridCode
+	// Publish is told of new readings (Kind "reading", ReadingEvent) and of
+	// changed devices (Kind "device", DeviceView or Deleted). It must not block.
+	Publish func(citywarden.Event)
+	// OnChange is told of every created, changed or deleted device after it was
+	// stored, one at a time and in order. It must not change the registry.
+	OnChange func(d citywarden.Device, deleted bool)
+	Logger   *slog.Logger
+}
+
+// Deleted is the Data of a "device" event about a device that is gone.
+type Deleted struct {
+	ID      citywarden.DeviceID `json:"id"`
+	Deleted bool                `json:"deleted"`
+}
+
+type tokenHash [sha256.Size]byte
+
+// entry is one device in memory.
+type entry struct {
+	device *citywarden.Device // replaced as a whole when it changes: others hold it
+	model  *citywarden.Model
+	search string // id and name in lower case
+	token  *tokenHash
+
+	// guarded by Registry.valuesMu
+	lastSeen time.Time
+	latest   []citywarden.Latest // as model.Metrics; zero Time where there is none
+	dirty    bool
+}
+
+// Registry holds all devices in memory and keeps them in the store. It is also
+// the consumer "latest" of the log. Several goroutines may use it.
+type Registry struct {
+	store  Store
+	models *Models
+	opt    Options
+	log    *slog.Logger
+
+	// changeMu makes changes of devices one after the other. It is held while
+	// the store writes, so that memory and store go the same way; reading and
+	// authenticating need only mu.
+	changeMu sync.Mutex
+
+	mu     sync.RWMutex
+	byID   map[citywarden.DeviceID]*entry
+	byHash map[tokenHash]*entry
+	order  []*entry // by id
+
+	// flushMu makes Flush calls one after the other; held while the store writes.
+	flushMu sync.Mutex
+
+	valuesMu sync.RWMutex // never taken before mu by whoever holds both
+	reached  citywarden.Position
+	saved    citywarden.Position
+	dirty    []*entry
+}
+
+// New returns a Registry with all devices of the store. A device of a model
+// that is not known any more is an error that names it: its messages could not
+// be decoded.
+func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) {
+	r := &Registry{store: s, models: m, opt: o, log: o.Logger,
+		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	var unknown error
+	reached, err := s.LoadDevices(ctx, func(v citywarden.DeviceView, token []byte) {
+		model, ok := m.Model(v.Model)
+		if !ok {
+			if unknown == nil {
+				unknown = citywarden.Errorf(citywarden.CodeInvalid, "device %s is of model %s, which no model file declares%s",
+					v.ID, v.Model, suggest(string(v.Model), m.names))
+			}
+			return
+		}
+		d := v.Device
+		e := newEntry(&d, model)
+		e.lastSeen = v.LastSeen
+		for i := range model.Metrics {
+			e.latest[i] = v.Latest[model.Metrics[i].Name]
+		}
+		r.byID[d.ID] = e
+		r.order = append(r.order, e)
+		if len(token) == sha256.Size {
+			h := tokenHash(token)
+			e.token = &h
+			r.byHash[h] = e
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load devices: %w", err)
+	}
+	if unknown != nil {
+		return nil, unknown
+	}
+	slices.SortFunc(r.order, func(a, b *entry) int { return strings.Compare(string(a.device.ID), string(b.device.ID)) })
+	r.reached, r.saved = reached, reached
+	return r, nil
+}
+
+func newEntry(d *citywarden.Device, m *citywarden.Model) *entry {
+	return &entry{device: d, model: m, search: searchText(d), latest: make([]citywarden.Latest, len(m.Metrics))}
+}
+
+func searchText(d *citywarden.Device) string {
+	return strings.ToLower(string(d.ID) + "\n" + d.Name)
+}
+
+// Device returns a device and its model, or CodeNotFound. Neither may be
+// changed; a later change of the device does not show in them.
+func (r *Registry) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e := r.byID[id]
+	if e == nil {
+		return nil, nil, notFound(id)
+	}
+	return e.device, e.model, nil
+}
+
+func notFound(id citywarden.DeviceID) error {
+	return citywarden.Errorf(citywarden.CodeNotFound, "no device %s", id)
+}
+
+// Authenticate returns whose token it is: CodeUnauthenticated when nobody's,
+// CodeDenied when the device is disabled. Tokens are looked up by their SHA-256,
+// so the time it takes tells nothing about tokens that exist.
+func (r *Registry) Authenticate(token string) (citywarden.DeviceID, error) {
+	h := sha256.Sum256([]byte(token))
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e := r.byHash[h]
+	switch {
+	case e == nil:
+		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown token")
+	case e.device.Disabled:
+		return "", citywarden.Errorf(citywarden.CodeDenied, "device %s is disabled", e.device.ID)
+	}
+	return e.device.ID, nil
+}
+
+// Each calls f for every device in the order of their ids; f may call the
+// registry. Devices that are created meanwhile are left out.
+func (r *Registry) Each(f func(*citywarden.Device, *citywarden.Model)) {
+	type pair struct {
+		d *citywarden.Device
+		m *citywarden.Model
+	}
+	r.mu.RLock()
+	all := make([]pair, len(r.order))
+	for i, e := range r.order {
+		all[i] = pair{e.device, e.model}
+	}
+	r.mu.RUnlock()
+	for _, p := range all {
+		f(p.d, p.m)
+	}
+}
+
+// Get returns a device with its presence and latest values, or CodeNotFound.
+// Its Alarm is for the caller to fill in.
+func (r *Registry) Get(id citywarden.DeviceID) (citywarden.DeviceView, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e := r.byID[id]
+	if e == nil {
+		return citywarden.DeviceView{}, notFound(id)
+	}
+	return r.view(e, time.Now()), nil
+}
+
+// Latest returns the latest values of a device, or CodeNotFound.
+func (r *Registry) Latest(id citywarden.DeviceID) (map[citywarden.MetricName]citywarden.Latest, error) {
+	v, err := r.Get(id)
+	return v.Latest, err
+}
+
+// List returns a page of the devices that match, in the order of their ids, and
+// the cursor of the next page, "" after the last.
+func (r *Registry) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, string, error) {
+	search, size, now := strings.ToLower(f.Search), f.Size(), time.Now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	i := 0
+	if f.After != "" {
+		var found bool
+		if i, found = r.find(citywarden.DeviceID(f.After)); found {
+			i++
+		}
+	}
+	views := []citywarden.DeviceView{}
+	for ; i < len(r.order); i++ {
+		e := r.order[i]
+		if f.Model != "" && e.model.Name != f.Model || f.Domain != "" && e.model.Domain != f.Domain ||
+			f.Grid != "" && e.device.Grid != f.Grid || search != "" && !strings.Contains(e.search, search) {
+			continue
+		}
+		if len(views) == size {
+			return views, string(views[size-1].ID), nil
+		}
+		views = append(views, r.view(e, now))
+	}
+	return views, "", nil
+}
+
+// Summary counts the devices by status.
+func (r *Registry) Summary() map[citywarden.Status]int {
+	now, n := time.Now(), map[citywarden.Status]int{}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	r.valuesMu.RLock()
+	defer r.valuesMu.RUnlock()
+	for _, e := range r.order {
+		n[e.status(now)]++
+	}
+	return n
+}
+
+// find returns where id is in order, or would be. It needs mu.
+func (r *Registry) find(id citywarden.DeviceID) (int, bool) {
+	return slices.BinarySearchFunc(r.order, id, func(e *entry, id citywarden.DeviceID) int {
+		return strings.Compare(string(e.device.ID), string(id))
+	})
+}
+
+// view needs mu.
+func (r *Registry) view(e *entry, now time.Time) citywarden.DeviceView {
+	v := citywarden.DeviceView{Device: *e.device}
+	v.Attributes = maps.Clone(v.Attributes)
+	r.valuesMu.RLock()
+	defer r.valuesMu.RUnlock()
+	v.Presence = citywarden.Presence{Status: e.status(now), LastSeen: e.lastSeen}
+	v.Latest = e.latestValues()
+	return v
+}
+
+// status needs valuesMu.
+func (e *entry) status(now time.Time) citywarden.Status {
+	switch {
+	case e.lastSeen.IsZero():
+		return citywarden.StatusNever
+	case now.Sub(e.lastSeen) > 2*e.model.Heartbeat.Std():
+		return citywarden.StatusSilent
+	}
+	return citywarden.StatusOnline
+}
+
+// latestValues needs valuesMu.
+func (e *entry) latestValues() map[citywarden.MetricName]citywarden.Latest {
+	m := make(map[citywarden.MetricName]citywarden.Latest, len(e.latest))
+	for i, l := range e.latest {
+		if !l.Time.IsZero() {
+			m[e.model.Metrics[i].Name] = l
+		}
+	}
+	return m
+}
+
+// Create registers a device and returns it as stored. CodeConflict when the id
+// is taken; CodeInvalid for a bad id, an unknown model, an attribute of the
+// wrong kind or a position that is not on earth. Created, Updated and, with
+// Options.Grid, Grid are set here.
+func (r *Registry) Create(ctx context.Context, d citywarden.Device) (citywarden.Device, error) {
+	r.changeMu.Lock()
+	defer r.changeMu.Unlock()
+	if err := d.ID.Check(); err != nil {
+		return citywarden.Device{}, err
+	}
+	if _, _, err := r.Device(d.ID); err == nil {
+		return citywarden.Device{}, citywarden.Errorf(citywarden.CodeConflict, "device %s exists already", d.ID)
+	}
+	c, err := r.prepare(d, nil)
+	if err != nil {
+		return citywarden.Device{}, err
+	}
+	if err := r.save(ctx, []change{c}); err != nil {
+		return citywarden.Device{}, err
+	}
+	return *c.device, nil
+}
+
+// Update replaces a device's name, model, attributes, location, neighbours and
+// Disabled, and returns it as stored. CodeNotFound when there is none, CodeInvalid
+// as Create. Its token stays, and so do the latest values that the model has.
+func (r *Registry) Update(ctx context.Context, d citywarden.Device) (citywarden.Device, error) {
+	r.changeMu.Lock()
+	defer r.changeMu.Unlock()
+	old, _, err := r.Device(d.ID)
+	if err != nil {
+		return citywarden.Device{}, err
+	}
+	c, err := r.prepare(d, old)
+	if err != nil {
+		return citywarden.Device{}, err
+	}
+	if err := r.save(ctx, []change{c}); err != nil {
+		return citywarden.Device{}, err
+	}
+	return *c.device, nil
+}
+
+// Delete removes a device and its token, or returns CodeNotFound. Its series,
+// alarms and cases stay.
+func (r *Registry) Delete(ctx context.Context, id citywarden.DeviceID) error {
+	r.changeMu.Lock()
+	defer r.changeMu.Unlock()
+	d, _, err := r.Device(id)
+	if err != nil {
+		return err
+	}
+	if err := r.store.DeleteDevice(ctx, id); err != nil {
+		return fmt.Errorf("delete device %s: %w", id, err)
+	}
+	r.mu.Lock()
+	if i, found := r.find(id); found {
+		if t := r.order[i].token; t != nil {
+			delete(r.byHash, *t)
+		}
+		r.order = slices.Delete(r.order, i, i+1)
+		delete(r.byID, id)
+	}
+	r.mu.Unlock()
+	if r.opt.OnChange != nil {
+		r.opt.OnChange(*d, true)
+	}
+	r.publish("device", time.Now(), Deleted{ID: id, Deleted: true})
+	return nil
+}
+
+// change is a device about to be stored.
+type change struct {
+	device *citywarden.Device
+	model  *citywarden.Model
+	token  []byte // hash of a new token; nil leaves the old one
+	isNew  bool
+}
+
+// prepare checks d and returns it as it will be stored; old is nil for a new
+// device. It needs changeMu.
+func (r *Registry) prepare(d citywarden.Device, old *citywarden.Device) (change, error) {
+	if err := d.ID.Check(); err != nil {
+		return change{}, err
+	}
+	model, ok := r.models.Model(d.Model)
+	if !ok {
+		return change{}, citywarden.Errorf(citywarden.CodeInvalid, "unknown model %q%s", d.Model, suggest(string(d.Model), r.models.names))
+	}
+	d.Name = strings.TrimSpace(d.Name)
+	if err := checkText("name", d.Name, 200); err != nil {
+		return change{}, err
+	}
+	if d.Name == "" {
+		d.Name = string(d.ID)
+	}
+	if len(d.Attributes) > 64 {
+		return change{}, citywarden.Errorf(citywarden.CodeInvalid, "device %s has %d attributes; at most 64 are kept", d.ID, len(d.Attributes))
+	}
+	attrs := make(map[string]any, len(d.Attributes))
+	for _, name := range sortedKeys(d.Attributes) {
+		x, err := checkAttribute(model, name, d.Attributes[name])
+		if err != nil {
+			return change{}, err
+		}
+		attrs[name] = x
+	}
+	d.Attributes = attrs
+	if d.Location != nil {
+		p := *d.Location
+		if err := p.Check(); err != nil {
+			return change{}, err
+		}
+		d.Location = &p
+	}
+	if r.opt.Grid != nil {
+		d.Grid = ""
+		if d.Location != nil {
+			d.Grid = r.opt.Grid(*d.Location)
+		}
+	}
+	if d.Grid != "" {
+		if err := d.Grid.Check(); err != nil {
+			return change{}, err
+		}
+	}
+	if len(d.Adjacent) > 64 {
+		return change{}, citywarden.Errorf(citywarden.CodeInvalid, "device %s has %d neighbours; at most 64 are kept", d.ID, len(d.Adjacent))
+	}
+	for _, n := range d.Adjacent {
+		if err := n.Check(); err != nil {
+			return change{}, fmt.Errorf("neighbour: %w", err)
+		}
+		if n == d.ID {
+			return change{}, citywarden.Errorf(citywarden.CodeInvalid, "device %s can't be its own neighbour", d.ID)
+		}
+	}
+	d.Adjacent = slices.Clone(d.Adjacent)
+	if len(d.Adjacent) == 0 {
+		d.Adjacent = nil
+	}
+	d.Updated = time.Now().UTC().Truncate(time.Millisecond)
+	d.Created = d.Updated
+	if old != nil {
+		d.Created = old.Created
+	}
+	return change{device: &d, model: model, isNew: old == nil}, nil
+}
+
+// save stores changes in one transaction, then shows them. It needs changeMu.
+func (r *Registry) save(ctx context.Context, cs []change) error {
+	if len(cs) == 0 {
+		return nil
+	}
+	ds := make([]citywarden.Device, len(cs))
+	tokens := map[citywarden.DeviceID][]byte{}
+	for i, c := range cs {
+		ds[i] = *c.device
+		if c.token != nil {
+			tokens[c.device.ID] = c.token
+		}
+	}
+	if err := r.store.SaveDevices(ctx, ds, tokens); err != nil {
+		if len(cs) == 1 {
+			return fmt.Errorf("save device %s: %w", ds[0].ID, err)
+		}
+		return fmt.Errorf("save %d devices: %w", len(cs), err)
+	}
+	var views []citywarden.DeviceView
+	now := time.Now()
+	r.mu.Lock()
+	var added []*entry
+	for _, c := range cs {
+		e := r.byID[c.device.ID]
+		if e == nil {
+			e = newEntry(c.device, c.model)
+			r.byID[c.device.ID] = e
+			if i, _ := r.find(c.device.ID); len(cs) == 1 {
+				r.order = slices.Insert(r.order, i, e)
+			} else {
+				added = append(added, e)
+			}
+		} else {
+			r.valuesMu.Lock()
+			if e.model != c.model {
+				was := e.latestValues()
+				e.latest = make([]citywarden.Latest, len(c.model.Metrics))
+				for i := range e.latest {
+					e.latest[i] = was[c.model.Metrics[i].Name]
+				}
+			}
+			e.device, e.model, e.search = c.device, c.model, searchText(c.device)
+			r.valuesMu.Unlock()
+		}
+		if c.token != nil {
+			if e.token != nil {
+				delete(r.byHash, *e.token)
+			}
+			h := tokenHash(c.token)
+			e.token, r.byHash[h] = &h, e
+		}
+	}
+	if len(added) > 0 {
+		r.order = append(r.order, added...)
+		slices.SortFunc(r.order, func(a, b *entry) int { return strings.Compare(string(a.device.ID), string(b.device.ID)) })
+	}
+	if r.opt.Publish != nil {
+		for _, c := range cs {
+			views = append(views, r.view(r.byID[c.device.ID], now))
+		}
+	}
+	r.mu.Unlock()
+	for _, c := range cs {
+		if r.opt.OnChange != nil {
+			r.opt.OnChange(*c.device, false)
+		}
+	}
+	for _, v := range views {
+		r.publish("device", now, v)
+	}
+	return nil
+}
+
+// Regrid looks up the unit grid of every device again, after the grids have
+// changed, and returns how many devices lie in another one now.
+func (r *Registry) Regrid(ctx context.Context) (int, error) {
+	if r.opt.Grid == nil {
+		return 0, nil
+	}
+	r.changeMu.Lock()
+	defer r.changeMu.Unlock()
+	var cs []change
+	r.Each(func(d *citywarden.Device, m *citywarden.Model) {
+		if d.Location == nil {
+			return
+		}
+		if g := r.opt.Grid(*d.Location); g != d.Grid {
+			moved := *d
+			moved.Grid = g
+			cs = append(cs, change{device: &moved, model: m})
+		}
+	})
+	return len(cs), r.save(ctx, cs)
+}
+
+const (
+	tokenAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	tokenLength   = 20 // 119 bits
+)
+
+var tokenForm = regexp.MustCompile(`^[A-Za-z0-9._~-]{8,64}$`)
+
+// IssueToken gives a device a new random token of 20 letters and digits, in
+// place of the one it had, and returns it. Only its SHA-256 is kept: nobody can
+// read it again.
+func (r *Registry) IssueToken(ctx context.Context, id citywarden.DeviceID) (string, error) {
+	token := newToken()
+	return token, r.SetToken(ctx, id, token)
+}
+
+func newToken() string {
+	token := make([]byte, 0, tokenLength)
+	var b [tokenLength]byte
+	for len(token) < tokenLength {
+		rand.Read(b[:])
+		for _, x := range b {
+			// 248 is the largest multiple of 62 that fits: no letter is likelier.
+			if x < 248 && len(token) < tokenLength {
+				token = append(token, tokenAlphabet[x%62])
+			}
+		}
+	}
+	return string(token)
+}
+
+// SetToken gives a device the token that was agreed on, in place of the one it
+// had: 8 to 64 letters, digits, '.', '_', '~' and '-'. The same token again
+// changes nothing; another device's is CodeConflict.
+func (r *Registry) SetToken(ctx context.Context, id citywarden.DeviceID, token string) error {
+	h, err := hashToken(token)
+	if err != nil {
+		return err
+	}
+	r.changeMu.Lock()
+	defer r.changeMu.Unlock()
+	d, m, err := r.Device(id)
+	if err != nil {
+		return err
+	}
+	switch owner := r.owner(h); owner {
+	case id:
+		return nil
+	case "":
+	default:
+		return citywarden.Errorf(citywarden.CodeConflict, "the token belongs to device %s", owner)
+	}
+	return r.save(ctx, []change{{device: d, model: m, token: h[:]}})
+}
+
+func hashToken(token string) (tokenHash, error) {
+	if !tokenForm.MatchString(token) {
+		return tokenHash{}, citywarden.Errorf(citywarden.CodeInvalid, "a token has 8 to 64 letters, digits, '.', '_', '~' or '-'")
+	}
+	return sha256.Sum256([]byte(token)), nil
+}
+
+// owner returns whose token h is, "" for nobody's.
+func (r *Registry) owner(h tokenHash) citywarden.DeviceID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if e := r.byHash[h]; e != nil {
+		return e.device.ID
+	}
+	return ""
+}
+
+// TokenID returns the first 8 hex digits of the SHA-256 of a device's token, to
+// tell tokens apart in logs and audits; "" when it has none.
+func (r *Registry) TokenID(id citywarden.DeviceID) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if e := r.byID[id]; e != nil && e.token != nil {
+		return hex.EncodeToString(e.token[:4])
+	}
+	return ""
+}
+
+func (r *Registry) publish(kind string, at time.Time, data any) {
+	if r.opt.Publish != nil {
+		r.opt.Publish(citywarden.Event{Kind: kind, Time: at, Data: data})
+	}
+}
+
+// checkText returns CodeInvalid unless s is at most limit characters of UTF-8
+// without control characters.
+func checkText(what, s string, limit int) error {
+	switch {
+	case !utf8.ValidString(s):
+		return citywarden.Errorf(citywarden.CodeInvalid, "%s is not UTF-8", what)
+	case utf8.RuneCountInString(s) > limit:
+		return citywarden.Errorf(citywarden.CodeInvalid, "%s has %d characters; at most %d are kept", what, utf8.RuneCountInString(s), limit)
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return citywarden.Errorf(citywarden.CodeInvalid, "%s %q has control characters in it", what, s)
+	}
+	return nil
+}

@@ -1,0 +1,380 @@
+package devices
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Problem is one mistake in a model file.
+type Problem struct {
+	File    string
+	Line    int // from 1; 0 when the mistake has no place
+	Col     int // in characters, from 1
+	Message string
+	Snippet string // the line and a caret under the place; may be empty
+}
+
+// Error returns "file:line:col: message" and, below it, the snippet.
+func (p Problem) Error() string {
+	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, p.Message)
+	if p.Snippet != "" {
+		s += "\n" + p.Snippet
+	}
+	return s
+}
+
+// Problems are all mistakes found in the model files, in their order.
+type Problems []Problem
+
+// Error returns one problem after the other.
+func (ps Problems) Error() string {
+	all := make([]string, len(ps))
+	for i, p := range ps {
+		all[i] = p.Error()
+	}
+	return strings.Join(all, "\n")
+}
+
+// reader turns the syntax tree of one file into a model and notes every mistake
+// with its place. at knows where each field stood, so that checks that come
+// after reading can point there.
+type reader struct {
+	file     string
+	lines    []string
+	at       map[string]*token.Token // "metrics[2].unit"
+	problems Problems
+}
+
+func (r *reader) fail(t *token.Token, format string, args ...any) {
+	p := Problem{File: r.file, Message: fmt.Sprintf(format, args...)}
+	if t != nil && t.Position != nil {
+		p.Line, p.Col = t.Position.Line, t.Position.Column
+	}
+	if n := p.Line - 1; n >= 0 && n < len(r.lines) {
+		p.Snippet = snippet(r.lines[n], p.Line, p.Col)
+	}
+	r.problems = append(r.problems, p)
+}
+
+// snippet shows line number n with a caret under column col; a wide character
+// (CJK) takes two columns of a terminal.
+func snippet(line string, n, col int) string {
+	line = strings.TrimRight(line, "\r")
+	var pad strings.Builder
+	i := 1
+	for _, c := range line {
+		if i >= col {
+			break
+		}
+		i++
+		switch {
+		case c == '\t':
+			pad.WriteByte('\t')
+		case c >= 0x1100 && (c <= 0x115f || c >= 0x2e80 && c <= 0xffe6):
+			pad.WriteString("  ")
+		default:
+			pad.WriteByte(' ')
+		}
+	}
+	return fmt.Sprintf("%5d | %s\n      | %s^", n, line, pad.String())
+}
+
+// model reads one file; the token is where the name stands.
+func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
+	r.at = map[string]*token.Token{}
+	m := citywarden.Model{Codec: "json"}
+	f, err := parser.ParseBytes(src, 0)
+	var pos yaml.Error
+	switch {
+	case errors.As(err, &pos):
+		r.fail(pos.GetToken(), "%s", pos.GetMessage())
+		return m, nil
+	case err != nil:
+		r.fail(nil, "%s", err)
+		return m, nil
+	}
+	if len(f.Docs) != 1 || f.Docs[0].Body == nil {
+		r.fail(nil, "a model file holds one model, this one %d", len(f.Docs))
+		return m, nil
+	}
+	var domain string
+	ok := r.mapping(f.Docs[0].Body, "", fields{
+		{"name", true, text((*string)(&m.Name))},
+		{"title", true, title(&m.Title)},
+		{"domain", true, text(&domain)},
+		{"codec", false, text(&m.Codec)},
+		{"report", true, duration(&m.Report)},
+		{"heartbeat", true, duration(&m.Heartbeat)},
+		{"metrics", true, func(r *reader, n ast.Node, at string) {
+			r.list(n, at, func(n ast.Node, at string) {
+				var x citywarden.Metric
+				r.mapping(n, at, fields{
+					{"name", true, text((*string)(&x.Name))},
+					{"title", true, title(&x.Title)},
+					{"kind", true, kind(&x.Kind)},
+					{"unit", false, text(&x.Unit)},
+					{"min", false, number(&x.Min)},
+					{"max", false, number(&x.Max)},
+					{"counter", false, boolean(&x.Counter)},
+					{"stale_after", false, duration(&x.StaleAfter)},
+				})
+				m.Metrics = append(m.Metrics, x)
+			})
+		}},
+		{"attributes", false, func(r *reader, n ast.Node, at string) {
+			r.list(n, at, func(n ast.Node, at string) {
+				var x citywarden.Attribute
+				r.mapping(n, at, fields{
+					{"name", true, text(&x.Name)},
+					{"title", true, title(&x.Title)},
+					{"kind", true, kind(&x.Kind)},
+					{"unit", false, text(&x.Unit)},
+					{"default", false, scalar(&x.Default)},
+				})
+				m.Attributes = append(m.Attributes, x)
+			})
+		}},
+	})
+	if !ok || len(r.problems) > 0 {
+		return m, r.at["name"]
+	}
+	domains := []string{string(citywarden.Parking), string(citywarden.Fire), string(citywarden.Pipe), string(citywarden.Building)}
+	for _, d := range domains {
+		if d == domain {
+			m.Domain = citywarden.Domain(d)
+		}
+	}
+	if m.Domain == "" {
+		r.fail(r.at["domain"], "unknown domain %q%s", domain, suggest(domain, domains))
+	}
+	checkModel(&m, func(path, format string, args ...any) { r.fail(r.place(path), format, args...) })
+	for i := range m.Metrics {
+		if x := &m.Metrics[i]; x.StaleAfter == 0 {
+			x.StaleAfter = 2 * m.Heartbeat
+		}
+	}
+	return m, r.at["name"]
+}
+
+// place returns where path stood, or the thing that it should be a part of.
+func (r *reader) place(path string) *token.Token {
+	for {
+		if t := r.at[path]; t != nil {
+			return t
+		}
+		i := strings.LastIndexAny(path, ".[")
+		if i < 0 {
+			return r.at["name"]
+		}
+		path = path[:i]
+	}
+}
+
+type (
+	read   func(r *reader, n ast.Node, at string)
+	fields []field
+	field  struct {
+		key      string
+		required bool
+		read     read
+	}
+)
+
+// mapping reads the fields of n, each at most once and no others.
+func (r *reader) mapping(n ast.Node, at string, fs fields) bool {
+	var values []*ast.MappingValueNode
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		values = n.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{n}
+	default:
+		r.fail(n.GetToken(), "%s is a mapping (key: value)%s", orFile(at), notA(n))
+		return false
+	}
+	keys := make([]string, len(fs))
+	for i, f := range fs {
+		keys[i] = f.key
+	}
+	prefix := at
+	if prefix != "" {
+		prefix += "."
+	}
+	seen := map[string]bool{}
+next:
+	for _, v := range values {
+		key := v.Key.GetToken()
+		for _, f := range fs {
+			if f.key != key.Value {
+				continue
+			}
+			if seen[f.key] {
+				r.fail(key, "%s is there twice", f.key)
+				continue next
+			}
+			seen[f.key] = true
+			r.at[prefix+f.key] = v.Value.GetToken()
+			f.read(r, v.Value, prefix+f.key)
+			continue next
+		}
+		r.fail(key, "unknown key %q%s", key.Value, suggest(key.Value, keys))
+	}
+	for _, f := range fs {
+		if f.required && !seen[f.key] {
+			t := n.GetToken()
+			if len(values) > 0 {
+				t = values[0].Key.GetToken()
+			}
+			r.fail(t, "%s has no %s", orFile(at), f.key)
+		}
+	}
+	return true
+}
+
+func (r *reader) list(n ast.Node, at string, each func(ast.Node, string)) {
+	l, ok := n.(*ast.SequenceNode)
+	if !ok {
+		r.fail(n.GetToken(), "%s is a list%s", at, notA(n))
+		return
+	}
+	for i, v := range l.Values {
+		path := fmt.Sprintf("%s[%d]", at, i)
+		r.at[path] = v.GetToken()
+		each(v, path)
+	}
+}
+
+func text(to *string) read {
+	return func(r *reader, n ast.Node, at string) {
+		switch n := n.(type) {
+		case *ast.StringNode:
+			*to = n.Value
+		case *ast.LiteralNode:
+			*to = strings.TrimSpace(n.Value.Value)
+		default:
+			r.fail(n.GetToken(), "%s is a text%s; put it in quotes", at, notA(n))
+		}
+	}
+}
+
+func title(to *citywarden.Text) read {
+	return func(r *reader, n ast.Node, at string) {
+		r.mapping(n, at, fields{{"zh", true, text(&to.ZH)}, {"en", true, text(&to.EN)}})
+	}
+}
+
+func duration(to *citywarden.Duration) read {
+	return func(r *reader, n ast.Node, at string) {
+		s, ok := n.(*ast.StringNode)
+		if !ok {
+			r.fail(n.GetToken(), "%s is a duration like 90s, 15m, 24h or 7d%s", at, notA(n))
+			return
+		}
+		d, err := citywarden.ParseDuration(s.Value)
+		if err != nil {
+			r.fail(n.GetToken(), "%s: %s", at, err)
+		} else if d < 0 {
+			r.fail(n.GetToken(), "%s: a duration is not negative", at)
+		}
+		*to = d
+	}
+}
+
+func kind(to *citywarden.Kind) read {
+	return func(r *reader, n ast.Node, at string) {
+		var s string
+		text(&s)(r, n, at)
+		k, err := citywarden.ParseKind(s)
+		if err != nil && s != "" {
+			r.fail(n.GetToken(), "unknown kind %q%s", s, suggest(s, []string{"number", "bool", "text"}))
+		}
+		*to = k
+	}
+}
+
+func number(to **float64) read {
+	return func(r *reader, n ast.Node, at string) {
+		var x any
+		scalar(&x)(r, n, at)
+		f, ok := x.(float64)
+		if !ok {
+			if x != nil {
+				r.fail(n.GetToken(), "%s is a number%s", at, notA(n))
+			}
+			return
+		}
+		*to = &f
+	}
+}
+
+func boolean(to *bool) read {
+	return func(r *reader, n ast.Node, at string) {
+		b, ok := n.(*ast.BoolNode)
+		if !ok {
+			r.fail(n.GetToken(), "%s is true or false%s", at, notA(n))
+			return
+		}
+		*to = b.Value
+	}
+}
+
+// scalar reads a text, a number or a bool as string, float64 or bool.
+func scalar(to *any) read {
+	return func(r *reader, n ast.Node, at string) {
+		switch n := n.(type) {
+		case *ast.StringNode:
+			*to = n.Value
+		case *ast.BoolNode:
+			*to = n.Value
+		case *ast.FloatNode:
+			*to = n.Value
+		case *ast.IntegerNode:
+			if v, ok := citywarden.ValueOf(n.Value); ok {
+				*to = v.Float()
+			}
+		default:
+			r.fail(n.GetToken(), "%s is a text, a number or a bool%s", at, notA(n))
+		}
+		if f, ok := (*to).(float64); ok && (math.IsInf(f, 0) || math.IsNaN(f)) {
+			r.fail(n.GetToken(), "%s is not a finite number", at)
+			*to = nil
+		}
+	}
+}
+
+func orFile(at string) string {
+	if at == "" {
+		return "the model"
+	}
+	return at
+}
+
+// notA says what n is instead.
+func notA(n ast.Node) string {
+	switch n.(type) {
+	case *ast.NullNode:
+		return ", not empty"
+	case *ast.StringNode, *ast.LiteralNode:
+		return fmt.Sprintf(", not the text %q", n.GetToken().Value)
+	case *ast.IntegerNode, *ast.FloatNode:
+		return ", not the number " + n.GetToken().Value
+	case *ast.BoolNode:
+		return ", not the bool " + n.GetToken().Value
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return ", not a mapping"
+	case *ast.SequenceNode:
+		return ", not a list"
+	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode, *ast.TagNode:
+		return "; anchors, aliases and tags are not used in model files"
+	}
+	return ""
+}
