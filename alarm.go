@@ -143,7 +143,7 @@ const (
 	Lowered   TransitionKind = "lowered"   // the severity went down
 	Clearing  TransitionKind = "clearing"  // the clear condition became true
 	Resumed   TransitionKind = "resumed"   // the clear condition became false again before it held long enough
-	Latched   TransitionKind = "latched" // its condition is gone; it stays active until an operator resets it
+	Latched   TransitionKind = "latched"   // its condition is gone; it stays active until an operator resets it
 	Cleared   TransitionKind = "cleared"
 	Acked     TransitionKind = "acked"
 	Shelved   TransitionKind = "shelved"

@@ -58,6 +58,9 @@ func (g *UnitGrid) Contains(p Point) bool {
 	in := false
 	for i, j := 0, len(g.Ring)-1; i < len(g.Ring); j, i = i, i+1 {
 		a, b := g.Ring[i], g.Ring[j]
+		if a.Lat > b.Lat { // both neighbours of an edge must round alike
+			a, b = b, a
+		}
 		if (a.Lat > p.Lat) != (b.Lat > p.Lat) && p.Lon < (b.Lon-a.Lon)*(p.Lat-a.Lat)/(b.Lat-a.Lat)+a.Lon {
 			in = !in
 		}

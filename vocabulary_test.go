@@ -107,6 +107,17 @@ func TestPlaces(t *testing.T) {
 			t.Errorf("%v lies in both grids or in none", p)
 		}
 	}
+	// A slanted edge, seen from its two sides in opposite directions.
+	a, b = Point{24.1035102, 117.5982201}, Point{24.1044897, 117.5993377}
+	west := UnitGrid{Ring: []Point{{24.1, 117.59}, a, b, {24.11, 117.59}}}
+	east := UnitGrid{Ring: []Point{a, {24.1, 117.61}, {24.11, 117.61}, b}}
+	for i := range 1000 {
+		f := float64(i) / 1000
+		p := Point{a.Lat + f*(b.Lat-a.Lat), a.Lon + f*(b.Lon-a.Lon)}
+		if west.Contains(p) == east.Contains(p) {
+			t.Fatalf("%v, on the edge, lies in both grids or in none", p)
+		}
+	}
 	if (Point{91, 0}).Check() == nil || (Point{0, 181}).Check() == nil || a.Check() != nil {
 		t.Error("positions off the earth must be refused, others not")
 	}
