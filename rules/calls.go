@@ -30,7 +30,7 @@ func (c *compiler) call(n *ast.CallNode) (code, error) {
 		if id.Value == "now" {
 			return code{}, errAt(n, "now() is not part of the rule language: rules run on event time; use ts, hour and weekday")
 		}
-		return code{}, errAt(n, "no function %q%s; there are %s", id.Value, suggest(id.Value, names), strings.Join(names, ", "))
+		return code{}, errAt(n, "no function %q%s", id.Value, choices(id.Value, names, "there are"))
 	}
 	f := fs[i]
 	want := strings.Count(f.form, ",") + 1
@@ -110,7 +110,6 @@ func (c *compiler) window(n *ast.CallNode, f function) (code, error) {
 		agg := aggregates[f.name]
 		got = numCode(func(v *env) float64 { return agg(v.d.rings[i].between(v.at-w, v.at)) })
 	}
-	got.calc = true
 	c.uses.windows = append(c.uses.windows, windowUse{text: n.String(), metric: i, within: w, value: got})
 	return got, nil
 }
@@ -192,7 +191,6 @@ func (c *compiler) countCall(n *ast.CallNode) (code, error) {
 				}
 				return float64(len(r.between(v.at-w, v.at)))
 			})
-			got.calc = true
 			c.uses.windows = append(c.uses.windows, windowUse{text: n.String(), metric: i, within: w, value: got})
 			return got, nil
 		}
@@ -249,7 +247,6 @@ func (c *compiler) countCall(n *ast.CallNode) (code, error) {
 		}
 		return float64(hits)
 	})
-	got.calc = true
 	c.uses.windows = append(c.uses.windows, windowUse{text: n.String(), metric: metrics[0], within: w, value: got})
 	return got, nil
 }
@@ -296,9 +293,7 @@ func (c *compiler) previous(n *ast.CallNode, f function) (code, error) {
 			return triOf(a.v != b.v)
 		}
 		c.uses.leaves = append(c.uses.leaves, leaf{text: n.String(), left: triCode(res), result: res})
-		got := triCode(res)
-		got.calc = true
-		return got, nil
+		return triCode(res), nil
 	}
 	var got code
 	switch kind {
@@ -324,7 +319,6 @@ func (c *compiler) previous(n *ast.CallNode, f function) (code, error) {
 			return "", false
 		})
 	}
-	got.calc = true
 	return got, nil
 }
 
@@ -476,7 +470,7 @@ func (c *compiler) memberCall(n *ast.CallNode, f function) (code, error) {
 		}
 		return lo
 	})
-	got.count, got.calc = count, true
+	got.count = count
 	return got, nil
 }
 

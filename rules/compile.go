@@ -67,15 +67,14 @@ type env struct {
 // code is a compiled expression: exactly one of num, tri and text is set. An
 // unknown number is NaN, an unknown text has ok false.
 type code struct {
-	kind  citywarden.Kind
-	num   func(*env) float64
-	tri   func(*env) tri
-	text  func(*env) (string, bool)
-	konst any                           // float64, bool or string when the value never changes
-	count func(*env) (lo, hi float64)   // of n_of and n_adj: certainly and possibly satisfied
-	calc  bool                          // may be unknown although every input is known
-	attr  int                           // 1 + the attribute it is, else 0
-	metric int // 1 + the metric it is, else 0
+	kind   citywarden.Kind
+	num    func(*env) float64
+	tri    func(*env) tri
+	text   func(*env) (string, bool)
+	konst  any                         // float64, bool or string when the value never changes
+	count  func(*env) (lo, hi float64) // of n_of and n_adj: certainly and possibly satisfied
+	attr   int                         // 1 + the attribute it is, else 0
+	metric int                         // 1 + the metric it is, else 0
 }
 
 // value returns what the code evaluates to, nil for unknown.
@@ -121,9 +120,9 @@ type windowUse struct {
 
 // uses is what an expression reads, and what explains it.
 type uses struct {
-	metrics  []int           // own metrics, by index in the model
-	back     map[int]int64   // how far back each is read, ms
-	adjacent bool // looks at neighbours
+	metrics  []int              // own metrics, by index in the model
+	back     map[int]int64      // how far back each is read, ms
+	adjacent bool               // looks at neighbours
 	silent   []func(*env) int64 // the durations of silent(), ms, -1 unknown
 	events   bool
 	leaves   []leaf
@@ -491,7 +490,11 @@ func (c *compiler) metric(n ast.Node) (int, error) {
 			return 0, errAt(n, "%s is an attribute of %s; write attr.%s", id.Value, m.Name, id.Value)
 		}
 	}
-	return 0, errAt(n, "model %s has no metric %q%s; it has %s", m.Name, id.Value, suggest(id.Value, all), strings.Join(names[3:], ", "))
+	hint := choices(id.Value, names[3:], "it has")
+	if s := suggest(id.Value, names[3:]); s == "" { // perhaps it was meant to be something else
+		hint = suggest(id.Value, all) + hint
+	}
+	return 0, errAt(n, "model %s has no metric %q%s", m.Name, id.Value, hint)
 }
 
 func (c *compiler) exampleMetric() string {
@@ -613,7 +616,7 @@ func (c *compiler) attribute(n ast.Node, name string) (int, error) {
 		}
 		return i, nil
 	}
-	return 0, errAt(n, "model %s has no attribute %q%s; it has %s", m.Name, name, suggest(name, names), strings.Join(names, ", "))
+	return 0, errAt(n, "model %s has no attribute %q%s", m.Name, name, choices(name, names, "it has"))
 }
 
 func (c *compiler) unary(n *ast.UnaryNode) (code, error) {

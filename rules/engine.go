@@ -33,7 +33,7 @@ type Engine struct {
 	out     []citywarden.Transition
 	orphans []orphan
 	dirty   []*instance // of rules that changed
-	empty   []*group // that lost their last member
+	empty   []*group    // that lost their last member
 	scratch env
 	durs    map[string]int64
 	reads   []citywarden.Reading

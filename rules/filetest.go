@@ -253,7 +253,7 @@ func (t *testCase) readExpectation(n node) {
 		case "state":
 			x.state, _ = f.val.text("state")
 			if !slices.Contains(testStates, x.state) {
-				f.val.report("no state %q%s; there are %s", x.state, suggest(x.state, testStates), strings.Join(testStates, ", "))
+				f.val.report("no state %q%s", x.state, choices(x.state, testStates, "there are"))
 			}
 		case "severity":
 			x.severity = f.val.severity()
@@ -520,6 +520,7 @@ func (t *testCase) run(set *Set) Result {
 			break
 		}
 	}
+	found.sort()
 	return Result{Name: t.name, File: t.node.src.name, Line: line, Problems: found}
 }
 

@@ -76,6 +76,8 @@ func load(t testing.TB, yaml string) *Set {
 	return s
 }
 
+func mapFS(yaml string) fstest.MapFS { return fstest.MapFS{"r.yaml": {Data: []byte(yaml)}} }
+
 // loadErr returns what Load complains about.
 func loadErr(t testing.TB, yaml string) string {
 	t.Helper()
@@ -168,7 +170,10 @@ func (w *world) send(id string, ts, at time.Duration, pairs ...any) {
 }
 
 // put is send without delay.
-func (w *world) put(id string, at time.Duration, pairs ...any) { w.t.Helper(); w.send(id, at, at, pairs...) }
+func (w *world) put(id string, at time.Duration, pairs ...any) {
+	w.t.Helper()
+	w.send(id, at, at, pairs...)
+}
 
 func (w *world) order(at time.Duration, kind citywarden.OrderKind, alarm citywarden.AlarmID, until time.Duration) {
 	w.to(at - time.Millisecond)

@@ -146,6 +146,8 @@ func Load(fsys fs.FS, schema Schema) (*Set, error) {
 	for i := range s.tests {
 		s.checkTest(&s.tests[i])
 	}
+	found.sort()
+	s.warn.sort()
 	if len(found) > 0 {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%w", found)
 	}
@@ -213,7 +215,7 @@ func (s *Set) rule(n node) {
 		case "mode":
 			r.Mode, _ = f.val.text("mode")
 			if r.Mode != "live" && r.Mode != "shadow" {
-				f.val.report("mode %q%s; it is live or shadow", r.Mode, suggest(r.Mode, []string{"live", "shadow"}))
+				f.val.report("unknown mode %q%s", r.Mode, choices(r.Mode, []string{"live", "shadow"}, "it is one of"))
 			}
 		case "select":
 			s.selection(r, f.val)
@@ -444,8 +446,7 @@ func (n node) severity() citywarden.Severity {
 	}
 	sev, err := citywarden.ParseSeverity(t)
 	if err != nil {
-		n.report("unknown severity %q%s; it is critical, major, minor, warning or indeterminate", t,
-			suggest(t, []string{"critical", "major", "minor", "warning", "indeterminate"}))
+		n.report("unknown severity %q%s", t, choices(t, []string{"critical", "major", "minor", "warning", "indeterminate"}, "it is one of"))
 	}
 	return sev
 }
@@ -472,7 +473,7 @@ func (n node) schedule() *schedule {
 		case "holidays":
 			s.holidays, _ = f.val.text("holidays")
 			if s.holidays != "off" && s.holidays != "all-day" {
-				f.val.report("holidays %q%s; it is off or all-day", s.holidays, suggest(s.holidays, []string{"off", "all-day"}))
+				f.val.report("unknown holidays %q%s", s.holidays, choices(s.holidays, []string{"off", "all-day"}, "it is one of"))
 			}
 		}
 	}

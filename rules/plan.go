@@ -280,7 +280,7 @@ func (s *Set) checkTemplates(r *rule) bool {
 		for _, mn := range r.Models {
 			m := s.plans[mn].model
 			if !hasAttr(m, name) {
-				r.order.key.node.reportAt(part.at, "model %s has no attribute %q%s; {{…}} takes attr.NAME, device, entity, model or rule", mn, name, suggest(name, attrNames(m)))
+				r.order.key.node.reportAt(part.at, "model %s has no attribute %q%s; a placeholder is attr.NAME, device, entity, model or rule", mn, name, suggest(name, attrNames(m)))
 				ok = false
 				break
 			}

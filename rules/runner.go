@@ -39,10 +39,10 @@ type RunnerOptions struct {
 
 // Runner drives an engine as the consumer "alarms" of the log.
 type Runner struct {
-	desk   Desk
-	snaps  Snapshots
-	opt    RunnerOptions
-	moved  chan struct{} // has a token when the engine moved on
+	desk  Desk
+	snaps Snapshots
+	opt   RunnerOptions
+	moved chan struct{} // has a token when the engine moved on
 
 	mu      sync.Mutex // held while the engine steps and the desk stores, so that both stay together
 	e       *Engine

@@ -158,7 +158,7 @@ type savedInstance struct {
 	wakes, flips    []int64
 	inhibited, open bool
 	levels          []savedLevel
-	alarm           citywarden.Alarm
+	alarm           *citywarden.Alarm
 	n               uint64
 }
 
@@ -177,7 +177,7 @@ type savedGroup struct {
 type savedDevice struct {
 	id    citywarden.DeviceID
 	model citywarden.ModelName
-	d     device
+	d     *device // its plain fields
 	rings []savedRing
 	lanes []savedLane
 }
@@ -229,7 +229,10 @@ func (c *codec) all(s *saved) {
 func (c *codec) device(s *savedDevice) {
 	text(c, &s.id)
 	text(c, &s.model)
-	d := &s.d
+	if c.reading {
+		s.d = &device{}
+	}
+	d := s.d
 	for _, p := range []*int64{&d.since, &d.arrived, &d.newestTS, &d.lag, &d.quietDue} {
 		c.int(p)
 	}
@@ -292,7 +295,10 @@ func (c *codec) instance(s *savedInstance) {
 		c.int(&l.since)
 		c.bool(&l.stalled)
 	})
-	a := &s.alarm
+	if c.reading {
+		s.alarm = &citywarden.Alarm{}
+	}
+	a := s.alarm
 	c.uint(&a.Episode)
 	text(c, &a.ID)
 	if a.ID == "" {
@@ -323,13 +329,13 @@ func (c *codec) instance(s *savedInstance) {
 // devices that restores it goes on exactly where this one stands. Its size is
 // about 20 bytes per remembered sample and 100 per alarm.
 func (e *Engine) Snapshot() ([]byte, error) {
-	s := saved{now: e.now, up: e.up}
+	s := saved{now: e.now, up: e.up, devices: make([]savedDevice, 0, len(e.devices))}
 	for _, id := range slices.Sorted(maps.Keys(e.devices)) {
 		d := e.devices[id]
 		if d.gone {
 			continue
 		}
-		sd := savedDevice{id: id, model: d.model, d: *d}
+		sd := savedDevice{id: id, model: d.model, d: d}
 		if d.plan != nil {
 			for i, r := range d.rings {
 				if r != nil {
@@ -347,6 +353,7 @@ func (e *Engine) Snapshot() ([]byte, error) {
 		if o := x.rule.order; o != nil {
 			r.order, r.caseOrd = true, citywarden.CaseOrder{Class: o.class, Merge: o.merge, WorkOrder: o.workOrder}
 		}
+		r.insts = make([]savedInstance, 0, len(x.insts))
 		for _, k := range slices.Sorted(maps.Keys(x.insts)) {
 			r.insts = append(r.insts, x.insts[k].save())
 		}
@@ -377,7 +384,7 @@ func (e *Engine) Snapshot() ([]byte, error) {
 
 func (inst *instance) save() savedInstance {
 	s := savedInstance{entity: inst.entity, key: inst.key, group: inst.g != nil, clock: inst.clock, lag: inst.lag, due: inst.due, wakes: inst.wakes, flips: inst.flips,
-		inhibited: inst.inhibited, open: inst.open, alarm: inst.alarm, n: inst.n}
+		inhibited: inst.inhibited, open: inst.open, alarm: &inst.alarm, n: inst.n}
 	if inst.trigger != nil {
 		s.trigger = inst.trigger.id
 	}
@@ -487,7 +494,7 @@ func (e *Engine) restoreRule(s *savedRule) {
 
 func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
 	inst := &instance{run: x, entity: s.entity, key: s.key, clock: s.clock, lag: s.lag, trigger: e.devices[s.trigger],
-		wakes: s.wakes, flips: s.flips, inhibited: s.inhibited, open: s.open, alarm: s.alarm, n: s.n}
+		wakes: s.wakes, flips: s.flips, inhibited: s.inhibited, open: s.open, alarm: *s.alarm, n: s.n}
 	reason := ""
 	switch d := e.devices[citywarden.DeviceID(s.entity)]; {
 	case x.rule.index < 0:

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,8 +32,14 @@ func (p Problem) Error() string {
 	return s
 }
 
-// Problems are all mistakes that were found, in the order of the files.
+// Problems are all mistakes that were found, ordered by file and place.
 type Problems []Problem
+
+func (ps Problems) sort() {
+	slices.SortStableFunc(ps, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	})
+}
 
 func (ps Problems) Error() string {
 	lines := make([]string, len(ps))
@@ -183,7 +190,7 @@ func (n node) fields(what string, allowed ...string) []field {
 			key.report("key %q of %s is given twice", name, what)
 			continue
 		case allowed != nil && !slices.Contains(allowed, name):
-			key.report("unknown key %q of %s%s; it has %s", name, what, suggest(name, allowed), strings.Join(allowed, ", "))
+			key.report("unknown key %q of %s%s", name, what, choices(name, allowed, "it has"))
 			continue
 		}
 		seen[name] = true
@@ -441,6 +448,15 @@ func suggest(name string, names []string) string {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// choices tells what can stand instead of name: "; did you mean …? It has …".
+func choices(name string, names []string, lead string) string {
+	all := strings.Join(names, ", ")
+	if s := suggest(name, names); s != "" {
+		return s + " " + strings.ToUpper(lead[:1]) + lead[1:] + " " + all
+	}
+	return "; " + lead + " " + all
 }
 
 // distance is the Levenshtein distance of a and b.

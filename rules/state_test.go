@@ -396,7 +396,7 @@ func TestSchedule(t *testing.T) {
 	}
 	var want []string
 	for n := range 5 { // Monday to Friday; the night to Saturday belongs to Friday
-		want = append(want, (day(22+10./60) + time.Duration(n)*24*time.Hour).Round(s).String()+" raised d minor",
+		want = append(want, (day(22+10./60)+time.Duration(n)*24*time.Hour).Round(s).String()+" raised d minor",
 			(day(30)+time.Duration(n)*24*time.Hour).String()+" cleared d minor")
 	}
 	w.expect(strings.Join(want, "\n"))

@@ -1,0 +1,274 @@
+package rules
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// plant is a log, a desk and a place for snapshots, with state.
+type plant struct {
+	mu      sync.Mutex
+	log     []citywarden.Entry
+	more    chan struct{}
+	ticks   int
+	cursor  citywarden.Position
+	applied []citywarden.Transition
+	keys    map[string]int
+	broken  error
+	snapPos citywarden.Position
+	snap    []byte
+}
+
+func newPlant() *plant { return &plant{more: make(chan struct{}, 1), keys: map[string]int{}} }
+
+func (p *plant) append(x citywarden.Entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	x.At = time.Now().UTC()
+	x.Position = citywarden.PositionAt(uint64(len(p.log)+1), 0)
+	p.log = append(p.log, x)
+	select {
+	case p.more <- struct{}{}:
+	default:
+	}
+}
+
+func (p *plant) Tick(context.Context) error {
+	p.append(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordTick}})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ticks++
+	return nil
+}
+
+func (p *plant) Cursor(context.Context) (citywarden.Position, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cursor, nil
+}
+
+func (p *plant) Apply(_ context.Context, upTo citywarden.Position, ts []citywarden.Transition) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.broken != nil {
+		return p.broken
+	}
+	for _, tr := range ts {
+		if tr.Position > p.cursor {
+			p.applied = append(p.applied, tr)
+			p.keys[tr.Key]++
+		}
+	}
+	p.cursor = max(p.cursor, upTo)
+	return nil
+}
+
+func (p *plant) LoadSnapshot(context.Context) (citywarden.Position, []byte, error) {
+	v := p.view()
+	return v.snapPos, v.snap, nil
+}
+
+func (p *plant) SaveSnapshot(_ context.Context, pos citywarden.Position, data []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pos > p.cursor {
+		return errors.New("snapshot beyond the desk's cursor")
+	}
+	p.snapPos, p.snap = pos, slices.Clone(data)
+	return nil
+}
+
+// view is what the plant holds now.
+type view struct {
+	ticks   int
+	applied []citywarden.Transition
+	cursor  citywarden.Position
+	snapPos citywarden.Position
+	snap    []byte
+}
+
+func (p *plant) view() view {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return view{p.ticks, slices.Clone(p.applied), p.cursor, p.snapPos, p.snap}
+}
+
+func (p *plant) set(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.broken = err
+}
+
+// consume runs r as ingest does, until ctx is done.
+func (p *plant) consume(ctx context.Context, t *testing.T, r *Runner) {
+	pos, err := r.Cursor(ctx)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for ctx.Err() == nil {
+		p.mu.Lock()
+		i := slices.IndexFunc(p.log, func(x citywarden.Entry) bool { return x.Position > pos })
+		var batch []citywarden.Entry
+		if i >= 0 {
+			batch = slices.Clone(p.log[i:])
+		}
+		p.mu.Unlock()
+		if len(batch) == 0 {
+			select {
+			case <-ctx.Done():
+			case <-p.more:
+			}
+			continue
+		}
+		if err := r.Consume(ctx, batch); err != nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+			continue
+		}
+		pos = batch[len(batch)-1].Position
+	}
+}
+
+// start runs a runner; stop ends it, with a last snapshot only when clean.
+func (p *plant) start(t *testing.T, set *Set, devices Devices, every time.Duration) (r *Runner, stop func(clean bool)) {
+	ctx, cancel := context.WithCancel(t.Context())
+	r = NewRunner(New(set, Options{Devices: devices}), p, p, RunnerOptions{Tick: p, Every: every})
+	var wg sync.WaitGroup
+	wg.Go(func() { p.consume(ctx, t, r) })
+	wg.Go(func() {
+		if err := r.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return r, func(clean bool) {
+		before := p.view()
+		cancel()
+		wg.Wait()
+		if !clean {
+			p.snapPos, p.snap = before.snapPos, before.snap
+		}
+	}
+}
+
+func (p *plant) send(d *citywarden.Device, metric string, v float64) {
+	p.append(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink}, Device: d,
+		Readings: []citywarden.Reading{{Metric: citywarden.MetricName(metric), Value: citywarden.Number(v), Time: time.Now()}}})
+}
+
+func TestRunnerTicksWhenNothingElseComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPlant(), dev("d", "probe")
+		w := &world{t: t, devices: []*citywarden.Device{d}}
+		_, stop := p.start(t, load(t, probeRule(`levels: [{severity: major, when: 'x > 5', for: 30s}]`)), w, 0)
+		p.send(d, "x", 6)
+		time.Sleep(29 * time.Second)
+		synctest.Wait()
+		if got := p.view().applied; len(got) != 0 {
+			t.Errorf("raised after 29 s: %s", tell(got))
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := p.view().applied; len(got) != 1 || got[0].Kind != citywarden.Raised {
+			t.Errorf("after 31 s: %s", tell(got))
+		}
+		if n := p.view().ticks; n > 3 {
+			t.Errorf("%d ticks for one deadline", n)
+		}
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		if n := p.view().ticks; n > 10 {
+			t.Errorf("%d ticks in a day in which nothing happens", n)
+		}
+		stop(true)
+	})
+}
+
+func TestRunnerCrashesAndGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPlant(), dev("d", "probe")
+		w := &world{t: t, devices: []*citywarden.Device{d}}
+		set := load(t, probeRule(`levels: [{severity: major, when: 'x > 5', for: 30s}]`))
+		_, stop := p.start(t, set, w, 7*time.Second)
+		for i := range 600 {
+			v := 0.0
+			if i%100 < 50 {
+				v = 6
+			}
+			p.send(d, "x", v)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if i%37 == 36 {
+				stop(i%2 == 0)
+				_, stop = p.start(t, set, w, 7*time.Second)
+			}
+		}
+		synctest.Wait()
+		stop(true)
+		raised := 0
+		for _, tr := range p.applied {
+			if tr.Kind == citywarden.Raised {
+				raised++
+			}
+		}
+		if raised != 6 || len(p.applied) != 12 {
+			t.Errorf("%d raised, %d transitions, want 6 and 12:\n%s", raised, len(p.applied), tell(p.applied))
+		}
+		for k, n := range p.keys {
+			if n != 1 {
+				t.Errorf("transition %s was applied %d times", k, n)
+			}
+		}
+	})
+}
+
+func TestRunnerKeepsTransitionsWhileTheDeskFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPlant(), dev("d", "probe")
+		w := &world{t: t, devices: []*citywarden.Device{d}}
+		_, stop := p.start(t, load(t, probeRule(`levels: [{severity: major, when: 'x > 5'}]`)), w, time.Second)
+		p.set(errors.New("disk full"))
+		p.send(d, "x", 6)
+		time.Sleep(10 * time.Second)
+		p.send(d, "x", 1)
+		time.Sleep(10 * time.Second)
+		p.set(nil)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		stop(true)
+		if got := len(p.applied); got != 2 {
+			t.Errorf("%d transitions applied, want 2", got)
+		}
+	})
+}
+
+func TestRunnerReloads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPlant(), dev("d", "probe")
+		w := &world{t: t, devices: []*citywarden.Device{d}}
+		r, stop := p.start(t, load(t, probeRule(`levels: [{severity: major, when: 'x > 5'}]`)), w, time.Hour)
+		p.send(d, "x", 6)
+		synctest.Wait()
+		if err := r.Reload(t.Context(), load(t, "rules: []\n")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		got := p.view()
+		if len(got.applied) != 2 || got.applied[1].Alarm.Reason != "rule removed" {
+			t.Errorf("applied %s", tell(got.applied))
+		}
+		if len(r.Rules()) != 0 || got.snapPos != got.cursor {
+			t.Errorf("rules %v, snapshot at %d, cursor %d", r.Rules(), got.snapPos, got.cursor)
+		}
+		stop(true)
+	})
+}
