@@ -1,11 +1,11 @@
 // What the whole console shares: who is signed in, the clock, the catalogue of
 // models and classes, the live stream, and small hooks to draw from them.
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
-import { ApiError, get, list } from './api'
+import { ApiError, get } from './api'
 import { setClock } from './format'
 import { t } from './i18n'
 import { Live, type LiveState } from './live'
-import type { CaseClass, Info, Model, User } from './types'
+import type { CaseClass, Device, Info, List, Model, User } from './types'
 
 type Listener = () => void
 
@@ -45,14 +45,14 @@ let live: Live | undefined
 export async function enter(user: User) {
   const [info, models, classes] = await Promise.all([
     get<Info>('/info'),
-    list<Model>('/models', {}, 1000),
-    list<CaseClass>('/classes', {}, 2000),
+    get<List<Model>>('/models'),
+    get<List<CaseClass>>('/classes'),
   ])
   setClock(info.time_zone, info.now)
   state.user = user
   state.info = info
-  state.models = new Map(models.items.map((m) => [m.name, m]))
-  state.classes = new Map(classes.items.map((c) => [c.code, c]))
+  state.models = new Map((models.items ?? []).map((m) => [m.name, m]))
+  state.classes = new Map((classes.items ?? []).map((c) => [c.code, c]))
   state.expired = false
   live?.close()
   live = new Live({
@@ -181,6 +181,28 @@ export function usePlace(): { pathname: string; search: string } {
     }
   }, [])
   return { pathname: location.pathname, search: location.search }
+}
+
+const names = new Map<string, string>()
+const asked = new Set<string>()
+
+/** useNames returns the names of devices as far as they are known, and asks for the others, each once. */
+export function useNames(ids: string[]): (id: string) => string {
+  const [, set] = useState(0)
+  useEffect(() => {
+    for (const id of ids) {
+      if (id === '' || asked.has(id)) continue
+      asked.add(id)
+      get<Device>('/devices/' + encodeURIComponent(id)).then(
+        (d) => {
+          names.set(id, d.name)
+          set((n) => n + 1)
+        },
+        () => asked.delete(id),
+      )
+    }
+  }, [ids.join()])
+  return (id) => names.get(id) || id
 }
 
 const roles = {

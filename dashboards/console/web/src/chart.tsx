@@ -94,8 +94,8 @@ export default function Chart(p: ChartProps) {
                 c.lineWidth = 1.5 * devicePixelRatio
                 c.setLineDash([6 * devicePixelRatio, 4 * devicePixelRatio])
                 line(c, u.bbox.left, y, u.bbox.left + u.bbox.width, y)
-                c.textAlign = 'right'
-                c.fillText(l.text, u.bbox.left + u.bbox.width - 4, y - 5 * devicePixelRatio)
+                c.textAlign = 'left'
+                c.fillText(l.text, u.bbox.left + 6 * devicePixelRatio, y - 5 * devicePixelRatio)
               }
               if (p.mark !== undefined && p.mark >= p.from && p.mark <= p.to) {
                 const x = u.valToPos(p.mark / 1000, 'x', true)

@@ -12,7 +12,8 @@ export interface Message {
 /** Parser cuts a text/event-stream into messages; feed it as chunks arrive. */
 export class Parser {
   private rest = ''
-  private id = ''
+  /** id is the newest id, also of an event without data, which only says where the stream is */
+  id = ''
   private event = ''
   private data: string[] = []
 
@@ -141,6 +142,7 @@ export class Live {
         clearTimeout(dead)
         dead = setTimeout(() => abort.abort(), quietMs)
         for (const m of parser.feed(text.decode(value, { stream: true }))) this.take(m)
+        if (parser.id !== '') this.last = parser.id
       }
     } finally {
       clearTimeout(dead)

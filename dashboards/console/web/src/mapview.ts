@@ -37,12 +37,12 @@ const fonts = ['Noto Sans CJK SC', 'PingFang SC', 'Microsoft YaHei', 'sans-serif
 
 const looks = {
   light: {
-    ground: '#e9ebed', grid: '#b6bdc4', gridFill: 'rgba(255,255,255,0)', gridText: '#5c6670', building: '#dcdfe3', buildingLine: '#c3c8ce', street: '#ffffff',
-    casing: '#cfd4d9', streetText: '#4a545e', pipe: '#8fa3b5', dma: '#93a5b4', halo: '#f2f3f5', ink: '#2b3239', dot: '#ffffff', dotLine: '#5c6670', glyph: '#4a545e', picked: '#2563a8',
+    ground: '#e9ebed', grid: '#c6ccd2', gridFill: 'rgba(255,255,255,0)', gridText: '#5c6670', building: '#dcdfe3', buildingLine: '#c3c8ce', street: '#ffffff',
+    casing: '#cfd4d9', streetText: '#4a545e', pipe: '#8fa3b5', dma: '#93a5b4', halo: '#f2f3f5', ink: '#2b3239', dot: '#ffffff', dotLine: '#5c6670', glyph: '#4a545e', picked: '#2563a8', late: '#b3201d',
   },
   dark: {
     ground: '#1d2125', grid: '#434b53', gridFill: 'rgba(0,0,0,0)', gridText: '#98a3ad', building: '#2a3036', buildingLine: '#384048', street: '#39414a',
-    casing: '#2a3036', streetText: '#b3bdc6', pipe: '#5d7386', dma: '#566878', halo: '#16191c', ink: '#dfe4e8', dot: '#2a3036', dotLine: '#a3aeb8', glyph: '#c3ccd4', picked: '#6db1f5',
+    casing: '#2a3036', streetText: '#b3bdc6', pipe: '#5d7386', dma: '#566878', halo: '#16191c', ink: '#dfe4e8', dot: '#2a3036', dotLine: '#a3aeb8', glyph: '#c3ccd4', picked: '#6db1f5', late: '#ff7a70',
   },
 }
 
@@ -310,7 +310,7 @@ export class MapView {
       version: 8,
       sources: {
         grids: source(), streets: source(), buildings: source(), pipes: source(), dmas: source(),
-        devices: { type: 'geojson', data: empty, cluster: true, clusterRadius: 38, clusterMaxZoom: 15 },
+        devices: { type: 'geojson', data: empty, cluster: true, clusterRadius: 36, clusterMaxZoom: 17 },
         alarms: source(), cases: source(), picked: source(),
       },
       layers,
@@ -374,7 +374,7 @@ export class MapView {
         g.fillStyle = c.dot
         g.fill()
         g.lineWidth = 1.8
-        g.strokeStyle = late ? severityColor.critical.fill : c.dotLine
+        g.strokeStyle = late ? c.late : c.dotLine
         g.stroke()
         g.beginPath()
         if (late) {
@@ -449,14 +449,15 @@ const deviceFeatures = (ds: DeviceDot[]) =>
 const caseFeatures = (cs: CaseDot[]) => points(cs.map((c) => ({ at: c.at, properties: { id: c.id, sign: c.light === 'red' ? 'case-late' : 'case' } })))
 
 // labelled gives every feature its name in the language in use; unit grids
-// without a name get the end of their code.
+// the end of their code, which is what their people call them by.
 function labelled(data: GeoJSON.FeatureCollection): GeoJSON.FeatureCollection {
   return {
     ...data,
     features: data.features.map((f) => {
       const p = f.properties ?? {}
-      const name = text(p['name'])
-      return { ...f, properties: { ...p, label: name || (p['kind'] === 'grid' || p['area_m2'] ? String(p['code'] ?? '').slice(-6) : '') } }
+      const name = text({ zh: p['name_zh'] ?? '', en: p['name_en'] ?? '' }) || text(p['name'])
+      const code = String(p['code'] ?? '')
+      return { ...f, properties: { ...p, label: p['kind'] === 'grid' ? code.slice(-6) : name } }
     }),
   }
 }

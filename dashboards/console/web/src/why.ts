@@ -51,7 +51,7 @@ export function phrase(expression: string, model: Model | undefined): string {
 function titled(expression: string, model: Model | undefined): string {
   return expression
     .trim()
-    .replace(/\(\s*attr\.(\w+)\s*\?\?[^)]*\)|(?<![\w.])attr\.(\w+)|(?<![\w.])[A-Za-z_]\w*(?![\w(])/g, (all, a, b) => {
+    .replace(/\(\s*attr\.(\w+)\s*\?\?[^)]*\)|(?<![\w.])attr\.(\w+)(?:\s*\?\?\s*(?:"[^"]*"|-?[\w.]+))?|(?<![\w.])[A-Za-z_]\w*(?![\w(])/g, (all, a, b) => {
       const attribute = a ?? b
       if (attribute === undefined) return text(model?.metrics.find((m) => m.name === all)?.title, all)
       return text(model?.attributes?.find((x) => x.name === attribute)?.title, all)
@@ -96,7 +96,7 @@ export function curve(e: Explanation, metrics: readonly string[]): Curve | undef
     const inner = /\b(?:n_of|n_adj|count_if|for_all|any|all)\s*\((.*)$/s.exec(leaf.text)
     if (inner !== null) {
       for (const name of metrics) {
-        const cmp = new RegExp(`(?:^|[^\\w.])${name}\\s*(?:>=|<=|>|<)\\s*(\\([^)]*\\)|-?[\\w.]+)`).exec(inner[1]!)
+        const cmp = new RegExp(`(?:^|[^\\w.])${name}\\s*(?:>=|<=|>|<)\\s*(\\([^)]*\\)|-?[\\w.]+(?:\\s*\\?\\?\\s*-?[\\w.]+)?)`).exec(inner[1]!)
         const v = cmp === null ? undefined : operand(cmp[1]!, e)
         if (v !== undefined) take(name, v, cmp![0].replace(/^[(\s]+/, ''))
       }

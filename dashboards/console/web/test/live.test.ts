@@ -81,6 +81,16 @@ describe('Live', () => {
     expect(log.slice(3)).toEqual(['open', 'alarm {"n":2}'])
   })
 
+  it('resumes from the place that the server names at the beginning', async () => {
+    await settle()
+    server.send('retry: 2000\n\nid: 900\n\n')
+    await settle()
+    server.cut()
+    await vi.advanceTimersByTimeAsync(1001)
+    expect(server.asked).toEqual([undefined, '900'])
+    expect(log).toEqual(['open', 'lost', 'open'])
+  })
+
   it('loads again when there was no event to resume from', async () => {
     await settle()
     server.cut()

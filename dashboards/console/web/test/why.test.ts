@@ -38,12 +38,13 @@ describe('words', () => {
     expect(leafWords(leaf('button', true, '', null), model)).toBe('Call button is yes')
     expect(leafWords(leaf('avg(power, "15m") > 18', 21.4, '>', 18), model)).toBe('Mean of Power over 15 min is 21.4 kW, above 18 kW')
   })
-  it('put calls into words in both languages, and leave what they do not know', () => {
+  it('put calls into words in both languages, and leave functions that they do not know', () => {
     const n = 'n_of(smoke > (attr.smoke_limit ?? 0.12), "60s")'
     expect(phrase(n, model)).toBe('The number of devices with “Smoke > smoke limit” within 1 min')
+    expect(phrase('n_of(smoke > attr.smoke_limit ?? 0.12, "60s")', model)).toBe(phrase(n, model))
     setLang('zh')
     expect(phrase(n, model)).toBe('1 分钟内满足“烟雾浓度 > 报警限值”的设备数')
-    expect(phrase('mystery(smoke)', model)).toBe('mystery(smoke)')
+    expect(phrase('mystery(smoke)', model)).toBe('mystery(烟雾浓度)')
   })
 })
 
@@ -56,6 +57,7 @@ describe('curve', () => {
     const limits = (e: Explanation) => curve(e, metrics)?.limits.map((x) => x.value)
     expect(limits(why([l], { attributes: [{ name: 'smoke_limit', value: 0.2, from: 'device' }] }))).toEqual([0.2])
     expect(limits(why([l]))).toEqual([0.12])
+    expect(limits(why([leaf('n_of(smoke > attr.smoke_limit ?? 0.15, "60s") >= 2', 2, '>=', 2)]))).toEqual([0.15])
   })
   it('draws no line for a change, only the curve', () => {
     const e = why([leaf('delta(power, "2m") < -0.4', -0.6, '<', -0.4)], { inputs: [{ device: 'd', metric: 'power', value: 1, time: '', arrived: '' }] })

@@ -1,12 +1,12 @@
 // Alarms: one list, worst first, then oldest. The filters live in the address.
 import { useEffect, useRef, useState } from 'preact/hooks'
-import { enc, list, post } from '../api'
-import { go, may, say, upsert, useLive, useLoad, useTick, words } from '../app'
+import { enc, get, list, post } from '../api'
+import { go, may, say, upsert, useLive, useLoad, useNames, useTick, words } from '../app'
 import { age, now, span, time } from '../format'
 import { t, text } from '../i18n'
 import { Empty, Failed, Icon, Loading, Modal, Search, SeverityIcon, SeverityMark, useBusy, When, Wrong } from '../ui'
 import { choices, href, toggled, withFilter } from '../url'
-import { severities, type Alarm, type Rule } from '../types'
+import { severities, type Alarm, type List, type Rule } from '../types'
 import { Why } from './whydrawer'
 
 const views = ['open', 'shelved', 'cleared'] as const
@@ -57,7 +57,7 @@ export function Alarms({ search }: { search: string }) {
   const why = q.get('why')
   const [shelving, setShelving] = useState<Alarm>()
   const loaded = useLoad('alarms ' + state, (signal) => list<Alarm>('/alarms', { state }, state === 'active' ? most : 500, signal))
-  const rules = useLoad('rules', (signal) => list<Rule>('/rules', {}, 2000, signal))
+  const rules = useLoad('rules', (signal) => get<List<Rule>>('/rules', signal))
   const put = (a: Alarm) => loaded.change((l) => ({ ...l, items: upsert(l.items, a) }))
   useLive<Alarm>('alarm', put)
   useEffect(() => setShown(step), [search])
@@ -69,6 +69,7 @@ export function Alarms({ search }: { search: string }) {
   const sev = choices(q.get('severity'), severities)
   const inView = all.filter((a) => view === 'cleared' || isShelved(a) === (view === 'shelved'))
   const filtered = ['severity', 'unacked', 'rule', 'device', 'q'].some((k) => q.get(k))
+  const name = useNames(items.slice(0, shown).map((a) => a.device))
   const chosen = why === null ? undefined : (loaded.data?.items ?? []).find((a) => a.id === why)
 
   return (
@@ -153,6 +154,7 @@ export function Alarms({ search }: { search: string }) {
                 <Row
                   key={a.id}
                   a={a}
+                  name={name(a.device)}
                   put={put}
                   onWhy={() => go('/alarms' + withFilter(search, 'why', a.id))}
                   onShelve={() => setShelving(a)}
@@ -177,7 +179,7 @@ export function Alarms({ search }: { search: string }) {
   )
 }
 
-function Row({ a, put, onWhy, onShelve }: { a: Alarm; put: (a: Alarm) => void; onWhy: () => void; onShelve: () => void }) {
+function Row({ a, name, put, onWhy, onShelve }: { a: Alarm; name: string; put: (a: Alarm) => void; onWhy: () => void; onShelve: () => void }) {
   const fresh = a.state === 'active' && !a.acked && !isShelved(a)
   return (
     <tr role="row" class={fresh ? 'fresh' : ''}>
@@ -187,7 +189,9 @@ function Row({ a, put, onWhy, onShelve }: { a: Alarm; put: (a: Alarm) => void; o
       <td role="cell" class="c-main">
         <span class="title">{text(a.title, a.rule)}</span>
         <span class="sub">
-          <a href={href(['devices', a.device])}>{a.device}</a>
+          <a href={href(['devices', a.device])} title={a.device}>
+            {name}
+          </a>
           {a.entity !== a.device && <span> · {a.entity}</span>}
           {a.members !== undefined && a.members.length > 1 && <span> · {t('al.members', a.members.length)}</span>}
         </span>

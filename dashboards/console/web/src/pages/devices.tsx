@@ -383,7 +383,7 @@ function Curves({ d, model, search }: { d: Device; model: Model; search: string 
   const q = new URLSearchParams(search)
   const drawable = model.metrics.filter((m) => m.kind !== 'text')
   const metric = drawable.find((m) => m.name === q.get('metric')) ?? drawable[0]
-  const range = rangeNames.find((r) => r === q.get('range')) ?? '6h'
+  const range = rangeNames.find((r) => r === q.get('range')) ?? '1h'
   const { ms, every } = ranges[range]!
   const [extra, setExtra] = useState<[string, Latest['value']][]>([])
   const key = `series ${d.id} ${metric?.name} ${range}`
@@ -594,8 +594,9 @@ function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
   )
 }
 
-/** sample is a plausible message of a model. */
+/** sample is a plausible message of a model; the charge of its battery where it has one, which raises no alarm. */
 export function sample(model: Model | undefined): string {
+  if (model?.metrics.some((m) => m.name === 'battery')) return '{"battery": 90}'
   const m = model?.metrics.find((m) => m.kind !== 'text')
   if (m === undefined) return '{"value": 1}'
   const v = m.kind === 'bool' ? true : m.min !== undefined && m.max !== undefined ? Number(((m.min * 3 + m.max) / 4).toPrecision(3)) : 1

@@ -590,9 +590,9 @@ function FeatureCard({ f, onClose }: { f: Extract<Picked, { kind: 'feature' }>; 
         <Fact name={t('map.code')}>{p['code'] === undefined ? undefined : String(p['code'])}</Fact>
         {typeof p['area_m2'] === 'number' && <Fact name={t('map.area')}>{num(p['area_m2'])} m²</Fact>}
         {Object.entries(p)
-          .filter(([k, v]) => !['kind', 'name', 'code', 'label', 'area_m2'].includes(k) && ['string', 'number', 'boolean'].includes(typeof v))
+          .filter(([k, v]) => !['kind', 'name', 'name_zh', 'name_en', 'code', 'label', 'area_m2', 'color'].includes(k) && v !== '' && ['string', 'number', 'boolean'].includes(typeof v))
           .map(([k, v]) => (
-            <Fact key={k} name={k}>
+            <Fact key={k} name={known('prop.', k)}>
               {value(v)}
             </Fact>
           ))}

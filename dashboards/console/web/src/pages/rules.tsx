@@ -1,15 +1,15 @@
 // Rules: what is loaded, to read.
-import { enc, get, list } from '../api'
+import { enc, get } from '../api'
 import { useLoad } from '../app'
 import { t, text } from '../i18n'
 import { Empty, Failed, Icon, Loading, modelTitle, SeverityMark } from '../ui'
 import { href } from '../url'
-import type { Rule } from '../types'
+import type { List, Rule } from '../types'
 import { Fact } from './cases'
 
 export function Rules() {
-  const loaded = useLoad('rules', (signal) => list<Rule>('/rules', {}, 2000, signal))
-  const items = loaded.data?.items
+  const loaded = useLoad('rules', (signal) => get<List<Rule>>('/rules', signal))
+  const items = loaded.data === undefined ? undefined : (loaded.data.items ?? [])
   return (
     <>
       <div class="head">

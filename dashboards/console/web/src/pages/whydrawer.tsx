@@ -203,7 +203,7 @@ function Curve({ e, a, device, model }: { e: Explanation; a: Alarm | undefined; 
           metric={metric}
           name={name + (unit(u) === '' ? '' : ` (${unit(u)})`)}
           unit={u}
-          from={from}
+          from={Math.max(from, Date.parse(points[0]![0]) - 60_000)}
           to={to}
           gap={Math.max(2 * duration(model.heartbeat), 3 * duration(model.report)) || Infinity}
           limits={c.limits.map((l) => ({ value: l.value, text: value(l.value, u) }))}
