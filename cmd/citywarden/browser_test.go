@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+// artefacts is where screenshots go; git ignores it.
+const artefacts = "../../artefacts"
+
+// browser is a headless Chromium that remembers what it complained about.
+type browser struct {
+	t    *testing.T
+	ctx  context.Context
+	base string
+
+	mu     sync.Mutex
+	errors []string // of the page's console
+	hosts  []string // that it asked besides ours
+}
+
+func openBrowser(t *testing.T, base, lang string) *browser {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Skip("chromium is not installed")
+	}
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
+		chromedp.Flag("accept-lang", lang), chromedp.Flag("use-gl", "angle"), chromedp.Flag("use-angle", "swiftshader"),
+		chromedp.Flag("enable-unsafe-swiftshader", true), chromedp.Flag("disable-gpu", false), chromedp.WindowSize(1280, 800))
+	alloc, stop := chromedp.NewExecAllocator(t.Context(), opts...)
+	ctx, cancel := chromedp.NewContext(alloc)
+	t.Cleanup(func() { cancel(); stop() })
+	b := &browser{t: t, ctx: ctx, base: base}
+	ours, err := url.Parse(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := chromedp.Listen(ctx, func(ev any) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		switch e := ev.(type) {
+		case *runtime.EventExceptionThrown:
+			b.errors = append(b.errors, fmt.Sprint(e.ExceptionDetails.Text, " ", e.ExceptionDetails.URL))
+		case *log.EventEntryAdded:
+			if e.Entry.Level == log.EntryLevelError && !strings.Contains(e.Entry.Text, "401") { // asking who is signed in
+				b.errors = append(b.errors, e.Entry.Text+" "+e.Entry.URL)
+			}
+		case *network.EventRequestWillBeSent:
+			if u, err := url.Parse(e.Request.URL); err == nil && u.Host != "" && u.Host != ours.Host {
+				b.hosts = append(b.hosts, e.Request.URL)
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b *browser) do(actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		b.screenshot("failed")
+		b.t.Fatalf("%v; the page shows:\n%s", err, b.text())
+	}
+}
+
+func (b *browser) text() string {
+	s, err := evaluate[string](b, `document.body.innerText`)
+	if err != nil {
+		return err.Error() // between two pages
+	}
+	return s
+}
+
+func evaluate[T any](b *browser, js string) (T, error) {
+	ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+	defer cancel()
+	return chromedp.Run(ctx, chromedp.Evaluate[T](js))
+}
+
+// visit opens a page and waits until it shows text.
+func (b *browser) visit(path, text string) {
+	b.t.Helper()
+	b.do(chromedp.Navigate(b.base + path))
+	b.see(text)
+}
+
+// see waits until the page shows text.
+func (b *browser) see(text string) {
+	b.t.Helper()
+	if !wait(90*time.Second, func() bool { return strings.Contains(b.text(), text) }) {
+		b.screenshot("failed")
+		b.t.Fatalf("the page does not show %q, but:\n%s", text, b.text())
+	}
+}
+
+// click clicks the first button or link that is visible and reads so.
+func (b *browser) click(text string) {
+	b.t.Helper()
+	js := fmt.Sprintf(`(() => {
+		const all = [...document.querySelectorAll('button, a, [role=tab], summary')].filter(e => e.offsetParent !== null && !e.disabled)
+		const e = all.find(e => e.innerText.trim() === %[1]q || e.getAttribute('aria-label') === %[1]q) ?? all.find(e => e.innerText.trim().startsWith(%[1]q))
+		if (!e) return false
+		e.click()
+		return true
+	})()`, text)
+	if !wait(90*time.Second, func() bool {
+		clicked, err := evaluate[bool](b, js)
+		return err == nil && clicked
+	}) {
+		b.screenshot("failed")
+		b.t.Fatalf("nothing to click that reads %q in:\n%s", text, b.text())
+	}
+}
+
+func (b *browser) screenshot(name string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, 20*time.Second)
+	defer cancel()
+	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		b.t.Errorf("screenshot %s: %v", name, err)
+		return
+	}
+	if err := os.MkdirAll(artefacts, 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(artefacts, name+".png"), png, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+var userField = chromedp.CSS("input[name=username]")
+
+func (b *browser) signIn(user, password, go_, then string) {
+	b.t.Helper()
+	b.do(chromedp.Navigate(b.base+"/"), chromedp.WaitVisible(userField),
+		chromedp.SendKeys(userField, user), chromedp.SendKeys(chromedp.CSS("input[name=password]"), password))
+	b.click(go_)
+	b.see(then)
+}
+
+// TestConsoleInChromium is an operator's first minutes with the demo: sign in,
+// see the fire, read why, acknowledge, file and dispatch the case.
+func TestConsoleInChromium(t *testing.T) {
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Skip("chromium is not installed")
+	}
+	p, err := launch(t.TempDir(), "data", "--demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	b := openBrowser(t, p.http, "zh-CN")
+	b.do(chromedp.Navigate(b.base+"/"), chromedp.WaitVisible(userField))
+	b.screenshot("sign-in")
+	b.signIn("admin", testPassword, "登录", "地图")
+	b.visit("/alarms", "E0595")
+	b.screenshot("alarms")
+	b.click("为什么？")
+	b.see("dB/m")
+	b.screenshot("why")
+	b.visit("/alarms", "E0595")
+	b.click("确认")
+	b.see("已确认")
+	b.visit("/cases", "E0595")
+	b.screenshot("cases")
+	b.click("防火分区烟雾")
+	b.see("消除隐患") // the closing condition
+	b.screenshot("case")
+	b.click("立案")
+	b.see("待派遣")
+	b.visit("/devices", "sd-mall-301")
+	b.screenshot("devices")
+	b.visit("/devices/sd-mall-301", "烟雾减光率")
+	b.screenshot("device")
+	b.visit("/rules", "fire.zone-smoke")
+	b.screenshot("rules")
+	b.visit("/", "县政务服务中心")
+	if !wait(30*time.Second, func() bool {
+		ready, err := evaluate[bool](b, `document.querySelector('canvas') !== null`)
+		return err == nil && ready
+	}) {
+		t.Error("the map has no canvas")
+	}
+	b.screenshot("map")
+	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
+	for _, page := range []struct{ path, text, name string }{{"/", "地图", "map"}, {"/alarms", "E0595", "alarms"}, {"/cases", "E0595", "cases"}, {"/devices", "em-gov", "devices"}} {
+		b.visit(page.path, page.text)
+		b.screenshot("narrow-" + page.name)
+		if wide, err := evaluate[int](b, `document.documentElement.scrollWidth`); err != nil || wide > 390 {
+			t.Errorf("%s is %d px wide on a phone of 390 (%v)", page.path, wide, err)
+		}
+	}
+
+	en := openBrowser(t, p.http, "en-US")
+	en.signIn("admin", testPassword, "Sign in", "Map")
+	en.screenshot("en-map")
+	for _, page := range []struct{ path, text, name string }{{"/alarms", "Smoke in a fire zone", "alarms"}, {"/cases", "Smoke in a fire zone", "cases"}, {"/devices", "Smoke detector", "devices"}} {
+		en.visit(page.path, page.text)
+		en.screenshot("en-" + page.name)
+	}
+	for _, x := range []*browser{b, en} {
+		x.mu.Lock()
+		if len(x.errors) > 0 || len(x.hosts) > 0 {
+			t.Errorf("the page complained: %q; it asked other hosts: %q", x.errors, x.hosts)
+		}
+		x.mu.Unlock()
+	}
+}
