@@ -16,6 +16,8 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/citywarden/citywarden"
 )
 
 // artefacts is where screenshots go; git ignores it.
@@ -114,7 +116,7 @@ func (b *browser) see(text string) {
 func (b *browser) click(text string) {
 	b.t.Helper()
 	js := fmt.Sprintf(`(() => {
-		const all = [...document.querySelectorAll('button, a, [role=tab], summary')].filter(e => e.offsetParent !== null && !e.disabled)
+		const all = [...(document.querySelector('dialog[open]') ?? document).querySelectorAll('button, a, [role=tab], summary')].filter(e => e.offsetParent !== null && !e.disabled)
 		const e = all.find(e => e.innerText.trim() === %[1]q || e.getAttribute('aria-label') === %[1]q) ?? all.find(e => e.innerText.trim().startsWith(%[1]q))
 		if (!e) return false
 		e.click()
@@ -167,6 +169,7 @@ func TestConsoleInChromium(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	dispatched := 0
 	b := openBrowser(t, p.http, "zh-CN")
 	b.do(chromedp.Navigate(b.base+"/"), chromedp.WaitVisible(userField))
 	b.screenshot("sign-in")
@@ -184,15 +187,21 @@ func TestConsoleInChromium(t *testing.T) {
 	b.click("防火分区烟雾")
 	b.see("消除隐患") // the closing condition
 	b.screenshot("case")
-	b.click("立案")
-	b.see("待派遣")
+	for _, action := range []string{"立案", "派遣"} { // each opens a dialog with a button of the same name
+		b.click(action)
+		b.do(chromedp.WaitVisible(chromedp.CSS("dialog[open]")))
+		b.click(action)
+		b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog[open]")))
+	}
+	b.see("消防救援大队")
+	b.screenshot("case-dispatched")
 	b.visit("/devices", "sd-mall-301")
 	b.screenshot("devices")
 	b.visit("/devices/sd-mall-301", "烟雾减光率")
 	b.screenshot("device")
 	b.visit("/rules", "fire.zone-smoke")
 	b.screenshot("rules")
-	b.visit("/", "县政务服务中心")
+	b.visit("/", "需要处理")
 	if !wait(30*time.Second, func() bool {
 		ready, err := evaluate[bool](b, `document.querySelector('canvas') !== null`)
 		return err == nil && ready
@@ -207,6 +216,17 @@ func TestConsoleInChromium(t *testing.T) {
 		if wide, err := evaluate[int](b, `document.documentElement.scrollWidth`); err != nil || wide > 390 {
 			t.Errorf("%s is %d px wide on a phone of 390 (%v)", page.path, wide, err)
 		}
+	}
+
+	c := clientOf(t, p)
+	if err := list(t.Context(), c, "/cases", url.Values{"stage": {"pending_handling"}}, func(k citywarden.Case) error {
+		if k.Department != "消防救援大队" || k.Deadline.IsZero() {
+			t.Errorf("the dispatched case: %+v", k)
+		}
+		dispatched++
+		return nil
+	}); err != nil || dispatched != 1 {
+		t.Errorf("%d cases were dispatched (%v), want the one that was clicked", dispatched, err)
 	}
 
 	en := openBrowser(t, p.http, "en-US")

@@ -96,7 +96,7 @@ func printCase(o output, asJSON bool, x *citywarden.Case) error {
 	fmt.Fprintln(o.out)
 	rows = nil
 	for _, s := range x.Timeline {
-		rows = append(rows, []string{when(s.At), string(s.Action), string(s.Stage), s.By, strings.TrimSpace(s.Department + " " + s.Note)})
+		rows = append(rows, []string{when(s.At), string(s.Action), string(s.Stage), s.By, strings.TrimSpace(s.Department + " " + s.Said("en"))})
 	}
 	table(o.out, rows)
 	if len(x.Actions) > 0 {
