@@ -3,17 +3,24 @@ package citywarden
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 )
 
 // Duration is a time.Duration that files and the API write as "1m30s" or "7d".
 type Duration time.Duration
 
+// maxDays is what a Duration can hold.
+const maxDays = int(math.MaxInt64 / (24 * time.Hour))
+
 // ParseDuration reads what time.ParseDuration does, and whole days: "7d".
 func ParseDuration(s string) (Duration, error) {
 	if n := len(s); n > 1 && s[n-1] == 'd' {
 		var days int
 		if _, err := fmt.Sscanf(s, "%dd", &days); err == nil && fmt.Sprintf("%dd", days) == s {
+			if days > maxDays || days < -maxDays {
+				return 0, Errorf(CodeInvalid, "bad duration %q; %dd is the longest", s, maxDays)
+			}
 			return Duration(time.Duration(days) * 24 * time.Hour), nil
 		}
 	}

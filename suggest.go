@@ -1,16 +1,32 @@
 package citywarden
 
-// Nearest returns the one of words that s was most likely meant to be, for
-// "did you mean" in error messages; "" when none is near (at most a third of
-// its letters wrong, missing or swapped).
-func Nearest(s string, words []string) string {
-	best, bestAt := "", len(s)/3+1
+import (
+	"fmt"
+	"strings"
+)
+
+// maxGuess is the longest word that DidYouMean looks at, in bytes: some come
+// from devices.
+const maxGuess = 64
+
+// DidYouMean returns `; did you mean "w"?` for the one of words that s was most
+// likely meant to be, to be put behind an error message; "" when none is near.
+// A third of its letters, and one more, may be wrong, missing or swapped; their
+// case does not count.
+func DidYouMean(s string, words []string) string {
+	if len(s) > maxGuess {
+		return ""
+	}
+	best, least := "", min(len(s)/3+2, len(s))
 	for _, w := range words {
-		if d := editDistance(s, w); d < bestAt || d == bestAt && best == "" {
-			best, bestAt = w, d
+		if d := editDistance(strings.ToLower(s), strings.ToLower(w)); d < least {
+			best, least = w, d
 		}
 	}
-	return best
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
 }
 
 // editDistance counts the insertions, deletions, substitutions and swaps of

@@ -9,6 +9,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 
 	"github.com/citywarden/citywarden"
 )
@@ -33,8 +34,7 @@ func decodeConfig(path string, b []byte, c *Config) error {
 	if err != nil {
 		var y yaml.Error
 		if errors.As(err, &y) && y.GetToken() != nil {
-			p := y.GetToken().Position
-			return located(path, b, p.Line, p.Column, y.GetMessage())
+			return problem(path, b, y.GetToken(), y.GetMessage())
 		}
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -44,8 +44,7 @@ func decodeConfig(path string, b []byte, c *Config) error {
 			continue
 		}
 		if bad := check(doc.Body, reflect.TypeFor[Config](), "", where); bad != nil {
-			p := bad.node.GetToken().Position
-			return located(path, b, p.Line, p.Column, bad.msg)
+			return problem(path, b, bad.node.GetToken(), bad.msg)
 		}
 	}
 	if len(where) > 0 {
@@ -56,21 +55,13 @@ func decodeConfig(path string, b []byte, c *Config) error {
 	err = c.Check()
 	var k *keyError
 	if errors.As(err, &k) && where[k.key] != nil {
-		p := where[k.key].GetToken().Position
-		return located(path, b, p.Line, p.Column, err.Error())
+		return problem(path, b, where[k.key].GetToken(), err.Error())
 	}
 	return err
 }
 
-// located formats a mistake with its line and a caret below it.
-func located(path string, text []byte, line, col int, msg string) error {
-	lines := strings.Split(string(text), "\n")
-	shown := ""
-	if line >= 1 && line <= len(lines) {
-		l := strings.ReplaceAll(strings.TrimRight(lines[line-1], "\r"), "\t", " ")
-		shown = fmt.Sprintf("\n  %s\n  %s^", l, strings.Repeat(" ", max(col-1, 0)))
-	}
-	return fmt.Errorf("%s:%d:%d: %s%s", path, line, col, msg, shown)
+func problem(path string, text []byte, at *token.Token, msg string) error {
+	return citywarden.ProblemAt(path, strings.Split(string(text), "\n"), at.Position.Line, at.Position.Column, msg)
 }
 
 type badNode struct {
@@ -95,13 +86,11 @@ func check(n ast.Node, t reflect.Type, prefix string, where map[string]ast.Node)
 		name := kv.Key.GetToken().Value
 		field, ok := fieldOf(t, name)
 		if !ok {
-			msg := fmt.Sprintf("unknown key %q; ", name)
-			if s := citywarden.Nearest(name, keysOf(t)); s != "" {
-				msg += fmt.Sprintf("did you mean %q?", s)
-			} else {
-				msg += "allowed here: " + strings.Join(keysOf(t), ", ")
+			hint := citywarden.DidYouMean(name, keysOf(t))
+			if hint == "" {
+				hint = "; allowed here: " + strings.Join(keysOf(t), ", ")
 			}
-			return &badNode{kv.Key, msg}
+			return &badNode{kv.Key, fmt.Sprintf("unknown key %q%s", name, hint)}
 		}
 		key := strings.TrimPrefix(prefix+"."+name, ".")
 		where[key] = kv.Value

@@ -40,10 +40,10 @@ type Models struct {
 // name twice in one file system is a mistake.
 //
 // Reading is strict: an unknown key, a wrong type or a contradiction fails. The
-// error has CodeInvalid and wraps Problems, all mistakes of all files.
+// error has CodeInvalid and wraps citywarden.Problems, all mistakes of all files.
 func LoadModels(fsys ...fs.FS) (*Models, error) {
 	m := &Models{byName: map[citywarden.ModelName]*citywarden.Model{}}
-	var problems Problems
+	var problems citywarden.Problems
 	for _, f := range fsys {
 		files, err := modelFiles(f)
 		if err != nil {

@@ -189,7 +189,7 @@ func TestModelMistakes(t *testing.T) {
 			if !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "a.yaml:") {
 				t.Errorf("LoadModels =\n%v\nwant it to have %s", err, c.want)
 			}
-			var ps devices.Problems
+			var ps citywarden.Problems
 			if !errors.As(err, &ps) || len(ps) == 0 {
 				t.Error("no Problems in the error")
 			}
@@ -202,12 +202,12 @@ func TestModelMistakes(t *testing.T) {
 func TestAllMistakes(t *testing.T) {
 	_, err := load(strings.Replace(strings.Replace(good, "unit: m,", "unti: m,", 1), "report: 1m", "report: soon", 1),
 		strings.NewReplacer("kind: number, default", "knid: number, default", "tank-level", "other").Replace(good))
-	var ps devices.Problems
+	var ps citywarden.Problems
 	if !errors.As(err, &ps) || len(ps) != 4 {
 		t.Fatalf("%d problems, want 4 (soon, unti, knid, and no kind):\n%v", len(ps), err)
 	}
-	want := "    7 | - {name: level, title: {zh: 液位, en: Level}, kind: number, unti: m, min: 0, max: 10, stale_after: 10m}\n" +
-		"      | " + strings.Repeat(" ", 58+2) + "^" // 58 characters before it, two of them wide
+	want := "  - {name: level, title: {zh: 液位, en: Level}, kind: number, unti: m, min: 0, max: 10, stale_after: 10m}\n" +
+		"  " + strings.Repeat(" ", 58+2) + "^" // 58 characters before it, two of them wide
 	if ps[1].Snippet != want {
 		t.Errorf("snippet is\n%s\nwant\n%s", ps[1].Snippet, want)
 	}

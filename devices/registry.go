@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -89,7 +88,8 @@ type Registry struct {
 	byHash map[tokenHash]*entry
 	order  []*entry // by id
 
-	// flushMu makes Flush calls one after the other; held while the store writes.
+	// flushMu makes Flush calls, and deletions, one after the other; held while
+	// the store writes.
 	flushMu sync.Mutex
 
 	valuesMu sync.RWMutex // never taken before mu by whoever holds both
@@ -211,12 +211,6 @@ func (r *Registry) Get(id citywarden.DeviceID) (citywarden.DeviceView, error) {
 		return citywarden.DeviceView{}, notFound(id)
 	}
 	return r.view(e, time.Now()), nil
-}
-
-// Latest returns the latest values of a device, or CodeNotFound.
-func (r *Registry) Latest(id citywarden.DeviceID) (map[citywarden.MetricName]citywarden.Latest, error) {
-	v, err := r.Get(id)
-	return v.Latest, err
 }
 
 // List returns a page of the devices that match, in the order of their ids, and
@@ -352,22 +346,40 @@ func (r *Registry) Delete(ctx context.Context, id citywarden.DeviceID) error {
 	if err != nil {
 		return err
 	}
-	if err := r.store.DeleteDevice(ctx, id); err != nil {
+	if err := r.remove(ctx, id); err != nil {
 		return fmt.Errorf("delete device %s: %w", id, err)
 	}
-	r.mu.Lock()
-	if i, found := r.find(id); found {
-		if t := r.order[i].token; t != nil {
-			delete(r.byHash, *t)
-		}
-		r.order = slices.Delete(r.order, i, i+1)
-		delete(r.byID, id)
-	}
-	r.mu.Unlock()
 	if r.opt.OnChange != nil {
 		r.opt.OnChange(*d, true)
 	}
 	r.publish("device", time.Now(), Deleted{ID: id, Deleted: true})
+	return nil
+}
+
+// remove takes a device out of the store and memory. It needs changeMu.
+func (r *Registry) remove(ctx context.Context, id citywarden.DeviceID) error {
+	// Nothing of it may be stored after it is gone: by then its id may be
+	// another device's.
+	r.flushMu.Lock()
+	defer r.flushMu.Unlock()
+	if err := r.store.DeleteDevice(ctx, id); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i, found := r.find(id)
+	if !found {
+		return nil
+	}
+	gone := r.order[i]
+	r.valuesMu.Lock()
+	r.dirty = slices.DeleteFunc(r.dirty, func(e *entry) bool { return e == gone })
+	r.valuesMu.Unlock()
+	if gone.token != nil {
+		delete(r.byHash, *gone.token)
+	}
+	r.order = slices.Delete(r.order, i, i+1)
+	delete(r.byID, id)
 	return nil
 }
 
@@ -612,17 +624,6 @@ func (r *Registry) owner(h tokenHash) citywarden.DeviceID {
 	defer r.mu.RUnlock()
 	if e := r.byHash[h]; e != nil {
 		return e.device.ID
-	}
-	return ""
-}
-
-// TokenID returns the first 8 hex digits of the SHA-256 of a device's token, to
-// tell tokens apart in logs and audits; "" when it has none.
-func (r *Registry) TokenID(id citywarden.DeviceID) string {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if e := r.byID[id]; e != nil && e.token != nil {
-		return hex.EncodeToString(e.token[:4])
 	}
 	return ""
 }

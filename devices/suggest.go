@@ -1,7 +1,6 @@
 package devices
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -11,8 +10,8 @@ import (
 // suggest returns `; did you mean "x"?` when a candidate is near to word, else
 // `; it is a, b or c` with the first ten.
 func suggest(word string, candidates []string) string {
-	if best := citywarden.Nearest(word, candidates); best != "" {
-		return fmt.Sprintf("; did you mean %q?", best)
+	if s := citywarden.DidYouMean(word, candidates); s != "" {
+		return s
 	}
 	switch n := len(candidates) - 1; {
 	case n < 0:

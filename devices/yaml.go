@@ -14,36 +14,6 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// Problem is one mistake in a model file.
-type Problem struct {
-	File    string
-	Line    int // from 1; 0 when the mistake has no place
-	Col     int // in characters, from 1
-	Message string
-	Snippet string // the line and a caret under the place; may be empty
-}
-
-// Error returns "file:line:col: message" and, below it, the snippet.
-func (p Problem) Error() string {
-	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, p.Message)
-	if p.Snippet != "" {
-		s += "\n" + p.Snippet
-	}
-	return s
-}
-
-// Problems are all mistakes found in the model files, in their order.
-type Problems []Problem
-
-// Error returns one problem after the other.
-func (ps Problems) Error() string {
-	all := make([]string, len(ps))
-	for i, p := range ps {
-		all[i] = p.Error()
-	}
-	return strings.Join(all, "\n")
-}
-
 // reader turns the syntax tree of one file into a model and notes every mistake
 // with its place. at knows where each field stood, so that checks that come
 // after reading can point there.
@@ -51,41 +21,15 @@ type reader struct {
 	file     string
 	lines    []string
 	at       map[string]*token.Token // "metrics[2].unit"
-	problems Problems
+	problems citywarden.Problems
 }
 
 func (r *reader) fail(t *token.Token, format string, args ...any) {
-	p := Problem{File: r.file, Message: fmt.Sprintf(format, args...)}
+	line, col := 0, 0
 	if t != nil && t.Position != nil {
-		p.Line, p.Col = t.Position.Line, t.Position.Column
+		line, col = t.Position.Line, t.Position.Column
 	}
-	if n := p.Line - 1; n >= 0 && n < len(r.lines) {
-		p.Snippet = snippet(r.lines[n], p.Line, p.Col)
-	}
-	r.problems = append(r.problems, p)
-}
-
-// snippet shows line number n with a caret under column col; a wide character
-// (CJK) takes two columns of a terminal.
-func snippet(line string, n, col int) string {
-	line = strings.TrimRight(line, "\r")
-	var pad strings.Builder
-	i := 1
-	for _, c := range line {
-		if i >= col {
-			break
-		}
-		i++
-		switch {
-		case c == '\t':
-			pad.WriteByte('\t')
-		case c >= 0x1100 && (c <= 0x115f || c >= 0x2e80 && c <= 0xffe6):
-			pad.WriteString("  ")
-		default:
-			pad.WriteByte(' ')
-		}
-	}
-	return fmt.Sprintf("%5d | %s\n      | %s^", n, line, pad.String())
+	r.problems = append(r.problems, citywarden.ProblemAt(r.file, r.lines, line, col, fmt.Sprintf(format, args...)))
 }
 
 // model reads one file; the token is where the name stands.

@@ -160,8 +160,8 @@ func (d *jsonDecoder) unknown(key string, when time.Time) string {
 		names = append(names, string(d.model.Metrics[i].Name))
 	}
 	s := fmt.Sprintf("unknown metric %s", quote(key))
-	if near := nearest(key, names); near != "" {
-		return s + fmt.Sprintf("; did you mean %q?", near)
+	if hint := citywarden.DidYouMean(key, names); hint != "" {
+		return s + hint
 	}
 	if len(names) > 12 {
 		names = append(names[:12], "…")
@@ -275,43 +275,4 @@ func parseTime(t token) (time.Time, error) {
 		return time.Unix(0, n).UTC(), nil
 	}
 	return time.Time{}, fmt.Errorf("ts %d is no time; send milliseconds since 1970", n)
-}
-
-// nearest returns the name that key was probably meant to be, "" when none is near.
-func nearest(key string, names []string) string {
-	if len(key) > 64 {
-		return ""
-	}
-	best, least := "", max(1, len(key)/3)+1
-	for _, n := range names {
-		if d := distance(strings.ToLower(key), strings.ToLower(n)); d < least && d < len(n) {
-			best, least = n, d
-		}
-	}
-	return best
-}
-
-// distance is how many bytes must be put in, left out, replaced or swapped
-// with their neighbour to make b of a.
-func distance(a, b string) int {
-	var two, one []int // the rows before this one
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		two, one, row = one, row, make([]int, len(b)+1)
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := one[j]
-			if a[i] != b[j] {
-				cost++
-			}
-			row[j+1] = min(row[j]+1, one[j+1]+1, cost)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], two[j-1]+1)
-			}
-		}
-	}
-	return row[len(b)]
 }

@@ -491,8 +491,8 @@ func (c *compiler) metric(n ast.Node) (int, error) {
 		}
 	}
 	hint := choices(id.Value, names[3:], "it has")
-	if s := suggest(id.Value, names[3:]); s == "" { // perhaps it was meant to be something else
-		hint = suggest(id.Value, all) + hint
+	if s := citywarden.DidYouMean(id.Value, names[3:]); s == "" { // perhaps it was meant to be something else
+		hint = citywarden.DidYouMean(id.Value, all) + hint
 	}
 	return 0, errAt(n, "model %s has no metric %q%s", m.Name, id.Value, hint)
 }

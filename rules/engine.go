@@ -28,6 +28,7 @@ type Engine struct {
 	logged  time.Time
 	devices map[citywarden.DeviceID]*device
 	runs    []*run // by rule
+	retired []*run // of rules that are gone: their alarms until they are closed, and their episodes for ever
 	timers  timerHeap
 	byAlarm map[citywarden.AlarmID]*instance
 	out     []citywarden.Transition
@@ -412,15 +413,7 @@ func (p *plan) binding(r *rule) *binding {
 func (e *Engine) evaluateOwn(b *binding, d *device, ts int64) {
 	inst := d.insts[b.index]
 	if inst == nil {
-		v := e.env(d, nil, b.rule, ts)
-		hit := false
-		for i := range b.prog.levels {
-			if b.prog.levels[i].when(v) == yes {
-				hit = true
-				break
-			}
-		}
-		if !hit {
+		if !b.prog.raises(e.env(d, nil, b.rule, ts)) {
 			return
 		}
 		inst = e.instance(b, d)
@@ -469,15 +462,7 @@ func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
 	g.clock = ts
 	inst := g.inst
 	if inst == nil {
-		v := e.env(nil, g, b.rule, ts)
-		hit := false
-		for i := range b.prog.levels {
-			if b.prog.levels[i].when(v) == yes {
-				hit = true
-				break
-			}
-		}
-		if !hit {
+		if !b.prog.raises(e.env(nil, g, b.rule, ts)) {
 			return
 		}
 		inst = e.groupInstance(g, b.prog)
@@ -505,6 +490,10 @@ func (e *Engine) delay(inst *instance) int64 {
 // Deadline returns when the next timer is due by the arrival clock; zero when
 // none is set. Some timers only look whether something is due.
 func (e *Engine) Deadline() time.Time { return fromMS(e.due()) }
+
+// unsettled reports whether rules or devices changed in a way that the next
+// record brings to effect, whatever it is.
+func (e *Engine) unsettled() bool { return len(e.orphans)+len(e.dirty)+len(e.empty) > 0 }
 
 // Now returns Record.At of the newest record, in whole milliseconds.
 func (e *Engine) Now() time.Time { return fromMS(e.now) }

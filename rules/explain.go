@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/citywarden/citywarden"
 )
@@ -123,7 +124,7 @@ func (e *Engine) evidence(x *citywarden.Explanation, inst *instance, t int64, co
 func (e *Engine) collect(x *citywarden.Explanation, u *uses, d, of *device, g *group, at func(*device, *group) *env) {
 	for i := range u.leaves {
 		l := &u.leaves[i]
-		el := citywarden.ExplainLeaf{Text: l.text, Op: l.op, Left: l.left.value(at(d, g)), Result: l.result(at(d, g)).String()}
+		el := citywarden.ExplainLeaf{Device: of.name(), Text: l.text, Op: l.op, Left: l.left.value(at(d, g)), Result: l.result(at(d, g)).String()}
 		if l.op != "" {
 			el.Right = l.right.value(at(d, g))
 		}
@@ -159,12 +160,20 @@ func (e *Engine) collect(x *citywarden.Explanation, u *uses, d, of *device, g *g
 		}
 	}
 	for _, w := range u.windows {
-		ew := citywarden.ExplainWindow{Text: w.text, From: fromMS(t - w.within), To: fromMS(t), Result: w.value.value(at(d, g))}
+		ew := citywarden.ExplainWindow{Device: of.name(), Text: w.text, From: fromMS(t - w.within), To: fromMS(t), Result: w.value.value(at(d, g))}
 		if w.metric >= 0 {
 			ew.Samples = len(d.rings[w.metric].between(t-w.within, t))
 		}
 		x.Windows = append(x.Windows, ew)
 	}
+}
+
+// name returns the id of d; "" for none.
+func (d *device) name() citywarden.DeviceID {
+	if d == nil {
+		return ""
+	}
+	return d.id
 }
 
 // as returns the sample as a value of kind k.
@@ -188,9 +197,9 @@ var (
 // sentence says in one plain sentence what happened.
 func (e *Engine) sentence(inst *instance, kind citywarden.TransitionKind, x *citywarden.Explanation, cond *compiled, t int64) citywarden.Text {
 	en, zh := e.fact(inst, cond, t)
-	held := ""
+	held, heldZH := "", ""
 	if x.Held > 0 {
-		held = x.Held.String()
+		held, heldZH = x.Held.String(), spanZH(x.Held.Std())
 	}
 	place, ort := string(inst.alarm.Device), string(inst.alarm.Device)
 	if inst.g != nil {
@@ -203,7 +212,7 @@ func (e *Engine) sentence(inst *instance, kind citywarden.TransitionKind, x *cit
 		out.EN, out.ZH = place+": "+en, ort+"："+zh
 		if held != "" {
 			out.EN += ", for " + held
-			out.ZH += "，已持续 " + held
+			out.ZH += "，已持续 " + heldZH
 		}
 		if kind == citywarden.Escalated {
 			out.EN, out.ZH = out.EN+"; now "+inst.alarm.Severity.String(), out.ZH+"；级别升高"
@@ -222,7 +231,7 @@ func (e *Engine) sentence(inst *instance, kind citywarden.TransitionKind, x *cit
 		out.EN, out.ZH = place+": back to normal", ort+"：已恢复正常"
 		if held != "" {
 			out.EN += " for " + held
-			out.ZH += "，已持续 " + held
+			out.ZH += "，已持续 " + heldZH
 		}
 	}
 	out.EN += "."
@@ -273,8 +282,8 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64) (en, zh string) {
 	}
 	if strings.HasPrefix(l.text, "silent(") {
 		quiet, _ := l.left.value(e.env(d, inst.g, r, t)).(float64)
-		s := citywarden.Duration(time.Duration(quiet) * time.Second).String()
-		return "nothing was heard for " + s, "已 " + s + " 未上报数据"
+		s := time.Duration(quiet) * time.Second
+		return "nothing was heard for " + s.String(), "已 " + spanZH(s) + " 未上报数据"
 	}
 	name := citywarden.Text{EN: strings.TrimSpace(l.text), ZH: strings.TrimSpace(l.text)}
 	unit := ""
@@ -289,20 +298,95 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64) (en, zh string) {
 	left, right := show(l.left.value(e.env(d, inst.g, r, t))), show(l.right.value(e.env(d, inst.g, r, t)))
 	if l.left.metric == 0 {
 		name = citywarden.Text{EN: leftText(l), ZH: leftText(l)}
+		if d != nil && d.plan != nil {
+			name, unit = callText(name, d.plan.model)
+		}
 	}
 	if unit != "" {
 		unit = " " + unit
 	}
+	is := "为 "
+	if c, _ := utf8.DecodeLastRuneInString(name.ZH); c < utf8.RuneSelf {
+		is = " 为 "
+	}
 	return name.EN + " is " + left + unit + ", " + opEN[l.op] + " " + right + unit,
-		name.ZH + " 为 " + left + unit + "，" + opZH[l.op] + " " + right + unit
+		name.ZH + is + left + unit + "，" + opZH[l.op] + " " + right + unit
 }
 
 // leftText is the left side of a comparison as written.
 func leftText(l *leaf) string {
-	if i := strings.Index(l.text, " "+l.op+" "); i > 0 {
-		return strings.Trim(l.text[:i], "()")
+	s := l.text
+	if i := strings.LastIndex(s, " "+l.op+" "); i > 0 {
+		s = s[:i]
 	}
-	return l.text
+	for s = strings.TrimSpace(s); wrapped(s); {
+		s = strings.TrimSpace(s[1 : len(s)-1])
+	}
+	return s
+}
+
+// wrapped reports whether one pair of brackets holds all of s.
+func wrapped(s string) bool {
+	if !strings.HasPrefix(s, "(") || !strings.HasSuffix(s, ")") {
+		return false
+	}
+	depth := 0
+	for i, c := range s {
+		switch c {
+		case '(':
+			depth++
+		case ')':
+			depth--
+		}
+		if depth == 0 && i < len(s)-1 {
+			return false
+		}
+	}
+	return true
+}
+
+// callText says a call over the window of one metric in words, with the unit of
+// its result; everything else stays as written.
+func callText(name citywarden.Text, model *citywarden.Model) (words citywarden.Text, unit string) {
+	fn, rest, _ := strings.Cut(strings.TrimSuffix(name.EN, ")"), "(")
+	metric, window, ok := strings.Cut(rest, ", ")
+	i := slices.IndexFunc(model.Metrics, func(m citywarden.Metric) bool { return string(m.Name) == metric })
+	window = strings.Trim(window, `"`)
+	d, err := citywarden.ParseDuration(window)
+	if !ok || i < 0 || err != nil {
+		return name, ""
+	}
+	m := &model.Metrics[i]
+	en, zh := orText(m.Title.In("en"), metric), orText(m.Title.In("zh"), metric)
+	within := spanZH(d.Std()) + "内" + zh
+	switch fn {
+	case "delta":
+		return citywarden.Text{EN: "change of " + en + " within " + window, ZH: within + "的变化"}, m.Unit
+	case "avg":
+		return citywarden.Text{EN: "mean of " + en + " over " + window, ZH: within + "的平均值"}, m.Unit
+	case "min":
+		return citywarden.Text{EN: "lowest " + en + " in " + window, ZH: within + "的最低值"}, m.Unit
+	case "max":
+		return citywarden.Text{EN: "highest " + en + " in " + window, ZH: within + "的最高值"}, m.Unit
+	}
+	return name, ""
+}
+
+// spanZH writes d in Chinese: "1 分钟", "1 小时 30 分钟", "20 秒".
+func spanZH(d time.Duration) string {
+	var parts []string
+	for _, u := range [...]struct {
+		d    time.Duration
+		name string
+	}{{24 * time.Hour, " 天"}, {time.Hour, " 小时"}, {time.Minute, " 分钟"}} {
+		if n := d / u.d; n > 0 {
+			parts, d = append(parts, strconv.Itoa(int(n))+u.name), d%u.d
+		}
+	}
+	if d > 0 || len(parts) == 0 {
+		parts = append(parts, strconv.FormatFloat(d.Seconds(), 'g', 4, 64)+" 秒")
+	}
+	return strings.Join(parts, " ")
 }
 
 func orText(a, b string) string {

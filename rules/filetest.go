@@ -61,11 +61,11 @@ type expectation struct {
 
 // Result is the outcome of one test.
 type Result struct {
-	Name     string        `json:"name"`
-	File     string        `json:"file"`
-	Line     int           `json:"line"`
-	Problems Problems      `json:"problems,omitempty"` // expectations that were not met
-	Took     time.Duration `json:"took"`
+	Name     string              `json:"name"`
+	File     string              `json:"file"`
+	Line     int                 `json:"line"`
+	Problems citywarden.Problems `json:"problems,omitempty"` // expectations that were not met
+	Took     time.Duration       `json:"took"`
 }
 
 // OK reports whether every expectation was met.
@@ -287,14 +287,14 @@ func (s *Set) checkTest(t *testCase) {
 		ids = append(ids, string(d.ID))
 		m, ok := s.schema.Model(d.Model)
 		if !ok {
-			t.where[d.ID].report("no model %q%s", d.Model, suggest(string(d.Model), s.modelNames()))
+			t.where[d.ID].report("no model %q%s", d.Model, citywarden.DidYouMean(string(d.Model), s.modelNames()))
 			continue
 		}
 		models[d.ID] = m
 		for _, name := range slices.Sorted(maps.Keys(d.Attributes)) {
 			a, ok := m.Attribute(name)
 			if !ok {
-				t.where[d.ID].report("model %s has no attribute %q%s", m.Name, name, suggest(name, attrNames(m)))
+				t.where[d.ID].report("model %s has no attribute %q%s", m.Name, name, citywarden.DidYouMean(name, attrNames(m)))
 				continue
 			}
 			if v, _ := citywarden.ValueOf(d.Attributes[name]); v.Kind() != a.Kind {
@@ -307,7 +307,7 @@ func (s *Set) checkTest(t *testCase) {
 		m := models[in.device]
 		if m == nil {
 			if !slices.Contains(ids, string(in.device)) {
-				in.node.report("no device %q in this test%s", in.device, suggest(string(in.device), ids))
+				in.node.report("no device %q in this test%s", in.device, citywarden.DidYouMean(string(in.device), ids))
 			}
 			continue
 		}
@@ -317,7 +317,7 @@ func (s *Set) checkTest(t *testCase) {
 			for _, x := range m.Metrics {
 				names = append(names, string(x.Name))
 			}
-			in.node.report("model %s has no metric %q%s", m.Name, in.metric, suggest(string(in.metric), names))
+			in.node.report("model %s has no metric %q%s", m.Name, in.metric, citywarden.DidYouMean(string(in.metric), names))
 			continue
 		}
 		for _, w := range in.values {
@@ -329,13 +329,13 @@ func (s *Set) checkTest(t *testCase) {
 	}
 	known := func(n node, id citywarden.RuleID) {
 		if s.byID[id] == nil {
-			n.report("no rule %q%s", id, suggest(string(id), rules))
+			n.report("no rule %q%s", id, citywarden.DidYouMean(string(id), rules))
 		}
 	}
 	for _, x := range t.expect {
 		known(x.node, cmp.Or(x.none, x.alarm))
 		if x.device != "" && !slices.Contains(ids, string(x.device)) {
-			x.node.report("no device %q in this test%s", x.device, suggest(string(x.device), ids))
+			x.node.report("no device %q in this test%s", x.device, citywarden.DidYouMean(string(x.device), ids))
 		}
 	}
 	for _, o := range t.orders {
@@ -384,17 +384,14 @@ func (f fixed) Each(do func(*citywarden.Device, *citywarden.Model)) {
 
 // bench is a test that runs.
 type bench struct {
-	set   *Set
-	opt   Options
-	e     *Engine
-	log   []citywarden.Entry // since the snapshot
-	snap  []byte
-	pos   citywarden.Position
-	keys  map[string]bool
-	last  map[string]citywarden.Transition // by rule and entity
-	start time.Time
-	found *Problems
-	src   *source
+	set  *Set
+	opt  Options
+	e    *Engine
+	log  []citywarden.Entry // since the snapshot
+	snap []byte
+	pos  citywarden.Position
+	keys map[string]bool
+	last map[string]citywarden.Transition // by rule and entity
 }
 
 func (b *bench) step(x citywarden.Entry) {
@@ -450,12 +447,12 @@ func (b *bench) crash(n node) error {
 }
 
 func (t *testCase) run(set *Set) Result {
-	var found Problems
+	var found citywarden.Problems
 	line, _ := t.node.pos()
 	src := *t.node.src
 	src.found = &found
 	at := func(n node) node { n.src = &src; return n }
-	b := &bench{set: set, opt: Options{Devices: fixed{t.devices, set.schema}}, keys: map[string]bool{}, last: map[string]citywarden.Transition{}, start: t.start}
+	b := &bench{set: set, opt: Options{Devices: fixed{t.devices, set.schema}}, keys: map[string]bool{}, last: map[string]citywarden.Transition{}}
 	b.e = New(set, b.opt)
 
 	type moment struct {
@@ -520,7 +517,7 @@ func (t *testCase) run(set *Set) Result {
 			break
 		}
 	}
-	found.sort()
+	sortProblems(found)
 	return Result{Name: t.name, File: t.node.src.name, Line: line, Problems: found}
 }
 

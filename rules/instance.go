@@ -2,11 +2,9 @@ package rules
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -221,13 +219,7 @@ func (e *Engine) rearm(inst *instance) {
 // sleeps reports that the next change of schedule can't matter to an instance
 // at rest: its conditions are false, so the next reading decides.
 func (e *Engine) sleeps(inst *instance) bool {
-	v := e.env(inst.d, inst.g, inst.run.rule, inst.clock)
-	for i := range inst.prog.levels {
-		if inst.prog.levels[i].when(v) == yes {
-			return false
-		}
-	}
-	return true
+	return !inst.prog.raises(e.env(inst.d, inst.g, inst.run.rule, inst.clock))
 }
 
 // apply evaluates the instance as of event time t and moves its levels.
@@ -315,9 +307,10 @@ func (e *Engine) apply(inst *instance, t int64) {
 	e.settle(inst, t, in, raised[:len(inst.levels)])
 }
 
-// settle compares the levels with the alarm and emits what changed.
-func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
-	sev, ending, level := citywarden.Severity(0), true, 0
+// standing returns the highest level that is active, its severity (0 when none
+// is), and whether all that are have begun to clear.
+func (inst *instance) standing() (sev citywarden.Severity, level int, ending bool) {
+	ending = true
 	for i := range inst.levels {
 		if s := inst.levels[i].state; s == active || s == clearing {
 			ending = ending && s == clearing
@@ -326,6 +319,12 @@ func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
 			}
 		}
 	}
+	return sev, level, ending
+}
+
+// settle compares the levels with the alarm and emits what changed.
+func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
+	sev, level, ending := inst.standing()
 	a := &inst.alarm
 	switch {
 	case !inst.open && sev > 0:
@@ -479,7 +478,7 @@ func (e *Engine) emit(inst *instance, t int64, kind citywarden.TransitionKind, w
 	a.Members = slices.Clone(a.Members)
 	r := inst.run.rule
 	tr := citywarden.Transition{
-		Key:      string(r.ID) + "/" + inst.entity + "/" + strconv.FormatUint(a.Episode, 10) + "/" + strconv.FormatUint(inst.n, 10),
+		Key:      entity{r.ID, inst.entity}.key(a.Episode, inst.n),
 		Position: e.pos, At: fromMS(t), Logged: e.logged, Kind: kind, Alarm: a, Shadow: r.Mode == "shadow", Why: why,
 	}
 	if r.order != nil {
@@ -668,8 +667,4 @@ func (e *Engine) forgetOrphan(inst *instance) {
 	if inst.alarm.Episode > 0 {
 		inst.run.episodes[inst.entity] = inst.alarm.Episode
 	}
-}
-
-func (inst *instance) String() string {
-	return fmt.Sprintf("%s/%s", inst.run.rule.ID, inst.entity)
 }

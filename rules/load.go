@@ -27,7 +27,7 @@ type Set struct {
 	order  []*plan // by index
 	tests  []testCase
 	schema Schema
-	warn   Problems
+	warn   citywarden.Problems
 }
 
 // rule is a rule as loaded.
@@ -108,12 +108,12 @@ var (
 
 // Load reads all *.yaml files in fsys and its folders, checks them against the
 // models and compiles them. Either every file is right, or the error is
-// CodeInvalid and unwraps to Problems, which lists every mistake with file,
+// CodeInvalid and unwraps to citywarden.Problems, which lists every mistake with file,
 // line, column and, where there is one, a suggestion. It does not run the tests
 // in the files; see Test.
 func Load(fsys fs.FS, schema Schema) (*Set, error) {
 	s := &Set{byID: map[citywarden.RuleID]*rule{}, plans: map[citywarden.ModelName]*plan{}, schema: schema}
-	var found Problems
+	var found citywarden.Problems
 	var files []string
 	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && (strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml")) {
@@ -146,8 +146,8 @@ func Load(fsys fs.FS, schema Schema) (*Set, error) {
 	for i := range s.tests {
 		s.checkTest(&s.tests[i])
 	}
-	found.sort()
-	s.warn.sort()
+	sortProblems(found)
+	sortProblems(s.warn)
 	if len(found) > 0 {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%w", found)
 	}
@@ -166,7 +166,7 @@ func (s *Set) Rules() []citywarden.Rule {
 
 // Warnings are parts of rules that are right but that a rule engineer should
 // look at: an inhibitor that does not exist, a part that has no effect yet.
-func (s *Set) Warnings() Problems { return s.warn }
+func (s *Set) Warnings() citywarden.Problems { return s.warn }
 
 func (s *Set) warning(n node, format string, args ...any) {
 	mute := *n.src
@@ -355,7 +355,7 @@ func (s *Set) selection(r *rule, n node) {
 				m, known := s.schema.Model(name)
 				switch {
 				case !known:
-					it.report("no model %q%s", v, suggest(v, s.modelNames()))
+					it.report("no model %q%s", v, citywarden.DidYouMean(v, s.modelNames()))
 				case slices.Contains(r.Models, name):
 					it.report("model %s is selected twice", v)
 				default:

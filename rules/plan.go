@@ -41,6 +41,16 @@ type program struct {
 	adj    bool // looks at neighbours
 }
 
+// raises reports whether the condition of a level is true.
+func (p *program) raises(v *env) bool {
+	for i := range p.levels {
+		if p.levels[i].when(v) == yes {
+			return true
+		}
+	}
+	return false
+}
+
 // compiled is one level, or a clear condition.
 type compiled struct {
 	when    func(*env) tri
@@ -99,7 +109,7 @@ func (s *Set) compileRule(r *rule) {
 		p := s.plans[name]
 		b := &binding{rule: r, plan: p, index: len(p.bindings)}
 		if r.groupBy != "" && !hasAttr(p.model, r.groupBy) {
-			r.node.report("rule %s groups by attr.%s, but model %s has no such attribute%s", r.ID, r.groupBy, name, suggest(r.groupBy, attrNames(p.model)))
+			r.node.report("rule %s groups by attr.%s, but model %s has no such attribute%s", r.ID, r.groupBy, name, citywarden.DidYouMean(r.groupBy, attrNames(p.model)))
 			return
 		}
 		if r.where.text != "" {
@@ -218,9 +228,7 @@ func (s *Set) index(p *plan, r *rule) {
 	for _, c := range b.prog.all() {
 		if r.groupBy == "" {
 			look(c.uses)
-			for _, d := range c.uses.silent {
-				b.silent = append(b.silent, d)
-			}
+			b.silent = append(b.silent, c.uses.silent...)
 		}
 		if c.uses.events && p.event >= 0 {
 			read[p.event] = max(read[p.event], 0)
@@ -280,7 +288,7 @@ func (s *Set) checkTemplates(r *rule) bool {
 		for _, mn := range r.Models {
 			m := s.plans[mn].model
 			if !hasAttr(m, name) {
-				r.order.key.node.reportAt(part.at, "model %s has no attribute %q%s; a placeholder is attr.NAME, device, entity, model or rule", mn, name, suggest(name, attrNames(m)))
+				r.order.key.node.reportAt(part.at, "model %s has no attribute %q%s; a placeholder is attr.NAME, device, entity, model or rule", mn, name, citywarden.DidYouMean(name, attrNames(m)))
 				ok = false
 				break
 			}

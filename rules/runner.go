@@ -1,20 +1,29 @@
 package rules
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/citywarden/citywarden"
 )
 
-// Desk takes the transitions. Apply stores them together with upTo in one
-// transaction and ignores those at or before its cursor.
+// Desk takes the transitions.
 type Desk interface {
 	Cursor(context.Context) (citywarden.Position, error)
+	// Apply stores ts together with upTo in one transaction and ignores those
+	// that it has.
 	Apply(ctx context.Context, upTo citywarden.Position, ts []citywarden.Transition) error
+	// Applied returns the transitions after a position that it has: their key,
+	// kind and severity.
+	Applied(ctx context.Context, after citywarden.Position) ([]citywarden.Transition, error)
+	// Active returns the active alarm of a rule on an entity, CodeNotFound when
+	// there is none.
+	Active(ctx context.Context, rule citywarden.RuleID, entity string) (citywarden.Alarm, error)
 }
 
 // Snapshots keeps the newest snapshot of the engine. LoadSnapshot returns nil
@@ -49,6 +58,8 @@ type Runner struct {
 	begun   bool
 	applied citywarden.Position // cursor of the desk
 	stepped citywarden.Position // last entry the engine took
+	kept    citywarden.Position // of the newest snapshot
+	replay  rerun               // nil unless the engine is behind the desk
 	waiting []citywarden.Transition
 	saved   time.Time
 }
@@ -67,13 +78,14 @@ func NewRunner(e *Engine, desk Desk, snaps Snapshots, opt RunnerOptions) *Runner
 // Name returns "alarms".
 func (r *Runner) Name() string { return "alarms" }
 
-// Cursor restores the newest snapshot and returns its position. What lies
-// between it and the desk's cursor is stepped again without effect.
+// Cursor returns the position of the newest snapshot, and restores it the first
+// time. What lies between it and the desk's cursor is stepped again: the desk has
+// it, so it has no effect unless it comes out differently now, see rerun.
 func (r *Runner) Cursor(ctx context.Context) (citywarden.Position, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.begun {
-		return r.stepped, nil
+		return r.kept, nil
 	}
 	applied, err := r.desk.Cursor(ctx)
 	if err != nil {
@@ -90,7 +102,18 @@ func (r *Runner) Cursor(ctx context.Context) (citywarden.Position, error) {
 	} else {
 		pos = 0
 	}
-	r.begun, r.applied, r.stepped, r.saved = true, applied, pos, time.Now()
+	if pos < applied {
+		ts, err := r.desk.Applied(ctx, pos)
+		if err != nil {
+			return 0, fmt.Errorf("transitions after the snapshot of the rule engine: %w", err)
+		}
+		r.replay = rerun{}
+		for i := range ts {
+			r.replay.note(&ts[i])
+		}
+	}
+	r.begun, r.applied, r.stepped, r.kept, r.saved = true, applied, pos, pos, time.Now()
+	r.move()
 	return pos, nil
 }
 
@@ -103,22 +126,61 @@ func (r *Runner) Consume(ctx context.Context, entries []citywarden.Entry) error 
 		if entries[i].Position <= r.stepped {
 			continue
 		}
+		if r.replay != nil && entries[i].Position > r.applied {
+			if err := r.agree(ctx, &entries[i]); err != nil {
+				return err
+			}
+		}
 		ts := r.e.Step(entries[i])
 		r.stepped = entries[i].Position
 		if r.stepped > r.applied {
 			r.waiting = append(r.waiting, ts...)
+			continue
+		}
+		for i := range ts {
+			r.replay.note(&ts[i])
 		}
 	}
-	select {
-	case r.moved <- struct{}{}:
-	default:
-	}
+	r.move()
 	if err := r.apply(ctx); err != nil {
 		return err
 	}
 	if time.Since(r.saved) >= r.opt.Every {
 		return r.save(ctx)
 	}
+	return nil
+}
+
+// agree ends the replay before entry x, the first that the desk has not seen.
+func (r *Runner) agree(ctx context.Context, x *citywarden.Entry) error {
+	type dispute struct {
+		at   entity
+		mark *mark
+		open *citywarden.Alarm
+	}
+	var all []dispute
+	for at, m := range r.replay {
+		if m.sum == 0 {
+			continue
+		}
+		d := dispute{at: at, mark: m}
+		a, err := r.desk.Active(ctx, at.rule, at.name)
+		switch {
+		case err == nil:
+			d.open = &a
+		case citywarden.CodeOf(err) != citywarden.CodeNotFound:
+			return fmt.Errorf("active alarm of %s on %s: %w", at.rule, at.name, err)
+		}
+		all = append(all, d)
+	}
+	slices.SortFunc(all, func(a, b dispute) int {
+		return cmp.Or(cmp.Compare(a.at.rule, b.at.rule), cmp.Compare(a.at.name, b.at.name))
+	})
+	for _, d := range all {
+		r.opt.Logger.Warn("rules, models or devices changed around a crash; the engine takes over from the desk", "rule", d.at.rule, "entity", d.at.name)
+		r.waiting = append(r.waiting, r.e.agree(x, d.at, d.mark, d.open)...)
+	}
+	r.replay = nil
 	return nil
 }
 
@@ -135,7 +197,7 @@ func (r *Runner) apply(ctx context.Context) error {
 
 // save stores a snapshot, once everything before it is with the desk.
 func (r *Runner) save(ctx context.Context) error {
-	if !r.begun || len(r.waiting) > 0 {
+	if !r.begun || len(r.waiting) > 0 || r.replay != nil {
 		return nil
 	}
 	data, err := r.e.Snapshot()
@@ -145,7 +207,7 @@ func (r *Runner) save(ctx context.Context) error {
 	if err := r.snaps.SaveSnapshot(ctx, r.stepped, data); err != nil {
 		return fmt.Errorf("save snapshot of the rule engine: %w", err)
 	}
-	r.saved = time.Now()
+	r.kept, r.saved = r.stepped, time.Now()
 	return nil
 }
 
@@ -155,9 +217,9 @@ const tickPause = 50 * time.Millisecond
 // tickPatience is how long to wait for the engine to see a tick.
 const tickPatience = 5 * time.Second
 
-// Run appends a tick to the log whenever a timer of the engine is due and no
-// message comes to fire it. It blocks until ctx is done; then it saves a last
-// snapshot and returns nil.
+// Run appends a tick to the log whenever a timer of the engine is due, or an
+// alarm is to be closed, and no message comes to do it. It blocks until ctx is
+// done; then it saves a last snapshot and returns nil.
 func (r *Runner) Run(ctx context.Context) error {
 	wait := time.NewTimer(0)
 	defer wait.Stop()
@@ -192,13 +254,27 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 }
 
+// deadline returns when the engine needs a record, zero when it needs none, and
+// the engine's clock.
 func (r *Runner) deadline() (due, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.begun {
 		return time.Time{}, time.Time{}
 	}
-	return r.e.Deadline(), r.e.Now()
+	due, now = r.e.Deadline(), r.e.Now()
+	if r.replay != nil || r.e.unsettled() {
+		due = now
+	}
+	return due, now
+}
+
+// move wakes Run: the engine's deadline may be another one.
+func (r *Runner) move() {
+	select {
+	case r.moved <- struct{}{}:
+	default:
+	}
 }
 
 // Rules returns the rules that run.
@@ -208,18 +284,12 @@ func (r *Runner) Rules() []citywarden.Rule {
 	return r.e.Rules()
 }
 
-// Stats returns what the engine holds.
-func (r *Runner) Stats() Stats {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.e.Stats()
-}
-
 // DeviceChanged tells the engine about a change in the registry.
 func (r *Runner) DeviceChanged(d citywarden.Device, deleted bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.e.DeviceChanged(d, deleted)
+	r.move()
 }
 
 // Reload runs set from now on; alarms keep their state by rule id. What changes

@@ -3,7 +3,9 @@ package rules
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -68,6 +70,24 @@ func (p *plant) Apply(_ context.Context, upTo citywarden.Position, ts []cityward
 	}
 	p.cursor = max(p.cursor, upTo)
 	return nil
+}
+
+func (p *plant) Applied(_ context.Context, after citywarden.Position) ([]citywarden.Transition, error) {
+	all := p.view().applied
+	return slices.DeleteFunc(all, func(t citywarden.Transition) bool { return t.Position <= after }), nil
+}
+
+func (p *plant) Active(_ context.Context, rule citywarden.RuleID, entity string) (citywarden.Alarm, error) {
+	for _, t := range slices.Backward(p.view().applied) {
+		if t.Alarm.Rule != rule || t.Alarm.Entity != entity {
+			continue
+		}
+		if t.Alarm.State == citywarden.AlarmActive {
+			return t.Alarm, nil
+		}
+		break
+	}
+	return citywarden.Alarm{}, citywarden.Errorf(citywarden.CodeNotFound, "no active alarm of %s on %s", rule, entity)
 }
 
 func (p *plant) LoadSnapshot(context.Context) (citywarden.Position, []byte, error) {
@@ -249,6 +269,161 @@ func TestRunnerKeepsTransitionsWhileTheDeskFails(t *testing.T) {
 			t.Errorf("%d transitions applied, want 2", got)
 		}
 	})
+}
+
+// TestRunnerAgreesWithTheDesk changes the rules around a crash: what the desk
+// has from before must not stay open for ever, and nothing must get lost because
+// a number was used before.
+func TestRunnerAgreesWithTheDesk(t *testing.T) {
+	above := func(limit string) string { return probeRule("levels: [{severity: major, when: 'x > " + limit + "'}]") }
+	for _, c := range []struct {
+		name, before, after string
+		values              []float64 // one a second before the crash
+		last                []float64 // and after it
+		want                string
+	}{
+		{"the same rules", above("5"), above("5"), []float64{6, 1, 6}, []float64{6, 1}, "raised 1, cleared 1, raised 2, cleared 2"},
+		{"rule removed", above("5"), "rules: []\n", []float64{6}, []float64{6}, "raised 1, cleared 1"},
+		{"limit went up", above("5"), above("50"), []float64{6}, []float64{6, 60}, "raised 1, cleared 1, raised 2"},
+		{"limit went up after an episode", above("5"), above("50"), []float64{6, 1}, []float64{60, 1}, "raised 1, cleared 1, raised 2, cleared 2"},
+		{"limit went down", above("50"), above("5"), []float64{6}, []float64{6, 1}, "raised 2, cleared 2"},
+		{"limit went down, raised again", above("50"), above("5"), []float64{60, 6}, []float64{6, 1}, "raised 1, cleared 1, raised 2, cleared 2"},
+		{"other severity", above("5"), strings.Replace(above("5"), "major", "critical", 1), []float64{6}, []float64{6, 1}, "raised 1, escalated 1, cleared 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, d := newPlant(), dev("d", "probe")
+				w := &world{t: t, devices: []*citywarden.Device{d}}
+				feed := func(values []float64) {
+					for _, v := range values {
+						p.send(d, "x", v)
+						time.Sleep(time.Second)
+						synctest.Wait()
+					}
+				}
+				_, stop := p.start(t, load(t, c.before), w, time.Hour)
+				feed([]float64{0})
+				stop(true)
+				_, stop = p.start(t, load(t, c.before), w, time.Hour)
+				feed(c.values)
+				stop(false)
+				_, stop = p.start(t, load(t, c.after), w, time.Hour)
+				feed(c.last)
+				stop(true)
+				var got []string
+				for _, tr := range p.view().applied {
+					got = append(got, fmt.Sprintf("%s %d", tr.Kind, tr.Alarm.Episode))
+				}
+				if got := strings.Join(got, ", "); got != c.want {
+					t.Errorf("applied %s, want %s", got, c.want)
+				}
+				for k, n := range p.keys {
+					if n != 1 {
+						t.Errorf("key %s was used %d times", k, n)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestEpisodesOutliveTheirRule: the desk ignores a key that it has.
+func TestEpisodesOutliveTheirRule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPlant(), dev("d", "probe")
+		w := &world{t: t, devices: []*citywarden.Device{d}}
+		rule := probeRule(`levels: [{severity: major, when: 'x > 5'}]`)
+		for _, text := range []string{rule, "rules: []\n", rule} {
+			_, stop := p.start(t, load(t, text), w, time.Hour)
+			p.send(d, "x", 6)
+			synctest.Wait()
+			stop(true)
+		}
+		for k, n := range p.keys {
+			if n != 1 {
+				t.Errorf("key %s was used %d times", k, n)
+			}
+		}
+		if n := len(p.applied); n != 3 {
+			t.Errorf("applied %s, want raised, cleared, raised", tell(p.applied))
+		}
+	})
+}
+
+// TestEpisodesOutliveARuleThatWentInACrash: the engine has never seen the rule
+// that the desk has an alarm of; when the rule comes back, its next alarm must
+// not have the number of that one, or the desk would take it for known.
+func TestEpisodesOutliveARuleThatWentInACrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPlant(), dev("d", "probe")
+		w := &world{t: t, devices: []*citywarden.Device{d}}
+		rule := probeRule(`levels: [{severity: major, when: 'x > 5'}]`)
+		for _, x := range []struct {
+			rules string
+			clean bool
+		}{{rule, false}, {"rules: []\n", true}, {rule, true}} {
+			_, stop := p.start(t, load(t, x.rules), w, time.Hour)
+			p.send(d, "x", 6)
+			synctest.Wait()
+			stop(x.clean)
+		}
+		var got []string
+		for _, tr := range p.view().applied {
+			got = append(got, fmt.Sprintf("%s %d", tr.Kind, tr.Alarm.Episode))
+		}
+		if got, want := strings.Join(got, ", "), "raised 1, cleared 1, raised 2"; got != want {
+			t.Errorf("applied %s, want %s", got, want)
+		}
+	})
+}
+
+// TestWhatIsGoneClosesWithoutAMessage: an alarm of a device or rule that is gone
+// does not wait for the next message of somebody else.
+func TestWhatIsGoneClosesWithoutAMessage(t *testing.T) {
+	rule := probeRule(`levels: [{severity: major, when: 'x > 5'}]`)
+	for _, c := range []struct {
+		name string
+		gone func(t *testing.T, p *plant, r *Runner, stop func(bool), d *citywarden.Device, w *world) (last func(bool))
+		want string
+	}{
+		{"device", func(_ *testing.T, _ *plant, r *Runner, stop func(bool), d *citywarden.Device, _ *world) func(bool) {
+			r.DeviceChanged(*d, true)
+			return stop
+		}, "device removed"},
+		{"rule, clean stop", func(t *testing.T, p *plant, _ *Runner, stop func(bool), _ *citywarden.Device, w *world) func(bool) {
+			stop(true)
+			_, stop = p.start(t, load(t, "rules: []\n"), w, time.Hour)
+			return stop
+		}, "rule removed"},
+		{"rule, crash", func(t *testing.T, p *plant, _ *Runner, stop func(bool), _ *citywarden.Device, w *world) func(bool) {
+			stop(false)
+			_, stop = p.start(t, load(t, "rules: []\n"), w, time.Hour)
+			return stop
+		}, changedMeanwhile},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, d := newPlant(), dev("d", "probe")
+				w := &world{t: t, devices: []*citywarden.Device{d}}
+				r, stop := p.start(t, load(t, rule), w, time.Hour)
+				p.send(d, "x", 6)
+				synctest.Wait()
+				stop = c.gone(t, p, r, stop, d, w)
+				time.Sleep(6 * time.Second)
+				synctest.Wait()
+				got := p.view()
+				if n := len(got.applied); n != 2 || got.applied[1].Kind != citywarden.Cleared || got.applied[1].Alarm.Reason != c.want {
+					t.Errorf("applied %s, want it cleared: %s", tell(got.applied), c.want)
+				}
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				if n := p.view().ticks; n > 3 {
+					t.Errorf("%d ticks", n)
+				}
+				stop(true)
+			})
+		})
+	}
 }
 
 func TestRunnerReloads(t *testing.T) {

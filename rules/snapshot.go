@@ -348,7 +348,7 @@ func (e *Engine) Snapshot() ([]byte, error) {
 		}
 		s.devices = append(s.devices, sd)
 	}
-	for _, x := range e.runs {
+	for _, x := range slices.Concat(e.runs, e.retired) {
 		r := savedRule{id: x.rule.ID, version: x.rule.Version, mode: x.rule.Mode}
 		if o := x.rule.order; o != nil {
 			r.order, r.caseOrd = true, citywarden.CaseOrder{Class: o.class, Merge: o.merge, WorkOrder: o.workOrder}
@@ -365,16 +365,6 @@ func (e *Engine) Snapshot() ([]byte, error) {
 			if g := x.groups[k]; g.clock != 0 {
 				s.groups = append(s.groups, savedGroup{x.rule.ID, k, g.clock})
 			}
-		}
-	}
-	for _, o := range e.orphans { // to be closed with the next record, after a restart too
-		if o.inst.run.rule.index < 0 && !o.inst.dropped {
-			r := o.inst.run.rule
-			sr := savedRule{id: r.ID, mode: r.Mode, insts: []savedInstance{o.inst.save()}}
-			if r.order != nil {
-				sr.order, sr.caseOrd = true, citywarden.CaseOrder{Class: r.order.class, Merge: r.order.merge, WorkOrder: r.order.workOrder}
-			}
-			s.rules = append(s.rules, sr)
 		}
 	}
 	c := &codec{buf: []byte{snapshotVersion}}
@@ -477,15 +467,17 @@ func (e *Engine) restoreRule(s *savedRule) {
 	var x *run
 	if r != nil {
 		x = e.runs[r.index]
-		for _, ep := range s.episodes {
-			x.episodes[ep.entity] = ep.n
-		}
 	} else {
-		stub := &rule{Rule: citywarden.Rule{ID: s.id, Mode: s.mode}, index: -1}
+		x = retiredRun(s.id, s.mode)
 		if s.order {
-			stub.order = &caseOrder{class: s.caseOrd.Class, merge: s.caseOrd.Merge, workOrder: s.caseOrd.WorkOrder}
+			x.rule.order = &caseOrder{class: s.caseOrd.Class, merge: s.caseOrd.Merge, workOrder: s.caseOrd.WorkOrder}
 		}
-		x = &run{rule: stub, insts: map[string]*instance{}, groups: map[string]*group{}, episodes: map[string]uint64{}}
+		if len(s.insts) > 0 || len(s.episodes) > 0 {
+			e.retired = append(e.retired, x)
+		}
+	}
+	for _, ep := range s.episodes {
+		x.episodes[ep.entity] = ep.n
 	}
 	for i := range s.insts {
 		e.restoreInstance(x, &s.insts[i], r != nil && r.Version != s.version)

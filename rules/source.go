@@ -14,39 +14,10 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// Problem is one mistake in a rule file.
-type Problem struct {
-	File    string `json:"file"`
-	Line    int    `json:"line"` // from 1
-	Col     int    `json:"col"`  // in characters, from 1
-	Message string `json:"message"`
-	Snippet string `json:"snippet"` // the line, and below it a caret
-}
-
-// Error reads "file:line:col: message", then the line and a caret.
-func (p Problem) Error() string {
-	s := fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, p.Message)
-	if p.Snippet != "" {
-		s += "\n" + p.Snippet
-	}
-	return s
-}
-
-// Problems are all mistakes that were found, ordered by file and place.
-type Problems []Problem
-
-func (ps Problems) sort() {
-	slices.SortStableFunc(ps, func(a, b Problem) int {
+func sortProblems(ps citywarden.Problems) {
+	slices.SortStableFunc(ps, func(a, b citywarden.Problem) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
 	})
-}
-
-func (ps Problems) Error() string {
-	lines := make([]string, len(ps))
-	for i, p := range ps {
-		lines[i] = p.Error()
-	}
-	return strings.Join(lines, "\n")
 }
 
 // maxProblems bounds what one load reports.
@@ -56,10 +27,10 @@ const maxProblems = 100
 type source struct {
 	name  string
 	lines []string
-	found *Problems
+	found *citywarden.Problems
 }
 
-func newSource(name string, text []byte, found *Problems) *source {
+func newSource(name string, text []byte, found *citywarden.Problems) *source {
 	return &source{name: name, lines: strings.Split(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n"), found: found}
 }
 
@@ -68,29 +39,7 @@ func (s *source) report(line, col int, format string, args ...any) {
 	if len(*s.found) >= maxProblems {
 		return
 	}
-	col = max(col, 1)
-	p := Problem{File: s.name, Line: line, Col: col, Message: fmt.Sprintf(format, args...)}
-	if line >= 1 && line <= len(s.lines) {
-		text := s.lines[line-1]
-		p.Snippet = "  " + strings.ReplaceAll(text, "\t", " ") + "\n  " + caretPad(text, col) + "^"
-	}
-	*s.found = append(*s.found, p)
-}
-
-// caretPad returns blanks as wide as the first col-1 characters of text are on
-// a terminal, where Chinese characters take two columns.
-func caretPad(text string, col int) string {
-	var b strings.Builder
-	for _, r := range text {
-		if col--; col <= 0 {
-			break
-		}
-		b.WriteByte(' ')
-		if r >= 0x1100 && r != '…' && !(r >= 0x2000 && r < 0x2e80) {
-			b.WriteByte(' ')
-		}
-	}
-	return b.String()
+	*s.found = append(*s.found, citywarden.ProblemAt(s.name, s.lines, line, max(col, 1), fmt.Sprintf(format, args...)))
 }
 
 // node is a YAML value and where it stands.
@@ -436,47 +385,11 @@ func (c *cursor) step(quote token.Type, r rune) {
 	}
 }
 
-// suggest returns `; did you mean "x"?` for the closest of names, or "".
-func suggest(name string, names []string) string {
-	best, at := "", 1+len(name)/3
-	for _, n := range names {
-		if d := distance(strings.ToLower(name), strings.ToLower(n)); d <= at && (best == "" || d < at) {
-			best, at = n, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
-}
-
 // choices tells what can stand instead of name: "; did you mean …? It has …".
 func choices(name string, names []string, lead string) string {
 	all := strings.Join(names, ", ")
-	if s := suggest(name, names); s != "" {
+	if s := citywarden.DidYouMean(name, names); s != "" {
 		return s + " " + strings.ToUpper(lead[:1]) + lead[1:] + " " + all
 	}
 	return "; " + lead + " " + all
-}
-
-// distance is the Levenshtein distance of a and b.
-func distance(a, b string) int {
-	x, y := []rune(a), []rune(b)
-	row := make([]int, len(y)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range x {
-		prev := row[0]
-		row[0] = i + 1
-		for j := range y {
-			cost := prev
-			if x[i] != y[j] {
-				cost++
-			}
-			prev = row[j+1]
-			row[j+1] = min(cost, row[j]+1, prev+1)
-		}
-	}
-	return row[len(y)]
 }

@@ -494,6 +494,26 @@ func TestShadowIsMarked(t *testing.T) {
 	}
 }
 
+func TestASummarySaysACallInWords(t *testing.T) {
+	for _, c := range []struct{ when, en, zh string }{
+		{`delta(x, "1m") >= 4`, "change of x within 1m is 5 bar, at least 4 bar", "1 分钟内x的变化为 5 bar，不低于 4 bar"},
+		{`(max(x, "90s")) > 5`, "highest x in 90s is 6 bar, above 5 bar", "1 分钟 30 秒内x的最高值为 6 bar，高于 5 bar"},
+		{`(x + 1) * (x + 2) > 30`, "(x + 1) * (x + 2) is 56, above 30", "(x + 1) * (x + 2) 为 56，高于 30"},
+	} {
+		w := newWorld(t, probeRule("levels: [{severity: major, when: '"+c.when+"'}]"), dev("d", "probe"))
+		for n := range 20 {
+			w.put("d", time.Duration(n)*10*s, "x", float64(1+n/12*5))
+		}
+		w.to(200 * s)
+		if len(w.got) == 0 {
+			t.Fatalf("%s raised nothing", c.when)
+		}
+		if got, want := w.got[0].Why.Summary, (citywarden.Text{EN: "d: " + c.en + ".", ZH: "d：" + c.zh + "。"}); got != want {
+			t.Errorf("%s: %+v, want %+v", c.when, got, want)
+		}
+	}
+}
+
 func TestExplanation(t *testing.T) {
 	w := newWorld(t, probeRule(`levels: [{severity: major, when: 'x > (attr.limit ?? 5) and avg(y, "1m") >= 2', for: 10s}]`), dev("d", "probe"))
 	w.put("d", 0, "x", 1.0, "y", 2.0)
@@ -515,7 +535,7 @@ func TestExplanation(t *testing.T) {
 	if len(why.Windows) != 1 || why.Windows[0].Samples != 2 || why.Windows[0].Result != 3.0 {
 		t.Errorf("windows %+v", why.Windows)
 	}
-	if want := (citywarden.Text{EN: "d: x is 6.25 bar, above 5 bar, for 10s.", ZH: "d：x 为 6.25 bar，高于 5 bar，已持续 10s。"}); why.Summary != want {
+	if want := (citywarden.Text{EN: "d: x is 6.25 bar, above 5 bar, for 10s.", ZH: "d：x 为 6.25 bar，高于 5 bar，已持续 10 秒。"}); why.Summary != want {
 		t.Errorf("summary %+v, want %+v", why.Summary, want)
 	}
 }
