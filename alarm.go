@@ -36,6 +36,15 @@ func (s Severity) String() string {
 	return "invalid"
 }
 
+// Text returns the name as people read it.
+func (s Severity) Text() Text {
+	zh := [...]string{"", "不确定", "警告", "次要", "重要", "紧急"}
+	if int(s) < len(zh) {
+		return Text{ZH: zh[s], EN: s.String()}
+	}
+	return Text{EN: s.String()}
+}
+
 // ParseSeverity returns the severity named s.
 func ParseSeverity(s string) (Severity, error) {
 	for i, n := range severityNames {
@@ -185,7 +194,7 @@ const (
 	OrderAck      OrderKind = "ack"
 	OrderShelve   OrderKind = "shelve"
 	OrderUnshelve OrderKind = "unshelve"
-	OrderReset    OrderKind = "reset" // of a latched alarm
+	OrderReset    OrderKind = "reset" // of an alarm that is latched or whose device is silent
 )
 
 // AlarmOrder is a person's order to the rule engine; it goes through the log
@@ -217,11 +226,12 @@ type Explanation struct {
 
 // ExplainLeaf is one comparison of a condition.
 type ExplainLeaf struct {
-	Text   string `json:"text"`
-	Left   any    `json:"left"`
-	Op     string `json:"op"`
-	Right  any    `json:"right"`
-	Result string `json:"result"` // "true", "false" or "unknown"
+	Device DeviceID `json:"device,omitempty"` // whose readings; "" for those of a whole group
+	Text   string   `json:"text"`
+	Left   any      `json:"left"`
+	Op     string   `json:"op"`
+	Right  any      `json:"right"`
+	Result string   `json:"result"` // "true", "false" or "unknown"
 }
 
 // ExplainInput is a reading that a condition looked at.
@@ -243,6 +253,7 @@ type ExplainAttr struct {
 
 // ExplainWindow is what a window function saw.
 type ExplainWindow struct {
+	Device  DeviceID  `json:"device,omitempty"` // whose readings; "" for those of a whole group
 	Text    string    `json:"text"`
 	From    time.Time `json:"from"`
 	To      time.Time `json:"to"`

@@ -97,8 +97,8 @@ var Workflow = []Move{
 	{Evidence, []Stage{PendingFiling, PendingDispatch, PendingHandling, Handling, Handled, PendingClose, Closed, Rejected, Voided}, "", nil, nil},
 }
 
-// FindMove returns the line of Workflow for a; ok is false for an unknown action.
-func FindMove(a Action) (m Move, ok bool) {
+// moveOf returns the line of Workflow for a; ok is false for an unknown action.
+func moveOf(a Action) (m Move, ok bool) {
 	i := slices.IndexFunc(Workflow, func(m Move) bool { return m.Action == a })
 	if i < 0 {
 		return Move{}, false
@@ -134,9 +134,10 @@ type Case struct {
 	Closing    string     `json:"closing_condition,omitempty"` // 结案条件
 	Limit      string     `json:"limit,omitempty"`             // handling limit in the words of the class table: "2紧急工作时"
 	Opened     time.Time  `json:"opened"`
-	Filed      time.Time  `json:"filed_at,omitzero"` // when the handling limit began to run: filed, or reopened
-	Deadline   time.Time  `json:"deadline,omitzero"` // of the handling; set when filed
-	Light      Light      `json:"light,omitempty"`   // of Deadline, at the time of reading
+	Filed      time.Time  `json:"filed_at,omitzero"`  // when the handling limit began to run: filed, or reopened
+	Deadline   time.Time  `json:"deadline,omitzero"`  // of the handling; set when filed
+	Yellow     time.Time  `json:"yellow_at,omitzero"` // when 80 % of the limit are used, as the limit counts
+	Light      Light      `json:"light,omitempty"`    // of Deadline, at the time of reading
 	Finished   time.Time  `json:"closed_at,omitzero"`
 	Alarms     []AlarmID  `json:"alarms"`
 	Normal     bool       `json:"back_to_normal"` // every alarm of it is cleared, or latched with its condition gone
@@ -153,10 +154,20 @@ type CaseStep struct {
 	Stage      Stage     `json:"stage"` // after the action
 	By         string    `json:"by"`    // user name; "citywarden" for the platform
 	Role       Role      `json:"role,omitempty"`
-	Note       string    `json:"note,omitempty"`
+	Note       string    `json:"note,omitempty"` // in a person's own words
+	Text       *Text     `json:"text,omitempty"` // what the platform says of its own steps; nil for a person's
 	Department string    `json:"department,omitempty"`
 	Alarm      AlarmID   `json:"alarm,omitempty"`
 	At         time.Time `json:"at"`
+}
+
+// Said returns what the step says in lang ("zh" or "en"): the platform's
+// sentence, or the note as it was written.
+func (s *CaseStep) Said(lang string) string {
+	if s.Text != nil {
+		return s.Text.In(lang)
+	}
+	return s.Note
 }
 
 // Platform is the name under which the platform itself acts.
@@ -167,7 +178,7 @@ const Platform = "citywarden"
 // role may not, CodeConflict when the stage does not allow it, CodeInvalid when
 // something the action needs is missing. step.Role is "" for the platform.
 func (c *Case) Do(step CaseStep) error {
-	m, ok := FindMove(step.Action)
+	m, ok := moveOf(step.Action)
 	if !ok {
 		return Errorf(CodeNotFound, "no action %q; there are %s", step.Action, strings.Join(actionNames(), ", "))
 	}
@@ -251,15 +262,16 @@ const (
 	Red    Light = "red"
 )
 
-// LightAt returns the light at now of a limit that began at start and ends at
-// deadline; "" when there is no deadline.
-func LightAt(start, deadline, now time.Time) Light {
+// LightAt returns the light at now of a limit of which 80 % are used at yellow and
+// all at deadline; "" when there is no deadline. Limits are counted in working
+// time, so that yellow need not lie at 80 % of the time on the clock.
+func LightAt(yellow, deadline, now time.Time) Light {
 	switch {
 	case deadline.IsZero():
 		return ""
 	case now.After(deadline):
 		return Red
-	case now.Sub(start)*5 > deadline.Sub(start)*4:
+	case !yellow.IsZero() && now.After(yellow):
 		return Yellow
 	}
 	return Green

@@ -134,11 +134,11 @@ func TestLight(t *testing.T) {
 	start := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 	end := start.Add(100 * time.Minute)
 	for min, want := range map[int]Light{0: Green, 80: Green, 81: Yellow, 100: Yellow, 101: Red} {
-		if got := LightAt(start, end, start.Add(time.Duration(min)*time.Minute)); got != want {
+		if got := LightAt(start.Add(80*time.Minute), end, start.Add(time.Duration(min)*time.Minute)); got != want {
 			t.Errorf("after %d %% the light is %s, want %s", min, got, want)
 		}
 	}
-	if got := LightAt(start, time.Time{}, end); got != "" {
+	if got := LightAt(time.Time{}, time.Time{}, end); got != "" {
 		t.Errorf("light without a deadline = %q", got)
 	}
 }

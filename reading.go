@@ -26,7 +26,7 @@ type RecordKind uint8
 const (
 	RecordUplink RecordKind = iota + 1 // a message of a device
 	RecordTick                         // time passed: a deadline of the rule engine is due
-	RecordOrder                        // a person's order to the rule engine: acknowledge, shelve, reset, new rules
+	RecordOrder                        // a person's order to the rule engine, about one alarm
 )
 
 // Record is one entry of the durable log, the only input of everything after

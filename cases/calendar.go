@@ -191,16 +191,35 @@ func (c *Calendar) Deadline(start time.Time, l Limit) time.Time {
 		return start.Add(time.Duration(l.N) * time.Hour).UTC()
 	case NaturalDays:
 		return start.In(c.zone).AddDate(0, 0, l.N).UTC()
-	case WorkHours:
-		return c.addWork(start, time.Duration(l.N)*time.Hour)
-	case WorkDays:
-		var day time.Duration
-		for _, h := range c.hours {
-			day += h.To - h.From
-		}
-		return c.addWork(start, time.Duration(l.N)*day)
+	case WorkHours, WorkDays:
+		return c.addWork(start, c.work(l))
 	}
 	return time.Time{}
+}
+
+// Yellow returns when 80 % of a limit that begins at start are used, in UTC; the
+// zero time for the zero Limit. Of a limit in working time, lunch, nights and
+// weekends use nothing.
+func (c *Calendar) Yellow(start time.Time, l Limit) time.Time {
+	switch l.Unit {
+	case UrgentHours, NaturalDays:
+		return start.Add(c.Deadline(start, l).Sub(start) / 5 * 4).UTC()
+	case WorkHours, WorkDays:
+		return c.addWork(start, c.work(l)/5*4)
+	}
+	return time.Time{}
+}
+
+// work returns the working time of a limit in work hours or work days.
+func (c *Calendar) work(l Limit) time.Duration {
+	if l.Unit == WorkHours {
+		return time.Duration(l.N) * time.Hour
+	}
+	var day time.Duration
+	for _, h := range c.hours {
+		day += h.To - h.From
+	}
+	return time.Duration(l.N) * day
 }
 
 func (c *Calendar) addWork(start time.Time, left time.Duration) time.Time {

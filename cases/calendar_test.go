@@ -110,6 +110,38 @@ func TestDeadlineAddsUp(t *testing.T) {
 	}
 }
 
+// 80 % of a limit in working time is 80 % of the work, not of the clock.
+func TestYellow(t *testing.T) {
+	c, err := cases.NewCalendar(cases.CalendarOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, start, limit, want string }{
+		{"urgent", "2026-11-20 23:30", "2紧急工作时", "2026-11-21 01:06"},
+		{"over lunch", "2026-11-23 11:00", "2小时", "2026-11-23 14:36"},
+		{"over a weekend", "2026-11-20 17:00", "2工作时", "2026-11-23 08:36"},
+		{"work days", "2026-11-20 08:00", "5天", "2026-11-25 18:00"},
+		{"natural days", "2026-11-20 08:00", "5自然日", "2026-11-24 08:00"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, err := cases.ParseLimit(tt.limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			start, err := time.ParseInLocation("2006-01-02 15:04", tt.start, c.Zone())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.Yellow(start, l).In(c.Zone()).Format("2006-01-02 15:04"); got != tt.want {
+				t.Errorf("Yellow(%s, %s) = %s, want %s", tt.start, tt.limit, got, tt.want)
+			}
+		})
+	}
+	if got := c.Yellow(time.Now(), cases.Limit{}); !got.IsZero() {
+		t.Errorf("Yellow of no limit = %v", got)
+	}
+}
+
 func TestParseLimit(t *testing.T) {
 	for s, want := range map[string]cases.Limit{
 		"": {}, "1紧急工作时": {1, cases.UrgentHours}, "2紧急工作日": {2, cases.NaturalDays}, "4小时": {4, cases.WorkHours},

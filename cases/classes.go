@@ -1,6 +1,7 @@
 package cases
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -90,8 +91,5 @@ func (c *Classes) suggest(code citywarden.ClassCode) string {
 		words = append(words, string(k))
 	}
 	slices.Sort(words)
-	if near := citywarden.Nearest(string(code), words); near != "" {
-		return fmt.Sprintf("; did you mean %s?", near)
-	}
-	return "; classes lists them"
+	return cmp.Or(citywarden.DidYouMean(string(code), words), "; GET /api/v1/classes lists them")
 }

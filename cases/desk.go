@@ -24,6 +24,7 @@ type reader interface {
 	Cursor(ctx context.Context, name string) (citywarden.Position, error)
 	AlarmReader
 	CaseReader
+	TransitionReader
 }
 
 // AlarmReader reads alarms outside of a transaction.
@@ -32,6 +33,13 @@ type AlarmReader interface {
 	Alarms(context.Context, citywarden.AlarmFilter) (items []citywarden.Alarm, next string, err error)
 	AlarmSteps(context.Context, citywarden.AlarmID) ([]citywarden.AlarmStep, error)
 	AlarmCounts(context.Context) (bySeverity map[citywarden.Severity]int, unacked int, err error)
+}
+
+// TransitionReader reads what was applied, outside of a transaction.
+type TransitionReader interface {
+	// TransitionsAfter returns key, kind and severity of those after a position.
+	TransitionsAfter(context.Context, citywarden.Position) ([]citywarden.Transition, error)
+	ActiveAlarm(ctx context.Context, rule citywarden.RuleID, entity string) (citywarden.Alarm, error)
 }
 
 // CaseReader reads cases outside of a transaction.
@@ -148,6 +156,18 @@ func New[T Tx](s Store[T], o Options) (*Desk, error) {
 // Cursor returns the position up to which transitions are stored.
 func (d *Desk) Cursor(ctx context.Context) (citywarden.Position, error) {
 	return d.read.Cursor(ctx, cursorName)
+}
+
+// Applied returns key, kind and severity of the transitions after a position
+// that are stored.
+func (d *Desk) Applied(ctx context.Context, after citywarden.Position) ([]citywarden.Transition, error) {
+	return d.read.TransitionsAfter(ctx, after)
+}
+
+// Active returns the active alarm of a rule on an entity; CodeNotFound when
+// there is none.
+func (d *Desk) Active(ctx context.Context, rule citywarden.RuleID, entity string) (citywarden.Alarm, error) {
+	return d.read.ActiveAlarm(ctx, rule, entity)
 }
 
 // Apply stores the transitions ts, which the engine made of the log up to upTo,
@@ -313,20 +333,21 @@ func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 		}
 	}
 	was := c.Revision
-	note := a.Severity.String() + " alarm: " + sentence(t, a)
+	name := a.Severity.Text()
+	text := sentence(citywarden.Text{EN: name.EN + " alarm", ZH: name.ZH + "级告警"}, t, a)
 	switch {
 	case c.ID != "" && c.Stage.Open():
 		if c.Normal {
-			note = "raised again: " + note
+			text.EN, text.ZH = "raised again: "+text.EN, "再次发生，"+text.ZH
 		}
-		err = c.Do(citywarden.CaseStep{Action: citywarden.Evidence, By: citywarden.Platform, Alarm: a.ID, Note: note, At: at})
+		err = c.Do(citywarden.CaseStep{Action: citywarden.Evidence, By: citywarden.Platform, Alarm: a.ID, Text: text, At: at})
 	case c.ID != "" && c.Stage == citywarden.Closed && t.Case.Merge > 0 && !at.After(c.Finished.Add(t.Case.Merge.Std())):
-		if err = c.Do(citywarden.CaseStep{Action: citywarden.Reopen, By: citywarden.Platform, Alarm: a.ID, Note: note, At: at}); err == nil {
+		if err = c.Do(citywarden.CaseStep{Action: citywarden.Reopen, By: citywarden.Platform, Alarm: a.ID, Text: text, At: at}); err == nil {
 			err = d.start(&c, at)
 		}
 	default:
 		was = 0
-		c, err = d.open(ctx, tx, t, a, note)
+		c, err = d.open(ctx, tx, t, a, text)
 	}
 	if err != nil {
 		return "", fmt.Errorf("case of alarm %s: %w", a.ID, err)
@@ -340,7 +361,7 @@ func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 	return c.ID, nil
 }
 
-func (d *Desk) open(ctx context.Context, tx Tx, t citywarden.Transition, a citywarden.Alarm, note string) (citywarden.Case, error) {
+func (d *Desk) open(ctx context.Context, tx Tx, t citywarden.Transition, a citywarden.Alarm, text *citywarden.Text) (citywarden.Case, error) {
 	c := citywarden.Case{
 		Class: t.Case.Class, Title: a.Title, Key: t.Case.Key, Source: citywarden.SourceSensor, WorkOrder: t.Case.WorkOrder,
 		Opened: stamp(t),
@@ -348,7 +369,7 @@ func (d *Desk) open(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 	if p, ok := d.opt.Where(a.Device); ok {
 		c.Location = &p
 	}
-	return d.begin(ctx, tx, c, citywarden.CaseStep{By: citywarden.Platform, Alarm: a.ID, Note: note})
+	return d.begin(ctx, tx, c, citywarden.CaseStep{By: citywarden.Platform, Alarm: a.ID, Text: text})
 }
 
 // begin completes c with its class, grid and number and the first step.
@@ -393,29 +414,34 @@ func caseID(class citywarden.ClassCode, workOrder bool, day string, n int64) cit
 // evidence writes what t says into the timeline of the alarm's case. The alarm
 // was old and is a now.
 func (d *Desk) evidence(ctx context.Context, tx Tx, t citywarden.Transition, old, a citywarden.Alarm, out *changes) error {
-	note, measured := "", true
+	var what citywarden.Text
+	measured := true
 	active, all, err := tx.CountAlarms(ctx, a.Case)
 	if err != nil {
 		return err
 	}
 	switch {
 	case t.Kind == citywarden.Escalated:
-		note = "alarm went up to " + a.Severity.String()
+		name := a.Severity.Text()
+		what = citywarden.Text{EN: "alarm went up to " + name.EN, ZH: "告警升级为“" + name.ZH + "”"}
 	case t.Kind == citywarden.Resumed && old.Latched:
-		note = "raised again"
+		what = citywarden.Text{EN: "raised again", ZH: "告警再次发生"}
 	case t.Kind == citywarden.Cleared && old.Latched && !old.NoData:
-		note = "latched alarm closed"
+		what = citywarden.Text{EN: "latched alarm closed", ZH: "保持的告警已关闭"}
 	case t.Kind == citywarden.Cleared && a.Reason != old.Reason:
 		// Closed for a reason, like a removed rule: that says nothing about the sensor.
-		note, measured = "alarm closed", false
+		what, measured = citywarden.Text{EN: "alarm closed", ZH: "告警已关闭"}, false
 	case t.Kind != citywarden.Cleared && t.Kind != citywarden.Latched:
 		return nil
 	case active > 0:
-		note = fmt.Sprintf("alarm cleared, %d of %d still active", active, all)
+		what = citywarden.Text{
+			EN: fmt.Sprintf("alarm cleared, %d of %d still active", active, all),
+			ZH: fmt.Sprintf("告警已恢复，%d 条中还有 %d 条未恢复", all, active),
+		}
 	case t.Kind == citywarden.Latched:
-		note = "sensor back to normal, the alarm waits for a reset"
+		what = citywarden.Text{EN: "sensor back to normal, the alarm waits for a reset", ZH: "传感器已恢复正常，告警待复位"}
 	default:
-		note = "sensor back to normal"
+		what = citywarden.Text{EN: "sensor back to normal", ZH: "传感器已恢复正常"}
 	}
 	c, err := tx.Case(ctx, a.Case)
 	if err != nil {
@@ -423,7 +449,7 @@ func (d *Desk) evidence(ctx context.Context, tx Tx, t citywarden.Transition, old
 	}
 	was := c.Revision
 	step := citywarden.CaseStep{
-		Action: citywarden.Evidence, By: citywarden.Platform, Alarm: a.ID, Note: note + ": " + sentence(t, a), At: stamp(t),
+		Action: citywarden.Evidence, By: citywarden.Platform, Alarm: a.ID, Text: sentence(what, t, a), At: stamp(t),
 	}
 	if err := c.Do(step); err != nil {
 		return err
@@ -445,20 +471,29 @@ func stamp(t citywarden.Transition) time.Time {
 	return at.UTC().Truncate(time.Millisecond)
 }
 
-// sentence says what happened to a in one line.
-func sentence(t citywarden.Transition, a citywarden.Alarm) string {
-	title := a.Title.In("en")
-	if title == "" {
-		title = string(a.Rule)
+// sentence says what happened to a in one line of each language.
+func sentence(what citywarden.Text, t citywarden.Transition, a citywarden.Alarm) *citywarden.Text {
+	line := func(lang, colon, open, shut, comma string) string {
+		title := a.Title.In(lang)
+		if title == "" {
+			title = string(a.Rule)
+		}
+		s, more := what.In(lang)+colon+title, ""
+		switch {
+		case t.Why != nil:
+			more = t.Why.Summary.In(lang)
+		case a.Reason != "":
+			more = a.Reason
+		}
+		if !strings.Contains(more, a.Entity) {
+			s += open + a.Entity + shut
+		}
+		if more != "" {
+			s += comma + more
+		}
+		return s
 	}
-	s := fmt.Sprintf("%s (%s)", title, a.Entity)
-	if t.Why != nil && t.Why.Summary.In("en") != "" {
-		s += ", " + t.Why.Summary.In("en")
-	}
-	if t.Why == nil && a.Reason != "" {
-		s += ", " + a.Reason
-	}
-	return s
+	return &citywarden.Text{EN: line("en", ": ", " (", ")", ", "), ZH: line("zh", "：", "（", "）", "，")}
 }
 
 // start lets the handling limit of c run from at.
@@ -467,7 +502,7 @@ func (d *Desk) start(c *citywarden.Case, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	c.Filed, c.Deadline = at, d.opt.Calendar.Deadline(at, l)
+	c.Filed, c.Yellow, c.Deadline = at, d.opt.Calendar.Yellow(at, l), d.opt.Calendar.Deadline(at, l)
 	return nil
 }
 
@@ -708,7 +743,7 @@ func light(c *citywarden.Case, now time.Time) citywarden.Light {
 	case !c.HandledAt.IsZero():
 		now = c.HandledAt
 	}
-	return citywarden.LightAt(c.Filed, c.Deadline, now)
+	return citywarden.LightAt(c.Yellow, c.Deadline, now)
 }
 
 // Worst returns the highest severity of the active alarms of a device, as

@@ -66,7 +66,7 @@ func (f *feed) next(kind citywarden.TransitionKind, rule citywarden.RuleID, enti
 	return citywarden.Transition{
 		Key:      fmt.Sprintf("%s/%s/%d/%d", rule, entity, episode, f.seq[id]),
 		Position: citywarden.PositionAt(f.n, 0), At: at, Logged: at, Kind: kind, Alarm: a, Case: order,
-		Why: &citywarden.Explanation{Rule: rule, At: at, Severity: severity, Summary: citywarden.Text{EN: "pressure is " + string(kind)}},
+		Why: &citywarden.Explanation{Rule: rule, At: at, Severity: severity, Summary: citywarden.Text{ZH: "压力正常", EN: "pressure is " + string(kind)}},
 	}
 }
 
@@ -100,7 +100,7 @@ func timeline(t testing.TB, d *cases.Desk, id citywarden.CaseID) []string {
 	}
 	var out []string
 	for _, s := range c.Timeline {
-		out = append(out, fmt.Sprintf("%s %s by %s: %s", s.Action, s.Stage, s.By, s.Note))
+		out = append(out, fmt.Sprintf("%s %s by %s: %s", s.Action, s.Stage, s.By, s.Said("en")))
 	}
 	return out
 }
@@ -533,23 +533,27 @@ func TestWhatCountsAsBackToNormal(t *testing.T) {
 	for name, tt := range map[string]struct {
 		before, cleared func(*citywarden.Alarm)
 		normal          bool
-		note            string
+		en, zh          string
 	}{
 		"cleared by its condition": {
 			func(*citywarden.Alarm) {}, func(*citywarden.Alarm) {},
 			true, "sensor back to normal: Pipe burst (p1), pressure is cleared",
+			"传感器已恢复正常：管网爆管（p1），压力正常",
 		},
 		"cleared while shelved": {
 			func(a *citywarden.Alarm) { a.Reason = "pipe works" }, func(a *citywarden.Alarm) { a.Reason = "pipe works" },
 			true, "sensor back to normal: Pipe burst (p1), pressure is cleared",
+			"传感器已恢复正常：管网爆管（p1），压力正常",
 		},
 		"silent, then reset": {
 			func(a *citywarden.Alarm) { a.NoData = true }, func(a *citywarden.Alarm) { a.Reason = "reset by lin" },
 			false, "alarm closed: Pipe burst (p1), pressure is cleared",
+			"告警已关闭：管网爆管（p1），压力正常",
 		},
 		"rule removed": {
 			func(*citywarden.Alarm) {}, func(a *citywarden.Alarm) { a.Reason = "rule removed" },
 			false, "alarm closed: Pipe burst (p1), pressure is cleared",
+			"告警已关闭：管网爆管（p1），压力正常",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -564,8 +568,12 @@ func TestWhatCountsAsBackToNormal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := full.Timeline[len(full.Timeline)-1].Note; c.Normal != tt.normal || got != tt.note {
-				t.Errorf("normal %v, note %q; want %v, %q", c.Normal, got, tt.normal, tt.note)
+			last := full.Timeline[len(full.Timeline)-1]
+			if got := last.Said("en"); c.Normal != tt.normal || got != tt.en {
+				t.Errorf("normal %v, %q; want %v, %q", c.Normal, got, tt.normal, tt.en)
+			}
+			if got := last.Said("zh"); got != tt.zh {
+				t.Errorf("in Chinese %q, want %q", got, tt.zh)
 			}
 		})
 	}

@@ -110,12 +110,7 @@ func (t *DeskTx) Alarm(ctx context.Context, id citywarden.AlarmID) (citywarden.A
 // ActiveAlarm returns the active alarm of a rule on an entity; CodeNotFound
 // when there is none.
 func (t *DeskTx) ActiveAlarm(ctx context.Context, rule citywarden.RuleID, entity string) (citywarden.Alarm, error) {
-	a, err := scanAlarm(t.q.QueryRowContext(ctx,
-		`SELECT case_id, data FROM alarms WHERE rule = $1 AND entity = $2 AND state = 'active'`, string(rule), entity))
-	if errors.Is(err, sql.ErrNoRows) {
-		return a, citywarden.Errorf(citywarden.CodeNotFound, "no active alarm of %s on %s", rule, entity)
-	}
-	return a, err
+	return activeAlarm(ctx, t.q, rule, entity)
 }
 
 // CountAlarms returns how many alarms the case called id has, and how many of
@@ -143,70 +138,76 @@ func (d *DB) Alarms(ctx context.Context, f citywarden.AlarmFilter) ([]citywarden
 		from, at, id = "alarm_devices x JOIN alarms ON alarms.id = x.alarm", "x.raised_at", "x.alarm"
 		w.and("x.device = $", string(f.Device))
 	}
-	w.and("shadow = $", toInt(f.Shadow))
+	shadow := "shadow = $"
+	if f.Rule != "" { // few of many alarms, too; the plus keeps the index over shadow out
+		shadow = "+shadow = $"
+		w.and("rule = $", string(f.Rule))
+	}
+	w.and(shadow, toInt(f.Shadow))
 	if f.State != "" {
 		w.and("state = $", string(f.State))
 	}
 	if f.Severity != 0 {
 		w.and("severity = $", int(f.Severity))
 	}
-	if f.Rule != "" {
-		w.and("rule = $", string(f.Rule))
-	}
 	if err := w.after(at, id, f.After); err != nil {
 		return nil, "", err
 	}
-	rows, err := d.sql.QueryContext(ctx, `SELECT case_id, data FROM `+from+w.text()+
-		` ORDER BY `+at+` DESC, `+id+` DESC LIMIT `+strconv.Itoa(f.Size()+1), w.args...)
+	all, err := list(ctx, d.sql, scanAlarm, `SELECT case_id, data FROM `+from+w.text()+
+		` ORDER BY `+at+` DESC, `+id+` DESC`+limit(f.Page), w.args...)
 	if err != nil {
 		return nil, "", fmt.Errorf("list alarms: %w", err)
 	}
-	defer rows.Close()
-	out := []citywarden.Alarm{}
-	for rows.Next() {
-		a, err := scanAlarm(rows)
-		if err != nil {
-			return nil, "", fmt.Errorf("list alarms: %w", err)
-		}
-		out = append(out, a)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, "", fmt.Errorf("list alarms: %w", err)
-	}
-	next := ""
-	if n := f.Size(); len(out) > n {
-		out = out[:n]
-		next = pageCursor(toMS(out[n-1].RaisedAt), string(out[n-1].ID))
-	}
-	return out, next, nil
+	items, next := page(all, f.Page, func(a *citywarden.Alarm) string { return pageCursor(toMS(a.RaisedAt), string(a.ID)) })
+	return items, next, nil
 }
 
 // AlarmSteps returns the history of an alarm, the oldest step first; nothing
 // for an alarm that does not exist.
 func (d *DB) AlarmSteps(ctx context.Context, id citywarden.AlarmID) ([]citywarden.AlarmStep, error) {
-	rows, err := d.sql.QueryContext(ctx, `SELECT kind, at, logged, severity, actor, reason, why
+	steps, err := list(ctx, d.sql, scanAlarmStep, `SELECT kind, at, logged, severity, actor, reason, why
 		FROM transitions WHERE alarm = $1 ORDER BY n`, string(id))
 	if err != nil {
 		return nil, fmt.Errorf("history of alarm %s: %w", id, err)
 	}
-	defer rows.Close()
-	out := []citywarden.AlarmStep{}
-	for rows.Next() {
-		var s citywarden.AlarmStep
-		var at, logged int64
-		var why string
-		if err := rows.Scan(&s.Kind, &at, &logged, &s.Severity, &s.By, &s.Reason, &why); err != nil {
-			return nil, fmt.Errorf("history of alarm %s: %w", id, err)
-		}
-		s.At, s.Logged = fromMS(at), fromMS(logged)
-		if why != "" {
-			if err := json.Unmarshal([]byte(why), &s.Why); err != nil {
-				return nil, fmt.Errorf("explanation of alarm %s: %w", id, err)
-			}
-		}
-		out = append(out, s)
+	return steps, nil
+}
+
+func scanAlarmStep(row scanner) (citywarden.AlarmStep, error) {
+	var s citywarden.AlarmStep
+	var at, logged int64
+	var why string
+	if err := row.Scan(&s.Kind, &at, &logged, &s.Severity, &s.By, &s.Reason, &why); err != nil {
+		return s, err
 	}
-	return out, rows.Err()
+	s.At, s.Logged = fromMS(at), fromMS(logged)
+	if why != "" {
+		if err := json.Unmarshal([]byte(why), &s.Why); err != nil {
+			return s, fmt.Errorf("read explanation: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// ActiveAlarm returns the active alarm of a rule on an entity; CodeNotFound
+// when there is none.
+func (d *DB) ActiveAlarm(ctx context.Context, rule citywarden.RuleID, entity string) (citywarden.Alarm, error) {
+	return activeAlarm(ctx, d.sql, rule, entity)
+}
+
+// TransitionsAfter returns key, kind, severity and position of the transitions
+// of the log after p, in its order.
+func (d *DB) TransitionsAfter(ctx context.Context, p citywarden.Position) ([]citywarden.Transition, error) {
+	ts, err := list(ctx, d.sql, func(row scanner) (t citywarden.Transition, err error) {
+		var at int64
+		err = row.Scan(&t.Key, &t.Kind, &t.Alarm.Severity, &at)
+		t.Position = citywarden.Position(at)
+		return t, err
+	}, `SELECT key, kind, severity, position FROM transitions WHERE position > $1 ORDER BY position`, int64(p))
+	if err != nil {
+		return nil, fmt.Errorf("list transitions: %w", err)
+	}
+	return ts, nil
 }
 
 // AlarmCounts returns how many alarms are active, leaving out those of shadow
@@ -233,8 +234,6 @@ func (d *DB) AlarmCounts(ctx context.Context) (bySeverity map[citywarden.Severit
 	return bySeverity, unacked, rows.Err()
 }
 
-type scanner interface{ Scan(...any) error }
-
 func scanAlarm(s scanner) (citywarden.Alarm, error) {
 	var a citywarden.Alarm
 	var data, inCase string
@@ -259,49 +258,14 @@ func alarm(ctx context.Context, q querier, id citywarden.AlarmID) (citywarden.Al
 	return a, nil
 }
 
-// where builds a WHERE clause.
-type where struct {
-	terms []string
-	args  []any
-}
-
-// and adds a term; each $ in it stands for the next of args.
-func (w *where) and(term string, args ...any) {
-	var b strings.Builder
-	for _, r := range term {
-		b.WriteRune(r)
-		if r == '$' {
-			w.args = append(w.args, args[0])
-			args = args[1:]
-			b.WriteString(strconv.Itoa(len(w.args)))
-		}
+func activeAlarm(ctx context.Context, q querier, rule citywarden.RuleID, entity string) (citywarden.Alarm, error) {
+	a, err := scanAlarm(q.QueryRowContext(ctx,
+		`SELECT case_id, data FROM alarms WHERE rule = $1 AND entity = $2 AND state = 'active'`, string(rule), entity))
+	if errors.Is(err, sql.ErrNoRows) {
+		return a, citywarden.Errorf(citywarden.CodeNotFound, "no active alarm of %s on %s", rule, entity)
 	}
-	w.terms = append(w.terms, b.String())
+	return a, err
 }
-
-// after adds that rows come behind the page cursor in the order of the columns
-// at and id, both descending.
-func (w *where) after(at, id, cursor string) error {
-	if cursor == "" {
-		return nil
-	}
-	ms, last, ok := strings.Cut(cursor, ".")
-	n, err := strconv.ParseInt(ms, 10, 64)
-	if !ok || err != nil {
-		return citywarden.Errorf(citywarden.CodeInvalid, "page cursor %q: use the next of the page before", cursor)
-	}
-	w.and("("+at+", "+id+") < ($, $)", n, last)
-	return nil
-}
-
-func (w *where) text() string {
-	if len(w.terms) == 0 {
-		return ""
-	}
-	return " WHERE " + strings.Join(w.terms, " AND ")
-}
-
-func pageCursor(at int64, id string) string { return strconv.FormatInt(at, 10) + "." + id }
 
 func toInt(b bool) int {
 	if b {

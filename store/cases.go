@@ -62,10 +62,14 @@ func (t *DeskTx) SaveCase(ctx context.Context, c citywarden.Case, was int64) err
 		return citywarden.Errorf(citywarden.CodeConflict, "save case %s: somebody else was faster; look at it again", c.ID)
 	}
 	for i, s := range steps {
-		_, err := t.q.ExecContext(ctx, `INSERT INTO case_steps (case_id, n, action, stage, actor, role, note, department, alarm, at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+		zh, en := "", ""
+		if s.Text != nil {
+			zh, en = s.Text.ZH, s.Text.EN
+		}
+		_, err := t.q.ExecContext(ctx, `INSERT INTO case_steps (case_id, n, action, stage, actor, role, note, department, alarm, at, text_zh, text_en)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
 			string(c.ID), c.Revision-int64(len(steps)-1-i), string(s.Action), string(s.Stage), s.By, string(s.Role), s.Note,
-			s.Department, string(s.Alarm), toMS(s.At))
+			s.Department, string(s.Alarm), toMS(s.At), zh, en)
 		if err != nil {
 			return fmt.Errorf("save step of case %s: %w", c.ID, err)
 		}
@@ -128,29 +132,12 @@ func (d *DB) Cases(ctx context.Context, f citywarden.CaseFilter) ([]citywarden.C
 	if err := w.after("opened", "id", f.After); err != nil {
 		return nil, "", err
 	}
-	rows, err := d.sql.QueryContext(ctx, `SELECT data FROM cases`+w.text()+
-		` ORDER BY opened DESC, id DESC LIMIT `+strconv.Itoa(f.Size()+1), w.args...)
+	all, err := list(ctx, d.sql, scanCase, `SELECT data FROM cases`+w.text()+` ORDER BY opened DESC, id DESC`+limit(f.Page), w.args...)
 	if err != nil {
 		return nil, "", fmt.Errorf("list cases: %w", err)
 	}
-	defer rows.Close()
-	out := []citywarden.Case{}
-	for rows.Next() {
-		c, err := scanCase(rows)
-		if err != nil {
-			return nil, "", fmt.Errorf("list cases: %w", err)
-		}
-		out = append(out, c)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, "", fmt.Errorf("list cases: %w", err)
-	}
-	next := ""
-	if n := f.Size(); len(out) > n {
-		out = out[:n]
-		next = pageCursor(toMS(out[n-1].Opened), string(out[n-1].ID))
-	}
-	return out, next, d.addAlarms(ctx, out)
+	items, next := page(all, f.Page, func(c *citywarden.Case) string { return pageCursor(toMS(c.Opened), string(c.ID)) })
+	return items, next, d.addAlarms(ctx, items)
 }
 
 // CaseCounts returns how many open cases, or work orders, are in each stage,
@@ -184,24 +171,17 @@ func (d *DB) CaseCounts(ctx context.Context, workOrders bool, nowMS int64) (bySt
 
 // UnitGrids returns all unit grids.
 func (d *DB) UnitGrids(ctx context.Context) ([]citywarden.UnitGrid, error) {
-	rows, err := d.sql.QueryContext(ctx, `SELECT data FROM unit_grids ORDER BY code`)
+	grids, err := list(ctx, d.sql, func(row scanner) (g citywarden.UnitGrid, err error) {
+		var data string
+		if err = row.Scan(&data); err == nil {
+			err = json.Unmarshal([]byte(data), &g)
+		}
+		return g, err
+	}, `SELECT data FROM unit_grids ORDER BY code`)
 	if err != nil {
 		return nil, fmt.Errorf("list unit grids: %w", err)
 	}
-	defer rows.Close()
-	var out []citywarden.UnitGrid
-	for rows.Next() {
-		var data string
-		var g citywarden.UnitGrid
-		if err := rows.Scan(&data); err != nil {
-			return nil, fmt.Errorf("list unit grids: %w", err)
-		}
-		if err := json.Unmarshal([]byte(data), &g); err != nil {
-			return nil, fmt.Errorf("read unit grid: %w", err)
-		}
-		out = append(out, g)
-	}
-	return out, rows.Err()
+	return grids, nil
 }
 
 // SaveUnitGrids adds grids, or replaces those of the same code, all or none.
@@ -246,23 +226,21 @@ func plainCase(ctx context.Context, q querier, id citywarden.CaseID) (citywarden
 }
 
 func stepsAfter(ctx context.Context, q querier, id citywarden.CaseID, n int64) ([]citywarden.CaseStep, error) {
-	rows, err := q.QueryContext(ctx, `SELECT action, stage, actor, role, note, department, alarm, at
+	steps, err := list(ctx, q, func(row scanner) (s citywarden.CaseStep, err error) {
+		var at int64
+		var text citywarden.Text
+		err = row.Scan(&s.Action, &s.Stage, &s.By, &s.Role, &s.Note, &s.Department, &s.Alarm, &at, &text.ZH, &text.EN)
+		s.At = fromMS(at)
+		if text != (citywarden.Text{}) {
+			s.Text = &text
+		}
+		return s, err
+	}, `SELECT action, stage, actor, role, note, department, alarm, at, text_zh, text_en
 		FROM case_steps WHERE case_id = $1 AND n > $2 ORDER BY n`, string(id), n)
 	if err != nil {
 		return nil, fmt.Errorf("timeline of case %s: %w", id, err)
 	}
-	defer rows.Close()
-	out := []citywarden.CaseStep{}
-	for rows.Next() {
-		var s citywarden.CaseStep
-		var at int64
-		if err := rows.Scan(&s.Action, &s.Stage, &s.By, &s.Role, &s.Note, &s.Department, &s.Alarm, &at); err != nil {
-			return nil, fmt.Errorf("timeline of case %s: %w", id, err)
-		}
-		s.At = fromMS(at)
-		out = append(out, s)
-	}
-	return out, rows.Err()
+	return steps, nil
 }
 
 // addAlarms fills in the alarms of cases, of which there are at most MaxPage.

@@ -17,7 +17,7 @@ func (d *DB) Cursor(ctx context.Context, name string) (citywarden.Position, erro
 
 // SetCursor stores that the consumer called name has reached p.
 func (d *DB) SetCursor(ctx context.Context, name string, p citywarden.Position) error {
-	return setCursor(ctx, d.sql, name, p)
+	return d.tx(ctx, func(q querier) error { return setCursor(ctx, q, name, p) })
 }
 
 func cursor(ctx context.Context, q querier, name string) (citywarden.Position, error) {

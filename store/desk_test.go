@@ -77,7 +77,7 @@ func TestSaveAlarmKeepsTheCase(t *testing.T) {
 
 func TestTransitionsAreKeptOnce(t *testing.T) {
 	db := deskDB(t)
-	tr := citywarden.Transition{Key: "r/a/b/1/12", Kind: citywarden.Shelved, At: time.UnixMilli(5).UTC(), Alarm: deskAlarm(1, citywarden.AlarmActive)}
+	tr := citywarden.Transition{Key: "r/a/b/1/12", Kind: citywarden.Shelved, Position: 7, At: time.UnixMilli(5).UTC(), Alarm: deskAlarm(1, citywarden.AlarmActive)}
 	tr.Alarm.ShelvedBy, tr.Alarm.Reason = "lin", "maintenance"
 	for i, want := range []bool{true, false} {
 		var fresh bool
@@ -93,6 +93,12 @@ func TestTransitionsAreKeptOnce(t *testing.T) {
 	want := []citywarden.AlarmStep{{Kind: citywarden.Shelved, Severity: citywarden.Major, At: tr.At, By: "lin", Reason: "maintenance"}}
 	if err != nil || !cmp.Equal(want, got) {
 		t.Errorf("history %+v, %v; want %+v", got, err, want)
+	}
+	short := citywarden.Transition{Key: tr.Key, Kind: tr.Kind, Position: tr.Position, Alarm: citywarden.Alarm{Severity: citywarden.Major}}
+	for after, want := range map[citywarden.Position][]citywarden.Transition{tr.Position - 1: {short}, tr.Position: {}} {
+		if got, err := db.TransitionsAfter(t.Context(), after); err != nil || !cmp.Equal(want, got) {
+			t.Errorf("TransitionsAfter(%d) = %+v, %v; want %+v", after, got, err, want)
+		}
 	}
 }
 
@@ -156,7 +162,11 @@ func TestSaveCase(t *testing.T) {
 	if err := save(other, 0); err == nil {
 		t.Error("two open cases have one key")
 	}
-	c.Revision, c.Timeline = 3, []citywarden.CaseStep{step(2), step(3)}
+	own := citywarden.CaseStep{
+		Action: citywarden.Evidence, Stage: citywarden.PendingFiling, By: citywarden.Platform, Alarm: "a",
+		Text: &citywarden.Text{ZH: "已恢复正常", EN: "back to normal"}, At: time.UnixMilli(2).UTC(),
+	}
+	c.Revision, c.Timeline = 3, []citywarden.CaseStep{own, step(3)}
 	if err := save(c, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +177,7 @@ func TestSaveCase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Timeline, c.Alarms = []citywarden.CaseStep{step(1), step(2), step(3)}, []citywarden.AlarmID{}
+	c.Timeline, c.Alarms = []citywarden.CaseStep{step(1), own, step(3)}, []citywarden.AlarmID{}
 	if diff := cmp.Diff(c, got); diff != "" {
 		t.Errorf("the case (-want +got):\n%s", diff)
 	}

@@ -129,7 +129,7 @@ func saveDevice(ctx context.Context, q querier, x *citywarden.Device) error {
 
 // DeleteDevice deletes a device with its token and latest values.
 func (d *DB) DeleteDevice(ctx context.Context, id citywarden.DeviceID) error {
-	_, err := d.sql.ExecContext(ctx, `DELETE FROM devices WHERE id = $1`, id)
+	_, err := d.exec(ctx, `DELETE FROM devices WHERE id = $1`, id)
 	return err
 }
 

@@ -55,70 +55,52 @@ func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Po
 // LedgerRows returns the rows of the hours that begin in [from, to), of one
 // device or with "" of all, by hour and device. A zero to means no end.
 func (d *DB) LedgerRows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error) {
-	end := toMS(to)
-	if to.IsZero() {
-		end = 1<<63 - 1
+	var w where
+	w.and("hour >= $", toMS(from))
+	if !to.IsZero() {
+		w.and("hour < $", toMS(to))
 	}
-	rows, err := d.sql.QueryContext(ctx, `SELECT device, hour, messages, received, stored, rejected, duplicate, quarantined
-		FROM ledger WHERE hour >= $1 AND hour < $2 AND ($3 = '' OR device = $3) ORDER BY hour, device`, toMS(from), end, device)
+	if device != "" {
+		w.and("device = $", device)
+	}
+	rows, err := list(ctx, d.sql, func(row scanner) (r citywarden.LedgerRow, err error) {
+		var hour int64
+		err = row.Scan(&r.Device, &hour, &r.Messages, &r.Received, &r.Stored, &r.Rejected, &r.Duplicate, &r.Quarantined)
+		r.Hour = fromMS(hour)
+		return r, err
+	}, `SELECT device, hour, messages, received, stored, rejected, duplicate, quarantined FROM ledger`+
+		w.text()+` ORDER BY hour, device`, w.args...)
 	if err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}
-	defer rows.Close()
-	var list []citywarden.LedgerRow
-	for rows.Next() {
-		var r citywarden.LedgerRow
-		var hour int64
-		if err := rows.Scan(&r.Device, &hour, &r.Messages, &r.Received, &r.Stored, &r.Rejected, &r.Duplicate, &r.Quarantined); err != nil {
-			return nil, fmt.Errorf("read ledger: %w", err)
-		}
-		r.Hour = fromMS(hour)
-		list = append(list, r)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read ledger: %w", err)
-	}
-	return list, nil
+	return rows, nil
 }
 
 // DeadLetters returns dead letters, the newest first, of one device or with ""
 // of all, and the cursor of the next page, "" when there is none. It returns CodeInvalid
 // for a cursor that it did not give.
-func (d *DB) DeadLetters(ctx context.Context, device citywarden.DeviceID, page citywarden.Page) ([]citywarden.DeadLetter, string, error) {
-	before := int64(1<<63 - 1)
-	if page.After != "" {
-		var err error
-		if before, err = strconv.ParseInt(page.After, 10, 64); err != nil {
-			return nil, "", citywarden.Errorf(citywarden.CodeInvalid, "page cursor %q is not one of this list", page.After)
-		}
+func (d *DB) DeadLetters(ctx context.Context, device citywarden.DeviceID, p citywarden.Page) ([]citywarden.DeadLetter, string, error) {
+	var w where
+	if device != "" {
+		w.and("device = $", device)
 	}
-	rows, err := d.sql.QueryContext(ctx, `SELECT position, device, protocol, topic, payload, received, reason
-		FROM dead_letters WHERE position < $1 AND ($2 = '' OR device = $2) ORDER BY position DESC LIMIT $3`, before, device, page.Size()+1)
+	if err := w.before("position", p.After); err != nil {
+		return nil, "", err
+	}
+	all, err := list(ctx, d.sql, func(row scanner) (l citywarden.DeadLetter, err error) {
+		var received, position int64
+		var payload string
+		if err = row.Scan(&position, &l.Device, &l.Protocol, &l.Topic, &payload, &received, &l.Reason); err != nil {
+			return l, err
+		}
+		l.Position, l.Received = citywarden.Position(position), fromMS(received)
+		l.Payload, err = base64.StdEncoding.DecodeString(payload)
+		return l, err
+	}, `SELECT position, device, protocol, topic, payload, received, reason FROM dead_letters`+
+		w.text()+` ORDER BY position DESC`+limit(p), w.args...)
 	if err != nil {
 		return nil, "", fmt.Errorf("read dead letters: %w", err)
 	}
-	defer rows.Close()
-	var list []citywarden.DeadLetter
-	for rows.Next() {
-		var l citywarden.DeadLetter
-		var position, received int64
-		var payload string
-		if err := rows.Scan(&position, &l.Device, &l.Protocol, &l.Topic, &payload, &received, &l.Reason); err != nil {
-			return nil, "", fmt.Errorf("read dead letters: %w", err)
-		}
-		l.Position, l.Received = citywarden.Position(position), fromMS(received)
-		if l.Payload, err = base64.StdEncoding.DecodeString(payload); err != nil {
-			return nil, "", fmt.Errorf("read dead letter %d: %w", position, err)
-		}
-		list = append(list, l)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, "", fmt.Errorf("read dead letters: %w", err)
-	}
-	next := ""
-	if n := page.Size(); len(list) > n {
-		list = list[:n]
-		next = strconv.FormatInt(int64(list[n-1].Position), 10)
-	}
-	return list, next, nil
+	items, next := page(all, p, func(l *citywarden.DeadLetter) string { return strconv.FormatInt(int64(l.Position), 10) })
+	return items, next, nil
 }

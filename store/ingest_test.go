@@ -57,7 +57,7 @@ func TestLedger(t *testing.T) {
 		{"one device", time.Time{}, time.Time{}, "b", []citywarden.LedgerRow{b}},
 		{"from is inclusive", ten, time.Time{}, "", []citywarden.LedgerRow{b}},
 		{"to is exclusive", nine, ten, "", []citywarden.LedgerRow{a}},
-		{"nothing", ten.Add(1), time.Time{}, "a", nil},
+		{"nothing", ten.Add(1), time.Time{}, "a", []citywarden.LedgerRow{}},
 	}
 	for _, tt := range tests {
 		got, err := db.LedgerRows(t.Context(), tt.from, tt.to, tt.device)

@@ -28,7 +28,7 @@ func (d *DB) LoadSnapshot(ctx context.Context) (citywarden.Position, []byte, err
 
 // SaveSnapshot replaces the snapshot of the rule engine.
 func (d *DB) SaveSnapshot(ctx context.Context, pos citywarden.Position, data []byte) error {
-	_, err := d.sql.ExecContext(ctx, `INSERT INTO rule_snapshot (id, position, data) VALUES (1, $1, $2)
+	_, err := d.exec(ctx, `INSERT INTO rule_snapshot (id, position, data) VALUES (1, $1, $2)
 		ON CONFLICT (id) DO UPDATE SET position = excluded.position, data = excluded.data`, int64(pos), data)
 	if err != nil {
 		return fmt.Errorf("save snapshot of the rule engine: %w", err)

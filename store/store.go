@@ -30,6 +30,9 @@ var migrations embed.FS
 // services declare; it may be used by several goroutines.
 type DB struct {
 	sql *sql.DB
+	// turn is held while writing: SQLite has one writer at a time, and those that
+	// wait for its lock look again up to 100 ms later, in no order. Here they queue.
+	turn chan struct{}
 }
 
 // Open opens the SQLite file at path, creates it when there is none, and
@@ -43,7 +46,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	d := &DB{sql: db}
+	d := &DB{sql: db, turn: make(chan struct{}, 1)}
 	if err := d.migrate(ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("database %s: %w", path, err)
@@ -76,8 +79,34 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// tx runs f in one transaction, committed when f returns nil.
+// await waits for the turn to write; done gives it to the next.
+func (d *DB) await(ctx context.Context) (done func(), err error) {
+	select {
+	case d.turn <- struct{}{}:
+		return func() { <-d.turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait to write: %w", ctx.Err())
+	}
+}
+
+// exec runs one statement that writes.
+func (d *DB) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	done, err := d.await(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return d.sql.ExecContext(ctx, query, args...)
+}
+
+// tx runs f in one transaction, committed when f returns nil. f must not write
+// past it: that would wait for itself.
 func (d *DB) tx(ctx context.Context, f func(querier) error) error {
+	done, err := d.await(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	t, err := d.sql.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)

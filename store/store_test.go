@@ -1,8 +1,12 @@
 package store
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -35,4 +39,41 @@ func TestCursorSurvivesReopening(t *testing.T) {
 	if p, err := db.Cursor(t.Context(), "series"); err != nil || p != citywarden.Position(9<<16|3) {
 		t.Fatalf("Cursor after reopening = %d, %v; want %d", p, err, 9<<16|3)
 	}
+}
+
+// A write that takes long makes the others wait for their turn; it doesn't make
+// them fail, as SQLite's own waiting would, and they need not look again and again.
+func TestWritersQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		slow, begun := make(chan struct{}), make(chan struct{})
+		first := make(chan error)
+		go func() {
+			first <- db.UpdateDesk(t.Context(), func(tx *DeskTx) error {
+				close(begun)
+				<-slow
+				return tx.SetCursor(t.Context(), "desk", 1)
+			})
+		}()
+		<-begun
+		second, third := make(chan error, 1), make(chan error, 1)
+		go func() { second <- db.SetCursor(t.Context(), "series", 2) }()
+		impatient, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		go func() { third <- db.SaveSnapshot(impatient, 3, []byte{3}) }()
+		time.Sleep(time.Hour)
+		if err := <-third; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("who had a minute got %v, want %v", err, context.DeadlineExceeded)
+		}
+		close(slow)
+		for _, c := range []chan error{first, second} {
+			if err := <-c; err != nil {
+				t.Errorf("write: %v", err)
+			}
+		}
+	})
 }

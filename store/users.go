@@ -24,7 +24,7 @@ func scanUser(u *citywarden.User, created *int64) []any {
 // AddUser stores a new user; hash is the hash of the password, "" for nobody
 // can sign in as this user. CodeConflict when the name is taken.
 func (d *DB) AddUser(ctx context.Context, u citywarden.User, hash string) error {
-	r, err := d.sql.ExecContext(ctx, `INSERT INTO users (name, title, role, department, password, created)
+	r, err := d.exec(ctx, `INSERT INTO users (name, title, role, department, password, created)
 		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name) DO NOTHING`,
 		u.Name, u.Title, u.Role, u.Department, hash, toMS(u.Created))
 	if err != nil {
@@ -89,25 +89,16 @@ func noUser(name string) error {
 
 // Users returns all users by name.
 func (d *DB) Users(ctx context.Context) ([]citywarden.User, error) {
-	rows, err := d.sql.QueryContext(ctx, `SELECT `+userColumns+` FROM users u ORDER BY u.name`)
+	users, err := list(ctx, d.sql, func(row scanner) (u citywarden.User, err error) {
+		var created int64
+		err = row.Scan(scanUser(&u, &created)...)
+		u.Created = fromMS(created)
+		return u, err
+	}, `SELECT `+userColumns+` FROM users u ORDER BY u.name`)
 	if err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
-	defer rows.Close()
-	var out []citywarden.User
-	for rows.Next() {
-		var u citywarden.User
-		var created int64
-		if err := rows.Scan(scanUser(&u, &created)...); err != nil {
-			return nil, fmt.Errorf("list users: %w", err)
-		}
-		u.Created = fromMS(created)
-		out = append(out, u)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list users: %w", err)
-	}
-	return out, nil
+	return users, nil
 }
 
 // UserByName returns the user and the hash of the password. CodeNotFound when
@@ -197,32 +188,22 @@ func (d *DB) Session(ctx context.Context, id string, now time.Time) (s citywarde
 
 // Sessions returns the user's sign-ins and tokens, the newest first.
 func (d *DB) Sessions(ctx context.Context, user string) ([]citywarden.Session, error) {
-	rows, err := d.sql.QueryContext(ctx, `SELECT id, owner, label, created, expires FROM sessions
-		WHERE owner = $1 ORDER BY created DESC, id`, user)
+	all, err := list(ctx, d.sql, func(row scanner) (s citywarden.Session, err error) {
+		var created, expires int64
+		err = row.Scan(&s.ID, &s.User, &s.Label, &created, &expires)
+		s.Created, s.Expires = fromMS(created), fromMS(expires)
+		return s, err
+	}, `SELECT id, owner, label, created, expires FROM sessions WHERE owner = $1 ORDER BY created DESC, id`, user)
 	if err != nil {
 		return nil, fmt.Errorf("list sessions of %s: %w", user, err)
 	}
-	defer rows.Close()
-	var out []citywarden.Session
-	for rows.Next() {
-		var s citywarden.Session
-		var created, expires int64
-		if err := rows.Scan(&s.ID, &s.User, &s.Label, &created, &expires); err != nil {
-			return nil, fmt.Errorf("list sessions of %s: %w", user, err)
-		}
-		s.Created, s.Expires = fromMS(created), fromMS(expires)
-		out = append(out, s)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list sessions of %s: %w", user, err)
-	}
-	return out, nil
+	return all, nil
 }
 
 // DeleteSession ends a sign-in or token of the user. CodeNotFound when there
 // is none with that id.
 func (d *DB) DeleteSession(ctx context.Context, user, id string) error {
-	r, err := d.sql.ExecContext(ctx, `DELETE FROM sessions WHERE owner = $1 AND id = $2`, user, id)
+	r, err := d.exec(ctx, `DELETE FROM sessions WHERE owner = $1 AND id = $2`, user, id)
 	if err != nil {
 		return fmt.Errorf("end session of %s: %w", user, err)
 	}
@@ -237,9 +218,11 @@ func (d *DB) DeleteSession(ctx context.Context, user, id string) error {
 // AppendAudit stores an entry and returns its id, which grows.
 func (d *DB) AppendAudit(ctx context.Context, e citywarden.AuditEntry) (int64, error) {
 	var id int64
-	err := d.sql.QueryRowContext(ctx, `INSERT INTO audit (at, actor, role, address, action, target, detail, status)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`,
-		toMS(e.At), e.User, e.Role, e.Address, e.Action, e.Target, e.Detail, e.Status).Scan(&id)
+	err := d.tx(ctx, func(q querier) error {
+		return q.QueryRowContext(ctx, `INSERT INTO audit (at, actor, role, address, action, target, detail, status)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`,
+			toMS(e.At), e.User, e.Role, e.Address, e.Action, e.Target, e.Detail, e.Status).Scan(&id)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("write audit entry %s %s: %w", e.Action, e.Target, err)
 	}
@@ -248,7 +231,7 @@ func (d *DB) AppendAudit(ctx context.Context, e citywarden.AuditEntry) (int64, e
 
 // FinishAudit adds what came of the entry.
 func (d *DB) FinishAudit(ctx context.Context, id int64, status int) error {
-	if _, err := d.sql.ExecContext(ctx, `UPDATE audit SET status = $2 WHERE id = $1`, id, status); err != nil {
+	if _, err := d.exec(ctx, `UPDATE audit SET status = $2 WHERE id = $1`, id, status); err != nil {
 		return fmt.Errorf("finish audit entry %d: %w", id, err)
 	}
 	return nil
@@ -256,39 +239,29 @@ func (d *DB) FinishAudit(ctx context.Context, id int64, status int) error {
 
 // Audit returns entries, the newest first, and the cursor of the next page.
 // CodeInvalid when f.After is not a cursor.
-func (d *DB) Audit(ctx context.Context, f citywarden.AuditFilter) (out []citywarden.AuditEntry, next string, err error) {
-	before := int64(1<<63 - 1)
-	if f.After != "" {
-		if before, err = strconv.ParseInt(f.After, 10, 64); err != nil {
-			return nil, "", citywarden.Errorf(citywarden.CodeInvalid, "after %q: use the next of the page before", f.After)
-		}
+func (d *DB) Audit(ctx context.Context, f citywarden.AuditFilter) ([]citywarden.AuditEntry, string, error) {
+	var w where
+	if f.User != "" {
+		w.and("actor = $", f.User)
 	}
-	to := int64(1<<63 - 1)
+	if !f.From.IsZero() {
+		w.and("at >= $", toMS(f.From))
+	}
 	if !f.To.IsZero() {
-		to = toMS(f.To)
+		w.and("at < $", toMS(f.To))
 	}
-	rows, err := d.sql.QueryContext(ctx, `SELECT id, at, actor, role, address, action, target, detail, status FROM audit
-		WHERE id < $1 AND ($2 = '' OR actor = $2) AND at >= $3 AND at < $4 ORDER BY id DESC LIMIT $5`,
-		before, f.User, toMS(f.From), to, f.Size()+1)
+	if err := w.before("id", f.After); err != nil {
+		return nil, "", err
+	}
+	all, err := list(ctx, d.sql, func(row scanner) (e citywarden.AuditEntry, err error) {
+		var at int64
+		err = row.Scan(&e.ID, &at, &e.User, &e.Role, &e.Address, &e.Action, &e.Target, &e.Detail, &e.Status)
+		e.At = fromMS(at)
+		return e, err
+	}, `SELECT id, at, actor, role, address, action, target, detail, status FROM audit`+w.text()+` ORDER BY id DESC`+limit(f.Page), w.args...)
 	if err != nil {
 		return nil, "", fmt.Errorf("read audit: %w", err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var e citywarden.AuditEntry
-		var at int64
-		if err := rows.Scan(&e.ID, &at, &e.User, &e.Role, &e.Address, &e.Action, &e.Target, &e.Detail, &e.Status); err != nil {
-			return nil, "", fmt.Errorf("read audit: %w", err)
-		}
-		e.At = fromMS(at)
-		out = append(out, e)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, "", fmt.Errorf("read audit: %w", err)
-	}
-	if n := f.Size(); len(out) > n {
-		out = out[:n]
-		next = strconv.FormatInt(out[n-1].ID, 10)
-	}
-	return out, next, nil
+	items, next := page(all, f.Page, func(e *citywarden.AuditEntry) string { return strconv.FormatInt(e.ID, 10) })
+	return items, next, nil
 }
