@@ -84,9 +84,22 @@ export function leave(expired: boolean) {
 }
 
 addEventListener('online', () => live?.retryNow())
+
+// A page that was left (kept for the back button), or that nobody has looked at
+// for a minute, gives its connection free.
+const unwatched = 60_000
+let hidden: ReturnType<typeof setTimeout> | undefined
 document.addEventListener('visibilitychange', () => {
-  if (document.visibilityState === 'visible') live?.retryNow()
+  clearTimeout(hidden)
+  if (document.visibilityState === 'hidden') {
+    hidden = setTimeout(() => live?.pause(), unwatched)
+    return
+  }
+  live?.resume()
+  live?.retryNow()
 })
+addEventListener('pagehide', () => live?.pause())
+addEventListener('pageshow', () => live?.resume())
 
 /** go moves to an address without loading the page. */
 export function go(to: string, replace = false) {
@@ -100,7 +113,7 @@ export function words(e: unknown): string {
   if (!(e instanceof ApiError)) return String(e)
   if (e.status === 0) return t('err.offline')
   if (e.status === 403) return t('err.denied', e.message)
-  if (e.status === 404) return e.message || t('err.missing')
+  if (e.status === 404) return t('err.missing', e.message)
   if (e.status === 409) return t('err.conflict', e.message)
   if (e.status >= 500) return t('err.server', e.message || e.status)
   return e.message
@@ -208,6 +221,7 @@ export function useNames(ids: string[]): (id: string) => string {
 const roles = {
   alarms: ['admin', 'supervisor', 'dispatcher', 'officer'],
   devices: ['admin', 'vendor'],
+  cases: ['admin', 'supervisor', 'officer'],
 }
 
 /** may says whether to show the buttons; the server decides. */

@@ -62,7 +62,7 @@ export default function Chart(p: ChartProps) {
               },
         },
         axes: [
-          { ...tick, space: 70, values: (_u, at) => at.map((s) => (long ? dayTime(s * 1000) + ' ' : '') + clockTime(s * 1000)) },
+          { ...tick, space: 70, values: (_u, at) => at.map((s) => (long ? dayTime(s * 1000) + ' ' : '') + clockTime(s * 1000, at.length > 1 && at[1]! - at[0]! < 60)) },
           {
             ...tick,
             size: 56,

@@ -61,8 +61,8 @@ export function fullTime(x: string | number | undefined): string {
   return format({ year: 'numeric', month: '2-digit', day: '2-digit', hour: '2-digit', minute: '2-digit', second: '2-digit' }).format(ms(x))
 }
 
-/** clockTime writes hours and minutes, for the axis of a chart. */
-export const clockTime = (x: number) => format({ hour: '2-digit', minute: '2-digit' }).format(x)
+/** clockTime writes hours and minutes, for the axis of a chart; with the seconds when they matter. */
+export const clockTime = (x: number, seconds = false) => format({ hour: '2-digit', minute: '2-digit', second: seconds ? '2-digit' : undefined }).format(x)
 
 /** dayTime writes month and day, for the axis of a chart. */
 export const dayTime = (x: number) => format({ month: 'numeric', day: 'numeric' }).format(x)
@@ -159,4 +159,21 @@ export function withGaps(points: [string, Value][], gap: number): [number[], (nu
     before = x
   }
   return [xs, ys]
+}
+
+const limitKinds = [
+  ['紧急工作时', 'li.uh'],
+  ['紧急工作日', 'li.d'],
+  ['自然日', 'li.d'],
+  ['工作时', 'li.wh'],
+  ['小时', 'li.wh'],
+  ['工作日', 'li.wd'],
+  ['天', 'li.wd'],
+] as const
+
+/** limit writes a handling limit of the class table, "2紧急工作时", in the language in use. */
+export function limit(s: string | undefined): string {
+  const m = /^(\d+)(.+)$/.exec(s ?? '')
+  const kind = limitKinds.find(([k]) => k === m?.[2])
+  return m === null || kind === undefined ? (s ?? '') : t(kind[1], m[1]!)
 }

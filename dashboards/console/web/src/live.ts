@@ -68,6 +68,7 @@ export class Live {
   private abort: AbortController | undefined
   private wake: (() => void) | undefined
   private opened = false
+  private paused = false
 
   constructor(private readonly o: LiveOptions) {
     void this.run()
@@ -84,13 +85,37 @@ export class Live {
     this.wake?.()
   }
 
+  /**
+   * pause gives the connection free until resume: a browser has six to a
+   * server, for all of its tabs together, and one that nobody looks at must not
+   * hold one of them.
+   */
+  pause() {
+    if (this.paused || this.stopped) return
+    this.paused = true
+    this.o.onState?.('connecting')
+    this.abort?.abort()
+  }
+
+  /** resume goes on after pause, with the event after the newest one seen. */
+  resume() {
+    if (!this.paused) return
+    this.paused = false
+    this.wake?.()
+  }
+
   /** retryNow cuts a waiting time short, as when the network came back. */
   retryNow() {
-    this.wake?.()
+    if (!this.paused) this.wake?.()
   }
 
   private async run() {
     for (let tries = 1; !this.stopped; tries++) {
+      if (this.paused) {
+        await new Promise<void>((done) => (this.wake = done))
+        tries = 0
+        continue
+      }
       try {
         await this.once(() => {
           tries = 0
@@ -99,6 +124,7 @@ export class Live {
         // a lost connection: said by the state, mended by the next round
       }
       if (this.stopped) return
+      if (this.paused) continue
       this.o.onState?.('lost')
       await new Promise<void>((done) => {
         const t = setTimeout(done, backoff(Math.max(1, tries)))

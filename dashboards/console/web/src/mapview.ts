@@ -412,9 +412,10 @@ function along<T extends { layout: object }>(x: T) {
   return { ...x, layout: { ...x.layout, 'symbol-placement': 'line' as const, 'symbol-spacing': 320, 'text-max-angle': 30 } }
 }
 
-// room is what the legend and the buttons need at the edges of a wide map.
+// room is what the open legend and the buttons need at the edges of a wide map.
 function room(el: HTMLElement) {
-  return el.clientWidth > 700 ? { left: 216, right: 64, top: 20, bottom: 20 } : 12
+  const legend = el.parentElement?.querySelector<HTMLElement>('.legend.open')?.offsetWidth ?? 0
+  return el.clientWidth > 700 ? { left: legend + 20, right: 64, top: 20, bottom: 20 } : 12
 }
 
 function around(b: [[number, number], [number, number]]): [[number, number], [number, number]] {

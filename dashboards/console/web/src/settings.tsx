@@ -1,10 +1,10 @@
 // Language, light or dark, and signing out. What was chosen is remembered in this browser.
 import { useEffect, useRef, useState } from 'preact/hooks'
-import { post } from './api'
-import { leave, redraw, state } from './app'
+import { ApiError, post } from './api'
+import { leave, redraw, say, state } from './app'
 import { timeZone } from './format'
 import { firstLang, lang, setLang, t, type Lang } from './i18n'
-import { Icon } from './ui'
+import { Icon, Modal, useBusy, Wrong } from './ui'
 
 type Theme = 'auto' | 'light' | 'dark'
 
@@ -68,6 +68,7 @@ export function Settings({ plain = false }: { plain?: boolean }) {
     </div>
   )
   const [open, setOpen] = useState(false)
+  const [password, setPassword] = useState(false)
   const box = useRef<HTMLDivElement>(null)
   useEffect(() => {
     if (!open) return
@@ -118,11 +119,72 @@ export function Settings({ plain = false }: { plain?: boolean }) {
             <br />
             {t('set.version', state.info?.version ?? '')}
           </p>
+          <button
+            type="button"
+            aria-haspopup="dialog"
+            onClick={() => {
+              setOpen(false)
+              setPassword(true)
+            }}
+          >
+            {t('set.password')}
+          </button>
           <button type="button" onClick={signOut}>
             {t('set.signout')}
           </button>
         </div>
       )}
+      {password && <Password onClose={() => setPassword(false)} />}
     </div>
+  )
+}
+
+/** Password changes one's own password. */
+function Password({ onClose }: { onClose: () => void }) {
+  const [old, setOld] = useState('')
+  const [fresh, setFresh] = useState('')
+  const [again, setAgain] = useState('')
+  const [wrong, setWrong] = useState('')
+  const { busy, error, run } = useBusy()
+  useEffect(() => setWrong(''), [old, fresh, again])
+  const submit = (e: Event) => {
+    e.preventDefault()
+    if ([...fresh].length < 8) return setWrong(t('set.passwordShort'))
+    if (fresh !== again) return setWrong(t('set.passwordDiffer'))
+    run(async () => {
+      try {
+        await post('/me/password', { old, new: fresh })
+      } catch (e) {
+        if (!(e instanceof ApiError) || e.status !== 403) throw e
+        return setWrong(t('set.passwordWrong'))
+      }
+      say(t('set.passwordDone'))
+      onClose()
+    })
+  }
+  const field = (label: string, name: string, value: string, set: (s: string) => void) => (
+    <label>
+      {label}
+      <input type="password" autocomplete={name} autofocus={name === 'current-password'} required value={value} onInput={(e) => set(e.currentTarget.value)} />
+    </label>
+  )
+  return (
+    <Modal title={t('set.password')} onClose={onClose}>
+      <form onSubmit={submit}>
+        <input class="hidden" type="text" autocomplete="username" value={state.user?.name} readOnly tabIndex={-1} aria-hidden="true" />
+        {field(t('set.passwordOld'), 'current-password', old, setOld)}
+        {field(t('set.passwordNew'), 'new-password', fresh, setFresh)}
+        {field(t('set.passwordAgain'), 'new-password', again, setAgain)}
+        <Wrong text={wrong || error} />
+        <footer>
+          <button type="button" onClick={onClose}>
+            {t('c.cancel')}
+          </button>
+          <button type="submit" class="primary" disabled={busy}>
+            {t('set.password')}
+          </button>
+        </footer>
+      </form>
+    </Modal>
   )
 }

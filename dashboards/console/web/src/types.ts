@@ -36,6 +36,7 @@ export interface Info {
   demo: boolean
   time_zone: string
   now: string
+  mqtt?: string // host:port for devices
 }
 
 export interface List<T> {
@@ -81,11 +82,12 @@ export interface Explanation {
   leaves: Leaf[] | null
   inputs: Input[] | null
   attributes?: { name: string; value: unknown; from: string }[]
-  windows?: { text: string; from: string; to: string; samples: number; result: unknown }[]
+  windows?: { device?: string; text: string; from: string; to: string; samples: number; result: unknown }[]
   members?: { device: string; result: string; time?: string }[]
 }
 
 export interface Leaf {
+  device?: string
   text: string
   left: unknown
   op: string
@@ -130,7 +132,8 @@ export interface CaseStep {
   stage: Stage
   by: string
   role?: Role
-  note?: string
+  note?: string // a person's words
+  text?: Text // the platform's own
   department?: string
   alarm?: string
   at: string
@@ -153,12 +156,14 @@ export interface Case {
   closing_condition?: string
   limit?: string
   opened: string
+  filed_at?: string
   deadline?: string
   light?: Light
   closed_at?: string
   alarms: string[] | null
   back_to_normal: boolean
   handled_by?: string
+  handled_at?: string
   timeline?: CaseStep[]
   actions?: string[]
   revision: number

@@ -5,7 +5,7 @@ import { say, state, words } from './app'
 import { age, fullTime, now, span, time } from './format'
 import { known, t, text } from './i18n'
 import { domainShape, severityColor, severityShape, sign, type Sign } from './shapes'
-import type { Case, Domain, Light, Severity, Status } from './types'
+import type { Case, Domain, Light, Severity, Status, Point } from './types'
 
 /** Icon is a line drawing; it says nothing to a screen reader, the word next to it does. */
 export function Icon({ name, size = 18 }: { name: Sign; size?: number }) {
@@ -60,25 +60,30 @@ export function StatusMark({ of }: { of: Status }) {
   )
 }
 
-/** lightOf is the light of a case at this moment; the server's is that of when it was read. */
+/** lightOf is the light of a case at this moment; the server's is that of when it was read. What is handled keeps the light of then. */
 export function lightOf(c: Case): Light | undefined {
-  if (c.deadline === undefined || c.closed_at !== undefined) return c.light
-  return now() > Date.parse(c.deadline) ? 'red' : c.light === 'red' ? 'green' : c.light
+  if (c.deadline === undefined || c.closed_at !== undefined || c.handled_at !== undefined) return c.light
+  const start = Date.parse(c.filed_at ?? c.opened)
+  const end = Date.parse(c.deadline)
+  return now() > end ? 'red' : (now() - start) * 5 > (end - start) * 4 ? 'yellow' : 'green'
 }
 
 /** Deadline is the light of a case with its word and the time that is left. */
 export function Deadline({ of, long = false }: { of: Case; long?: boolean }) {
   if (of.closed_at !== undefined) return <span class="quiet">{t('ca.finished', time(of.closed_at))}</span>
   if (of.deadline === undefined) return <span class="quiet">{t('ca.light.none')}</span>
-  const l = lightOf(of) ?? 'green'
+  const seen = lightOf(of) ?? 'green'
+  const l = of.handled_at === undefined || seen === 'red' ? seen : 'green'
   const left = Date.parse(of.deadline) - now()
   return (
-    <span class={'mark light-' + l} title={fullTime(of.deadline)}>
+    <span class={'mark light-' + l} title={`${t('ca.deadline')} ${fullTime(of.deadline)}`}>
       <LightIcon of={l} />
       <span>
         <span class="word">{known('ca.light.', l)}</span>{' '}
-        <span class="nowrap">{left >= 0 ? t('ca.left', span(left)) : t('ca.late', span(-left))}</span>
-        {long && <span class="quiet"> · {fullTime(of.deadline)}</span>}
+        <span class="nowrap">
+          {of.handled_at !== undefined ? t('ca.handledAt', time(of.handled_at)) : left >= 0 ? t('ca.left', span(left)) : t('ca.late', span(-left))}
+        </span>
+        {long && <span class="quiet"> · {t('ca.until', fullTime(of.deadline))}</span>}
       </span>
     </span>
   )
@@ -152,7 +157,9 @@ export function Modal({
     d.showModal()
     return () => {
       d.close()
+      // What opened it may be gone by now, as the button of an action that was taken.
       if (before instanceof HTMLElement && before.isConnected) before.focus()
+      else document.getElementById('main')?.focus({ preventScroll: true })
     }
   }, [])
   return (
@@ -261,5 +268,31 @@ export function Search({ value, label, onChange }: { value: string; label: strin
         }}
       />
     </span>
+  )
+}
+
+/** place reads a typed position; undefined for none, 'bad' for what is none. */
+export function place(lat: string, lon: string): Point | undefined | 'bad' {
+  if (lat.trim() === '' && lon.trim() === '') return undefined
+  const p = { lat: Number(lat), lon: Number(lon) }
+  return lat.trim() !== '' && lon.trim() !== '' && Math.abs(p.lat) <= 90 && Math.abs(p.lon) <= 180 ? p : 'bad'
+}
+
+/** PlaceFields asks for a position. */
+export function PlaceFields({ lat, lon, setLat, setLon }: { lat: string; lon: string; setLat: (s: string) => void; setLon: (s: string) => void }) {
+  return (
+    <fieldset>
+      <legend>{t('de.place')}</legend>
+      <div class="pair">
+        <label>
+          {t('de.lat')}
+          <input inputMode="decimal" value={lat} placeholder="24.117" onInput={(e) => setLat(e.currentTarget.value)} />
+        </label>
+        <label>
+          {t('de.lon')}
+          <input inputMode="decimal" value={lon} placeholder="117.613" onInput={(e) => setLon(e.currentTarget.value)} />
+        </label>
+      </div>
+    </fieldset>
   )
 }

@@ -49,8 +49,13 @@ export function phrase(expression: string, model: Model | undefined): string {
 
 // titled puts the titles of metrics and attributes in the place of their names.
 function titled(expression: string, model: Model | undefined): string {
+  const said: string[] = []
   return expression
     .trim()
+    .replace(/\b(\w+)\s*\(\s*([\w.]+)\s*,\s*["']([^"']+)["']\s*\)/g, (all, fn, x, within) => {
+      const key = 'why.fn.' + fn
+      return key in tables.en ? `\u0001${said.push(t(key as Key, titled(x, model), span(duration(within)))) - 1}\u0001` : all
+    })
     .replace(/\(\s*attr\.(\w+)\s*\?\?[^)]*\)|(?<![\w.])attr\.(\w+)(?:\s*\?\?\s*(?:"[^"]*"|-?[\w.]+))?|(?<![\w.])[A-Za-z_]\w*(?![\w(])/g, (all, a, b) => {
       const attribute = a ?? b
       if (attribute === undefined) return text(model?.metrics.find((m) => m.name === all)?.title, all)
@@ -58,6 +63,7 @@ function titled(expression: string, model: Model | undefined): string {
     })
     .replace(/>=/g, '≥')
     .replace(/<=/g, '≤')
+    .replace(/\u0001(\d+)\u0001/g, (_, i) => said[Number(i)]!)
 }
 
 /** leafWords says one comparison in a sentence. */

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { age, duration, fullTime, isStale, num, setClock, span, time, unit, value, withGaps } from '../src/format'
+import { age, duration, fullTime, isStale, limit, num, setClock, span, time, unit, value, withGaps } from '../src/format'
 import { setLang } from '../src/i18n'
 import type { Metric, Model } from '../src/types'
 
@@ -74,4 +74,11 @@ it('a gap stays a gap', () => {
   expect(ys).toEqual([1, 2, null, 1, null])
   expect(xs[2]).toBe(Date.parse('2026-11-23T07:06:00Z') / 1000)
   expect([...xs].sort((a, b) => a - b)).toEqual(xs)
+})
+
+it('handling limits are said in the language in use', () => {
+  const s = ['1紧急工作时', '4小时', '2天', '3工作日', '5自然日', '尽快', undefined]
+  expect(s.map(limit)).toEqual(['1 h, day and night', '4 working h', '2 working d', '3 working d', '5 calendar d', '尽快', ''])
+  setLang('zh')
+  expect(limit('2紧急工作时')).toBe('2 紧急工作时')
 })

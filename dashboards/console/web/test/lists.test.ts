@@ -6,6 +6,7 @@ vi.stubGlobal('addEventListener', () => {})
 vi.stubGlobal('document', { addEventListener: () => {} })
 const { byWeight, fits } = await import('../src/pages/alarms')
 const { byUrgency } = await import('../src/pages/cases')
+const { lightOf } = await import('../src/ui')
 const { setClock } = await import('../src/format')
 
 beforeEach(() => setClock('Asia/Shanghai', new Date().toISOString()))
@@ -44,4 +45,15 @@ it('sorts cases by deadline; those without one come last, oldest first', () => {
   const c = (id: string, deadline?: string, opened = '2026-11-23T00:00:00Z') => ({ id, deadline, opened }) as Case
   const xs = [c('new', undefined, '2026-11-23T02:00:00Z'), c('older'), c('late', '2026-11-23T01:00:00Z'), c('later', '2026-11-23T05:00:00Z')]
   expect(xs.sort(byUrgency).map((x) => x.id)).toEqual(['late', 'later', 'older', 'new'])
+})
+
+it('knows the light of a case from its limit, and keeps the one that it was handled under', () => {
+  const now = Date.now()
+  const of = (filed: number, deadline: number, more: Partial<Case> = {}) =>
+    lightOf({ filed_at: new Date(now + filed).toISOString(), deadline: new Date(now + deadline).toISOString(), light: 'green', ...more } as Case)
+  expect(of(-10_000, 90_000)).toBe('green')
+  expect(of(-85_000, 15_000)).toBe('yellow')
+  expect(of(-90_000, -10_000)).toBe('red')
+  expect(of(-90_000, -10_000, { handled_at: new Date(now - 60_000).toISOString() })).toBe('green')
+  expect(lightOf({ opened: new Date(now).toISOString() } as Case)).toBeUndefined()
 })

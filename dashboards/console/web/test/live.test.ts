@@ -130,6 +130,22 @@ describe('Live', () => {
     expect(log).toEqual(['open', 'lost'])
   })
 
+  it('gives the connection free while nobody looks, and goes on where it was', async () => {
+    await settle()
+    server.send('id: 7\nevent: alarm\ndata: {}\n\n')
+    await settle()
+    live.pause()
+    await vi.advanceTimersByTimeAsync(600_000)
+    expect(server.asked.length).toBe(1)
+    live.retryNow()
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(server.asked.length).toBe(1)
+    live.resume()
+    await settle()
+    expect(server.asked).toEqual([undefined, '7'])
+    expect(log).toEqual(['open', 'alarm {}', 'connecting', 'open'])
+  })
+
   it('stops when nobody is signed in', async () => {
     await settle()
     server.status = 401

@@ -45,6 +45,7 @@ describe('words', () => {
     setLang('zh')
     expect(phrase(n, model)).toBe('1 分钟内满足“烟雾浓度 > 报警限值”的设备数')
     expect(phrase('mystery(smoke)', model)).toBe('mystery(烟雾浓度)')
+    expect(phrase('n_adj(delta(power, "1m") < -0.4, "2m")', model)).toBe('2 分钟内满足“1 分钟内功率的变化 < -0.4”的相邻设备数')
   })
 })
 

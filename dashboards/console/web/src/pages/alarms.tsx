@@ -341,6 +341,7 @@ function Shelve({ a, put, onClose }: { a: Alarm; put: (a: Alarm) => void; onClos
           {t('al.reason')}
           <textarea
             rows={2}
+            autofocus
             value={reason}
             placeholder={t('al.reasonHint')}
             aria-invalid={missing && reason.trim() === ''}

@@ -2,12 +2,12 @@
 // with its evidence, its timeline and what may be done next.
 import { useEffect, useState } from 'preact/hooks'
 import { ApiError, enc, get, list, post } from '../api'
-import { go, say, state, upsert, useLive, useLoad, useTick, words } from '../app'
-import { fullTime } from '../format'
-import { known, t, text } from '../i18n'
-import { Deadline, Empty, Failed, Icon, lightOf, Loading, Modal, Search, SeverityIcon, SeverityMark, useBusy, When, who, Wrong } from '../ui'
+import { go, may, say, state, upsert, useLive, useLoad, useNames, useTick, words } from '../app'
+import { fullTime, limit } from '../format'
+import { className, known, t, text } from '../i18n'
+import { Deadline, Empty, Failed, Icon, lightOf, Loading, Modal, place, PlaceFields, Search, SeverityIcon, SeverityMark, useBusy, When, who, Wrong } from '../ui'
 import { href, withFilter } from '../url'
-import { endStages, openStages, type Alarm, type Case, type CaseStep, type Stage } from '../types'
+import { endStages, openStages, type Alarm, type Case, type CaseClass, type CaseStep, type Stage } from '../types'
 import { AlarmState } from './alarms'
 import { Why } from './whydrawer'
 
@@ -46,7 +46,8 @@ export function Cases({ search }: { search: string }) {
           [c.id, c.title.zh, c.title.en, c.class_name.zh, c.class_name.en, c.grid ?? ''].join('\n').toLowerCase().includes(needle)),
     )
     .sort(byUrgency)
-  const departments = [...new Set(all.map((c) => c.department ?? '').filter(Boolean))].sort()
+  const mine = state.user?.department ?? ''
+  const departments = [...new Set([...all.map((c) => c.department ?? ''), department].filter(Boolean))].sort()
   const stages = everything ? [...openStages, ...endStages] : openStages
   const filtered = stage !== undefined || department !== '' || needle !== ''
   const groups = stages.map((s) => ({ stage: s, items: items.filter((c) => c.stage === s) })).filter((g) => g.items.length > 0)
@@ -70,6 +71,11 @@ export function Cases({ search }: { search: string }) {
             {t('ca.everything')}
           </button>
         </div>
+        {may('cases') && !orders && (
+          <button type="button" class="primary" aria-haspopup="dialog" onClick={() => set('new', '1')}>
+            <Icon name="plus" size={16} /> {t('ca.open')}
+          </button>
+        )}
       </div>
       <div class="stages" role="group" aria-label={t('ca.stages')}>
         {stages.map((s) => {
@@ -96,6 +102,11 @@ export function Cases({ search }: { search: string }) {
             <option key={d}>{d}</option>
           ))}
         </select>
+        {mine !== '' && (
+          <button type="button" class="chip" aria-pressed={department === mine} onClick={() => set('department', department === mine ? '' : mine)}>
+            {t('ca.mine')} <b>{all.filter((c) => c.department === mine).length}</b>
+          </button>
+        )}
         {filtered && (
           <button
             type="button"
@@ -122,6 +133,9 @@ export function Cases({ search }: { search: string }) {
           ))}
           {loaded.data.more && <p class="quiet foot">{t('c.partial', loaded.data.items.length)}</p>}
         </>
+      )}
+      {q.get('new') === '1' && may('cases') && (
+        <OpenCase device={q.get('device') ?? ''} onClose={() => go('/cases' + withFilter(withFilter(search, 'new', ''), 'device', ''), true)} />
       )}
     </>
   )
@@ -161,9 +175,9 @@ function CaseTable({ items }: { items: Case[] }) {
                 {c.back_to_normal && (c.alarms ?? []).length > 0 && <span> · {t('ca.normal')}</span>}
               </span>
             </td>
-            <td role="cell" class="c-class">{text(c.class_name, c.class)}</td>
-            <td role="cell" class="c-dep">{c.department ?? '–'}</td>
-            <td role="cell" class="c-grid">{c.grid ?? '–'}</td>
+            <td role="cell" class="c-class">{className(c)}</td>
+            <td role="cell" class={'c-dep' + (c.department ? '' : ' none')}>{c.department || '–'}</td>
+            <td role="cell" class={'c-grid' + (c.grid ? '' : ' none')}>{c.grid || '–'}</td>
             <td role="cell" class="c-age">
               <When at={c.opened} />
             </td>
@@ -181,6 +195,7 @@ export function CasePage({ id }: { id: string }) {
   useTick(1000)
   const loaded = useLoad('case ' + id, (signal) => get<Case>('/cases/' + enc(id), signal))
   const [acting, setActing] = useState('')
+  const [why, setWhy] = useState('')
   // An event carries no actions of ours: ask again instead of taking it.
   useLive<Case>('case', (c) => {
     if (c.id === id && c.revision !== loaded.data?.revision) loaded.again()
@@ -239,7 +254,7 @@ export function CasePage({ id }: { id: string }) {
             <h2>{t('ca.timeline')}</h2>
             <ol class="timeline">
               {(c.timeline ?? []).map((s, i) => (
-                <Step key={i} s={s} />
+                <Step key={i} s={s} onWhy={setWhy} />
               ))}
             </ol>
           </section>
@@ -249,7 +264,7 @@ export function CasePage({ id }: { id: string }) {
           <dl>
             <Fact name={t('ca.number')}>{c.id}</Fact>
             <Fact name={t('ca.class')}>
-              {text(c.class_name)} <span class="quiet">{c.class}</span>
+              {className(c)} <span class="quiet">{c.class}</span>
             </Fact>
             <Fact name={t('ca.grid')}>{c.grid}</Fact>
             <Fact name={t('de.location')}>
@@ -261,7 +276,7 @@ export function CasePage({ id }: { id: string }) {
             </Fact>
             <Fact name={t('ca.department')}>{c.department}</Fact>
             <Fact name={t('ca.handledBy')}>{c.handled_by}</Fact>
-            <Fact name={t('ca.limit')}>{c.limit}</Fact>
+            <Fact name={t('ca.limit')}>{limit(c.limit)}</Fact>
             <Fact name={t('ca.filing')}>{c.filing_condition}</Fact>
             <Fact name={t('ca.closing')}>{c.closing_condition}</Fact>
             <Fact name={t('ca.source')}>{known('ca.source.', c.source)}</Fact>
@@ -270,6 +285,7 @@ export function CasePage({ id }: { id: string }) {
           </dl>
         </section>
       </div>
+      {why !== '' && <Why id={why} alarm={undefined} onClose={() => setWhy('')} />}
       {acting !== '' && (
         <Act
           c={c}
@@ -312,7 +328,8 @@ function Track({ stage }: { stage: Stage }) {
   )
 }
 
-function Step({ s }: { s: CaseStep }) {
+function Step({ s, onWhy }: { s: CaseStep; onWhy: (id: string) => void }) {
+  const said = text(s.text, s.note)
   return (
     <li class={'step-' + s.action}>
       <p>
@@ -324,10 +341,12 @@ function Step({ s }: { s: CaseStep }) {
           {s.role && <> ({t(`role.${s.role}`)})</>} · <When at={s.at} />
         </span>
       </p>
-      {s.note && <p class="said">{s.note}</p>}
+      {said && <p class="said">{said}</p>}
       {s.alarm && (
         <p class="small">
-          <a href={href(['alarms'], { view: 'cleared', why: s.alarm })}>{s.alarm}</a>
+          <button type="button" class="link" aria-haspopup="dialog" onClick={() => onWhy(s.alarm!)}>
+            {t('why.title')}
+          </button>
         </p>
       )}
     </li>
@@ -349,6 +368,7 @@ function CaseAlarms({ ids }: { ids: string[] }) {
   useLive<Alarm>('alarm', (a) => {
     if (ids.includes(a.id)) loaded.change((l) => l.map((x) => (x?.id === a.id ? a : x)))
   })
+  const name = useNames((loaded.data ?? []).map((a) => a?.device ?? ''))
   if (loaded.data === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
   return (
     <>
@@ -361,7 +381,10 @@ function CaseAlarms({ ids }: { ids: string[] }) {
                 <span class="grow">
                   {text(a.title, a.rule)}
                   <span class="sub">
-                    <a href={href(['devices', a.device])}>{a.device}</a> · {t('why.raised')} <When at={a.raised_at} />
+                    <a href={href(['devices', a.device])} title={a.device}>
+                      {name(a.device)}
+                    </a>{' '}
+                    · {t('why.raised')} <When at={a.raised_at} />
                     {a.cleared_at && (
                       <>
                         {' · '}
@@ -439,7 +462,7 @@ function Act({
         {action === 'dispatch' && (
           <label>
             {t('ca.depNeeded')}
-            <input list="departments" value={department} onInput={(e) => setDepartment(e.currentTarget.value)} aria-invalid={wrong !== ''} />
+            <input list="departments" autofocus value={department} onInput={(e) => setDepartment(e.currentTarget.value)} aria-invalid={wrong !== ''} />
             <datalist id="departments">
               {departments.map((d) => (
                 <option key={d} value={d} />
@@ -448,27 +471,129 @@ function Act({
             {usual !== '' && <span class="quiet small">{t('ca.depHint', usual)}</span>}
           </label>
         )}
+        {['verify', 'close'].includes(action) && (c.alarms ?? []).length > 0 && !c.back_to_normal && (
+          <p class="note">
+            <Icon name="warn" size={16} /> {t('ca.did', t('ca.notNormal'), t('ca.notNormalText'))}
+          </p>
+        )}
         {action === 'close' && c.closing_condition && (
           <p class="note">
-            {t('ca.closing')}: {c.closing_condition}
+            {t('ca.did', t('ca.closing'), c.closing_condition)}
           </p>
         )}
         {action === 'file' && c.filing_condition && (
           <p class="note">
-            {t('ca.filing')}: {c.filing_condition}
+            {t('ca.did', t('ca.filing'), c.filing_condition)}
           </p>
         )}
         <label>
           {noteNeeded ? t('ca.noteNeeded') : t('ca.note')}
-          <textarea rows={3} value={note} onInput={(e) => setNote(e.currentTarget.value)} aria-invalid={wrong !== '' && noteNeeded} />
+          <textarea
+            rows={3}
+            autofocus={noteNeeded || action === 'handle'}
+            value={note}
+            onInput={(e) => setNote(e.currentTarget.value)}
+            aria-invalid={wrong !== '' && noteNeeded}
+          />
         </label>
         <Wrong text={wrong || error} />
         <footer>
           <button type="button" onClick={onClose}>
             {t('c.cancel')}
           </button>
-          <button type="submit" class="primary" disabled={busy}>
+          <button type="submit" class="primary" autofocus={!noteNeeded && action !== 'handle' && action !== 'dispatch'} disabled={busy}>
             {known('act.', action)}
+          </button>
+        </footer>
+      </form>
+    </Modal>
+  )
+}
+
+/** OpenCase registers a case by hand. */
+function OpenCase({ device, onClose }: { device: string; onClose: () => void }) {
+  const [kind, setKind] = useState('')
+  const [title, setTitle] = useState('')
+  const [description, setDescription] = useState('')
+  const [at, setAt] = useState(device)
+  const [lat, setLat] = useState('')
+  const [lon, setLon] = useState('')
+  const [wrong, setWrong] = useState('')
+  const { busy, error, run } = useBusy()
+  useEffect(() => setWrong(''), [kind, title, lat, lon])
+  const classes = [...state.classes.values()]
+  const label = (k: CaseClass) => `${text(k.name, k.code)} ${k.code}`
+  const typed = kind.trim()
+  const chosen = classes.find((k) => label(k) === typed || k.code === typed || k.name.zh === typed || k.name.en === typed)
+  const submit = (e: Event) => {
+    e.preventDefault()
+    if (title.trim() === '') return setWrong(t('ca.badTitle'))
+    if (chosen === undefined) return setWrong(t('ca.badClass'))
+    const location = place(lat, lon)
+    if (location === 'bad') return setWrong(t('de.badPlace'))
+    run(async () => {
+      if (at.trim() !== '') await get('/devices/' + enc(at.trim())) // a name that is not there says so
+      const c = await post<Case>('/cases', {
+        class: chosen.code,
+        title: title.trim(),
+        description: description.trim() || undefined,
+        device: at.trim() || undefined,
+        location,
+      })
+      say(t('ca.opens', c.id))
+      onClose()
+      go(href(['cases', c.id]))
+    })
+  }
+  return (
+    <Modal title={t('ca.open')} onClose={onClose}>
+      <form onSubmit={submit}>
+        <p class="quiet">{t('ca.openText')}</p>
+        <label>
+          {t('ca.openTitle')}
+          <input autofocus value={title} maxLength={200} onInput={(e) => setTitle(e.currentTarget.value)} aria-invalid={wrong === t('ca.badTitle')} />
+        </label>
+        <label>
+          {t('ca.openClass')}
+          <input list="classes" value={kind} autocomplete="off" onInput={(e) => setKind(e.currentTarget.value)} aria-invalid={wrong === t('ca.badClass')} />
+          <datalist id="classes">
+            {classes.map((k) => (
+              <option key={k.code} value={label(k)} />
+            ))}
+          </datalist>
+          {chosen === undefined && <span class="quiet small">{t('ca.openClassHint')}</span>}
+        </label>
+        {chosen !== undefined && (
+          <p class="note small">
+            {[
+              chosen.filing_condition && t('ca.did', t('ca.filing'), chosen.filing_condition),
+              chosen.limit && t('ca.did', t('ca.limit'), limit(chosen.limit)),
+              chosen.department && t('ca.did', t('ca.department'), chosen.department),
+            ]
+              .filter(Boolean)
+              .map((x, i) => (
+                <span key={i} class="line">
+                  {x}
+                </span>
+              ))}
+          </p>
+        )}
+        <label>
+          {t('ca.openMore')}
+          <textarea rows={3} value={description} onInput={(e) => setDescription(e.currentTarget.value)} />
+        </label>
+        <label>
+          {t('ca.openDevice')}
+          <input value={at} autocapitalize="off" spellcheck={false} onInput={(e) => setAt(e.currentTarget.value)} />
+        </label>
+        <PlaceFields lat={lat} lon={lon} setLat={setLat} setLon={setLon} />
+        <Wrong text={wrong || error} />
+        <footer>
+          <button type="button" onClick={onClose}>
+            {t('c.cancel')}
+          </button>
+          <button type="submit" class="primary" disabled={busy}>
+            {t('ca.open')}
           </button>
         </footer>
       </form>

@@ -6,7 +6,7 @@ import Chart from '../chart'
 import { Live } from '../live'
 import { duration, isStale, now, span, unit, value } from '../format'
 import { t, text } from '../i18n'
-import { CopyBox, domainOf, DomainIcon, Empty, Failed, Icon, Loading, Modal, modelTitle, Search, SeverityMark, StatusMark, useBusy, When, Wrong } from '../ui'
+import { CopyBox, domainOf, DomainIcon, Empty, Failed, Icon, Loading, Modal, modelTitle, place, PlaceFields, Search, SeverityMark, StatusMark, useBusy, When, Wrong } from '../ui'
 import { href, withFilter } from '../url'
 import type { Alarm, Device, Latest, Model, Series, Status } from '../types'
 import { AlarmState, byWeight } from './alarms'
@@ -271,7 +271,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
               const a = model?.attributes?.find((a) => a.name === k)
               return (
                 <Fact key={k} name={text(a?.title, k)}>
-                  {value(v, a?.unit)}
+                  {typeof v === 'string' && duration(v) > 0 ? span(duration(v)) : value(v, a?.unit)}
                 </Fact>
               )
             })}
@@ -279,11 +279,18 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
               <When at={d.created} />
             </Fact>
           </dl>
-          {may('devices') && (
-            <button type="button" aria-haspopup="dialog" onClick={() => setToken('ask')}>
-              {t('de.newToken')}
-            </button>
-          )}
+          <div class="buttons">
+            {may('cases') && (
+              <a class="button" href={href(['cases'], { new: '1', device: d.id })}>
+                {t('ca.openHere')}
+              </a>
+            )}
+            {may('devices') && (
+              <button type="button" aria-haspopup="dialog" onClick={() => setToken('ask')}>
+                {t('de.newToken')}
+              </button>
+            )}
+          </div>
         </section>
       </div>
       {why !== undefined && <Why id={why.id} alarm={why} onClose={() => setWhy(undefined)} />}
@@ -311,6 +318,7 @@ function AskToken({ d, onClose, onToken }: { d: Device; onClose: () => void; onT
         <button
           type="button"
           class="primary"
+          autofocus
           disabled={busy}
           onClick={() => run(async () => onToken((await post<{ token: string }>(`/devices/${enc(d.id)}/credentials`, { type: 'token' })).token))}
         >
@@ -496,9 +504,8 @@ function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
     e.preventDefault()
     setWrong('')
     if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(id)) return setWrong(t('de.badID'))
-    const place = lat.trim() !== '' || lon.trim() !== ''
-    const p = { lat: Number(lat), lon: Number(lon) }
-    if (place && (lat.trim() === '' || lon.trim() === '' || !(Math.abs(p.lat) <= 90) || !(Math.abs(p.lon) <= 180))) return setWrong(t('de.badPlace'))
+    const location = place(lat, lon)
+    if (location === 'bad') return setWrong(t('de.badPlace'))
     const attrs: Record<string, unknown> = {}
     for (const a of m?.attributes ?? []) {
       const v = attributes[a.name]?.trim() ?? ''
@@ -507,7 +514,7 @@ function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
       attrs[a.name] = a.kind === 'number' ? Number(v) : a.kind === 'bool' ? v === 'true' : v
     }
     run(async () => {
-      await post('/devices', { id, name: name.trim() || id, model, attributes: attrs, location: place ? p : undefined })
+      await post('/devices', { id, name: name.trim() || id, model, attributes: attrs, location })
       setToken((await post<{ token: string }>(`/devices/${enc(id)}/credentials`, { type: 'token' })).token)
       say(t('de.added', id))
     })
@@ -523,7 +530,7 @@ function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
       <form onSubmit={submit}>
         <label>
           {t('de.model')}
-          <select value={model} onChange={(e) => setModel(e.currentTarget.value)}>
+          <select autofocus value={model} onChange={(e) => setModel(e.currentTarget.value)}>
             {models.map((x) => (
               <option key={x.name} value={x.name}>
                 {text(x.title, x.name)} ({x.name})
@@ -540,19 +547,7 @@ function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
           {t('de.name')}
           <input value={name} onInput={(e) => setName(e.currentTarget.value)} />
         </label>
-        <fieldset>
-          <legend>{t('de.place')}</legend>
-          <div class="pair">
-            <label>
-              {t('de.lat')}
-              <input inputMode="decimal" value={lat} placeholder="24.117" onInput={(e) => setLat(e.currentTarget.value)} />
-            </label>
-            <label>
-              {t('de.lon')}
-              <input inputMode="decimal" value={lon} placeholder="117.613" onInput={(e) => setLon(e.currentTarget.value)} />
-            </label>
-          </div>
-        </fieldset>
+        <PlaceFields lat={lat} lon={lon} setLat={setLat} setLon={setLon} />
         {(m?.attributes ?? []).length > 0 && (
           <fieldset>
             <legend>{t('de.attributes')}</legend>
@@ -599,22 +594,23 @@ export function sample(model: Model | undefined): string {
   if (model?.metrics.some((m) => m.name === 'battery')) return '{"battery": 90}'
   const m = model?.metrics.find((m) => m.kind !== 'text')
   if (m === undefined) return '{"value": 1}'
-  const v = m.kind === 'bool' ? true : m.min !== undefined && m.max !== undefined ? Number(((m.min * 3 + m.max) / 4).toPrecision(3)) : 1
+  const v = m.kind === 'bool' ? true : Math.min(Math.max(1, m.min ?? 1), m.max ?? 1)
   return JSON.stringify({ [m.name]: v })
 }
 
 function Token({ device, model, token, onClose }: { device: string; model: Model | undefined; token: string; onClose: () => void }) {
   const body = sample(model)
+  const mqtt = /^\[?(.*?)\]?:(\d+)$/.exec(state.info?.mqtt ?? '') ?? undefined
   return (
     <>
       <p class="note">{t('de.tokenOnce')}</p>
       <CopyBox text={token} label={`${t('de.token')}: ${device}`} />
-      <p>{t('de.tokenTry')}</p>
-      <CopyBox
-        label="mosquitto_pub"
-        text={`mosquitto_pub -h ${location.hostname} -p 1883 -u ${token} -q 1 -t v1/devices/me/telemetry -m '${body}'`}
-      />
-      <p class="quiet small">{t('de.tokenPorts')}</p>
+      {mqtt !== undefined && (
+        <>
+          <p>{t('de.tokenTry')}</p>
+          <CopyBox label="mosquitto_pub" text={`mosquitto_pub -h ${mqtt[1]} -p ${mqtt[2]} -u ${token} -q 1 -t v1/devices/me/telemetry -m '${body}'`} />
+        </>
+      )}
       <p>{t('de.tokenHTTP')}</p>
       <CopyBox label="curl" text={`curl -d '${body}' -H 'Content-Type: application/json' ${location.origin}/api/v1/${token}/telemetry`} />
       <footer>

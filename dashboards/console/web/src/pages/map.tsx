@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { enc, get, list } from '../api'
 import { go, redraw, upsert, useLive, useLoad, useRedraw, useTick } from '../app'
 import { num, value } from '../format'
-import { lang, known, t, text, type Key } from '../i18n'
+import { className, lang, known, t, text, type Key } from '../i18n'
 import { Deadline, Failed, Icon, lightOf, Loading, modelTitle, SeverityIcon, SeverityMark, StatusMark, When, domainOf, DomainIcon } from '../ui'
 import { href, withFilter } from '../url'
 import { openStages, severities, type Alarm, type Case, type Device, type MapInfo, type Point, type Severity, type Summary } from '../types'
@@ -187,7 +187,7 @@ function Canvas(p: CanvasProps) {
   const view = useRef<MapView | undefined>(undefined)
   const [ready, setReady] = useState(false)
   const [problem, setProblem] = useState('')
-  const [legend, setLegend] = useState(() => matchMedia('(min-width: 900px)').matches)
+  const [legend, setLegend] = useState(() => matchMedia('(min-width: 1400px)').matches)
   const [off, setOff] = useState<ReadonlySet<string>>(new Set(['dmas']))
   const [layers, setLayers] = useState<string[]>([])
   const pick = useRef(p.onPick)
@@ -398,7 +398,12 @@ function Attention({
                     </a>
                     <span class="sub">
                       {t(`sev.${a.severity}`)} · {d?.name || a.device} · <When at={a.raised_at} ago />
-                      {!a.acked && <strong> · {t('al.unacked')}</strong>}
+                      {!a.acked && (
+                        <>
+                          {' · '}
+                          <strong class="nowrap">{t('al.unacked')}</strong>
+                        </>
+                      )}
                     </span>
                   </span>
                 </li>
@@ -517,7 +522,7 @@ function CaseCard({ c, onClose }: { c: Case; onClose: () => void }) {
       </p>
       <dl class="tight">
         <Fact name={t('ca.number')}>{c.id}</Fact>
-        <Fact name={t('ca.class')}>{text(c.class_name, c.class)}</Fact>
+        <Fact name={t('ca.class')}>{className(c)}</Fact>
         <Fact name={t('ca.department')}>{c.department}</Fact>
         <Fact name={t('ca.grid')}>{c.grid}</Fact>
         <Fact name={t('ca.opened')}>

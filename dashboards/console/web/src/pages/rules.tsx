@@ -44,7 +44,7 @@ export function Rules() {
                   <SeverityMark of={r.severity} quiet />
                 </td>
                 <td role="cell">{t(`ru.mode.${r.mode}`)}</td>
-                <td role="cell">{(r.models ?? []).map(modelTitle).join(', ')}</td>
+                <td role="cell">{(r.models ?? []).map(modelTitle).join(t('c.comma'))}</td>
                 <td role="cell" class="quiet">
                   {r.file}:{r.line}
                 </td>
@@ -91,7 +91,7 @@ export function RulePage({ id }: { id: string }) {
               {t(`ru.mode.${r.mode}`)}
               {r.mode === 'shadow' && <span class="sub">{t('ru.shadowText')}</span>}
             </Fact>
-            <Fact name={t('ru.models')}>{(r.models ?? []).map(modelTitle).join(', ')}</Fact>
+            <Fact name={t('ru.models')}>{(r.models ?? []).map(modelTitle).join(t('c.comma'))}</Fact>
             <Fact name={t('ru.file')}>
               {r.file}:{r.line}
             </Fact>

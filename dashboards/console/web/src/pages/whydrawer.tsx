@@ -2,20 +2,21 @@
 // with the limit, and below it everything the rule looked at.
 import { useMemo } from 'preact/hooks'
 import { enc, get, query } from '../api'
-import { state, useLoad } from '../app'
+import { state, useLoad, useNames } from '../app'
 import Chart from '../chart'
 import { duration, fullTime, now, span, time, unit, value } from '../format'
 import { known, t, text } from '../i18n'
 import { Failed, Icon, Loading, Modal, modelTitle, SeverityMark, When } from '../ui'
 import { href } from '../url'
 import { curve, leafWords } from '../why'
-import type { Alarm, Device, Explanation, Leaf, Model, Series } from '../types'
+import type { Alarm, Device as DeviceData, Explanation, Leaf, Model, Series } from '../types'
 
 /** Why is the drawer of one alarm. */
 export function Why({ id, alarm, onClose }: { id: string; alarm: Alarm | undefined; onClose: () => void }) {
   const why = useLoad('why ' + id, (signal) => get<Explanation>(`/alarms/${enc(id)}/why`, signal))
   const fresh = useLoad('alarm ' + id, (signal) => get<Alarm>(`/alarms/${enc(id)}`, signal))
   const a = alarm ?? fresh.data
+  const name = useNames(a === undefined ? [] : [a.device])
   const e = why.data
   return (
     <Modal title={t('why.title')} kind="drawer" onClose={onClose}>
@@ -23,7 +24,7 @@ export function Why({ id, alarm, onClose }: { id: string; alarm: Alarm | undefin
         <p class="lead">
           <SeverityMark of={e?.severity ?? a.severity} />
           <strong>{text(a.title, a.rule)}</strong>
-          <a href={href(['devices', a.device])}>{a.device}</a>
+          <Device id={a.device} name={name(a.device)} />
         </p>
       )}
       {e === undefined ? why.error ? <Failed error={why.error} again={why.again} /> : <Loading /> : <Explained e={e} a={a} />}
@@ -34,9 +35,12 @@ export function Why({ id, alarm, onClose }: { id: string; alarm: Alarm | undefin
 function Explained({ e, a }: { e: Explanation; a: Alarm | undefined }) {
   const deviceID = a?.device ?? e.inputs?.[0]?.device
   const device = useLoad('device ' + deviceID, async (signal) =>
-    deviceID === undefined ? undefined : get<Device>('/devices/' + enc(deviceID), signal),
+    deviceID === undefined ? undefined : get<DeviceData>('/devices/' + enc(deviceID), signal),
   )
   const model = device.data === undefined ? undefined : state.models.get(device.data.model)
+  const members = [...(e.members ?? [])].sort((x, y) => Number(y.result === 'true') - Number(x.result === 'true'))
+  const name = useNames([...new Set([...(e.inputs ?? []).map((i) => i.device), ...members.map((m) => m.device)])].slice(0, 50))
+  const several = new Set((e.leaves ?? []).map((l) => l.device)).size > 1
   return (
     <>
       {text(e.summary) && <p class="summary">{text(e.summary)}</p>}
@@ -51,7 +55,8 @@ function Explained({ e, a }: { e: Explanation; a: Alarm | undefined }) {
                 <span>
                   {leafWords(l, model)}
                   <span class="sub">
-                    {t(`why.${l.result}`)} · <code>{l.text}</code>
+                    {t(`why.${l.result}`)} · {several && l.device && <>{name(l.device)} · </>}
+                    <code>{l.text}</code>
                   </span>
                 </span>
               </li>
@@ -60,15 +65,15 @@ function Explained({ e, a }: { e: Explanation; a: Alarm | undefined }) {
         </section>
       )}
       {deviceID !== undefined && model !== undefined && <Curve e={e} a={a} device={deviceID} model={model} />}
-      {(e.members ?? []).length > 0 && (
+      {members.length > 0 && (
         <section>
-          <h3>{t('why.members')}</h3>
+          <h3>{a !== undefined && a.entity === a.device ? t('why.neighbours') : t('why.members')}</h3>
           <ul class="leaves">
-            {e.members!.map((m) => (
+            {members.map((m) => (
               <li key={m.device} class={'leaf-' + m.result}>
                 <LeafSign of={m.result} />
                 <span>
-                  <a href={href(['devices', m.device])}>{m.device}</a>
+                  <Device id={m.device} name={name(m.device)} />
                   <span class="sub">
                     {known('why.', m.result)} {m.time && <When at={m.time} />}
                   </span>
@@ -95,7 +100,7 @@ function Explained({ e, a }: { e: Explanation; a: Alarm | undefined }) {
               {e.inputs!.map((i, n) => (
                 <tr key={n}>
                   <td>
-                    <a href={href(['devices', i.device])}>{i.device}</a>
+                    <Device id={i.device} name={name(i.device)} />
                   </td>
                   <td>{text(model?.metrics.find((m) => m.name === i.metric)?.title, i.metric)}</td>
                   <td class="num">{value(i.value, i.unit)}</td>
@@ -133,7 +138,10 @@ function Explained({ e, a }: { e: Explanation; a: Alarm | undefined }) {
             {e.windows!.map((w, i) => (
               <li key={i}>
                 <code>{w.text}</code> = <b>{value(w.result)}</b>
-                <span class="sub">{t('why.window', fullTime(w.from), time(w.to), w.samples)}</span>
+                <span class="sub">
+                  {several && w.device && <>{name(w.device)} · </>}
+                  {t('why.window', fullTime(w.from), time(w.to), w.samples)}
+                </span>
               </li>
             ))}
           </ul>
@@ -152,6 +160,12 @@ function Explained({ e, a }: { e: Explanation; a: Alarm | undefined }) {
     </>
   )
 }
+
+const Device = ({ id, name }: { id: string; name: string }) => (
+  <a href={href(['devices', id])} title={id}>
+    {name}
+  </a>
+)
 
 function held(e: Explanation): string {
   const need = duration(e.held)
