@@ -44,6 +44,16 @@ type Options struct {
 	Logger        *slog.Logger // nil: nothing is logged
 	Version       string
 	AdminPassword string // of the first admin; "" generates one, see App.AdminPassword
+	Listeners     Listeners
+}
+
+// Listeners are sockets that the surroundings have opened, like those that a
+// service manager hands over, or ones in memory. One that is set is used instead
+// of the address in the Config; nil opens the address. Open takes them over: the
+// App closes them, also when Open fails.
+type Listeners struct {
+	HTTP net.Listener // for people and programs
+	MQTT net.Listener // for devices
 }
 
 // App is the whole platform, opened.
@@ -56,6 +66,7 @@ type App struct {
 	mqtt    net.Listener
 	coap    *net.UDPConn
 	admin   string // password to print, "" when one was set before
+	posts   string // password of the demo's posts, "" without the demo
 }
 
 // HTTPAddr is where console and API listen; nil when they don't.
@@ -83,22 +94,30 @@ func addrOf(l net.Listener) net.Addr {
 // knows it: at the first start without one given, and always in the demo.
 func (a *App) AdminPassword() string { return a.admin }
 
+// PostsPassword is the password of the posts of the demo; "" without the demo.
+func (a *App) PostsPassword() string { return a.posts }
+
 // Open opens every part that c asks for. Its errors say which part could not be
 // opened, and what to do. The caller closes the App by Run, or by Close when it
 // never runs.
 func Open(ctx context.Context, c Config, o Options) (_ *App, err error) {
-	if err := c.Check(); err != nil {
-		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%w", err)
-	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &App{config: c, log: o.Logger}
+	a := &App{config: c, log: o.Logger, http: o.Listeners.HTTP, mqtt: o.Listeners.MQTT}
+	for _, l := range []net.Listener{a.http, a.mqtt} {
+		if l != nil {
+			a.closers = append(a.closers, closeOnce(l.Close))
+		}
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
 		}
 	}()
+	if err := c.Check(); err != nil {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%w", err)
+	}
 	b := &building{App: a, options: o}
 	for _, step := range []func(context.Context) error{
 		b.folder, b.listen, b.state, b.registry, b.desk, b.rules, b.pipeline, b.serveHTTP, b.serveDevices, b.demo,
@@ -178,7 +197,7 @@ func (b *building) folder(context.Context) error {
 func (b *building) listen(ctx context.Context) error {
 	var lc net.ListenConfig
 	tcp := func(what, addr, flag string, to *net.Listener) error {
-		if addr == "" {
+		if addr == "" || *to != nil {
 			return nil
 		}
 		l, err := lc.Listen(ctx, "tcp", addr)
@@ -328,8 +347,9 @@ func (b *building) accounts(ctx context.Context) (*api.Accounts, error) {
 	if b.demoState == nil {
 		return a, nil
 	}
+	b.posts = b.demoState.password()
 	if !b.demoState.OwnPassword {
-		b.admin = b.demoState.password()
+		b.admin = b.posts
 	}
 	return a, b.seedUsers(ctx, a)
 }
@@ -342,12 +362,16 @@ func (b *building) serveHTTP(ctx context.Context) error {
 	if b.http == nil {
 		return nil
 	}
+	mqttAddr := ""
+	if a := b.MQTTAddr(); a != nil {
+		mqttAddr = a.String()
+	}
 	handler, err := api.New(api.Options{
 		Devices: alarmed{b.devices, b.cases}, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
 		Alarms: b.cases, Orders: b.ingest, Cases: b.cases, Classes: b.classes, Rules: b.engine, Ledger: b.ledger,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
-		Version: b.options.Version, TimeZone: b.config.TimeZone, Demo: b.config.Demo, Logger: b.component("api"),
+		Version: b.options.Version, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
 	})
 	if err != nil {
 		return err
@@ -386,6 +410,9 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, events *api.Hub,
 
 // ready returns nil when messages can be taken and all that follows works.
 func (b *building) ready() error {
+	if err := b.journal.Ready(); err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if err := b.series.Ping(ctx); err != nil {

@@ -70,7 +70,7 @@ func (s *server) alarmRoutes() {
 	handle(s, route{method: "POST", path: "/api/v1/alarms/{id}/unshelve", id: "unshelve-alarm", tag: tag, may: citywarden.MayOperateAlarms,
 		summary: "End the shelving of an alarm; answers when it is done"}, s.unshelve)
 	handle(s, route{method: "POST", path: "/api/v1/alarms/{id}/reset", id: "reset-alarm", tag: tag, may: citywarden.MayOperateAlarms,
-		summary: "Reset a latched alarm; answers when it is done"}, s.reset)
+		summary: "Reset an alarm that is latched, or whose device is silent; answers when it is done"}, s.reset)
 }
 
 func (s *server) listAlarms(ctx context.Context, in *struct {
@@ -175,12 +175,12 @@ func (s *server) unshelve(ctx context.Context, in *reasonInput) (*output[citywar
 func (s *server) reset(ctx context.Context, in *reasonInput) (*output[citywarden.Alarm], error) {
 	o := citywarden.AlarmOrder{Kind: citywarden.OrderReset, Alarm: in.ID, Reason: in.reason()}
 	return s.order(ctx, o, func(a *citywarden.Alarm) error {
-		if !a.Latched {
-			return citywarden.Errorf(citywarden.CodeConflict, "alarm %s is not latched; it clears by itself", a.ID)
+		if a.State == citywarden.AlarmCleared || !a.Latched && !a.NoData {
+			return citywarden.Errorf(citywarden.CodeConflict, "alarm %s is not latched and its device not silent; it clears by itself", a.ID)
 		}
 		return nil
 	}, func(a *citywarden.Alarm) error {
-		if !a.Latched {
+		if a.State == citywarden.AlarmCleared {
 			return nil
 		}
 		return nothingChanged(a, "reset")

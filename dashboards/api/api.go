@@ -59,6 +59,7 @@ type Options struct {
 	Version  string
 	TimeZone string // IANA name of the zone that people here live in; "" means Asia/Shanghai
 	Demo     bool   // tells the console that this is the demo county
+	MQTT     string // where MQTT listens, "host:port"; "" when it doesn't
 	Logger   *slog.Logger
 }
 
@@ -157,6 +158,7 @@ type request struct {
 	id      string
 	method  string
 	path    string
+	host    string // that the caller asked for, with the port if there is one
 	address netip.Addr
 	secure  bool // came by TLS
 	user    citywarden.User
@@ -182,7 +184,7 @@ func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		addr, secure := s.origin(r)
-		req := &request{id: hex.EncodeToString([]byte(newSecret(4))), method: r.Method, path: r.URL.Path, address: addr, secure: secure}
+		req := &request{id: hex.EncodeToString([]byte(newSecret(4))), method: r.Method, path: r.URL.Path, host: r.Host, address: addr, secure: secure}
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, req))
 		secureHeaders(w.Header(), r.URL.Path)
 		w.Header().Set("X-Request-Id", req.id)

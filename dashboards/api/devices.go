@@ -260,18 +260,9 @@ func (s *server) series(ctx context.Context, in *struct {
 	Every  string                `query:"every" doc:"Interval of the aggregate, like 1m, 1h or 1d"`
 	Agg    string                `query:"agg" enum:"mean,min,max,sum,count,last" doc:"mean when left out"`
 }) (*output[seriesOutput], error) {
-	from, to, err := span(in.From, in.To)
+	from, to, err := day(in.From, in.To)
 	if err != nil {
 		return nil, err
-	}
-	if to.IsZero() {
-		to = time.Now().UTC()
-	}
-	if from.IsZero() {
-		from = to.Add(-24 * time.Hour)
-	}
-	if !from.Before(to) {
-		return nil, citywarden.Errorf(citywarden.CodeInvalid, "from %s is not before to %s", from.Format(time.RFC3339), to.Format(time.RFC3339))
 	}
 	var every citywarden.Duration
 	if in.Every != "" {
@@ -330,6 +321,24 @@ func span(from, to string) (f, t time.Time, err error) {
 			return f, t, citywarden.Errorf(citywarden.CodeInvalid, "%s %q: write it like 2026-11-23T08:00:00Z or 2026-11-23T16:00:00+08:00", p.name, p.text)
 		}
 		*p.to = at.UTC()
+	}
+	return f, t, nil
+}
+
+// day is span, with now for to and 24 hours before it for from when they are
+// left out.
+func day(from, to string) (f, t time.Time, err error) {
+	if f, t, err = span(from, to); err != nil {
+		return f, t, err
+	}
+	if t.IsZero() {
+		t = time.Now().UTC()
+	}
+	if f.IsZero() {
+		f = t.Add(-24 * time.Hour)
+	}
+	if !f.Before(t) {
+		return f, t, citywarden.Errorf(citywarden.CodeInvalid, "from %s is not before to %s", f.Format(time.RFC3339), t.Format(time.RFC3339))
 	}
 	return f, t, nil
 }

@@ -228,7 +228,7 @@ func (c *city) Order(_ context.Context, o citywarden.AlarmOrder) (citywarden.Pos
 	case citywarden.OrderUnshelve:
 		a.Shelved, a.ShelvedBy, a.Reason = time.Time{}, "", ""
 	case citywarden.OrderReset:
-		a.Latched = false
+		a.Latched, a.NoData, a.State = false, false, citywarden.AlarmCleared
 	}
 	c.alarms[o.Alarm] = a
 	return citywarden.PositionAt(uint64(len(c.orders)), 0), nil
@@ -417,7 +417,7 @@ func newPlatform(t testing.TB) *platform {
 		Layers:  sheets{"grids": `{"type":"FeatureCollection","features":[]}`}, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,
 		Console: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<!doctype html>") }),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "citywarden_up 1\n") }),
-		Version: "test",
+		Version: "test", MQTT: "[::]:11883",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,9 @@ package api
 
 import (
 	"context"
+	"net"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -12,6 +15,7 @@ type info struct {
 	Demo     bool      `json:"demo" doc:"This is the demo county"`
 	TimeZone string    `json:"time_zone" doc:"IANA name"`
 	Now      time.Time `json:"now"`
+	MQTT     string    `json:"mqtt,omitempty" doc:"host:port for the MQTT connection of a device; left out when MQTT is off, and for those who are not signed in"`
 }
 
 type summary struct {
@@ -50,9 +54,28 @@ func (s *server) infoRoutes() {
 func (s *server) info(ctx context.Context, _ *struct{}) (*output[info], error) {
 	out := info{Demo: s.Demo, TimeZone: s.TimeZone, Now: time.Now().UTC()}
 	if callerOf(ctx).Name != "" {
-		out.Version = s.Version
+		out.Version, out.MQTT = s.Version, reachable(s.MQTT, requestOf(ctx).host)
 	}
 	return outputOf(out), nil
+}
+
+// reachable returns the address of a listener as somebody uses it who reached
+// this platform as host: a listener on all addresses is at that host too.
+func reachable(addr, host string) string {
+	name, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return ""
+	}
+	if ip, err := netip.ParseAddr(name); name != "" && (err != nil || !ip.IsUnspecified()) {
+		return addr
+	}
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if host = strings.Trim(host, "[]"); host == "" {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
 }
 
 func (s *server) summarize(ctx context.Context, _ *struct{}) (*output[summary], error) {

@@ -28,18 +28,12 @@ func (s *server) ledgerRows(ctx context.Context, in *struct {
 	To     string              `query:"to" doc:"RFC 3339, exclusive; now when left out"`
 	Device citywarden.DeviceID `query:"device" maxLength:"64"`
 }) (*listOutput[citywarden.LedgerRow], error) {
-	from, to, err := span(in.From, in.To)
+	from, to, err := day(in.From, in.To)
 	if err != nil {
 		return nil, err
 	}
-	if to.IsZero() {
-		to = time.Now().UTC()
-	}
-	if from.IsZero() {
-		from = to.Add(-24 * time.Hour)
-	}
-	if !from.Before(to) || to.Sub(from) > maxLedgerSpan {
-		return nil, citywarden.Errorf(citywarden.CodeInvalid, "from %s to %s: from is before to, and at most 31 days before", from.Format(time.RFC3339), to.Format(time.RFC3339))
+	if to.Sub(from) > maxLedgerSpan {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "from %s to %s: ask for at most 31 days", from.Format(time.RFC3339), to.Format(time.RFC3339))
 	}
 	rows, err := s.Ledger.Rows(ctx, from, to, in.Device)
 	if err != nil {

@@ -56,14 +56,31 @@ func TestSignInWorkSignOut(t *testing.T) {
 
 func TestInfoTellsTheVersionOnlyToThoseSignedIn(t *testing.T) {
 	p := newPlatform(t)
-	if a := p.do("", "GET /api/v1/info", ""); a.status != 200 || strings.Contains(a.body, "version") || !strings.Contains(a.body, `"time_zone":"Asia/Shanghai"`) {
+	if a := p.do("", "GET /api/v1/info", ""); a.status != 200 || strings.Contains(a.body, "version") || strings.Contains(a.body, "mqtt") || !strings.Contains(a.body, `"time_zone":"Asia/Shanghai"`) {
 		t.Errorf("info = %d %s", a.status, a.body)
 	}
-	if a := p.do(p.as(citywarden.RoleViewer), "GET /api/v1/info", ""); !strings.Contains(a.body, `"version":"test"`) {
+	if a := p.do(p.as(citywarden.RoleViewer), "GET /api/v1/info", ""); !strings.Contains(a.body, `"version":"test"`) || !strings.Contains(a.body, `"mqtt":"example.com:11883"`) {
 		t.Errorf("info as viewer = %s", a.body)
 	}
 	if a := p.do("stale", "GET /api/v1/info", ""); a.status != 200 {
 		t.Errorf("info with a stale token = %d", a.status)
+	}
+}
+
+func TestWhereDevicesFindMQTT(t *testing.T) {
+	for _, c := range []struct{ listener, host, want string }{
+		{"", "county.example", ""},
+		{"[::]:1883", "county.example", "county.example:1883"},
+		{"0.0.0.0:1883", "county.example:8080", "county.example:1883"},
+		{":1883", "[2001:db8::1]:8080", "[2001:db8::1]:1883"},
+		{"[::]:1883", "[2001:db8::1]", "[2001:db8::1]:1883"},
+		{"[::]:1883", "", "localhost:1883"},
+		{"127.0.0.1:11883", "county.example", "127.0.0.1:11883"},
+		{"iot.example:1883", "county.example", "iot.example:1883"},
+	} {
+		if got := reachable(c.listener, c.host); got != c.want {
+			t.Errorf("reachable(%q, %q) = %q, want %q", c.listener, c.host, got, c.want)
+		}
 	}
 }
 

@@ -159,10 +159,13 @@ func TestOrdersToAlarms(t *testing.T) {
 	if diff := cmp.Diff([]string{"ack officer", "shelve dispatcher", "unshelve officer"}, kinds); diff != "" {
 		t.Errorf("orders (-want +got)\n%s", diff)
 	}
-	a.Latched = true
-	p.alarms[theAlarm] = a
-	if got := p.do(officer, path+"/reset", ""); got.status != 200 || strings.Contains(got.body, "latched") {
-		t.Errorf("reset = %d %s", got.status, got.body)
+	latched, silent := a, a
+	latched.Latched, silent.NoData = true, true
+	for _, a := range []citywarden.Alarm{latched, silent} {
+		p.alarms[theAlarm] = a
+		if got := p.do(officer, path+"/reset", ""); got.status != 200 || !strings.Contains(got.body, `"state":"cleared"`) {
+			t.Errorf("reset = %d %s", got.status, got.body)
+		}
 	}
 }
 
