@@ -41,6 +41,7 @@ type conn struct {
 	// Set once, before established.
 	client   *mochi.Client
 	device   citywarden.DeviceID
+	token    string // that the device showed
 	clientID string // as the device calls itself
 	will     *citywarden.Uplink
 	refusal  *refusal // why the CONNECT is answered with no

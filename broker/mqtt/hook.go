@@ -90,7 +90,7 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 	id, err := h.broker.opts.Auth.Authenticate(token)
 	switch citywarden.CodeOf(err) {
 	case "":
-		c.device = id
+		c.device, c.token = id, token
 	case citywarden.CodeUnauthenticated, citywarden.CodeNotFound:
 		return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf(
 			"access token %s is unknown (%v); issue one with POST /api/v1/devices/{id}/credentials and set it as the MQTT user name", hint(token), err)}
@@ -138,7 +138,7 @@ func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
 func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
 	c := connOf(cl)
 	h.broker.metrics.connections.Dec()
-	if c.will == nil || c.graceful.Load() || c.stopping.Load() {
+	if c.will == nil || c.graceful.Load() || c.stopping.Load() || h.revoked(c) != nil {
 		return
 	}
 	up := *c.will
@@ -169,10 +169,36 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 
 const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + attributesTopic + " and " + attributesFilter + " only"
 
-// OnPacketRead looks at packets before mochi does: it resolves topic aliases,
-// because mochi acknowledges unknown ones and checks access before resolving,
-// and refuses what mochi would drop without an answer.
+// revoked returns why the token of an open session is not good any more: it was
+// replaced or given to another device, or its device was deleted or disabled.
+// While the token can't be checked the session stays as it is.
+func (h *hook) revoked(c *conn) error {
+	id, err := h.broker.opts.Auth.Authenticate(c.token)
+	switch citywarden.CodeOf(err) {
+	case "":
+		if id != c.device {
+			return citywarden.Errorf(citywarden.CodeUnauthenticated, "it belongs to another device now")
+		}
+		return nil
+	case citywarden.CodeUnauthenticated, citywarden.CodeNotFound, citywarden.CodeDenied:
+		return err
+	}
+	return nil
+}
+
+// OnPacketRead looks at packets before mochi does: it ends a session whose token
+// was revoked, resolves topic aliases, because mochi acknowledges unknown ones and
+// checks access before resolving, and refuses what mochi would drop without an
+// answer.
 func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
+	if c := connOf(cl); c.established.Load() && pk.FixedHeader.Type != packets.Disconnect {
+		if err := h.revoked(c); err != nil {
+			h.broker.metrics.refused.WithLabelValues("session").Inc()
+			c.warn("device disconnected", "err", fmt.Sprintf("its access token is not valid any more: %v", err))
+			c.disconnect(packets.ErrNotAuthorized, "the access token is not valid any more")
+			return pk, packets.ErrRejectPacket
+		}
+	}
 	switch pk.FixedHeader.Type {
 	case packets.Disconnect:
 		c := connOf(cl)

@@ -153,7 +153,7 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 		}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "citywarden_mqtt_refused_total",
-			Help: "What the MQTT listener refused: connect, publish, subscribe, or store for a message that could not be stored.",
+			Help: "What the MQTT listener refused: connect, publish, subscribe, session for one whose token was revoked, or store for a message that could not be stored.",
 		}, []string{"what"}),
 	}
 	if r == nil {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -327,6 +328,78 @@ func TestClientIDBelongsToCredential(t *testing.T) {
 	a.closed() // the same device has [MQTT-3.1.4-2]
 	again.ping()
 	b.ping()
+}
+
+// fickle is a journal whose registry changes its mind about the token of "a".
+type fickle struct {
+	*journal
+	mu  sync.Mutex
+	now citywarden.DeviceID
+	err error
+}
+
+func (f *fickle) Authenticate(token string) (citywarden.DeviceID, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if token == "token-of-a" && (f.now != "" || f.err != nil) {
+		return f.now, f.err
+	}
+	return registry{}.Authenticate(token)
+}
+
+// TestRevokedWhileConnected: a session is worth as much as its token is now.
+func TestRevokedWhileConnected(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		now  citywarden.DeviceID
+		err  error
+	}{
+		{"token replaced or device deleted", "", citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown token")},
+		{"device disabled", "", citywarden.Errorf(citywarden.CodeDenied, "device a is disabled")},
+		{"token given to another device", "b", nil},
+	} {
+		for _, version := range []byte{4, 5} {
+			t.Run(fmt.Sprintf("%s, version %d", c.name, version), func(t *testing.T) {
+				f := &fickle{journal: newJournal()}
+				addr, book, _ := serveTCP(t, f)
+				publisher := dial(t, addr, version).login("p", "a", will(telemetryTopic, "lost"))
+				idle := dial(t, addr, version).login("i", "a")
+				other := dial(t, addr, version).login("o", "c")
+				publisher.publish(telemetryTopic, "1", 1, 1)
+				publisher.read(packets.Puback)
+				f.mu.Lock()
+				f.now, f.err = c.now, c.err
+				f.mu.Unlock()
+				publisher.publish(telemetryTopic, "2", 1, 2)
+				d := publisher.closed()
+				if version == 5 && (d.ReasonCode != packets.ErrNotAuthorized.Code || d.Properties.ReasonString == "") {
+					t.Errorf("DISCONNECT %#x %q", d.ReasonCode, d.Properties.ReasonString)
+				}
+				idle.write((&packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingreq}}).PingreqEncode)
+				idle.closed()
+				book.mustSay(t, "access token is not valid any more", "device=a")
+				other.publish(telemetryTopic, "3", 1, 1)
+				other.read(packets.Puback)
+				want := []citywarden.Uplink{telemetry("a", "1"), telemetry("c", "3")}
+				if d := cmp.Diff(want, f.wait(t, 2), ignoreReceived); d != "" {
+					t.Error(d)
+				}
+			})
+		}
+	}
+}
+
+// TestRegistryAwayWhileConnected: when the token can't be checked the session
+// stays as it is.
+func TestRegistryAwayWhileConnected(t *testing.T) {
+	f := &fickle{journal: newJournal()}
+	addr, _, _ := serveTCP(t, f)
+	p := dial(t, addr, 4).login("p", "a")
+	f.mu.Lock()
+	f.err = citywarden.Errorf(citywarden.CodeTransient, "database is locked")
+	f.mu.Unlock()
+	p.publish(telemetryTopic, "1", 1, 1)
+	p.read(packets.Puback)
 }
 
 func TestTopicAlias(t *testing.T) {

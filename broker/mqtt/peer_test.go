@@ -172,11 +172,16 @@ func (l *pipeListener) Close() error {
 
 func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
-// serve runs a broker on ln until the test ends, or stop is called.
+// serve runs a broker on ln until the test ends, or stop is called. An acceptor
+// that knows tokens is asked for them instead of a registry.
 func serve(t testing.TB, ln net.Listener, a Acceptor) (book *logBook, stop func()) {
 	t.Helper()
 	book = new(logBook)
-	b, err := New(Options{Listener: ln, Accept: a, Auth: registry{},
+	auth, ok := a.(Authenticator)
+	if !ok {
+		auth = registry{}
+	}
+	b, err := New(Options{Listener: ln, Accept: a, Auth: auth,
 		Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
