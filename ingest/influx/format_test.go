@@ -3,6 +3,7 @@ package influx
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ import (
 // texts hold, one line is one point with these tags, fields and time.
 func FuzzLine(f *testing.F) {
 	f.Add("sd-1", "zone 1", "a,b=c", "smoke", "text", 0.31, int64(1700000000000))
-	f.Add(`\`, `\\`, `a\`, `,= "`, `"\`, -0.0, int64(-1))
+	f.Add(`\`, `\\`, `a\`, `,= "`, `"\`, math.Copysign(0, -1), int64(-1))
 	f.Add("x\nfire,device=evil smoke=1 1", "\r\n", "#", "\"", "\n", 1e300, int64(1))
 	f.Fuzz(func(t *testing.T, id, zone, site, metric, text string, number float64, ms int64) {
 		at := time.UnixMilli(ms).UTC()

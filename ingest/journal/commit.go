@@ -2,6 +2,8 @@ package journal
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -58,11 +60,13 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 	if err != nil {
 		err = citywarden.Errorf(citywarden.CodeTransient, "write %d records to the durable log: %w", len(batch), err)
 		j.log.Error("commit group not written", "records", len(batch), "err", err)
+		j.failed.Store(&err)
 		for i := range batch {
 			batch[i].done(0, err)
 		}
 		return
 	}
+	j.failed.Store(nil)
 	for i := range recs {
 		recs[i].Position = citywarden.PositionAt(seq, i)
 	}
@@ -90,6 +94,10 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	j.abort.Store(nil)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause // says more than that the context ended
+	}
+	if errors.Is(err, context.DeadlineExceeded) && j.server != nil {
+		// A server that could not write does not answer, and does not write again.
+		err = fmt.Errorf("not on disk after %s: make room on the disk of %s and start the platform again (%w)", commitTimeout, j.opts.Dir, err)
 	}
 	abort(nil)
 	if err != nil {

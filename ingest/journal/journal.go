@@ -99,6 +99,8 @@ type Journal struct {
 
 	first atomic.Uint64 // number of the oldest group, 0 when there is none
 
+	failed atomic.Pointer[error] // why the newest group was not written, nil when it was
+
 	tail struct {
 		sync.Mutex
 		last    citywarden.Position
@@ -194,7 +196,7 @@ func (j *Journal) recover(ctx context.Context) error {
 	if st.Msgs == 0 {
 		// A new log, or one whose groups were all removed by hand: go on after them.
 		if st.LastSeq > 0 {
-			j.tail.last = citywarden.PositionAt(st.LastSeq, 0)
+			j.tail.last = citywarden.PositionAt(st.LastSeq, citywarden.MaxGroup-1)
 		}
 		return nil
 	}
@@ -284,6 +286,14 @@ func check(rec *citywarden.Record) (size int, err error) {
 		return len(o.Reason) + len(o.By) + len(o.Alarm) + 128, nil
 	}
 	return 0, citywarden.Errorf(citywarden.CodeInternal, "record of unknown kind %d", rec.Kind)
+}
+
+// Ready returns nil when the newest commit group was written, else why not.
+func (j *Journal) Ready() error {
+	if err := j.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Last returns the position of the newest durable record, 0 when there is none.

@@ -390,6 +390,9 @@ func TestAFullLogRefusesAndTrimMakesRoom(t *testing.T) {
 	if citywarden.CodeOf(err) != citywarden.CodeTransient || n < 5 {
 		t.Fatalf("append %d to a full log = %v; want a transient error", n, err)
 	}
+	if err := j.Ready(); err == nil {
+		t.Error("a log that refuses says that it is ready")
+	}
 	last := j.Last()
 	if err := j.Trim(t.Context(), 0); err != nil || j.First().Group() != 1 {
 		t.Fatalf("Trim(0) = %v and the log begins at %d; want nothing removed", err, j.First())
@@ -403,6 +406,9 @@ func TestAFullLogRefusesAndTrimMakesRoom(t *testing.T) {
 	p, err := put(j, big(n))
 	if err != nil {
 		t.Fatalf("append after Trim: %v", err)
+	}
+	if err := j.Ready(); err != nil {
+		t.Errorf("a log that took a record is not ready: %v", err)
 	}
 	// A reader that stood before the beginning goes on at the beginning.
 	recs, err := j.Read(t.Context(), 1)
@@ -472,6 +478,41 @@ func TestBack(t *testing.T) {
 				t.Errorf("Back(record %d, %d) goes back %d records", i, n, between)
 			}
 		}
+	}
+}
+
+// TestAPurgedLogGoesOn: a consumer that had seen all of it is not ahead of it,
+// and one that had not waits for what comes.
+func TestAPurgedLogGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, Options{Dir: dir})
+	stop := run(t, j)
+	seen, err := put(j, uplink(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if err := j.stream.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j = open(t, Options{Dir: dir})
+	run(t, j)
+	if end := j.Last(); end < seen {
+		t.Errorf("the log ends at %d, before %d that was in it", end, seen)
+	}
+	read := make(chan error, 1)
+	go func() {
+		_, err := j.Read(t.Context(), 0)
+		read <- err
+	}()
+	if p, err := put(j, uplink(1)); err != nil || p <= seen {
+		t.Errorf("the next record is at %d, %v", p, err)
+	}
+	if err := <-read; err != nil {
+		t.Errorf("Read from the beginning: %v", err)
 	}
 }
 

@@ -54,7 +54,7 @@ func (j *Journal) fromMemory(seq uint64, after citywarden.Position) (recs []city
 	t := &j.tail
 	t.Lock()
 	defer t.Unlock()
-	if after >= t.last || t.last.Group() < seq {
+	if after >= t.last || t.last.Group() < seq || j.first.Load() == 0 {
 		if t.changed == nil {
 			t.changed = make(chan struct{})
 		}
