@@ -13,12 +13,12 @@ func lower(s string) string { return strings.ToLower(s) }
 // pressure loggers, energy and water meters.
 func (l *lattice) devices(c *County) []citywarden.Device {
 	var out []citywarden.Device
-	add := func(id, zh, en string, model citywarden.ModelName, at xy, attrs map[string]any) *citywarden.Device {
+	add := func(id, name string, model citywarden.ModelName, at xy, attrs map[string]any) *citywarden.Device {
 		p := l.point(at)
 		attrs["heartbeat"] = "10m" // the demo's devices report often
 		attrs["district"] = "suian"
 		out = append(out, citywarden.Device{
-			ID: citywarden.DeviceID(id), Name: zh + " " + en, Model: model, Attributes: attrs, Location: &p, Grid: c.GridAt(p),
+			ID: citywarden.DeviceID(id), Name: name, Model: model, Attributes: attrs, Location: &p, Grid: c.GridAt(p),
 		})
 		return &out[len(out)-1]
 	}
@@ -29,7 +29,7 @@ func (l *lattice) devices(c *County) []citywarden.Device {
 	return out
 }
 
-type addDevice func(id, zh, en string, model citywarden.ModelName, at xy, attrs map[string]any) *citywarden.Device
+type addDevice func(id, name string, model citywarden.ModelName, at xy, attrs map[string]any) *citywarden.Device
 
 func (l *lattice) bays(add addDevice) {
 	kerb := func(prefix, zone string, k int, from float64, n int) {
@@ -37,8 +37,8 @@ func (l *lattice) bays(add addDevice) {
 		for i := range n {
 			p, dir := along(l.street(k), from+float64(i)*7)
 			p = xy{p.x + dir.y*5, p.y - dir.x*5} // along the south kerb
-			add(fmt.Sprintf("%s-%02d", prefix, i+1), fmt.Sprintf("%s%02d号泊位", name.ZH, i+1), fmt.Sprintf("%s bay %02d", name.EN, i+1),
-				"parking-bay", p, map[string]any{"kind": "bay", "zone": zone, "street": name.EN, "site": zone, "gateway": "gw-" + zone})
+			add(fmt.Sprintf("%s-%02d", prefix, i+1), fmt.Sprintf("%s%02d号泊位", name.ZH, i+1),
+				"parking-bay", p, map[string]any{"kind": "bay", "zone": zone, "street": name.ZH, "site": zone, "gateway": "gw-" + zone})
 		}
 	}
 	kerb("pk-fq", "fuqian", fuqian, 1180, 16)
@@ -47,14 +47,14 @@ func (l *lattice) bays(add addDevice) {
 	m := l.middle(s.i, s.j)
 	for i := range 16 { // two rows in front of the mall
 		p := xy{m.x - 24 + float64(i%8)*6, m.y - s.d/2 - 9 - float64(i/8)*8}
-		add(fmt.Sprintf("pk-mall-%02d", i+1), fmt.Sprintf("%s%02d号车位", s.name.ZH, i+1), fmt.Sprintf("%s bay %02d", s.name.EN, i+1),
+		add(fmt.Sprintf("pk-mall-%02d", i+1), fmt.Sprintf("%s%02d号车位", s.name.ZH, i+1),
 			"parking-bay", p, map[string]any{"kind": "bay", "zone": "mall", "site": "mall", "gateway": "gw-mall"})
 	}
 	for _, code := range laneSites {
 		s := siteOf(code)
 		for i := range 2 {
 			p, _ := along(l.laneLine(s), 20+float64(i)*30)
-			add(fmt.Sprintf("fl-%s-%02d", code, i+1), fmt.Sprintf("%s消防通道%02d号地磁", s.name.ZH, i+1), fmt.Sprintf("%s fire lane sensor %02d", s.name.EN, i+1),
+			add(fmt.Sprintf("fl-%s-%02d", code, i+1), fmt.Sprintf("%s消防通道%02d号地磁", s.name.ZH, i+1),
 				"parking-bay", p, map[string]any{"kind": "fire_lane", "lane": code + "-east", "site": code, "gateway": "gw-" + code})
 		}
 	}
@@ -69,7 +69,7 @@ func (l *lattice) detectors(add addDevice) {
 				// A corridor with a detector every 6 m, each floor a little aside for the map.
 				p := xy{m.x - s.w/2 + 8 + float64(k)*6, m.y - s.d/2 + 4 + float64(floor)*5}
 				add(fmt.Sprintf("sd-%s-%d%02d", code, floor, k+1),
-					fmt.Sprintf("%s%d层%d号烟感", s.name.ZH, floor, k+1), fmt.Sprintf("%s floor %d smoke detector %d", s.name.EN, floor, k+1),
+					fmt.Sprintf("%s%d层%d号烟感", s.name.ZH, floor, k+1),
 					"smoke-detector", p, map[string]any{
 						"zone": fmt.Sprintf("%s-%df", code, floor), "building": code, "site": code, "floor": float64(floor),
 						"gateway": "fire-" + code, "smoke_limit": 0.12,
@@ -87,7 +87,7 @@ func (l *lattice) loggers(c *County, add addDevice) {
 				continue
 			}
 			i := string(node.Logger[len(node.Logger)-2:])
-			dev := add(string(node.Logger), d.name.ZH+i+"号压力监测点", d.name.EN+" pressure logger "+i, "pressure-logger", xy{},
+			dev := add(string(node.Logger), d.name.ZH+i+"号压力监测点", "pressure-logger", xy{},
 				map[string]any{"dma": d.code, "gateway": "nb-" + lower(d.code)})
 			p := node.At
 			dev.Location, dev.Grid, dev.Adjacent = &p, c.GridAt(p), c.Water.Adjacent(n)
@@ -97,25 +97,25 @@ func (l *lattice) loggers(c *County, add addDevice) {
 
 // meter is an energy or water meter of a site.
 type meter struct {
-	id, site, zh, en string
-	night            float64 // limit of its load at night, kW; 0 for none
+	id, site, name string
+	night          float64 // limit of its load at night, kW; 0 for none
 }
 
 var energyMeters = [...]meter{
-	{"em-gov-00", "gov", "总电表", "main meter", 26}, {"em-gov-01", "gov", "1层电表", "floor 1 meter", 6}, {"em-gov-02", "gov", "2层电表", "floor 2 meter", 5},
-	{"em-gov-03", "gov", "3层电表", "floor 3 meter", 5}, {"em-gov-04", "gov", "4层机房电表", "floor 4 server room meter", 12},
-	{"em-mall-00", "mall", "总电表", "main meter", 70}, {"em-mall-01", "mall", "1层电表", "floor 1 meter", 16}, {"em-mall-02", "mall", "2层电表", "floor 2 meter", 14},
-	{"em-mall-03", "mall", "3层电表", "floor 3 meter", 14}, {"em-mall-04", "mall", "4层影院电表", "floor 4 cinema meter", 18},
-	{"em-theatre-01", "theatre", "观众厅电表", "hall meter", 1}, {"em-theatre-02", "theatre", "后台电表", "backstage meter", 1},
-	{"em-school-00", "school", "总电表", "main meter", 8}, {"em-homes-00", "homes", "公区电表", "common areas meter", 0},
+	{"em-gov-00", "gov", "总电表", 26}, {"em-gov-01", "gov", "1层电表", 6}, {"em-gov-02", "gov", "2层电表", 5},
+	{"em-gov-03", "gov", "3层电表", 5}, {"em-gov-04", "gov", "4层机房电表", 12},
+	{"em-mall-00", "mall", "总电表", 70}, {"em-mall-01", "mall", "1层电表", 16}, {"em-mall-02", "mall", "2层电表", 14},
+	{"em-mall-03", "mall", "3层电表", 14}, {"em-mall-04", "mall", "4层影院电表", 18},
+	{"em-theatre-01", "theatre", "观众厅电表", 1}, {"em-theatre-02", "theatre", "后台电表", 1},
+	{"em-school-00", "school", "总电表", 8}, {"em-homes-00", "homes", "公区电表", 0},
 }
 
 var waterMeters = [...]meter{
-	{"wm-gov-00", "gov", "总水表", "main water meter", 0}, {"wm-gov-01", "gov", "空调补水表", "cooling water meter", 0},
-	{"wm-mall-00", "mall", "总水表", "main water meter", 0}, {"wm-mall-01", "mall", "餐饮水表", "restaurants water meter", 0},
-	{"wm-school-00", "school", "总水表", "main water meter", 0}, {"wm-theatre-00", "theatre", "总水表", "main water meter", 0},
-	{"wm-homes-01", "homes", "1栋水表", "block 1 water meter", 0}, {"wm-homes-02", "homes", "2栋水表", "block 2 water meter", 0},
-	{"wm-homes-03", "homes", "3栋水表", "block 3 water meter", 0}, {"wm-homes-04", "homes", "4栋水表", "block 4 water meter", 0},
+	{"wm-gov-00", "gov", "总水表", 0}, {"wm-gov-01", "gov", "空调补水表", 0},
+	{"wm-mall-00", "mall", "总水表", 0}, {"wm-mall-01", "mall", "餐饮水表", 0},
+	{"wm-school-00", "school", "总水表", 0}, {"wm-theatre-00", "theatre", "总水表", 0},
+	{"wm-homes-01", "homes", "1栋水表", 0}, {"wm-homes-02", "homes", "2栋水表", 0},
+	{"wm-homes-03", "homes", "3栋水表", 0}, {"wm-homes-04", "homes", "4栋水表", 0},
 }
 
 func (l *lattice) meters(add addDevice) {
@@ -129,7 +129,7 @@ func (l *lattice) meters(add addDevice) {
 		if s.use == "shut" && model == "energy-meter" {
 			attrs["quiet"] = "all hours"
 		}
-		add(m.id, s.name.ZH+m.zh, s.name.EN+" "+m.en, model, xy{mid.x - s.w/2 + 4 + float64(k%5)*3, mid.y - s.d/2 + row}, attrs)
+		add(m.id, s.name.ZH+m.name, model, xy{mid.x - s.w/2 + 4 + float64(k%5)*3, mid.y - s.d/2 + row}, attrs)
 	}
 	for k, m := range energyMeters {
 		place(k, m, "energy-meter", 3)

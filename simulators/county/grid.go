@@ -124,7 +124,7 @@ func (l *lattice) grids() []citywarden.UnitGrid {
 					ring := l.ring(i, j)
 					out = append(out, citywarden.UnitGrid{
 						Code: citywarden.GridCode(fmt.Sprintf("%s%s%s%03d", Code, Town, com.code, n)),
-						Name: fmt.Sprintf("%s%03d %s %03d", com.name.ZH, n, com.name.EN, n),
+						Name: fmt.Sprintf("%s%03d", com.name.ZH, n),
 						Ring: l.points(ring),
 						Area: math.Round(area(ring)),
 					})
