@@ -29,6 +29,7 @@ type browser struct {
 	ctx  context.Context
 	base string
 
+	opened time.Time
 	mu     sync.Mutex
 	errors []string // of the page's console
 	hosts  []string // that it asked besides ours
@@ -46,7 +47,7 @@ func openBrowser(t *testing.T, base, lang string) *browser {
 	alloc, stop := chromedp.NewExecAllocator(t.Context(), opts...)
 	ctx, cancel := chromedp.NewContext(alloc)
 	t.Cleanup(func() { cancel(); stop() })
-	b := &browser{t: t, ctx: ctx, base: base}
+	b := &browser{t: t, ctx: ctx, base: base, opened: time.Now()}
 	ours, err := url.Parse(base)
 	if err != nil {
 		t.Fatal(err)
@@ -133,6 +134,7 @@ func (b *browser) click(text string) {
 
 func (b *browser) screenshot(name string) {
 	b.t.Helper()
+	b.t.Logf("%s %s", time.Since(b.opened).Round(time.Second), name)
 	ctx, cancel := context.WithTimeout(b.ctx, 20*time.Second)
 	defer cancel()
 	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
@@ -161,6 +163,7 @@ func (b *browser) signIn(user, password, go_, then string) {
 // TestConsoleInChromium is an operator's first minutes with the demo: sign in,
 // see the fire, read why, acknowledge, file and dispatch the case.
 func TestConsoleInChromium(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("chromium"); err != nil {
 		t.Skip("chromium is not installed")
 	}

@@ -95,6 +95,7 @@ func (m *connection) publish(n int, ts *int64, acked func(int64)) error {
 // checks that every acknowledged reading is in the series, exactly once, and
 // that the alarm and the case of each device are there once.
 func TestKillLosesNothing(t *testing.T) {
+	t.Parallel()
 	const devices = 8
 	rounds := 5
 	if n, err := strconv.Atoi(os.Getenv("CRASH_ROUNDS")); err == nil {

@@ -14,6 +14,7 @@ import (
 // and a case in a unit grid that can be closed. In the middle the platform is
 // killed and started again; nothing may be there twice.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	started := time.Now()
 	p, err := launch(dir, "data", "--demo")

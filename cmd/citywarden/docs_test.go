@@ -53,6 +53,7 @@ var makeTarget = regexp.MustCompile(`(?m)^make ([a-z-]+)`)
 // name are written first; what a block marked output says must come out of the
 // commands before it. Blocks marked console are make targets, which CI runs.
 func TestDocs(t *testing.T) {
+	t.Parallel()
 	docs, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)

@@ -67,7 +67,7 @@ func (g *grafana) configure(url, token string) {
 	g.context = &pluginv2.PluginContext{
 		OrgId: 1, PluginId: "citywarden-datasource",
 		DataSourceInstanceSettings: &pluginv2.DataSourceInstanceSettings{
-			Id: 1, Uid: "citywarden", Name: "citywarden", Url: url, JsonData: []byte(`{}`),
+			Uid: "citywarden", Name: "citywarden", Url: url, JsonData: []byte(`{}`),
 			DecryptedSecureJsonData: map[string]string{"token": token}, LastUpdatedMS: time.Now().UnixNano(),
 		},
 	}
@@ -103,6 +103,7 @@ func (g *grafana) query(t *testing.T, body string) (data.Frames, *pluginv2.DataR
 // TestGrafanaPlugin starts the plugin's process as Grafana does and asks it for
 // what a real platform knows.
 func TestGrafanaPlugin(t *testing.T) {
+	t.Parallel()
 	p, err := launch(t.TempDir(), "data")
 	if err != nil {
 		t.Fatal(err)

@@ -63,6 +63,7 @@ func freeAddr(t *testing.T) string {
 // platform starts and again in the middle: nothing is lost and the rest of the
 // platform goes on.
 func TestRemoteInfluxDB(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("influxd"); err != nil {
 		t.Skip("influxd is not installed; go install github.com/influxdata/influxdb/cmd/influxd@v1.8.10")
 	}

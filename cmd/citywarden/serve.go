@@ -74,10 +74,14 @@ func greeting(a *app.App, demo bool) string {
 	if k := a.CoAPAddr(); k != nil {
 		s += fmt.Sprintf("  CoAP     %s (UDP)\n", reachable(k))
 	}
+	const posts = "zhiban, paiqian,\n           xiaofang, gongshui, chengguan, gongdian, wangge\n"
 	switch p := a.AdminPassword(); {
 	case p != "" && demo:
 		s += fmt.Sprintf("  sign in  admin, password %s\n", p)
-		s += "           the posts of the demo have the same password: zhiban, paiqian,\n           xiaofang, gongshui, chengguan, gongdian, wangge\n"
+		s += "           the posts of the demo have the same password: " + posts
+	case demo:
+		s += "  sign in  admin, with the password from CITYWARDEN_ADMIN_PASSWORD\n"
+		s += fmt.Sprintf("           the posts of the demo have the password %s: %s", a.PostsPassword(), posts)
 	case p != "":
 		s += fmt.Sprintf("  sign in  admin, password %s (shown this once; change it in the console)\n", p)
 	}
