@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,13 +150,22 @@ func (c *Config) Check() error {
 	if _, err := time.LoadLocation(c.TimeZone); err != nil || c.TimeZone == "" {
 		return keyErrorf("time_zone", "%q is not known; write an IANA name like Asia/Shanghai", c.TimeZone)
 	}
-	for _, u := range []struct{ key, url string }{{"series.url", c.Series.URL}, {"log.url", c.Log.URL}} {
+	for _, u := range []struct {
+		key, url, like string
+		schemes        []string
+	}{
+		{"series.url", c.Series.URL, "http://influx.example:8086", []string{"http", "https"}},
+		{"log.url", c.Log.URL, "nats://nats.example:4222", []string{"nats", "tls", "ws", "wss"}},
+	} {
 		if u.url == "" {
 			continue
 		}
-		if p, err := url.Parse(u.url); err != nil || p.Scheme == "" || p.Host == "" {
-			return keyErrorf(u.key, "%q is no URL; write it like http://influx.example:8086 or nats://nats.example:4222", u.url)
+		if p, err := url.Parse(u.url); err != nil || !slices.Contains(u.schemes, p.Scheme) || p.Host == "" {
+			return keyErrorf(u.key, "%q is no URL; write it like %s", u.url, u.like)
 		}
+	}
+	if c.Series.Token != "" && c.Series.User != "" {
+		return keyErrorf("series.user", "there is a token, too; a token is for InfluxDB 2 and 3, a user with a password for InfluxDB 1")
 	}
 	if c.Data == "" {
 		return keyErrorf("data", "name the folder that the platform keeps its data in")
@@ -169,8 +179,8 @@ func (c *Config) Check() error {
 	if c.Log.MaxBytes < 64<<20 {
 		return keyErrorf("log.max_bytes", "%d is too small; at least 67108864 (64 MiB)", c.Log.MaxBytes)
 	}
-	if c.Series.Retention < 0 {
-		return keyErrorf("series.retention", "%s is negative; 0s keeps everything", c.Series.Retention)
+	if c.Series.Retention != 0 && c.Series.Retention.Std() < time.Hour {
+		return keyErrorf("series.retention", "%s is too short; at least 1h, or 0s to keep everything", c.Series.Retention)
 	}
 	if err := new(slog.Level).UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return keyErrorf("log_level", "%q is none; it is debug, info, warn or error", c.LogLevel)

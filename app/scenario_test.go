@@ -1,0 +1,631 @@
+package app
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/nats-io/nats-server/v2/server/ats"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/citywarden/citywarden"
+)
+
+// TestScenarios plays the scenarios of testdata/scenarios: the whole platform in
+// virtual time, with devices that speak MQTT and people who use the HTTP API
+// over connections in memory. Times are those of the county (Asia/Shanghai).
+// Besides testscript's own commands there are:
+//
+//	start 'DATE TIME'             open the platform at that time, on the folder data
+//	restart [DURATION]            stop it, wait that long, start it again
+//	crash [DURATION]              the same, but what it does to stop is lost, as with kill -9
+//	sleep DURATION                let the time pass
+//	until 'DATE TIME' | TIME      let it pass until then
+//	device ID MODEL [K=V…]        register a device
+//	user NAME ROLE [DEPARTMENT]   register a person
+//	publish DEVICE JSON           send telemetry with QoS 1 and wait for the PUBACK; in JSON, @09:30
+//	                              stands for that time of today
+//	unplug DEVICE                 end its connection; publish makes a new one
+//	latest DEVICE                 print the latest values
+//	series DEVICE METRIC          print the time series of the last 24 hours
+//	ledger DEVICE                 print what became of its messages in the last 24 hours
+//	watch                         look at the live events, as the console does
+//	heard                         print the alarms and cases that they told of since the last look
+//	alarms                        print the alarms, the newest first
+//	alarm ID ack|reset|why|…      act on an alarm; --as USER, or admin
+//	cases [--work-orders]         print the cases, the newest first
+//	case ID                       print a case with its timeline
+//	case ID ACTION                act on a case: --as USER, --note TEXT, --department NAME
+//
+// A command that a person would see refused prints why to stderr and wants a "!".
+func TestScenarios(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens the whole platform")
+	}
+	// The clock of the NATS server is one global goroutine: inside of a bubble
+	// it would keep the time from passing.
+	ats.Register()
+	t.Cleanup(ats.Unregister)
+	testscript.RunT(bubble{t}, testscript.Params{
+		Dir: "testdata/scenarios",
+		Setup: func(e *testscript.Env) error {
+			w := &world{t: e.T().(bubble).T, dir: e.WorkDir}
+			e.Values["world"] = w
+			e.Defer(w.end)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"start": startCommand, "restart": restartCommand, "crash": crashCommand,
+			"sleep": sleepCommand, "until": untilCommand, "device": deviceCommand, "user": userCommand,
+			"publish": publishCommand, "unplug": unplugCommand, "latest": latestCommand, "series": seriesCommand,
+			"ledger": ledgerCommand, "watch": watchCommand, "heard": heardCommand,
+			"alarms": alarmsCommand, "alarm": alarmCommand, "cases": casesCommand, "case": caseCommand,
+		},
+	})
+}
+
+// bubble runs each script in a bubble of its own, beside the others.
+type bubble struct{ *testing.T }
+
+func (b bubble) Verbose() bool { return testing.Verbose() }
+func (b bubble) Parallel()     {} // inside of a bubble it can't be said any more
+func (b bubble) Run(name string, f func(testscript.T)) {
+	b.T.Run(name, func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) { f(bubble{t}) })
+	})
+}
+
+const adminPassword = "correct horse"
+
+var shanghai = time.FixedZone("Asia/Shanghai", 8*3600)
+
+// world is the platform of one script and what talks to it.
+type world struct {
+	t       *testing.T
+	dir     string // the script's folder
+	data    string // the platform's
+	crashes int
+	stop    context.CancelFunc // nil while the platform is down
+	stopped chan error
+	mqtt    *pipes
+	http    *http.Client
+	tokens  map[string]string // of people, by name
+	devices map[string]string // access tokens
+	clients map[string]paho.Client
+
+	mu    sync.Mutex
+	heard strings.Builder // of the live events
+}
+
+func worldOf(ts *testscript.TestScript) *world { return ts.Value("world").(*world) }
+
+// open opens the platform on w.data and runs it.
+func (w *world) open() error {
+	c := Default()
+	c.Data, c.CoAP.Addr = w.data, ""
+	web := newPipes()
+	w.mqtt = newPipes()
+	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	a, err := Open(context.Background(), c, Options{
+		Logger: log, AdminPassword: adminPassword, Listeners: Listeners{HTTP: web, MQTT: w.mqtt},
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w.stop, w.stopped = cancel, make(chan error, 1)
+	go func() { w.stopped <- a.Run(ctx) }()
+	w.http = &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return web.Dial(ctx) },
+	}}
+	w.clients = map[string]paho.Client{}
+	synctest.Wait()
+	return nil
+}
+
+// close stops the platform, the devices first.
+func (w *world) close() error {
+	if w.stop == nil {
+		return nil
+	}
+	for _, c := range w.clients {
+		c.Disconnect(0)
+	}
+	w.http.CloseIdleConnections()
+	w.stop()
+	w.stop = nil
+	return <-w.stopped
+}
+
+func (w *world) end() {
+	if err := w.close(); err != nil {
+		w.t.Errorf("the platform ended with: %v", err)
+	}
+	synctest.Wait()
+}
+
+// call calls the HTTP API as user; refusals are errors with the words of the API.
+func (w *world) call(user, method, path string, in, out any) error {
+	if w.stop == nil {
+		return errors.New("the platform does not run; begin with start")
+	}
+	status, body, err := w.send(w.tokens[user], method, path, in)
+	if err == nil && status == http.StatusUnauthorized { // not signed in yet, or not any more
+		var session struct{ Token string }
+		login := map[string]string{"user": user, "password": adminPassword}
+		if status, body, err = w.send("", "POST", "/login", login); err == nil && status == http.StatusOK {
+			if err := json.Unmarshal(body, &session); err != nil {
+				return err
+			}
+			w.tokens[user] = session.Token
+			status, body, err = w.send(session.Token, method, path, in)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if status/100 != 2 {
+		var problem struct{ Title, Detail string }
+		if json.Unmarshal(body, &problem) == nil && problem.Detail != "" {
+			return refusal(problem.Detail)
+		}
+		return refusal(fmt.Sprintf("%d %s", status, body))
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(body, out)
+}
+
+// refusal is what the platform says when it does not do what it is asked for.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+func (w *world) send(token, method, path string, in any) (status int, body []byte, err error) {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return 0, nil, err
+	}
+	r, err := http.NewRequest(method, "http://citywarden/api/v1"+path, bytes.NewReader(b))
+	if err != nil {
+		return 0, nil, err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := w.http.Do(r)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer res.Body.Close()
+	body, err = io.ReadAll(res.Body)
+	return res.StatusCode, body, err
+}
+
+// outcome ends a command: a refusal is printed and must have been expected, any
+// other error fails the script.
+func outcome(ts *testscript.TestScript, neg bool, err error) {
+	fmt.Fprint(ts.Stdout(), "") // or what the command before printed stays
+	fmt.Fprint(ts.Stderr(), "")
+	var r refusal
+	if errors.As(err, &r) {
+		fmt.Fprintln(ts.Stderr(), r)
+		if !neg {
+			ts.Fatalf("refused: %s", r)
+		}
+		return
+	}
+	ts.Check(err)
+	if neg {
+		ts.Fatalf("not refused")
+	}
+}
+
+// expect takes the arguments of a command apart: at least least of them, and
+// "--name value" for those of names.
+func expect(ts *testscript.TestScript, args []string, usage string, least, most int, names ...string) (plain []string, flags map[string]string) {
+	flags = map[string]string{}
+	for i := 0; i < len(args); i++ {
+		name, ok := strings.CutPrefix(args[i], "--")
+		switch {
+		case !ok:
+			plain = append(plain, args[i])
+		case slices.Contains(names, name) && i+1 < len(args):
+			i++
+			flags[name] = args[i]
+		default:
+			ts.Fatalf("usage: %s", usage)
+		}
+	}
+	if len(plain) < least || len(plain) > most {
+		ts.Fatalf("usage: %s", usage)
+	}
+	return plain, flags
+}
+
+func as(flags map[string]string) string {
+	if u := flags["as"]; u != "" {
+		return u
+	}
+	return "admin"
+}
+
+// clock prints a time of the county.
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.In(shanghai).Format("2006-01-02T15:04:05")
+}
+
+// moment reads "2026-11-23 08:00", "08:00" or "08:00:30", today when no day is said.
+func moment(s string) (time.Time, error) {
+	if !strings.Contains(s, " ") {
+		s = time.Now().In(shanghai).Format(time.DateOnly) + " " + s
+	}
+	t, err := time.ParseInLocation("2006-01-02 15:04:05", s, shanghai)
+	if err != nil {
+		t, err = time.ParseInLocation("2006-01-02 15:04", s, shanghai)
+	}
+	return t, err
+}
+
+func startCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, _ = expect(ts, args, "start 'DATE TIME'", 1, 1)
+	w := worldOf(ts)
+	if neg || w.data != "" {
+		ts.Fatalf("start comes once; later there are restart and crash")
+	}
+	at, err := moment(args[0])
+	ts.Check(err)
+	time.Sleep(time.Until(at))
+	w.data, w.tokens, w.devices = filepath.Join(w.dir, "data"), map[string]string{}, map[string]string{}
+	ts.Check(w.open())
+}
+
+func pauseOf(ts *testscript.TestScript, args []string, usage string) time.Duration {
+	args, _ = expect(ts, args, usage, 0, 1)
+	if len(args) == 0 {
+		return 0
+	}
+	d, err := citywarden.ParseDuration(args[0])
+	ts.Check(err)
+	return d.Std()
+}
+
+func restartCommand(ts *testscript.TestScript, _ bool, args []string) {
+	pause, w := pauseOf(ts, args, "restart [DURATION]"), worldOf(ts)
+	ts.Check(w.close())
+	time.Sleep(pause)
+	ts.Check(w.open())
+}
+
+// crashCommand copies the folder while everything stands still: it has then
+// what the disk has after kill -9. The copy is opened.
+func crashCommand(ts *testscript.TestScript, _ bool, args []string) {
+	pause, w := pauseOf(ts, args, "crash [DURATION]"), worldOf(ts)
+	w.crashes++
+	left := filepath.Join(w.dir, "data-"+strconv.Itoa(w.crashes))
+	synctest.Wait()
+	ts.Check(os.CopyFS(left, os.DirFS(w.data)))
+	ts.Check(w.close())
+	w.data = left
+	time.Sleep(pause)
+	ts.Check(w.open())
+}
+
+func sleepCommand(ts *testscript.TestScript, _ bool, args []string) {
+	time.Sleep(pauseOf(ts, args, "sleep DURATION"))
+	synctest.Wait()
+}
+
+func untilCommand(ts *testscript.TestScript, _ bool, args []string) {
+	args, _ = expect(ts, args, "until 'DATE TIME'", 1, 1)
+	at, err := moment(args[0])
+	ts.Check(err)
+	if !at.After(time.Now()) {
+		ts.Fatalf("it is %s already", clock(time.Now()))
+	}
+	time.Sleep(time.Until(at))
+	synctest.Wait()
+}
+
+func deviceCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, _ = expect(ts, args, "device ID MODEL [K=V…]", 2, 20)
+	w := worldOf(ts)
+	attrs := map[string]any{}
+	for _, a := range args[2:] {
+		k, v, _ := strings.Cut(a, "=")
+		attrs[k] = v
+		if f, err := strconv.ParseFloat(v, 64); err == nil {
+			attrs[k] = f
+		}
+	}
+	d := map[string]any{"id": args[0], "name": args[0], "model": args[1], "attributes": attrs}
+	err := w.call("admin", "POST", "/devices", d, nil)
+	if err == nil {
+		var c struct{ Token string }
+		err = w.call("admin", "POST", "/devices/"+args[0]+"/credentials", map[string]string{"type": "token"}, &c)
+		w.devices[args[0]] = c.Token
+	}
+	outcome(ts, neg, err)
+}
+
+func userCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, _ = expect(ts, args, "user NAME ROLE [DEPARTMENT]", 2, 3)
+	u := map[string]string{"name": args[0], "role": args[1], "password": adminPassword}
+	if len(args) > 2 {
+		u["department"] = args[2]
+	}
+	outcome(ts, neg, worldOf(ts).call("admin", "POST", "/users", u, nil))
+}
+
+var timeOfDay = regexp.MustCompile(`@\d\d:\d\d(:\d\d)?`)
+
+func publishCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: publish DEVICE JSON")
+	}
+	w := worldOf(ts)
+	body := timeOfDay.ReplaceAllStringFunc(strings.Join(args[1:], " "), func(s string) string {
+		at, err := moment(s[1:])
+		ts.Check(err)
+		return strconv.FormatInt(at.UnixMilli(), 10)
+	})
+	err := w.publish(args[0], body)
+	if err != nil {
+		err = refusal(err.Error())
+	}
+	synctest.Wait()
+	outcome(ts, neg, err)
+}
+
+// publish sends body as the device called id, over the connection it has.
+func (w *world) publish(id, body string) error {
+	c := w.clients[id]
+	if c == nil || !c.IsConnectionOpen() {
+		dial := w.mqtt.Dial
+		o := paho.NewClientOptions().AddBroker("pipe://citywarden").SetClientID(id).SetUsername(w.devices[id]).
+			SetAutoReconnect(false).SetWriteTimeout(5 * time.Second).
+			SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) { return dial(context.Background()) })
+		c = paho.NewClient(o)
+		if t := c.Connect(); t.Wait() && t.Error() != nil {
+			return fmt.Errorf("connect: %w", t.Error())
+		}
+		w.clients[id] = c
+	}
+	t := c.Publish("v1/devices/me/telemetry", 1, false, body)
+	if !t.WaitTimeout(10 * time.Second) {
+		return errors.New("no acknowledgement within 10 s")
+	}
+	return t.Error()
+}
+
+func unplugCommand(ts *testscript.TestScript, _ bool, args []string) {
+	args, _ = expect(ts, args, "unplug DEVICE", 1, 1)
+	w := worldOf(ts)
+	if c := w.clients[args[0]]; c != nil {
+		c.Disconnect(0)
+		delete(w.clients, args[0])
+	}
+	synctest.Wait()
+}
+
+func latestCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, _ = expect(ts, args, "latest DEVICE", 1, 1)
+	var out map[string]struct {
+		Value   any
+		Time    time.Time
+		Quality string
+	}
+	err := worldOf(ts).call("admin", "GET", "/devices/"+args[0]+"/latest", nil, &out)
+	for _, m := range sorted(out) {
+		fmt.Fprintf(ts.Stdout(), "%s %v at %s %s\n", m, out[m].Value, clock(out[m].Time), out[m].Quality)
+	}
+	outcome(ts, neg, err)
+}
+
+func seriesCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, _ = expect(ts, args, "series DEVICE METRIC", 2, 2)
+	var out struct{ Points [][2]any }
+	q := url.Values{"metric": {args[1]}, "from": {time.Now().Add(-24 * time.Hour).UTC().Format(time.RFC3339)}}
+	err := worldOf(ts).call("admin", "GET", "/devices/"+args[0]+"/series?"+q.Encode(), nil, &out)
+	for _, p := range out.Points {
+		at, terr := time.Parse(time.RFC3339, fmt.Sprint(p[0]))
+		ts.Check(terr)
+		fmt.Fprintf(ts.Stdout(), "%s %v\n", clock(at), p[1])
+	}
+	outcome(ts, neg, err)
+}
+
+func ledgerCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, _ = expect(ts, args, "ledger DEVICE", 1, 1)
+	var out struct{ Items []citywarden.LedgerRow }
+	time.Sleep(time.Minute) // the ledger is kept by the minute
+	synctest.Wait()
+	q := url.Values{"device": {args[0]}, "to": {time.Now().Add(time.Hour).UTC().Format(time.RFC3339)}}
+	err := worldOf(ts).call("admin", "GET", "/ledger?"+q.Encode(), nil, &out)
+	var sum citywarden.LedgerRow
+	for _, r := range out.Items {
+		sum.Received += r.Received
+		sum.Stored += r.Stored
+		sum.Rejected += r.Rejected
+		sum.Duplicate += r.Duplicate
+		sum.Quarantined += r.Quarantined
+	}
+	fmt.Fprintf(ts.Stdout(), "received %d stored %d rejected %d duplicate %d quarantined %d\n",
+		sum.Received, sum.Stored, sum.Rejected, sum.Duplicate, sum.Quarantined)
+	outcome(ts, neg, err)
+}
+
+func watchCommand(ts *testscript.TestScript, neg bool, args []string) {
+	expect(ts, args, "watch", 0, 0)
+	w := worldOf(ts)
+	outcome(ts, neg, w.call("admin", "GET", "/me", nil, nil)) // signs in
+	r, err := http.NewRequest("GET", "http://citywarden/api/v1/events?kinds=alarm,case", nil)
+	ts.Check(err)
+	r.Header.Set("Authorization", "Bearer "+w.tokens["admin"])
+	res, err := w.http.Do(r)
+	ts.Check(err)
+	if res.StatusCode != http.StatusOK {
+		ts.Fatalf("live events: %s", res.Status)
+	}
+	go func() { // ends with the platform
+		defer res.Body.Close()
+		var kind string
+		for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+			if k, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+				kind = k
+			}
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+				w.hear(kind, data)
+			}
+		}
+	}()
+	synctest.Wait()
+}
+
+// hear notes a live event.
+func (w *world) hear(kind, data string) {
+	var x struct{ ID, Severity, State, Stage string }
+	if err := json.Unmarshal([]byte(data), &x); err != nil {
+		w.t.Errorf("event %s %s: %v", kind, data, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fmt.Fprintln(&w.heard, strings.Join(strings.Fields(kind+" "+x.ID+" "+x.Severity+" "+x.State+" "+x.Stage), " "))
+}
+
+func heardCommand(ts *testscript.TestScript, _ bool, args []string) {
+	expect(ts, args, "heard", 0, 0)
+	w := worldOf(ts)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fmt.Fprint(ts.Stdout(), w.heard.String())
+	w.heard.Reset()
+}
+
+func alarmsCommand(ts *testscript.TestScript, neg bool, args []string) {
+	expect(ts, args, "alarms", 0, 0)
+	var out struct{ Items []citywarden.Alarm }
+	err := worldOf(ts).call("admin", "GET", "/alarms", nil, &out)
+	for _, a := range out.Items {
+		acked := "unacked"
+		if a.Acked {
+			acked = "acked"
+		}
+		fmt.Fprintf(ts.Stdout(), "%s %s %s %s", a.ID, a.Severity, a.State, acked)
+		if a.Latched {
+			fmt.Fprint(ts.Stdout(), " latched")
+		}
+		if a.NoData {
+			fmt.Fprint(ts.Stdout(), " no-data")
+		}
+		fmt.Fprintf(ts.Stdout(), " raised %s cleared %s case %s\n", clock(a.RaisedAt), clock(a.ClearedAt), a.Case)
+	}
+	outcome(ts, neg, err)
+}
+
+func alarmCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, flags := expect(ts, args, "alarm ID ack|reset|why [--as USER]", 2, 2, "as")
+	path := "/alarms/" + url.PathEscape(args[0]) + "/" + args[1]
+	if args[1] == "why" {
+		var why citywarden.Explanation
+		err := worldOf(ts).call(as(flags), "GET", path, nil, &why)
+		fmt.Fprintf(ts.Stdout(), "%s\nheld %v since %s\n", why.Summary.In("en"), why.Held, clock(why.Since))
+		for _, x := range why.Inputs {
+			fmt.Fprintf(ts.Stdout(), "%s.%s = %s, measured %s, arrived %s\n", x.Device, x.Metric, x.Value, clock(x.Time), clock(x.Arrived))
+		}
+		outcome(ts, neg, err)
+		return
+	}
+	err := worldOf(ts).call(as(flags), "POST", path, map[string]any{}, nil)
+	synctest.Wait()
+	outcome(ts, neg, err)
+}
+
+func casesCommand(ts *testscript.TestScript, neg bool, args []string) {
+	path := "/cases"
+	if slices.Equal(args, []string{"--work-orders"}) {
+		path += "?work_orders=true"
+	} else {
+		expect(ts, args, "cases [--work-orders]", 0, 0)
+	}
+	var out struct{ Items []citywarden.Case }
+	err := worldOf(ts).call("admin", "GET", path, nil, &out)
+	for _, c := range out.Items {
+		printCase(ts, &c)
+	}
+	outcome(ts, neg, err)
+}
+
+func printCase(ts *testscript.TestScript, c *citywarden.Case) {
+	normal := "not normal"
+	if c.Normal {
+		normal = "back to normal"
+	}
+	fmt.Fprintf(ts.Stdout(), "%s %s %s %s deadline %s %s", c.ID, c.Key, c.Stage, normal, clock(c.Deadline), c.Light)
+	for _, a := range c.Alarms {
+		fmt.Fprint(ts.Stdout(), " ", a)
+	}
+	fmt.Fprintln(ts.Stdout())
+}
+
+func caseCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, flags := expect(ts, args, "case ID [ACTION] [--as USER] [--note TEXT] [--department NAME]", 1, 2, "as", "note", "department")
+	w, path, method := worldOf(ts), "/cases/"+url.PathEscape(args[0]), "GET"
+	body := map[string]string{}
+	if len(args) > 1 {
+		method, path = "POST", path+"/actions/"+url.PathEscape(args[1])
+		for _, k := range []string{"note", "department"} {
+			if v := flags[k]; v != "" {
+				body[k] = v
+			}
+		}
+	}
+	var c citywarden.Case
+	err := w.call(as(flags), method, path, body, &c)
+	if err == nil {
+		printCase(ts, &c)
+		for _, s := range c.Timeline {
+			note := s.Note
+			if s.Text != nil {
+				note = s.Text.EN
+			}
+			fmt.Fprintf(ts.Stdout(), "  %s %s by %s: %s\n", clock(s.At), s.Action, s.By, note)
+		}
+	}
+	synctest.Wait()
+	outcome(ts, neg, err)
+}
+
+func sorted[V any](m map[string]V) []string {
+	var out []string
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
