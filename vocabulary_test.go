@@ -26,7 +26,7 @@ func TestDurations(t *testing.T) {
 			t.Errorf("ParseDuration(%q) = %v, %v", in, d, err)
 		}
 	}
-	for _, in := range []string{"", "5", "7 days", "d", "-", "1.5d", "7dd"} {
+	for _, in := range []string{"", "5", "7 days", "d", "-", "1.5d", "7dd", "213504d", "1000000d", "-1000000d"} {
 		if d, err := ParseDuration(in); CodeOf(err) != CodeInvalid {
 			t.Errorf("ParseDuration(%q) = %v, %v; want an error", in, d, err)
 		}
@@ -86,11 +86,35 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	words := []string{"pressure", "flow", "battery", "addr"}
-	for in, want := range map[string]string{"presure": "pressure", "batery": "battery", "adr": "addr", "temperature": "", "folw": "flow"} {
-		if got := Nearest(in, words); got != want {
-			t.Errorf("Nearest(%q) = %q, want %q", in, got, want)
+func TestDidYouMean(t *testing.T) {
+	words := []string{"pressure", "flow", "battery", "addr", "x"}
+	for in, want := range map[string]string{
+		"presure": "pressure", "batery": "battery", "adr": "addr", "folw": "flow", "Flow": "flow", "xx": "x", "X": "x",
+		"temperature": "", "y": "", "": "", strings.Repeat("flow", 100): "",
+	} {
+		if want != "" {
+			want = fmt.Sprintf("; did you mean %q?", want)
+		}
+		if got := DidYouMean(in, words); got != want {
+			t.Errorf("DidYouMean(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestProblem(t *testing.T) {
+	lines := []string{"a: 1", "\t名称: {zh: 液位, unti: m}\r"}
+	for _, c := range []struct {
+		line, col int
+		want      string
+	}{
+		{1, 4, "f.yaml:1:4: wrong\n  a: 1\n     ^"},
+		{2, 15, "f.yaml:2:15: wrong\n   名称: {zh: 液位, unti: m}\n  " + strings.Repeat(" ", 14+4) + "^"}, // four are wide
+		{2, 99, "f.yaml:2:99: wrong\n   名称: {zh: 液位, unti: m}\n  " + strings.Repeat(" ", 22+4) + "^"},
+		{0, 0, "f.yaml:0:0: wrong"},
+		{3, 1, "f.yaml:3:1: wrong"},
+	} {
+		if got := ProblemAt("f.yaml", lines, c.line, c.col, "wrong").Error(); got != c.want {
+			t.Errorf("ProblemAt(%d, %d) =\n%s\nwant\n%s", c.line, c.col, got, c.want)
 		}
 	}
 }
