@@ -366,12 +366,16 @@ func (b *building) serveHTTP(ctx context.Context) error {
 	if a := b.MQTTAddr(); a != nil {
 		mqttAddr = a.String()
 	}
+	proxies, err := b.config.HTTP.proxies()
+	if err != nil {
+		return err
+	}
 	handler, err := api.New(api.Options{
 		Devices: alarmed{b.devices, b.cases}, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
 		Alarms: b.cases, Orders: b.ingest, Cases: b.cases, Classes: b.classes, Rules: b.engine, Ledger: b.ledger,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
-		Version: b.options.Version, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
+		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
 	})
 	if err != nil {
 		return err

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -34,7 +36,8 @@ type Config struct {
 
 // HTTPConfig is the listener for people and programs.
 type HTTPConfig struct {
-	Addr string `yaml:"addr"` // host:port; "" for none of it
+	Addr    string `yaml:"addr"`    // host:port; "" for none of it
+	Proxies string `yaml:"proxies"` // networks of reverse proxies, separated by commas, whose X-Forwarded-For and -Proto are believed
 }
 
 // MQTTConfig is the MQTT listener for devices.
@@ -147,6 +150,9 @@ func (c *Config) Check() error {
 			return keyErrorf(a.key, "%q is no address; write host:port, :port for all interfaces, or \"\" for no listener", a.addr)
 		}
 	}
+	if _, err := c.HTTP.proxies(); err != nil {
+		return keyErrorf("http.proxies", "%v; write networks like 10.0.0.0/8, 192.0.2.7/32", err)
+	}
 	if _, err := time.LoadLocation(c.TimeZone); err != nil || c.TimeZone == "" {
 		return keyErrorf("time_zone", "%q is not known; write an IANA name like Asia/Shanghai", c.TimeZone)
 	}
@@ -186,6 +192,22 @@ func (c *Config) Check() error {
 		return keyErrorf("log_level", "%q is none; it is debug, info, warn or error", c.LogLevel)
 	}
 	return nil
+}
+
+// proxies returns the networks that Proxies names.
+func (c HTTPConfig) proxies() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for s := range strings.SplitSeq(c.Proxies, ",") {
+		if s = strings.TrimSpace(s); s == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is no network", s)
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }
 
 func (c *Config) rulesDir() string  { return orDefault(c.Rules.Dir, filepath.Join(c.Data, "rules")) }

@@ -34,7 +34,7 @@ func TestExampleIsTheDefault(t *testing.T) {
 func TestConfigMistakes(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", "http:\n  adr: :80\n", `c.yaml:2:3: unknown key "adr"; did you mean "addr"?` + "\n    adr: :80\n    ^"},
-		{"unknown, nothing like it", "http:\n  listen_on: :80\n", `c.yaml:2:3: unknown key "listen_on"; allowed here: addr`},
+		{"unknown, nothing like it", "http:\n  listen_on: :80\n", `c.yaml:2:3: unknown key "listen_on"; allowed here: addr, proxies`},
 		{"unknown section", "mqqt: {}\n", `c.yaml:1:1: unknown key "mqqt"; did you mean "mqtt"?`},
 		{"wrong type", "log:\n  max_bytes: lots\n", `c.yaml:2:14: log.max_bytes: "lots" is no whole number`},
 		{"bad duration", "log:\n  max_age: 7 days\n", `c.yaml:2:12: log.max_age: bad duration "7 days"; write it like 90s, 15m, 24h or 7d`},
@@ -52,6 +52,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"text where keys belong", "http: yes please\n", `c.yaml:1:7: http: needs keys below it: addr`},
 		{"list", "data: [a]\n", `c.yaml:1:7: data: write one text here`},
 		{"a list as the file", "- a\n", `c.yaml:1:1: the file needs keys below it: data`},
+		{"proxies", "http:\n  proxies: nginx\n", `c.yaml:2:12: http.proxies: "nginx" is no network; write networks like`},
 		{"level", "log_level: loud\n", `c.yaml:1:12: log_level: "loud" is none`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

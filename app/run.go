@@ -14,9 +14,11 @@ type part struct {
 	run  func(context.Context) error
 }
 
-// grace is how long one part may take to stop; all of them together stay
-// within 10 s, because only a part that is stuck takes it.
-const grace = 4 * time.Second
+// How long a stop may take.
+const (
+	grace     = 4 * time.Second // one part
+	stopLimit = 9 * time.Second // all of them: a service manager waits for 10 s
+)
 
 // runAll runs the parts, in their order, until ctx is done or one of them
 // returns; then it stops them one by one, the last first, so that no part
@@ -48,13 +50,14 @@ func runAll(ctx context.Context, parts []part) error {
 	case <-ended:
 	}
 	var errs []error
+	end := time.Now().Add(stopLimit)
 	for i := len(parts) - 1; i >= 0; i-- {
 		all[i].stop()
 		select {
 		case <-all[i].done:
 			errs = append(errs, all[i].err)
-		case <-time.After(grace):
-			errs = append(errs, fmt.Errorf("%s: did not stop within %s", parts[i].name, grace))
+		case <-time.After(min(grace, time.Until(end))):
+			errs = append(errs, fmt.Errorf("%s: did not stop in time", parts[i].name))
 		}
 	}
 	return errors.Join(errs...)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 func TestRunAllStopsLastFirst(t *testing.T) {
@@ -56,10 +57,16 @@ func TestRunAllDoesNotWaitForEver(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		release := make(chan struct{})
-		err := runAll(ctx, []part{{"stuck", func(context.Context) error { <-release; return nil }}})
+		stuck := func(context.Context) error { <-release; return nil }
+		began := time.Now()
+		err := runAll(ctx, []part{{"a", stuck}, {"b", stuck}, {"c", stuck}, {"d", stuck}})
+		took := time.Since(began)
 		close(release)
-		if err == nil || !strings.Contains(err.Error(), "stuck: did not stop within") {
-			t.Errorf("error %v, want it to name the stuck part", err)
+		if err == nil || !strings.Contains(err.Error(), "a: did not stop in time") || !strings.Contains(err.Error(), "d: did not stop in time") {
+			t.Errorf("error %v, want it to name the stuck parts", err)
+		}
+		if took > 10*time.Second {
+			t.Errorf("four stuck parts took %s to give up", took)
 		}
 	})
 }
