@@ -16,7 +16,7 @@ type alarmsCmd struct {
 	Why    alarmWhyCmd    `cmd:"" help:"Say why an alarm was raised."`
 	Ack    alarmAckCmd    `cmd:"" help:"Acknowledge an alarm."`
 	Shelve alarmShelveCmd `cmd:"" help:"Keep an alarm quiet for a while."`
-	Reset  alarmResetCmd  `cmd:"" help:"Reset a latched alarm whose condition is gone."`
+	Reset  alarmResetCmd  `cmd:"" help:"End an alarm that is latched with its condition gone, or whose device is silent."`
 }
 
 type alarmListCmd struct {

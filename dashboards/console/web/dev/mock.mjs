@@ -105,7 +105,7 @@ const K = (id, klass, zh, en, stage, d, more) => { const c = classes.find((c) =>
 const cases = [
   K('E0595202611230001', 'event/0595', '防火分区 A-2 烟雾', 'Smoke in fire zone A-2', 'pending_filing', D(8), { severity: 'critical', key: 'fire/A-2', alarms: [alarms[0].id] }),
   K('E0501202611230002', 'event/0501', '金浦大道给水管道疑似爆裂', 'Suspected burst on Jinpu Avenue', 'handling', D(45), { severity: 'major', department: '县自来水公司', opened: ago(5200), deadline: iso(Date.now() + 1100e3), light: 'yellow', alarms: [alarms[1].id], revision: 5,
-    timeline: [ { action: 'open', stage: 'pending_filing', by: 'citywarden', at: ago(5200), alarm: alarms[1].id }, { action: 'file', stage: 'pending_dispatch', by: 'lin', role: 'supervisor', at: ago(5000) }, { action: 'dispatch', stage: 'pending_handling', by: 'chen', role: 'dispatcher', department: '县自来水公司', note: '请先关 3 号阀', at: ago(4700) }, { action: 'accept', stage: 'handling', by: 'water-1', role: 'department', at: ago(4300) }, { action: 'evidence', stage: 'handling', by: 'citywarden', note: '压力回升到 3.6 bar', at: ago(300), alarm: alarms[1].id } ] }),
+    timeline: [ { action: 'open', stage: 'pending_filing', by: 'citywarden', text: T('重要级告警：管道爆裂', 'major alarm: Pipe burst'), at: ago(5200), alarm: alarms[1].id }, { action: 'file', stage: 'pending_dispatch', by: 'lin', role: 'supervisor', at: ago(5000) }, { action: 'dispatch', stage: 'pending_handling', by: 'chen', role: 'dispatcher', department: '县自来水公司', note: '请先关 3 号阀', at: ago(4700) }, { action: 'accept', stage: 'handling', by: 'water-1', role: 'department', at: ago(4300) }, { action: 'evidence', stage: 'handling', by: 'citywarden', note: '压力回升到 3.6 bar', at: ago(300), alarm: alarms[1].id } ] }),
   K('E0496202611230003', 'event/0496', '县医院东侧消防通道被占', 'Fire lane east of the hospital blocked', 'pending_handling', D(58), { severity: 'minor', department: '城市管理执法大队', opened: ago(9000), deadline: ago(1900), light: 'red', alarms: [alarms[2].id], revision: 3 }),
   K('E0496202611220009', 'event/0496', '麦市街消防通道被占', 'Fire lane on Maishi Street blocked', 'handled', D(66), { severity: 'minor', department: '城市管理执法大队', opened: ago(40000), deadline: iso(Date.now() + 20000e3), light: 'green', back_to_normal: true, handled_by: 'enforce-2', alarms: [alarms[5].id], revision: 6 }),
   K('W0699202611230001', 'event/0699', '探测器 smk-020 失联检修', 'Detector smk-020 silent', 'pending_dispatch', D(20), { work_order: true, alarms: [alarms[3].id] }),
@@ -161,7 +161,7 @@ function api(method, path, q, body) {
   if (path === '/logout') { signedIn = null; return { body: {} } }
   if (!signedIn) return problem(401, 'sign in first', 'unauthenticated')
   if (path === '/me') return { body: signedIn }
-  if (path === '/info') return { body: { version: '0.1.0-dev', demo: true, time_zone: 'Asia/Shanghai', now: iso(Date.now()) } }
+  if (path === '/info') return { body: { version: '0.1.0-dev', demo: true, time_zone: 'Asia/Shanghai', now: iso(Date.now()), mqtt: '127.0.0.1:1883' } }
   if (path === '/models') return { body: page(models) }
   if (path === '/classes') return { body: page(classes) }
   if (path === '/rules') return { body: page(rules) }

@@ -114,6 +114,7 @@ export function words(e: unknown): string {
   if (e.status === 0) return t('err.offline')
   if (e.status === 403) return t('err.denied', e.message)
   if (e.status === 404) return t('err.missing', e.message)
+  if (e.status === 429) return t('err.wait', e.message)
   if (e.status === 409) return t('err.conflict', e.message)
   if (e.status >= 500) return t('err.server', e.message || e.status)
   return e.message

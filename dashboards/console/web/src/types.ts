@@ -158,6 +158,8 @@ export interface Case {
   opened: string
   filed_at?: string
   deadline?: string
+  /** when 80 % of the limit is used, counted as the limit is */
+  yellow_at?: string
   light?: Light
   closed_at?: string
   alarms: string[] | null

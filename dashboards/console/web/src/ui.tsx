@@ -63,9 +63,8 @@ export function StatusMark({ of }: { of: Status }) {
 /** lightOf is the light of a case at this moment; the server's is that of when it was read. What is handled keeps the light of then. */
 export function lightOf(c: Case): Light | undefined {
   if (c.deadline === undefined || c.closed_at !== undefined || c.handled_at !== undefined) return c.light
-  const start = Date.parse(c.filed_at ?? c.opened)
-  const end = Date.parse(c.deadline)
-  return now() > end ? 'red' : (now() - start) * 5 > (end - start) * 4 ? 'yellow' : 'green'
+  if (now() > Date.parse(c.deadline)) return 'red'
+  return c.yellow_at !== undefined && now() > Date.parse(c.yellow_at) ? 'yellow' : 'green'
 }
 
 /** Deadline is the light of a case with its word and the time that is left. */

@@ -49,11 +49,11 @@ it('sorts cases by deadline; those without one come last, oldest first', () => {
 
 it('knows the light of a case from its limit, and keeps the one that it was handled under', () => {
   const now = Date.now()
-  const of = (filed: number, deadline: number, more: Partial<Case> = {}) =>
-    lightOf({ filed_at: new Date(now + filed).toISOString(), deadline: new Date(now + deadline).toISOString(), light: 'green', ...more } as Case)
-  expect(of(-10_000, 90_000)).toBe('green')
-  expect(of(-85_000, 15_000)).toBe('yellow')
-  expect(of(-90_000, -10_000)).toBe('red')
-  expect(of(-90_000, -10_000, { handled_at: new Date(now - 60_000).toISOString() })).toBe('green')
+  const of = (yellow: number, deadline: number, more: Partial<Case> = {}) =>
+    lightOf({ yellow_at: new Date(now + yellow).toISOString(), deadline: new Date(now + deadline).toISOString(), light: 'green', ...more } as Case)
+  expect(of(70_000, 90_000)).toBe('green')
+  expect(of(-5_000, 15_000)).toBe('yellow')
+  expect(of(-30_000, -10_000)).toBe('red')
+  expect(of(-30_000, -10_000, { handled_at: new Date(now - 60_000).toISOString() })).toBe('green')
   expect(lightOf({ opened: new Date(now).toISOString() } as Case)).toBeUndefined()
 })

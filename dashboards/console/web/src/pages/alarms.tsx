@@ -293,7 +293,7 @@ export function AlarmButtons({ a, put, onWhy, onShelve }: { a: Alarm; put: (a: A
           {t('al.ack')}
         </button>
       )}
-      {can && a.latched && (
+      {can && (a.latched || a.no_data) && (
         <button type="button" disabled={waits !== ''} onClick={() => order('reset', t('al.didReset', name))}>
           {t('al.reset')}
         </button>
