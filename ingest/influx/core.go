@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -201,6 +203,9 @@ func openEngine(dir string) (_ *engine, err error) {
 		ShardMapper:  &coordinator.LocalShardMapper{MetaClient: e.meta, TSDBStore: coordinator.LocalTSDBStore{Store: e.store}},
 		PointsWriter: e.points,
 	}
+	if err := freshSegments(data.WALDir); err != nil {
+		return nil, fmt.Errorf("write-ahead log: %w", err)
+	}
 	if err := e.store.Open(); err != nil {
 		return nil, fmt.Errorf("storage: %w", err)
 	}
@@ -227,6 +232,37 @@ func openEngine(dir string) (_ *engine, err error) {
 	closers = append(closers, keeper.Close)
 	e.close = closeAll
 	return e, nil
+}
+
+// freshSegments makes each shard begin a new segment of its write-ahead log. Left
+// to itself it goes on at the end of the last one, and only then cuts off an entry
+// that a full disk, a crash or a power cut left torn: what is written behind the gap
+// is there until the next start and lost after it. An empty segment is removed at
+// the opening, and the one after it is begun.
+func freshSegments(dir string) error {
+	shards, err := filepath.Glob(filepath.Join(dir, "*", "*", "*")) // database, retention policy, shard
+	if err != nil {
+		return err
+	}
+	for _, shard := range shards {
+		segments, err := filepath.Glob(filepath.Join(shard, "_*.wal"))
+		if err != nil {
+			return err
+		}
+		last := 0
+		for _, s := range segments {
+			if n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(s), "_"), ".wal")); err == nil {
+				last = max(last, n)
+			}
+		}
+		if last == 0 {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(shard, fmt.Sprintf("_%05d.wal", last+1)), nil, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // noSubscriber stands for nobody being subscribed to writes.

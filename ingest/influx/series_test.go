@@ -578,6 +578,43 @@ func TestCloseAndReopen(t *testing.T) {
 
 // TestKill kills a process with -9 while it writes; every write that it had
 // confirmed must be there.
+// TestTornTail leaves the write-ahead log as a full disk or a power cut does, in
+// the middle of an entry: what is written after it must be there for good.
+// InfluxDB writes on behind the torn entry, which it then cuts off.
+func TestTornTail(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "series")
+	for i := range uint64(4) {
+		core, err := influx.OpenCore(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newSeries(t, influx.Options{Transport: core.Transport()})
+		if err := s.Consume(t.Context(), []citywarden.Entry{entry(i+1, device("a", smokeModel), smokeModel, reading("smoke", citywarden.Number(1), time.Duration(i)*time.Second))}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Query(t.Context(), citywarden.SeriesQuery{Device: "a", Domain: "fire", Metric: "smoke"})
+		if err != nil || len(got) != int(i)+1 {
+			t.Errorf("opened %d times: %d points, %v", i+1, len(got), err)
+		}
+		if err := core.Close(); err != nil {
+			t.Error(err)
+		}
+		segments, err := filepath.Glob(filepath.Join(dir, "wal", "*", "*", "*", "_*.wal"))
+		if err != nil || len(segments) == 0 {
+			t.Fatalf("segments of the write-ahead log: %v, %v", segments, err)
+		}
+		last := segments[len(segments)-1]
+		b, err := os.ReadFile(last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		torn := append(b, b[:len(b)/2]...)
+		if err := os.WriteFile(last, torn, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestKill(t *testing.T) {
 	if dir := os.Getenv("CITYWARDEN_TEST_WRITER"); dir != "" {
 		writer(dir)

@@ -97,7 +97,7 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	}
 	if errors.Is(err, context.DeadlineExceeded) && j.server != nil {
 		// A server that could not write does not answer, and does not write again.
-		err = fmt.Errorf("not on disk after %s: make room on the disk of %s and start the platform again (%w)", commitTimeout, j.opts.Dir, err)
+		err = fmt.Errorf("not on disk after %s: make room on the disk of %s and start the platform again (%v)", commitTimeout, j.opts.Dir, err)
 	}
 	abort(nil)
 	if err != nil {
