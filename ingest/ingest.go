@@ -93,7 +93,7 @@ func New(o Options) (*Pipeline, error) {
 	}
 	p := &Pipeline{
 		log: o.Log, directory: o.Directory, trim: o.Trim,
-		logger: cmp.Or(o.Logger, slog.Default()).With("component", "ingest"),
+		logger: cmp.Or(o.Logger, slog.Default()),
 		ring:   new(ring),
 	}
 	var err error

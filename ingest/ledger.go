@@ -60,7 +60,7 @@ type ledgerKey struct {
 // NewLedger returns a Ledger that saves to s; log may be nil.
 func NewLedger(s LedgerStore, log *slog.Logger) *Ledger {
 	return &Ledger{
-		store: s, log: cmp.Or(log, slog.Default()).With("component", ledgerName),
+		store: s, log: cmp.Or(log, slog.Default()),
 		rows: map[ledgerKey]*citywarden.LedgerRow{},
 	}
 }

@@ -96,7 +96,7 @@ func New(opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts,
-		log:  opts.Logger.With("component", "coap"),
+		log:  opts.Logger,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "citywarden_coap_requests_total", Help: "CoAP requests by the code they were answered with.",
 		}, []string{"code"}),

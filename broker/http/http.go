@@ -68,7 +68,6 @@ func New(o Options) nethttp.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	o.Logger = o.Logger.With("component", "http")
 	return &handler{o}
 }
 

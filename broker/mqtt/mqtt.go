@@ -90,7 +90,7 @@ func New(opts Options) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mqtt metrics: %w", err)
 	}
-	return &Broker{opts: opts, log: opts.Logger.With("component", "mqtt"), metrics: m}, nil
+	return &Broker{opts: opts, log: opts.Logger, metrics: m}, nil
 }
 
 // Run serves until ctx is done, then waits up to a second for acknowledgements
