@@ -1,21 +1,22 @@
 package simulators
 
 import (
+	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/simulators/county"
+	hydraulic "github.com/citywarden/citywarden/simulators/network"
 )
 
 // network solves the steady state of a water network: Hazen-Williams losses,
-// one head per junction, by the global gradient algorithm (Todini and Pilati),
-// with dense matrices since it is for tens of junctions.
+// one head per junction.
 type network struct {
-	w    *county.Water
-	r    []float64 // resistance of each pipe: loss in m = r·Q^1.852, Q in m³/s
-	free []int     // place of each node among the junctions, -1 for a reservoir
-	n    int       // junctions
+	solver *hydraulic.Solver
+	r      []float64 // resistance of each pipe: loss in m = r·Q^1.852, Q in m³/s
+	node   []int     // of each node of the county, its index in the solver's states
 }
 
 // hydraulics is the state of a network.
@@ -26,18 +27,30 @@ type hydraulics struct {
 
 const exponent = 1.852 // of the flow, Hazen-Williams
 
+// newNetwork writes the network as the EPANET file that it would be, in m³/h.
 func newNetwork(w *county.Water) *network {
-	n := &network{w: w, r: make([]float64, len(w.Pipes)), free: make([]int, len(w.Nodes))}
-	for i, p := range w.Pipes {
-		n.r[i] = 10.667 * p.Length / (math.Pow(p.Rough, exponent) * math.Pow(p.Diameter/1000, 4.871))
-	}
-	for i := range w.Nodes {
-		n.free[i] = -1
-		if w.Nodes[i].Head == 0 {
-			n.free[i] = n.n
-			n.n++
+	n := &network{r: make([]float64, len(w.Pipes)), node: make([]int, len(w.Nodes))}
+	var junctions, reservoirs, pipes strings.Builder
+	for i, d := range w.Nodes {
+		if d.Head > 0 {
+			fmt.Fprintf(&reservoirs, "n%d %g\n", i, d.Head)
+		} else {
+			fmt.Fprintf(&junctions, "n%d 0 %g\n", i, d.Demand)
 		}
 	}
+	for i, p := range w.Pipes {
+		fmt.Fprintf(&pipes, "p%d n%d n%d %g %g %g\n", i, p.From, p.To, p.Length, p.Diameter, p.Rough)
+		n.r[i] = 10.667 * p.Length / (math.Pow(p.Rough, exponent) * math.Pow(p.Diameter/1000, 4.871))
+	}
+	file := "[JUNCTIONS]\n" + junctions.String() + "[RESERVOIRS]\n" + reservoirs.String() + "[PIPES]\n" + pipes.String() + "[OPTIONS]\nUNITS CMH\n"
+	read, err := hydraulic.Read("county.inp", strings.NewReader(file))
+	if err != nil {
+		panic(fmt.Sprintf("a county's water network is no network: %v", err))
+	}
+	for i := range w.Nodes {
+		n.node[i] = read.Node(fmt.Sprintf("n%d", i))
+	}
+	n.solver = hydraulic.NewSolver(read)
 	return n
 }
 
@@ -45,98 +58,22 @@ func newNetwork(w *county.Water) *network {
 // leaves at node leak (an emitter) with coefficient emit in m³/s per √m; emit
 // is 0 for none.
 func (n *network) solve(factor float64, leak int, emit float64) *hydraulics {
-	h := &hydraulics{head: make([]float64, len(n.w.Nodes)), flow: make([]float64, len(n.w.Pipes))}
-	for i := range h.flow {
-		h.flow[i] = 0.01
+	m := hydraulic.Moment{Load: factor}
+	if emit > 0 {
+		m.Leaks = []hydraulic.Leak{{Node: n.node[leak], Coefficient: emit * 3600}}
 	}
-	for i, node := range n.w.Nodes {
-		h.head[i] = node.Head
-		if n.free[i] >= 0 {
-			h.head[i] = 35
-		}
+	s, err := n.solver.Solve(m)
+	if err != nil {
+		panic(fmt.Sprintf("a county's water network has no solution: %v", err))
 	}
-	a := make([][]float64, n.n)
-	for i := range a {
-		a[i] = make([]float64, n.n+1)
+	h := &hydraulics{head: make([]float64, len(n.node)), flow: make([]float64, len(s.Links))}
+	for i, at := range n.node {
+		h.head[i] = s.Nodes[at].Head
 	}
-	gain := make([]float64, len(n.w.Pipes))
-	for range 60 {
-		for i := range a {
-			clear(a[i])
-		}
-		for i, node := range n.w.Nodes {
-			if k := n.free[i]; k >= 0 {
-				a[k][n.n] -= node.Demand * factor / 3600
-				if i == leak && emit > 0 {
-					root := math.Sqrt(math.Max(h.head[i], 0.1))
-					g := emit / (2 * root)
-					a[k][k] += g
-					a[k][n.n] -= emit*root - g*h.head[i]
-				}
-			}
-		}
-		for i, p := range n.w.Pipes {
-			q := math.Max(math.Abs(h.flow[i]), 1e-6)
-			gain[i] = 1 / (exponent * n.r[i] * math.Pow(q, exponent-1))
-			kept := h.flow[i] * (1 - 1/exponent)
-			n.join(a, h.head, p.From, p.To, gain[i], -kept)
-			n.join(a, h.head, p.To, p.From, gain[i], kept)
-		}
-		eliminate(a)
-		for i, k := range n.free {
-			if k >= 0 {
-				h.head[i] = a[k][n.n]
-			}
-		}
-		change := 0.0
-		for i, p := range n.w.Pipes {
-			q := h.flow[i]*(1-1/exponent) + gain[i]*(h.head[p.From]-h.head[p.To])
-			change = math.Max(change, math.Abs(q-h.flow[i]))
-			h.flow[i] = q
-		}
-		if change < 1e-9 {
-			break
-		}
+	for i, l := range s.Links {
+		h.flow[i] = l.Flow / 3600
 	}
 	return h
-}
-
-// join adds one end of a pipe to the equation of node i.
-func (n *network) join(a [][]float64, head []float64, i, other int, gain, in float64) {
-	k := n.free[i]
-	if k < 0 {
-		return
-	}
-	a[k][k] += gain
-	a[k][n.n] += in
-	if o := n.free[other]; o >= 0 {
-		a[k][o] -= gain
-	} else {
-		a[k][n.n] += gain * head[other]
-	}
-}
-
-// eliminate solves a·x = b, where b is the last column of a and x ends up. The
-// matrix is symmetric and positive definite, so no pivoting is needed.
-func eliminate(a [][]float64) {
-	n := len(a)
-	for k := range n {
-		for i := k + 1; i < n; i++ {
-			f := a[i][k] / a[k][k]
-			if f == 0 {
-				continue
-			}
-			for j := k; j <= n; j++ {
-				a[i][j] -= f * a[k][j]
-			}
-		}
-	}
-	for k := n - 1; k >= 0; k-- {
-		for j := k + 1; j < n; j++ {
-			a[k][n] -= a[k][j] * a[j][n]
-		}
-		a[k][n] /= a[k][k]
-	}
 }
 
 // A burst opens within seconds and is repaired by closing a valve slowly, as

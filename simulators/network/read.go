@@ -411,7 +411,7 @@ func (r *reader) tank(l line) error {
 	f := r.n.factors.length
 	// As headAt computes, so that a full tank is exactly as high as it can be.
 	t := &tank{headMin: d.elevation/f + low/f, headMax: d.elevation/f + high/f, head: d.elevation/f + level/f}
-	area := math.Pi * diameter * diameter / 4
+	area := math.Pi * (diameter * diameter) / 4
 	if volume == 0 {
 		volume = area * low
 	}
@@ -439,7 +439,7 @@ func (r *reader) tank(l line) error {
 		t.overflow = yes == "YES"
 	}
 	if t.curve == nil { // again as EPANET rounds
-		t.area = math.Pi * (diameter / f) * (diameter / f) / 4
+		t.area = math.Pi * ((diameter / f) * (diameter / f)) / 4
 	}
 	t.volumeMin, t.volume, t.volumeMax = volumes[0]/(f*f*f), volumes[1]/(f*f*f), volumes[2]/(f*f*f)
 	d.elevation /= f
@@ -573,7 +573,9 @@ func (r *reader) shape(l line, id string, p *pump) error {
 	switch {
 	case c == nil && p.power > 0:
 		p.kind = constantPower
-		p.r, p.n = 8.814*p.power/f.power, -1
+		// EPANET 2.3 turns kW into horsepower twice, so that in metric files the pump
+		// is a third stronger than written. Its results are the measure here.
+		p.r, p.n = 8.814*p.power/f.power/f.power, -1
 		p.headMax, p.flowMax, p.flow = missing*missing, missing*missing, 1
 		return nil
 	case c == nil:

@@ -29,7 +29,7 @@ type Event struct {
 	Leak float64
 
 	// Link is operated: opened, closed, or set to a speed or what a valve keeps.
-	// A control or rule of the file may operate it again.
+	// A control, a rule or the pattern of a pump may operate it again.
 	Link    string
 	Do      Operation
 	Setting float64
