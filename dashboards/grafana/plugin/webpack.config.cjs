@@ -18,12 +18,7 @@ module.exports = {
     rules: [
       {
         test: /\.tsx?$/,
-        use: {
-          loader: 'swc-loader',
-          options: {
-            jsc: { target: 'es2018', parser: { syntax: 'typescript', tsx: true }, transform: { react: { runtime: 'classic' } } },
-          },
-        },
+        use: { loader: 'ts-loader', options: { transpileOnly: true, compilerOptions: { noEmit: false } } }, // npm run check has the types
       },
     ],
   },
