@@ -12,6 +12,10 @@ import (
 // Name returns "latest", the registry's name as a consumer of the log.
 func (r *Registry) Name() string { return "latest" }
 
+// HoldsBack makes the pipeline take no more messages than the latest values can
+// keep up with.
+func (r *Registry) HoldsBack() bool { return true }
+
 // Cursor returns the position up to which the latest values are stored.
 func (r *Registry) Cursor(context.Context) (citywarden.Position, error) {
 	r.valuesMu.RLock()

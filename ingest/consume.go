@@ -30,6 +30,12 @@ type consumer struct {
 	Consumer
 	at    atomic.Uint64
 	moved notice
+
+	holdsBack bool
+	running   atomic.Bool  // at is its cursor, and it is being fed
+	holding   atomic.Bool  // Accept waits for it
+	released  notice       // it does not any more
+	warned    atomic.Int64 // when that was logged, in nanoseconds since 1970
 }
 
 func (c *consumer) passed() citywarden.Position { return citywarden.Position(c.at.Load()) }
@@ -37,6 +43,14 @@ func (c *consumer) passed() citywarden.Position { return citywarden.Position(c.a
 func (c *consumer) pass(p citywarden.Position) {
 	c.at.Store(uint64(p))
 	c.moved.broadcast()
+}
+
+// behind returns how many commit groups lie between c and the end of the log.
+func (c *consumer) behind(last citywarden.Position) uint64 {
+	if at := c.passed(); at < last {
+		return max(last.Group()-at.Group(), 1)
+	}
+	return 0
 }
 
 // notice wakes whoever waits for something to happen.
@@ -184,6 +198,11 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		c.pass(at)
 		start = max(start, at)
 	}
+	for _, c := range p.consumers {
+		c.running.Store(true)
+		defer c.release() // nobody waits for what moves no more
+		defer c.running.Store(false)
+	}
 	if len(p.consumers) == 0 {
 		start = p.log.Last()
 	}
@@ -268,6 +287,9 @@ func (p *Pipeline) deliver(ctx context.Context, c *consumer, entries []citywarde
 		err := c.Consume(ctx, entries)
 		if err == nil {
 			c.pass(last(entries))
+			if c.holding.Load() && c.behind(p.log.Last()) <= resumeBehind {
+				c.release()
+			}
 			return
 		}
 		if ctx.Err() != nil {

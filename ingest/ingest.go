@@ -12,7 +12,8 @@
 //
 // A commit group of the log is decoded once and kept for a while; each consumer
 // takes it from there at its own pace. One that falls behind reads the log on
-// its own and holds up nobody.
+// its own and holds up no other. A consumer on which people wait, see Attach, holds up
+// the devices then.
 package ingest
 
 import (
@@ -101,9 +102,16 @@ func New(o Options) (*Pipeline, error) {
 	return p, err
 }
 
-// Attach adds a consumer. Call it before Run.
+// Attach adds a consumer. Call it before Run. What people wait for should not
+// fall behind what devices were told: a consumer that also has the method
+//
+//	HoldsBack() bool
+//
+// and answers true makes Accept block while it is more than 256 commit groups
+// behind, until it is not more than 128 behind. An outage of any other delays only itself.
 func (p *Pipeline) Attach(c Consumer) {
-	p.consumers = append(p.consumers, &consumer{Consumer: c})
+	h, ok := c.(interface{ HoldsBack() bool })
+	p.consumers = append(p.consumers, &consumer{Consumer: c, holdsBack: ok && h.HoldsBack()})
 }
 
 // Accept puts up into the log and calls done once: with nil when it is
@@ -112,14 +120,15 @@ func (p *Pipeline) Attach(c Consumer) {
 // one device follow the order of Accept; done must not block. A message is durable before it is
 // decoded, so whether it made sense is not known here: see Check.
 //
-// Accept owns up.Payload from now on. It blocks while the log can't keep up.
+// Accept owns up.Payload from now on. It blocks while the log, or a consumer that
+// holds back, can't keep up; when ctx ends meanwhile, that is a CodeTransient error.
 func (p *Pipeline) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
 	begin := time.Now()
 	if up.Received.IsZero() {
 		up.Received = begin
 	}
 	finish := p.metrics.accepted(up.Protocol, begin)
-	if err := ctx.Err(); err != nil {
+	if err := p.admit(ctx); err != nil {
 		err = citywarden.Errorf(citywarden.CodeTransient, "take message of device %s: %w", up.Device, err)
 		finish(err)
 		done(err)
@@ -203,11 +212,7 @@ func (p *Pipeline) Lag() map[string]uint64 {
 	last := p.log.Last()
 	lag := make(map[string]uint64, len(p.consumers))
 	for _, c := range p.consumers {
-		n := uint64(0)
-		if at := c.passed(); at < last {
-			n = max(last.Group()-at.Group(), 1)
-		}
-		lag[c.Name()] = n
+		lag[c.Name()] = c.behind(last)
 	}
 	return lag
 }

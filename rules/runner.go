@@ -78,6 +78,10 @@ func NewRunner(e *Engine, desk Desk, snaps Snapshots, opt RunnerOptions) *Runner
 // Name returns "alarms".
 func (r *Runner) Name() string { return "alarms" }
 
+// HoldsBack makes the pipeline take no more messages than the alarms can
+// keep up with.
+func (r *Runner) HoldsBack() bool { return true }
+
 // Cursor returns the position of the newest snapshot, and restores it the first
 // time. What lies between it and the desk's cursor is stepped again: the desk has
 // it, so it has no effect unless it comes out differently now, see rerun.

@@ -14,19 +14,28 @@ import (
 // Run is the writer: it packs whatever waits into a commit group, has it
 // written and synced, and completes its records; what comes meanwhile makes the next group. A lone
 // producer therefore waits for one sync and many share one. A group that can't be
-// written fails alone; Run goes on with the next. When ctx is done Append
+// written fails alone; Run goes on with the next. When the embedded server has
+// stopped writing, as it does on a full disk, groups fail at once until there is room and
+// Run has started it again. When ctx is done Append
 // refuses, what waits is still committed, for at most 5 s, and Run returns nil.
 func (j *Journal) Run(ctx context.Context) error {
 	hurry, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ends when stopping takes too long
 	defer cancel()
 	for ctx.Err() == nil {
+		var retry <-chan time.Time
+		if j.off != nil {
+			retry = time.After(time.Until(j.retryAt))
+		}
 		select {
 		case <-ctx.Done():
 		case <-j.wake:
 			j.commitAll(hurry, ctx.Done())
+		case <-retry:
+			j.revive(hurry)
 		}
 	}
 	j.stop()
+	j.retryAt = time.Now().Add(drainTimeout) // a stop does not wait for a restart
 	defer time.AfterFunc(drainTimeout, cancel).Stop()
 	j.commitAll(hurry, nil)
 	return nil
@@ -56,10 +65,13 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 		recs[i] = batch[i].rec
 		size += batch[i].size
 	}
+	off := j.off
 	seq, err := j.write(ctx, recs, size)
 	if err != nil {
 		err = citywarden.Errorf(citywarden.CodeTransient, "write %d records to the durable log: %w", len(batch), err)
-		j.log.Error("commit group not written", "records", len(batch), "err", err)
+		if j.off == nil || j.off != off { // what is off is said once: groups then fail as fast as they come
+			j.log.Error("commit group not written", "records", len(batch), "err", err)
+		}
 		j.failed.Store(&err)
 		for i := range batch {
 			batch[i].done(0, err)
@@ -67,6 +79,7 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 		return
 	}
 	j.failed.Store(nil)
+	j.backoff = 0
 	for i := range recs {
 		recs[i].Position = citywarden.PositionAt(seq, i)
 	}
@@ -82,6 +95,12 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	if ctx.Err() != nil {
 		return 0, errStopped()
 	}
+	if j.off != nil && !time.Now().Before(j.retryAt) {
+		j.revive(ctx)
+	}
+	if j.off != nil {
+		return 0, j.off
+	}
 	b, err := appendGroup(make([]byte, 0, size+len(recs)*8+32), j.base, recs)
 	if err != nil {
 		return 0, err
@@ -90,17 +109,20 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	defer cancel()
 	ctx, abort := context.WithCancelCause(ctx)
 	j.abort.Store(&abort)
+	defer j.watch(abort)()
 	ack, err := j.js.Publish(ctx, subject, b, jetstream.WithExpectStream(streamName), jetstream.WithRetryAttempts(0))
 	j.abort.Store(nil)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause // says more than that the context ended
 	}
-	if errors.Is(err, context.DeadlineExceeded) && j.server != nil {
-		// A server that could not write does not answer, and does not write again.
-		err = fmt.Errorf("not on disk after %s: make room on the disk of %s and start the platform again (%v)", commitTimeout, j.opts.Dir, err)
+	if errors.Is(err, context.DeadlineExceeded) && j.opts.URL == "" {
+		err = fmt.Errorf("not on disk after %s: look at the disk of %s (%w)", commitTimeout, j.opts.Dir, err)
 	}
 	abort(nil)
 	if err != nil {
+		if broken := j.broken(); broken != nil {
+			return 0, j.turnedOff(broken)
+		}
 		return 0, err
 	}
 	j.base += uint64(len(recs))

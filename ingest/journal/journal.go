@@ -78,7 +78,7 @@ type Options struct {
 type Journal struct {
 	opts   Options
 	log    *slog.Logger
-	server *server.Server // nil with an external NATS
+	server atomic.Pointer[server.Server] // nil with an external NATS; the writer replaces it, see restart
 	conn   *nats.Conn
 	js     jetstream.JetStream
 	stream jetstream.Stream
@@ -100,6 +100,11 @@ type Journal struct {
 	first atomic.Uint64 // number of the oldest group, 0 when there is none
 
 	failed atomic.Pointer[error] // why the newest group was not written, nil when it was
+
+	off     error         // why the embedded server does not write any more, nil while it does; as retryAt and backoff only the writer's
+	retryAt time.Time     // when to look again
+	backoff time.Duration // before the restart after the next one
+	outage  outage
 
 	tail struct {
 		sync.Mutex
@@ -151,10 +156,12 @@ func (j *Journal) open(ctx context.Context) error {
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { j.log.Warn("nats connection", "err", err) })}
 	if j.opts.URL == "" {
-		if j.server, err = startServer(j.opts.Dir, j.log); err != nil {
+		s, err := startServer(j.opts.Dir, j.log)
+		if err != nil {
 			return err
 		}
-		opts = append(opts, nats.InProcessServer(j.server))
+		j.server.Store(s)
+		opts = append(opts, nats.InProcessServer(newest{&j.server}))
 	}
 	if j.conn, err = nats.Connect(j.opts.URL, opts...); err != nil {
 		return fmt.Errorf("connect to NATS %s: %w", j.opts.URL, err)
@@ -344,9 +351,9 @@ func (j *Journal) disconnect() {
 	if j.conn != nil {
 		j.conn.Close()
 	}
-	if j.server != nil {
-		j.server.Shutdown()
-		j.server.WaitForShutdown()
+	if s := j.server.Load(); s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
 	}
 }
 

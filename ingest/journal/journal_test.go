@@ -300,7 +300,7 @@ func TestTornTailKeepsWhatWasBefore(t *testing.T) {
 // with strace; here it is held that nobody turns it off.
 func TestTheServerSyncsEveryWrite(t *testing.T) {
 	j := open(t, Options{Dir: t.TempDir()})
-	if c := j.server.JetStreamConfig(); c == nil || !c.SyncAlways {
+	if c := j.server.Load().JetStreamConfig(); c == nil || !c.SyncAlways {
 		t.Errorf("JetStream runs with %+v", c)
 	}
 	info, err := j.stream.Info(t.Context())
@@ -310,8 +310,8 @@ func TestTheServerSyncsEveryWrite(t *testing.T) {
 	if c := info.Config; c.PersistMode != jetstream.DefaultPersistMode || c.Storage != jetstream.FileStorage || c.Discard != jetstream.DiscardNew || c.MaxAge != 0 {
 		t.Errorf("the stream is %+v", c)
 	}
-	if j.server.Addr() != nil {
-		t.Errorf("the server listens on %s", j.server.Addr())
+	if j.server.Load().Addr() != nil {
+		t.Errorf("the server listens on %s", j.server.Load().Addr())
 	}
 }
 
@@ -364,13 +364,25 @@ func TestAFailedWriteAcksNothingAndWedgesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What the server does by itself when the disk refuses a write.
-	if err := j.server.DisableJetStream(); err != nil {
+	if err := j.server.Load().DisableJetStream(); err != nil {
 		t.Fatal(err)
 	}
-	for i := 1; i < 10; i++ {
-		if p, err := put(j, uplink(i)); citywarden.CodeOf(err) != citywarden.CodeTransient || p != 0 {
-			t.Fatalf("append to a broken log = %d, %v; want a transient error", p, err)
-		}
+	if p, err := put(j, uplink(1)); citywarden.CodeOf(err) != citywarden.CodeTransient || p != 0 {
+		t.Fatalf("append to a broken log = %d, %v; want a transient error", p, err)
+	}
+	if err := j.Ready(); err == nil {
+		t.Error("a broken log says that it is ready")
+	}
+	// There is room, so it comes back without anyone's doing.
+	comesBack(t, j)
+	if err := j.Ready(); err != nil {
+		t.Errorf("a log that came back is not ready: %v", err)
+	}
+	if _, err := put(j, uplink(2)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"0", "2"}, payloads(all(t, j, 0))); diff != "" {
+		t.Errorf("records:\n%s", diff)
 	}
 }
 

@@ -14,7 +14,8 @@ import (
 
 // Read returns the records after position after that lie in the first commit
 // group that has any, and blocks until there is one. A whole group may be skipped
-// with PositionAt(group, MaxGroup-1), which saves reading it again. Records that
+// with PositionAt(group, MaxGroup-1), which saves reading it again. While the embedded
+// server is off, Read waits for it. Records that
 // were trimmed are passed over. The caller must not change what it gets.
 func (j *Journal) Read(ctx context.Context, after citywarden.Position) ([]citywarden.Record, error) {
 	for {
@@ -36,8 +37,12 @@ func (j *Journal) Read(ctx context.Context, after citywarden.Position) ([]citywa
 				return nil, errClosed
 			}
 		}
+		_, ended := j.outage.state()
 		_, recs, err := j.get(ctx, seq)
 		if err != nil {
+			if j.sitOut(ctx, ended) {
+				continue
+			}
 			return nil, fmt.Errorf("read log at group %d: %w", seq, err)
 		}
 		if recs = since(recs, after); len(recs) > 0 {

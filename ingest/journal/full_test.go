@@ -1,0 +1,193 @@
+//go:build linux
+
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
+)
+
+// small mounts a file system of 32 MB.
+func small(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=32m"); err != nil {
+		t.Skipf("mounting a small file system needs root: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	return dir
+}
+
+// fill leaves no room in dir and returns what gives it back.
+func fill(t *testing.T, dir string) (free func()) {
+	t.Helper()
+	name := filepath.Join(dir, "filler")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for b := make([]byte, 1<<20); len(b) > 0; {
+		if _, err := f.Write(b); errors.Is(err, syscall.ENOSPC) {
+			b = b[:len(b)/2]
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func() {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestAFullDiskIsOverWhenThereIsRoomAgain: on a full disk the server gives up
+// for good; the journal puts another in its place without being opened again.
+func TestAFullDiskIsOverWhenThereIsRoomAgain(t *testing.T) {
+	dir := small(t)
+	log := filepath.Join(dir, "log")
+	j := open(t, Options{Dir: log})
+	stop := run(t, j)
+
+	var acked []string
+	n := 0
+	try := func() error {
+		r := uplink(n)
+		r.Uplink.Payload = fmt.Appendf(nil, "%d%s", n, strings.Repeat(" ", 8<<10))
+		n++
+		_, err := put(j, r)
+		if err == nil {
+			acked = append(acked, string(r.Uplink.Payload))
+		}
+		return err
+	}
+
+	// A reader that goes through all of it, from disk.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var mu sync.Mutex
+	var seen []string
+	var read sync.WaitGroup
+	read.Go(func() {
+		for after := citywarden.Position(0); ; {
+			recs, err := j.Read(ctx, after)
+			if err != nil {
+				if ctx.Err() == nil {
+					t.Errorf("Read across the restart: %v", err)
+				}
+				return
+			}
+			mu.Lock()
+			seen = append(seen, payloads(recs)...)
+			mu.Unlock()
+			after = recs[len(recs)-1].Position
+		}
+	})
+
+	for range 2 {
+		for range 50 {
+			if err := try(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		free := fill(t, dir)
+		var err error
+		begin := time.Now()
+		for range 1000 {
+			begin = time.Now()
+			if err = try(); err != nil {
+				break
+			}
+		}
+		if citywarden.CodeOf(err) != citywarden.CodeTransient {
+			t.Fatalf("append on a full disk = %v, want a transient error", err)
+		}
+		if d := time.Since(begin); d > commitTimeout/2 {
+			t.Errorf("it took %s to say so", d)
+		}
+		begin = time.Now()
+		for range 100 {
+			if err := try(); citywarden.CodeOf(err) != citywarden.CodeTransient {
+				t.Fatalf("append on a full disk = %v, want a transient error", err)
+			}
+		}
+		if d := time.Since(begin); d > commitTimeout/2 {
+			t.Errorf("100 further refusals took %s", d)
+		}
+		if err := j.Ready(); err == nil {
+			t.Error("a log on a full disk says that it is ready")
+		}
+		free()
+		comesBack(t, j)
+		if err := j.Ready(); err != nil {
+			t.Errorf("a log that came back is not ready: %v", err)
+		}
+	}
+	for range 50 {
+		if err := try(); err != nil {
+			t.Fatalf("append when there is room again: %v", err)
+		}
+	}
+
+	// What was refused may be in the log; what was acknowledged is in it once.
+	check := func(what string, got []string) {
+		t.Helper()
+		want := map[string]bool{}
+		for _, s := range acked {
+			want[s] = true
+		}
+		var kept []string
+		for _, s := range got {
+			if want[s] {
+				kept = append(kept, strings.TrimSpace(s))
+			}
+		}
+		var all []string
+		for _, s := range acked {
+			all = append(all, strings.TrimSpace(s))
+		}
+		if diff := cmp.Diff(all, kept); diff != "" {
+			t.Errorf("%s (-acknowledged +read):\n%s", what, diff)
+		}
+	}
+	check("read afterwards", payloads(all(t, j, 0)))
+	for end := time.Now().Add(20 * time.Second); ; {
+		mu.Lock()
+		there := len(seen) > 0 && seen[len(seen)-1] == acked[len(acked)-1]
+		mu.Unlock()
+		if there {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the reader does not reach the end")
+		}
+		runtime.Gosched()
+	}
+	cancel()
+	read.Wait()
+	check("read meanwhile", seen)
+	stop()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, Options{Dir: log})
+	check("read after opening again", payloads(all(t, again, 0)))
+	again.Close()
+}
