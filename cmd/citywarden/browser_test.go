@@ -202,6 +202,14 @@ func TestConsoleInChromium(t *testing.T) {
 	b.screenshot("devices")
 	b.visit("/devices/sd-mall-301", "烟雾减光率")
 	b.screenshot("device")
+	// A new device's first message appears on its page without a reload.
+	token := addDevices(t, p, 1)[0]
+	b.visit("/devices/d0", "d0")
+	if err := publish(p.mqtt, token, `{"smoke": 0.073}`); err != nil {
+		t.Fatal(err)
+	}
+	b.see("0.073 dB/m")
+	b.screenshot("new-device")
 	b.visit("/rules", "fire.zone-smoke")
 	b.screenshot("rules")
 	b.visit("/", "需要处理")
