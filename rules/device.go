@@ -337,7 +337,7 @@ func (d *device) thresholds(e *Engine) {
 
 // armQuiet sets the timer of silence to the next threshold.
 func (e *Engine) armQuiet(d *device) {
-	if len(d.quiet) == 0 || d.gone {
+	if len(d.quiet) == 0 || d.gone || e.up == 0 { // the first Step arms all
 		return
 	}
 	base := max(d.heard(), e.up)

@@ -6,7 +6,7 @@ import (
 )
 
 func TestTheFileOfTheManualLoadsAndItsTestPasses(t *testing.T) {
-	set, err := Load(os.DirFS("testdata"), cityModels())
+	set, err := Load(os.DirFS("testdata/manual"), cityModels())
 	if err != nil {
 		t.Fatal(err)
 	}
