@@ -248,7 +248,7 @@ type ExplainInput struct {
 type ExplainAttr struct {
 	Name  string `json:"name"`
 	Value any    `json:"value"`
-	From  string `json:"from"` // "device", "model" or "rule" (the ?? default)
+	From  string `json:"from"` // "device", "site", "model" or "rule" (the ?? default)
 }
 
 // ExplainWindow is what a window function saw.

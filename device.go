@@ -43,13 +43,15 @@ type Device struct {
 	ID         DeviceID       `json:"id"`
 	Name       string         `json:"name"`
 	Model      ModelName      `json:"model"`
-	Attributes map[string]any `json:"attributes"` // string, float64 or bool; what rules call attr.x
+	Attributes map[string]any `json:"attributes"` // string, float64 or bool; what rules call attr.x, see Attribute
 	Location   *Point         `json:"location,omitempty"`
 	Grid       GridCode       `json:"grid,omitempty"`     // the unit grid that Location lies in; set by the platform
 	Adjacent   []DeviceID     `json:"adjacent,omitempty"` // neighbours, for n_adj in rules
 	Disabled   bool           `json:"disabled,omitempty"` // its messages are refused
 	Created    time.Time      `json:"created"`
 	Updated    time.Time      `json:"updated"`
+
+	SiteAttributes map[string]any `json:"site_attributes,omitempty"` // of its Site; set by the platform
 }
 
 // Model is a kind of device: how its payload is encoded and what it measures.

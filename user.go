@@ -36,6 +36,7 @@ const (
 	MayOperateAlarms Permission = "operate alarms" // acknowledge, shelve, reset
 	MayOpenCases     Permission = "open cases"
 	MayWriteDevices  Permission = "write devices"
+	MayWriteSites    Permission = "write sites"
 	MayWriteRules    Permission = "write rules"
 	MayWriteUsers    Permission = "write users"
 )
@@ -45,6 +46,7 @@ var permissions = map[Permission][]Role{
 	MayOperateAlarms: {RoleAdmin, RoleSupervisor, RoleDispatcher, RoleOfficer},
 	MayOpenCases:     {RoleAdmin, RoleSupervisor, RoleOfficer},
 	MayWriteDevices:  {RoleAdmin, RoleVendor},
+	MayWriteSites:    {RoleAdmin, RoleEngineer}, // thresholds of rules stand there
 	MayWriteRules:    {RoleAdmin, RoleEngineer},
 	MayWriteUsers:    {RoleAdmin},
 }

@@ -371,7 +371,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		return err
 	}
 	handler, err := api.New(api.Options{
-		Devices: alarmed{b.devices, b.cases}, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
+		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
 		Alarms: b.cases, Orders: b.ingest, Cases: b.cases, Classes: b.classes, Rules: b.engine, Ledger: b.ledger,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,

@@ -33,6 +33,7 @@ type Store interface {
 	// SaveLatest replaces presence and latest values of devices that still
 	// exist, and the position of the log that they reach.
 	SaveLatest(ctx context.Context, vs []citywarden.DeviceView, reached citywarden.Position) error
+	SiteStore
 }
 
 // Options are what a Registry can do without; the zero value works.
@@ -87,6 +88,7 @@ type Registry struct {
 	byID   map[citywarden.DeviceID]*entry
 	byHash map[tokenHash]*entry
 	order  []*entry // by id
+	sites  map[citywarden.SiteID]citywarden.Site
 
 	// flushMu makes Flush calls, and deletions, one after the other; held while
 	// the store writes.
@@ -103,9 +105,16 @@ type Registry struct {
 // be decoded.
 func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) {
 	r := &Registry{store: s, models: m, opt: o, log: o.Logger,
-		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}}
+		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}, sites: map[citywarden.SiteID]citywarden.Site{}}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
+	}
+	sites, err := s.LoadSites(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("load sites: %w", err)
+	}
+	for _, x := range sites {
+		r.sites[x.ID] = x
 	}
 	var unknown error
 	reached, err := s.LoadDevices(ctx, func(v citywarden.DeviceView, token []byte) {
@@ -118,6 +127,7 @@ func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) 
 			return
 		}
 		d := v.Device
+		d.SiteAttributes = r.sites[d.Site()].Attributes
 		e := newEntry(&d, model)
 		e.lastSeen = v.LastSeen
 		for i := range model.Metrics {
@@ -264,7 +274,7 @@ func (r *Registry) find(id citywarden.DeviceID) (int, bool) {
 // view needs mu.
 func (r *Registry) view(e *entry, now time.Time) citywarden.DeviceView {
 	v := citywarden.DeviceView{Device: *e.device}
-	v.Attributes = maps.Clone(v.Attributes)
+	v.Attributes, v.SiteAttributes = maps.Clone(v.Attributes), maps.Clone(v.SiteAttributes)
 	r.valuesMu.RLock()
 	defer r.valuesMu.RUnlock()
 	v.Presence = citywarden.Presence{Status: e.status(now), LastSeen: e.lastSeen}
@@ -383,6 +393,9 @@ func (r *Registry) remove(ctx context.Context, id citywarden.DeviceID) error {
 	return nil
 }
 
+// maxAttributes bounds the attributes of one device, and of one site.
+const maxAttributes = 64
+
 // change is a device about to be stored.
 type change struct {
 	device *citywarden.Device
@@ -408,8 +421,8 @@ func (r *Registry) prepare(d citywarden.Device, old *citywarden.Device) (change,
 	if d.Name == "" {
 		d.Name = string(d.ID)
 	}
-	if len(d.Attributes) > 64 {
-		return change{}, citywarden.Errorf(citywarden.CodeInvalid, "device %s has %d attributes; at most 64 are kept", d.ID, len(d.Attributes))
+	if len(d.Attributes) > maxAttributes {
+		return change{}, citywarden.Errorf(citywarden.CodeInvalid, "device %s has %d attributes; at most %d are kept", d.ID, len(d.Attributes), maxAttributes)
 	}
 	attrs := make(map[string]any, len(d.Attributes))
 	for _, name := range sortedKeys(d.Attributes) {
@@ -420,6 +433,9 @@ func (r *Registry) prepare(d citywarden.Device, old *citywarden.Device) (change,
 		attrs[name] = x
 	}
 	d.Attributes = attrs
+	r.mu.RLock()
+	d.SiteAttributes = r.sites[d.Site()].Attributes
+	r.mu.RUnlock()
 	if d.Location != nil {
 		p := *d.Location
 		if err := p.Check(); err != nil {
@@ -480,6 +496,12 @@ func (r *Registry) save(ctx context.Context, cs []change) error {
 		}
 		return fmt.Errorf("save %d devices: %w", len(cs), err)
 	}
+	r.show(cs)
+	return nil
+}
+
+// show makes changes that are stored visible to everybody. It needs changeMu.
+func (r *Registry) show(cs []change) {
 	var views []citywarden.DeviceView
 	now := time.Now()
 	r.mu.Lock()
@@ -532,7 +554,6 @@ func (r *Registry) save(ctx context.Context, cs []change) error {
 	for _, v := range views {
 		r.publish("device", now, v)
 	}
-	return nil
 }
 
 // Regrid looks up the unit grid of every device again, after the grids have

@@ -234,6 +234,7 @@ func (failing) SaveDevices(context.Context, []citywarden.Device, map[citywarden.
 	return errDisk
 }
 func (failing) DeleteDevice(context.Context, citywarden.DeviceID) error { return errDisk }
+func (failing) SaveSite(context.Context, citywarden.Site) error         { return errDisk }
 
 // TestStoreFails: what was not stored is not there.
 func TestStoreFails(t *testing.T) {
@@ -249,6 +250,7 @@ func TestStoreFails(t *testing.T) {
 		"Update":   second(r.Update(ctx, citywarden.Device{ID: "a", Model: "parking-bay", Name: "new"})),
 		"Delete":   r.Delete(ctx, "a"),
 		"SetToken": r.SetToken(ctx, "a", "token-of-a"),
+		"SaveSite": second(r.SaveSite(ctx, citywarden.Site{ID: "s"})),
 	} {
 		if !errors.Is(err, errDisk) {
 			t.Errorf("%s = %v, want %v", what, err, errDisk)
@@ -558,6 +560,7 @@ func TestRun(t *testing.T) {
 
 // states is a store in memory that can be made to fail.
 type states struct {
+	devices.SiteStore
 	mu     sync.Mutex
 	broken bool
 	at     citywarden.Position
@@ -579,6 +582,8 @@ func (s *states) state() (citywarden.Position, int) {
 func (s *states) LoadDevices(context.Context, func(citywarden.DeviceView, []byte)) (citywarden.Position, error) {
 	return 0, nil
 }
+
+func (s *states) LoadSites(context.Context) ([]citywarden.Site, error) { return nil, nil }
 
 func (s *states) SaveDevices(context.Context, []citywarden.Device, map[citywarden.DeviceID][]byte) error {
 	return nil

@@ -47,7 +47,7 @@ type attr struct {
 	num  float64
 	tri  tri
 	text string
-	from string // "device", "model", or "" when it has no value
+	from string // as citywarden.Device.Attribute has it, "" when it has no value
 }
 
 type eventAt struct {
@@ -77,22 +77,13 @@ const maxWaiting = 4096
 // bit returns the mask bit of a metric; those beyond 63 share one.
 func bit(metric int) uint64 { return 1 << min(metric, 63) }
 
-// attribute returns the value of an attribute, from the device or its model.
-func (d *device) attribute(name string) (any, bool) {
-	if d == nil {
+// attribute returns the value of an attribute; ok is false when it has none.
+func (d *device) attribute(name string) (v any, ok bool) {
+	if d == nil || d.reg == nil || d.plan == nil {
 		return nil, false
 	}
-	if d.reg != nil {
-		if v, ok := d.reg.Attributes[name]; ok && v != nil {
-			return v, true
-		}
-	}
-	if d.plan != nil {
-		if a, ok := d.plan.model.Attribute(name); ok && a.Default != nil {
-			return a.Default, true
-		}
-	}
-	return nil, false
+	v, from := d.reg.Attribute(d.plan.model, name)
+	return v, from != ""
 }
 
 // heard returns when silence began to count: the newest arrival, or the
@@ -238,12 +229,7 @@ func (d *device) resolve() {
 	for i := range m.Attributes {
 		decl := &m.Attributes[i]
 		a := attr{num: nan, tri: unknown}
-		raw, from := any(nil), ""
-		if v, ok := d.reg.Attributes[decl.Name]; ok && v != nil {
-			raw, from = v, "device"
-		} else if decl.Default != nil {
-			raw, from = decl.Default, "model"
-		}
+		raw, from := d.reg.Attribute(m, decl.Name)
 		if v, ok := citywarden.ValueOf(raw); ok && v.Kind() == decl.Kind {
 			switch decl.Kind {
 			case citywarden.KindNumber:

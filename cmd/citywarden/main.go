@@ -28,6 +28,7 @@ var version = "dev"
 type commands struct {
 	Serve    serveCmd    `cmd:"" help:"Run the platform."`
 	Devices  devicesCmd  `cmd:"" help:"Add, list, import and export devices of a running platform."`
+	Sites    sitesCmd    `cmd:"" help:"List and change sites, whose attributes hold for their devices."`
 	Alarms   alarmsCmd   `cmd:"" help:"List, explain and acknowledge alarms of a running platform."`
 	Cases    casesCmd    `cmd:"" help:"List and work the cases of a running platform."`
 	Rules    rulesCmd    `cmd:"" help:"Check and test alarm rules."`

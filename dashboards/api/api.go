@@ -39,6 +39,7 @@ import (
 // one may be left zero.
 type Options struct {
 	Devices  Devices
+	Sites    Sites
 	Files    DeviceFiles
 	Models   Models
 	Series   Series
@@ -128,6 +129,7 @@ func newServer(o Options) (*server, error) {
 	s.signInRoutes()
 	s.userRoutes()
 	s.deviceRoutes()
+	s.siteRoutes()
 	s.alarmRoutes()
 	s.caseRoutes()
 	s.ruleRoutes()
@@ -145,7 +147,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Files", "Models", "Series", "Alarms", "Orders", "Cases", "Classes", "Rules", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Orders", "Cases", "Classes", "Rules", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

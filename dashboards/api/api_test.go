@@ -74,6 +74,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		roles          []citywarden.Role // nil: everybody who is signed in
 	}
 	public := []string{"login", "get-info"}
+	engineers := []citywarden.Role{admin, citywarden.RoleEngineer}
 	write, operate, admins := []citywarden.Role{admin, vendor}, []citywarden.Role{admin, supervisor, dispatcher, officer}, []citywarden.Role{admin}
 	rows := []row{
 		{"get-me", "/me", "", nil},
@@ -91,6 +92,10 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"get-latest", "/devices/smoke-1/latest", "", nil},
 		{"get-series", "/devices/smoke-1/series?metric=smoke", "", nil},
 		{"list-models", "/models", "", nil},
+		{"list-sites", "/sites", "", nil},
+		{"get-site", "/sites/hospital", "", nil},
+		{"put-site", "/sites/hospital", `{"name":"Hospital","attributes":{"smoke_limit":0.1}}`, engineers},
+		{"delete-site", "/sites/hospital", "", engineers},
 		{"list-classes", "/classes", "", nil},
 		{"list-rules", "/rules", "", nil},
 		{"get-rule", "/rules/fire.smoke", "", nil},

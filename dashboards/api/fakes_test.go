@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -26,6 +27,7 @@ import (
 type city struct {
 	mu      sync.Mutex
 	devices map[citywarden.DeviceID]citywarden.DeviceView
+	sites   map[citywarden.SiteID]citywarden.Site
 	alarms  map[citywarden.AlarmID]citywarden.Alarm
 	cases   map[citywarden.CaseID]*citywarden.Case
 	queries []citywarden.SeriesQuery
@@ -55,6 +57,7 @@ var noon = time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC)
 func newCity() *city {
 	c := &city{
 		devices: map[citywarden.DeviceID]citywarden.DeviceView{},
+		sites:   map[citywarden.SiteID]citywarden.Site{"hospital": {ID: "hospital", Name: "Hospital", Attributes: map[string]any{"smoke_limit": 0.1}, Updated: noon}},
 		alarms:  map[citywarden.AlarmID]citywarden.Alarm{},
 		cases:   map[citywarden.CaseID]*citywarden.Case{},
 		points:  []citywarden.SeriesPoint{{Time: noon, Value: citywarden.Number(0.31)}, {Time: noon.Add(time.Minute), Value: citywarden.Number(0.02)}},
@@ -113,6 +116,39 @@ func (c *city) List(f citywarden.DeviceFilter) (out []citywarden.DeviceView, nex
 		out, next = out[:n], string(out[n-1].ID)
 	}
 	return out, next, nil
+}
+
+func (c *city) Sites() []citywarden.Site {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.sites))
+}
+
+func (c *city) Site(id citywarden.SiteID) (citywarden.Site, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, ok := c.sites[id]
+	if !ok {
+		return s, missing("site", id)
+	}
+	return s, nil
+}
+
+func (c *city) SaveSite(_ context.Context, s citywarden.Site) (citywarden.Site, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sites[s.ID] = s
+	return s, nil
+}
+
+func (c *city) DeleteSite(_ context.Context, id citywarden.SiteID) error {
+	if _, err := c.Site(id); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.sites, id)
+	return nil
 }
 
 func (c *city) Summary() map[citywarden.Status]int {
@@ -410,7 +446,7 @@ func newPlatform(t testing.TB) *platform {
 	log := slog.New(slog.NewTextHandler(&syncWriter{w: p.log}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	p.accounts = newAccounts(db, hashing{time: 1, memoryKiB: 8, threads: 1})
 	p.server, err = newServer(Options{
-		Devices: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Orders: c, Cases: desk{c},
+		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Orders: c, Cases: desk{c},
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Limit: "2紧急工作时", Department: "fire"}},
 		Rules:   ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}},
 		Ledger:  books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
