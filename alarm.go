@@ -268,6 +268,16 @@ type ExplainMember struct {
 	Time   time.Time `json:"time,omitzero"`
 }
 
+// RuleStatus is what became of the rule files.
+type RuleStatus struct {
+	Loaded   time.Time `json:"loaded_at"` // when the rules that run were read
+	Rules    int       `json:"rules"`
+	Tests    int       `json:"tests"` // that are in the files and passed
+	Warnings Problems  `json:"warnings,omitempty"`
+	Refused  time.Time `json:"refused_at,omitzero"` // when the files were last found unusable; zero when those that run are the newest
+	Problems Problems  `json:"problems,omitempty"`  // why; the rules before that go on
+}
+
 // Rule is a rule as people see it; the rules package knows how to run it.
 type Rule struct {
 	ID       RuleID      `json:"id"`

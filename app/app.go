@@ -43,7 +43,8 @@ import (
 type Options struct {
 	Logger        *slog.Logger // nil: nothing is logged
 	Version       string
-	AdminPassword string // of the first admin; "" generates one, see App.AdminPassword
+	AdminPassword string           // of the first admin; "" generates one, see App.AdminPassword
+	ReloadRules   <-chan os.Signal // each signal has the rule files read again at once; nil: only when they change
 	Listeners     Listeners
 }
 
@@ -120,7 +121,7 @@ func Open(ctx context.Context, c Config, o Options) (_ *App, err error) {
 	}
 	b := &building{App: a, options: o}
 	for _, step := range []func(context.Context) error{
-		b.folder, b.listen, b.state, b.registry, b.desk, b.rules, b.pipeline, b.serveHTTP, b.serveDevices, b.demo,
+		b.folder, b.listen, b.state, b.registry, b.desk, b.ruleEngine, b.pipeline, b.serveHTTP, b.serveDevices, b.demo,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -161,6 +162,7 @@ type building struct {
 	classes  *cases.Classes
 	calendar *cases.Calendar
 	cases    *cases.Desk
+	rules    *ruleFiles
 	engine   *rules.Runner
 	ledger   *ingest.Ledger
 	ingest   *ingest.Pipeline
@@ -372,7 +374,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 	}
 	handler, err := api.New(api.Options{
 		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
-		Alarms: b.cases, Orders: b.ingest, Cases: b.cases, Classes: b.classes, Rules: b.engine, Ledger: b.ledger,
+		Alarms: b.cases, Orders: b.ingest, Cases: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Ledger: b.ledger,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
@@ -443,7 +445,7 @@ func (b *building) serveDevices(context.Context) error {
 	return nil
 }
 
-func (b *building) rules(ctx context.Context) error {
+func (b *building) ruleEngine(ctx context.Context) error {
 	dir := b.config.rulesDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("rules folder: %w", err)
@@ -453,20 +455,17 @@ func (b *building) rules(ctx context.Context) error {
 			return err
 		}
 	}
-	set, err := rules.Load(os.DirFS(dir), b.models)
+	var err error
+	if b.rules, err = newRuleFiles(dir, b.models, b.metrics, b.component("rules")); err != nil {
+		return err
+	}
+	set, err := b.rules.load()
 	if err != nil {
-		return citywarden.Errorf(citywarden.CodeInvalid, "rules in %s:\n%w", dir, err)
-	}
-	for _, w := range set.Warnings() {
-		b.component("rules").Warn("look at this rule", "file", w.File, "line", w.Line, "problem", w.Message)
-	}
-	for _, r := range rules.Test(set) {
-		if err := r.Err(); err != nil {
-			return citywarden.Errorf(citywarden.CodeInvalid, "rules in %s: a test in them fails:\n%w", dir, err)
-		}
+		return err
 	}
 	engine := rules.New(set, rules.Options{Devices: b.devices, Holiday: b.calendar.Holiday})
 	b.engine = rules.NewRunner(engine, b.cases, b.db, rules.RunnerOptions{Tick: b, Logger: b.component("rules")})
+	b.rules.engine, b.rules.asked = b.engine, b.options.ReloadRules
 	return nil
 }
 
@@ -487,6 +486,6 @@ func (b *building) pipeline(context.Context) error {
 		b.ingest.Attach(c)
 	}
 	b.parts = append(b.parts, part{"devices", b.devices.Run}, part{"ledger", b.ledger.Run},
-		part{"rules", b.engine.Run}, part{"ingest", b.ingest.Run})
+		part{"rules", b.engine.Run}, part{"ingest", b.ingest.Run}, part{"rule files", b.rules.Run})
 	return nil
 }

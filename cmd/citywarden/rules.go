@@ -1,19 +1,22 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"testing/fstest"
 
+	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/devices"
 	"github.com/citywarden/citywarden/rules"
 )
 
 type rulesCmd struct {
-	Check ruleCheckCmd `cmd:"" help:"Check rule files: every mistake with its line."`
-	Test  ruleTestCmd  `cmd:"" help:"Check rule files and run the tests in them, in virtual time."`
+	Check  ruleCheckCmd  `cmd:"" help:"Check rule files: every mistake with its line."`
+	Test   ruleTestCmd   `cmd:"" help:"Check rule files and run the tests in them, in virtual time."`
+	Reload ruleReloadCmd `cmd:"" help:"Let a running platform take its rule files as they are now."`
 }
 
 type ruleFiles struct {
@@ -89,5 +92,27 @@ func (r *ruleTestCmd) Run(o output) error {
 		return fmt.Errorf("%d of %d tests failed", failed, len(results))
 	}
 	fmt.Fprintf(o.out, "%d tests of %d rules, all good\n", len(results), len(set.Rules()))
+	return nil
+}
+
+type ruleReloadCmd struct{ remote }
+
+// Run has the rule files read again and says what runs then.
+func (r *ruleReloadCmd) Run(ctx context.Context, o output) error {
+	c, err := r.client(ctx)
+	if err != nil {
+		return err
+	}
+	var s citywarden.RuleStatus
+	if err := c.call(ctx, "POST", "/rules/reload", nil, &s); err != nil {
+		return err
+	}
+	if r.JSON {
+		return toJSON(o.out, s)
+	}
+	for _, w := range s.Warnings {
+		fmt.Fprintf(o.err, "warning: %s\n", w.Error())
+	}
+	fmt.Fprintf(o.out, "%d rules run, %d tests passed\n", s.Rules, s.Tests)
 	return nil
 }

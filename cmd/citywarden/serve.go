@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/citywarden/citywarden/app"
 )
@@ -50,7 +52,12 @@ func (s *serveCmd) Run(ctx context.Context, o output) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: level}))
-	a, err := app.Open(ctx, c, app.Options{Logger: log, Version: version, AdminPassword: os.Getenv("CITYWARDEN_ADMIN_PASSWORD")})
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	a, err := app.Open(ctx, c, app.Options{
+		Logger: log, Version: version, AdminPassword: os.Getenv("CITYWARDEN_ADMIN_PASSWORD"), ReloadRules: reload,
+	})
 	if err != nil {
 		return err
 	}

@@ -38,30 +38,31 @@ import (
 // Options are what the API serves. All interfaces are needed; a field without
 // one may be left zero.
 type Options struct {
-	Devices  Devices
-	Sites    Sites
-	Files    DeviceFiles
-	Models   Models
-	Series   Series
-	Alarms   Alarms
-	Orders   Orders
-	Cases    Cases
-	Classes  Classes
-	Rules    Rules
-	Ledger   Ledger
-	Layers   Layers
-	Accounts *Accounts
-	Audit    Audit
-	Hub      *Hub
-	Console  http.Handler   // serves every path that is not the API's; nil: nothing there
-	Metrics  http.Handler   // serves /metrics; nil: nothing there
-	Ready    func() error   // nil error: the platform can do its work; nil func: always
-	Proxies  []netip.Prefix // reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
-	Version  string
-	TimeZone string // IANA name of the zone that people here live in; "" means Asia/Shanghai
-	Demo     bool   // tells the console that this is the demo county
-	MQTT     string // where MQTT listens, "host:port"; "" when it doesn't
-	Logger   *slog.Logger
+	Devices   Devices
+	Sites     Sites
+	Files     DeviceFiles
+	Models    Models
+	Series    Series
+	Alarms    Alarms
+	Orders    Orders
+	Cases     Cases
+	Classes   Classes
+	Rules     Rules
+	RuleFiles RuleFiles
+	Ledger    Ledger
+	Layers    Layers
+	Accounts  *Accounts
+	Audit     Audit
+	Hub       *Hub
+	Console   http.Handler   // serves every path that is not the API's; nil: nothing there
+	Metrics   http.Handler   // serves /metrics; nil: nothing there
+	Ready     func() error   // nil error: the platform can do its work; nil func: always
+	Proxies   []netip.Prefix // reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
+	Version   string
+	TimeZone  string // IANA name of the zone that people here live in; "" means Asia/Shanghai
+	Demo      bool   // tells the console that this is the demo county
+	MQTT      string // where MQTT listens, "host:port"; "" when it doesn't
+	Logger    *slog.Logger
 }
 
 // Audit keeps who changed what; its methods are those of store.DB.
@@ -147,7 +148,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Orders", "Cases", "Classes", "Rules", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Orders", "Cases", "Classes", "Rules", "RuleFiles", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

@@ -99,6 +99,8 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"list-classes", "/classes", "", nil},
 		{"list-rules", "/rules", "", nil},
 		{"get-rule", "/rules/fire.smoke", "", nil},
+		{"get-rule-status", "/rules/status", "", nil},
+		{"reload-rules", "/rules/reload", "", engineers},
 		{"get-ledger", "/ledger", "", nil},
 		{"list-dead-letters", "/deadletters", "", nil},
 		{"list-alarms", "/alarms", "", nil},

@@ -378,6 +378,12 @@ type ruleSet []citywarden.Rule
 
 func (r ruleSet) Rules() []citywarden.Rule { return r }
 
+func (r ruleSet) RuleStatus() citywarden.RuleStatus {
+	return citywarden.RuleStatus{Loaded: noon, Rules: len(r), Tests: 1}
+}
+
+func (r ruleSet) ReloadRules(context.Context) error { return nil }
+
 type books struct{ rows []citywarden.LedgerRow }
 
 func (b books) Rows(_ context.Context, from, to time.Time, _ citywarden.DeviceID) (out []citywarden.LedgerRow, err error) {
@@ -445,12 +451,13 @@ func newPlatform(t testing.TB) *platform {
 	p := &platform{city: c, t: t, db: db, tokens: map[citywarden.Role]string{}, log: &bytes.Buffer{}}
 	log := slog.New(slog.NewTextHandler(&syncWriter{w: p.log}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	p.accounts = newAccounts(db, hashing{time: 1, memoryKiB: 8, threads: 1})
+	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
 		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Orders: c, Cases: desk{c},
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Limit: "2紧急工作时", Department: "fire"}},
-		Rules:   ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}},
-		Ledger:  books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
-		Layers:  sheets{"grids": `{"type":"FeatureCollection","features":[]}`}, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,
+		Rules:   rules, RuleFiles: rules,
+		Ledger: books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
+		Layers: sheets{"grids": `{"type":"FeatureCollection","features":[]}`}, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,
 		Console: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<!doctype html>") }),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "citywarden_up 1\n") }),
 		Version: "test", MQTT: "[::]:11883",

@@ -101,9 +101,17 @@ func enum[T ~string](doc string, values ...T) *huma.Schema {
 	return s
 }
 
+// schemaName is the name of a type; Problem is that of problem details.
+func schemaName(t reflect.Type, hint string) string {
+	if t == reflect.TypeFor[citywarden.Problem]() {
+		return "Mistake"
+	}
+	return huma.DefaultSchemaNamer(t, hint)
+}
+
 // newRegistry returns the schemas of the API.
 func newRegistry() huma.Registry {
-	r := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	r := huma.NewMapRegistry("#/components/schemas/", schemaName)
 	for _, a := range [][2]reflect.Type{
 		{reflect.TypeFor[citywarden.Value](), reflect.TypeFor[valueSchema]()},
 		{reflect.TypeFor[citywarden.Duration](), reflect.TypeFor[durationSchema]()},

@@ -1,0 +1,186 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/devices"
+	"github.com/citywarden/citywarden/rules"
+)
+
+// ruleFiles are the files of the rules folder, and what became of them. When
+// they change, the engine runs them instead, but only if all of them are right
+// and their tests pass; else the rules that run stay.
+type ruleFiles struct {
+	dir     string
+	models  *devices.Models
+	engine  *rules.Runner
+	log     *slog.Logger
+	loads   *prometheus.CounterVec
+	current prometheus.Gauge
+	asked   <-chan os.Signal // to read the files at once
+
+	reloading sync.Mutex // makes reloads one after the other: held while tests run
+
+	mu     sync.Mutex
+	status citywarden.RuleStatus
+	seen   string // fingerprint of what was read last, good or not
+}
+
+// pollRules is how often the folder is looked at. What changed is read when it
+// has stayed the same from one look to the next: an editor may be writing.
+const pollRules = 5 * time.Second
+
+func newRuleFiles(dir string, models *devices.Models, reg prometheus.Registerer, log *slog.Logger) (*ruleFiles, error) {
+	r := &ruleFiles{dir: dir, models: models, log: log,
+		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "citywarden_rule_loads_total", Help: "How often the rule files were read, by what became of it: good or refused.",
+		}, []string{"result"}),
+		current: prometheus.NewGauge(prometheus.GaugeOpts{Name: "citywarden_rules", Help: "Rules that run."}),
+	}
+	for _, c := range []prometheus.Collector{r.loads, r.current} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("metrics of rules: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// load reads the folder and runs the tests in it. Its error has CodeInvalid and
+// lists every mistake, or every expectation that is not met.
+func (r *ruleFiles) load() (*rules.Set, error) {
+	print, err := fingerprint(r.dir)
+	if err != nil {
+		return nil, fmt.Errorf("rules folder: %w", err)
+	}
+	r.mu.Lock()
+	r.seen = print
+	r.mu.Unlock()
+	set, err := rules.Load(os.DirFS(r.dir), r.models)
+	if err != nil {
+		return nil, r.refuse(fmt.Errorf("rules in %s:\n%w", r.dir, err))
+	}
+	results := rules.Test(set)
+	var red citywarden.Problems
+	var errs []error
+	for _, t := range results {
+		red = append(red, t.Problems...)
+		errs = append(errs, t.Err())
+	}
+	if len(red) > 0 {
+		return nil, r.refuse(fmt.Errorf("rules in %s: a test in them fails:\n%w", r.dir, errors.Join(errs...)), red...)
+	}
+	for _, w := range set.Warnings() {
+		r.log.Warn("look at this rule", "file", w.File, "line", w.Line, "problem", w.Message)
+	}
+	r.loads.WithLabelValues("good").Inc()
+	r.current.Set(float64(len(set.Rules())))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.status = citywarden.RuleStatus{
+		Loaded: time.Now().UTC().Truncate(time.Millisecond), Rules: len(set.Rules()), Tests: len(results),
+		Warnings: set.Warnings(),
+	}
+	return set, nil
+}
+
+// refuse notes that the files can't be used, and what is wrong with them.
+func (r *ruleFiles) refuse(err error, problems ...citywarden.Problem) error {
+	var listed citywarden.Problems
+	if len(problems) == 0 && errors.As(err, &listed) {
+		problems = listed
+	}
+	if len(problems) == 0 {
+		problems = []citywarden.Problem{{Message: err.Error()}}
+	}
+	r.loads.WithLabelValues("refused").Inc()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.status.Refused, r.status.Problems = time.Now().UTC().Truncate(time.Millisecond), problems
+	return citywarden.Errorf(citywarden.CodeInvalid, "%w", err)
+}
+
+// ReloadRules reads the files again and lets the engine run them. After an
+// error, which lists every mistake, the rules that ran before go on.
+func (r *ruleFiles) ReloadRules(ctx context.Context) error {
+	r.reloading.Lock()
+	defer r.reloading.Unlock()
+	set, err := r.load()
+	if err != nil {
+		if citywarden.CodeOf(err) == citywarden.CodeInvalid {
+			r.log.Warn("rules were not taken; those that run stay", "err", err)
+		}
+		return err
+	}
+	if err := r.engine.Reload(ctx, set); err != nil {
+		return err
+	}
+	r.log.Info("rules taken", "rules", len(set.Rules()))
+	return nil
+}
+
+// RuleStatus says which rules run, and what is wrong with the files if they were
+// changed since and could not be used.
+func (r *ruleFiles) RuleStatus() citywarden.RuleStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status
+}
+
+// Run reads the files again when they have changed or somebody asks, until ctx
+// is done.
+func (r *ruleFiles) Run(ctx context.Context) error {
+	tick := time.NewTicker(pollRules)
+	defer tick.Stop()
+	before := ""
+	for {
+		var due bool
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.asked:
+			due = true
+		case <-tick.C:
+			now, err := fingerprint(r.dir)
+			r.mu.Lock()
+			due = err == nil && now != r.seen && now == before
+			r.mu.Unlock()
+			before = now
+		}
+		if !due {
+			continue
+		}
+		if err := r.ReloadRules(ctx); err != nil && citywarden.CodeOf(err) != citywarden.CodeInvalid && ctx.Err() == nil {
+			r.log.Error("rules could not be read again", "err", err)
+		}
+	}
+}
+
+// fingerprint tells whether a rule file was added, changed or removed.
+func fingerprint(dir string) (string, error) {
+	var files []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".yaml") && !strings.HasSuffix(path, ".yml") {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			files = append(files, fmt.Sprint(path, " ", info.Size(), " ", info.ModTime().UnixNano()))
+		}
+		return err
+	})
+	slices.Sort(files)
+	return strings.Join(files, "\n"), err
+}
