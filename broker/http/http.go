@@ -30,7 +30,6 @@ import (
 const (
 	maxBody     = 256 << 10        // bytes
 	bodyTimeout = 10 * time.Second // for the body to arrive
-	minToken    = 8                // characters; what is shorter is a path of the API
 	retryAfter  = "5"              // seconds
 )
 
@@ -124,13 +123,15 @@ func target(r *nethttp.Request) (token, what string, ok bool) {
 		return "", "", false
 	}
 	token, what, ok = strings.Cut(rest, "/")
-	switch {
-	case !ok, what != "telemetry" && what != "attributes", len(token) < minToken:
-		return "", "", false
-	case token == "deadletters", token == "evaluation": // long enough to look like a token
-		return "", "", false
+	return token, what, ok && (what == "telemetry" || what == "attributes")
+}
+
+// hint shows as much of a token as a person needs to recognise it.
+func hint(token string) string {
+	if len(token) < 8 {
+		return fmt.Sprintf("of %d characters", len(token))
 	}
-	return token, what, true
+	return token[:4] + "…"
 }
 
 // body reads the body of r within bodyTimeout.
@@ -161,11 +162,11 @@ func (h *handler) refuse(w nethttp.ResponseWriter, r *nethttp.Request, token str
 	w.Header().Set("Connection", "close") // the body is not read
 	switch citywarden.CodeOf(err) {
 	case citywarden.CodeUnauthenticated, citywarden.CodeNotFound:
-		h.Logger.Warn("uplink refused", "remote", r.RemoteAddr, "token", token[:4]+"…", "err", err,
+		h.Logger.Warn("uplink refused", "remote", r.RemoteAddr, "token", hint(token), "err", err,
 			"do", "issue a token with POST /api/v1/devices/{id}/credentials and put it into the device's URL")
 		problem(w, nethttp.StatusUnauthorized, "the access token in the path is unknown")
 	case citywarden.CodeDenied:
-		h.Logger.Warn("uplink refused", "remote", r.RemoteAddr, "token", token[:4]+"…", "err", err)
+		h.Logger.Warn("uplink refused", "remote", r.RemoteAddr, "token", hint(token), "err", err)
 		problem(w, nethttp.StatusForbidden, err.Error())
 	default:
 		h.Logger.Error("access token not checked", "remote", r.RemoteAddr, "err", err)
