@@ -429,7 +429,7 @@ func (b *building) ready() error {
 
 func (b *building) serveDevices(context.Context) error {
 	if b.mqtt != nil {
-		m, err := mqtt.New(mqtt.Options{Listener: b.mqtt, Accept: b.ingest, Auth: b.devices, Logger: b.component("mqtt"), Metrics: b.metrics})
+		m, err := mqtt.New(mqtt.Options{Listener: b.mqtt, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Logger: b.component("mqtt"), Metrics: b.metrics})
 		if err != nil {
 			return err
 		}

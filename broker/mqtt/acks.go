@@ -16,13 +16,19 @@ type pending struct {
 	settled bool
 	bytes   int
 	topic   string
+	up      *citywarden.Uplink // to check once it is durable; nil when the device can't be told
 	err     error
 }
 
 // accept hands a message on and returns when it is queued, not when it is
 // durable. Only the goroutine that reads the connection calls it.
 func (c *conn) accept(pk *packets.Packet, received citywarden.Uplink) {
-	n, ok := c.push(pk)
+	var check *citywarden.Uplink
+	if pk.FixedHeader.Qos > 0 && c.client.Properties.ProtocolVersion == 5 {
+		up := received
+		check = &up
+	}
+	n, ok := c.push(pk, check)
 	if !ok {
 		return
 	}
@@ -32,15 +38,16 @@ func (c *conn) accept(pk *packets.Packet, received citywarden.Uplink) {
 // refuse answers a message with no. The answer waits for its turn, because
 // acknowledgements keep the order of the messages [MQTT-4.6.0-2].
 func (c *conn) refuse(pk *packets.Packet, err error) {
-	if n, ok := c.push(pk); ok {
+	if n, ok := c.push(pk, nil); ok {
 		c.settle(n, err)
 	}
 }
 
-// push queues a message and returns its number. When maxInFlight messages or
+// push queues a message, and what to check of it once it is durable (nil for
+// nothing), and returns its number. When maxInFlight messages or
 // maxInFlightBytes are waiting it blocks, so that the device's socket is not
 // read; an MQTT 5 device was told the number and is disconnected [MQTT-3.3.4-7].
-func (c *conn) push(pk *packets.Packet) (n uint64, ok bool) {
+func (c *conn) push(pk *packets.Packet, check *citywarden.Uplink) (n uint64, ok bool) {
 	qos := pk.FixedHeader.Qos
 	for {
 		c.mu.Lock()
@@ -61,7 +68,7 @@ func (c *conn) push(pk *packets.Packet) (n uint64, ok bool) {
 		}
 	}
 	defer c.mu.Unlock()
-	c.queue = append(c.queue, pending{id: pk.PacketID, qos: qos, bytes: len(pk.Payload), topic: clip(pk.TopicName)})
+	c.queue = append(c.queue, pending{id: pk.PacketID, qos: qos, bytes: len(pk.Payload), topic: clip(pk.TopicName), up: check})
 	c.bytes += len(pk.Payload)
 	if qos > 0 {
 		c.unacked++
@@ -105,11 +112,15 @@ func (c *conn) send() {
 		buf = buf[:0]
 		for i := range batch {
 			p := &batch[i]
+			answer := c.answerError
 			if p.err == nil {
-				buf = c.appendAck(buf, p)
-				continue
+				if p.err = c.check(p); p.err == nil {
+					buf = c.appendAck(buf, p)
+					continue
+				}
+				answer = c.answerUnusable
 			}
-			if !c.flush(buf) || !c.answerError(p) {
+			if !c.flush(buf) || !answer(p) {
 				return
 			}
 			buf = buf[:0]
@@ -201,7 +212,7 @@ func (c *conn) repeated(pk *packets.Packet) bool {
 	if !ok {
 		return false
 	}
-	if n, ok := c.push(pk); ok {
+	if n, ok := c.push(pk, nil); ok {
 		c.settle(n, nil)
 	}
 	return true
@@ -272,6 +283,35 @@ func (c *conn) answerError(p *pending) bool {
 		c.disconnect(code, "")
 		return false
 	}
+	return c.explain(p, code)
+}
+
+// check returns why a message that is durable can't be used.
+func (c *conn) check(p *pending) error {
+	if p.up == nil {
+		return nil
+	}
+	err := c.listener.broker.opts.Check.Check(*p.up)
+	if citywarden.CodeOf(err) != citywarden.CodeInvalid {
+		return nil // a device that was deleted meanwhile is told so by the next message
+	}
+	return err
+}
+
+// answerUnusable tells an MQTT 5 device that its message lies in the dead
+// letters, and reports whether the connection goes on.
+func (c *conn) answerUnusable(p *pending) bool {
+	if c.warnOnce("unusable") {
+		c.warn("message not usable; it lies in the dead letters", "topic", p.topic, "err", p.err)
+	}
+	if p.qos == 2 {
+		c.released(p.id) // the error ends the exchange, no PUBREL follows
+	}
+	return c.explain(p, packets.ErrPayloadFormatInvalid)
+}
+
+// explain answers an MQTT 5 device with code and the reason.
+func (c *conn) explain(p *pending, code packets.Code) bool {
 	ack := packets.Packet{
 		FixedHeader: packets.FixedHeader{Type: packets.Puback},
 		PacketID:    p.id,

@@ -4,11 +4,12 @@
 //
 //	ln, err := net.Listen("tcp", ":1883")
 //	…
-//	b, err := mqtt.New(mqtt.Options{Listener: ln, Accept: pipeline, Auth: registry, Logger: log})
+//	b, err := mqtt.New(mqtt.Options{Listener: ln, Accept: pipeline, Check: pipeline, Auth: registry, Logger: log})
 //	…
 //	err = b.Run(ctx) // serves until ctx is done
 //
-// A PUBACK means that the message is durable: the protocol is mochi's, but the
+// A PUBACK means that the message is durable; one of MQTT 5 with reason code 0x99
+// that it is a dead letter, and why. The protocol is mochi's, but the
 // acknowledgement is ours, see hook.OnPublish. What mochi leaves open to a
 // hostile or broken client is closed in conn and hook; the tests name each case.
 package mqtt
@@ -55,6 +56,12 @@ type Acceptor interface {
 	Accept(ctx context.Context, up citywarden.Uplink, done func(error))
 }
 
+// Checker says whether a message can be understood.
+type Checker interface {
+	// Check returns CodeInvalid and the reason when it can't. It stores nothing.
+	Check(up citywarden.Uplink) error
+}
+
 // Authenticator knows the devices' access tokens.
 type Authenticator interface {
 	// Authenticate returns the device that token belongs to, or an error with
@@ -62,10 +69,11 @@ type Authenticator interface {
 	Authenticate(token string) (citywarden.DeviceID, error)
 }
 
-// Options is what a Broker works with. Listener, Accept and Auth are required.
+// Options is what a Broker works with. All but Logger and Metrics are required.
 type Options struct {
 	Listener net.Listener          // closed by Run
 	Accept   Acceptor              // takes the messages
+	Check    Checker               // tells MQTT 5 devices what can't be used
 	Auth     Authenticator         // tells who is who
 	Logger   *slog.Logger          // nil for slog.Default()
 	Metrics  prometheus.Registerer // nil for none
@@ -80,8 +88,8 @@ type Broker struct {
 
 // New returns a Broker. It serves nothing before Run.
 func New(opts Options) (*Broker, error) {
-	if opts.Listener == nil || opts.Accept == nil || opts.Auth == nil {
-		return nil, errors.New("mqtt: Options need Listener, Accept and Auth")
+	if opts.Listener == nil || opts.Accept == nil || opts.Check == nil || opts.Auth == nil {
+		return nil, errors.New("mqtt: Options need Listener, Accept, Check and Auth")
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()

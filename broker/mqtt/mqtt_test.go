@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -555,6 +556,49 @@ func TestRefusedByThePipeline(t *testing.T) {
 	p3.closed() // a PUBACK would say that it is stored
 }
 
+// A device learns that its message is stored but can't be used where the
+// protocol has words for it; an MQTT 3.1.1 device would send it again for ever.
+func TestUnusableIsStoredAndExplained(t *testing.T) {
+	for _, version := range []byte{4, 5} {
+		for _, qos := range []byte{1, 2} {
+			t.Run(fmt.Sprintf("version %d QoS %d", version, qos), func(t *testing.T) {
+				j := newJournal()
+				addr, book, _ := serveTCP(t, j)
+				p := dial(t, addr, version).login("x", "a")
+				var code byte
+				reason := ""
+				if version == 5 {
+					code, reason = 0x99, "byte 1: expected {"
+				}
+				for id := range uint16(2) { // the id is free again after an error, PUBREL or not
+					p.publish(telemetryTopic, fmt.Sprintf("bad %d", id), qos, 7)
+					ack := p.read([]byte{1: packets.Puback, 2: packets.Pubrec}[qos])
+					if ack.PacketID != 7 || ack.ReasonCode != code || ack.Properties.ReasonString != reason {
+						t.Errorf("acknowledged %d with %#x %q, want 7 with %#x %q", ack.PacketID, ack.ReasonCode, ack.Properties.ReasonString, code, reason)
+					}
+					if version == 4 && qos == 2 {
+						break
+					}
+				}
+				p.publish(telemetryTopic, "good", 1, 8)
+				if ack := p.read(packets.Puback); ack.PacketID != 8 || ack.ReasonCode != 0 {
+					t.Errorf("acknowledged %d with %#x after that, want 8 with 0", ack.PacketID, ack.ReasonCode)
+				}
+				want := []citywarden.Uplink{telemetry("a", "bad 0"), telemetry("a", "bad 1"), telemetry("a", "good")}
+				if version == 4 && qos == 2 {
+					want = slices.Delete(want, 1, 2)
+				}
+				if d := cmp.Diff(want, j.wait(t, len(want)), ignoreReceived); d != "" {
+					t.Error(d)
+				}
+				if version == 5 {
+					book.mustSay(t, "message not usable", "byte 1: expected {")
+				}
+			})
+		}
+	}
+}
+
 func TestAcksKeepOrder(t *testing.T) {
 	j := newJournal()
 	j.hold = func(citywarden.Uplink) bool { return true }
@@ -834,7 +878,7 @@ func TestListenerBroken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := New(Options{Listener: ln, Accept: newJournal(), Auth: registry{}, Logger: slog.New(slog.DiscardHandler)})
+	b, err := New(Options{Listener: ln, Accept: newJournal(), Check: reader{}, Auth: registry{}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -849,7 +893,7 @@ func TestOptions(t *testing.T) {
 		t.Error("New took empty Options")
 	}
 	ln, r := newPipeListener(), prometheus.NewRegistry()
-	o := Options{Listener: ln, Accept: newJournal(), Auth: registry{}, Metrics: r}
+	o := Options{Listener: ln, Accept: newJournal(), Check: reader{}, Auth: registry{}, Metrics: r}
 	if _, err := New(o); err != nil {
 		t.Error(err)
 	}

@@ -33,6 +33,16 @@ func (registry) Authenticate(token string) (citywarden.DeviceID, error) {
 	return citywarden.DeviceID(id), nil
 }
 
+// reader understands every message but those that begin with "bad".
+type reader struct{}
+
+func (reader) Check(up citywarden.Uplink) error {
+	if bytes.HasPrefix(up.Payload, []byte("bad")) {
+		return citywarden.Errorf(citywarden.CodeInvalid, "byte 1: expected {")
+	}
+	return nil
+}
+
 // journal is an acceptor in memory: it keeps what it took, and settles it at
 // once, or when told, or with an error.
 type journal struct {
@@ -181,7 +191,7 @@ func serve(t testing.TB, ln net.Listener, a Acceptor) (book *logBook, stop func(
 	if !ok {
 		auth = registry{}
 	}
-	b, err := New(Options{Listener: ln, Accept: a, Auth: auth,
+	b, err := New(Options{Listener: ln, Accept: a, Check: reader{}, Auth: auth,
 		Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
