@@ -108,6 +108,13 @@ func TestRemoteInfluxDB(t *testing.T) {
 	}) {
 		t.Errorf("latest value without InfluxDB: %v", latest)
 	}
+	res, err := http.Get(p.http + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Body.Close(); res.StatusCode != http.StatusOK {
+		t.Errorf("/readyz is %s without InfluxDB, though messages are taken", res.Status)
+	}
 	startInflux(t, filepath.Join(dir, "influx"), addr)
 	if !wait(60*time.Second, func() bool { return stored() == 3 }) {
 		t.Fatalf("%d points after influxd came back, want 3\n%s", stored(), p.stderr)

@@ -56,7 +56,7 @@ type Options struct {
 	Hub       *Hub
 	Console   http.Handler   // serves every path that is not the API's; nil: nothing there
 	Metrics   http.Handler   // serves /metrics; nil: nothing there
-	Ready     func() error   // nil error: the platform can do its work; nil func: always
+	Ready     func() error   // nil error: messages can be taken; nil func: always
 	Proxies   []netip.Prefix // reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
 	Version   string
 	TimeZone  string // IANA name of the zone that people here live in; "" means Asia/Shanghai

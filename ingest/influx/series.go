@@ -428,14 +428,6 @@ func (s *Series) save(ctx context.Context, now bool) error {
 	return nil
 }
 
-// Ping returns nil when the server, or the core, answers.
-func (s *Series) Ping(ctx context.Context) error {
-	if ok, err := s.client.Ping(ctx); err != nil || !ok {
-		return citywarden.Errorf(citywarden.CodeTransient, "%s does not answer: %v", s.where(), err)
-	}
-	return nil
-}
-
 // Close stores the cursor and closes idle connections. Call it after the last Consume.
 func (s *Series) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

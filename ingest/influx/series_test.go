@@ -182,9 +182,6 @@ func acceptance(t *testing.T, o influx.Options) {
 	reg := prometheus.NewRegistry()
 	o.Metrics = reg
 	s := newSeries(t, o)
-	if err := s.Ping(ctx); err != nil {
-		t.Fatalf("Ping: %v", err)
-	}
 	points := func(q citywarden.SeriesQuery) []any {
 		t.Helper()
 		ps, err := s.Query(ctx, q)
@@ -423,9 +420,6 @@ func TestServerDown(t *testing.T) {
 	err := s.Consume(t.Context(), []citywarden.Entry{entry(1, device("a", smokeModel), smokeModel, reading("smoke", citywarden.Number(1), 0))})
 	if citywarden.CodeOf(err) != citywarden.CodeTransient || !strings.Contains(err.Error(), "InfluxDB at http://127.0.0.1") {
 		t.Errorf("Consume = %v", err)
-	}
-	if err := s.Ping(t.Context()); citywarden.CodeOf(err) != citywarden.CodeTransient {
-		t.Errorf("Ping = %v", err)
 	}
 	if _, err := s.Query(t.Context(), citywarden.SeriesQuery{Device: "a", Domain: "fire", Metric: "smoke"}); citywarden.CodeOf(err) != citywarden.CodeTransient {
 		t.Errorf("Query = %v", err)
