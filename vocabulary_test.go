@@ -31,8 +31,14 @@ func TestDurations(t *testing.T) {
 			t.Errorf("ParseDuration(%q) = %v, %v; want an error", in, d, err)
 		}
 	}
+	for want, d := range map[string]time.Duration{"0s": 0, "45s": 45 * time.Second, "1m": time.Minute, "1m30s": 90 * time.Second,
+		"10m": 10 * time.Minute, "1h": time.Hour, "1h5m": 65 * time.Minute, "10h0m1s": 10*time.Hour + time.Second, "168h": 168 * time.Hour, "-5m": -5 * time.Minute} {
+		if s := Duration(d).String(); s != want {
+			t.Errorf("%v is written %q, want %q", d, s, want)
+		}
+	}
 	var d Duration
-	if b, _ := json.Marshal(Duration(time.Minute)); string(b) != `"1m0s"` || json.Unmarshal(b, &d) != nil || d.Std() != time.Minute {
+	if b, _ := json.Marshal(Duration(time.Minute)); string(b) != `"1m"` || json.Unmarshal(b, &d) != nil || d.Std() != time.Minute {
 		t.Errorf("JSON of a minute: %s, back %v", b, d)
 	}
 }

@@ -39,7 +39,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"wrong type", "log:\n  max_bytes: lots\n", `c.yaml:2:14: log.max_bytes: "lots" is no whole number`},
 		{"bad duration", "log:\n  max_age: 7 days\n", `c.yaml:2:12: log.max_age: bad duration "7 days"; write it like 90s, 15m, 24h or 7d`},
 		{"duration without unit", "log:\n  max_age: 5\n", `c.yaml:2:12: log.max_age: bad duration "5"`},
-		{"too short", "log:\n  max_age: 5m\n", `c.yaml:2:12: log.max_age: 5m0s is too short; at least 1h`},
+		{"too short", "log:\n  max_age: 5m\n", `c.yaml:2:12: log.max_age: 5m is too short; at least 1h`},
 		{"address", "mqtt:\n  addr: 1883\n", `c.yaml:2:9: mqtt.addr: "1883" is no address; write host:port`},
 		{"zone", "time_zone: Peking\n", `c.yaml:1:12: time_zone: "Peking" is not known; write an IANA name`},
 		{"url", "series:\n  url: influx:8086\n", `c.yaml:2:8: series.url: "influx:8086" is no URL`},

@@ -157,7 +157,7 @@ func TestModelMistakes(t *testing.T) {
 		{"duration without unit", "report: 1m", "report: 60", `a.yaml:4:9: report is a duration like 90s, 15m, 24h or 7d, not the number 60`},
 		{"bad duration", "report: 1m", "report: 1 minute", `bad duration "1 minute"`},
 		{"negative duration", "report: 1m", "report: -1m", `a duration is not negative`},
-		{"heartbeat below report", "heartbeat: 1h", "heartbeat: 1s", `a.yaml:5:12: heartbeat 1s is shorter than report 1m0s`},
+		{"heartbeat below report", "heartbeat: 1h", "heartbeat: 1s", `a.yaml:5:12: heartbeat 1s is shorter than report 1m`},
 		{"domain", "domain: fire", "domain: fier", `a.yaml:3:9: unknown domain "fier"; did you mean "fire"?`},
 		{"model name", "name: tank-level", "name: Tank Level", `a.yaml:1:7: model name "Tank Level"`},
 		{"metric name", "name: level", "name: water-level", `metric name "water-level"`},

@@ -283,7 +283,7 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64) (en, zh string) {
 	if strings.HasPrefix(l.text, "silent(") {
 		quiet, _ := l.left.value(e.env(d, inst.g, r, t)).(float64)
 		s := time.Duration(quiet) * time.Second
-		return "nothing was heard for " + s.String(), "已 " + spanZH(s) + " 未上报数据"
+		return "nothing was heard for " + citywarden.Duration(s).String(), "已 " + spanZH(s) + " 未上报数据"
 	}
 	name := citywarden.Text{EN: strings.TrimSpace(l.text), ZH: strings.TrimSpace(l.text)}
 	unit := ""

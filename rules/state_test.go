@@ -229,7 +229,7 @@ func TestSilentDevice(t *testing.T) {
 		15m1s raised b minor
 		25m0s raised a minor
 		31m0s cleared b minor`)
-	if got := w.got[1].Why.Summary.EN; got != "b: nothing was heard for 5m0s." {
+	if got := w.got[1].Why.Summary.EN; got != "b: nothing was heard for 5m." {
 		t.Errorf("summary %q", got)
 	}
 }
