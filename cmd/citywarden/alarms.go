@@ -98,17 +98,18 @@ func printWhy(w io.Writer, e *citywarden.Explanation) {
 		fmt.Fprintf(w, "held       for %s, since %s\n", e.Held, when(e.Since))
 	}
 	for _, l := range e.Leaves {
-		fmt.Fprintf(w, "  %-8s %s", l.Result, l.Text)
+		fmt.Fprintf(w, "  %-8s %s%s", l.Result, whose(l.Device), l.Text)
 		if l.Op != "" {
 			fmt.Fprintf(w, ": %v %s %v", shown(l.Left), l.Op, shown(l.Right))
 		}
 		fmt.Fprintln(w)
 	}
 	for _, x := range e.Windows {
-		fmt.Fprintf(w, "window     %s = %v from %d samples, %s to %s\n", x.Text, shown(x.Result), x.Samples, when(x.From), when(x.To))
+		fmt.Fprintf(w, "window     %s%s = %v from %d samples, %s to %s\n", whose(x.Device), x.Text, shown(x.Result), x.Samples, when(x.From), when(x.To))
 	}
 	for _, x := range e.Inputs {
-		fmt.Fprintf(w, "input      %s.%s = %s %s, measured %s, arrived %s\n", x.Device, x.Metric, x.Value, x.Unit, when(x.Time), when(x.Arrived))
+		value := strings.TrimSpace(x.Value.String() + " " + x.Unit)
+		fmt.Fprintf(w, "input      %s.%s = %s, measured %s, arrived %s\n", x.Device, x.Metric, value, when(x.Time), when(x.Arrived))
 	}
 	for _, x := range e.Attributes {
 		fmt.Fprintf(w, "attribute  %s = %v from the %s\n", x.Name, shown(x.Value), x.From)
@@ -116,6 +117,14 @@ func printWhy(w io.Writer, e *citywarden.Explanation) {
 	for _, x := range e.Members {
 		fmt.Fprintf(w, "member     %s: %s\n", x.Device, x.Result)
 	}
+}
+
+// whose is the beginning of a line about d; "" for a whole group.
+func whose(d citywarden.DeviceID) string {
+	if d == "" {
+		return ""
+	}
+	return string(d) + ": "
 }
 
 func shown(v any) any {

@@ -142,7 +142,7 @@ func (k *caseOpenCmd) Run(ctx context.Context, o output) error {
 type caseDoCmd struct {
 	remote
 	ID         string `arg:"" help:"The case's number."`
-	Action     string `arg:"" help:"What to do: file, reject, dispatch, send_back, accept, handle, verify, rework, close, void, comment."`
+	Action     string `arg:"" enum:"file,reject,dispatch,send_back,accept,handle,verify,rework,close,void,comment" help:"What to do: ${enum}."`
 	Note       string `help:"A word on it; some actions need one." short:"n"`
 	Department string `help:"For dispatch: who shall handle it; the class's own when left out."`
 	Revision   int64  `help:"Only if nobody did anything since that revision."`
