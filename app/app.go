@@ -452,7 +452,7 @@ func (b *building) ruleEngine(ctx context.Context) error {
 		}
 	}
 	var err error
-	if b.rules, err = newRuleFiles(dir, b.models, b.metrics, b.component("rules")); err != nil {
+	if b.rules, err = newRuleFiles(dir, b.models, b.classes, b.metrics, b.component("rules")); err != nil {
 		return err
 	}
 	set, err := b.rules.load()

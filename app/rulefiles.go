@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/devices"
 	"github.com/citywarden/citywarden/rules"
 )
@@ -26,6 +27,7 @@ import (
 type ruleFiles struct {
 	dir     string
 	models  *devices.Models
+	classes *cases.Classes
 	engine  *rules.Runner
 	log     *slog.Logger
 	loads   *prometheus.CounterVec
@@ -43,8 +45,8 @@ type ruleFiles struct {
 // has stayed the same from one look to the next: an editor may be writing.
 const pollRules = 5 * time.Second
 
-func newRuleFiles(dir string, models *devices.Models, reg prometheus.Registerer, log *slog.Logger) (*ruleFiles, error) {
-	r := &ruleFiles{dir: dir, models: models, log: log,
+func newRuleFiles(dir string, models *devices.Models, classes *cases.Classes, reg prometheus.Registerer, log *slog.Logger) (*ruleFiles, error) {
+	r := &ruleFiles{dir: dir, models: models, classes: classes, log: log,
 		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "citywarden_rule_loads_total", Help: "How often the rule files were read, by what became of it: good or refused.",
 		}, []string{"result"}),
@@ -69,6 +71,9 @@ func (r *ruleFiles) load() (*rules.Set, error) {
 	r.seen = print
 	r.mu.Unlock()
 	set, err := rules.Load(os.DirFS(r.dir), r.models)
+	if err == nil {
+		err = set.CheckClasses(r.classes.Check)
+	}
 	if err != nil {
 		return nil, r.refuse(fmt.Errorf("rules in %s:\n%w", r.dir, err))
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/devices"
 	"github.com/citywarden/citywarden/rules"
 )
@@ -34,8 +35,12 @@ func TestRuleFilesAreTakenWhenTheyAreWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	classes, err := cases.LoadClasses()
+	if err != nil {
+		t.Fatal(err)
+	}
 	synctest.Test(t, func(t *testing.T) {
-		r, err := newRuleFiles(dir, models, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		r, err := newRuleFiles(dir, models, classes, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,6 @@
 package cases
 
 import (
-	"cmp"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -84,12 +83,10 @@ func (c *Classes) All() []citywarden.Class {
 	return out
 }
 
-// suggest returns "; did you mean …?", or where the codes stand.
-func (c *Classes) suggest(code citywarden.ClassCode) string {
-	var words []string
-	for k := range c.by {
-		words = append(words, string(k))
+// Check returns nil when there is a row of code, else what to write instead.
+func (c *Classes) Check(code citywarden.ClassCode) error {
+	if _, ok := c.by[code]; ok {
+		return nil
 	}
-	slices.Sort(words)
-	return cmp.Or(citywarden.DidYouMean(string(code), words), "; GET /api/v1/classes lists them")
+	return citywarden.Errorf(citywarden.CodeInvalid, "no class %q; GET /api/v1/classes lists them", code)
 }

@@ -632,8 +632,8 @@ func (d *Desk) draft(n citywarden.NewCase) (citywarden.Case, error) {
 	case utf8.RuneCountInString(n.Description) > MaxNote:
 		return citywarden.Case{}, citywarden.Errorf(citywarden.CodeInvalid, "new case: the description has more than %d characters", MaxNote)
 	}
-	if _, ok := d.opt.Classes.Class(n.Class); !ok {
-		return citywarden.Case{}, citywarden.Errorf(citywarden.CodeInvalid, "new case: no class %q%s", n.Class, d.opt.Classes.suggest(n.Class))
+	if err := d.opt.Classes.Check(n.Class); err != nil {
+		return citywarden.Case{}, citywarden.Errorf(citywarden.CodeInvalid, "new case: %w", err)
 	}
 	c := citywarden.Case{
 		Class: n.Class, Title: citywarden.Text{ZH: title, EN: title}, Source: citywarden.SourceOperator,

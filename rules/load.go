@@ -88,6 +88,7 @@ type inhibitor struct {
 // caseOrder is the case or workorder of a rule, its templates not filled in.
 type caseOrder struct {
 	class     citywarden.ClassCode
+	classAt   node
 	key       template
 	merge     citywarden.Duration
 	workOrder bool
@@ -168,11 +169,34 @@ func (s *Set) Rules() []citywarden.Rule {
 // look at: an inhibitor that does not exist, a part that has no effect yet.
 func (s *Set) Warnings() citywarden.Problems { return s.warn }
 
+// CheckClasses asks check about the class of every case and work order. Its
+// error is CodeInvalid and unwraps to citywarden.Problems, as Load's.
+func (s *Set) CheckClasses(check func(citywarden.ClassCode) error) error {
+	var found citywarden.Problems
+	for _, r := range s.rules {
+		if r.order == nil || r.order.class == "" {
+			continue
+		}
+		if err := check(r.order.class); err != nil {
+			r.order.classAt.into(&found).report("%v", err)
+		}
+	}
+	if len(found) > 0 {
+		return citywarden.Errorf(citywarden.CodeInvalid, "%w", found)
+	}
+	return nil
+}
+
 func (s *Set) warning(n node, format string, args ...any) {
-	mute := *n.src
-	mute.found = &s.warn
-	n.src = &mute
-	n.report(format, args...)
+	n.into(&s.warn).report(format, args...)
+}
+
+// into returns n with its reports going to found.
+func (n node) into(found *citywarden.Problems) node {
+	other := *n.src
+	other.found = found
+	n.src = &other
+	return n
 }
 
 func (s *Set) file(root node) {
@@ -566,7 +590,7 @@ func (s *Set) caseOrder(f field) *caseOrder {
 			if ok && !classCode.MatchString(v) {
 				g.val.report("class %q; write it like event/0595 or component/0101 (GB/T 30428.2)", v)
 			}
-			o.class = citywarden.ClassCode(v)
+			o.class, o.classAt = citywarden.ClassCode(v), g.val
 		case "key":
 			o.key = s.template(g.val, f.name+".key")
 		case "merge":

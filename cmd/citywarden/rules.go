@@ -9,6 +9,7 @@ import (
 	"testing/fstest"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/devices"
 	"github.com/citywarden/citywarden/rules"
 )
@@ -41,18 +42,32 @@ func (r *ruleFiles) load() (*rules.Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	files, err := r.files()
+	if err != nil {
+		return nil, &usageError{err.Error()}
+	}
+	set, err := rules.Load(files, models)
+	if err != nil {
+		return nil, err
+	}
+	classes, err := cases.LoadClasses()
+	if err != nil {
+		return nil, err
+	}
+	return set, set.CheckClasses(classes.Check)
+}
+
+// files returns the folder that Path names, or one with the file alone.
+func (r *ruleFiles) files() (fs.FS, error) {
 	info, err := os.Stat(r.Path)
 	if err != nil {
-		return nil, &usageError{err.Error()}
+		return nil, err
 	}
 	if info.IsDir() {
-		return rules.Load(os.DirFS(r.Path), models)
+		return os.DirFS(r.Path), nil
 	}
 	b, err := os.ReadFile(r.Path)
-	if err != nil {
-		return nil, &usageError{err.Error()}
-	}
-	return rules.Load(fstest.MapFS{filepath.Base(r.Path): {Data: b}}, models)
+	return fstest.MapFS{filepath.Base(r.Path): {Data: b}}, err
 }
 
 type ruleCheckCmd struct{ ruleFiles }
