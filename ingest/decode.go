@@ -103,7 +103,7 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 		d.reject(1, "%v", err)
 		return message{}, nil, d
 	}
-	arrived := up.Received.UTC().Truncate(time.Millisecond)
+	arrived := up.Received.UTC()
 	oldest := earliest()
 	kept := m.readings[:0]
 	raw = make([]time.Time, 0, len(m.readings))
@@ -119,7 +119,7 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 			oldTime = given
 			continue
 		default:
-			r.Time = given.UTC().Truncate(time.Millisecond)
+			r.Time = given.UTC()
 			if r.Time.Sub(arrived) > maxAhead {
 				r.Time, r.Quality = arrived, citywarden.Clamped
 			}
@@ -220,7 +220,7 @@ func (d *decoder) repeated(id citywarden.DeviceID, r *citywarden.Reading, at tim
 		h.WriteString(r.Value.String())
 	}
 	maphash.WriteComparable(&h, math.Float64bits(r.Value.Float()))
-	maphash.WriteComparable(&h, at.UnixMilli())
+	maphash.WriteComparable(&h, at.UnixNano())
 	key := h.Sum64()
 
 	if d.n-d.begun > duplicateWindow || len(d.cur) >= duplicateKeys {

@@ -20,6 +20,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -85,6 +86,7 @@ type Pipeline struct {
 	metrics   *metrics
 	consumers []*consumer
 	ring      *ring
+	stamped   atomic.Int64 // when the newest message arrived, in nanoseconds since 1970
 }
 
 // New returns a Pipeline without consumers.
@@ -127,6 +129,7 @@ func (p *Pipeline) Accept(ctx context.Context, up citywarden.Uplink, done func(e
 	if up.Received.IsZero() {
 		up.Received = begin
 	}
+	up.Received = p.stamp(up.Received)
 	finish := p.metrics.accepted(up.Protocol, begin)
 	if err := p.admit(ctx); err != nil {
 		err = citywarden.Errorf(citywarden.CodeTransient, "take message of device %s: %w", up.Device, err)
@@ -138,6 +141,21 @@ func (p *Pipeline) Accept(ctx context.Context, up citywarden.Uplink, done func(e
 		finish(err)
 		done(err)
 	})
+}
+
+// stamp returns t, or a moment later, so that no two messages have arrived at
+// the same time: a reading without a time of its own is dated by it, and two
+// of one metric at one time would be one point of the series.
+func (p *Pipeline) stamp(t time.Time) time.Time {
+	for {
+		last, n := p.stamped.Load(), t.UnixNano()
+		if ahead := last - n; ahead >= 0 && ahead < int64(time.Millisecond) { // more is a clock that was set back
+			n = last + 1
+		}
+		if p.stamped.CompareAndSwap(last, n) {
+			return time.Unix(0, n).UTC()
+		}
+	}
 }
 
 // Check decodes up without storing it: a CodeInvalid error with the reason

@@ -310,6 +310,36 @@ func TestARestartedConsumerSeesTheSameDuplicates(t *testing.T) {
 	})
 }
 
+// Readings without a time are dated by their arrival, and two at one time would
+// be one point of the series.
+func TestNoTwoMessagesArriveAtOneTime(t *testing.T) {
+	l := new(memLog)
+	p, err := New(Options{Log: l, Directory: one{testModel()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := testArrival.Add(-time.Hour) // a clock that was set back is believed
+	for _, at := range []time.Time{testArrival, testArrival, testArrival.Add(-10 * time.Microsecond), back, back} {
+		p.Accept(t.Context(), citywarden.Uplink{Device: "a", Topic: "v1/devices/me/telemetry", Payload: []byte(`{"smoke":1}`), Received: at}, func(error) {})
+	}
+	l.seal()
+	var got []time.Duration
+	d := newDecoder(one{testModel()})
+	for _, g := range l.groups {
+		for _, e := range d.group(g) {
+			if e.Duplicates > 0 {
+				t.Error("the same value again counts as a duplicate")
+			}
+			for _, r := range e.Readings {
+				got = append(got, r.Time.Sub(testArrival))
+			}
+		}
+	}
+	if diff := cmp.Diff([]time.Duration{0, 1, 2, -time.Hour, -time.Hour + 1}, got); diff != "" {
+		t.Errorf("times of the readings (-want +got):\n%s", diff)
+	}
+}
+
 func TestDuplicates(t *testing.T) {
 	d := newDecoder(one{testModel()})
 	decodeOne := func(device citywarden.DeviceID, payload string) citywarden.Entry {

@@ -18,11 +18,11 @@ import (
 // FuzzLine holds the line protocol against InfluxDB's own parser: whatever the
 // texts hold, one line is one point with these tags, fields and time.
 func FuzzLine(f *testing.F) {
-	f.Add("sd-1", "zone 1", "a,b=c", "smoke", "text", 0.31, int64(1700000000000))
+	f.Add("sd-1", "zone 1", "a,b=c", "smoke", "text", 0.31, int64(1700000000000000000))
 	f.Add(`\`, `\\`, `a\`, `,= "`, `"\`, math.Copysign(0, -1), int64(-1))
 	f.Add("x\nfire,device=evil smoke=1 1", "\r\n", "#", "\"", "\n", 1e300, int64(1))
-	f.Fuzz(func(t *testing.T, id, zone, site, metric, text string, number float64, ms int64) {
-		at := time.UnixMilli(ms).UTC()
+	f.Fuzz(func(t *testing.T, id, zone, site, metric, text string, number float64, ns int64) {
+		at := time.Unix(0, ns).UTC()
 		if y := at.Year(); y < 1700 || y > 2250 || metric == "" || !finite(citywarden.Number(number)) ||
 			strings.ContainsAny(metric, "\n\r\t\\\x00") || len(metric)+len(id)+len(zone)+len(site) > 10_000 {
 			t.Skip() // the registry and the models keep these out
@@ -45,7 +45,7 @@ func FuzzLine(f *testing.F) {
 			t.Fatalf("%d lines, want 1", len(ls))
 		}
 		raw := ls[0].appendTo(nil)
-		points, err := models.ParsePointsWithPrecision(raw, time.Time{}, "ms")
+		points, err := models.ParsePointsWithPrecision(raw, time.Time{}, "ns")
 		if err != nil || len(points) != 1 {
 			t.Fatalf("%q: %d points, %v", raw, len(points), err)
 		}

@@ -92,7 +92,7 @@ func (l line) appendTo(b []byte) []byte {
 		}
 	}
 	b = append(b, ' ')
-	b = strconv.AppendInt(b, l.readings[0].Time.UnixMilli(), 10)
+	b = strconv.AppendInt(b, l.readings[0].Time.UnixNano(), 10)
 	return append(b, '\n')
 }
 

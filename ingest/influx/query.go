@@ -140,9 +140,9 @@ func point(row []json.RawMessage) (p citywarden.SeriesPoint, ok bool, err error)
 	if len(row) != 2 {
 		return p, false, fmt.Errorf("a row has %d columns, not time and value", len(row))
 	}
-	ms, err := strconv.ParseInt(string(row[0]), 10, 64)
+	ns, err := strconv.ParseInt(string(row[0]), 10, 64)
 	if err != nil {
-		return p, false, fmt.Errorf("time %s is not in milliseconds", row[0])
+		return p, false, fmt.Errorf("time %s is not in nanoseconds", row[0])
 	}
 	var x any
 	if err := json.Unmarshal(row[1], &x); err != nil {
@@ -151,7 +151,7 @@ func point(row []json.RawMessage) (p citywarden.SeriesPoint, ok bool, err error)
 	if x == nil {
 		return p, false, nil
 	}
-	p.Time = time.UnixMilli(ms).UTC()
+	p.Time = time.Unix(0, ns).UTC()
 	if p.Value, ok = citywarden.ValueOf(x); !ok {
 		return p, false, fmt.Errorf("value %s is not a number, a bool or a text", row[1])
 	}
@@ -160,7 +160,7 @@ func point(row []json.RawMessage) (p citywarden.SeriesPoint, ok bool, err error)
 
 // influxQL runs one statement and returns the rows of its first series.
 func (s *Series) influxQL(ctx context.Context, method, text string) ([][]json.RawMessage, error) {
-	args := url.Values{"db": {s.opt.Database}, "q": {text}, "epoch": {"ms"}}
+	args := url.Values{"db": {s.opt.Database}, "q": {text}, "epoch": {"ns"}}
 	var body io.Reader
 	target := s.base + "query"
 	if method == http.MethodPost {

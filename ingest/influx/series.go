@@ -104,7 +104,7 @@ func New(o Options) (*Series, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	opts := influxdb2.DefaultOptions().SetPrecision(time.Millisecond).SetApplicationName("citywarden")
+	opts := influxdb2.DefaultOptions().SetPrecision(time.Nanosecond).SetApplicationName("citywarden")
 	opts.SetHTTPClient(&http.Client{Transport: o.Transport, Timeout: writeTimeout, CheckRedirect: noRedirect})
 	s.client = influxdb2.NewClientWithOptions(s.base, token, opts)
 	s.writer = s.client.WriteAPIBlocking(o.Org, o.Database)

@@ -209,7 +209,7 @@ func acceptance(t *testing.T, o influx.Options) {
 	text := "line 1\nline \"2\" \\ 'x', y=1 烟"
 	consume(
 		entry(1, d1, smokeModel, reading("smoke", citywarden.Number(0.31), 0), reading("button", citywarden.Bool(true), 0),
-			reading("note", citywarden.TextValue(text), 0), reading("smoke", citywarden.Number(-1e-7), time.Millisecond)),
+			reading("note", citywarden.TextValue(text), 0), reading("smoke", citywarden.Number(-1e-7), time.Microsecond)),
 		entry(2, d2, smokeModel, reading("smoke", citywarden.Number(5), 0)),
 		entry(3, d1, smokeModel, reading("smoke", citywarden.Number(1e21), time.Minute), reading("button", citywarden.Bool(false), time.Minute)),
 	)
@@ -218,12 +218,12 @@ func acceptance(t *testing.T, o influx.Options) {
 		q    citywarden.SeriesQuery
 		want []any
 	}{
-		{"raw", smoke, []any{"0s", 0.31, "1ms", -1e-7, "1m0s", 1e21}},
+		{"raw", smoke, []any{"0s", 0.31, "1µs", -1e-7, "1m0s", 1e21}},
 		{"bool", citywarden.SeriesQuery{Device: "sd-1", Domain: citywarden.Fire, Metric: "button"}, []any{"0s", true, "1m0s", false}},
 		{"text", citywarden.SeriesQuery{Device: "sd-1", Domain: citywarden.Fire, Metric: "note"}, []any{"0s", text}},
 		{"other device", citywarden.SeriesQuery{Device: "sd-2", Domain: citywarden.Fire, Metric: "smoke"}, []any{"0s", 5.0}},
 		{"from is inclusive, to exclusive", citywarden.SeriesQuery{Device: "sd-1", Domain: citywarden.Fire, Metric: "smoke",
-			From: begin.Add(time.Millisecond), To: begin.Add(time.Minute)}, []any{"1ms", -1e-7}},
+			From: begin.Add(time.Microsecond), To: begin.Add(time.Minute)}, []any{"1µs", -1e-7}},
 		{"limit", citywarden.SeriesQuery{Device: "sd-1", Domain: citywarden.Fire, Metric: "smoke", Limit: 1}, []any{"0s", 0.31}},
 		{"max", citywarden.SeriesQuery{Device: "sd-1", Domain: citywarden.Fire, Metric: "smoke", From: begin, To: begin.Add(time.Hour),
 			Every: 30 * time.Second, Agg: "max"}, []any{"0s", 0.31, "1m0s", 1e21}},
@@ -245,7 +245,7 @@ func acceptance(t *testing.T, o influx.Options) {
 	moved := device("sd-1", smokeModel)
 	moved.Grid, moved.Attributes = "350623001001002", nil
 	consume(entry(4, moved, smokeModel, reading("smoke", citywarden.Number(2), 30*time.Second)))
-	if diff := cmp.Diff([]any{"0s", 0.31, "1ms", -1e-7, "30s", 2.0, "1m0s", 1e21}, points(smoke)); diff != "" {
+	if diff := cmp.Diff([]any{"0s", 0.31, "1µs", -1e-7, "30s", 2.0, "1m0s", 1e21}, points(smoke)); diff != "" {
 		t.Errorf("after a repetition and a move (-want +got):\n%s", diff)
 	}
 
