@@ -100,13 +100,141 @@ type Alarm struct {
 	Acked     bool       `json:"acked"`
 	AckedBy   string     `json:"acked_by,omitempty"`
 	AckedAt   time.Time  `json:"acked_at,omitzero"`
-	Shelved   time.Time  `json:"shelved_until,omitzero"`
-	ShelvedBy string     `json:"shelved_by,omitempty"`
-	Reason    string     `json:"reason,omitempty"` // of the shelving, or why it was closed without a clear condition
-	RaisedAt  time.Time  `json:"raised_at"`        // event time
+	Assignee  string     `json:"assignee,omitempty"` // the user who shall look after it
+	Reason    string     `json:"reason,omitempty"`   // of the shelving, or why it was closed without a clear condition
+	RaisedAt  time.Time  `json:"raised_at"`          // event time
 	ClearedAt time.Time  `json:"cleared_at,omitzero"`
 	Case      CaseID     `json:"case,omitempty"`
 	Shadow    bool       `json:"shadow,omitempty"` // of a rule in mode shadow: recorded, not acted upon
+
+	// What keeps it from being annunciated, see Suppressed. A shelf and being out
+	// of service hold for the rule and entity, from one episode to the next.
+	Shelved            time.Time `json:"shelved_until,omitzero"`
+	ShelvedBy          string    `json:"shelved_by,omitempty"`
+	SuppressedBy       AlarmID   `json:"suppressed_by,omitempty"` // by design: the alarm that explains this one
+	OutOfService       time.Time `json:"out_of_service_since,omitzero"`
+	OutOfServiceBy     string    `json:"out_of_service_by,omitempty"`
+	OutOfServiceReason string    `json:"out_of_service_reason,omitempty"`
+}
+
+// Suppression is one way in which an alarm is kept from being annunciated
+// (ISA-18.2). An alarm may be suppressed in several at once; it is evaluated
+// all the same.
+type Suppression string
+
+// The suppressions, and what a filter may ask for besides.
+const (
+	SuppressionShelved      Suppression = "shelved"        // by a person, until a time
+	SuppressionByDesign     Suppression = "by_design"      // by another alarm that explains it
+	SuppressionOutOfService Suppression = "out_of_service" // by a person, until they return it
+	SuppressionAny          Suppression = "any"
+	SuppressionNone         Suppression = "none"
+)
+
+// Suppressions returns in which ways a is suppressed, nil for none.
+func (a *Alarm) Suppressions() []Suppression {
+	var out []Suppression
+	if !a.Shelved.IsZero() {
+		out = append(out, SuppressionShelved)
+	}
+	if a.SuppressedBy != "" && a.State == AlarmActive {
+		out = append(out, SuppressionByDesign)
+	}
+	if !a.OutOfService.IsZero() {
+		out = append(out, SuppressionOutOfService)
+	}
+	return out
+}
+
+// Suppressed reports whether anything keeps a from being annunciated: it does
+// not count as unacknowledged and opens no case.
+func (a *Alarm) Suppressed() bool { return len(a.Suppressions()) > 0 }
+
+// Unack makes a unacknowledged again, as it is when somebody has to look anew.
+func (a *Alarm) Unack() { a.Acked, a.AckedBy, a.AckedAt = false, "", time.Time{} }
+
+// Do carries out a person's order at a time of ours, as far as it concerns
+// acknowledgement, suppression and who looks after the alarm: dimensions that
+// don't depend on each other nor on the process, but that an active alarm is
+// unacknowledged again when its last suppression ends. ok is false, and nothing
+// changed, for an order that has no effect any more and for OrderReset, which is
+// about the process.
+func (a *Alarm) Do(o *AlarmOrder, at time.Time) (kind TransitionKind, ok bool) {
+	switch o.Kind {
+	case OrderAck:
+		if a.Acked {
+			return "", false
+		}
+		a.Acked, a.AckedBy, a.AckedAt = true, o.By, at
+		return Acked, true
+	case OrderShelve:
+		until := o.Until.UTC().Truncate(time.Millisecond)
+		if !until.After(at) {
+			return "", false
+		}
+		a.Shelved, a.ShelvedBy, a.Reason = until, o.By, o.Reason
+		return Shelved, true
+	case OrderUnshelve:
+		return Unshelved, a.Unshelve()
+	case OrderOutOfService:
+		if !a.OutOfService.IsZero() {
+			return "", false
+		}
+		a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = at, o.By, o.Reason
+		return WentOutOfService, true
+	case OrderInService:
+		if a.OutOfService.IsZero() {
+			return "", false
+		}
+		a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = time.Time{}, "", ""
+		a.released()
+		return CameInService, true
+	case OrderComment:
+		return Commented, o.Text != ""
+	case OrderAssign:
+		if a.Assignee == o.To {
+			return "", false
+		}
+		a.Assignee = o.To
+		return Assigned, true
+	}
+	return "", false
+}
+
+// Unshelve ends the shelving, by order or because its time is over; false when
+// a is not shelved.
+func (a *Alarm) Unshelve() bool {
+	if a.Shelved.IsZero() {
+		return false
+	}
+	a.Shelved, a.ShelvedBy = time.Time{}, ""
+	if a.State == AlarmActive {
+		a.Reason = ""
+	}
+	a.released()
+	return true
+}
+
+// Suppress says which alarm explains a, "" for none any more; false when that is
+// so already.
+func (a *Alarm) Suppress(by AlarmID) (kind TransitionKind, ok bool) {
+	switch {
+	case a.SuppressedBy == by:
+		return "", false
+	case by == "":
+		a.SuppressedBy = by
+		a.released()
+		return Unsuppressed, true
+	}
+	a.SuppressedBy = by
+	return Suppressed, true
+}
+
+// released is called when one suppression ended.
+func (a *Alarm) released() {
+	if a.State == AlarmActive && !a.Suppressed() {
+		a.Unack()
+	}
 }
 
 var plainEntity = regexp.MustCompile(`^[A-Za-z0-9._-]{1,80}$`)
@@ -128,18 +256,27 @@ type AlarmFilter struct {
 	Rule     RuleID
 	Device   DeviceID // raised it, or is a member of its group
 	Shadow   bool     // those of rules in mode shadow instead of the others
+
+	// Suppressed selects alarms by how they are suppressed now; what is shelved or
+	// out of service is found by its newest alarm, even when that is cleared.
+	Suppressed Suppression
+	Assignee   string
+	Acked      *bool
 	Page
 }
 
 // AlarmStep is one entry of an alarm's history.
 type AlarmStep struct {
-	Kind     TransitionKind `json:"kind"`
-	Severity Severity       `json:"severity"` // after the change
-	At       time.Time      `json:"at"`       // event time
-	Logged   time.Time      `json:"logged"`   // our time of the record that caused it
-	By       string         `json:"by,omitempty"`
-	Reason   string         `json:"reason,omitempty"`
-	Why      *Explanation   `json:"why,omitempty"`
+	Kind         TransitionKind `json:"kind"`
+	Severity     Severity       `json:"severity"` // after the change
+	At           time.Time      `json:"at"`       // event time
+	Logged       time.Time      `json:"logged"`   // our time of the record that caused it
+	By           string         `json:"by,omitempty"`
+	Reason       string         `json:"reason,omitempty"` // of an order, or why it was closed without a clear condition
+	Text         string         `json:"text,omitempty"`   // of a comment
+	Assignee     string         `json:"assignee,omitempty"`
+	SuppressedBy AlarmID        `json:"suppressed_by,omitempty"` // the alarm that explains it from then on
+	Why          *Explanation   `json:"why,omitempty"`
 }
 
 // TransitionKind says what happened to an alarm.
@@ -160,6 +297,13 @@ const (
 	Joined    TransitionKind = "joined" // another member of the group satisfies the condition
 	WentDark  TransitionKind = "no_data"
 	CameBack  TransitionKind = "data_back"
+	Commented TransitionKind = "commented"
+	Assigned  TransitionKind = "assigned" // to a user, or to nobody any more
+
+	Suppressed       TransitionKind = "suppressed"     // by design: another alarm explains it
+	Unsuppressed     TransitionKind = "unsuppressed"   // nothing explains it any more
+	WentOutOfService TransitionKind = "out_of_service" // by a person
+	CameInService    TransitionKind = "in_service"
 )
 
 // Transition is one change of one alarm, the only output of the rule engine.
@@ -175,6 +319,13 @@ type Transition struct {
 	Shadow   bool         // of a rule in mode shadow: to be recorded, never to be acted upon
 	Case     *CaseOrder   // the case the rule asks for, nil for none
 	Why      *Explanation // nil for acknowledgements and the like
+	By       string       // who ordered it; "" when nobody did
+	Note     string       // what they said: the reason of an order, the text of a comment
+
+	// Annunciated is set when the change calls for a person: the alarm was raised,
+	// went up, came back while it was latched or from a suppression, is of a live
+	// rule, and nothing suppresses it. Only then is a case opened.
+	Annunciated bool
 }
 
 // CaseOrder is what a rule says about the case of its alarms, with its
@@ -195,6 +346,11 @@ const (
 	OrderShelve   OrderKind = "shelve"
 	OrderUnshelve OrderKind = "unshelve"
 	OrderReset    OrderKind = "reset" // of an alarm that is latched or whose device is silent
+	OrderComment  OrderKind = "comment"
+	OrderAssign   OrderKind = "assign"
+
+	OrderOutOfService OrderKind = "out_of_service" // until OrderInService
+	OrderInService    OrderKind = "in_service"
 )
 
 // AlarmOrder is a person's order to the rule engine; it goes through the log
@@ -205,6 +361,8 @@ type AlarmOrder struct {
 	By     string    `json:"by"`
 	Until  time.Time `json:"until,omitzero"` // OrderShelve
 	Reason string    `json:"reason,omitempty"`
+	Text   string    `json:"text,omitempty"` // OrderComment
+	To     string    `json:"to,omitempty"`   // OrderAssign: a user's name; "" takes the alarm from whoever has it
 }
 
 // Explanation says why an alarm changed, from the very values that were used.

@@ -217,6 +217,14 @@ func (e *Engine) bind(reg *citywarden.Device) *device {
 			d.groups[i] = e.join(d, b.rule)
 		}
 	}
+	for i, inst := range d.insts {
+		if inst != nil && !d.skip[i] {
+			e.retie(inst)
+		}
+		if g := d.groups[i]; g != nil && g.inst != nil {
+			e.retie(g.inst)
+		}
+	}
 	d.thresholds(e)
 	e.armQuiet(d)
 	return d
@@ -288,6 +296,8 @@ func (e *Engine) unlink(d *device) {
 		g.members = removeDevice(g.members, d)
 		if len(g.members) == 0 {
 			e.empty = append(e.empty, g)
+		} else if g.inst != nil {
+			e.retie(g.inst)
 		}
 	}
 	d.groups = nil

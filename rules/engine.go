@@ -35,6 +35,7 @@ type Engine struct {
 	orphans []orphan
 	dirty   []*instance // of rules that changed
 	empty   []*group    // that lost their last member
+	retied  []*instance // that have other inhibitors now
 	scratch env
 	durs    map[string]int64
 	reads   []citywarden.Reading
@@ -49,6 +50,10 @@ type run struct {
 	zone   zone
 	insts  map[string]*instance // by entity
 	groups map[string]*group
+
+	inhibitors []*bond // with the rules that inhibit it
+	inhibits   []*bond // with the rules that it inhibits
+
 	// episodes counts those of entities whose instance was dropped
 	episodes map[string]uint64
 }
@@ -85,6 +90,7 @@ func New(set *Set, opt Options) *Engine {
 		widest = max(widest, len(p.bindings))
 	}
 	e.seen = make([]uint64, widest)
+	e.bonds()
 	e.enlist()
 	return e
 }
@@ -152,6 +158,7 @@ func (e *Engine) Step(x citywarden.Entry) []citywarden.Transition {
 	}
 	e.closeOrphans(at)
 	e.evaluateDirty()
+	e.settleTies(at)
 	e.fire(at - 1)
 	e.now = at
 	switch x.Kind {
@@ -493,7 +500,7 @@ func (e *Engine) Deadline() time.Time { return fromMS(e.due()) }
 
 // unsettled reports whether rules or devices changed in a way that the next
 // record brings to effect, whatever it is.
-func (e *Engine) unsettled() bool { return len(e.orphans)+len(e.dirty)+len(e.empty) > 0 }
+func (e *Engine) unsettled() bool { return len(e.orphans)+len(e.dirty)+len(e.empty)+len(e.retied) > 0 }
 
 // Now returns Record.At of the newest record, in whole milliseconds.
 func (e *Engine) Now() time.Time { return fromMS(e.now) }

@@ -195,7 +195,8 @@ func tell(ts []citywarden.Transition) string {
 		for _, f := range []struct {
 			on   bool
 			name string
-		}{{a.Clearing && tr.Kind != citywarden.Clearing, "clearing"}, {a.Latched, "latched"}, {a.NoData, "nodata"}, {a.Acked, "acked"}, {!a.Shelved.IsZero(), "shelved"}} {
+		}{{a.Clearing && tr.Kind != citywarden.Clearing, "clearing"}, {a.Latched, "latched"}, {a.NoData, "nodata"}, {a.Acked, "acked"}, {!a.Shelved.IsZero(), "shelved"},
+			{!a.OutOfService.IsZero(), "out-of-service"}, {a.SuppressedBy != "", "by-" + string(a.SuppressedBy)}} {
 			if f.on {
 				b.WriteString(" " + f.name)
 			}

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -24,10 +23,12 @@ type instance struct {
 	levels    []levelState
 	lag       int64 // of a group: arrival - event time of the newest trigger, ms
 	trigger   *device
-	wakes     []int64 // event times to evaluate at when they are due, ascending
-	due       int64   // when the timer is set, ms; 0 not set
-	inhibited bool    // a level waits for an inhibitor to clear
-	flips     []int64 // when it last was raised, began to clear or resumed; for flap
+	wakes     []int64            // event times to evaluate at when they are due, ascending
+	due       int64              // when the timer is set, ms; 0 not set
+	inhibited bool               // a level waits for an inhibitor to clear
+	ties      []tie              // where it stands in the index of inhibitors
+	under     citywarden.AlarmID // the alarm that suppress named
+	flips     []int64            // when it last was raised, began to clear or resumed; for flap
 
 	alarm citywarden.Alarm // of the last episode
 	open  bool             // the alarm is active
@@ -64,6 +65,7 @@ func (e *Engine) instance(b *binding, d *device) *instance {
 	inst.alarm.Episode = inst.run.episodes[inst.entity]
 	d.insts[b.index] = inst
 	inst.run.insts[inst.entity] = inst
+	inst.tie()
 	return inst
 }
 
@@ -73,12 +75,14 @@ func (e *Engine) groupInstance(g *group, prog *program) *instance {
 	inst.alarm.Episode = g.run.episodes[inst.entity]
 	g.inst = inst
 	g.run.insts[inst.entity] = inst
+	inst.tie()
 	return inst
 }
 
 // forget drops an instance that has nothing to remember.
 func (e *Engine) forget(inst *instance) {
 	inst.dropped = true
+	inst.untie()
 	delete(inst.run.insts, inst.entity)
 	if inst.d != nil && inst.b.index < len(inst.d.insts) && inst.d.insts[inst.b.index] == inst {
 		inst.d.insts[inst.b.index] = nil
@@ -169,7 +173,8 @@ func (e *Engine) catchUp(inst *instance, ts int64) {
 func (e *Engine) instanceDue(inst *instance) {
 	inst.due = 0
 	if until := ms(inst.alarm.Shelved); until > 0 && until <= e.now {
-		e.unshelve(inst, until, "")
+		inst.alarm.Unshelve()
+		e.emit(inst, until, citywarden.Unshelved, nil)
 	}
 	upTo := e.now - e.delay(inst)
 	e.catchUp(inst, upTo)
@@ -333,7 +338,7 @@ func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
 	case !inst.open:
 		return
 	case sev == 0 && !in:
-		e.close(inst, t, "schedule ended")
+		e.close(inst, t, "schedule ended", "")
 		return
 	case sev == 0 && inst.run.rule.latch:
 		if !a.Latched {
@@ -342,19 +347,19 @@ func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
 		}
 		return
 	case sev == 0:
-		e.close(inst, t, "")
+		e.close(inst, t, "", "")
 		return
 	case sev > a.Severity:
 		a.Severity, a.Latched, a.Clearing = sev, false, ending
-		unack(a)
+		a.Unack()
 		e.meet(inst, t)
 		e.emit(inst, t, citywarden.Escalated, e.explain(inst, t, citywarden.Escalated, level))
 		return
 	case a.Latched:
 		a.Severity, a.Latched, a.Clearing = sev, false, ending
-		unack(a)
+		a.Unack()
 		e.meet(inst, t)
-		e.emit(inst, t, citywarden.Resumed, e.explain(inst, t, citywarden.Resumed, level))
+		e.emit(inst, t, citywarden.Resumed, e.explain(inst, t, citywarden.Resumed, level)).Annunciated = inst.audible()
 		return
 	case sev < a.Severity:
 		a.Severity = sev
@@ -375,8 +380,6 @@ func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
 	}
 }
 
-func unack(a *citywarden.Alarm) { a.Acked, a.AckedBy, a.AckedAt = false, "", time.Time{} }
-
 // raise begins an episode.
 func (e *Engine) raise(inst *instance, t int64, sev citywarden.Severity, level int) {
 	old := inst.alarm
@@ -389,10 +392,14 @@ func (e *Engine) raise(inst *instance, t int64, sev citywarden.Severity, level i
 		Episode: old.Episode + 1, Severity: sev, State: citywarden.AlarmActive, RaisedAt: fromMS(t),
 	}
 	a.ID = citywarden.NewAlarmID(r.ID, inst.entity, a.Episode)
-	if ms(old.Shelved) > e.now { // a shelf holds for the rule and entity, not for one episode
+	// A shelf and being out of service hold for the rule and entity, not for one episode.
+	if ms(old.Shelved) > e.now {
 		a.Shelved, a.ShelvedBy, a.Reason = old.Shelved, old.ShelvedBy, old.Reason
 	}
+	a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = old.OutOfService, old.OutOfServiceBy, old.OutOfServiceReason
 	inst.alarm, inst.open, inst.n = a, true, 0
+	inst.tie()
+	inst.alarm.SuppressedBy = e.suppressor(inst)
 	e.byAlarm[a.ID] = inst
 	if inst.d != nil {
 		inst.alarm.Device = inst.d.id
@@ -409,6 +416,9 @@ func (e *Engine) raise(inst *instance, t int64, sev citywarden.Severity, level i
 		inst.key = r.order.key.fill(r, inst.entity, d)
 	}
 	e.emit(inst, t, citywarden.Raised, e.explain(inst, t, citywarden.Raised, level))
+	for _, x := range inst.inhibits() {
+		e.resolve(x, max(t, x.clock))
+	}
 }
 
 // raiser returns the device that raised a group's alarm: the one whose reading
@@ -457,8 +467,8 @@ func (e *Engine) meet(inst *instance, t int64) bool {
 	return true
 }
 
-// close ends the episode.
-func (e *Engine) close(inst *instance, t int64, reason string) {
+// close ends the episode; by is who ordered it, "" for nobody.
+func (e *Engine) close(inst *instance, t int64, reason, by string) {
 	a := &inst.alarm
 	why := e.explainEnd(inst, t, reason)
 	a.State, a.ClearedAt = citywarden.AlarmCleared, fromMS(t)
@@ -466,13 +476,17 @@ func (e *Engine) close(inst *instance, t int64, reason string) {
 	if reason != "" {
 		a.Reason = reason
 	}
-	inst.open = false
-	e.emit(inst, t, citywarden.Cleared, why)
-	e.uninhibit(inst, t)
+	held := inst.inhibits()
+	inst.open, inst.under = false, ""
+	inst.tie()
+	e.emit(inst, t, citywarden.Cleared, why).By = by
+	for _, x := range held {
+		e.uninhibit(x, t)
+	}
 }
 
-// emit appends a transition.
-func (e *Engine) emit(inst *instance, t int64, kind citywarden.TransitionKind, why *citywarden.Explanation) {
+// emit appends a transition and returns it, to be completed at once.
+func (e *Engine) emit(inst *instance, t int64, kind citywarden.TransitionKind, why *citywarden.Explanation) *citywarden.Transition {
 	inst.n++
 	a := inst.alarm
 	a.Members = slices.Clone(a.Members)
@@ -484,7 +498,17 @@ func (e *Engine) emit(inst *instance, t int64, kind citywarden.TransitionKind, w
 	if r.order != nil {
 		tr.Case = &citywarden.CaseOrder{Class: r.order.class, Key: inst.key, Merge: r.order.merge, WorkOrder: r.order.workOrder}
 	}
+	switch kind {
+	case citywarden.Raised, citywarden.Escalated, citywarden.Unshelved, citywarden.CameInService, citywarden.Unsuppressed:
+		tr.Annunciated = inst.audible()
+	}
 	e.out = append(e.out, tr)
+	return &e.out[len(e.out)-1]
+}
+
+// audible reports whether a change of the alarm is to call for a person.
+func (inst *instance) audible() bool {
+	return inst.open && inst.run.rule.Mode != "shadow" && !inst.alarm.Suppressed()
 }
 
 // noData marks an open alarm when its device fell silent or came back.
@@ -508,118 +532,27 @@ func (e *Engine) order(o *citywarden.AlarmOrder) {
 	if inst == nil || inst.dropped {
 		return
 	}
-	a := &inst.alarm
-	switch o.Kind {
-	case citywarden.OrderAck:
-		if a.Acked {
-			return
-		}
-		a.Acked, a.AckedBy, a.AckedAt = true, o.By, fromMS(e.now)
-		e.emit(inst, e.now, citywarden.Acked, nil)
-	case citywarden.OrderShelve:
-		if ms(o.Until) <= e.now {
-			return
-		}
-		a.Shelved, a.ShelvedBy, a.Reason = fromMS(ms(o.Until)), o.By, o.Reason
-		e.emit(inst, e.now, citywarden.Shelved, nil)
-		e.rearm(inst)
-	case citywarden.OrderUnshelve:
-		if !a.Shelved.IsZero() {
-			e.unshelve(inst, e.now, o.By)
+	if o.Kind != citywarden.OrderReset {
+		if kind, ok := inst.alarm.Do(o, fromMS(e.now)); ok {
+			tr := e.emit(inst, e.now, kind, nil)
+			tr.By, tr.Note = o.By, cmp.Or(o.Text, o.Reason)
 			e.rearm(inst)
 		}
-	case citywarden.OrderReset:
-		// Without data an alarm would stay for ever: a person may end it.
-		if !inst.open || !a.Latched && !a.NoData {
-			return
-		}
-		for i := range inst.levels {
-			inst.levels[i] = levelState{}
-		}
-		reason := "reset by " + o.By
-		if o.Reason != "" {
-			reason += ": " + o.Reason
-		}
-		e.close(inst, e.now, reason)
-		e.rearm(inst)
+		return
 	}
-}
-
-// unshelve ends the suppression; an alarm that is still active is annunciated
-// again, as not acknowledged (ISA-18.2).
-func (e *Engine) unshelve(inst *instance, at int64, _ string) {
-	a := &inst.alarm
-	a.Shelved, a.ShelvedBy = time.Time{}, ""
-	if inst.open {
-		a.Reason = ""
-		unack(a)
+	// Without data an alarm would stay for ever: a person may end it.
+	if !inst.open || !inst.alarm.Latched && !inst.alarm.NoData {
+		return
 	}
-	e.emit(inst, at, citywarden.Unshelved, nil)
-}
-
-// inhibited reports whether an alarm of an inhibitor with the same attributes is open.
-func (e *Engine) inhibited(inst *instance) bool {
-	for i := range inst.run.rule.inhibitors {
-		in := &inst.run.rule.inhibitors[i]
-		r := e.set.byID[in.rule]
-		if r == nil {
-			continue
-		}
-		for _, other := range e.runs[r.index].insts {
-			if other.open && sameAttributes(inst, other, in.equal) {
-				return true
-			}
-		}
+	for i := range inst.levels {
+		inst.levels[i] = levelState{}
 	}
-	return false
-}
-
-func sameAttributes(a, b *instance, names []string) bool {
-	for _, n := range names {
-		x, ok1 := a.attribute(n)
-		y, ok2 := b.attribute(n)
-		if !ok1 || !ok2 || x != y {
-			return false
-		}
+	reason := "reset by " + o.By
+	if o.Reason != "" {
+		reason += ": " + o.Reason
 	}
-	return true
-}
-
-// attribute returns an attribute of the entity; a gateway is its own gateway.
-func (inst *instance) attribute(name string) (any, bool) {
-	d := inst.d
-	if d == nil {
-		if name == inst.run.rule.groupBy {
-			return inst.entity, true
-		}
-		if len(inst.g.members) == 0 {
-			return nil, false
-		}
-		d = inst.g.members[0]
-	}
-	if v, ok := d.attribute(name); ok {
-		return v, true
-	}
-	if d.plan != nil && !hasAttr(d.plan.model, name) {
-		return string(d.id), true
-	}
-	return nil, false
-}
-
-// uninhibit evaluates again what the alarm of inst, now closed, had held back.
-func (e *Engine) uninhibit(inst *instance, t int64) {
-	for _, x := range e.runs {
-		if !slices.ContainsFunc(x.rule.inhibitors, func(in inhibitor) bool { return in.rule == inst.run.rule.ID }) {
-			continue
-		}
-		for _, k := range slices.Sorted(maps.Keys(x.insts)) {
-			if held := x.insts[k]; held.inhibited && !e.inhibited(held) {
-				held.inhibited = false
-				held.clock = max(t, held.clock) // it is raised now, not when it was held back
-				e.wake(held, held.clock)
-			}
-		}
-	}
+	e.close(inst, e.now, reason, o.By)
+	e.rearm(inst)
 }
 
 // orphan notes that the instance is to be closed with the next record: its
@@ -651,7 +584,7 @@ func (e *Engine) closeOrphans(at int64) {
 			continue
 		}
 		if o.inst.open {
-			e.close(o.inst, max(at, o.inst.clock), o.reason)
+			e.close(o.inst, max(at, o.inst.clock), o.reason, "")
 		}
 		e.forgetOrphan(o.inst)
 	}

@@ -99,9 +99,14 @@ func (e *Engine) agree(x *citywarden.Entry, at entity, m *mark, open *citywarden
 	if !inst.open {
 		return e.out
 	}
+	held := inst.inhibits()
 	inst.open = false
+	inst.tie()
 	if sev, level, _ := inst.standing(); sev > 0 {
 		e.raise(inst, inst.clock, sev, level)
+	}
+	for _, x := range held {
+		e.uninhibit(x, now)
 	}
 	return e.out
 }

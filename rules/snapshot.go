@@ -12,8 +12,9 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// snapshotVersion is the first byte of a snapshot.
-const snapshotVersion = 1
+// snapshotVersion is the first byte of a snapshot. Those of older versions are
+// read, too: what they lack is as if it had not been.
+const snapshotVersion = 2
 
 var errSnapshot = errors.New("snapshot is damaged")
 
@@ -22,6 +23,7 @@ var errSnapshot = errors.New("snapshot is damaged")
 type codec struct {
 	buf     []byte
 	reading bool
+	version byte
 	err     error
 }
 
@@ -157,6 +159,7 @@ type savedInstance struct {
 	trigger         citywarden.DeviceID
 	wakes, flips    []int64
 	inhibited, open bool
+	under           citywarden.AlarmID
 	levels          []savedLevel
 	alarm           *citywarden.Alarm
 	n               uint64
@@ -323,6 +326,17 @@ func (c *codec) instance(s *savedInstance) {
 		c.int(p)
 	}
 	a.AckedAt, a.Shelved, a.RaisedAt, a.ClearedAt = fromMS(acked), fromMS(shelved), fromMS(raised), fromMS(cleared)
+	if c.version < 2 {
+		return
+	}
+	text(c, &s.under)
+	text(c, &a.Assignee)
+	text(c, &a.SuppressedBy)
+	text(c, &a.OutOfServiceBy)
+	text(c, &a.OutOfServiceReason)
+	out := ms(a.OutOfService)
+	c.int(&out)
+	a.OutOfService = fromMS(out)
 }
 
 // Snapshot returns the state of the engine. An engine with the same rules and
@@ -367,14 +381,14 @@ func (e *Engine) Snapshot() ([]byte, error) {
 			}
 		}
 	}
-	c := &codec{buf: []byte{snapshotVersion}}
+	c := &codec{buf: []byte{snapshotVersion}, version: snapshotVersion}
 	c.all(&s)
 	return c.buf, c.err
 }
 
 func (inst *instance) save() savedInstance {
 	s := savedInstance{entity: inst.entity, key: inst.key, group: inst.g != nil, clock: inst.clock, lag: inst.lag, due: inst.due, wakes: inst.wakes, flips: inst.flips,
-		inhibited: inst.inhibited, open: inst.open, alarm: &inst.alarm, n: inst.n}
+		inhibited: inst.inhibited, open: inst.open, under: inst.under, alarm: &inst.alarm, n: inst.n}
 	if inst.trigger != nil {
 		s.trigger = inst.trigger.id
 	}
@@ -393,11 +407,11 @@ func (inst *instance) save() savedInstance {
 // are gone are closed by the next Step, those of changed rules are evaluated
 // again by it.
 func (e *Engine) Restore(data []byte) error {
-	if len(data) == 0 || data[0] != snapshotVersion {
+	if len(data) == 0 || data[0] == 0 || data[0] > snapshotVersion {
 		return fmt.Errorf("%w: unknown version", errSnapshot)
 	}
 	var s saved
-	c := &codec{buf: data[1:], reading: true}
+	c := &codec{buf: data[1:], reading: true, version: data[0]}
 	c.all(&s)
 	if c.err == nil && len(c.buf) > 0 {
 		c.fail()
@@ -419,6 +433,13 @@ func (e *Engine) Restore(data []byte) error {
 	}
 	for i := range s.rules {
 		e.restoreRule(&s.rules[i])
+	}
+	for _, x := range e.runs {
+		for _, inst := range x.insts { // whose rule or attributes changed since
+			if inst.inhibited && !e.inhibited(inst) || inst.open && inst.alarm.SuppressedBy != e.suppressor(inst) {
+				e.retied = append(e.retied, inst)
+			}
+		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(e.devices)) { // registered since
 		if d := e.devices[id]; d.plan != nil && d.quietDue == 0 {
@@ -486,7 +507,7 @@ func (e *Engine) restoreRule(s *savedRule) {
 
 func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
 	inst := &instance{run: x, entity: s.entity, key: s.key, clock: s.clock, lag: s.lag, trigger: e.devices[s.trigger],
-		wakes: s.wakes, flips: s.flips, inhibited: s.inhibited, open: s.open, alarm: *s.alarm, n: s.n}
+		wakes: s.wakes, flips: s.flips, inhibited: s.inhibited, open: s.open, under: s.under, alarm: *s.alarm, n: s.n}
 	reason := ""
 	switch d := e.devices[citywarden.DeviceID(s.entity)]; {
 	case x.rule.index < 0:
@@ -529,6 +550,7 @@ func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
 		}
 	}
 	x.insts[inst.entity] = inst
+	inst.tie()
 	if changed {
 		e.dirty = append(e.dirty, inst)
 		return
