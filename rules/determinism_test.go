@@ -23,6 +23,7 @@ rules:
 - {id: c.silent, select: {model: probe}, levels: [{severity: minor, when: 'silent(attr.wait ?? "3m")', for: 20s}], inhibit_by: [{rule: d.event, equal: [attr.zone]}]}
 - {id: d.event, select: {model: probe}, levels: [{severity: minor, when: 'event("boom", "2m")'}], clear: {when: 'not event("boom", "1m")'}}
 - {id: e.adj, select: {model: probe}, late: 20s, levels: [{severity: major, when: 'x > 5 and n_adj(x > 5, "90s") >= 1', for: 15s}]}
+- {id: g.late, select: {model: probe}, levels: [{severity: minor, when: 'y > 6', for: 5s}], clear: {when: 'y < 2'}, inhibit_by: [{rule: d.event, equal: [attr.zone]}, {rule: b.group, equal: [attr.zone]}]}
 - {id: f.night, select: {model: probe}, schedule: {active: ["mon-sun 08:10-08:20", "mon-sun 23:00-01:00"]}, levels: [{severity: minor, when: 'on or mode matches "^f"', for: 20s}], flap: {changes: 4, in: 3m, then: hold}}
 `
 
@@ -45,9 +46,10 @@ func history(t testing.TB, seed uint64, n int) *world {
 			w.noTicks = r.IntN(3) == 0 // an outage
 		}
 		if r.IntN(15) == 0 && len(w.got) > 0 {
-			kinds := []citywarden.OrderKind{citywarden.OrderAck, citywarden.OrderShelve, citywarden.OrderUnshelve, citywarden.OrderReset}
-			a := w.got[r.IntN(len(w.got))].Alarm.ID
-			w.order(at, kinds[r.IntN(4)], a, at+time.Duration(r.IntN(200))*time.Second)
+			kinds := []citywarden.OrderKind{citywarden.OrderAck, citywarden.OrderShelve, citywarden.OrderUnshelve, citywarden.OrderReset,
+				citywarden.OrderOutOfService, citywarden.OrderInService, citywarden.OrderComment, citywarden.OrderAssign}
+			a := w.got[len(w.got)-1-r.IntN(min(len(w.got), 15))].Alarm.ID
+			w.order(at, kinds[r.IntN(len(kinds))], a, at+time.Duration(r.IntN(200))*time.Second)
 			continue
 		}
 		ts := at - time.Duration(max(0, r.IntN(60)-30))*time.Second + time.Duration(max(0, r.IntN(50)-45))*time.Second
@@ -79,10 +81,11 @@ func replay(w *world, e *Engine, log []citywarden.Entry) []citywarden.Transition
 var byText = cmp.Comparer(func(a, b citywarden.Value) bool { return a == b })
 
 func TestSameLogSameTransitions(t *testing.T) {
+	seen := map[citywarden.TransitionKind]bool{}
 	for seed := range uint64(20) {
 		w := history(t, seed, 300)
 		if seed == 0 {
-			for _, id := range []string{"a.limit", "a.window", "a.delta", "b.group", "c.silent", "d.event", "e.adj", "f.night"} {
+			for _, id := range []string{"a.limit", "a.window", "a.delta", "b.group", "c.silent", "d.event", "e.adj", "f.night", "g.late"} {
 				if !slices.ContainsFunc(w.got, func(tr citywarden.Transition) bool { return string(tr.Alarm.Rule) == id }) {
 					t.Errorf("no transition of %s in the random history", id)
 				}
@@ -90,6 +93,15 @@ func TestSameLogSameTransitions(t *testing.T) {
 		}
 		if diff := cmp.Diff(w.got, replay(w, w.engine(), w.log), byText); diff != "" {
 			t.Fatalf("seed %d: the second run differs:\n%s", seed, diff)
+		}
+		for _, tr := range w.got {
+			seen[tr.Kind] = true
+		}
+	}
+	for _, k := range []citywarden.TransitionKind{citywarden.Suppressed, citywarden.Unsuppressed, citywarden.WentOutOfService,
+		citywarden.CameInService, citywarden.Shelved, citywarden.Unshelved, citywarden.Commented, citywarden.Assigned} {
+		if !seen[k] {
+			t.Errorf("no transition %s in the random histories", k)
 		}
 	}
 }
@@ -119,6 +131,42 @@ func TestKeysAreUniqueAndOneEpisodeIsOpen(t *testing.T) {
 			}
 			if (tr.Alarm.State == citywarden.AlarmActive) != (open[who] == tr.Alarm.ID) {
 				t.Fatalf("seed %d: %s is %s", seed, tr.Key, tr.Alarm.State)
+			}
+		}
+	}
+}
+
+// Whatever happens in whatever order: an open alarm is suppressed exactly while
+// an inhibitor of it is open, what is out of service stays so from episode to
+// episode, and nothing suppressed calls for a person.
+func TestSuppressionHolds(t *testing.T) {
+	for seed := range uint64(20) {
+		w := history(t, 500+seed, 300)
+		e := w.engine()
+		out := map[string]bool{}
+		for _, x := range w.log {
+			for _, tr := range e.Step(x) {
+				a := tr.Alarm
+				who := string(a.Rule) + "/" + a.Entity
+				switch tr.Kind {
+				case citywarden.WentOutOfService:
+					out[who] = true
+				case citywarden.CameInService:
+					delete(out, who)
+				}
+				if !a.OutOfService.IsZero() != out[who] {
+					t.Fatalf("seed %d: %s: out of service since %s, want %t", seed, tr.Key, a.OutOfService, out[who])
+				}
+				if tr.Annunciated && (a.Acked || a.Suppressed() || a.State != citywarden.AlarmActive) {
+					t.Fatalf("seed %d: %s %s calls for a person: %+v", seed, tr.Key, tr.Kind, a)
+				}
+			}
+			for _, run := range e.runs {
+				for _, inst := range run.insts {
+					if by := e.byAlarm[inst.alarm.SuppressedBy]; inst.open && (by != nil) != e.inhibited(inst) || by != nil && inst.open && !by.open {
+						t.Fatalf("seed %d at %s: %s is suppressed by %q, but inhibited %t", seed, x.At, inst.alarm.ID, inst.alarm.SuppressedBy, e.inhibited(inst))
+					}
+				}
 			}
 		}
 	}
@@ -166,7 +214,7 @@ func TestCrashAtEveryPoint(t *testing.T) {
 func tellAll(ts []citywarden.Transition) string {
 	var b strings.Builder
 	for _, tr := range ts {
-		fmt.Fprintf(&b, "%s pos %d %s %s %+v case %+v", tr.Key, tr.Position, tr.At, tr.Kind, tr.Alarm, tr.Case)
+		fmt.Fprintf(&b, "%s pos %d %s %s %+v case %+v by %s %s %t", tr.Key, tr.Position, tr.At, tr.Kind, tr.Alarm, tr.Case, tr.By, tr.Note, tr.Annunciated)
 		if tr.Why != nil {
 			fmt.Fprintf(&b, " why %+v", *tr.Why)
 		}

@@ -178,6 +178,12 @@ func (w *world) put(id string, at time.Duration, pairs ...any) {
 func (w *world) order(at time.Duration, kind citywarden.OrderKind, alarm citywarden.AlarmID, until time.Duration) {
 	w.to(at - time.Millisecond)
 	o := &citywarden.AlarmOrder{Kind: kind, Alarm: alarm, By: "li", Reason: "why"}
+	switch kind {
+	case citywarden.OrderComment:
+		o.Text = "seen"
+	case citywarden.OrderAssign:
+		o.To = "wu"
+	}
 	if until > 0 {
 		o.Until = t0.Add(until)
 	}
