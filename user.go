@@ -33,7 +33,8 @@ type Permission string
 // The permissions.
 const (
 	MayRead          Permission = "read"
-	MayOperateAlarms Permission = "operate alarms" // acknowledge, shelve, reset
+	MayOperateAlarms Permission = "operate alarms" // acknowledge, shelve, reset, comment, assign
+	MayOutOfService  Permission = "take alarms out of service"
 	MayOpenCases     Permission = "open cases"
 	MayWriteDevices  Permission = "write devices"
 	MayWriteSites    Permission = "write sites"
@@ -44,11 +45,14 @@ const (
 var permissions = map[Permission][]Role{
 	MayRead:          Roles,
 	MayOperateAlarms: {RoleAdmin, RoleSupervisor, RoleDispatcher, RoleOfficer},
-	MayOpenCases:     {RoleAdmin, RoleSupervisor, RoleOfficer},
-	MayWriteDevices:  {RoleAdmin, RoleVendor},
-	MayWriteSites:    {RoleAdmin, RoleEngineer}, // thresholds of rules stand there
-	MayWriteRules:    {RoleAdmin, RoleEngineer},
-	MayWriteUsers:    {RoleAdmin},
+	// A shelf ends by itself; nothing reminds of what is out of service. So it is
+	// for those who answer for the shift or for the rules.
+	MayOutOfService: {RoleAdmin, RoleSupervisor, RoleEngineer},
+	MayOpenCases:    {RoleAdmin, RoleSupervisor, RoleOfficer},
+	MayWriteDevices: {RoleAdmin, RoleVendor},
+	MayWriteSites:   {RoleAdmin, RoleEngineer}, // thresholds of rules stand there
+	MayWriteRules:   {RoleAdmin, RoleEngineer},
+	MayWriteUsers:   {RoleAdmin},
 }
 
 // May returns a CodeDenied error unless the role may do p.

@@ -158,7 +158,7 @@ func TestPermissions(t *testing.T) {
 	if CodeOf(err) != CodeDenied || err.Error() != "viewer may not operate alarms; admin or supervisor or dispatcher or officer may" {
 		t.Error(err)
 	}
-	for _, p := range []Permission{MayRead, MayOperateAlarms, MayOpenCases, MayWriteDevices, MayWriteRules, MayWriteUsers} {
+	for _, p := range []Permission{MayRead, MayOperateAlarms, MayOutOfService, MayOpenCases, MayWriteDevices, MayWriteRules, MayWriteUsers} {
 		if RoleAdmin.May(p) != nil {
 			t.Errorf("admin may not %s", p)
 		}

@@ -282,8 +282,7 @@ func (d *Desk) apply(ctx context.Context, tx Tx, t citywarden.Transition, out *c
 			return err
 		}
 	}
-	wants := t.Case != nil && !t.Shadow && a.Case == "" &&
-		(t.Kind == citywarden.Raised || t.Kind == citywarden.Escalated)
+	wants := t.Case != nil && t.Annunciated && a.Case == ""
 	if wants {
 		if a.Case, err = d.take(ctx, tx, t, a, out); err != nil {
 			return err
@@ -320,7 +319,7 @@ func (d *Desk) replace(ctx context.Context, tx Tx, t citywarden.Transition, out 
 	return nil
 }
 
-// take puts the alarm that t raised into its case: the open one of the same
+// take puts the alarm that t annunciated into its case: the open one of the same
 // key, one that was closed within the merge time, or a new one.
 func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a citywarden.Alarm, out *changes) (citywarden.CaseID, error) {
 	at := stamp(t)
@@ -334,7 +333,12 @@ func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 	}
 	was := c.Revision
 	name := a.Severity.Text()
-	text := sentence(citywarden.Text{EN: name.EN + " alarm", ZH: name.ZH + "级告警"}, t, a)
+	what := citywarden.Text{EN: name.EN + " alarm", ZH: name.ZH + "级告警"}
+	switch t.Kind {
+	case citywarden.Unshelved, citywarden.Unsuppressed, citywarden.CameInService:
+		what.EN, what.ZH = what.EN+" that was suppressed until now", "此前被抑制的"+what.ZH
+	}
+	text := sentence(what, t, a)
 	switch {
 	case c.ID != "" && c.Stage.Open():
 		if c.Normal {
@@ -700,7 +704,7 @@ func (d *Desk) Why(ctx context.Context, id citywarden.AlarmID) (*citywarden.Expl
 }
 
 // AlarmCounts returns how many alarms are active by severity, and how many of
-// them nobody has acknowledged. Shadow rules do not count.
+// them are neither acknowledged nor suppressed. Shadow rules do not count.
 func (d *Desk) AlarmCounts(ctx context.Context) (bySeverity map[citywarden.Severity]int, unacked int, err error) {
 	return d.read.AlarmCounts(ctx)
 }
@@ -747,7 +751,7 @@ func light(c *citywarden.Case, now time.Time) citywarden.Light {
 }
 
 // Worst returns the highest severity of the active alarms of a device, as
-// itself or as a member of a group; 0 for none. Shelved alarms and those of
+// itself or as a member of a group; 0 for none. Suppressed alarms and those of
 // shadow rules do not count. It does not touch the store.
 func (d *Desk) Worst(id citywarden.DeviceID) citywarden.Severity { return d.worst.of(id, time.Now()) }
 
@@ -779,6 +783,7 @@ type worst struct {
 type mark struct {
 	severity citywarden.Severity
 	shelved  time.Time
+	silenced bool // suppressed by design or out of service
 }
 
 func (w *worst) reset(open []citywarden.Alarm) {
@@ -809,7 +814,7 @@ func (w *worst) set(a citywarden.Alarm) {
 		if w.devices[id] == nil {
 			w.devices[id] = map[citywarden.AlarmID]mark{}
 		}
-		w.devices[id][a.ID] = mark{a.Severity, a.Shelved}
+		w.devices[id][a.ID] = mark{a.Severity, a.Shelved, a.SuppressedBy != "" || !a.OutOfService.IsZero()}
 	}
 	w.alarms[a.ID] = ids
 }
@@ -819,7 +824,7 @@ func (w *worst) of(id citywarden.DeviceID, now time.Time) citywarden.Severity {
 	defer w.mu.RUnlock()
 	var s citywarden.Severity
 	for _, m := range w.devices[id] {
-		if !m.shelved.After(now) {
+		if !m.silenced && !m.shelved.After(now) {
 			s = max(s, m.severity)
 		}
 	}

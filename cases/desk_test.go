@@ -63,9 +63,10 @@ func (f *feed) next(kind citywarden.TransitionKind, rule citywarden.RuleID, enti
 	if kind == citywarden.Cleared {
 		a.State, a.ClearedAt = citywarden.AlarmCleared, at
 	}
+	called := kind == citywarden.Raised || kind == citywarden.Escalated
 	return citywarden.Transition{
 		Key:      fmt.Sprintf("%s/%s/%d/%d", rule, entity, episode, f.seq[id]),
-		Position: citywarden.PositionAt(f.n, 0), At: at, Logged: at, Kind: kind, Alarm: a, Case: order,
+		Position: citywarden.PositionAt(f.n, 0), At: at, Logged: at, Kind: kind, Alarm: a, Case: order, Annunciated: called,
 		Why: &citywarden.Explanation{Rule: rule, At: at, Severity: severity, Summary: citywarden.Text{ZH: "压力正常", EN: "pressure is " + string(kind)}},
 	}
 }
@@ -271,7 +272,7 @@ func TestShadowAlarmsAreOnlyRecorded(t *testing.T) {
 	d, _ := openDesk(t, filepath.Join(t.TempDir(), "x.db"), cases.Options{Publish: func(citywarden.Event) { published++ }})
 	f := &feed{}
 	tr := f.next(citywarden.Raised, "pipe.burst", "p1", 1, citywarden.Critical, burst("k"))
-	tr.Shadow = true
+	tr.Shadow, tr.Annunciated = true, false
 	apply(t, d, f, tr)
 	if n := len(allCases(t, d, citywarden.CaseFilter{})); n != 0 || d.Worst("p1") != 0 || published != 0 {
 		t.Errorf("%d cases, worst %s, %d events; want none", n, d.Worst("p1"), published)
@@ -283,6 +284,69 @@ func TestShadowAlarmsAreOnlyRecorded(t *testing.T) {
 	shadow, _, err := d.Alarms(t.Context(), citywarden.AlarmFilter{Shadow: true})
 	if err != nil || len(shadow) != 1 || !shadow[0].Shadow {
 		t.Errorf("shadow alarms: %v, %v; want one", shadow, err)
+	}
+}
+
+// A suppressed alarm opens no case and counts nowhere; when the suppression ends
+// while it is active, it does.
+func TestSuppressedAlarmsWait(t *testing.T) {
+	shelf := monday().Add(24 * time.Hour)
+	for _, c := range []struct {
+		name string
+		by   func(*citywarden.Alarm)
+		ends citywarden.TransitionKind
+	}{
+		{"shelved", func(a *citywarden.Alarm) { a.Shelved = shelf }, citywarden.Unshelved},
+		{"by design", func(a *citywarden.Alarm) { a.SuppressedBy = "gateway.offline:g1:1" }, citywarden.Unsuppressed},
+		{"out of service", func(a *citywarden.Alarm) { a.OutOfService = monday() }, citywarden.CameInService},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				time.Sleep(time.Until(monday()))
+				d, db := openDesk(t, filepath.Join(t.TempDir(), "x.db"), cases.Options{})
+				f := &feed{}
+				next := func(kind citywarden.TransitionKind, entity string, quiet bool) citywarden.Transition {
+					tr := f.next(kind, "pipe.burst", entity, 1, citywarden.Major, burst("k/"+entity))
+					if tr.Annunciated = !quiet && kind != citywarden.Cleared; quiet {
+						c.by(&tr.Alarm)
+					}
+					return tr
+				}
+				look := func(when string, wantCases, wantUnacked int, worst citywarden.Severity) {
+					t.Helper()
+					active, unacked, err := d.AlarmCounts(t.Context())
+					if n := len(allCases(t, d, citywarden.CaseFilter{})); err != nil || n != wantCases || unacked != wantUnacked || active[citywarden.Major] != 1 || d.Worst("p1") != worst {
+						t.Errorf("%s: %d cases, %d unacked, active %v, worst %s, %v; want %d, %d, 1 major, %s",
+							when, n, unacked, active, d.Worst("p1"), err, wantCases, wantUnacked, worst)
+					}
+				}
+				apply(t, d, f, next(citywarden.Raised, "p1", true))
+				look("raised", 0, 0, 0)
+				apply(t, d, f, next(citywarden.Escalated, "p1", true))
+				look("escalated", 0, 0, 0)
+				d, err := cases.New(db, cases.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d.Worst("p1") != 0 {
+					t.Errorf("after a restart Worst = %s", d.Worst("p1"))
+				}
+				tr := next(c.ends, "p1", false)
+				tr.Why = nil
+				apply(t, d, f, tr)
+				look("the suppression ended", 1, 1, citywarden.Major)
+				apply(t, d, f, tr)
+				look("told twice", 1, 1, citywarden.Major)
+				want := []string{"open pending_filing by citywarden: major alarm that was suppressed until now: Pipe burst (p1)"}
+				if diff := cmp.Diff(want, timeline(t, d, allCases(t, d, citywarden.CaseFilter{})[0].ID)); diff != "" {
+					t.Errorf("timeline (-want +got):\n%s", diff)
+				}
+				over := next(c.ends, "p2", false)
+				over.Alarm.State, over.Annunciated = citywarden.AlarmCleared, false
+				apply(t, d, f, next(citywarden.Raised, "p2", true), next(citywarden.Cleared, "p2", true), over)
+				look("one that cleared before", 1, 1, citywarden.Major)
+			})
+		})
 	}
 }
 

@@ -172,10 +172,7 @@ func (e *Engine) catchUp(inst *instance, ts int64) {
 // instanceDue is the timer of rearm.
 func (e *Engine) instanceDue(inst *instance) {
 	inst.due = 0
-	if until := ms(inst.alarm.Shelved); until > 0 && until <= e.now {
-		inst.alarm.Unshelve()
-		e.emit(inst, until, citywarden.Unshelved, nil)
-	}
+	e.endShelf(inst)
 	upTo := e.now - e.delay(inst)
 	e.catchUp(inst, upTo)
 	for len(inst.wakes) > 0 && inst.wakes[0] <= upTo {
@@ -186,6 +183,14 @@ func (e *Engine) instanceDue(inst *instance) {
 	}
 	e.advance(inst, upTo)
 	e.rearm(inst)
+}
+
+// endShelf ends a shelving whose time is over.
+func (e *Engine) endShelf(inst *instance) {
+	if until := ms(inst.alarm.Shelved); until > 0 && until <= e.now {
+		inst.alarm.Unshelve()
+		e.emit(inst, until, citywarden.Unshelved, nil)
+	}
 }
 
 // rearm sets the timer of the instance, or forgets an instance at rest.
@@ -382,6 +387,7 @@ func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
 
 // raise begins an episode.
 func (e *Engine) raise(inst *instance, t int64, sev citywarden.Severity, level int) {
+	e.endShelf(inst)
 	old := inst.alarm
 	if old.ID != "" {
 		delete(e.byAlarm, old.ID)
@@ -393,7 +399,7 @@ func (e *Engine) raise(inst *instance, t int64, sev citywarden.Severity, level i
 	}
 	a.ID = citywarden.NewAlarmID(r.ID, inst.entity, a.Episode)
 	// A shelf and being out of service hold for the rule and entity, not for one episode.
-	if ms(old.Shelved) > e.now {
+	if !old.Shelved.IsZero() {
 		a.Shelved, a.ShelvedBy, a.Reason = old.Shelved, old.ShelvedBy, old.Reason
 	}
 	a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = old.OutOfService, old.OutOfServiceBy, old.OutOfServiceReason
@@ -585,6 +591,11 @@ func (e *Engine) closeOrphans(at int64) {
 		}
 		if o.inst.open {
 			e.close(o.inst, max(at, o.inst.clock), o.reason, "")
+		}
+		for _, k := range []citywarden.OrderKind{citywarden.OrderUnshelve, citywarden.OrderInService} {
+			if kind, ok := o.inst.alarm.Do(&citywarden.AlarmOrder{Kind: k}, fromMS(at)); ok {
+				e.emit(o.inst, at, kind, nil).Note = o.reason
+			}
 		}
 		e.forgetOrphan(o.inst)
 	}

@@ -32,7 +32,7 @@ func (t *DeskTx) SetCursor(ctx context.Context, name string, p citywarden.Positi
 // AddTransition records tr; fresh is false, and nothing is changed, when one of
 // the same key is there already.
 func (t *DeskTx) AddTransition(ctx context.Context, tr citywarden.Transition) (fresh bool, err error) {
-	why, by, reason := "", "", tr.Alarm.Reason
+	why, reason, subject, annunciated := "", tr.Note, "", 0
 	if tr.Why != nil {
 		b, err := json.Marshal(tr.Why)
 		if err != nil {
@@ -41,16 +41,24 @@ func (t *DeskTx) AddTransition(ctx context.Context, tr citywarden.Transition) (f
 		why = string(b)
 	}
 	switch tr.Kind {
-	case citywarden.Acked:
-		by = tr.Alarm.AckedBy
-	case citywarden.Shelved:
-		by = tr.Alarm.ShelvedBy
+	case citywarden.Cleared:
+		reason = tr.Alarm.Reason
+	case citywarden.Assigned:
+		subject = tr.Alarm.Assignee
+	case citywarden.Suppressed:
+		subject = string(tr.Alarm.SuppressedBy)
+	}
+	switch {
+	case tr.Annunciated && tr.Case != nil && tr.Case.WorkOrder:
+		annunciated = 2
+	case tr.Annunciated:
+		annunciated = 1
 	}
 	r, err := t.q.ExecContext(ctx, `INSERT INTO transitions
-		(key, alarm, n, position, kind, at, logged, severity, actor, reason, why)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (key) DO NOTHING`,
+		(key, alarm, n, position, kind, at, logged, severity, actor, reason, subject, annunciated, why)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (key) DO NOTHING`,
 		tr.Key, string(tr.Alarm.ID), transitionNumber(tr.Key), int64(tr.Position), string(tr.Kind), toMS(tr.At), toMS(tr.Logged),
-		int(tr.Alarm.Severity), by, reason, why)
+		int(tr.Alarm.Severity), tr.By, reason, subject, annunciated, why)
 	if err != nil {
 		return false, fmt.Errorf("save transition %s: %w", tr.Key, err)
 	}
@@ -72,22 +80,31 @@ func transitionNumber(key string) int64 {
 
 // SaveAlarm adds a or replaces the alarm of the same id, but never takes the
 // case away from it. It fails when another alarm of the same rule and entity is
-// active and a is, too.
+// active and a is, too. A suppressed episode takes over from the ones before
+// it what is shelved or out of service.
 func (t *DeskTx) SaveAlarm(ctx context.Context, a citywarden.Alarm) error {
 	b, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("write alarm %s: %w", a.ID, err)
 	}
 	_, err = t.q.ExecContext(ctx, `INSERT INTO alarms
-		(id, rule, entity, severity, state, acked, latched, shadow, raised_at, case_id, data)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+		(id, rule, entity, severity, state, acked, latched, shadow, raised_at, case_id, data, suppressed, assignee)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 		ON CONFLICT (id) DO UPDATE SET severity = excluded.severity, state = excluded.state, acked = excluded.acked,
 			latched = excluded.latched, shadow = excluded.shadow, raised_at = excluded.raised_at, data = excluded.data,
+			suppressed = excluded.suppressed, assignee = excluded.assignee,
 			case_id = CASE WHEN excluded.case_id = '' THEN alarms.case_id ELSE excluded.case_id END`,
 		string(a.ID), string(a.Rule), a.Entity, int(a.Severity), string(a.State), toInt(a.Acked), toInt(a.Latched), toInt(a.Shadow),
-		toMS(a.RaisedAt), string(a.Case), string(b))
+		toMS(a.RaisedAt), string(a.Case), string(b), suppressionBits(a.Suppressions()...), a.Assignee)
 	if err != nil {
 		return fmt.Errorf("save alarm %s: %w", a.ID, err)
+	}
+	if a.Suppressed() && a.State == citywarden.AlarmActive {
+		_, err := t.q.ExecContext(ctx, `UPDATE alarms SET suppressed = 0 WHERE suppressed <> 0 AND rule = $1 AND entity = $2 AND id <> $3`,
+			string(a.Rule), a.Entity, string(a.ID))
+		if err != nil {
+			return fmt.Errorf("save alarm %s over earlier ones: %w", a.ID, err)
+		}
 	}
 	for _, dev := range append([]citywarden.DeviceID{a.Device}, a.Members...) {
 		if dev == "" {
@@ -138,17 +155,36 @@ func (d *DB) Alarms(ctx context.Context, f citywarden.AlarmFilter) ([]citywarden
 		from, at, id = "alarm_devices x JOIN alarms ON alarms.id = x.alarm", "x.raised_at", "x.alarm"
 		w.and("x.device = $", string(f.Device))
 	}
-	shadow := "shadow = $"
-	if f.Rule != "" { // few of many alarms, too; the plus keeps the index over shadow out
-		shadow = "+shadow = $"
+	// Few of many alarms, too; the plus keeps the index over shadow out.
+	plus := ""
+	if f.Rule != "" {
+		plus = "+"
 		w.and("rule = $", string(f.Rule))
 	}
-	w.and(shadow, toInt(f.Shadow))
+	if f.Assignee != "" {
+		plus = "+"
+		w.and("assignee <> '' AND assignee = $", f.Assignee)
+	}
+	switch f.Suppressed {
+	case "":
+	case citywarden.SuppressionNone:
+		w.and("suppressed = 0")
+	case citywarden.SuppressionAny:
+		plus = "+"
+		w.and("suppressed <> 0")
+	default:
+		plus = "+"
+		w.and("suppressed <> 0 AND suppressed & $ <> 0", suppressionBits(f.Suppressed))
+	}
+	w.and(plus+"shadow = $", toInt(f.Shadow))
 	if f.State != "" {
 		w.and("state = $", string(f.State))
 	}
 	if f.Severity != 0 {
 		w.and("severity = $", int(f.Severity))
+	}
+	if f.Acked != nil {
+		w.and("acked = $", toInt(*f.Acked))
 	}
 	if err := w.after(at, id, f.After); err != nil {
 		return nil, "", err
@@ -165,7 +201,7 @@ func (d *DB) Alarms(ctx context.Context, f citywarden.AlarmFilter) ([]citywarden
 // AlarmSteps returns the history of an alarm, the oldest step first; nothing
 // for an alarm that does not exist.
 func (d *DB) AlarmSteps(ctx context.Context, id citywarden.AlarmID) ([]citywarden.AlarmStep, error) {
-	steps, err := list(ctx, d.sql, scanAlarmStep, `SELECT kind, at, logged, severity, actor, reason, why
+	steps, err := list(ctx, d.sql, scanAlarmStep, `SELECT kind, at, logged, severity, actor, reason, subject, why
 		FROM transitions WHERE alarm = $1 ORDER BY n`, string(id))
 	if err != nil {
 		return nil, fmt.Errorf("history of alarm %s: %w", id, err)
@@ -176,9 +212,17 @@ func (d *DB) AlarmSteps(ctx context.Context, id citywarden.AlarmID) ([]citywarde
 func scanAlarmStep(row scanner) (citywarden.AlarmStep, error) {
 	var s citywarden.AlarmStep
 	var at, logged int64
-	var why string
-	if err := row.Scan(&s.Kind, &at, &logged, &s.Severity, &s.By, &s.Reason, &why); err != nil {
+	var subject, why string
+	if err := row.Scan(&s.Kind, &at, &logged, &s.Severity, &s.By, &s.Reason, &subject, &why); err != nil {
 		return s, err
+	}
+	switch s.Kind {
+	case citywarden.Commented:
+		s.Text, s.Reason = s.Reason, ""
+	case citywarden.Assigned:
+		s.Assignee = subject
+	case citywarden.Suppressed:
+		s.SuppressedBy = citywarden.AlarmID(subject)
 	}
 	s.At, s.Logged = fromMS(at), fromMS(logged)
 	if why != "" {
@@ -211,10 +255,11 @@ func (d *DB) TransitionsAfter(ctx context.Context, p citywarden.Position) ([]cit
 }
 
 // AlarmCounts returns how many alarms are active, leaving out those of shadow
-// rules, by severity, and how many of them nobody has acknowledged.
+// rules, by severity, and how many of them are unacknowledged and not
+// suppressed, so that they call for a person.
 func (d *DB) AlarmCounts(ctx context.Context) (bySeverity map[citywarden.Severity]int, unacked int, err error) {
-	rows, err := d.sql.QueryContext(ctx, `SELECT severity, acked, COUNT(*) FROM alarms
-		WHERE shadow = 0 AND state = 'active' GROUP BY severity, acked`)
+	rows, err := d.sql.QueryContext(ctx, `SELECT severity, CASE WHEN acked = 0 AND suppressed = 0 THEN 1 ELSE 0 END AS calls, COUNT(*) FROM alarms
+		WHERE shadow = 0 AND state = 'active' GROUP BY severity, calls`)
 	if err != nil {
 		return nil, 0, fmt.Errorf("count alarms: %w", err)
 	}
@@ -222,12 +267,12 @@ func (d *DB) AlarmCounts(ctx context.Context) (bySeverity map[citywarden.Severit
 	bySeverity = map[citywarden.Severity]int{}
 	for rows.Next() {
 		var s citywarden.Severity
-		var acked, n int
-		if err := rows.Scan(&s, &acked, &n); err != nil {
+		var calls, n int
+		if err := rows.Scan(&s, &calls, &n); err != nil {
 			return nil, 0, fmt.Errorf("count alarms: %w", err)
 		}
 		bySeverity[s] += n
-		if acked == 0 {
+		if calls == 1 {
 			unacked += n
 		}
 	}
@@ -265,6 +310,22 @@ func activeAlarm(ctx context.Context, q querier, rule citywarden.RuleID, entity 
 		return a, citywarden.Errorf(citywarden.CodeNotFound, "no active alarm of %s on %s", rule, entity)
 	}
 	return a, err
+}
+
+// suppressionBits returns the value of the column suppressed.
+func suppressionBits(all ...citywarden.Suppression) int {
+	bits := 0
+	for _, s := range all {
+		switch s {
+		case citywarden.SuppressionShelved:
+			bits |= 1
+		case citywarden.SuppressionByDesign:
+			bits |= 2
+		case citywarden.SuppressionOutOfService:
+			bits |= 4
+		}
+	}
+	return bits
 }
 
 func toInt(b bool) int {

@@ -2,7 +2,9 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,7 +80,7 @@ func TestSaveAlarmKeepsTheCase(t *testing.T) {
 func TestTransitionsAreKeptOnce(t *testing.T) {
 	db := deskDB(t)
 	tr := citywarden.Transition{Key: "r/a/b/1/12", Kind: citywarden.Shelved, Position: 7, At: time.UnixMilli(5).UTC(), Alarm: deskAlarm(1, citywarden.AlarmActive)}
-	tr.Alarm.ShelvedBy, tr.Alarm.Reason = "lin", "maintenance"
+	tr.By, tr.Note = "lin", "maintenance"
 	for i, want := range []bool{true, false} {
 		var fresh bool
 		err := db.desk(t, func(tx *DeskTx) (err error) {
@@ -98,6 +100,98 @@ func TestTransitionsAreKeptOnce(t *testing.T) {
 	for after, want := range map[citywarden.Position][]citywarden.Transition{tr.Position - 1: {short}, tr.Position: {}} {
 		if got, err := db.TransitionsAfter(t.Context(), after); err != nil || !cmp.Equal(want, got) {
 			t.Errorf("TransitionsAfter(%d) = %+v, %v; want %+v", after, got, err, want)
+		}
+	}
+}
+
+func TestHistorySaysWhoAndWhat(t *testing.T) {
+	db := deskDB(t)
+	at := time.UnixMilli(5).UTC()
+	a := deskAlarm(1, citywarden.AlarmActive)
+	a.Assignee, a.SuppressedBy, a.Reason = "wu", "gateway.offline:g1:1", "reset by lin"
+	var want []citywarden.AlarmStep
+	for i, s := range []citywarden.AlarmStep{
+		{Kind: citywarden.Raised},
+		{Kind: citywarden.Commented, By: "lin", Text: "现场已查看"},
+		{Kind: citywarden.Assigned, By: "lin", Assignee: "wu"},
+		{Kind: citywarden.Suppressed, SuppressedBy: "gateway.offline:g1:1"},
+		{Kind: citywarden.WentOutOfService, By: "lin", Reason: "works"},
+		{Kind: citywarden.Cleared, By: "lin", Reason: "reset by lin"},
+	} {
+		s.Severity, s.At, s.Logged = a.Severity, at, at
+		want = append(want, s)
+		tr := citywarden.Transition{Key: fmt.Sprintf("r/e/1/%d", i+1), Kind: s.Kind, At: at, Logged: at, Alarm: a, By: s.By, Note: s.Text + s.Reason}
+		if err := db.desk(t, func(tx *DeskTx) error { _, err := tx.AddTransition(t.Context(), tr); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := db.AlarmSteps(t.Context(), a.ID)
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("history: %v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestAlarmsByHowTheyAreSuppressed(t *testing.T) {
+	db := deskDB(t)
+	yes, no := true, false
+	save := func(name string, episode uint64, state citywarden.AlarmState, change func(*citywarden.Alarm)) {
+		t.Helper()
+		a := deskAlarm(episode, state)
+		a.ID, a.Entity = citywarden.NewAlarmID("r", name, episode), name
+		change(&a)
+		if err := db.desk(t, func(tx *DeskTx) error { return tx.SaveAlarm(t.Context(), a) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := time.UnixMilli(9000).UTC()
+	out := func(a *citywarden.Alarm) { a.OutOfService = at }
+	save("plain", 1, citywarden.AlarmActive, func(a *citywarden.Alarm) { a.Assignee = "wu" })
+	save("shelf", 2, citywarden.AlarmActive, func(a *citywarden.Alarm) { a.Shelved, a.Acked = at, true })
+	save("design", 3, citywarden.AlarmActive, func(a *citywarden.Alarm) { a.SuppressedBy = "x:y:1" })
+	save("was", 4, citywarden.AlarmCleared, func(a *citywarden.Alarm) { a.SuppressedBy = "x:y:1" })
+	save("out", 5, citywarden.AlarmActive, out)
+	save("out", 5, citywarden.AlarmCleared, out)
+	save("both", 6, citywarden.AlarmActive, func(a *citywarden.Alarm) { out(a); a.Shelved = at })
+	// An episode that ended while it was out of service, and the next one.
+	save("old", 7, citywarden.AlarmCleared, out)
+	save("old", 8, citywarden.AlarmActive, out)
+	for _, c := range []struct {
+		f    citywarden.AlarmFilter
+		want string
+	}{
+		{citywarden.AlarmFilter{Suppressed: citywarden.SuppressionAny}, "old:8 both:6 out:5 design:3 shelf:2"},
+		{citywarden.AlarmFilter{Suppressed: citywarden.SuppressionNone}, "old:7 was:4 plain:1"},
+		{citywarden.AlarmFilter{Suppressed: citywarden.SuppressionShelved}, "both:6 shelf:2"},
+		{citywarden.AlarmFilter{Suppressed: citywarden.SuppressionByDesign}, "design:3"},
+		{citywarden.AlarmFilter{Suppressed: citywarden.SuppressionOutOfService}, "old:8 both:6 out:5"},
+		{citywarden.AlarmFilter{Suppressed: citywarden.SuppressionOutOfService, State: citywarden.AlarmActive}, "old:8 both:6"},
+		{citywarden.AlarmFilter{Assignee: "wu"}, "plain:1"},
+		{citywarden.AlarmFilter{Acked: &yes}, "shelf:2"},
+		{citywarden.AlarmFilter{Acked: &no, State: citywarden.AlarmActive, Suppressed: citywarden.SuppressionNone}, "plain:1"},
+		{citywarden.AlarmFilter{Suppressed: citywarden.SuppressionAny, Rule: "r", Page: citywarden.Page{Limit: 1}}, "old:8"},
+	} {
+		items, _, err := db.Alarms(t.Context(), c.f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, a := range items {
+			got = append(got, strings.TrimPrefix(string(a.ID), "r:"))
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%+v = %s, want %s", c.f, s, c.want)
+		}
+	}
+	bySeverity, unacked, err := db.AlarmCounts(t.Context())
+	if err != nil || bySeverity[citywarden.Major] != 5 || unacked != 1 {
+		t.Errorf("counts %v, unacked %d, %v; want 5 active, 1 of them unacked", bySeverity, unacked, err)
+	}
+	for _, part := range []string{"suppressed <> 0 AND suppressed & 4 <> 0", "assignee <> '' AND assignee = 'wu'"} {
+		var plan string
+		err := db.sql.QueryRowContext(t.Context(), `EXPLAIN QUERY PLAN SELECT data FROM alarms WHERE `+part+` AND +shadow = 0
+			ORDER BY alarms.raised_at DESC, alarms.id DESC LIMIT 101`).Scan(new(int), new(int), new(int), &plan)
+		if err != nil || !strings.Contains(plan, "USING INDEX") {
+			t.Errorf("where %s: %s, %v; want an index", part, plan, err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +18,12 @@ type alarmsCmd struct {
 	Ack    alarmAckCmd    `cmd:"" help:"Acknowledge an alarm."`
 	Shelve alarmShelveCmd `cmd:"" help:"Keep an alarm quiet for a while."`
 	Reset  alarmResetCmd  `cmd:"" help:"End an alarm that is latched with its condition gone, or whose device is silent."`
+
+	OutOfService alarmOutOfServiceCmd `cmd:"" help:"Take an alarm out of service until it is returned, as for maintenance."`
+	InService    alarmInServiceCmd    `cmd:"" help:"Return an alarm to service."`
+	Comment      alarmCommentCmd      `cmd:"" help:"Write a comment into the history of an alarm."`
+	Assign       alarmAssignCmd       `cmd:"" help:"Say who shall look after an alarm."`
+	History      alarmHistoryCmd      `cmd:"" help:"Print everything that happened to an alarm."`
 }
 
 type alarmListCmd struct {
@@ -24,6 +31,10 @@ type alarmListCmd struct {
 	State  string `help:"Only those that are active or cleared." enum:"active,cleared," default:""`
 	Rule   string `help:"Only of that rule."`
 	Device string `help:"Only of that device."`
+
+	Suppressed string `help:"Only those that are suppressed in that way now: none, shelved, by_design, out_of_service or any." enum:"none,shelved,by_design,out_of_service,any," default:""`
+	Assignee   string `help:"Only those that this user shall look after."`
+	Acked      string `help:"Only those that are acknowledged (true) or not (false)." enum:"true,false," default:""`
 }
 
 // Run lists alarms, the newest first.
@@ -33,16 +44,17 @@ func (a *alarmListCmd) Run(ctx context.Context, o output) error {
 		return err
 	}
 	q := url.Values{"limit": {"1000"}}
-	for k, v := range map[string]string{"state": a.State, "rule": a.Rule, "device": a.Device} {
+	for k, v := range map[string]string{"state": a.State, "rule": a.Rule, "device": a.Device,
+		"suppressed": a.Suppressed, "assignee": a.Assignee, "acked": a.Acked} {
 		if v != "" {
 			q.Set(k, v)
 		}
 	}
 	items := []citywarden.Alarm{}
-	rows := [][]string{{"ID", "SEVERITY", "STATE", "ACKED", "RAISED", "CASE", "TITLE"}}
+	rows := [][]string{{"ID", "SEVERITY", "STATE", "ACKED", "SUPPRESSED", "RAISED", "CASE", "TITLE"}}
 	err = list(ctx, c, "/alarms", q, func(x citywarden.Alarm) error {
 		items = append(items, x)
-		rows = append(rows, []string{string(x.ID), x.Severity.String(), string(x.State), yes(x.Acked), when(x.RaisedAt), dash(string(x.Case)), x.Title.String()})
+		rows = append(rows, []string{string(x.ID), x.Severity.String(), string(x.State), yes(x.Acked), suppressed(&x), when(x.RaisedAt), dash(string(x.Case)), x.Title.String()})
 		return nil
 	})
 	if err != nil {
@@ -53,6 +65,15 @@ func (a *alarmListCmd) Run(ctx context.Context, o output) error {
 	}
 	table(o.out, rows)
 	return nil
+}
+
+// suppressed says how x is suppressed.
+func suppressed(x *citywarden.Alarm) string {
+	var all []string
+	for _, s := range x.Suppressions() {
+		all = append(all, string(s))
+	}
+	return dash(strings.Join(all, ","))
 }
 
 func yes(b bool) string {
@@ -167,6 +188,86 @@ type alarmShelveCmd struct {
 // Run shelves an alarm.
 func (a *alarmShelveCmd) Run(ctx context.Context, o output) error {
 	return orderAlarm(ctx, o, &a.remote, a.ID, "shelve", map[string]any{"for": a.For.String(), "reason": a.Reason}, "shelved")
+}
+
+type alarmOutOfServiceCmd struct {
+	remote
+	ID     string `arg:"" help:"The alarm's id."`
+	Reason string `required:"" help:"Why."`
+}
+
+// Run takes an alarm out of service.
+func (a *alarmOutOfServiceCmd) Run(ctx context.Context, o output) error {
+	return orderAlarm(ctx, o, &a.remote, a.ID, "out-of-service", map[string]any{"reason": a.Reason}, "taken out of service")
+}
+
+type alarmInServiceCmd struct {
+	remote
+	ID     string `arg:"" help:"The alarm's id."`
+	Reason string `help:"What was done."`
+}
+
+// Run returns an alarm to service.
+func (a *alarmInServiceCmd) Run(ctx context.Context, o output) error {
+	return orderAlarm(ctx, o, &a.remote, a.ID, "in-service", map[string]any{"reason": a.Reason}, "returned to service")
+}
+
+type alarmCommentCmd struct {
+	remote
+	ID   string `arg:"" help:"The alarm's id."`
+	Text string `arg:"" help:"What to write."`
+}
+
+// Run comments an alarm.
+func (a *alarmCommentCmd) Run(ctx context.Context, o output) error {
+	return orderAlarm(ctx, o, &a.remote, a.ID, "comment", map[string]any{"text": a.Text}, "commented")
+}
+
+type alarmAssignCmd struct {
+	remote
+	ID string `arg:"" help:"The alarm's id."`
+	To string `arg:"" optional:"" help:"Name of the user; left out, nobody has it any more."`
+}
+
+// Run assigns an alarm.
+func (a *alarmAssignCmd) Run(ctx context.Context, o output) error {
+	done := "assigned to " + a.To
+	if a.To == "" {
+		done = "assigned to nobody"
+	}
+	return orderAlarm(ctx, o, &a.remote, a.ID, "assign", map[string]any{"to": a.To}, done)
+}
+
+type alarmHistoryCmd struct {
+	remote
+	ID string `arg:"" help:"The alarm's id."`
+}
+
+// Run prints the history of an alarm, the oldest first.
+func (a *alarmHistoryCmd) Run(ctx context.Context, o output) error {
+	c, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	steps := []citywarden.AlarmStep{}
+	rows := [][]string{{"LOGGED", "WHAT", "SEVERITY", "BY", "MORE"}}
+	err = list(ctx, c, "/alarms/"+url.PathEscape(a.ID)+"/history", url.Values{}, func(s citywarden.AlarmStep) error {
+		steps = append(steps, s)
+		more := cmp.Or(s.Text, s.Reason, s.Assignee, string(s.SuppressedBy))
+		if more == "" && s.Why != nil {
+			more = s.Why.Summary.In("en")
+		}
+		rows = append(rows, []string{when(s.Logged), string(s.Kind), s.Severity.String(), dash(s.By), dash(more)})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		return toJSON(o.out, steps)
+	}
+	table(o.out, rows)
+	return nil
 }
 
 func orderAlarm(ctx context.Context, o output, r *remote, id, order string, body map[string]any, done string) error {

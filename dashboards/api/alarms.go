@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -13,6 +15,7 @@ type Alarms interface {
 	Alarms(ctx context.Context, f citywarden.AlarmFilter) (page []citywarden.Alarm, next string, err error)
 	Alarm(ctx context.Context, id citywarden.AlarmID) (citywarden.Alarm, error)
 	Why(ctx context.Context, id citywarden.AlarmID) (*citywarden.Explanation, error)
+	History(ctx context.Context, id citywarden.AlarmID) ([]citywarden.AlarmStep, error) // the oldest first
 }
 
 // Orders takes people's orders to the rule engine. Order returns once the order
@@ -43,6 +46,18 @@ type reasonBody struct {
 	Reason string `json:"reason,omitempty" maxLength:"500"`
 }
 
+type outOfServiceBody struct {
+	Reason string `json:"reason" minLength:"1" maxLength:"500"`
+}
+
+type commentBody struct {
+	Text string `json:"text" minLength:"1" maxLength:"2000"`
+}
+
+type assignBody struct {
+	To string `json:"to" maxLength:"64" doc:"Name of a user; empty takes the alarm from whoever has it"`
+}
+
 type reasonInput struct {
 	AlarmPath
 	Body *reasonBody
@@ -71,6 +86,16 @@ func (s *server) alarmRoutes() {
 		summary: "End the shelving of an alarm; answers when it is done"}, s.unshelve)
 	handle(s, route{method: "POST", path: "/api/v1/alarms/{id}/reset", id: "reset-alarm", tag: tag, may: citywarden.MayOperateAlarms,
 		summary: "Reset an alarm that is latched, or whose device is silent; answers when it is done"}, s.reset)
+	handle(s, route{method: "POST", path: "/api/v1/alarms/{id}/out-of-service", id: "take-alarm-out-of-service", tag: tag, may: citywarden.MayOutOfService,
+		summary: "Take an alarm out of service until it is returned, as for maintenance; answers when it is done"}, s.outOfService)
+	handle(s, route{method: "POST", path: "/api/v1/alarms/{id}/in-service", id: "return-alarm-to-service", tag: tag, may: citywarden.MayOutOfService,
+		summary: "Return an alarm to service; answers when it is done"}, s.inService)
+	handle(s, route{method: "POST", path: "/api/v1/alarms/{id}/comment", id: "comment-alarm", tag: tag, may: citywarden.MayOperateAlarms,
+		summary: "Write a comment into the history of an alarm; answers when it is done"}, s.comment)
+	handle(s, route{method: "POST", path: "/api/v1/alarms/{id}/assign", id: "assign-alarm", tag: tag, may: citywarden.MayOperateAlarms,
+		summary: "Say who shall look after an alarm; answers when it is done"}, s.assign)
+	handle(s, route{method: "GET", path: "/api/v1/alarms/{id}/history", id: "get-alarm-history", tag: tag, may: citywarden.MayRead,
+		summary: "Everything that happened to an alarm, the oldest first"}, s.alarmHistory)
 }
 
 func (s *server) listAlarms(ctx context.Context, in *struct {
@@ -79,8 +104,16 @@ func (s *server) listAlarms(ctx context.Context, in *struct {
 	Severity string                `query:"severity" enum:"indeterminate,warning,minor,major,critical"`
 	Rule     citywarden.RuleID     `query:"rule"`
 	Device   citywarden.DeviceID   `query:"device"`
+
+	Suppressed citywarden.Suppression `query:"suppressed" enum:"none,shelved,by_design,out_of_service,any" doc:"How it is suppressed now; what is shelved or out of service is found by its newest alarm, even when that is cleared"`
+	Assignee   string                 `query:"assignee" maxLength:"64" doc:"Name of the user who shall look after it"`
+	Acked      string                 `query:"acked" enum:"true,false"`
 }) (*listOutput[citywarden.Alarm], error) {
-	f := citywarden.AlarmFilter{State: in.State, Rule: in.Rule, Device: in.Device, Page: in.page()}
+	f := citywarden.AlarmFilter{State: in.State, Rule: in.Rule, Device: in.Device, Suppressed: in.Suppressed, Assignee: in.Assignee, Page: in.page()}
+	if in.Acked != "" {
+		acked := in.Acked == "true"
+		f.Acked = &acked
+	}
 	if err := f.Severity.UnmarshalText([]byte(in.Severity)); err != nil {
 		return nil, err
 	}
@@ -187,8 +220,106 @@ func (s *server) reset(ctx context.Context, in *reasonInput) (*output[citywarden
 	})
 }
 
+func (s *server) outOfService(ctx context.Context, in *struct {
+	AlarmPath
+	Body outOfServiceBody
+}) (*output[citywarden.Alarm], error) {
+	o := citywarden.AlarmOrder{Kind: citywarden.OrderOutOfService, Alarm: in.ID, Reason: in.Body.Reason}
+	return s.order(ctx, o, func(a *citywarden.Alarm) error {
+		if !a.OutOfService.IsZero() {
+			return citywarden.Errorf(citywarden.CodeConflict, "alarm %s was taken out of service by %s at %s", a.ID, a.OutOfServiceBy, a.OutOfService.UTC().Format(time.RFC3339))
+		}
+		return nil
+	}, func(a *citywarden.Alarm) error {
+		if a.OutOfServiceBy == callerOf(ctx).Name {
+			return nil
+		}
+		return nothingChanged(a, "taken out of service")
+	})
+}
+
+func (s *server) inService(ctx context.Context, in *reasonInput) (*output[citywarden.Alarm], error) {
+	o := citywarden.AlarmOrder{Kind: citywarden.OrderInService, Alarm: in.ID, Reason: in.reason()}
+	return s.order(ctx, o, func(a *citywarden.Alarm) error {
+		if a.OutOfService.IsZero() {
+			return citywarden.Errorf(citywarden.CodeConflict, "alarm %s is not out of service", a.ID)
+		}
+		return nil
+	}, func(a *citywarden.Alarm) error {
+		if a.OutOfService.IsZero() {
+			return nil
+		}
+		return nothingChanged(a, "returned to service")
+	})
+}
+
+func (s *server) comment(ctx context.Context, in *struct {
+	AlarmPath
+	Body commentBody
+}) (*output[citywarden.Alarm], error) {
+	text := strings.TrimSpace(in.Body.Text)
+	if text == "" {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "comment alarm %s: the text is empty", in.ID)
+	}
+	o := citywarden.AlarmOrder{Kind: citywarden.OrderComment, Alarm: in.ID, Text: text}
+	return s.order(ctx, o, func(*citywarden.Alarm) error { return nil }, func(a *citywarden.Alarm) error {
+		steps, err := s.Alarms.History(ctx, a.ID)
+		if err != nil {
+			return err
+		}
+		for _, step := range slices.Backward(steps) {
+			if step.Kind == citywarden.Commented && step.By == callerOf(ctx).Name && step.Text == text {
+				return nil
+			}
+		}
+		return nothingChanged(a, "commented")
+	})
+}
+
+func (s *server) assign(ctx context.Context, in *struct {
+	AlarmPath
+	Body assignBody
+}) (*output[citywarden.Alarm], error) {
+	to := in.Body.To
+	if to != "" {
+		u, _, err := s.Accounts.store.UserByName(ctx, to)
+		if citywarden.CodeOf(err) == citywarden.CodeNotFound {
+			return nil, citywarden.Errorf(citywarden.CodeInvalid, "assign alarm %s: %w", in.ID, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := u.Role.May(citywarden.MayRead); err != nil {
+			return nil, citywarden.Errorf(citywarden.CodeInvalid, "assign alarm %s to %s: %w", in.ID, to, err)
+		}
+	}
+	o := citywarden.AlarmOrder{Kind: citywarden.OrderAssign, Alarm: in.ID, To: to}
+	return s.order(ctx, o, func(a *citywarden.Alarm) error {
+		switch {
+		case a.Assignee != to:
+			return nil
+		case to == "":
+			return citywarden.Errorf(citywarden.CodeConflict, "alarm %s is assigned to nobody", a.ID)
+		}
+		return citywarden.Errorf(citywarden.CodeConflict, "alarm %s is assigned to %s already", a.ID, to)
+	}, func(a *citywarden.Alarm) error {
+		if a.Assignee == to {
+			return nil
+		}
+		return nothingChanged(a, "assigned")
+	})
+}
+
+func (s *server) alarmHistory(ctx context.Context, in *AlarmPath) (*listOutput[citywarden.AlarmStep], error) {
+	steps, err := s.Alarms.History(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return listOf(steps, ""), nil
+}
+
 func nothingChanged(a *citywarden.Alarm, done string) error {
-	return citywarden.Errorf(citywarden.CodeConflict, "alarm %s could not be %s: it is %s now, and somebody else may have been faster", a.ID, done, a.State)
+	return citywarden.Errorf(citywarden.CodeConflict, "alarm %s could not be %s: it is %s now; somebody else may have been faster, or a later alarm of the same rule has taken its place", a.ID, done, a.State)
 }
 
 // order hands an order to the engine and answers with the alarm after it was
@@ -211,7 +342,7 @@ func (s *server) order(ctx context.Context, o citywarden.AlarmOrder, before, aft
 	}
 	if err := s.Orders.Wait(wctx, alarmConsumer, pos); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return nil, citywarden.Errorf(citywarden.CodeTransient, "the order to %s alarm %s is stored but not applied yet; look at the alarm again later", o.Kind, o.Alarm)
+			return nil, citywarden.Errorf(citywarden.CodeTransient, "the order %s for alarm %s is stored but not applied yet; look at the alarm again later", o.Kind, o.Alarm)
 		}
 		return nil, err
 	}

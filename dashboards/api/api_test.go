@@ -66,7 +66,7 @@ func (p *platform) operations() map[string]string {
 func TestEachRoleAtEachRoute(t *testing.T) {
 	const (
 		admin, supervisor, dispatcher = citywarden.RoleAdmin, citywarden.RoleSupervisor, citywarden.RoleDispatcher
-		officer, vendor               = citywarden.RoleOfficer, citywarden.RoleVendor
+		officer, vendor, engineer     = citywarden.RoleOfficer, citywarden.RoleVendor, citywarden.RoleEngineer
 	)
 	const alarm, aCase = "fire.smoke:smoke-1:1", "E0501202611230001"
 	type row struct {
@@ -110,6 +110,11 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"shelve-alarm", "/alarms/" + alarm + "/shelve", `{"for":"1h","reason":"works"}`, operate},
 		{"unshelve-alarm", "/alarms/" + alarm + "/unshelve", "", operate},
 		{"reset-alarm", "/alarms/" + alarm + "/reset", "", operate},
+		{"comment-alarm", "/alarms/" + alarm + "/comment", `{"text":"x"}`, operate},
+		{"assign-alarm", "/alarms/" + alarm + "/assign", `{"to":"admin"}`, operate},
+		{"take-alarm-out-of-service", "/alarms/" + alarm + "/out-of-service", `{"reason":"works"}`, []citywarden.Role{admin, supervisor, engineer}},
+		{"return-alarm-to-service", "/alarms/" + alarm + "/in-service", "", []citywarden.Role{admin, supervisor, engineer}},
+		{"get-alarm-history", "/alarms/" + alarm + "/history", "", nil},
 		{"list-cases", "/cases", "", nil},
 		{"get-case", "/cases/" + aCase, "", nil},
 		{"create-case", "/cases", `{"class":"event/0501","title":"x"}`, []citywarden.Role{admin, supervisor, officer}},

@@ -33,7 +33,9 @@ type city struct {
 	queries []citywarden.SeriesQuery
 	points  []citywarden.SeriesPoint
 	orders  []citywarden.AlarmOrder
+	steps   []citywarden.AlarmStep
 	stuck   bool                               // orders are taken but not applied
+	past    bool                               // later alarms have taken the place of all: orders have no effect
 	between func(*city, citywarden.AlarmOrder) // runs before an order is applied
 }
 
@@ -212,7 +214,10 @@ func (c *city) Alarms(_ context.Context, f citywarden.AlarmFilter) (out []citywa
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range c.alarms {
-		if (f.State == "" || a.State == f.State) && (f.Severity == 0 || a.Severity == f.Severity) && (f.Device == "" || a.Device == f.Device) && (f.Rule == "" || a.Rule == f.Rule) {
+		suppressed := f.Suppressed == "" || f.Suppressed == citywarden.SuppressionAny && a.Suppressed() ||
+			f.Suppressed == citywarden.SuppressionNone && !a.Suppressed() || slices.Contains(a.Suppressions(), f.Suppressed)
+		if (f.State == "" || a.State == f.State) && (f.Severity == 0 || a.Severity == f.Severity) && (f.Device == "" || a.Device == f.Device) && (f.Rule == "" || a.Rule == f.Rule) &&
+			suppressed && (f.Assignee == "" || a.Assignee == f.Assignee) && (f.Acked == nil || a.Acked == *f.Acked) {
 			out = append(out, a)
 		}
 	}
@@ -241,6 +246,15 @@ func (c *city) Why(ctx context.Context, id citywarden.AlarmID) (*citywarden.Expl
 	}, nil
 }
 
+func (c *city) History(ctx context.Context, id citywarden.AlarmID) ([]citywarden.AlarmStep, error) {
+	if _, err := c.Alarm(ctx, id); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.steps), nil
+}
+
 func (c *city) Order(_ context.Context, o citywarden.AlarmOrder) (citywarden.Position, error) {
 	c.mu.Lock()
 	between := c.between
@@ -252,18 +266,13 @@ func (c *city) Order(_ context.Context, o citywarden.AlarmOrder) (citywarden.Pos
 	defer c.mu.Unlock()
 	c.orders = append(c.orders, o)
 	a := c.alarms[o.Alarm]
-	switch o.Kind {
-	case citywarden.OrderAck:
-		if !a.Acked {
-			a.Acked, a.AckedBy, a.AckedAt = true, o.By, noon
-		}
-	case citywarden.OrderShelve:
-		if a.State == citywarden.AlarmActive {
-			a.Shelved, a.ShelvedBy, a.Reason = o.Until, o.By, o.Reason
-		}
-	case citywarden.OrderUnshelve:
-		a.Shelved, a.ShelvedBy, a.Reason = time.Time{}, "", ""
-	case citywarden.OrderReset:
+	if c.past {
+		return citywarden.PositionAt(uint64(len(c.orders)), 0), nil
+	}
+	if kind, ok := a.Do(&o, noon); ok {
+		c.steps = append(c.steps, citywarden.AlarmStep{Kind: kind, Severity: a.Severity, At: noon, Logged: noon, By: o.By, Reason: o.Reason, Text: o.Text, Assignee: o.To})
+	}
+	if o.Kind == citywarden.OrderReset {
 		a.Latched, a.NoData, a.State = false, false, citywarden.AlarmCleared
 	}
 	c.alarms[o.Alarm] = a

@@ -33,7 +33,7 @@ type deviceCount struct {
 
 type alarmCount struct {
 	Active     int            `json:"active"`
-	Unacked    int            `json:"unacked"`
+	Unacked    int            `json:"unacked" doc:"Active, and neither acknowledged nor suppressed"`
 	BySeverity map[string]int `json:"by_severity" doc:"Active alarms"`
 }
 
@@ -105,7 +105,7 @@ func (s *server) count(ctx context.Context) (summary, error) {
 		for i := range as {
 			sum.Alarms.Active++
 			sum.Alarms.BySeverity[as[i].Severity.String()]++
-			if !as[i].Acked {
+			if !as[i].Acked && !as[i].Suppressed() {
 				sum.Alarms.Unacked++
 			}
 		}

@@ -21,6 +21,7 @@ type (
 	stageSchema      struct{}
 	actionSchema     struct{}
 	alarmStateSchema struct{}
+	transitionSchema struct{}
 	statusSchema     struct{}
 	roleSchema       struct{}
 	lightSchema      struct{}
@@ -73,6 +74,13 @@ func (alarmStateSchema) Schema(huma.Registry) *huma.Schema {
 	return enum("Whether the condition of an alarm still holds", citywarden.AlarmActive, citywarden.AlarmCleared)
 }
 
+func (transitionSchema) Schema(huma.Registry) *huma.Schema {
+	return enum("What happened to an alarm",
+		citywarden.Raised, citywarden.Escalated, citywarden.Lowered, citywarden.Clearing, citywarden.Resumed, citywarden.Latched, citywarden.Cleared,
+		citywarden.Joined, citywarden.WentDark, citywarden.CameBack, citywarden.Acked, citywarden.Commented, citywarden.Assigned,
+		citywarden.Shelved, citywarden.Unshelved, citywarden.Suppressed, citywarden.Unsuppressed, citywarden.WentOutOfService, citywarden.CameInService)
+}
+
 func (statusSchema) Schema(huma.Registry) *huma.Schema {
 	return enum("What is known of a device's presence", citywarden.StatusNever, citywarden.StatusOnline, citywarden.StatusSilent)
 }
@@ -121,6 +129,7 @@ func newRegistry() huma.Registry {
 		{reflect.TypeFor[citywarden.Stage](), reflect.TypeFor[stageSchema]()},
 		{reflect.TypeFor[citywarden.Action](), reflect.TypeFor[actionSchema]()},
 		{reflect.TypeFor[citywarden.AlarmState](), reflect.TypeFor[alarmStateSchema]()},
+		{reflect.TypeFor[citywarden.TransitionKind](), reflect.TypeFor[transitionSchema]()},
 		{reflect.TypeFor[citywarden.Status](), reflect.TypeFor[statusSchema]()},
 		{reflect.TypeFor[citywarden.Role](), reflect.TypeFor[roleSchema]()},
 		{reflect.TypeFor[citywarden.Light](), reflect.TypeFor[lightSchema]()},

@@ -120,6 +120,7 @@ func TestSeries(t *testing.T) {
 func TestOrdersToAlarms(t *testing.T) {
 	p := newPlatform(t)
 	officer, dispatcher := p.as(citywarden.RoleOfficer), p.as(citywarden.RoleDispatcher)
+	supervisor, vendor := p.as(citywarden.RoleSupervisor), p.as(citywarden.RoleVendor)
 	path := "POST /api/v1/alarms/" + theAlarm
 	var a citywarden.Alarm
 	for _, c := range []struct {
@@ -140,8 +141,29 @@ func TestOrdersToAlarms(t *testing.T) {
 		{path + "/shelve", `{"until":"2020-01-01T00:00:00Z","reason":"works"}`, dispatcher, 400, "in the future"},
 		{path + "/shelve", `{"for":"31d","reason":"works"}`, dispatcher, 400, "at most 30 days"},
 		{path + "/shelve", `{"for":"-1h","reason":"works"}`, dispatcher, 400, "in the future"},
-		{path + "/unshelve", `{"reason":"done"}`, officer, 200, `"acked":true`},
+		{path + "/unshelve", `{"reason":"done"}`, officer, 200, `"acked":false`},
 		{"POST /api/v1/alarms/nobody:x:1/ack", "", officer, 404, "no alarm"},
+		{path + "/in-service", "", supervisor, 409, "is not out of service"},
+		{path + "/out-of-service", `{}`, supervisor, 400, "reason"},
+		{path + "/out-of-service", `{"reason":"new head"}`, officer, 403, "officer may not take alarms out of service; admin or supervisor or engineer may"},
+		{path + "/out-of-service", `{"reason":"new head"}`, supervisor, 200, `"out_of_service_since":"2026-11-23T04:00:00Z","out_of_service_by":"supervisor","out_of_service_reason":"new head"`},
+		{path + "/out-of-service", `{"reason":"again"}`, supervisor, 409, "was taken out of service by supervisor at 2026-11-23T04:00:00Z"},
+		{"GET /api/v1/alarms?suppressed=out_of_service", "", officer, 200, theAlarm},
+		{"GET /api/v1/alarms?suppressed=none", "", officer, 200, `{"items":[]`},
+		{"GET /api/v1/alarms?suppressed=maybe", "", officer, 400, "query.suppressed"},
+		{"GET /api/v1/summary", "", officer, 200, `"active":1,"unacked":0`},
+		{path + "/in-service", `{"reason":"tested"}`, supervisor, 200, `"acked":false`},
+		{path + "/comment", `{"text":" "}`, officer, 400, "the text is empty"},
+		{path + "/comment", `{"text":" door was open "}`, officer, 200, theAlarm},
+		{path + "/comment", `{"text":"x"}`, vendor, 403, "may not operate alarms"},
+		{path + "/assign", `{"to":"nobody"}`, officer, 400, "no user nobody"},
+		{path + "/assign", `{}`, officer, 400, "to"},
+		{path + "/assign", `{"to":""}`, officer, 409, "is assigned to nobody"},
+		{path + "/assign", `{"to":"dispatcher"}`, officer, 200, `"assignee":"dispatcher"`},
+		{path + "/assign", `{"to":"dispatcher"}`, officer, 409, "is assigned to dispatcher already"},
+		{"GET /api/v1/alarms?assignee=dispatcher&acked=false", "", officer, 200, theAlarm},
+		{"GET /api/v1/alarms?acked=true", "", officer, 200, `{"items":[]`},
+		{path + "/assign", `{"to":""}`, officer, 200, theAlarm},
 	} {
 		got := p.do(c.token, c.what, c.body)
 		if got.status != c.status || !strings.Contains(got.body, c.says) {
@@ -149,14 +171,26 @@ func TestOrdersToAlarms(t *testing.T) {
 		}
 	}
 	p.do(officer, "GET /api/v1/alarms/"+theAlarm, "").into(t, &a)
-	if a.ID != theAlarm || !a.Acked {
+	if a.ID != theAlarm || a.Acked || a.Assignee != "" { // unacknowledged since it is back in service
 		t.Errorf("alarm = %+v", a)
+	}
+	var history list[citywarden.AlarmStep]
+	p.do(officer, "GET /api/v1/alarms/"+theAlarm+"/history", "").into(t, &history)
+	var steps []string
+	for _, s := range history.Items {
+		steps = append(steps, strings.TrimSpace(fmt.Sprintf("%s by %s %s%s%s", s.Kind, s.By, s.Reason, s.Text, s.Assignee)))
+	}
+	want := []string{"acked by officer", "shelved by dispatcher works", "unshelved by officer done", "out_of_service by supervisor new head",
+		"in_service by supervisor tested", "commented by officer door was open", "assigned by officer dispatcher", "assigned by officer"}
+	if diff := cmp.Diff(want, steps); diff != "" || history.Next != nil {
+		t.Errorf("history (-want +got)\n%s", diff)
 	}
 	var kinds []string
 	for _, o := range p.orders {
 		kinds = append(kinds, string(o.Kind)+" "+o.By)
 	}
-	if diff := cmp.Diff([]string{"ack officer", "shelve dispatcher", "unshelve officer"}, kinds); diff != "" {
+	if diff := cmp.Diff([]string{"ack officer", "shelve dispatcher", "unshelve officer", "out_of_service supervisor", "in_service supervisor",
+		"comment officer", "assign officer", "assign officer"}, kinds); diff != "" {
 		t.Errorf("orders (-want +got)\n%s", diff)
 	}
 	latched, silent := a, a
@@ -179,11 +213,14 @@ func TestSomebodyElseWasFaster(t *testing.T) {
 		a.Acked, a.AckedBy, a.AckedAt = true, "chen", noon
 		a.State = citywarden.AlarmCleared
 		c.alarms[o.Alarm] = a
+		c.past = true // and it is raised again
 	}
-	tok := p.as(citywarden.RoleOfficer)
-	for _, what := range []string{"/ack", "/shelve"} {
+	tok := p.as(citywarden.RoleSupervisor)
+	for what, body := range map[string]string{
+		"/ack": "", "/shelve": `{"for":"1h","reason":"x"}`, "/comment": `{"text":"x"}`, "/assign": `{"to":"supervisor"}`, "/out-of-service": `{"reason":"x"}`,
+	} {
 		p.city.reset()
-		a := p.do(tok, "POST /api/v1/alarms/"+theAlarm+what, `{"reason":"x"`+map[string]string{"/shelve": `,"for":"1h"`}[what]+`}`)
+		a := p.do(tok, "POST /api/v1/alarms/"+theAlarm+what, body)
 		if a.status != 409 || a.problem(t).Code != citywarden.CodeConflict {
 			t.Errorf("%s = %d %s, want 409", what, a.status, a.body)
 		}
