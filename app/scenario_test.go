@@ -51,7 +51,9 @@ import (
 //	watch                         look at the live events, as the console does
 //	heard                         print the alarms and cases that they told of since the last look
 //	alarms                        print the alarms, the newest first
-//	alarm ID ack|reset|why|…      act on an alarm; --as USER, or admin
+//	alarm ID ack|reset|why|…      act on an alarm; --as USER, or admin; --reason TEXT, --for DURATION, --text TEXT, --to USER
+//	alarm ID history              print what happened to it
+//	summary                       print how many alarms are active and how many of them call for a person
 //	cases [--work-orders]         print the cases, the newest first
 //	case ID                       print a case with its timeline
 //	case ID ACTION                act on a case: --as USER, --note TEXT, --department NAME
@@ -78,7 +80,7 @@ func TestScenarios(t *testing.T) {
 			"sleep": sleepCommand, "until": untilCommand, "device": deviceCommand, "user": userCommand,
 			"publish": publishCommand, "unplug": unplugCommand, "latest": latestCommand, "series": seriesCommand,
 			"ledger": ledgerCommand, "watch": watchCommand, "heard": heardCommand,
-			"alarms": alarmsCommand, "alarm": alarmCommand, "cases": casesCommand, "case": caseCommand,
+			"alarms": alarmsCommand, "summary": summaryCommand, "alarm": alarmCommand, "cases": casesCommand, "case": caseCommand,
 		},
 	})
 }
@@ -543,13 +545,19 @@ func alarmsCommand(ts *testscript.TestScript, neg bool, args []string) {
 		if a.NoData {
 			fmt.Fprint(ts.Stdout(), " no-data")
 		}
+		for _, s := range a.Suppressions() {
+			fmt.Fprint(ts.Stdout(), " ", s)
+		}
+		if a.SuppressedBy != "" {
+			fmt.Fprint(ts.Stdout(), " by ", a.SuppressedBy)
+		}
 		fmt.Fprintf(ts.Stdout(), " raised %s cleared %s case %s\n", clock(a.RaisedAt), clock(a.ClearedAt), a.Case)
 	}
 	outcome(ts, neg, err)
 }
 
 func alarmCommand(ts *testscript.TestScript, neg bool, args []string) {
-	args, flags := expect(ts, args, "alarm ID ack|reset|why [--as USER]", 2, 2, "as")
+	args, flags := expect(ts, args, "alarm ID ack|reset|why|… [--as USER] [--reason TEXT] [--for DURATION] [--text TEXT] [--to USER]", 2, 2, "as", "reason", "for", "text", "to")
 	path := "/alarms/" + url.PathEscape(args[0]) + "/" + args[1]
 	if args[1] == "why" {
 		var why citywarden.Explanation
@@ -561,8 +569,36 @@ func alarmCommand(ts *testscript.TestScript, neg bool, args []string) {
 		outcome(ts, neg, err)
 		return
 	}
-	err := worldOf(ts).call(as(flags), "POST", path, map[string]any{}, nil)
+	if args[1] == "history" {
+		var out struct{ Items []citywarden.AlarmStep }
+		err := worldOf(ts).call(as(flags), "GET", path, nil, &out)
+		for _, s := range out.Items {
+			fmt.Fprintf(ts.Stdout(), "%s %s\n", clock(s.Logged), strings.Join(strings.Fields(fmt.Sprint(s.Kind, " ", s.Severity, " ", s.By, " ", s.Reason, s.Text, s.Assignee, s.SuppressedBy)), " "))
+		}
+		outcome(ts, neg, err)
+		return
+	}
+	body := map[string]any{}
+	for _, k := range []string{"reason", "for", "text", "to"} {
+		if v, ok := flags[k]; ok {
+			body[k] = v
+		}
+	}
+	err := worldOf(ts).call(as(flags), "POST", path, body, nil)
 	synctest.Wait()
+	outcome(ts, neg, err)
+}
+
+// summaryCommand prints how many alarms are active, and how many call for a person.
+func summaryCommand(ts *testscript.TestScript, neg bool, args []string) {
+	expect(ts, args, "summary", 0, 0)
+	time.Sleep(time.Second) // it may be so old
+	synctest.Wait()
+	var out struct {
+		Alarms struct{ Active, Unacked int }
+	}
+	err := worldOf(ts).call("admin", "GET", "/summary", nil, &out)
+	fmt.Fprintf(ts.Stdout(), "alarms %d unacked %d\n", out.Alarms.Active, out.Alarms.Unacked)
 	outcome(ts, neg, err)
 }
 
