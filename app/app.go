@@ -313,6 +313,7 @@ func (b *building) desk(ctx context.Context) error {
 	b.cases, err = cases.New(b.db, cases.Options{
 		Classes: b.classes, Calendar: b.calendar, Grids: b.grids,
 		Where: b.where, Publish: b.hub.Publish, Logger: b.component("cases"),
+		Operators: b.config.Operators, Metrics: b.metrics,
 	})
 	return err
 }
@@ -374,7 +375,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 	}
 	handler, err := api.New(api.Options{
 		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
-		Alarms: b.cases, Orders: b.ingest, Cases: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Ledger: b.ledger,
+		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Ledger: b.ledger,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),

@@ -31,6 +31,8 @@ type Config struct {
 	Rules  RulesConfig  `yaml:"rules"`
 	Models ModelsConfig `yaml:"models"`
 
+	Operators int `yaml:"operators"` // who watch alarms at a time: the alarm load is counted for each of them
+
 	LogLevel string `yaml:"log_level"` // of what is printed: debug, info, warn or error
 }
 
@@ -84,14 +86,15 @@ type ModelsConfig struct {
 // said.
 func Default() Config {
 	return Config{
-		Data:     "data",
-		TimeZone: "Asia/Shanghai",
-		HTTP:     HTTPConfig{Addr: ":8080"},
-		MQTT:     MQTTConfig{Addr: ":1883"},
-		CoAP:     CoAPConfig{Addr: ":5683"},
-		Log:      LogConfig{MaxAge: days(7), MaxBytes: 20 << 30},
-		Series:   SeriesConfig{Database: "citywarden", Retention: days(400)},
-		LogLevel: "info",
+		Data:      "data",
+		TimeZone:  "Asia/Shanghai",
+		HTTP:      HTTPConfig{Addr: ":8080"},
+		MQTT:      MQTTConfig{Addr: ":1883"},
+		CoAP:      CoAPConfig{Addr: ":5683"},
+		Log:       LogConfig{MaxAge: days(7), MaxBytes: 20 << 30},
+		Series:    SeriesConfig{Database: "citywarden", Retention: days(400)},
+		Operators: 1,
+		LogLevel:  "info",
 	}
 }
 
@@ -172,6 +175,9 @@ func (c *Config) Check() error {
 	}
 	if c.Series.Token != "" && c.Series.User != "" {
 		return keyErrorf("series.user", "there is a token, too; a token is for InfluxDB 2 and 3, a user with a password for InfluxDB 1")
+	}
+	if c.Operators < 1 || c.Operators > 1000 {
+		return keyErrorf("operators", "%d can't be; write how many people watch alarms at a time, 1 to 1000", c.Operators)
 	}
 	if c.Data == "" {
 		return keyErrorf("data", "name the folder that the platform keeps its data in")

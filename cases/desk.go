@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/citywarden/citywarden"
 )
 
@@ -25,6 +27,7 @@ type reader interface {
 	AlarmReader
 	CaseReader
 	TransitionReader
+	LoadReader
 }
 
 // AlarmReader reads alarms outside of a transaction.
@@ -89,6 +92,9 @@ type Options struct {
 	Where    func(citywarden.DeviceID) (citywarden.Point, bool) // where a device is; nil when nobody knows. Called inside a transaction: it must not use the database
 	Publish  func(citywarden.Event)                             // told of alarms and cases after they are stored, in order; it must not block. nil for nobody
 	Logger   *slog.Logger                                       // nil for none
+
+	Operators int                   // on duty at a time, for the alarm load; 0 means 1
+	Metrics   prometheus.Registerer // nil for none
 }
 
 // Desk keeps alarms and cases. It may be used by several goroutines.
@@ -96,6 +102,7 @@ type Desk struct {
 	read   reader
 	update func(context.Context, func(Tx) error) error
 	opt    Options
+	counts *metrics
 
 	// mu is held across a transaction and the publishing of what came out of
 	// it, so that events come in the order of the commits.
@@ -136,6 +143,9 @@ func New[T Tx](s Store[T], o Options) (*Desk, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Operators == 0 {
+		o.Operators = 1
+	}
 	d := &Desk{
 		read: s,
 		update: func(ctx context.Context, f func(Tx) error) error {
@@ -148,6 +158,9 @@ func New[T Tx](s Store[T], o Options) (*Desk, error) {
 		return nil, err
 	}
 	if err := d.reload(ctx); err != nil {
+		return nil, err
+	}
+	if d.counts, err = newMetrics(o.Metrics, d); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -203,6 +216,9 @@ func (d *Desk) Apply(ctx context.Context, upTo citywarden.Position, ts []citywar
 	for _, a := range out.alarms {
 		d.worst.set(a)
 	}
+	for _, s := range out.annunciated {
+		d.counts.annunciated.WithLabelValues(s.String()).Inc()
+	}
 	if d.doubted {
 		if err := d.reload(context.WithoutCancel(ctx)); err != nil {
 			return err
@@ -219,6 +235,8 @@ type changes struct {
 	alarms []citywarden.Alarm
 	cases  []citywarden.CaseID
 	at     map[string]int // index in alarms by id, and of the cases there are
+
+	annunciated []citywarden.Severity // of each call for an operator
 }
 
 func (o *changes) alarm(a citywarden.Alarm) {
@@ -268,6 +286,9 @@ func (d *Desk) apply(ctx context.Context, tx Tx, t citywarden.Transition, out *c
 	fresh, err := tx.AddTransition(ctx, t)
 	if err != nil || !fresh {
 		return err
+	}
+	if t.Annunciated && (t.Case == nil || !t.Case.WorkOrder) {
+		out.annunciated = append(out.annunciated, t.Alarm.Severity)
 	}
 	a := t.Alarm
 	a.Shadow = t.Shadow

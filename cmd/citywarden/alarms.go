@@ -24,6 +24,7 @@ type alarmsCmd struct {
 	Comment      alarmCommentCmd      `cmd:"" help:"Write a comment into the history of an alarm."`
 	Assign       alarmAssignCmd       `cmd:"" help:"Say who shall look after an alarm."`
 	History      alarmHistoryCmd      `cmd:"" help:"Print everything that happened to an alarm."`
+	Load         alarmLoadCmd         `cmd:"" help:"Print what alarms demanded of the operators (EEMUA 191, ISA-18.2)."`
 }
 
 type alarmListCmd struct {
@@ -268,6 +269,62 @@ func (a *alarmHistoryCmd) Run(ctx context.Context, o output) error {
 	}
 	table(o.out, rows)
 	return nil
+}
+
+type alarmLoadCmd struct {
+	remote
+	From time.Time `help:"Beginning, like 2026-11-23T08:00:00+08:00; 24 hours before the end when left out."`
+	To   time.Time `help:"End; now when left out."`
+}
+
+// Run prints the alarm load.
+func (a *alarmLoadCmd) Run(ctx context.Context, o output) error {
+	c, err := a.client(ctx)
+	if err != nil {
+		return err
+	}
+	q := url.Values{}
+	for k, t := range map[string]time.Time{"from": a.From, "to": a.To} {
+		if !t.IsZero() {
+			q.Set(k, t.Format(time.RFC3339))
+		}
+	}
+	var l citywarden.AlarmLoad
+	if err := c.call(ctx, "GET", "/alarms/load?"+q.Encode(), nil, &l); err != nil {
+		return err
+	}
+	if a.JSON {
+		return toJSON(o.out, l)
+	}
+	printLoad(o.out, &l)
+	return nil
+}
+
+func printLoad(w io.Writer, l *citywarden.AlarmLoad) {
+	p := l.PerOperator
+	fmt.Fprintf(w, "%s to %s, operators: %d\n\n", when(l.From), when(l.To), l.Operators)
+	fmt.Fprintf(w, "alarms       %d, and %d for maintenance\n", l.Alarms, l.WorkOrders)
+	fmt.Fprintf(w, "each 10 min  %.2f per operator (goal at most %g), peak %g at %s, over the goal %.1f %% of the time\n", p.Mean, p.Goal, p.Peak, when(p.PeakAt), 100*p.OverGoalShare)
+	for _, name := range []citywarden.Priority{citywarden.PriorityCritical, citywarden.PriorityMajor, citywarden.PriorityMinor} {
+		s := l.Priorities[name]
+		fmt.Fprintf(w, "%-12s %d, %.1f %% (should be about %g %%)\n", name, s.Alarms, 100*s.Share, 100*s.Target)
+	}
+	fmt.Fprintf(w, "floods       %d\n", len(l.Floods))
+	for _, f := range l.Floods {
+		fmt.Fprintf(w, "  %s to %s, %d alarms\n", when(f.From), when(f.To), f.Alarms)
+	}
+	fmt.Fprintf(w, "chattering   %d\n", len(l.Chattering))
+	for _, c := range l.Chattering {
+		fmt.Fprintf(w, "  %s %s: %d in a minute, %d in all\n", c.Rule, c.Entity, c.MostPerMinute, c.Count)
+	}
+	fmt.Fprintf(w, "stale        %d\n", len(l.Stale))
+	for _, a := range l.Stale {
+		fmt.Fprintf(w, "  %s since %s\n", a.ID, when(a.RaisedAt))
+	}
+	fmt.Fprintln(w, "most alarms by rule")
+	for _, r := range l.TopRules {
+		fmt.Fprintf(w, "  %s: %d, %.1f %%\n", r.Rule, r.Alarms, 100*r.Share)
+	}
 }
 
 func orderAlarm(ctx context.Context, o output, r *remote, id, order string, body map[string]any, done string) error {

@@ -18,6 +18,11 @@ type Alarms interface {
 	History(ctx context.Context, id citywarden.AlarmID) ([]citywarden.AlarmStep, error) // the oldest first
 }
 
+// Load measures what alarms demand of the operators.
+type Load interface {
+	Load(ctx context.Context, from, to time.Time) (citywarden.AlarmLoad, error)
+}
+
 // Orders takes people's orders to the rule engine. Order returns once the order
 // is durable, Wait once the consumer has dealt with it.
 type Orders interface {
@@ -96,6 +101,8 @@ func (s *server) alarmRoutes() {
 		summary: "Say who shall look after an alarm; answers when it is done"}, s.assign)
 	handle(s, route{method: "GET", path: "/api/v1/alarms/{id}/history", id: "get-alarm-history", tag: tag, may: citywarden.MayRead,
 		summary: "Everything that happened to an alarm, the oldest first"}, s.alarmHistory)
+	handle(s, route{method: "GET", path: "/api/v1/alarms/load", id: "get-alarm-load", tag: tag, may: citywarden.MayRead,
+		summary: "What alarms demanded of the operators (EEMUA 191, ISA-18.2)"}, s.alarmLoad)
 }
 
 func (s *server) listAlarms(ctx context.Context, in *struct {
@@ -316,6 +323,29 @@ func (s *server) alarmHistory(ctx context.Context, in *AlarmPath) (*listOutput[c
 		return nil, err
 	}
 	return listOf(steps, ""), nil
+}
+
+const maxLoadSpan = 31 * 24 * time.Hour
+
+func (s *server) alarmLoad(ctx context.Context, in *struct {
+	From string `query:"from" doc:"RFC 3339, inclusive; 24 hours before to when left out"`
+	To   string `query:"to" doc:"RFC 3339, exclusive; now when left out"`
+}) (*output[citywarden.AlarmLoad], error) {
+	from, to, err := day(in.From, in.To)
+	if err != nil {
+		return nil, err
+	}
+	if to.Sub(from) > maxLoadSpan {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "from %s to %s: ask for at most 31 days", from.Format(time.RFC3339), to.Format(time.RFC3339))
+	}
+	if in.From == "" {
+		from = from.Truncate(citywarden.LoadInterval) // intervals begin where people expect it
+	}
+	l, err := s.Load.Load(ctx, from, to)
+	if err != nil {
+		return nil, err
+	}
+	return outputOf(l), nil
 }
 
 func nothingChanged(a *citywarden.Alarm, done string) error {

@@ -44,6 +44,7 @@ type Options struct {
 	Models    Models
 	Series    Series
 	Alarms    Alarms
+	Load      Load
 	Orders    Orders
 	Cases     Cases
 	Classes   Classes
@@ -148,7 +149,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Orders", "Cases", "Classes", "Rules", "RuleFiles", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Classes", "Rules", "RuleFiles", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

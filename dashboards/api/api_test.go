@@ -114,6 +114,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"assign-alarm", "/alarms/" + alarm + "/assign", `{"to":"admin"}`, operate},
 		{"take-alarm-out-of-service", "/alarms/" + alarm + "/out-of-service", `{"reason":"works"}`, []citywarden.Role{admin, supervisor, engineer}},
 		{"return-alarm-to-service", "/alarms/" + alarm + "/in-service", "", []citywarden.Role{admin, supervisor, engineer}},
+		{"get-alarm-load", "/alarms/load", "", nil},
 		{"get-alarm-history", "/alarms/" + alarm + "/history", "", nil},
 		{"list-cases", "/cases", "", nil},
 		{"get-case", "/cases/" + aCase, "", nil},

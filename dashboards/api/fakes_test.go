@@ -255,6 +255,19 @@ func (c *city) History(ctx context.Context, id citywarden.AlarmID) ([]citywarden
 	return slices.Clone(c.steps), nil
 }
 
+// Load counts the alarms raised in the time.
+func (c *city) Load(_ context.Context, from, to time.Time) (citywarden.AlarmLoad, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := citywarden.AlarmLoad{From: from, To: to, Operators: 1, PerOperator: citywarden.OperatorLoad{Goal: 1}}
+	for _, a := range c.alarms {
+		if !a.RaisedAt.Before(from) && a.RaisedAt.Before(to) {
+			l.Alarms++
+		}
+	}
+	return l, nil
+}
+
 func (c *city) Order(_ context.Context, o citywarden.AlarmOrder) (citywarden.Position, error) {
 	c.mu.Lock()
 	between := c.between
@@ -462,7 +475,7 @@ func newPlatform(t testing.TB) *platform {
 	p.accounts = newAccounts(db, hashing{time: 1, memoryKiB: 8, threads: 1})
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
-		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Orders: c, Cases: desk{c},
+		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Cases: desk{c},
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Limit: "2紧急工作时", Department: "fire"}},
 		Rules:   rules, RuleFiles: rules,
 		Ledger: books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},

@@ -252,6 +252,35 @@ func TestWhy(t *testing.T) {
 	}
 }
 
+func TestAlarmLoad(t *testing.T) {
+	p := newPlatform(t)
+	tok := p.as(citywarden.RoleViewer)
+	for _, c := range []struct {
+		query  string
+		status int
+		says   string
+	}{
+		{"?from=2026-11-23T12:00:00%2B08:00&to=2026-11-23T05:00:00Z", 200, `"from":"2026-11-23T04:00:00Z","to":"2026-11-23T05:00:00Z","operators":1,"alarms":1,`},
+		{"?from=2026-11-23T04:00:01Z&to=2026-11-23T05:00:00Z", 200, `"alarms":0`},
+		{"?from=2026-11-01T00:00:00Z&to=2026-12-02T00:00:00Z", 200, `"alarms":1`},
+		{"?from=2026-11-01T00:00:00Z&to=2026-12-02T00:00:01Z", 400, "at most 31 days"},
+		{"?from=2026-11-02T00:00:00Z&to=2026-11-01T00:00:00Z", 400, "from"},
+		{"?from=yesterday", 400, "from"},
+	} {
+		if a := p.do(tok, "GET /api/v1/alarms/load"+c.query, ""); a.status != c.status || !strings.Contains(a.body, c.says) {
+			t.Errorf("load%s = %d %s, want %d %s", c.query, a.status, a.body, c.status, c.says)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(7 * time.Minute)
+		var l citywarden.AlarmLoad
+		p.do(tok, "GET /api/v1/alarms/load", "").into(t, &l)
+		if now := time.Now(); !l.To.Equal(now) || !l.From.Equal(now.Add(-24*time.Hour-7*time.Minute)) {
+			t.Errorf("without times: %s to %s, at %s", l.From, l.To, now)
+		}
+	})
+}
+
 func TestAlarmFilters(t *testing.T) {
 	p := newPlatform(t)
 	tok := p.as(citywarden.RoleViewer)
