@@ -230,6 +230,13 @@ func (a *Alarm) Suppress(by AlarmID) (kind TransitionKind, ok bool) {
 	return Suppressed, true
 }
 
+// Forsake ends the shelving and the being out of service of an alarm that the
+// engine does not hold any more, and so nobody could.
+func (a *Alarm) Forsake() {
+	a.Shelved, a.ShelvedBy = time.Time{}, ""
+	a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = time.Time{}, "", ""
+}
+
 // released is called when one suppression ended.
 func (a *Alarm) released() {
 	if a.State == AlarmActive && !a.Suppressed() {

@@ -333,6 +333,7 @@ func (d *Desk) replace(ctx context.Context, tx Tx, t citywarden.Transition, out 
 	d.opt.Logger.Error("alarm was still active when the next was raised; closed it", "alarm", old.ID, "next", t.Alarm.ID)
 	old.State, old.ClearedAt, old.Clearing = citywarden.AlarmCleared, t.At, false
 	old.Reason = fmt.Sprintf("replaced by episode %d", t.Alarm.Episode)
+	old.Forsake()
 	if err := tx.SaveAlarm(ctx, old); err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -88,8 +87,7 @@ func (e *Engine) agree(x *citywarden.Entry, at entity, m *mark, open *citywarden
 		a := *open
 		a.State, a.ClearedAt, a.Reason = citywarden.AlarmCleared, fromMS(now), changedMeanwhile
 		a.Clearing, a.Latched, a.NoData = false, false, false
-		a.Shelved, a.ShelvedBy = time.Time{}, ""
-		a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = time.Time{}, "", ""
+		a.Forsake()
 		e.out = append(e.out, citywarden.Transition{
 			Key: at.key(a.Episode, m.n+1), Position: e.pos, At: a.ClearedAt, Logged: e.logged,
 			Kind: citywarden.Cleared, Alarm: a, Shadow: a.Shadow,
