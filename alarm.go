@@ -101,7 +101,7 @@ type Alarm struct {
 	AckedBy   string     `json:"acked_by,omitempty"`
 	AckedAt   time.Time  `json:"acked_at,omitzero"`
 	Assignee  string     `json:"assignee,omitempty"` // the user who shall look after it
-	Reason    string     `json:"reason,omitempty"`   // of the shelving, or why it was closed without a clear condition
+	Reason    string     `json:"reason,omitempty"`   // of the shelving while it is shelved, else why it was closed without a clear condition
 	RaisedAt  time.Time  `json:"raised_at"`          // event time
 	ClearedAt time.Time  `json:"cleared_at,omitzero"`
 	Case      CaseID     `json:"case,omitempty"`
@@ -327,7 +327,7 @@ type Transition struct {
 	Case     *CaseOrder   // the case the rule asks for, nil for none
 	Why      *Explanation // nil for acknowledgements and the like
 	By       string       // who ordered it; "" when nobody did
-	Note     string       // what they said: the reason of an order, the text of a comment
+	Note     string       // the reason of an order, the text of a comment, why it was closed without a clear condition
 
 	// Annunciated is set when the change calls for a person: the alarm was raised,
 	// went up, came back while it was latched or from a suppression, is of a live

@@ -454,7 +454,7 @@ func (d *Desk) evidence(ctx context.Context, tx Tx, t citywarden.Transition, old
 		what = citywarden.Text{EN: "raised again", ZH: "告警再次发生"}
 	case t.Kind == citywarden.Cleared && old.Latched && !old.NoData:
 		what = citywarden.Text{EN: "latched alarm closed", ZH: "保持的告警已关闭"}
-	case t.Kind == citywarden.Cleared && a.Reason != old.Reason:
+	case t.Kind == citywarden.Cleared && t.Note != "":
 		// Closed for a reason, like a removed rule: that says nothing about the sensor.
 		what, measured = citywarden.Text{EN: "alarm closed", ZH: "告警已关闭"}, false
 	case t.Kind != citywarden.Cleared && t.Kind != citywarden.Latched:

@@ -595,27 +595,28 @@ func TestTheLightFollowsTheClock(t *testing.T) {
 
 func TestWhatCountsAsBackToNormal(t *testing.T) {
 	for name, tt := range map[string]struct {
-		before, cleared func(*citywarden.Alarm)
-		normal          bool
-		en, zh          string
+		before  func(*citywarden.Alarm)
+		cleared func(*citywarden.Transition)
+		normal  bool
+		en, zh  string
 	}{
 		"cleared by its condition": {
-			func(*citywarden.Alarm) {}, func(*citywarden.Alarm) {},
+			func(*citywarden.Alarm) {}, func(*citywarden.Transition) {},
 			true, "sensor back to normal: Pipe burst (p1), pressure is cleared",
 			"传感器已恢复正常：管网爆管（p1），压力正常",
 		},
 		"cleared while shelved": {
-			func(a *citywarden.Alarm) { a.Reason = "pipe works" }, func(a *citywarden.Alarm) { a.Reason = "pipe works" },
+			func(a *citywarden.Alarm) { a.Reason = "pipe works" }, func(tr *citywarden.Transition) { tr.Alarm.Reason = "pipe works" },
 			true, "sensor back to normal: Pipe burst (p1), pressure is cleared",
 			"传感器已恢复正常：管网爆管（p1），压力正常",
 		},
 		"silent, then reset": {
-			func(a *citywarden.Alarm) { a.NoData = true }, func(a *citywarden.Alarm) { a.Reason = "reset by lin" },
+			func(a *citywarden.Alarm) { a.NoData = true }, func(tr *citywarden.Transition) { tr.Note = "reset by lin" },
 			false, "alarm closed: Pipe burst (p1), pressure is cleared",
 			"告警已关闭：管网爆管（p1），压力正常",
 		},
 		"rule removed": {
-			func(*citywarden.Alarm) {}, func(a *citywarden.Alarm) { a.Reason = "rule removed" },
+			func(*citywarden.Alarm) {}, func(tr *citywarden.Transition) { tr.Note = "rule removed" },
 			false, "alarm closed: Pipe burst (p1), pressure is cleared",
 			"告警已关闭：管网爆管（p1），压力正常",
 		},
@@ -625,7 +626,7 @@ func TestWhatCountsAsBackToNormal(t *testing.T) {
 			raised := f.next(citywarden.Raised, "pipe.burst", "p1", 1, citywarden.Major, burst("k"))
 			tt.before(&raised.Alarm)
 			cleared := f.next(citywarden.Cleared, "pipe.burst", "p1", 1, citywarden.Major, nil)
-			tt.cleared(&cleared.Alarm)
+			tt.cleared(&cleared)
 			apply(t, d, f, raised, cleared)
 			c := allCases(t, d, citywarden.CaseFilter{})[0]
 			full, err := d.Case(t.Context(), c.ID, "", "")
@@ -650,7 +651,7 @@ func TestALatchedAlarmIsBackToNormalBeforeItsReset(t *testing.T) {
 		tr := f.next(kind, "fire", "z1", 1, citywarden.Critical, burst("fire/z1"))
 		tr.Alarm.Latched = latched
 		if kind == citywarden.Cleared {
-			tr.Alarm.Reason = "reset by lin"
+			tr.Note = "reset by lin"
 		}
 		apply(t, d, f, tr)
 	}

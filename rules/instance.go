@@ -479,13 +479,14 @@ func (e *Engine) close(inst *instance, t int64, reason, by string) {
 	why := e.explainEnd(inst, t, reason)
 	a.State, a.ClearedAt = citywarden.AlarmCleared, fromMS(t)
 	a.Clearing, a.Latched, a.NoData = false, false, false
-	if reason != "" {
+	if reason != "" && a.Shelved.IsZero() { // the reason of a shelf holds as long as the shelf
 		a.Reason = reason
 	}
 	held := inst.inhibits()
 	inst.open, inst.under = false, ""
 	inst.tie()
-	e.emit(inst, t, citywarden.Cleared, why).By = by
+	tr := e.emit(inst, t, citywarden.Cleared, why)
+	tr.By, tr.Note = by, reason
 	for _, x := range held {
 		e.uninhibit(x, t)
 	}

@@ -90,7 +90,7 @@ func (e *Engine) agree(x *citywarden.Entry, at entity, m *mark, open *citywarden
 		a.Forsake()
 		e.out = append(e.out, citywarden.Transition{
 			Key: at.key(a.Episode, m.n+1), Position: e.pos, At: a.ClearedAt, Logged: e.logged,
-			Kind: citywarden.Cleared, Alarm: a, Shadow: a.Shadow,
+			Kind: citywarden.Cleared, Alarm: a, Shadow: a.Shadow, Note: changedMeanwhile,
 		})
 	}
 	if inst == nil {

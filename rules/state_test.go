@@ -215,6 +215,62 @@ func TestShelving(t *testing.T) {
 		1m30s unshelved d minor`)
 }
 
+// A shelf and being out of service are for the rule and entity, with who ordered
+// them and why, whatever else happens to the alarm.
+func TestWhatIsPutAsideStaysSo(t *testing.T) {
+	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'x > 5'}]`, `latch: true`), dev("d", "probe"))
+	w.put("d", 0, "x", 6.0)
+	w.order(1*s, citywarden.OrderShelve, "r:d:1", 60*s)
+	w.order(2*s, citywarden.OrderOutOfService, "r:d:1", 0)
+	w.order(3*s, citywarden.OrderOutOfService, "r:d:1", 0) // twice is once
+	w.put("d", 4*s, "x", 1.0)
+	w.order(5*s, citywarden.OrderReset, "r:d:1", 0)
+	w.put("d", 6*s, "x", 6.0)
+	if a := w.got[len(w.got)-1].Alarm; a.ID != "r:d:2" || a.Reason != "why" || a.ShelvedBy != "li" || !a.Shelved.Equal(t0.Add(60*s)) ||
+		a.OutOfServiceReason != "why" || a.OutOfServiceBy != "li" || !a.OutOfService.Equal(t0.Add(2*s)) {
+		t.Errorf("the next episode: %+v", a)
+	}
+	if tr := w.got[4]; tr.Kind != citywarden.Cleared || tr.Note != "reset by li: why" || tr.By != "li" || tr.Alarm.Reason != "why" {
+		t.Errorf("the reset: %+v", tr)
+	}
+	w.order(10*s, citywarden.OrderAck, "r:d:2", 0)
+	w.to(60 * s) // still out of service
+	w.order(70*s, citywarden.OrderInService, "r:d:2", 0)
+	w.order(71*s, citywarden.OrderInService, "r:d:2", 0)
+	w.order(80*s, citywarden.OrderOutOfService, "r:d:2", 0)
+	w.put("d", 90*s, "x", 1.0)
+	w.order(91*s, citywarden.OrderReset, "r:d:2", 0)
+	w.order(92*s, citywarden.OrderInService, "r:d:2", 0) // while there is no alarm
+	w.order(93*s, citywarden.OrderOutOfService, "r:d:2", 0)
+	w.put("d", 100*s, "x", 6.0)
+	w.e.DeviceChanged(*w.device("d"), true)
+	w.devices = nil
+	w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordTick, At: t0.Add(110 * s)}})
+	w.expect(`
+		0s raised d minor
+		1s shelved d minor shelved
+		2s out_of_service d minor shelved out-of-service
+		4s latched d minor latched shelved out-of-service
+		5s cleared d minor shelved out-of-service
+		6s raised d minor shelved out-of-service
+		10s acked d minor acked shelved out-of-service
+		1m0s unshelved d minor acked out-of-service
+		1m10s in_service d minor
+		1m20s out_of_service d minor out-of-service
+		1m30s latched d minor latched out-of-service
+		1m31s cleared d minor out-of-service
+		1m32s in_service d minor
+		1m33s out_of_service d minor out-of-service
+		1m40s raised d minor out-of-service
+		1m50s cleared d minor out-of-service
+		1m50s in_service d minor`)
+	for _, tr := range w.got {
+		if called := tr.At.Equal(t0) || tr.At.Equal(t0.Add(70*s)); tr.Annunciated != called {
+			t.Errorf("%s %s annunciated %t", tr.At.Sub(t0), tr.Kind, tr.Annunciated)
+		}
+	}
+}
+
 func TestSilentDevice(t *testing.T) {
 	rule := probeRule(`levels: [{severity: minor, when: 'silent(attr.wait ?? "15m")'}]`)
 	w := newWorld(t, rule, dev("a", "probe"), dev("b", "probe", "wait", "5m"), dev("never", "probe"))

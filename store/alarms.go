@@ -33,7 +33,7 @@ func (t *DeskTx) SetCursor(ctx context.Context, name string, p citywarden.Positi
 // AddTransition records tr; fresh is false, and nothing is changed, when one of
 // the same key is there already.
 func (t *DeskTx) AddTransition(ctx context.Context, tr citywarden.Transition) (fresh bool, err error) {
-	why, reason, subject, annunciated := "", tr.Note, "", 0
+	why, subject, annunciated := "", "", 0
 	if tr.Why != nil {
 		b, err := json.Marshal(tr.Why)
 		if err != nil {
@@ -42,8 +42,6 @@ func (t *DeskTx) AddTransition(ctx context.Context, tr citywarden.Transition) (f
 		why = string(b)
 	}
 	switch tr.Kind {
-	case citywarden.Cleared:
-		reason = tr.Alarm.Reason
 	case citywarden.Assigned:
 		subject = tr.Alarm.Assignee
 	case citywarden.Suppressed:
@@ -59,7 +57,7 @@ func (t *DeskTx) AddTransition(ctx context.Context, tr citywarden.Transition) (f
 		(key, alarm, n, position, kind, at, logged, severity, actor, reason, subject, annunciated, why)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (key) DO NOTHING`,
 		tr.Key, string(tr.Alarm.ID), transitionNumber(tr.Key), int64(tr.Position), string(tr.Kind), toMS(tr.At), toMS(tr.Logged),
-		int(tr.Alarm.Severity), tr.By, reason, subject, annunciated, why)
+		int(tr.Alarm.Severity), tr.By, tr.Note, subject, annunciated, why)
 	if err != nil {
 		return false, fmt.Errorf("save transition %s: %w", tr.Key, err)
 	}
