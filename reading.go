@@ -103,6 +103,7 @@ type Entry struct {
 	Model      *Model         // of Device
 	Readings   []Reading      // in the order of the payload; empty when Reject is set
 	Attrs      map[string]any // client attributes the device reported, nil when none
+	Stated     time.Time      // the newest time that the message gives, before it is clamped or quarantined; zero when it gives none
 	Duplicates int            // readings left out because the same one (metric, time, value) was there before
 	Reject     *DeadLetter    // set when the uplink could not be used, or a part of it
 

@@ -30,6 +30,7 @@ func earliest() time.Time { return time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC) }
 type message struct {
 	readings []citywarden.Reading // zero Time: none was given
 	attrs    map[string]any
+	stated   time.Time // the newest time that was given, zero when none was
 }
 
 // codec decodes the payloads of one format. It fails when the payload as a
@@ -111,6 +112,9 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 	var oldTime time.Time
 	for _, r := range m.readings {
 		given := r.Time
+		if given.After(m.stated) {
+			m.stated = given
+		}
 		switch {
 		case given.IsZero():
 			r.Time = arrived
@@ -184,7 +188,7 @@ func (d *decoder) uplink(e *citywarden.Entry) {
 	}
 	e.Device, e.Model = device, model
 	m, raw, dropped := decode(device, model, up)
-	e.Attrs, e.Rejected, e.Quarantined = m.attrs, dropped.rejected, dropped.quarantined
+	e.Attrs, e.Stated, e.Rejected, e.Quarantined = m.attrs, m.stated, dropped.rejected, dropped.quarantined
 	if reason := dropped.reason(); reason != "" {
 		e.Reject = deadLetter(e, reason)
 	}

@@ -177,6 +177,26 @@ func TestJSONTelemetry(t *testing.T) {
 	}
 }
 
+func TestStatedTime(t *testing.T) {
+	for _, tt := range []struct{ payload, want string }{
+		{`{"smoke":1}`, ""},
+		{`{"ts":1795420000000,"values":{"smoke":1}}`, "2026-11-23T07:46:40Z"},
+		{`[{"ts":1795420000000,"values":{"smoke":1}},{"smoke":2},{"ts":1795420060000,"values":{"smoke":3}}]`, "2026-11-23T07:47:40Z"},
+		{`{"ts":1795507200000,"values":{"smoke":1}}`, "2026-11-24T08:00:00Z"}, // clamped
+		{`{"ts":0,"values":{"smoke":1}}`, "1970-01-01T00:00:00Z"},             // quarantined
+	} {
+		up := citywarden.Uplink{Device: "d", Topic: "v1/devices/me/telemetry", Payload: []byte(tt.payload), Received: testArrival}
+		m, _, _ := decode(&citywarden.Device{}, testModel(), &up)
+		got := ""
+		if !m.stated.IsZero() {
+			got = m.stated.UTC().Format(time.RFC3339)
+		}
+		if got != tt.want {
+			t.Errorf("%s states %q, want %q", tt.payload, got, tt.want)
+		}
+	}
+}
+
 func TestJSONAttributes(t *testing.T) {
 	tests := []struct {
 		payload string

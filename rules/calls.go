@@ -34,6 +34,9 @@ func (c *compiler) call(n *ast.CallNode) (code, error) {
 	}
 	f := fs[i]
 	want := strings.Count(f.form, ",") + 1
+	if strings.HasSuffix(f.form, "()") {
+		want = 0
+	}
 	if len(n.Arguments) != want {
 		return code{}, errAt(n, "write it like %s", f.form)
 	}
@@ -45,6 +48,8 @@ func (c *compiler) call(n *ast.CallNode) (code, error) {
 		return c.memberCall(n, f)
 	case "silent":
 		return c.silent(n, f)
+	case "skew":
+		return c.skew(n)
 	case "event":
 		return c.event(n)
 	case "count":
@@ -205,8 +210,8 @@ func (c *compiler) countCall(n *ast.CallNode) (code, error) {
 	switch {
 	case x.kind != citywarden.KindBool:
 		return code{}, errAt(n.Arguments[0], "count needs a metric or a condition, but %s is a %s", n.Arguments[0], x.kind)
-	case len(inner.members) > 0 || len(inner.silent) > 0 || inner.events:
-		return code{}, errAt(n.Arguments[0], "count looks at each sample of its device; n_of, n_adj, silent and event cannot stand inside it")
+	case len(inner.members) > 0 || len(inner.silent) > 0 || inner.events || inner.skew:
+		return code{}, errAt(n.Arguments[0], "count looks at each sample of its device; n_of, n_adj, silent, skew and event cannot stand inside it")
 	case slices.ContainsFunc(inner.windows, func(u windowUse) bool { return strings.HasPrefix(u.text, "count(") }):
 		return code{}, errAt(n.Arguments[0], "count cannot stand inside count")
 	case len(inner.metrics) == 0:
@@ -383,6 +388,18 @@ func (c *compiler) silent(n *ast.CallNode, f function) (code, error) {
 	return triCode(res), nil
 }
 
+// skew is how far the clock of the device was ahead of ours, in seconds: the
+// newest time that its newest message gave, before any clamping, less the
+// arrival. It is below zero for a clock that is behind, and for readings that
+// waited somewhere; 0 as long as the device gives no times.
+func (c *compiler) skew(n *ast.CallNode) (code, error) {
+	if c.where == inGroup {
+		return code{}, errAt(n, "in a rule with group, skew() stands inside n_of(…): n_of(skew() > 60, \"1h\") >= 2")
+	}
+	c.uses.skew = true
+	return numCode(func(v *env) float64 { return float64(v.d.skew) / 1000 }), nil
+}
+
 // event is true when a text metric called "event" of the device, of one of its
 // neighbours or of a member of its group had that value in the window.
 func (c *compiler) event(n *ast.CallNode) (code, error) {
@@ -448,8 +465,8 @@ func (c *compiler) memberCall(n *ast.CallNode, f function) (code, error) {
 		}
 		m.conds[p.index] = &memberCond{tri: x.tri, uses: sub.uses}
 		c.uses.events = c.uses.events || sub.uses.events
-		if adjacent && len(sub.uses.silent) > 0 {
-			return code{}, errAt(n.Arguments[0], "silent cannot stand inside n_adj")
+		if adjacent && (len(sub.uses.silent) > 0 || sub.uses.skew) {
+			return code{}, errAt(n.Arguments[0], "silent and skew cannot stand inside n_adj")
 		}
 	}
 	c.uses.members = append(c.uses.members, m)

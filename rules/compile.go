@@ -107,7 +107,8 @@ type leaf struct {
 // attrUse is an attribute that an expression reads.
 type attrUse struct {
 	index    int
-	fallback any // constant right side of ??, nil for none
+	optional bool // a ?? stands behind it
+	fallback any  // constant right side of ??, nil for none
 }
 
 // windowUse is a call that looks back in time.
@@ -125,6 +126,7 @@ type uses struct {
 	adjacent bool               // looks at neighbours
 	silent   []func(*env) int64 // the durations of silent(), ms, -1 unknown
 	events   bool
+	skew     bool
 	leaves   []leaf
 	attrs    []attrUse
 	windows  []windowUse
@@ -249,6 +251,7 @@ func functions() []function {
 		{"rate", `rate(metric, "2m")`, window},
 		{"changed", `changed(metric)`, []any{new(func(float64) bool), new(func(bool) bool), new(func(string) bool)}},
 		{"silent", `silent("15m")`, []any{new(func(string) bool)}},
+		{"skew", `skew()`, []any{new(func() float64)}},
 		{"n_of", `n_of(condition, "60s")`, []any{new(func(bool, string) float64)}},
 		{"n_adj", `n_adj(condition, "3m")`, []any{new(func(bool, string) float64)}},
 		{"event", `event("name", "10m")`, []any{new(func(string, string) bool)}},
@@ -679,8 +682,8 @@ func (c *compiler) binary(n *ast.BinaryNode) (code, error) {
 		if l.kind != r.kind {
 			return code{}, mismatch("the same kind on both sides")
 		}
-		if l.attr > 0 && r.konst != nil && len(c.uses.attrs) > attrs {
-			c.uses.attrs[attrs].fallback = r.konst
+		if l.attr > 0 && len(c.uses.attrs) > attrs {
+			c.uses.attrs[attrs].optional, c.uses.attrs[attrs].fallback = true, r.konst
 		}
 		return coalesce(l, r), nil
 	case "+", "-", "*", "/", "%", "**", "^":

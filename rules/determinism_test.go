@@ -25,6 +25,7 @@ rules:
 - {id: e.adj, select: {model: probe}, late: 20s, levels: [{severity: major, when: 'x > 5 and n_adj(x > 5, "90s") >= 1', for: 15s}]}
 - {id: g.late, select: {model: probe}, levels: [{severity: minor, when: 'y > 6', for: 5s}], clear: {when: 'y < 2'}, inhibit_by: [{rule: d.event, equal: [attr.zone]}, {rule: b.group, equal: [attr.zone]}]}
 - {id: f.night, select: {model: probe}, schedule: {active: ["mon-sun 08:10-08:20", "mon-sun 23:00-01:00"]}, levels: [{severity: minor, when: 'on or mode matches "^f"', for: 20s}], flap: {changes: 4, in: 3m, then: hold}}
+- {id: g.clock, select: {model: probe}, levels: [{severity: warning, when: 'skew() > 5 or skew() < -20', for: 15s}], clear: {when: 'skew() < 3 and skew() > -10', for: 5s}}
 `
 
 func everyDevices() []*citywarden.Device {
@@ -85,7 +86,7 @@ func TestSameLogSameTransitions(t *testing.T) {
 	for seed := range uint64(20) {
 		w := history(t, seed, 300)
 		if seed == 0 {
-			for _, id := range []string{"a.limit", "a.window", "a.delta", "b.group", "c.silent", "d.event", "e.adj", "f.night", "g.late"} {
+			for _, id := range []string{"a.limit", "a.window", "a.delta", "b.group", "c.silent", "d.event", "e.adj", "f.night", "g.late", "g.clock"} {
 				if !slices.ContainsFunc(w.got, func(tr citywarden.Transition) bool { return string(tr.Alarm.Rule) == id }) {
 					t.Errorf("no transition of %s in the random history", id)
 				}

@@ -36,6 +36,7 @@ type device struct {
 	arrived  int64   // when its newest message arrived, ms; 0 never
 	newestTS int64   // newest event time, ms
 	lag      int64   // arrival - event time of the message that brought newestTS, ms
+	skew     int64   // time that the newest message with a time of its own gave - its arrival, ms; 0 before
 	dark     bool    // not heard for plan.quiet
 	quiet    []int64 // thresholds of silence that matter, ms, ascending
 	quietDue int64   // when the timer of silence is set, ms; 0 not set
@@ -331,9 +332,10 @@ func (d *device) thresholds(e *Engine) {
 	d.quiet = slices.Compact(d.quiet)
 }
 
-// armQuiet sets the timer of silence to the next threshold.
+// armQuiet sets the timer of silence to the next threshold; the first entry and
+// Restore do it for the devices that are registered before.
 func (e *Engine) armQuiet(d *device) {
-	if len(d.quiet) == 0 || d.gone || e.up == 0 { // the first Step arms all
+	if len(d.quiet) == 0 || d.gone || e.up == 0 {
 		return
 	}
 	base := max(d.heard(), e.up)
@@ -360,9 +362,7 @@ func (e *Engine) silence(d *device) {
 	base := max(d.heard(), e.up)
 	passed := e.now - base
 	if len(d.quiet) > 0 && passed >= d.quiet[0] {
-		for _, i := range d.plan.onAny {
-			e.evaluate(d.plan.bindings[i], d, e.now)
-		}
+		e.evaluateAny(d)
 		if q := d.plan.quiet; q > 0 && passed >= q && d.arrived > 0 && !d.dark {
 			d.dark = true
 			e.darkness(d)
@@ -400,7 +400,7 @@ func (e *Engine) DeviceChanged(dev citywarden.Device, deleted bool) {
 	e.dropInstances(d, "device removed")
 	d.gone, d.plan, d.model, d.reg, d.adjacent = true, nil, "", nil, nil
 	d.rings, d.lanes, d.insts, d.skip, d.events = nil, nil, nil, nil, nil
-	d.arrived, d.newestTS, d.lag, d.dark, d.quietDue = 0, 0, 0, false, 0
+	d.arrived, d.newestTS, d.lag, d.skew, d.dark, d.quietDue = 0, 0, 0, 0, false, 0
 }
 
 func ms(t time.Time) int64 {

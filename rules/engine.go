@@ -183,7 +183,13 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 		d = e.bind(x.Device)
 		e.closeOrphans(e.now)
 	}
+	if !x.Stated.IsZero() {
+		d.skew = x.Stated.UnixMilli() - e.now
+	}
 	if len(x.Readings) == 0 {
+		if d.plan != nil && !x.Stated.IsZero() {
+			e.evaluateAny(d)
+		}
 		return
 	}
 	d.arrived = e.now
@@ -224,10 +230,15 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 		d.newestTS = max(d.newestTS, ts)
 		touched |= p.mask
 	}
+	e.evaluateAny(d)
+	d.trim(touched)
+}
+
+// evaluateAny evaluates the rules that run on the arrival clock.
+func (e *Engine) evaluateAny(d *device) {
 	for _, i := range d.plan.onAny {
 		e.evaluate(d.plan.bindings[i], d, e.now)
 	}
-	d.trim(touched)
 }
 
 func byTime(a, b citywarden.Reading) int { return a.Time.Compare(b.Time) }
@@ -486,7 +497,7 @@ func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
 func (e *Engine) delay(inst *instance) int64 {
 	r := inst.run.rule
 	switch {
-	case r.silent:
+	case r.arrival:
 		return 0
 	case inst.d != nil:
 		return inst.d.lag + r.late

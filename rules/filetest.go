@@ -33,6 +33,7 @@ type testInput struct {
 	every  int64
 	values []string // "-" for none
 	arrive int64    // how much later than measured a value arrives
+	clock  int64    // how far the device's clock is ahead
 }
 
 type testOrder struct {
@@ -160,7 +161,7 @@ func (t *testCase) device(f field) {
 
 func (t *testCase) readInput(n node) {
 	in := testInput{node: n}
-	for _, f := range n.fields("an input", "device", "metric", "at", "every", "values", "arrive") {
+	for _, f := range n.fields("an input", "device", "metric", "at", "every", "values", "arrive", "clock") {
 		switch f.name {
 		case "device":
 			v, _ := f.val.text("device")
@@ -179,6 +180,13 @@ func (t *testCase) readInput(n node) {
 				f.val.report("arrive is how much later the values arrive, like +90s")
 			}
 			in.arrive = d.Std().Milliseconds()
+		case "clock":
+			v, ok := f.val.text("clock")
+			d, err := citywarden.ParseDuration(strings.TrimPrefix(v, "+"))
+			if ok && err != nil {
+				f.val.report("clock is how far the device's clock is ahead, like +10m, or -10m when it is behind")
+			}
+			in.clock = d.Std().Milliseconds()
 		case "values":
 			v, _ := f.val.scalar()
 			for _, w := range strings.Fields(v) {
@@ -482,7 +490,7 @@ func (t *testCase) run(set *Set) Result {
 			ts := in.at + int64(i)*in.every
 			x := citywarden.Entry{
 				Record: citywarden.Record{Kind: citywarden.RecordUplink, At: abs(ts + in.arrive)}, Device: d, Model: m,
-				Readings: []citywarden.Reading{{Metric: in.metric, Value: v, Time: abs(ts)}},
+				Readings: []citywarden.Reading{{Metric: in.metric, Value: v, Time: abs(ts + in.clock)}}, Stated: abs(ts + in.clock),
 			}
 			plan = append(plan, moment{ts + in.arrive, 0, func() error { b.step(x); return nil }})
 		}
@@ -544,6 +552,14 @@ func (x *expectation) check(n node, b *bench) {
 		}
 		return
 	}
+	if x.state == "normal" { // and never was anything else
+		for _, inst := range list {
+			if got := inst.state(); got != x.state {
+				n.report("at %s alarm %s of %s was expected to be normal; it is %s", at, x.alarm, inst.entity, got)
+			}
+		}
+		return
+	}
 	var states []string
 	for _, inst := range list {
 		if x.state == "" && !inst.open {
@@ -554,9 +570,6 @@ func (x *expectation) check(n node, b *bench) {
 			continue
 		}
 		x.compare(n, inst, b, at)
-		return
-	}
-	if x.state == "normal" {
 		return
 	}
 	got := "there is none"

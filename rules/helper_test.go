@@ -158,7 +158,7 @@ func (w *world) device(id string) *citywarden.Device {
 func (w *world) send(id string, ts, at time.Duration, pairs ...any) {
 	w.t.Helper()
 	w.to(at - time.Millisecond)
-	x := citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink, At: t0.Add(at)}, Device: w.device(id)}
+	x := citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink, At: t0.Add(at)}, Device: w.device(id), Stated: t0.Add(ts)}
 	for i := 0; i < len(pairs); i += 2 {
 		v, ok := citywarden.ValueOf(pairs[i+1])
 		if !ok {

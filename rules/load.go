@@ -46,7 +46,8 @@ type rule struct {
 	inhibitors []inhibitor
 	order      *caseOrder
 	node       node
-	silent     bool // uses silent(): runs on the arrival clock
+	silent     bool // uses silent()
+	arrival    bool // uses silent() or skew(): runs on the arrival clock
 }
 
 // expression is a condition as written.

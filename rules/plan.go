@@ -18,7 +18,7 @@ type plan struct {
 	keep     []int64 // by metric: how far back it is remembered, ms; -1 not at all
 	bindings []*binding
 	byMetric [][]int // by metric: the bindings that read it
-	onAny    []int   // bindings that look at every message (silent)
+	onAny    []int   // bindings that look at every message (silent, skew)
 	lates    []int64 // the different lates of bindings, ascending
 	event    int     // index of the text metric "event", -1 when there is none
 }
@@ -30,6 +30,7 @@ type binding struct {
 	index  int // in plan.bindings
 	lane   int // index of the rule's late in plan.lates
 	where  func(*env) tri
+	reads  *uses // what where reads, nil without it
 	prog   *program
 	silent []func(*env) int64 // durations of silent() that concern a device of this model
 }
@@ -113,7 +114,8 @@ func (s *Set) compileRule(r *rule) {
 			return
 		}
 		if r.where.text != "" {
-			where, err := compileBool(&compiler{set: s, rule: r, plan: p, where: inWhere, uses: newUses()}, r.where)
+			b.reads = newUses()
+			where, err := compileBool(&compiler{set: s, rule: r, plan: p, where: inWhere, uses: b.reads}, r.where)
 			if err != nil {
 				r.where.report(err)
 				return
@@ -219,7 +221,9 @@ func (p *program) all() []*compiled {
 func (s *Set) index(p *plan, r *rule) {
 	b := p.bindings[slices.IndexFunc(p.bindings, func(b *binding) bool { return b.rule == r })]
 	read := map[int]int64{}
+	skew := false
 	look := func(u *uses) {
+		skew = skew || u.skew
 		for _, i := range u.metrics {
 			read[i] = max(read[i], u.back[i])
 		}
@@ -245,18 +249,19 @@ func (s *Set) index(p *plan, r *rule) {
 	for _, l := range r.levels {
 		hold = max(hold, r.late+l.hold)
 	}
+	r.silent = r.silent || len(b.silent) > 0
+	r.arrival = r.arrival || len(b.silent) > 0 || skew
 	for i, back := range read {
-		if len(b.silent) == 0 {
+		if !r.arrival {
 			p.byMetric[i] = append(p.byMetric[i], b.index)
 		}
 		// Deadlines look back from a time that can be late + for behind the newest.
 		p.keep[i] = max(p.keep[i], back+hold+longest)
 	}
-	if len(b.silent) > 0 {
-		r.silent = true
+	if r.arrival {
 		p.onAny = append(p.onAny, b.index)
 	}
-	if len(read) == 0 && len(b.silent) == 0 {
+	if len(read) == 0 && !r.arrival {
 		s.warning(r.node, "rule %s reads no metric of model %s and is never evaluated for it", r.ID, p.model.Name)
 	}
 }

@@ -239,6 +239,9 @@ func (c *codec) device(s *savedDevice) {
 	for _, p := range []*int64{&d.since, &d.arrived, &d.newestTS, &d.lag, &d.quietDue} {
 		c.int(p)
 	}
+	if c.version >= 2 {
+		c.int(&d.skew)
+	}
 	c.bool(&d.dark)
 	c.uint(&d.late)
 	list(c, &d.events, func(e *eventAt) {
@@ -458,7 +461,7 @@ func (e *Engine) restoreDevice(s *savedDevice) {
 	if d == nil {
 		return
 	}
-	d.since, d.arrived, d.newestTS, d.lag, d.dark, d.late, d.events = s.d.since, s.d.arrived, s.d.newestTS, s.d.lag, s.d.dark, s.d.late, s.d.events
+	d.since, d.arrived, d.newestTS, d.lag, d.skew, d.dark, d.late, d.events = s.d.since, s.d.arrived, s.d.newestTS, s.d.lag, s.d.skew, s.d.dark, s.d.late, s.d.events
 	d.quietDue = 0
 	if d.plan == nil || d.model != s.model {
 		return

@@ -315,6 +315,53 @@ func TestAnOutageOfOursRaisesNobody(t *testing.T) {
 		9h15m0s raised b minor`)
 }
 
+func TestADeviceThatWasRegisteredWhileWeWereDownIsWatchedForSilence(t *testing.T) {
+	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'silent("15m")'}]`), dev("a", "probe"))
+	w.put("a", time.Minute, "x", 1.0)
+	snap, err := w.e.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.devices = append(w.devices, dev("b", "probe"))
+	w.e = w.engine()
+	if err := w.e.Restore(snap); err != nil {
+		t.Fatal(err)
+	}
+	w.put("b", 2*time.Minute, "x", 1.0)
+	w.to(20 * time.Minute)
+	w.expect("16m0s raised a minor\n17m0s raised b minor")
+}
+
+func TestSkew(t *testing.T) {
+	rule := probeRule(`levels: [{severity: minor, when: 'skew() > 60 or skew() < -600', for: 1m}]
+  clear: {when: 'skew() < 30 and skew() > -300'}`)
+	w := newWorld(t, rule, dev("a", "probe"), dev("b", "probe"), dev("c", "probe"))
+	message := func(id string, at time.Duration, stated time.Time, readings ...citywarden.Reading) {
+		w.to(at - time.Millisecond)
+		w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink, At: t0.Add(at)},
+			Device: w.device(id), Readings: readings, Stated: stated})
+	}
+	say := func(id string, at, skew time.Duration, readings ...citywarden.Reading) {
+		message(id, at, t0.Add(at+skew), readings...)
+	}
+	at := func(d time.Duration) citywarden.Reading {
+		return citywarden.Reading{Metric: "x", Value: citywarden.Number(1), Time: t0.Add(d), Quality: citywarden.Clamped}
+	}
+	say("a", 10*s, time.Hour, at(10*s))
+	say("b", 10*s, -time.Hour, at(10*s-time.Hour))
+	say("c", 10*s, -500_000*time.Hour) // 1969: every reading was quarantined
+	say("b", 20*s, -time.Minute, at(-40*s))
+	message("a", 90*s, time.Time{}, at(90*s)) // without a time of its own it says nothing of the clock
+	say("a", 100*s, 45*s, at(100*s))
+	say("c", 110*s, 0, at(110*s))
+	say("a", 120*s, 0, at(120*s))
+	w.expect(`
+		1m10s raised a minor
+		1m10s raised c minor
+		1m50s cleared c minor
+		2m0s cleared a minor`)
+}
+
 func TestGroup(t *testing.T) {
 	w := newWorld(t, `
 rules:
