@@ -17,8 +17,8 @@ import (
 //go:embed models/*.yaml
 var builtin embed.FS
 
-// Builtin returns the model files that come with the platform: smoke-detector,
-// pressure-logger, parking-bay, parking-gateway, energy-meter, water-meter.
+// Builtin returns the model files that come with the platform, one for each kind
+// of device that the rule library watches.
 func Builtin() fs.FS {
 	sub, err := fs.Sub(builtin, "models")
 	if err != nil {
@@ -139,7 +139,7 @@ var (
 // are tags of the series.
 var reservedMetrics = strings.Fields(`attr hour weekday ts time device model grid site zone
 	and or not in let if else true false nil matches contains startsWith endsWith
-	avg min max sum count stddev prev delta rate changed silent n_of n_adj event`)
+	avg min max sum count stddev prev delta rate changed silent skew n_of n_adj`)
 
 // checkModel looks for what a field on its own can't show.
 func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)) {
@@ -164,6 +164,8 @@ func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)
 			fail(at+".name", "a metric can't be called %q: the word has a meaning of its own in rules or series", x.Name)
 		case slices.ContainsFunc(m.Metrics[:i], func(o citywarden.Metric) bool { return o.Name == x.Name }):
 			fail(at+".name", "metric %s is there twice", x.Name)
+		case x.Name == "event" && x.Kind != citywarden.KindText:
+			fail(at+".kind", "event is a text, the name of what happened: event(\"valve.operated\", \"10m\") in rules looks for it")
 		}
 		if x.Kind != citywarden.KindNumber && (x.Unit != "" || x.Min != nil || x.Max != nil || x.Counter) {
 			fail(at+".kind", "unit, min, max and counter belong to a number, %s is a %s", x.Name, x.Kind)

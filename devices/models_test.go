@@ -2,8 +2,10 @@ package devices_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -63,8 +65,26 @@ func TestBuiltin(t *testing.T) {
 			}
 		}
 	}
-	if all := m.All(); len(all) != 6 || all[0].Name != "energy-meter" || all[5].Name != "water-meter" {
-		t.Errorf("All has %d models", len(all))
+	all := m.All()
+	if !slices.IsSortedFunc(all, func(a, b citywarden.Model) int { return strings.Compare(string(a.Name), string(b.Name)) }) {
+		t.Error("All is not sorted")
+	}
+	for _, x := range all {
+		// The rules for silent devices and wrong clocks are for all models.
+		for _, name := range []string{"heartbeat", "max_lag"} {
+			if a, ok := x.Attribute(name); !ok || a.Default == nil {
+				t.Errorf("%s: attribute %s has no default", x.Name, name)
+			}
+		}
+		beat, _ := x.Attribute("heartbeat")
+		if d, err := citywarden.ParseDuration(fmt.Sprint(beat.Default)); err != nil || d < x.Heartbeat {
+			t.Errorf("%s: attribute heartbeat is %v, the model's is %s: every device would be silent", x.Name, beat.Default, x.Heartbeat)
+		}
+		for _, a := range x.Attributes {
+			if limit, ok := a.Default.(float64); ok && a.Unit == "%{LEL}" && limit > 50 {
+				t.Errorf("%s: default of %s is %g %%LEL, GB/T 50493-2019 allows 50", x.Name, a.Name, limit)
+			}
+		}
 	}
 	smoke, _ := m.Model("smoke-detector")
 	if a, _ := smoke.Attribute("smoke_limit"); a.Default != 0.12 {
@@ -120,8 +140,8 @@ func TestOwnModel(t *testing.T) {
 	if w, _ := m.Model("water-meter"); w.Domain != citywarden.Fire {
 		t.Error("an own model does not replace the built-in one of its name")
 	}
-	if n := len(m.All()); n != 7 {
-		t.Errorf("%d models, want 7", n)
+	if n, want := len(m.All()), len(builtin(t).All())+1; n != want {
+		t.Errorf("%d models, want %d", n, want)
 	}
 }
 
@@ -162,6 +182,7 @@ func TestModelMistakes(t *testing.T) {
 		{"model name", "name: tank-level", "name: Tank Level", `a.yaml:1:7: model name "Tank Level"`},
 		{"metric name", "name: level", "name: water-level", `metric name "water-level"`},
 		{"reserved name", "name: level", "name: time", `a metric can't be called "time"`},
+		{"event as a number", "name: level", "name: event", `event is a text, the name of what happened`},
 		{"min above max", "min: 0", "min: 11", `min 11 is not below max 10`},
 		{"unit of a bool", "kind: number, unit", "kind: bool, unit", `unit, min, max and counter belong to a number, level is a bool`},
 		{"default of another kind", "default: 1", "default: one", `default of low is a text, not a number`},

@@ -155,7 +155,7 @@ func TestCreateRefuses(t *testing.T) {
 		{"id with a slash", func(d *citywarden.Device) { d.ID = "a/b" }, "device id"},
 		{"id with a quote", func(d *citywarden.Device) { d.ID = "x' OR '1'='1" }, "device id"},
 		{"model mistyped", func(d *citywarden.Device) { d.Model = "smoke-detecter" }, `unknown model "smoke-detecter"; did you mean "smoke-detector"?`},
-		{"model unknown", func(d *citywarden.Device) { d.Model = "zzz" }, "it is energy-meter, parking-bay"},
+		{"model unknown", func(d *citywarden.Device) { d.Model = "zzz" }, "it is call-point, climate-sensor"},
 		{"attribute of another kind", func(d *citywarden.Device) { d.Attributes = map[string]any{"smoke_limit": "high"} }, "smoke_limit of smoke-detector is a number, not a text"},
 		{"attribute list", func(d *citywarden.Device) { d.Attributes = map[string]any{"zone": []any{1}} }, "may be a text, a number or a bool"},
 		{"attribute null", func(d *citywarden.Device) { d.Attributes = map[string]any{"zone": nil} }, "may be a text, a number or a bool"},
