@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"embed"
 	"encoding/base32"
 	"encoding/json"
 	"errors"
@@ -18,13 +17,11 @@ import (
 	"time"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/app/demo"
 	"github.com/citywarden/citywarden/dashboards/api"
 	"github.com/citywarden/citywarden/simulators"
 	"github.com/citywarden/citywarden/simulators/county"
 )
-
-//go:embed demo/rules/*.yaml
-var demoRules embed.FS
 
 // demoState is what a demo remembers from one start to the next, in demo.json.
 type demoState struct {
@@ -88,22 +85,17 @@ func posts() []citywarden.User {
 	}
 }
 
-// seedRules writes the demo's rules into dir unless there are rules already.
+// seedRules writes the demo's rules into dir unless there is something already.
 func seedRules(dir string) error {
-	have, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	have, err := os.ReadDir(dir)
 	if err != nil || len(have) > 0 {
 		return err
 	}
-	return fs.WalkDir(demoRules, "demo/rules", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		b, err := demoRules.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(dir, d.Name()), b, 0o600)
-	})
+	files, err := demo.Rules()
+	if err != nil {
+		return err
+	}
+	return os.CopyFS(dir, files)
 }
 
 // seed puts the county's grids, map layers and devices into the platform, each

@@ -356,23 +356,32 @@ func untilCommand(ts *testscript.TestScript, _ bool, args []string) {
 
 func deviceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	args, _ = expect(ts, args, "device ID MODEL [K=V…]", 2, 20)
-	w := worldOf(ts)
-	attrs := map[string]any{}
-	for _, a := range args[2:] {
+	outcome(ts, neg, worldOf(ts).add(args[0], args[1], args[2:]))
+}
+
+// add registers a device with attributes like "zone=lobby"; "adjacent=a,b" are
+// its neighbours.
+func (w *world) add(id, model string, words []string) error {
+	attrs, adjacent := map[string]any{}, []string{}
+	for _, a := range words {
 		k, v, _ := strings.Cut(a, "=")
+		if k == "adjacent" {
+			adjacent = strings.Split(v, ",")
+			continue
+		}
 		attrs[k] = v
 		if f, err := strconv.ParseFloat(v, 64); err == nil {
 			attrs[k] = f
 		}
 	}
-	d := map[string]any{"id": args[0], "name": args[0], "model": args[1], "attributes": attrs}
+	d := map[string]any{"id": id, "name": id, "model": model, "attributes": attrs, "adjacent": adjacent}
 	err := w.call("admin", "POST", "/devices", d, nil)
 	if err == nil {
 		var c struct{ Token string }
-		err = w.call("admin", "POST", "/devices/"+args[0]+"/credentials", map[string]string{"type": "token"}, &c)
-		w.devices[args[0]] = c.Token
+		err = w.call("admin", "POST", "/devices/"+id+"/credentials", map[string]string{"type": "token"}, &c)
+		w.devices[id] = c.Token
 	}
-	outcome(ts, neg, err)
+	return err
 }
 
 func userCommand(ts *testscript.TestScript, neg bool, args []string) {

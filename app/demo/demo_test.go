@@ -5,6 +5,7 @@ package demo_test
 import (
 	"container/heap"
 	"encoding/json"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/app/demo"
 	"github.com/citywarden/citywarden/devices"
 	"github.com/citywarden/citywarden/rules"
 	"github.com/citywarden/citywarden/simulators"
@@ -24,7 +26,11 @@ func load(t *testing.T) (*rules.Set, *devices.Models) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := rules.Load(os.DirFS("rules"), models)
+	files, err := demo.Rules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := rules.Load(files, models)
 	if err != nil {
 		t.Fatalf("the demo's rules don't load:\n%v", err)
 	}
@@ -174,6 +180,20 @@ func TestRuleFiles(t *testing.T) {
 	if len(results) < 6 {
 		t.Errorf("%d tests in the rule files", len(results))
 	}
+	for _, path := range files(t, os.DirFS("rules")) {
+		if !slices.Contains(files(t, rules.Library()), path) {
+			t.Errorf("%s replaces no file of the rule library", path)
+		}
+	}
+}
+
+func files(t *testing.T, fsys fs.FS) []string {
+	t.Helper()
+	found, err := fs.Glob(fsys, "*/*.yaml")
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	return found
 }
 
 // TestFirstHalfHour: whenever the demo is started, all four incidents raise

@@ -15,9 +15,10 @@ import (
 )
 
 type rulesCmd struct {
-	Check  ruleCheckCmd  `cmd:"" help:"Check rule files: every mistake with its line."`
-	Test   ruleTestCmd   `cmd:"" help:"Check rule files and run the tests in them, in virtual time."`
-	Reload ruleReloadCmd `cmd:"" help:"Let a running platform take its rule files as they are now."`
+	Check   ruleCheckCmd   `cmd:"" help:"Check rule files: every mistake with its line."`
+	Test    ruleTestCmd    `cmd:"" help:"Check rule files and run the tests in them, in virtual time."`
+	Reload  ruleReloadCmd  `cmd:"" help:"Let a running platform take its rule files as they are now."`
+	Library ruleLibraryCmd `cmd:"" help:"List the rules that come with the platform, or write their files."`
 }
 
 type ruleFiles struct {
