@@ -89,7 +89,7 @@ const maxTestValues = 100_000
 
 func (s *Set) test(n node) {
 	t := testCase{node: n, start: testStart, where: map[citywarden.DeviceID]node{}}
-	for _, f := range n.fields("a test", "name", "start", "devices", "input", "orders", "restart_at", "expect") {
+	for _, f := range n.fields(testShape) {
 		switch f.name {
 		case "name":
 			t.name, _ = f.val.text("name")
@@ -102,7 +102,7 @@ func (s *Set) test(n node) {
 				t.start = at.UTC()
 			}
 		case "devices":
-			for _, d := range f.val.fields("devices", nil...) {
+			for _, d := range f.val.fields(devicesShape) {
 				t.device(d)
 			}
 		case "input":
@@ -138,13 +138,13 @@ func (t *testCase) device(f field) {
 	if err := d.ID.Check(); err != nil {
 		f.key.report("%v", err)
 	}
-	for _, g := range f.val.fields("a device", "model", "attr", "adjacent", "created") {
+	for _, g := range f.val.fields(deviceShape) {
 		switch g.name {
 		case "model":
 			v, _ := g.val.text("model")
 			d.Model = citywarden.ModelName(v)
 		case "attr":
-			for _, a := range g.val.fields("attr", nil...) {
+			for _, a := range g.val.fields(attrsShape) {
 				if v, ok := a.val.value("attr." + a.name); ok {
 					d.Attributes[a.name] = v
 				}
@@ -161,7 +161,7 @@ func (t *testCase) device(f field) {
 
 func (t *testCase) readInput(n node) {
 	in := testInput{node: n}
-	for _, f := range n.fields("an input", "device", "metric", "at", "every", "values", "arrive", "clock") {
+	for _, f := range n.fields(inputShape) {
 		switch f.name {
 		case "device":
 			v, _ := f.val.text("device")
@@ -217,7 +217,7 @@ func (t *testCase) readInput(n node) {
 
 func (t *testCase) readOrder(n node) {
 	o := testOrder{by: "tester"}
-	for _, f := range n.fields("an order", "at", "ack", "shelve", "unshelve", "reset", "entity", "device", "by", "for") {
+	for _, f := range n.fields(testOrderShape) {
 		switch f.name {
 		case "at":
 			o.at = f.val.duration("at").Std().Milliseconds()
@@ -238,11 +238,9 @@ func (t *testCase) readOrder(n node) {
 	t.orders = append(t.orders, o)
 }
 
-var testStates = []string{"normal", "pending", "active", "clearing", "cleared", "latched"}
-
 func (t *testCase) readExpectation(n node) {
 	x := expectation{node: n}
-	for _, f := range n.fields("an expectation", "at", "none", "alarm", "device", "entity", "state", "severity", "case", "acked", "members", "why") {
+	for _, f := range n.fields(expectationShape) {
 		switch f.name {
 		case "at":
 			x.at = f.val.duration("at").Std().Milliseconds()
@@ -260,8 +258,8 @@ func (t *testCase) readExpectation(n node) {
 			x.entity, _ = f.val.text("entity")
 		case "state":
 			x.state, _ = f.val.text("state")
-			if !slices.Contains(testStates, x.state) {
-				f.val.report("no state %q%s", x.state, choices(x.state, testStates, "there are"))
+			if states := expectationShape.enum("state"); !slices.Contains(states, x.state) {
+				f.val.report("no state %q%s", x.state, choices(x.state, states, "there are"))
 			}
 		case "severity":
 			x.severity = f.val.severity()

@@ -201,7 +201,7 @@ func (n node) into(found *citywarden.Problems) node {
 }
 
 func (s *Set) file(root node) {
-	for _, f := range root.fields("a rule file", "rules", "tests") {
+	for _, f := range root.fields(fileShape) {
 		switch f.name {
 		case "rules":
 			for _, it := range f.val.items("rules") {
@@ -223,8 +223,7 @@ func (s *Set) rule(n node) {
 	sum := sha256.Sum256([]byte(r.Text))
 	r.Version = hex.EncodeToString(sum[:6])
 	var clear *clause
-	for _, f := range n.fields("a rule", "id", "title", "mode", "select", "group", "late", "levels", "clear", "latch",
-		"schedule", "flap", "storm", "inhibit_by", "case", "workorder") {
+	for _, f := range n.fields(ruleShape) {
 		switch f.name {
 		case "id":
 			id, ok := f.val.text("id")
@@ -239,13 +238,13 @@ func (s *Set) rule(n node) {
 			r.Title = f.val.title("title")
 		case "mode":
 			r.Mode, _ = f.val.text("mode")
-			if r.Mode != "live" && r.Mode != "shadow" {
-				f.val.report("unknown mode %q%s", r.Mode, choices(r.Mode, []string{"live", "shadow"}, "it is one of"))
+			if !slices.Contains(ruleShape.enum("mode"), r.Mode) {
+				f.val.report("unknown mode %q%s", r.Mode, choices(r.Mode, ruleShape.enum("mode"), "it is one of"))
 			}
 		case "select":
 			s.selection(r, f.val)
 		case "group":
-			for _, g := range f.val.fields("group", "by") {
+			for _, g := range f.val.fields(groupShape) {
 				r.groupBy = g.val.attribute("group.by")
 			}
 			if r.groupBy == "" && len(*n.src.found) == before {
@@ -334,7 +333,7 @@ func (n node) title(what string) citywarden.Text {
 		return citywarden.Text{ZH: t, EN: t}
 	}
 	var t citywarden.Text
-	for _, f := range n.fields(what, "zh", "en") {
+	for _, f := range n.fields(titleShape.as(what)) {
 		v, _ := f.val.text(what + "." + f.name)
 		if f.name == "zh" {
 			t.ZH = v
@@ -360,7 +359,7 @@ func (n node) attribute(what string) string {
 }
 
 func (s *Set) selection(r *rule, n node) {
-	for _, f := range n.fields("select", "model", "where") {
+	for _, f := range n.fields(selectShape) {
 		switch f.name {
 		case "where":
 			if t, ok := f.val.text("where"); ok {
@@ -408,7 +407,7 @@ func (s *Set) modelNames() []string {
 
 func (n node) clause(what string) *clause {
 	var c clause
-	for _, f := range n.fields(what, "when", "for") {
+	for _, f := range n.fields(clauseShape.as(what)) {
 		switch f.name {
 		case "when":
 			if t, ok := f.val.text(what + ".when"); ok {
@@ -433,7 +432,7 @@ func (s *Set) levels(r *rule, n node) {
 	}
 	for _, it := range items {
 		var l level
-		for _, f := range it.fields("a level", "severity", "when", "for", "clear") {
+		for _, f := range it.fields(levelShape) {
 			switch f.name {
 			case "severity":
 				l.severity = f.val.severity()
@@ -471,7 +470,7 @@ func (n node) severity() citywarden.Severity {
 	}
 	sev, err := citywarden.ParseSeverity(t)
 	if err != nil {
-		n.report("unknown severity %q%s", t, choices(t, []string{"critical", "major", "minor", "warning", "indeterminate"}, "it is one of"))
+		n.report("unknown severity %q%s", t, choices(t, levelShape.enum("severity"), "it is one of"))
 	}
 	return sev
 }
@@ -480,7 +479,7 @@ func (n node) schedule() *schedule {
 	s := &schedule{}
 	tz := DefaultZone
 	at := n
-	for _, f := range n.fields("schedule", "tz", "active", "holidays") {
+	for _, f := range n.fields(scheduleShape) {
 		switch f.name {
 		case "tz":
 			tz, _ = f.val.text("tz")
@@ -497,8 +496,8 @@ func (n node) schedule() *schedule {
 			}
 		case "holidays":
 			s.holidays, _ = f.val.text("holidays")
-			if s.holidays != "off" && s.holidays != "all-day" {
-				f.val.report("unknown holidays %q%s", s.holidays, choices(s.holidays, []string{"off", "all-day"}, "it is one of"))
+			if !slices.Contains(scheduleShape.enum("holidays"), s.holidays) {
+				f.val.report("unknown holidays %q%s", s.holidays, choices(s.holidays, scheduleShape.enum("holidays"), "it is one of"))
 			}
 		}
 	}
@@ -516,7 +515,7 @@ func (n node) schedule() *schedule {
 
 func (n node) flap() *flap {
 	var x flap
-	for _, f := range n.fields("flap", "changes", "in", "then") {
+	for _, f := range n.fields(flapShape) {
 		switch f.name {
 		case "changes":
 			x.changes = f.val.int("flap.changes", 2)
@@ -536,7 +535,7 @@ func (n node) flap() *flap {
 
 func (n node) storm() *storm {
 	var x storm
-	for _, f := range n.fields("storm", "by", "over", "in", "raise", "severity") {
+	for _, f := range n.fields(stormShape) {
 		switch f.name {
 		case "by":
 			x.by = f.val.attribute("storm.by")
@@ -562,7 +561,7 @@ func (n node) storm() *storm {
 
 func (n node) inhibitor() inhibitor {
 	var x inhibitor
-	for _, f := range n.fields("an inhibitor", "rule", "equal") {
+	for _, f := range n.fields(inhibitorShape) {
 		switch f.name {
 		case "rule":
 			id, _ := f.val.text("inhibit_by.rule")
@@ -583,8 +582,7 @@ func (n node) inhibitor() inhibitor {
 
 func (s *Set) caseOrder(f field) *caseOrder {
 	o := &caseOrder{workOrder: f.name == "workorder"}
-	keys := []string{"class", "key", "merge", "escalate", "parent", "hold", "close"}
-	for _, g := range f.val.fields(f.name, keys...) {
+	for _, g := range f.val.fields(orderShape.as(f.name)) {
 		switch g.name {
 		case "class":
 			v, ok := g.val.text("class")
@@ -603,13 +601,13 @@ func (s *Set) caseOrder(f field) *caseOrder {
 			g.val.duration("hold")
 			s.warning(g.key, "hold has no effect yet: there are no notices")
 		case "close":
-			for _, h := range g.val.fields("close", "cleared_for") {
+			for _, h := range g.val.fields(closeShape) {
 				h.val.duration("close.cleared_for")
 			}
 			s.warning(g.key, "close has no effect yet: people close cases")
 		case "escalate":
 			for _, it := range g.val.items("escalate") {
-				for _, h := range it.fields("an escalation", "after", "unless", "to") {
+				for _, h := range it.fields(escalationShape) {
 					switch h.name {
 					case "after":
 						h.val.duration("after")

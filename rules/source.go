@@ -114,8 +114,9 @@ func (n node) report(format string, args ...any) {
 }
 
 // fields returns the keys of a mapping in order; it reports anything else,
-// keys given twice and keys that are not among allowed.
-func (n node) fields(what string, allowed ...string) []field {
+// keys given twice and keys that s does not have.
+func (n node) fields(s shape) []field {
+	what, allowed := s.what, s.names()
 	var values []*ast.MappingValueNode
 	switch v := n.n.(type) {
 	case *ast.MappingNode:
@@ -123,7 +124,11 @@ func (n node) fields(what string, allowed ...string) []field {
 	case *ast.MappingValueNode:
 		values = []*ast.MappingValueNode{v}
 	default:
-		n.report("%s is a mapping with the keys %s", what, strings.Join(allowed, ", "))
+		if len(allowed) == 0 {
+			n.report("%s is a mapping", what)
+		} else {
+			n.report("%s is a mapping with the keys %s", what, strings.Join(allowed, ", "))
+		}
 		return nil
 	}
 	var out []field
@@ -138,7 +143,7 @@ func (n node) fields(what string, allowed ...string) []field {
 		case seen[name]:
 			key.report("key %q of %s is given twice", name, what)
 			continue
-		case allowed != nil && !slices.Contains(allowed, name):
+		case len(allowed) > 0 && !slices.Contains(allowed, name):
 			key.report("unknown key %q of %s%s", name, what, choices(name, allowed, "it has"))
 			continue
 		}
