@@ -3,7 +3,9 @@ package rules
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"regexp"
 	"slices"
@@ -116,19 +118,12 @@ var (
 func Load(fsys fs.FS, schema Schema) (*Set, error) {
 	s := &Set{byID: map[citywarden.RuleID]*rule{}, plans: map[citywarden.ModelName]*plan{}, schema: schema}
 	var found citywarden.Problems
-	var files []string
-	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && (strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml")) {
-			files = append(files, name)
-		}
-		return err
-	})
+	files, err := ruleFiles(fsys)
 	if err != nil {
-		return nil, fmt.Errorf("list rule files: %w", err)
+		return nil, err
 	}
-	slices.Sort(files)
 	for _, name := range files {
-		text, err := fs.ReadFile(fsys, name)
+		text, err := readRuleFile(fsys, name)
 		if err != nil {
 			return nil, fmt.Errorf("read rule file: %w", err)
 		}
@@ -154,6 +149,43 @@ func Load(fsys fs.FS, schema Schema) (*Set, error) {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%w", found)
 	}
 	return s, nil
+}
+
+// ruleFiles returns the names of the rule files in order. Hidden files are none:
+// editors keep their own there.
+func ruleFiles(fsys fs.FS) ([]string, error) {
+	var files []string
+	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && name != ".": // gone since its folder was listed
+			return nil
+		case err != nil:
+			return err
+		case strings.HasPrefix(d.Name(), ".") && name != ".":
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+		case !d.IsDir() && (strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml")):
+			files = append(files, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list rule files: %w", err)
+	}
+	slices.Sort(files)
+	return files, nil
+}
+
+// readRuleFile returns the text of a file, not more of it than shows that it is
+// too large.
+func readRuleFile(fsys fs.FS, name string) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxFileSize+1))
 }
 
 // Rules returns the rules in the order of the files.
