@@ -140,6 +140,9 @@ func Load(fsys fs.FS, schema Schema) (*Set, error) {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%d rules; at most %d can be loaded", len(s.rules), maxRules)
 	}
 	s.compile()
+	if len(found) == 0 {
+		s.lint()
+	}
 	for i := range s.tests {
 		s.checkTest(&s.tests[i])
 	}
@@ -194,6 +197,19 @@ func (s *Set) Rules() []citywarden.Rule {
 	for i, r := range s.rules {
 		out[i] = r.Rule
 		out[i].Models = slices.Clone(r.Models)
+	}
+	return out
+}
+
+// Untested returns the rules that no test expects anything of.
+func (s *Set) Untested() []citywarden.RuleID {
+	var out []citywarden.RuleID
+	for _, r := range s.rules {
+		if !slices.ContainsFunc(s.tests, func(t testCase) bool {
+			return slices.ContainsFunc(t.expect, func(x expectation) bool { return x.none == r.ID || x.alarm == r.ID })
+		}) {
+			out = append(out, r.ID)
+		}
 	}
 	return out
 }

@@ -71,7 +71,10 @@ func (r *ruleFiles) files() (fs.FS, error) {
 	return fstest.MapFS{filepath.Base(r.Path): {Data: b}}, err
 }
 
-type ruleCheckCmd struct{ ruleFiles }
+type ruleCheckCmd struct {
+	ruleFiles
+	Strict bool `help:"Fail on warnings, too."`
+}
 
 // Run checks the files and says how many rules they hold.
 func (r *ruleCheckCmd) Run(o output) error {
@@ -81,6 +84,12 @@ func (r *ruleCheckCmd) Run(o output) error {
 	}
 	for _, w := range set.Warnings() {
 		fmt.Fprintf(o.err, "warning: %s\n", w.Error())
+	}
+	for _, id := range set.Untested() {
+		fmt.Fprintf(o.err, "hint: no test expects anything of rule %s\n", id)
+	}
+	if n := len(set.Warnings()); r.Strict && n > 0 {
+		return fmt.Errorf("%d warnings, and --strict takes none", n)
 	}
 	fmt.Fprintf(o.out, "%d rules, all good\n", len(set.Rules()))
 	return nil

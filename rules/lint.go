@@ -1,0 +1,255 @@
+package rules
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/parser"
+
+	"github.com/citywarden/citywarden"
+)
+
+// lint looks for conditions that compile but don't say what was meant. Units
+// that don't match are mistakes; the rest are warnings. It runs over rules
+// that are right, in time that is linear in their text but for the pairs of
+// at most maxLevels levels.
+func (s *Set) lint() {
+	for _, r := range s.rules {
+		before := len(*r.node.src.found)
+		for _, name := range r.Models {
+			m := s.plans[name].model
+			for _, x := range r.conditions() {
+				(&units{m: m, at: x}).of(parse(x, m))
+			}
+			if len(*r.node.src.found) > before {
+				break // the other models would say the same
+			}
+		}
+		if len(*r.node.src.found) > before {
+			continue
+		}
+		warned := len(s.warn)
+		for _, name := range r.Models {
+			s.lintTimes(r, s.plans[name])
+			s.lintTruth(r, s.plans[name].model)
+			if len(s.warn) > warned {
+				break
+			}
+		}
+	}
+}
+
+// conditions returns every condition of r.
+func (r *rule) conditions() []expression {
+	var out []expression
+	for i := range r.levels {
+		out = append(out, r.levels[i].when)
+		if c := r.levels[i].clear; c != nil {
+			out = append(out, c.when)
+		}
+	}
+	if r.clear != nil {
+		out = append(out, r.clear.when)
+	}
+	return out
+}
+
+// parse returns the tree of a condition that has compiled.
+func parse(x expression, m *citywarden.Model) ast.Node {
+	tree, err := parser.ParseWithConfig(x.text, language(m))
+	if err != nil {
+		return &ast.NilNode{}
+	}
+	return tree.Node
+}
+
+func (s *Set) warningAt(x expression, n ast.Node, format string, args ...any) {
+	x.node.source(&s.warn).reportAt(n.Location().From, format, args...)
+}
+
+// units finds the unit of each part of a condition, "" where it isn't known, and
+// reports two that don't match.
+type units struct {
+	m  *citywarden.Model
+	at expression
+}
+
+func (u *units) of(n ast.Node) string {
+	switch n := n.(type) {
+	case *ast.IdentifierNode:
+		if m, ok := u.m.Metric(citywarden.MetricName(n.Value)); ok {
+			return m.Unit
+		}
+	case *ast.MemberNode:
+		if a := attributeOf(u.m, n); a != nil {
+			return a.Unit
+		}
+	case *ast.UnaryNode:
+		return u.of(n.Node)
+	case *ast.BuiltinNode:
+		for _, a := range n.Arguments {
+			if unit := u.of(a); unit != "" {
+				return unit
+			}
+		}
+	case *ast.CallNode:
+		return u.call(n)
+	case *ast.ConditionalNode:
+		u.of(n.Cond)
+		a, b := u.of(n.Exp1), u.of(n.Exp2)
+		if a == b {
+			return a
+		}
+	case *ast.BinaryNode:
+		a, b := u.of(n.Left), u.of(n.Right)
+		switch n.Operator {
+		case "<", "<=", ">", ">=", "==", "!=":
+			u.same(n, a, b)
+		case "+", "-", "??":
+			u.same(n, a, b)
+			if a == "" {
+				return b
+			}
+			return a
+		}
+	}
+	return ""
+}
+
+func (u *units) call(n *ast.CallNode) string {
+	units := make([]string, len(n.Arguments))
+	for i, a := range n.Arguments {
+		units[i] = u.of(a)
+	}
+	switch id, _ := n.Callee.(*ast.IdentifierNode); {
+	case id == nil || len(units) == 0:
+	case id.Value == "rate" && units[0] != "":
+		return units[0] + "/s"
+	case slices.Contains([]string{"avg", "min", "max", "sum", "stddev", "prev", "delta"}, id.Value):
+		return units[0]
+	}
+	return ""
+}
+
+func (u *units) same(n *ast.BinaryNode, a, b string) {
+	if a == "" || b == "" || a == b {
+		return
+	}
+	fa, fb := unitFactors[a], unitFactors[b]
+	if fa.of == "" || fa.of != fb.of {
+		u.at.node.reportAt(n.Location().From, "%s is in %s, but %s in %s; the two don't go together", n.Left, a, n.Right, b)
+		return
+	}
+	if fa.is == fb.is {
+		return
+	}
+	u.at.node.reportAt(n.Location().From, "%s is in %s, but %s in %s; multiply %s by %s", n.Left, a, n.Right, b, n.Left, number(fa.is/fb.is))
+}
+
+// unitFactor is how much of the base unit of its quantity a unit is.
+type unitFactor struct {
+	of string
+	is float64
+}
+
+// unitFactors are the units, in UCUM, that can be converted by a factor.
+var unitFactors = map[string]unitFactor{
+	"Pa": {"pressure", 1}, "kPa": {"pressure", 1e3}, "MPa": {"pressure", 1e6}, "mbar": {"pressure", 100}, "bar": {"pressure", 1e5},
+	"mW": {"power", 1e-3}, "W": {"power", 1}, "kW": {"power", 1e3}, "MW": {"power", 1e6},
+	"J": {"energy", 1}, "kJ": {"energy", 1e3}, "MJ": {"energy", 1e6}, "W.h": {"energy", 3600}, "kW.h": {"energy", 3.6e6}, "MW.h": {"energy", 3.6e9},
+	"um": {"length", 1e-6}, "mm": {"length", 1e-3}, "cm": {"length", 1e-2}, "m": {"length", 1}, "km": {"length", 1e3},
+	"mL": {"volume", 1e-6}, "L": {"volume", 1e-3}, "l": {"volume", 1e-3}, "m3": {"volume", 1},
+	"L/s": {"flow", 1e-3}, "l/s": {"flow", 1e-3}, "L/min": {"flow", 1e-3 / 60}, "l/min": {"flow", 1e-3 / 60}, "L/h": {"flow", 1e-3 / 3600},
+	"m3/s": {"flow", 1}, "m3/h": {"flow", 1. / 3600}, "m3/d": {"flow", 1. / 86400},
+	"ms": {"time", 1e-3}, "s": {"time", 1}, "min": {"time", 60}, "h": {"time", 3600}, "d": {"time", 86400},
+	"mV": {"voltage", 1e-3}, "V": {"voltage", 1}, "kV": {"voltage", 1e3}, "mA": {"current", 1e-3}, "A": {"current", 1}, "kA": {"current", 1e3},
+	"mg": {"mass", 1e-6}, "g": {"mass", 1e-3}, "kg": {"mass", 1}, "t": {"mass", 1e3},
+	"m/s": {"speed", 1}, "km/h": {"speed", 1 / 3.6}, "mm/s": {"speed", 1e-3},
+}
+
+// number writes f with at most six digits.
+func number(f float64) string { return strconv.FormatFloat(f, 'g', 6, 64) }
+
+func attributeOf(m *citywarden.Model, n *ast.MemberNode) *citywarden.Attribute {
+	id, ok := n.Node.(*ast.IdentifierNode)
+	name, is := n.Property.(*ast.StringNode)
+	if !ok || !is || id.Value != "attr" {
+		return nil
+	}
+	a, _ := m.Attribute(name.Value)
+	return a
+}
+
+// lintTimes compares the times of r with how often devices of p report.
+func (s *Set) lintTimes(r *rule, p *plan) {
+	report := p.model.Report.Std().Milliseconds()
+	if report == 0 {
+		return
+	}
+	inspect := func(x expression, hold int64) {
+		for n := range nodes(parse(x, p.model)) {
+			switch n := n.(type) {
+			case *ast.CallNode:
+				w, ok := windowOf(n)
+				if ok && w < report {
+					s.warningAt(x, n, "a %s reports each %s, so that a window of %s is mostly empty and %s unknown; make it longer",
+						p.model.Name, span(report), span(w), n)
+				}
+			case *ast.IdentifierNode:
+				i := slices.IndexFunc(p.model.Metrics, func(m citywarden.Metric) bool { return string(m.Name) == n.Value })
+				if i >= 0 && p.stale[i] > 0 && p.stale[i] < report && p.stale[i] < hold {
+					s.warningAt(x, n, "for %s can't elapse: %s is unknown after %s, but a %s reports each %s", span(hold), n.Value, span(p.stale[i]), p.model.Name, span(report))
+				}
+			}
+		}
+	}
+	for i := range r.levels {
+		inspect(r.levels[i].when, r.levels[i].hold)
+		if c := r.levels[i].clear; c != nil {
+			inspect(c.when, c.hold)
+		}
+	}
+	if r.clear != nil {
+		inspect(r.clear.when, r.clear.hold)
+	}
+}
+
+func span(ms int64) string {
+	s := (time.Duration(ms) * time.Millisecond).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// windowOf returns how far back a call looks that needs a sample there, ms.
+func windowOf(n *ast.CallNode) (int64, bool) {
+	id, ok := n.Callee.(*ast.IdentifierNode)
+	if !ok || len(n.Arguments) != 2 || !slices.Contains([]string{"avg", "min", "max", "sum", "stddev"}, id.Value) {
+		return 0, false
+	}
+	text, ok := n.Arguments[1].(*ast.StringNode)
+	if !ok {
+		return 0, false
+	}
+	d, err := citywarden.ParseDuration(text.Value)
+	return d.Std().Milliseconds(), err == nil
+}
+
+// nodes yields the parts of a condition.
+func nodes(n ast.Node) func(func(ast.Node) bool) {
+	return func(yield func(ast.Node) bool) {
+		more := true
+		ast.Walk(&n, visitor(func(n ast.Node) { more = more && yield(n) }))
+	}
+}
+
+type visitor func(ast.Node)
+
+func (v visitor) Visit(n *ast.Node) { v(*n) }

@@ -1,0 +1,155 @@
+package rules
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/citywarden/citywarden"
+)
+
+var update = flag.Bool("update", false, "write golden files anew")
+
+// lintModels are models with units, ranges and reporting times.
+func lintModels() models {
+	m := cityModels()
+	m.add("tank", time.Hour, "pressure:number:bar level:number:m flow:number:m3/h temperature:number:Cel open:bool", "limit:number:kPa site:text limit_bar:number:bar max_rate:number:bar/s")
+	t := m["tank"]
+	lo, hi := 0.0, 16.0
+	t.Metrics[0].Min, t.Metrics[0].Max = &lo, &hi
+	for i, unit := range []string{"kPa", "", "bar", "bar/s"} {
+		t.Attributes[i].Unit = unit
+	}
+	t.Report = citywarden.Duration(15 * time.Minute)
+	t.Metrics[1].StaleAfter = citywarden.Duration(10 * time.Minute)
+	return m
+}
+
+// TestEachMistakeHasItsMessage compares what Load says to testdata/lint/NAME.yaml
+// with NAME.txt; -update writes those anew.
+func TestEachMistakeHasItsMessage(t *testing.T) {
+	files, _ := filepath.Glob("testdata/lint/*.yaml")
+	if len(files) == 0 {
+		t.Fatal("no files")
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, err := Load(fstest.MapFS{filepath.Base(name): {Data: text}}, lintModels())
+		got := ""
+		if err != nil {
+			got = err.Error() + "\n"
+		} else {
+			for _, w := range set.Warnings() {
+				got += "warning: " + w.Error() + "\n"
+			}
+		}
+		golden := strings.TrimSuffix(name, ".yaml") + ".txt"
+		if *update {
+			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, _ := os.ReadFile(golden)
+		if diff := cmp.Diff(string(want), got); diff != "" {
+			t.Errorf("%s:\n%s", name, diff)
+		}
+		if wantNone := strings.HasPrefix(filepath.Base(name), "good-"); wantNone != (got == "") {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// ruleSchema compiles what JSONSchema returns.
+func ruleSchema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(string(JSONSchema())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft2020)
+	if err := c.AddResource("rules.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("rules.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func validate(t *testing.T, s *jsonschema.Schema, text []byte) error {
+	t.Helper()
+	j, err := yaml.YAMLToJSON(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := jsonschema.UnmarshalJSON(strings.NewReader(string(j)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Validate(v)
+}
+
+func TestTheSchemaIsFresh(t *testing.T) {
+	const name = "../docs/rules.schema.json"
+	if *update {
+		if err := os.WriteFile(name, JSONSchema(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(name)
+	if err != nil || string(got) != string(JSONSchema()) {
+		t.Errorf("%s is not what JSONSchema returns (%v); go test ./rules -run Schema -update", name, err)
+	}
+}
+
+func TestTheSchemaTakesEveryRuleFileOfTheProject(t *testing.T) {
+	s := ruleSchema(t)
+	for _, pattern := range []string{"testdata/*/*.yaml", "../app/demo/rules/*.yaml", "../app/library/*.yaml"} {
+		files, _ := filepath.Glob(pattern)
+		for _, name := range files {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			refused := filepath.Base(name) == "unknown-key.yaml" // the only mistake there that a schema knows
+			if err := validate(t, s, text); (err != nil) != refused {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+func TestTheSchemaRefusesWhatTheLoaderRefuses(t *testing.T) {
+	s := ruleSchema(t)
+	good := probeRule("levels: [{severity: major, when: 'x > 5', for: 10s}]", "late: 1m30s")
+	if err := validate(t, s, []byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ from, to string }{
+		{"levels", "level"}, {"major", "mayor"}, {"10s", "10 seconds"}, {"1m30s", "5"}, {"id: r", "id: A b"},
+		{"when: 'x > 5'", "wen: 'x > 5'"}, {"late: 1m30s", "case: {class: event/501, key: k}"}, {"late: 1m30s", "case: {class: event/0501}"},
+		{"late: 1m30s", "latch: maybe"}, {"late: 1m30s", "mode: shadw"}, {"late: 1m30s", "group: {by: zone}"},
+		{"late: 1m30s", "flap: {changes: 1, in: 10m}"}, {"late: 1m30s", "schedule: {tz: Asia/Shanghai}"},
+	} {
+		text := strings.Replace(good, c.from, c.to, 1)
+		if validate(t, s, []byte(text)) == nil {
+			t.Errorf("the schema takes %q instead of %q", c.to, c.from)
+		}
+		if loadErr(t, text) == "" {
+			t.Errorf("the loader takes %q instead of %q", c.to, c.from)
+		}
+	}
+}
