@@ -20,9 +20,9 @@ func (s *Set) lint() {
 	for _, r := range s.rules {
 		before := len(*r.node.src.found)
 		for _, name := range r.Models {
-			m := s.plans[name].model
+			p := s.plans[name]
 			for _, x := range r.conditions() {
-				(&units{m: m, at: x}).of(parse(x, m))
+				(&units{m: p.model, at: x}).of(p.parse(x))
 			}
 			if len(*r.node.src.found) > before {
 				break // the other models would say the same
@@ -34,7 +34,7 @@ func (s *Set) lint() {
 		warned := len(s.warn)
 		for _, name := range r.Models {
 			s.lintTimes(r, s.plans[name])
-			s.lintTruth(r, s.plans[name].model)
+			s.lintTruth(r, s.plans[name])
 			if len(s.warn) > warned {
 				break
 			}
@@ -58,8 +58,8 @@ func (r *rule) conditions() []expression {
 }
 
 // parse returns the tree of a condition that has compiled.
-func parse(x expression, m *citywarden.Model) ast.Node {
-	tree, err := parser.ParseWithConfig(x.text, language(m))
+func (p *plan) parse(x expression) ast.Node {
+	tree, err := parser.ParseWithConfig(x.text, p.grammar)
 	if err != nil {
 		return &ast.NilNode{}
 	}
@@ -190,7 +190,7 @@ func (s *Set) lintTimes(r *rule, p *plan) {
 		return
 	}
 	inspect := func(x expression, hold int64) {
-		for n := range nodes(parse(x, p.model)) {
+		for n := range nodes(p.parse(x)) {
 			switch n := n.(type) {
 			case *ast.CallNode:
 				w, ok := windowOf(n)

@@ -153,3 +153,25 @@ func TestTheSchemaRefusesWhatTheLoaderRefuses(t *testing.T) {
 		}
 	}
 }
+
+// FuzzLint looks for conditions that are right and that lint takes long over or
+// can't stand.
+func FuzzLint(f *testing.F) {
+	for _, x := range []string{"pressure > 5", "not (pressure > 1 or 2 >= pressure) and true", `avg(pressure, "1h") > (attr.limit_bar ?? 3) / 0`,
+		"hour in [1, 2]", "pressure == -(1 - 2) * 3", "true", "pressure != pressure", `rate(pressure, "1h") > attr.max_rate`, "weekday > 9"} {
+		f.Add(x, "pressure < 3")
+	}
+	f.Fuzz(func(t *testing.T, when, clear string) {
+		text, err := yaml.Marshal(map[string]any{"rules": []any{map[string]any{"id": "r", "select": map[string]any{"model": "tank"},
+			"levels": []any{map[string]any{"severity": "major", "when": when}, map[string]any{"severity": "minor", "when": clear}},
+			"clear":  map[string]any{"when": clear}}}})
+		if err != nil {
+			t.Skip()
+		}
+		began := time.Now()
+		Load(fstest.MapFS{"r.yaml": {Data: text}}, lintModels())
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("Load took %s", took)
+		}
+	})
+}

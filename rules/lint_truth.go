@@ -286,7 +286,7 @@ func together(ts []truth, want []bool) (at, bool) {
 // lintTruth finds conditions that are never or always true, levels that are
 // never the highest, a clear that holds together with the level and a level that
 // has none.
-func (s *Set) lintTruth(r *rule, m *citywarden.Model) {
+func (s *Set) lintTruth(r *rule, p *plan) {
 	type known struct {
 		truth
 		ok bool
@@ -294,7 +294,7 @@ func (s *Set) lintTruth(r *rule, m *citywarden.Model) {
 	levels := make([]known, len(r.levels))
 	for i := range r.levels {
 		l := &r.levels[i]
-		t, ok := truthOf(parse(l.when, m), m)
+		t, ok := truthOf(p.parse(l.when), p.model)
 		levels[i] = known{t, ok}
 		if !ok {
 			continue
@@ -317,7 +317,7 @@ func (s *Set) lintTruth(r *rule, m *citywarden.Model) {
 			s.lintNoClear(l, t)
 			continue
 		}
-		if c, ok := truthOf(parse(clear.when, m), m); ok && c.over == t.over && t.over != "" {
+		if c, ok := truthOf(p.parse(clear.when), p.model); ok && c.over == t.over && t.over != "" {
 			if v, both := together([]truth{t, c}, []bool{true, true}); both {
 				s.warningAt(clear.when, c.n, "clear can be true together with level %s: at %s = %s%s both hold; the level wins, and the alarm stays",
 					l.severity, t.over, number(v.x), attrNote(v, t, c))

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/expr-lang/expr/conf"
+
 	"github.com/citywarden/citywarden"
 )
 
@@ -13,9 +15,10 @@ import (
 type plan struct {
 	index    int
 	model    *citywarden.Model
-	stale    []int64 // by metric: a value older than that is unknown, ms; 0 never
-	quiet    int64   // a device that was not heard for that long has no data, ms; 0 never
-	keep     []int64 // by metric: how far back it is remembered, ms; -1 not at all
+	grammar  *conf.Config // of conditions
+	stale    []int64      // by metric: a value older than that is unknown, ms; 0 never
+	quiet    int64        // a device that was not heard for that long has no data, ms; 0 never
+	keep     []int64      // by metric: how far back it is remembered, ms; -1 not at all
 	bindings []*binding
 	byMetric [][]int // by metric: the bindings that read it
 	onAny    []int   // bindings that look at every message (silent, skew)
@@ -66,7 +69,7 @@ func (s *Set) plan(m *citywarden.Model) *plan {
 	if p := s.plans[m.Name]; p != nil {
 		return p
 	}
-	p := &plan{index: len(s.order), model: m, event: -1}
+	p := &plan{index: len(s.order), model: m, grammar: language(m), event: -1}
 	alive := 2 * m.Heartbeat.Std().Milliseconds()
 	p.quiet = alive
 	for i := range m.Metrics {

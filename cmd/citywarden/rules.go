@@ -18,6 +18,7 @@ type rulesCmd struct {
 	Check   ruleCheckCmd   `cmd:"" help:"Check rule files: every mistake with its line."`
 	Test    ruleTestCmd    `cmd:"" help:"Check rule files and run the tests in them, in virtual time."`
 	Reload  ruleReloadCmd  `cmd:"" help:"Let a running platform take its rule files as they are now."`
+	Schema  ruleSchemaCmd  `cmd:"" help:"Print the JSON Schema of rule files, for editors."`
 	Library ruleLibraryCmd `cmd:"" help:"List the rules that come with the platform, or write their files."`
 }
 
@@ -140,4 +141,12 @@ func (r *ruleReloadCmd) Run(ctx context.Context, o output) error {
 	}
 	fmt.Fprintf(o.out, "%d rules run, %d tests passed\n", s.Rules, s.Tests)
 	return nil
+}
+
+type ruleSchemaCmd struct{}
+
+// Run prints the schema.
+func (ruleSchemaCmd) Run(o output) error {
+	_, err := o.out.Write(rules.JSONSchema())
+	return err
 }
