@@ -67,7 +67,7 @@ func (p *plan) parse(x expression) ast.Node {
 }
 
 func (s *Set) warningAt(x expression, n ast.Node, format string, args ...any) {
-	x.node.source(&s.warn).reportAt(n.Location().From, format, args...)
+	x.node.into(&s.warn).reportAt(n.Location().From, format, args...)
 }
 
 // units finds the unit of each part of a condition, "" where it isn't known, and
