@@ -27,6 +27,7 @@ const (
 	RecordUplink RecordKind = iota + 1 // a message of a device
 	RecordTick                         // time passed: a deadline of the rule engine is due
 	RecordOrder                        // a person's order to the rule engine, about one alarm
+	RecordStart                        // the platform began to run: it heard nothing since the record before
 )
 
 // Record is one entry of the durable log, the only input of everything after
@@ -152,6 +153,13 @@ type SeriesQuery struct {
 type SeriesPoint struct {
 	Time  time.Time
 	Value Value
+}
+
+// SeriesRow is what the time series hold of a device at one time.
+type SeriesRow struct {
+	Device DeviceID
+	Time   time.Time
+	Values map[MetricName]Value
 }
 
 // Event is something that happened, for those who watch live.

@@ -164,6 +164,7 @@ type building struct {
 	cases    *cases.Desk
 	rules    *ruleFiles
 	engine   *rules.Runner
+	lab      *rules.Lab
 	ledger   *ingest.Ledger
 	ingest   *ingest.Pipeline
 
@@ -375,7 +376,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 	}
 	handler, err := api.New(api.Options{
 		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
-		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Ledger: b.ledger,
+		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.ledger,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
@@ -482,6 +483,14 @@ func (b *building) pipeline(context.Context) error {
 	for _, c := range []ingest.Consumer{b.devices, b.ledger, b.series, b.engine} {
 		b.ingest.Attach(c)
 	}
+	b.lab = rules.NewLab(b.engine, b.history(), b.cases, b.classes.Check)
+	// Before any message: what lies between the last record and this one, the
+	// platform did not hear. It waits in the queue until the log runs.
+	b.journal.Append(citywarden.Record{Kind: citywarden.RecordStart}, func(_ citywarden.Position, err error) {
+		if err != nil {
+			b.component("log").Warn("start not logged; backtests can't tell this outage from silence", "err", err)
+		}
+	})
 	b.parts = append(b.parts, part{"devices", b.devices.Run}, part{"ledger", b.ledger.Run},
 		part{"rules", b.engine.Run}, part{"ingest", b.ingest.Run}, part{"rule files", b.rules.Run})
 	return nil

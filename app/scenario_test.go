@@ -54,6 +54,8 @@ import (
 //	alarm ID ack|reset|why|…      act on an alarm; --as USER, or admin; --reason TEXT, --for DURATION, --text TEXT, --to USER
 //	alarm ID history              print what happened to it
 //	summary                       print how many alarms are active and how many of them call for a person
+//	backtest RULE                 backtest the rule as it runs over all so far: it must raise what was raised
+//	why-not DEVICE RULE [--at T]  print why there was no alarm
 //	cases [--work-orders]         print the cases, the newest first
 //	case ID                       print a case with its timeline
 //	case ID ACTION                act on a case: --as USER, --note TEXT, --department NAME
@@ -80,7 +82,7 @@ func TestScenarios(t *testing.T) {
 			"sleep": sleepCommand, "until": untilCommand, "device": deviceCommand, "user": userCommand,
 			"publish": publishCommand, "unplug": unplugCommand, "latest": latestCommand, "series": seriesCommand,
 			"ledger": ledgerCommand, "watch": watchCommand, "heard": heardCommand,
-			"alarms": alarmsCommand, "summary": summaryCommand, "alarm": alarmCommand, "cases": casesCommand, "case": caseCommand,
+			"alarms": alarmsCommand, "summary": summaryCommand, "alarm": alarmCommand, "backtest": backtestCommand, "why-not": whyNotCommand, "cases": casesCommand, "case": caseCommand,
 		},
 	})
 }
@@ -107,6 +109,7 @@ type world struct {
 	dir     string // the script's folder
 	data    string // the platform's
 	crashes int
+	began   time.Time
 	stop    context.CancelFunc // nil while the platform is down
 	stopped chan error
 	mqtt    *pipes
@@ -303,6 +306,7 @@ func startCommand(ts *testscript.TestScript, neg bool, args []string) {
 	at, err := moment(args[0])
 	ts.Check(err)
 	time.Sleep(time.Until(at))
+	w.began = time.Now()
 	w.data, w.tokens, w.devices = filepath.Join(w.dir, "data"), map[string]string{}, map[string]string{}
 	ts.Check(w.open())
 }
@@ -608,6 +612,50 @@ func summaryCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	err := worldOf(ts).call("admin", "GET", "/summary", nil, &out)
 	fmt.Fprintf(ts.Stdout(), "alarms %d unacked %d\n", out.Alarms.Active, out.Alarms.Unacked)
+	outcome(ts, neg, err)
+}
+
+func backtestCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, _ = expect(ts, args, "backtest RULE", 1, 1)
+	w := worldOf(ts)
+	time.Sleep(time.Second) // what comes now is before that
+	synctest.Wait()
+	var rule citywarden.Rule
+	outcome(ts, neg, w.call("admin", "GET", "/rules/"+args[0], nil, &rule))
+	var out citywarden.Backtest
+	outcome(ts, neg, w.call("admin", "POST", "/rules/backtest", map[string]any{"text": "rules:\n" + rule.Text, "from": w.began}, &out))
+	var alarms struct{ Items []citywarden.Alarm }
+	outcome(ts, neg, w.call("admin", "GET", "/alarms?limit=1000&rule="+args[0], nil, &alarms))
+	tell := func(in, entity string, sev citywarden.Severity, raised, cleared time.Time) string {
+		return fmt.Sprintf("%s %s %s raised %s cleared %s\n", in, entity, sev, clock(raised), clock(cleared))
+	}
+	want, got := "", ""
+	for _, a := range slices.Backward(alarms.Items) {
+		want += tell("both", a.Entity, a.Severity, a.RaisedAt, a.ClearedAt)
+	}
+	for _, a := range out.Rules[0].Alarms {
+		got += tell(a.In, a.Entity, a.Severity, a.Raised, a.Cleared)
+		if !a.Raised.Equal(a.NowRaised) || !a.Cleared.Equal(a.NowCleared) {
+			ts.Fatalf("the same rule, but not the same alarm: %+v", a)
+		}
+	}
+	if got != want {
+		ts.Fatalf("the backtest raises:\n%slive there were:\n%s", got, want)
+	}
+	fmt.Fprint(ts.Stdout(), got)
+}
+
+func whyNotCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, flags := expect(ts, args, "why-not DEVICE RULE [--at T]", 2, 2, "at")
+	q := url.Values{"device": {args[0]}}
+	if at := flags["at"]; at != "" {
+		t, err := moment(at)
+		ts.Check(err)
+		q.Set("at", t.Format(time.RFC3339))
+	}
+	var x citywarden.WhyNot
+	err := worldOf(ts).call("admin", "GET", "/rules/"+args[1]+"/why-not?"+q.Encode(), nil, &x)
+	fmt.Fprintf(ts.Stdout(), "%s: %s\n", x.Reason, x.Summary.EN)
 	outcome(ts, neg, err)
 }
 

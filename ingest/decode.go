@@ -155,6 +155,7 @@ func outside(m *citywarden.Metric, v citywarden.Value) bool {
 // decoder turns records into entries, in the order of the log.
 type decoder struct {
 	directory Directory
+	only      map[citywarden.DeviceID]bool // whose messages are decoded, nil for all
 	seed      maphash.Seed
 	n         uint64 // records decoded so far
 	old, cur  map[uint64]uint64
@@ -171,7 +172,7 @@ func (d *decoder) group(recs []citywarden.Record) []citywarden.Entry {
 	for i := range recs {
 		d.n++
 		entries[i].Record = recs[i]
-		if recs[i].Kind == citywarden.RecordUplink {
+		if u := recs[i].Uplink; u != nil && (d.only == nil || d.only[u.Device]) {
 			d.uplink(&entries[i])
 		}
 	}

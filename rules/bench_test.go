@@ -130,3 +130,33 @@ func BenchmarkSnapshot(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N)/n*1e6, "ms/million-alarms")
 }
+
+// BenchmarkBacktest is a reading of a history against 100 rules, with both
+// engines and the ticks, beside BenchmarkMessage.
+func BenchmarkBacktest(b *testing.B) {
+	yaml, m := many(100, "M > K")
+	set, err := Load(yaml, m)
+	if err != nil {
+		b.Fatal(err)
+	}
+	d := &diary{}
+	var devices []*citywarden.Device
+	for i := range 20 {
+		devices = append(devices, dev(fmt.Sprintf("d%d", i), "wide", "zone", "Z"))
+	}
+	const n = 100_000
+	begin := time.Now().Add(-2 * time.Hour).Truncate(time.Millisecond)
+	for i := range n {
+		at := begin.Add(time.Duration(i) * 25 * time.Millisecond)
+		d.entries = append(d.entries, citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink, At: at}, Device: devices[i%20],
+			Readings: []citywarden.Reading{{Metric: citywarden.MetricName(fmt.Sprintf("m%d", i/20%20)), Value: citywarden.Number(float64(i % 90)), Time: at}}})
+	}
+	l := NewLab(NewRunner(New(set, Options{Devices: fixed{devices, m}}), nil, nil, RunnerOptions{}), d, d, anyClass)
+	text := "rules: [{id: r0, select: {model: wide}, levels: [{severity: minor, when: 'm0 > 99'}]}]"
+	for b.Loop() {
+		if _, err := l.Backtest(b.Context(), citywarden.BacktestRequest{Text: text, From: begin}, func(citywarden.BacktestProgress) {}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)*n/b.Elapsed().Seconds(), "readings/s")
+}

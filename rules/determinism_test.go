@@ -44,7 +44,9 @@ func history(t testing.TB, seed uint64, n int) *world {
 		at += time.Duration(r.IntN(9000)) * time.Millisecond
 		if r.IntN(60) == 0 {
 			at += time.Duration(r.IntN(600)) * time.Second
-			w.noTicks = r.IntN(3) == 0 // an outage
+			if w.noTicks = r.IntN(3) == 0; w.noTicks { // an outage
+				w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordStart, At: t0.Add(at)}})
+			}
 		}
 		if r.IntN(15) == 0 && len(w.got) > 0 {
 			kinds := []citywarden.OrderKind{citywarden.OrderAck, citywarden.OrderShelve, citywarden.OrderUnshelve, citywarden.OrderReset,

@@ -11,7 +11,8 @@
 //
 // An Engine has no clock, no goroutine and does no I/O: the same entries give
 // the same transitions, live, in a test, in a replay and after a crash.
-// Runner drives one as a consumer of the log.
+// Runner drives one as a consumer of the log. Lab steps others over the stored
+// history: it backtests rules, and says why there was no alarm.
 //
 // # How time works
 //

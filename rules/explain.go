@@ -192,11 +192,17 @@ var (
 		"in": "among", "matches": "matching", "contains": "containing", "startsWith": "beginning with", "endsWith": "ending with"}
 	opZH = map[string]string{">": "高于", ">=": "不低于", "<": "低于", "<=": "不高于", "==": "等于", "!=": "不等于",
 		"in": "属于", "matches": "匹配", "contains": "包含", "startsWith": "开头为", "endsWith": "结尾为"}
+
+	// The same where the comparison is false.
+	notEN = map[string]string{">": "not above", ">=": "below", "<": "not below", "<=": "above", "==": "not", "!=": "just",
+		"in": "not among", "matches": "not matching", "contains": "not containing", "startsWith": "not beginning with", "endsWith": "not ending with"}
+	notZH = map[string]string{">": "不高于", ">=": "低于", "<": "不低于", "<=": "高于", "==": "不等于", "!=": "等于",
+		"in": "不属于", "matches": "不匹配", "contains": "不包含", "startsWith": "开头不为", "endsWith": "结尾不为"}
 )
 
 // sentence says in one plain sentence what happened.
 func (e *Engine) sentence(inst *instance, kind citywarden.TransitionKind, x *citywarden.Explanation, cond *compiled, t int64) citywarden.Text {
-	en, zh := e.fact(inst, cond, t)
+	en, zh := e.fact(inst, cond, t, yes)
 	held, heldZH := "", ""
 	if x.Held > 0 {
 		held, heldZH = x.Held.String(), spanZH(x.Held.Std())
@@ -239,8 +245,8 @@ func (e *Engine) sentence(inst *instance, kind citywarden.TransitionKind, x *cit
 	return out
 }
 
-// fact states the comparison that decided.
-func (e *Engine) fact(inst *instance, cond *compiled, t int64) (en, zh string) {
+// fact states a comparison that made the condition what it is: yes or no.
+func (e *Engine) fact(inst *instance, cond *compiled, t int64, want tri) (en, zh string) {
 	r := inst.run.rule
 	d := inst.d
 	ls := cond.uses.leaves
@@ -248,10 +254,10 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64) (en, zh string) {
 		var bare *leaf
 		for i := range u.leaves {
 			l := &u.leaves[i]
-			if l.result(e.env(d, inst.g, r, t)) != yes {
+			if l.result(e.env(d, inst.g, r, t)) != want {
 				continue
 			}
-			if l.op != "" && l.left.count == nil {
+			if l.op != "" && (l.left.count == nil || want == no) {
 				return l
 			}
 			if l.op == "" && bare == nil {
@@ -261,7 +267,7 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64) (en, zh string) {
 		return bare
 	}
 	l := pick(cond.uses, d)
-	if l == nil && inst.g != nil {
+	if l == nil && inst.g != nil && want == yes {
 		d = e.devices[inst.alarm.Device]
 		for _, m := range cond.members {
 			if d == nil || d.plan == nil || l != nil {
@@ -272,7 +278,10 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64) (en, zh string) {
 			}
 		}
 	}
-	if l == nil {
+	switch {
+	case l == nil && want == no:
+		return "the condition is false", "不满足告警条件"
+	case l == nil:
 		for i := range ls {
 			if ls[i].result(e.env(inst.d, inst.g, r, t)) == yes {
 				return ls[i].text, ls[i].text
@@ -283,6 +292,9 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64) (en, zh string) {
 	if strings.HasPrefix(l.text, "silent(") {
 		quiet, _ := l.left.value(e.env(d, inst.g, r, t)).(float64)
 		s := time.Duration(quiet) * time.Second
+		if want == no {
+			return "it was heard " + citywarden.Duration(s).String() + " before", spanZH(s) + "前还有数据上报"
+		}
 		return "nothing was heard for " + citywarden.Duration(s).String(), "已 " + spanZH(s) + " 未上报数据"
 	}
 	name := citywarden.Text{EN: strings.TrimSpace(l.text), ZH: strings.TrimSpace(l.text)}
@@ -291,6 +303,9 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64) (en, zh string) {
 		m := &d.plan.model.Metrics[l.left.metric-1]
 		unit = m.Unit
 		name = citywarden.Text{EN: orText(m.Title.In("en"), string(m.Name)), ZH: orText(m.Title.In("zh"), string(m.Name))}
+	}
+	if l.op == "" && want == no {
+		return name.EN + " is off", name.ZH + "为假"
 	}
 	if l.op == "" {
 		return name.EN + " is on", name.ZH + "为真"
@@ -309,8 +324,12 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64) (en, zh string) {
 	if c, _ := utf8.DecodeLastRuneInString(name.ZH); c < utf8.RuneSelf {
 		is = " 为 "
 	}
-	return name.EN + " is " + left + unit + ", " + opEN[l.op] + " " + right + unit,
-		name.ZH + is + left + unit + "，" + opZH[l.op] + " " + right + unit
+	wordEN, wordZH := opEN[l.op], opZH[l.op]
+	if want == no {
+		wordEN, wordZH = notEN[l.op], notZH[l.op]
+	}
+	return name.EN + " is " + left + unit + ", " + wordEN + " " + right + unit,
+		name.ZH + is + left + unit + "，" + wordZH + " " + right + unit
 }
 
 // leftText is the left side of a comparison as written.

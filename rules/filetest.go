@@ -2,6 +2,7 @@ package rules
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -84,8 +85,12 @@ func (r Result) Err() error {
 // in Asia/Shanghai.
 var testStart = time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
 
-// maxTestValues bounds the values of one test.
-const maxTestValues = 100_000
+// maxTestValues bounds the values of one test, maxAllValues those of all tests
+// of a set.
+const (
+	maxTestValues = 100_000
+	maxAllValues  = 1_000_000
+)
 
 func (s *Set) test(n node) {
 	t := testCase{node: n, start: testStart, where: map[citywarden.DeviceID]node{}}
@@ -107,7 +112,7 @@ func (s *Set) test(n node) {
 			}
 		case "input":
 			for _, it := range f.val.items("input") {
-				t.readInput(it)
+				s.values += t.readInput(it, maxAllValues-s.values)
 			}
 		case "orders":
 			for _, it := range f.val.items("orders") {
@@ -159,8 +164,13 @@ func (t *testCase) device(f field) {
 	t.where[d.ID] = f.val
 }
 
-func (t *testCase) readInput(n node) {
+// readInput returns how many values the input has; left is how many it may have.
+func (t *testCase) readInput(n node, left int) int {
 	in := testInput{node: n}
+	own := 0
+	for i := range t.input {
+		own += len(t.input[i].values)
+	}
 	for _, f := range n.fields(inputShape) {
 		switch f.name {
 		case "device":
@@ -196,8 +206,12 @@ func (t *testCase) readInput(n node) {
 						word, times = w[:i], k
 					}
 				}
-				if len(in.values)+times > maxTestValues {
-					f.val.report("more than %d values", maxTestValues)
+				if own+len(in.values)+times > maxTestValues {
+					f.val.report("more than %d values in one test", maxTestValues)
+					break
+				}
+				if len(in.values)+times > left {
+					f.val.report("more than %d values in all tests", maxAllValues)
 					break
 				}
 				for range times {
@@ -213,6 +227,7 @@ func (t *testCase) readInput(n node) {
 		n.report("an input with several values needs every")
 	}
 	t.input = append(t.input, in)
+	return len(in.values)
 }
 
 func (t *testCase) readOrder(n node) {
@@ -364,11 +379,14 @@ func parseValue(s string, k citywarden.Kind) (citywarden.Value, bool) {
 // Test runs the tests that the files of the set contain, in virtual time, with
 // the Step that runs live. Restarts in a test take a snapshot, and everything
 // since is stepped again by another engine.
-func Test(set *Set) []Result {
+func Test(set *Set) []Result { return test(context.Background(), set) }
+
+// test is Test until ctx is done: what has not ended by then has failed.
+func test(ctx context.Context, set *Set) []Result {
 	out := make([]Result, len(set.tests))
 	for i := range set.tests {
 		began := time.Now()
-		out[i] = set.tests[i].run(set)
+		out[i] = set.tests[i].run(ctx, set)
 		out[i].Took = time.Since(began)
 	}
 	return out
@@ -390,6 +408,7 @@ func (f fixed) Each(do func(*citywarden.Device, *citywarden.Model)) {
 
 // bench is a test that runs.
 type bench struct {
+	over func() bool // whether to give up
 	set  *Set
 	opt  Options
 	e    *Engine
@@ -412,13 +431,12 @@ func (b *bench) step(x citywarden.Entry) {
 
 // tick fires the timers that are due before at.
 func (b *bench) tick(at time.Time) {
-	for range 1_000_000 {
-		due := b.e.Deadline()
-		if due.IsZero() || due.After(at) {
-			return
-		}
-		b.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordTick, At: maxTime(due, b.e.Now())}})
-	}
+	n := 0
+	b.e.tickTo(at, func(x citywarden.Entry) bool {
+		b.step(x)
+		n++
+		return n < 1_000_000 && !b.over()
+	})
 }
 
 func maxTime(a, b time.Time) time.Time {
@@ -452,13 +470,13 @@ func (b *bench) crash(n node) error {
 	return nil
 }
 
-func (t *testCase) run(set *Set) Result {
+func (t *testCase) run(ctx context.Context, set *Set) Result {
 	var found citywarden.Problems
 	line, _ := t.node.pos()
 	src := *t.node.src
 	src.found = &found
 	at := func(n node) node { n.src = &src; return n }
-	b := &bench{set: set, opt: Options{Devices: fixed{t.devices, set.schema}}, keys: map[string]bool{}, last: map[string]citywarden.Transition{}}
+	b := &bench{over: func() bool { return ctx.Err() != nil }, set: set, opt: Options{Devices: fixed{t.devices, set.schema}}, keys: map[string]bool{}, last: map[string]citywarden.Transition{}}
 	b.e = New(set, b.opt)
 
 	type moment struct {
@@ -473,7 +491,7 @@ func (t *testCase) run(set *Set) Result {
 	}
 	abs := func(ms int64) time.Time { return t.start.Add(time.Duration(ms) * time.Millisecond) }
 	plan = append(plan, moment{0, -1, func() error {
-		b.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordTick, At: t.start}})
+		b.step(tickAt(t.start))
 		return nil
 	}})
 	for _, in := range t.input {
@@ -513,6 +531,10 @@ func (t *testCase) run(set *Set) Result {
 	}
 	slices.SortStableFunc(plan, func(a, c moment) int { return cmp.Or(cmp.Compare(a.at, c.at), cmp.Compare(a.order, c.order)) })
 	for _, m := range plan {
+		if b.over() {
+			at(t.node).report("test %q did not end in time; it was given up at %s of its time", t.name, time.Duration(m.at)*time.Millisecond)
+			break
+		}
 		if m.order >= 2 {
 			b.tick(abs(m.at))
 		} else {

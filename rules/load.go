@@ -28,6 +28,7 @@ type Set struct {
 	plans  map[citywarden.ModelName]*plan
 	order  []*plan // by index
 	tests  []testCase
+	values int // in the inputs of the tests
 	schema Schema
 	warn   citywarden.Problems
 }

@@ -115,10 +115,15 @@ func (a *alarmWhyCmd) Run(ctx context.Context, o output) error {
 
 func printWhy(w io.Writer, e *citywarden.Explanation) {
 	fmt.Fprintf(w, "%s\n\nrule %s, version %s, level %s, at %s\n", e.Summary.In("en"), e.Rule, e.Version, e.Severity, when(e.At))
-	fmt.Fprintf(w, "condition  %s\n", strings.Join(strings.Fields(e.Condition), " "))
+	fmt.Fprintf(w, "condition  %s\n", oneLine(e.Condition))
 	if e.Held > 0 {
 		fmt.Fprintf(w, "held       for %s, since %s\n", e.Held, when(e.Since))
 	}
+	printEvidence(w, e)
+}
+
+// printEvidence prints what a condition saw.
+func printEvidence(w io.Writer, e *citywarden.Explanation) {
 	for _, l := range e.Leaves {
 		fmt.Fprintf(w, "  %-8s %s%s", l.Result, whose(l.Device), l.Text)
 		if l.Op != "" {

@@ -31,7 +31,7 @@ type commands struct {
 	Sites    sitesCmd    `cmd:"" help:"List and change sites, whose attributes hold for their devices."`
 	Alarms   alarmsCmd   `cmd:"" help:"List, explain and acknowledge alarms of a running platform."`
 	Cases    casesCmd    `cmd:"" help:"List and work the cases of a running platform."`
-	Rules    rulesCmd    `cmd:"" help:"Check and test alarm rules."`
+	Rules    rulesCmd    `cmd:"" help:"Check, test and backtest alarm rules."`
 	Simulate simulateCmd `cmd:"" help:"Run virtual devices against a platform."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }

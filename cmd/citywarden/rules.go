@@ -15,11 +15,13 @@ import (
 )
 
 type rulesCmd struct {
-	Check   ruleCheckCmd   `cmd:"" help:"Check rule files: every mistake with its line."`
-	Test    ruleTestCmd    `cmd:"" help:"Check rule files and run the tests in them, in virtual time."`
-	Reload  ruleReloadCmd  `cmd:"" help:"Let a running platform take its rule files as they are now."`
-	Schema  ruleSchemaCmd  `cmd:"" help:"Print the JSON Schema of rule files, for editors."`
-	Library ruleLibraryCmd `cmd:"" help:"List the rules that come with the platform, or write their files."`
+	Check    ruleCheckCmd    `cmd:"" help:"Check rule files: every mistake with its line."`
+	Test     ruleTestCmd     `cmd:"" help:"Check rule files and run the tests in them, in virtual time."`
+	Reload   ruleReloadCmd   `cmd:"" help:"Let a running platform take its rule files as they are now."`
+	Schema   ruleSchemaCmd   `cmd:"" help:"Print the JSON Schema of rule files, for editors."`
+	Library  ruleLibraryCmd  `cmd:"" help:"List the rules that come with the platform, or write their files."`
+	Backtest ruleBacktestCmd `cmd:"" help:"Try the rules of a file over the stored history of a running platform."`
+	WhyNot   ruleWhyNotCmd   `cmd:"" help:"Say why a rule had no alarm on a device at a moment."`
 }
 
 type ruleFiles struct {

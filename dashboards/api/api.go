@@ -50,6 +50,7 @@ type Options struct {
 	Classes   Classes
 	Rules     Rules
 	RuleFiles RuleFiles
+	Lab       Lab
 	Ledger    Ledger
 	Layers    Layers
 	Accounts  *Accounts
@@ -135,6 +136,7 @@ func newServer(o Options) (*server, error) {
 	s.alarmRoutes()
 	s.caseRoutes()
 	s.ruleRoutes()
+	s.labRoutes()
 	s.ledgerRoutes()
 	s.placeRoutes()
 	s.infoRoutes()
@@ -149,7 +151,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Classes", "Rules", "RuleFiles", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

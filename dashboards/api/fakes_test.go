@@ -477,7 +477,7 @@ func newPlatform(t testing.TB) *platform {
 	p.server, err = newServer(Options{
 		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Cases: desk{c},
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Limit: "2紧急工作时", Department: "fire"}},
-		Rules:   rules, RuleFiles: rules,
+		Rules:   rules, RuleFiles: rules, Lab: newLab(t, c),
 		Ledger: books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
 		Layers: sheets{"grids": `{"type":"FeatureCollection","features":[]}`}, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,
 		Console: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<!doctype html>") }),

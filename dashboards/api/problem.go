@@ -24,6 +24,8 @@ type Problem struct {
 	Instance string          `json:"instance,omitempty" doc:"Names this occurrence; the platform's log has it too"`
 	Code     citywarden.Code `json:"code" enum:"invalid,unauthenticated,denied,not_found,conflict,transient,internal" doc:"The kind of error, for programs"`
 	Errors   []ProblemField  `json:"errors,omitempty" doc:"Every field or parameter that is wrong"`
+
+	Problems citywarden.Problems `json:"problems,omitempty" doc:"Every mistake in a file that was sent, with its place"`
 }
 
 // ProblemField says what is wrong with one field or parameter of a request.
@@ -114,6 +116,7 @@ func (s *server) problem(ctx context.Context, err error) *Problem {
 		p = newProblem(http.StatusInternalServerError, code, "something inside the platform went wrong; its log says what, under request "+req.id)
 	default:
 		p = newProblem(statusOf(code), code, err.Error())
+		errors.As(err, &p.Problems)
 	}
 	p.Instance = instanceOf(req.id)
 	return p

@@ -27,6 +27,7 @@ type (
 	lightSchema      struct{}
 	domainSchema     struct{}
 	sourceSchema     struct{}
+	whyNotSchema     struct{}
 )
 
 func (valueSchema) Schema(huma.Registry) *huma.Schema {
@@ -101,6 +102,13 @@ func (sourceSchema) Schema(huma.Registry) *huma.Schema {
 	return enum("How a case came to be known", citywarden.SourceSensor, citywarden.SourceOperator)
 }
 
+func (whyNotSchema) Schema(huma.Registry) *huma.Schema {
+	return enum("Why there was no alarm, or none that was seen",
+		citywarden.WhyNotAlarm, citywarden.WhyNotShelved, citywarden.WhyNotLatched, citywarden.WhyNotShadow, citywarden.WhyNotModel,
+		citywarden.WhyNotWhere, citywarden.WhyNotSchedule, citywarden.WhyNotNoData, citywarden.WhyNotUnknown, citywarden.WhyNotCondition,
+		citywarden.WhyNotHolding, citywarden.WhyNotInhibited, citywarden.WhyNotLate, citywarden.WhyNotDown, citywarden.WhyNotChanged, citywarden.WhyNotNotLooked)
+}
+
 func enum[T ~string](doc string, values ...T) *huma.Schema {
 	s := &huma.Schema{Type: "string", Description: doc}
 	for _, v := range values {
@@ -135,6 +143,7 @@ func newRegistry() huma.Registry {
 		{reflect.TypeFor[citywarden.Light](), reflect.TypeFor[lightSchema]()},
 		{reflect.TypeFor[citywarden.Domain](), reflect.TypeFor[domainSchema]()},
 		{reflect.TypeFor[citywarden.Source](), reflect.TypeFor[sourceSchema]()},
+		{reflect.TypeFor[citywarden.WhyNotReason](), reflect.TypeFor[whyNotSchema]()},
 	} {
 		r.RegisterTypeAlias(a[0], a[1])
 	}

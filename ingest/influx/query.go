@@ -160,6 +160,18 @@ func point(row []json.RawMessage) (p citywarden.SeriesPoint, ok bool, err error)
 
 // influxQL runs one statement and returns the rows of its first series.
 func (s *Series) influxQL(ctx context.Context, method, text string) ([][]json.RawMessage, error) {
+	t, err := s.run(ctx, method, text)
+	return t.Values, err
+}
+
+// table is one series of an answer.
+type table struct {
+	Columns []string
+	Values  [][]json.RawMessage
+}
+
+// run runs one statement and returns the first series of the answer.
+func (s *Series) run(ctx context.Context, method, text string) (table, error) {
 	args := url.Values{"db": {s.opt.Database}, "q": {text}, "epoch": {"ns"}}
 	var body io.Reader
 	target := s.base + "query"
@@ -170,7 +182,7 @@ func (s *Series) influxQL(ctx context.Context, method, text string) ([][]json.Ra
 	}
 	req, err := http.NewRequestWithContext(ctx, method, target, body)
 	if err != nil {
-		return nil, err
+		return table{}, err
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
@@ -178,26 +190,26 @@ func (s *Series) influxQL(ctx context.Context, method, text string) ([][]json.Ra
 	var out struct {
 		Results []struct {
 			Error  string
-			Series []struct{ Values [][]json.RawMessage }
+			Series []table
 		}
 	}
 	if err := s.client.HTTPService().DoHTTPRequest(req, nil, func(r *http.Response) error {
 		defer r.Body.Close()
 		return json.NewDecoder(r.Body).Decode(&out)
 	}); err != nil {
-		return nil, s.queryError(err)
+		return table{}, s.queryError(err)
 	}
 	if len(out.Results) == 0 {
-		return nil, nil
+		return table{}, nil
 	}
 	first := out.Results[0]
 	if first.Error != "" {
-		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%s: %s", s.where(), first.Error)
+		return table{}, citywarden.Errorf(citywarden.CodeInvalid, "%s: %s", s.where(), first.Error)
 	}
 	if len(first.Series) == 0 {
-		return nil, nil
+		return table{}, nil
 	}
-	return first.Series[0].Values, nil
+	return first.Series[0], nil
 }
 
 func (s *Series) queryError(err error) error {

@@ -24,6 +24,7 @@ import (
 //	uplink  string device, name protocol, name topic, varint nanoseconds from At
 //	        back to Received, string payload
 //	tick    nothing
+//	start   nothing
 //	order   string JSON of the AlarmOrder
 //
 // A string is a uvarint length and its bytes. A name is a byte that stands for
@@ -75,7 +76,7 @@ func appendGroup(b []byte, base uint64, recs []citywarden.Record) ([]byte, error
 			b = appendName(b, u.Topic, usual)
 			b = binary.AppendVarint(b, at-u.Received.UnixNano())
 			b = appendString(b, u.Payload)
-		case citywarden.RecordTick:
+		case citywarden.RecordTick, citywarden.RecordStart:
 		case citywarden.RecordOrder:
 			o, err := json.Marshal(r.Order)
 			if err != nil {
@@ -118,7 +119,7 @@ func decodeGroup(seq uint64, b []byte) (base uint64, recs []citywarden.Record, e
 			u.Payload = d.string()
 			uplinks = append(uplinks, u)
 			r.Uplink = &uplinks[len(uplinks)-1]
-		case citywarden.RecordTick:
+		case citywarden.RecordTick, citywarden.RecordStart:
 		case citywarden.RecordOrder:
 			r.Order = new(citywarden.AlarmOrder)
 			if o := d.string(); d.err == nil {

@@ -278,7 +278,7 @@ func check(rec *citywarden.Record) (size int, err error) {
 		c.Received = c.Received.Round(0).UTC()
 		rec.Uplink = &c
 		return len(u.Payload) + len(u.Device) + len(u.Protocol) + len(u.Topic) + 32, nil
-	case citywarden.RecordTick:
+	case citywarden.RecordTick, citywarden.RecordStart:
 		return 16, nil
 	case citywarden.RecordOrder:
 		if rec.Order == nil {

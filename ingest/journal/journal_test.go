@@ -493,6 +493,53 @@ func TestBack(t *testing.T) {
 	}
 }
 
+func TestSeek(t *testing.T) {
+	j := open(t, Options{Dir: t.TempDir(), MaxAge: time.Nanosecond})
+	run(t, j)
+	if p, oldest, err := j.Seek(t.Context(), time.Now()); p != 0 || !oldest.IsZero() || err != nil {
+		t.Errorf("Seek in an empty log = %d, %s, %v", p, oldest, err)
+	}
+	var done sync.WaitGroup
+	for i := range 2000 {
+		done.Add(1)
+		j.Append(uplink(i), func(citywarden.Position, error) { done.Done() })
+		if i%50 == 0 {
+			done.Wait() // groups of different sizes
+		}
+	}
+	done.Wait()
+	if _, err := put(j, citywarden.Record{Kind: citywarden.RecordStart}); err != nil {
+		t.Fatal(err)
+	}
+	recs := all(t, j, 0)
+	look := func(recs []citywarden.Record) {
+		t.Helper()
+		for _, i := range []int{0, 1, 49, 50, 51, 1000, len(recs) - 1} {
+			i = min(i, len(recs)-1)
+			for _, add := range []time.Duration{0, 1} {
+				at := recs[i].At.Add(add)
+				p, oldest, err := j.Seek(t.Context(), at)
+				if err != nil || !oldest.Equal(recs[0].At) {
+					t.Fatalf("Seek = oldest %s, %v, want %s", oldest, err, recs[0].At)
+				}
+				for k := range recs {
+					if before := recs[k].At.Before(at); before != (recs[k].Position <= p) {
+						t.Fatalf("Seek(record %d + %d ns) = %d, but record %d at %d is before: %t", i, add, p, k, recs[k].Position, before)
+					}
+				}
+			}
+		}
+	}
+	look(recs)
+	if last := recs[len(recs)-1]; last.Kind != citywarden.RecordStart {
+		t.Errorf("the newest record is of kind %d, want the start", last.Kind)
+	}
+	if err := j.Trim(t.Context(), recs[700].Position); err != nil {
+		t.Fatal(err)
+	}
+	look(slices.DeleteFunc(recs, func(r citywarden.Record) bool { return r.Position < j.First() }))
+}
+
 // TestAPurgedLogGoesOn: a consumer that had seen all of it is not ahead of it,
 // and one that had not waits for what comes.
 func TestAPurgedLogGoesOn(t *testing.T) {

@@ -98,6 +98,43 @@ func (j *Journal) get(ctx context.Context, seq uint64) (base uint64, recs []city
 	return base, recs, nil
 }
 
+// Seek returns the position of the last record before t, 0 when none is kept,
+// and when the oldest record that is kept was logged, zero in an empty log.
+func (j *Journal) Seek(ctx context.Context, t time.Time) (before citywarden.Position, oldest time.Time, err error) {
+	first, last := j.first.Load(), j.Last().Group()
+	if first == 0 {
+		return 0, time.Time{}, nil
+	}
+	_, recs, err := j.get(ctx, first)
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("look for the beginning of the log: %w", err)
+	}
+	oldest, first = recs[0].At, recs[0].Position.Group()
+	// The first group with a record at t or later; it may be trimmed meanwhile.
+	var failed error
+	i := sort.Search(int(last-first+1), func(i int) bool {
+		_, recs, err := j.get(ctx, first+uint64(i))
+		failed = errors.Join(failed, err)
+		return err != nil || !recs[len(recs)-1].At.Before(t)
+	})
+	if failed != nil {
+		return 0, time.Time{}, fmt.Errorf("look for %s in the log: %w", t.Format(time.RFC3339), failed)
+	}
+	if first+uint64(i) > last {
+		return j.Last(), oldest, nil
+	}
+	if _, recs, err = j.get(ctx, first+uint64(i)); err != nil {
+		return 0, time.Time{}, fmt.Errorf("look for %s in the log: %w", t.Format(time.RFC3339), err)
+	}
+	if k := sort.Search(len(recs), func(k int) bool { return !recs[k].At.Before(t) }); k > 0 {
+		return recs[k-1].Position, oldest, nil
+	}
+	if i == 0 {
+		return 0, oldest, nil
+	}
+	return citywarden.PositionAt(first+uint64(i)-1, citywarden.MaxGroup-1), oldest, nil
+}
+
 // Back returns a position that has at least n records between itself and p, 0
 // when the log does not go back so far.
 func (j *Journal) Back(ctx context.Context, p citywarden.Position, n uint64) (citywarden.Position, error) {

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+type ruleBacktestCmd struct {
+	remote
+	File   string   `arg:"" type:"existingfile" help:"Rule file to try; each rule is compared with the one of the same id that runs."`
+	From   string   `required:"" help:"From when on: RFC 3339, or how long back, like 24h or 7d."`
+	To     string   `help:"Until when, the same; now when left out."`
+	Device []string `help:"As if there were only these devices." placeholder:"ID"`
+}
+
+// Run has a running platform try the rules of a file over its stored history.
+func (b *ruleBacktestCmd) Run(ctx context.Context, o output) error {
+	text, err := os.ReadFile(b.File)
+	if err != nil {
+		return &usageError{err.Error()}
+	}
+	now := time.Now()
+	body := map[string]any{"text": string(text)}
+	for _, t := range []struct{ name, text string }{{"from", b.From}, {"to", b.To}} {
+		if t.text == "" {
+			continue
+		}
+		at, err := momentOf(now, t.text)
+		if err != nil {
+			return &usageError{fmt.Sprintf("--%s: %v", t.name, err)}
+		}
+		body[t.name] = at
+	}
+	if b.Device != nil {
+		body["devices"] = b.Device
+	}
+	c, err := b.client(ctx)
+	if err != nil {
+		return err
+	}
+	var out citywarden.Backtest
+	if err := c.watch(ctx, "/rules/backtest", body, &out, progressOn(o.err)); err != nil {
+		return err
+	}
+	if b.JSON {
+		return toJSON(o.out, out)
+	}
+	printBacktest(o.out, &out)
+	return nil
+}
+
+// momentOf reads a time, or how long before now it was.
+func momentOf(now time.Time, s string) (time.Time, error) {
+	if d, err := citywarden.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d.Std()), nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return t, fmt.Errorf("%q is neither a time like 2026-11-23T08:00:00+08:00 nor a duration like 24h or 7d", s)
+	}
+	return t, nil
+}
+
+// progressOn shows how far a backtest is when w is a terminal.
+func progressOn(w io.Writer) func(citywarden.BacktestProgress) {
+	f, ok := w.(*os.File)
+	if !ok {
+		return func(citywarden.BacktestProgress) {}
+	}
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return func(citywarden.BacktestProgress) {}
+	}
+	return func(p citywarden.BacktestProgress) {
+		if p.Done >= 1 {
+			fmt.Fprint(f, "\r\x1b[K")
+			return
+		}
+		fmt.Fprintf(f, "\r\x1b[K%3.0f %%  %s  %d readings", 100*p.Done, when(p.At), p.Readings)
+	}
+}
+
+// watch posts body and follows the events of the answer: progress, then result,
+// which is decoded into out, or problem, which becomes the error.
+func (c *client) watch(ctx context.Context, path string, body, out any, progress func(citywarden.BacktestProgress)) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, "POST", c.base+path, bytes.NewReader(b))
+	if err != nil {
+		return &usageError{fmt.Sprintf("--server: %v", err)}
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	res, err := (&http.Client{}).Do(req) // takes as long as it takes
+	if err != nil {
+		return fmt.Errorf("%w; is the platform running, and is --server right?", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		return answered(res)
+	}
+	lines := bufio.NewScanner(res.Body)
+	lines.Buffer(nil, 64<<20)
+	kind := ""
+	for lines.Scan() {
+		if v, ok := strings.CutPrefix(lines.Text(), "event: "); ok {
+			kind = v
+		}
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		switch kind {
+		case "progress":
+			var p citywarden.BacktestProgress
+			if err := json.Unmarshal([]byte(data), &p); err != nil {
+				return fmt.Errorf("read the progress of %s: %w", path, err)
+			}
+			progress(p)
+		case "problem":
+			progress(citywarden.BacktestProgress{Done: 1})
+			var p problem
+			if err := json.Unmarshal([]byte(data), &p); err != nil {
+				return fmt.Errorf("read the problem of %s: %w", path, err)
+			}
+			return errors.New(p.Detail)
+		case "result":
+			progress(citywarden.BacktestProgress{Done: 1})
+			return json.Unmarshal([]byte(data), out)
+		}
+	}
+	return fmt.Errorf("the platform ended the backtest without a result: %w", errors.Join(lines.Err(), io.ErrUnexpectedEOF))
+}
+
+// printBacktest prints a report for people.
+func printBacktest(w io.Writer, b *citywarden.Backtest) {
+	fmt.Fprintf(w, "%s to %s, %d readings in %d messages, in %s\n", when(b.From), when(b.To), b.Readings, b.Messages, b.Took)
+	for i := range b.Rules {
+		r := &b.Rules[i]
+		now := "no rule of that id runs"
+		if r.Running != "" {
+			now = "version " + r.Running + " runs"
+		}
+		fmt.Fprintf(w, "\n%s  %s\nversion %s; %s\n\n", r.Rule, r.Title, r.Version, now)
+		rows := [][]string{{"", "TRIED"}}
+		sides := []*citywarden.BacktestCounts{&r.Tried}
+		if r.Now != nil {
+			rows[0] = append(rows[0], "NOW")
+			sides = append(sides, r.Now)
+		}
+		for _, line := range []struct {
+			name string
+			text func(*citywarden.BacktestCounts) string
+		}{
+			{"raised", func(c *citywarden.BacktestCounts) string { return fmt.Sprint(c.Raises) }},
+			{"escalated", func(c *citywarden.BacktestCounts) string { return fmt.Sprint(c.Escalations) }},
+			{"cleared", func(c *citywarden.BacktestCounts) string { return fmt.Sprint(c.Clears) }},
+			{"active at the beginning", func(c *citywarden.BacktestCounts) string { return fmt.Sprint(c.Standing) }},
+			{"active at the end", func(c *citywarden.BacktestCounts) string { return fmt.Sprint(c.Open) }},
+			{"entities", func(c *citywarden.BacktestCounts) string { return fmt.Sprint(c.Entities) }},
+			{"time active", func(c *citywarden.BacktestCounts) string { return short(c.Active) }},
+			{"longest", func(c *citywarden.BacktestCounts) string { return short(c.Longest) }},
+			{"shortest", func(c *citywarden.BacktestCounts) string { return short(c.Shortest) }},
+			{"alarms per 10 min", func(c *citywarden.BacktestCounts) string { return fmt.Sprintf("%.3g", c.PerTenMin) }},
+			{"most in 10 min", func(c *citywarden.BacktestCounts) string {
+				if c.Peak == 0 {
+					return "0"
+				}
+				return fmt.Sprintf("%d from %s", c.Peak, when(c.PeakAt))
+			}},
+			{"chattering", func(c *citywarden.BacktestCounts) string { return dash(strings.Join(c.Chattering, " ")) }},
+		} {
+			row := []string{line.name}
+			for _, c := range sides {
+				row = append(row, line.text(c))
+			}
+			rows = append(rows, row)
+		}
+		table(w, rows)
+		if r.Now != nil {
+			fmt.Fprintf(w, "\n%d alarms in both, %d only in tried, %d only now\n", r.Both, r.OnlyTried, r.OnlyNow)
+		}
+		if len(r.Alarms) > 0 {
+			fmt.Fprintln(w)
+			table(w, alarmRows(r))
+		}
+		if r.More > 0 {
+			fmt.Fprintf(w, "and %d more\n", r.More)
+		}
+	}
+	if len(b.Notes) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, n := range b.Notes {
+		fmt.Fprintf(w, "note: %s\n", n)
+	}
+}
+
+func alarmRows(r *citywarden.BacktestRule) [][]string {
+	rows := [][]string{{"IN", "ENTITY", "SEVERITY", "RAISED", "CLEARED", "NOW RAISED", "NOW CLEARED"}}
+	for _, a := range r.Alarms {
+		row := []string{a.In, a.Entity, a.Severity.String(), when(a.Raised), when(a.Cleared)}
+		if a.In == "both" {
+			row = append(row, when(a.NowRaised), when(a.NowCleared))
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func short(d citywarden.Duration) string {
+	return citywarden.Duration(d.Std().Round(time.Second)).String()
+}
+
+type ruleWhyNotCmd struct {
+	remote
+	Device string `arg:"" help:"The device's id."`
+	Rule   string `arg:"" help:"The rule's id."`
+	At     string `help:"The moment: RFC 3339, or how long back, like 20m; now when left out."`
+}
+
+// Run prints why a rule had no alarm on a device.
+func (r *ruleWhyNotCmd) Run(ctx context.Context, o output) error {
+	q := url.Values{"device": {r.Device}}
+	if r.At != "" {
+		at, err := momentOf(time.Now(), r.At)
+		if err != nil {
+			return &usageError{fmt.Sprintf("--at: %v", err)}
+		}
+		q.Set("at", at.UTC().Format(time.RFC3339Nano))
+	}
+	c, err := r.client(ctx)
+	if err != nil {
+		return err
+	}
+	c.http.Timeout = 0 // a long window takes as long as it takes
+	var x citywarden.WhyNot
+	if err := c.call(ctx, "GET", "/rules/"+url.PathEscape(r.Rule)+"/why-not?"+q.Encode(), nil, &x); err != nil {
+		return err
+	}
+	if r.JSON {
+		return toJSON(o.out, x)
+	}
+	printWhyNot(o.out, &x)
+	return nil
+}
+
+func printWhyNot(w io.Writer, x *citywarden.WhyNot) {
+	fmt.Fprintf(w, "%s\n\n%-10s rule %s, version %s, at %s\n", x.Summary.In("en"), x.Reason, x.Rule, x.Version, when(x.At))
+	if !x.LastSeen.IsZero() {
+		fmt.Fprintf(w, "last heard %s\n", when(x.LastSeen))
+	}
+	for i := range x.Levels {
+		l := &x.Levels[i]
+		fmt.Fprintf(w, "\n%s is %s: %s is %s", l.Severity, l.State, oneLine(l.Condition), l.Result)
+		if !l.Due.IsZero() {
+			fmt.Fprintf(w, ", since %s, due %s", when(l.Since), when(l.Due))
+		}
+		fmt.Fprintln(w)
+		printEvidence(w, &l.Explanation)
+	}
+	for _, m := range x.Missing {
+		fmt.Fprintf(w, "missing    %s.%s, last of %s\n", m.Device, m.Metric, when(m.Last))
+	}
+	for _, in := range x.Late {
+		fmt.Fprintf(w, "too late   %s.%s = %s %s, measured %s, arrived %s\n", in.Device, in.Metric, in.Value, in.Unit, when(in.Time), when(in.Arrived))
+	}
+	for _, in := range x.After {
+		fmt.Fprintf(w, "afterwards %s.%s = %s %s, measured %s, arrived %s\n", in.Device, in.Metric, in.Value, in.Unit, when(in.Time), when(in.Arrived))
+	}
+	for _, n := range x.Notes {
+		fmt.Fprintf(w, "note: %s\n", n)
+	}
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,0 +1,126 @@
+package influx
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+const (
+	pageRows   = 10_000
+	maxNamed   = 100 // devices that a statement names; more are picked out of the answer
+	deviceName = "device"
+)
+
+// Rows returns all readings of a domain from q.From on, before q.To, in the order
+// of time: as many as come in one page, but never only some of those of one
+// time. None means that there are no more.
+func (s *Series) Rows(ctx context.Context, domain citywarden.Domain, q citywarden.HistoryQuery) ([]citywarden.SeriesRow, error) {
+	for from := q.From; from.Before(q.To); {
+		rows, next, err := s.page(ctx, domain, from, q)
+		if err != nil {
+			return nil, fmt.Errorf("series of %s from %s: %w", domain, from.Format(time.RFC3339), err)
+		}
+		if len(rows) > 0 {
+			return rows, nil
+		}
+		from = next
+	}
+	return nil, nil
+}
+
+// page returns the rows of one statement, and where the next one begins.
+func (s *Series) page(ctx context.Context, domain citywarden.Domain, from time.Time, q citywarden.HistoryQuery) (rows []citywarden.SeriesRow, next time.Time, err error) {
+	for limit := pageRows; ; limit *= 10 {
+		t, err := s.run(ctx, http.MethodGet, rowsText(domain, from, q, limit))
+		if err != nil {
+			if citywarden.CodeOf(err) == citywarden.CodeInvalid && strings.Contains(err.Error(), "database not found") {
+				return nil, q.To, nil // nothing was ever written
+			}
+			return nil, q.To, err
+		}
+		if rows, err = t.rows(); err != nil {
+			return nil, q.To, fmt.Errorf("answer of %s: %w", s.where(), err)
+		}
+		next = q.To
+		if len(t.Values) == limit { // the last time may be there in part only
+			next = rows[len(rows)-1].Time
+			n := len(rows)
+			for n > 0 && rows[n-1].Time.Equal(next) {
+				n--
+			}
+			if n == 0 && limit < maxPoints {
+				continue
+			}
+			if n == 0 {
+				return nil, q.To, citywarden.Errorf(citywarden.CodeInternal, "more than %d rows at %s", limit, next)
+			}
+			rows = rows[:n]
+		}
+		break
+	}
+	rows = slices.DeleteFunc(rows, func(r citywarden.SeriesRow) bool { return q.Devices != nil && !q.Devices[r.Device] })
+	return rows, next, nil
+}
+
+// rowsText is the statement of a page.
+func rowsText(domain citywarden.Domain, from time.Time, q citywarden.HistoryQuery, limit int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `SELECT "%s"::tag, *::field FROM %s WHERE time >= %d AND time < %d`, deviceName, ident(string(domain)), from.UnixNano(), q.To.UnixNano())
+	if n := len(q.Devices); n > 0 && n <= maxNamed {
+		sep := " AND ("
+		for _, id := range slices.Sorted(maps.Keys(q.Devices)) {
+			fmt.Fprintf(&b, `%s"%s" = %s`, sep, deviceName, quote(string(id)))
+			sep = " OR "
+		}
+		b.WriteString(")")
+	}
+	fmt.Fprintf(&b, " ORDER BY time ASC LIMIT %d", limit)
+	return b.String()
+}
+
+// rows reads the table, ordered by time and device.
+func (t *table) rows() ([]citywarden.SeriesRow, error) {
+	tag := slices.Index(t.Columns, deviceName)
+	if len(t.Values) > 0 && (tag < 1 || t.Columns[0] != "time") {
+		return nil, fmt.Errorf("the columns are %v, without time and device", t.Columns)
+	}
+	out := make([]citywarden.SeriesRow, 0, len(t.Values))
+	for _, cells := range t.Values {
+		if len(cells) != len(t.Columns) {
+			return nil, fmt.Errorf("a row has %d cells for %d columns", len(cells), len(t.Columns))
+		}
+		ns, err := strconv.ParseInt(string(cells[0]), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("time %s is not in nanoseconds", cells[0])
+		}
+		r := citywarden.SeriesRow{Time: time.Unix(0, ns).UTC(), Values: map[citywarden.MetricName]citywarden.Value{}}
+		if err := json.Unmarshal(cells[tag], &r.Device); err != nil {
+			return nil, fmt.Errorf("device %s: %w", cells[tag], err)
+		}
+		for i, c := range cells {
+			if i == 0 || i == tag || string(c) == "null" {
+				continue
+			}
+			var v citywarden.Value
+			if err := json.Unmarshal(c, &v); err != nil {
+				return nil, err
+			}
+			r.Values[citywarden.MetricName(t.Columns[i])] = v
+		}
+		out = append(out, r)
+	}
+	slices.SortStableFunc(out, func(a, b citywarden.SeriesRow) int {
+		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Device, b.Device))
+	})
+	return out, nil
+}

@@ -1,0 +1,102 @@
+package influx_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/ingest/influx"
+)
+
+// rowsOf reads all pages of a domain as "offset device metric=value…" lines.
+func rowsOf(t *testing.T, s *influx.Series, domain citywarden.Domain, q citywarden.HistoryQuery) (lines []string, pages int) {
+	t.Helper()
+	for {
+		rows, err := s.Rows(t.Context(), domain, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(rows) == 0 {
+			return lines, pages
+		}
+		pages++
+		for _, r := range rows {
+			l := fmt.Sprintf("%s %s", r.Time.Sub(begin), r.Device)
+			for _, m := range []citywarden.MetricName{"smoke", "button", "event", "volume", "device"} {
+				if v, ok := r.Values[m]; ok {
+					l += fmt.Sprintf(" %s=%s", m, v)
+				}
+			}
+			lines = append(lines, l)
+		}
+		q.From = rows[len(rows)-1].Time.Add(1)
+	}
+}
+
+func TestRowsOfEveryDeviceByTime(t *testing.T) {
+	t.Parallel()
+	s := newSeries(t, influx.Options{Transport: openCore(t).Transport()})
+	q := citywarden.HistoryQuery{From: begin, To: begin.Add(time.Hour)}
+	if got, _ := rowsOf(t, s, citywarden.Fire, q); got != nil {
+		t.Errorf("rows of an empty database: %q", got)
+	}
+	a, b, w := device("a", smokeModel), device("b'; DROP", smokeModel), device("w", waterModel)
+	moved := *a
+	moved.Attributes = map[string]any{"zone": "elsewhere"}
+	num := citywarden.Number
+	if err := s.Consume(t.Context(), []citywarden.Entry{
+		entry(1, a, smokeModel, reading("smoke", num(1), time.Minute), reading("button", citywarden.Bool(true), time.Minute)),
+		entry(2, b, smokeModel, reading("smoke", num(2), time.Second), reading("event", citywarden.TextValue("null"), time.Minute)),
+		entry(3, w, waterModel, reading("volume", num(3), time.Second)),
+		entry(4, &moved, smokeModel, reading("smoke", num(4), 2*time.Minute)),
+		entry(5, a, smokeModel, reading("smoke", num(5), time.Hour)), // not before To
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := "1s b'; DROP smoke=2|1m0s a smoke=1 button=true|1m0s b'; DROP event=null|2m0s a smoke=4"
+	if got, _ := rowsOf(t, s, citywarden.Fire, q); strings.Join(got, "|") != want {
+		t.Errorf("rows = %q, want %q", strings.Join(got, "|"), want)
+	}
+	q.Devices = map[citywarden.DeviceID]bool{"b'; DROP": true}
+	want = "1s b'; DROP smoke=2|1m0s b'; DROP event=null"
+	if got, _ := rowsOf(t, s, citywarden.Fire, q); strings.Join(got, "|") != want {
+		t.Errorf("rows of one device = %q, want %q", strings.Join(got, "|"), want)
+	}
+	q.Devices = map[citywarden.DeviceID]bool{}
+	if got, _ := rowsOf(t, s, citywarden.Fire, q); got != nil {
+		t.Errorf("rows of no device = %q", got)
+	}
+}
+
+// A page that is full must not cut a moment in two, not even when more rows
+// than a page holds have one time.
+func TestRowsKeepAMomentTogether(t *testing.T) {
+	t.Parallel()
+	s := newSeries(t, influx.Options{Transport: openCore(t).Transport()})
+	var es []citywarden.Entry
+	for i := range 12_000 {
+		at := time.Minute
+		if i < 3 {
+			at = time.Duration(i) * time.Second
+		}
+		d := device(fmt.Sprintf("d%05d", i), smokeModel)
+		es = append(es, entry(uint64(i+1), d, smokeModel, reading("smoke", citywarden.Number(float64(i)), at)))
+	}
+	if err := s.Consume(t.Context(), es); err != nil {
+		t.Fatal(err)
+	}
+	lines, pages := rowsOf(t, s, citywarden.Fire, citywarden.HistoryQuery{From: begin, To: begin.Add(time.Hour)})
+	if len(lines) != 12_000 || lines[0] != "0s d00000 smoke=0" || lines[11_999] != "1m0s d11999 smoke=11999" || pages != 2 {
+		t.Errorf("%d rows in %d pages, from %q to %q", len(lines), pages, lines[0], lines[len(lines)-1])
+	}
+	many := map[citywarden.DeviceID]bool{}
+	for i := range 200 { // more than a statement names
+		many[citywarden.DeviceID(fmt.Sprintf("d%05d", i*60))] = true
+	}
+	lines, _ = rowsOf(t, s, citywarden.Fire, citywarden.HistoryQuery{From: begin, To: begin.Add(time.Hour), Devices: many})
+	if len(lines) != 200 {
+		t.Errorf("%d rows of 200 devices", len(lines))
+	}
+}
