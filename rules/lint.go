@@ -3,8 +3,6 @@ package rules
 import (
 	"slices"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/parser"
@@ -215,17 +213,6 @@ func (s *Set) lintTimes(r *rule, p *plan) {
 	if r.clear != nil {
 		inspect(r.clear.when, r.clear.hold)
 	}
-}
-
-func span(ms int64) string {
-	s := (time.Duration(ms) * time.Millisecond).String()
-	if strings.HasSuffix(s, "m0s") {
-		s = s[:len(s)-2]
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = s[:len(s)-2]
-	}
-	return s
 }
 
 // windowOf returns how far back a call looks that needs a sample there, ms.

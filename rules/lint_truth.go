@@ -243,9 +243,11 @@ func (t *truth) tries(limits []float64) []float64 {
 }
 
 // attrValues are what attributes without a default are tried with: values in the
-// range of the changing number.
+// range of the changing number, above zero where there are any, as most limits are.
 func (t *truth) attrValues() []float64 {
 	switch lo, hi := !math.IsInf(t.lo, 0), !math.IsInf(t.hi, 0); {
+	case hi && t.lo < 0 && t.hi > 0:
+		return []float64{t.hi / 4, t.hi / 2}
 	case lo && hi:
 		return []float64{t.lo + (t.hi-t.lo)/4, t.lo + (t.hi-t.lo)/2}
 	case lo:
