@@ -47,6 +47,10 @@ fuzz: ## fuzz every decoder and the rule compiler for FUZZTIME each
 bench: ## run all benchmarks, each beside its baseline
 	go test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: bench-rules
+bench-rules: ## run the rule engine's benchmarks, beside expr's VM over all rules of the model
+	go test -run '^$$' -bench . -benchmem ./rules
+
 DIST = dashboards/console/dist dashboards/grafana/plugin/dist
 
 .PHONY: web

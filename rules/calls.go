@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"math"
 	"slices"
 	"strings"
 
@@ -91,7 +90,10 @@ func (c *compiler) window(n *ast.CallNode, f function) (code, error) {
 		return code{}, err
 	}
 	c.uses.metric(i, w)
+	c.uses.moving = true
+	c.uses.cost += exactSamples + panesPer
 	stale, counter := c.plan.stale[i], c.plan.model.Metrics[i].Counter
+	win := c.plan.memory[i].window(w)
 	var got code
 	switch f.name {
 	case "delta", "rate":
@@ -99,82 +101,28 @@ func (c *compiler) window(n *ast.CallNode, f function) (code, error) {
 		got = numCode(func(v *env) float64 {
 			r := v.d.rings[i]
 			b := r.value(v.at, stale, v.held)
-			a := r.value(v.at-w, stale, v.held)
-			if a == nil || b == nil || counter && b.v < a.v { // a counter that was reset
+			ts, was, ok := r.ago(win, w, v.at, stale, v.held)
+			if !ok || b == nil || counter && b.v < was { // a counter that was reset
 				return nan
 			}
 			if !perSecond {
-				return b.v - a.v
+				return b.v - was
 			}
-			if b.ts == a.ts {
+			if b.ts == ts {
 				return 0 // the same reading is held all the time
 			}
-			return (b.v - a.v) / (float64(b.ts-a.ts) / 1000)
+			return (b.v - was) / (float64(b.ts-ts) / 1000)
 		})
 	default:
 		agg := aggregates[f.name]
-		got = numCode(func(v *env) float64 { return agg(v.d.rings[i].between(v.at-w, v.at)) })
+		got = numCode(func(v *env) float64 { return v.d.rings[i].over(agg, win, w, v.at) })
 	}
-	c.uses.windows = append(c.uses.windows, windowUse{text: n.String(), metric: i, within: w, value: got})
+	c.uses.windows = append(c.uses.windows, windowUse{text: n.String(), metric: i, window: win, within: w, value: got})
 	return got, nil
 }
 
-// aggregates of the samples in a window; none of them exists without samples.
-var aggregates = map[string]func([]sample) float64{
-	"avg": func(s []sample) float64 { m, _ := moments(s); return m },
-	"sum": func(s []sample) float64 {
-		if len(s) == 0 {
-			return nan
-		}
-		t := 0.0
-		for i := range s {
-			t += s[i].v
-		}
-		return t
-	},
-	"min": func(s []sample) float64 {
-		if len(s) == 0 {
-			return nan
-		}
-		t := s[0].v
-		for i := range s {
-			t = min(t, s[i].v)
-		}
-		return t
-	},
-	"max": func(s []sample) float64 {
-		if len(s) == 0 {
-			return nan
-		}
-		t := s[0].v
-		for i := range s {
-			t = max(t, s[i].v)
-		}
-		return t
-	},
-	"stddev": func(s []sample) float64 {
-		m, n := moments(s)
-		if n == 0 {
-			return nan
-		}
-		t := 0.0
-		for i := range s {
-			t += (s[i].v - m) * (s[i].v - m)
-		}
-		return math.Sqrt(t / n) // of the population
-	},
-}
-
-func moments(s []sample) (mean, n float64) {
-	if len(s) == 0 {
-		return nan, 0
-	}
-	for i := range s {
-		mean += s[i].v
-	}
-	n = float64(len(s))
-	return mean / n, n
-}
+// aggregates are functions over a window; none of them has a value without samples.
+var aggregates = map[string]aggregate{"avg": avgOf, "sum": sumOf, "min": minOf, "max": maxOf, "stddev": stddevOf}
 
 // countCall counts samples, or the samples at which a condition was true.
 func (c *compiler) countCall(n *ast.CallNode) (code, error) {
@@ -182,6 +130,7 @@ func (c *compiler) countCall(n *ast.CallNode) (code, error) {
 	if err != nil {
 		return code{}, err
 	}
+	c.uses.moving = true
 	if id, ok := n.Arguments[0].(*ast.IdentifierNode); ok {
 		if m, ok := c.plan.model.Metric(citywarden.MetricName(id.Value)); ok && m.Kind != citywarden.KindBool {
 			i, err := c.metric(id)
@@ -189,14 +138,15 @@ func (c *compiler) countCall(n *ast.CallNode) (code, error) {
 				return code{}, err
 			}
 			c.uses.metric(i, w)
+			win := c.plan.memory[i].window(w)
 			got := numCode(func(v *env) float64 {
 				r := v.d.rings[i]
-				if r == nil || r.index(v.at) < 0 {
+				if r.holds(v.at, 0, true) < 0 {
 					return nan
 				}
-				return float64(len(r.between(v.at-w, v.at)))
+				return r.over(countOf, win, w, v.at)
 			})
-			c.uses.windows = append(c.uses.windows, windowUse{text: n.String(), metric: i, within: w, value: got})
+			c.uses.windows = append(c.uses.windows, windowUse{text: n.String(), metric: i, window: win, within: w, value: got})
 			return got, nil
 		}
 	}
@@ -219,8 +169,10 @@ func (c *compiler) countCall(n *ast.CallNode) (code, error) {
 	}
 	for _, i := range inner.metrics {
 		c.uses.metric(i, inner.back[i]+w)
+		c.uses.each[i] = max(c.uses.each[i], w)
 	}
 	c.uses.attrs = append(c.uses.attrs, inner.attrs...)
+	c.uses.cost += maxCountBack * len(inner.metrics) * inner.cost
 	metrics, cond := inner.metrics, x.tri
 	got := numCode(func(v *env) float64 {
 		any := false
@@ -228,7 +180,7 @@ func (c *compiler) countCall(n *ast.CallNode) (code, error) {
 		at, held := v.at, v.held
 		for k, i := range metrics {
 			r := v.d.rings[i]
-			if r == nil || r.index(at) < 0 {
+			if r.holds(at, 0, true) < 0 {
 				continue
 			}
 			any = true
@@ -252,17 +204,15 @@ func (c *compiler) countCall(n *ast.CallNode) (code, error) {
 		}
 		return float64(hits)
 	})
-	c.uses.windows = append(c.uses.windows, windowUse{text: n.String(), metric: metrics[0], within: w, value: got})
+	c.uses.windows = append(c.uses.windows, windowUse{text: n.String(), metric: metrics[0], window: -1, within: w, value: got})
 	return got, nil
 }
 
 // seenBefore reports whether one of metrics has a sample at exactly ts.
 func seenBefore(d *device, metrics []int, ts int64) bool {
 	for _, i := range metrics {
-		if r := d.rings[i]; r != nil {
-			if k := r.index(ts); k >= 0 && r.s[k].ts == ts {
-				return true
-			}
+		if s := d.rings[i].value(ts, 0, true); s != nil && s.ts == ts {
+			return true
 		}
 	}
 	return false
@@ -274,28 +224,24 @@ func (c *compiler) previous(n *ast.CallNode, f function) (code, error) {
 		return code{}, err
 	}
 	c.uses.metric(i, 0)
-	pair := func(v *env) (a, b *sample) {
+	c.uses.moving = true // a late value can become the one before
+	// pair returns the ring and the index of the present value, 0 when there is
+	// none before it.
+	pair := func(v *env) (*ring, int) {
 		r := v.d.rings[i]
-		if r == nil {
-			return nil, nil
-		}
-		k := r.index(v.at)
-		if k < 1 {
-			return nil, nil
-		}
-		return &r.s[k-1], &r.s[k]
+		return r, max(r.holds(v.at, 0, true), 0)
 	}
 	kind := c.plan.model.Metrics[i].Kind
 	if f.name == "changed" {
 		res := func(v *env) tri {
-			a, b := pair(v)
-			if a == nil {
+			r, k := pair(v)
+			if k == 0 {
 				return unknown
 			}
 			if kind == citywarden.KindText {
-				return triOf(a.text() != b.text())
+				return triOf(r.texts[k-1] != r.texts[k])
 			}
-			return triOf(a.v != b.v)
+			return triOf(r.s[k-1].v != r.s[k].v)
 		}
 		c.uses.leaves = append(c.uses.leaves, leaf{text: n.String(), left: triCode(res), result: res})
 		return triCode(res), nil
@@ -304,22 +250,22 @@ func (c *compiler) previous(n *ast.CallNode, f function) (code, error) {
 	switch kind {
 	case citywarden.KindNumber:
 		got = numCode(func(v *env) float64 {
-			if a, _ := pair(v); a != nil {
-				return a.v
+			if r, k := pair(v); k > 0 {
+				return r.s[k-1].v
 			}
 			return nan
 		})
 	case citywarden.KindBool:
 		got = triCode(func(v *env) tri {
-			if a, _ := pair(v); a != nil {
-				return triOf(a.v != 0)
+			if r, k := pair(v); k > 0 {
+				return triOf(r.s[k-1].v != 0)
 			}
 			return unknown
 		})
 	default:
 		got = textCode(func(v *env) (string, bool) {
-			if a, _ := pair(v); a != nil {
-				return a.text(), true
+			if r, k := pair(v); k > 0 {
+				return r.texts[k-1], true
 			}
 			return "", false
 		})
@@ -359,6 +305,7 @@ func (c *compiler) silent(n *ast.CallNode, f function) (code, error) {
 		}
 	}
 	c.uses.silent = append(c.uses.silent, dur)
+	c.uses.moving = true
 	res := func(v *env) tri {
 		w := dur(v)
 		since := v.d.heard()
@@ -411,7 +358,7 @@ func (c *compiler) event(n *ast.CallNode) (code, error) {
 	if err != nil {
 		return code{}, err
 	}
-	c.uses.events = true
+	c.uses.events, c.uses.moving = true, true
 	res := func(v *env) tri {
 		if v.d != nil {
 			if v.d.hadEvent(name.Value, v.at-w, v.at) {
@@ -463,7 +410,8 @@ func (c *compiler) memberCall(n *ast.CallNode, f function) (code, error) {
 		if x.kind != citywarden.KindBool {
 			return code{}, errAt(n.Arguments[0], "%s needs a condition, but %s is a %s", f.name, n.Arguments[0], x.kind)
 		}
-		m.conds[p.index] = &memberCond{tri: x.tri, uses: sub.uses}
+		c.uses.cost += sub.uses.cost
+		m.conds[p.index] = &memberCond{tri: x.tri, uses: sub.uses, guards: x.guarded(n.Arguments[0])}
 		c.uses.events = c.uses.events || sub.uses.events
 		if adjacent && (len(sub.uses.silent) > 0 || sub.uses.skew) {
 			return code{}, errAt(n.Arguments[0], "silent and skew cannot stand inside n_adj")
@@ -487,7 +435,7 @@ func (c *compiler) memberCall(n *ast.CallNode, f function) (code, error) {
 		}
 		return lo
 	})
-	got.count = count
+	got.count, got.of = count, m
 	return got, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"math"
 	"reflect"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -73,8 +74,12 @@ type code struct {
 	text   func(*env) (string, bool)
 	konst  any                         // float64, bool or string when the value never changes
 	count  func(*env) (lo, hi float64) // of n_of and n_adj: certainly and possibly satisfied
-	attr   int                         // 1 + the attribute it is, else 0
-	metric int                         // 1 + the metric it is, else 0
+	of     *memberCall                 // that count counts
+	guards []guard                     // of a condition; nil: itself
+
+	fallback *fallback // what it is made of, when it is a number like attr.limit ?? 5
+	attr     int       // 1 + the attribute it is, else 0
+	metric   int       // 1 + the metric it is, else 0
 }
 
 // value returns what the code evaluates to, nil for unknown.
@@ -114,7 +119,8 @@ type attrUse struct {
 // windowUse is a call that looks back in time.
 type windowUse struct {
 	text   string
-	metric int // -1 for a condition
+	metric int
+	window int // of memory.windows, -1 when single samples are looked at
 	within int64
 	value  code
 }
@@ -123,10 +129,13 @@ type windowUse struct {
 type uses struct {
 	metrics  []int              // own metrics, by index in the model
 	back     map[int]int64      // how far back each is read, ms
+	each     map[int]int64      // how far back single samples of it are read, ms
 	adjacent bool               // looks at neighbours
 	silent   []func(*env) int64 // the durations of silent(), ms, -1 unknown
 	events   bool
 	skew     bool
+	moving   bool // the result can change without a new value
+	cost     int  // of an evaluation, about as many values as it reads
 	leaves   []leaf
 	attrs    []attrUse
 	windows  []windowUse
@@ -141,7 +150,7 @@ func (u *uses) metric(i int, back int64) {
 }
 
 func newUses() *uses {
-	return &uses{back: map[int]int64{}}
+	return &uses{back: map[int]int64{}, each: map[int]int64{}}
 }
 
 // memberCall is n_of or n_adj.
@@ -154,8 +163,9 @@ type memberCall struct {
 
 // memberCond is the condition of a memberCall for members of one model.
 type memberCond struct {
-	tri  func(*env) tri
-	uses *uses
+	tri    func(*env) tri
+	uses   *uses
+	guards []guard
 }
 
 // Limits of one expression.
@@ -167,6 +177,7 @@ const (
 	maxRegexp     = 256
 	maxInt        = 1 << 53
 	maxNestingAST = 60
+	maxCost       = 200_000 // of evaluating one condition, for one device or member
 )
 
 // where an expression stands decides what it may say.
@@ -282,15 +293,15 @@ type compiler struct {
 }
 
 // compileBool parses, checks and compiles the condition for devices of p.
-func compileBool(c *compiler, x expression) (func(*env) tri, error) {
+func compileBool(c *compiler, x expression) (code, error) {
 	got, err := c.compile(x)
 	if err != nil {
-		return nil, err
+		return code{}, err
 	}
 	if got.kind != citywarden.KindBool {
-		return nil, &exprError{0, fmt.Sprintf("a condition is true or false, but this is a %s; compare it with something", got.kind)}
+		return code{}, &exprError{0, fmt.Sprintf("a condition is true or false, but this is a %s; compare it with something", got.kind)}
 	}
-	return got.tri, nil
+	return got, nil
 }
 
 func (c *compiler) compile(x expression) (code, error) {
@@ -300,7 +311,10 @@ func (c *compiler) compile(x expression) (code, error) {
 	if at, ok := tooDeep(x.text); ok {
 		return code{}, &exprError{at, fmt.Sprintf("nested deeper than %d levels; split the rule", maxNestingAST)}
 	}
-	config := language(c.plan.model)
+	if c.plan.language == nil {
+		c.plan.language = language(c.plan.model)
+	}
+	config := c.plan.language
 	tree, err := parser.ParseWithConfig(x.text, config)
 	if err != nil {
 		return code{}, parseError(err)
@@ -312,6 +326,12 @@ func (c *compiler) compile(x expression) (code, error) {
 	// expr's own checker has the last word on types.
 	if _, err := checker.Check(tree, config); err != nil {
 		return code{}, parseError(err)
+	}
+	if c.uses.cost > maxCost {
+		return code{}, &exprError{0, fmt.Sprintf("the condition takes too long to evaluate: it reads up to %d values, at most %d are allowed; shorten or leave out a count(condition, …)", c.uses.cost, maxCost)}
+	}
+	if got.kind == citywarden.KindBool {
+		got.guards = got.guarded(tree.Node)
 	}
 	return got, nil
 }
@@ -357,6 +377,7 @@ func (c *compiler) node(n ast.Node) (code, error) {
 		return code{}, errAt(n, "nested too deep; split the rule")
 	}
 	defer func() { c.depth-- }()
+	c.uses.cost++
 	switch n := n.(type) {
 	case *ast.BoolNode:
 		return boolConst(n.Value), nil
@@ -434,6 +455,10 @@ func textCode(f func(*env) (string, bool)) code {
 }
 
 func (c *compiler) identifier(n *ast.IdentifierNode) (code, error) {
+	switch n.Value {
+	case "hour", "weekday", "ts":
+		c.uses.moving = true
+	}
 	switch n.Value {
 	case "hour":
 		return numCode(func(v *env) float64 { return float64(v.tz.at(v.at).hour) }), nil
@@ -527,8 +552,10 @@ func (c *compiler) readMetric(i int) code {
 		})
 	}
 	return textCode(func(v *env) (string, bool) {
-		if s := v.d.rings[i].value(v.at, stale, v.held); s != nil {
-			return s.text(), true
+		if r := v.d.rings[i]; r != nil {
+			if k := r.holds(v.at, stale, v.held); k >= 0 {
+				return r.texts[k], true
+			}
 		}
 		return "", false
 	})
@@ -677,7 +704,10 @@ func (c *compiler) binary(n *ast.BinaryNode) (code, error) {
 		if l.kind != citywarden.KindBool || r.kind != citywarden.KindBool {
 			return code{}, mismatch("two conditions")
 		}
-		return triCode(logic(op == "and" || op == "&&", l.tri, r.tri)), nil
+		and := op == "and" || op == "&&"
+		got := triCode(logic(and, l.tri, r.tri))
+		got.guards = bothGuards(and, l.guarded(n.Left), r.guarded(n.Right))
+		return got, nil
 	case "??":
 		if l.kind != r.kind {
 			return code{}, mismatch("the same kind on both sides")
@@ -685,7 +715,11 @@ func (c *compiler) binary(n *ast.BinaryNode) (code, error) {
 		if l.attr > 0 && len(c.uses.attrs) > attrs {
 			c.uses.attrs[attrs].optional, c.uses.attrs[attrs].fallback = true, r.konst
 		}
-		return coalesce(l, r), nil
+		got := coalesce(l, r)
+		if _, ok := r.konst.(float64); ok {
+			got.fallback = &fallback{text: n.Left.String(), first: l, rest: r}
+		}
+		return got, nil
 	case "+", "-", "*", "/", "%", "**", "^":
 		if l.kind == citywarden.KindText && op == "+" {
 			return code{}, errAt(n, "texts cannot be joined in a rule; + needs two numbers")
@@ -703,7 +737,9 @@ func (c *compiler) binary(n *ast.BinaryNode) (code, error) {
 		}
 		f := compare(op, l, r)
 		c.uses.leaves = append(dropBare(c.uses.leaves, mark), leaf{text: n.String(), op: op, left: l, right: r, result: f})
-		return triCode(f), nil
+		got := triCode(f)
+		got.guards = compareGuard(n, l, r)
+		return got, nil
 	case "contains", "startsWith", "endsWith":
 		if l.kind != citywarden.KindText || r.kind != citywarden.KindText {
 			return code{}, mismatch("two texts")
@@ -1056,6 +1092,7 @@ func (c *compiler) matches(n *ast.BinaryNode) (code, error) {
 	if err != nil {
 		return code{}, errAt(n.Right, "bad pattern: %v", err)
 	}
+	c.uses.cost += steps(pattern.Value) * textBytes / 8
 	a := l.text
 	f := func(v *env) tri {
 		s, ok := a(v)
@@ -1066,6 +1103,20 @@ func (c *compiler) matches(n *ast.BinaryNode) (code, error) {
 	}
 	c.uses.leaves = append(c.uses.leaves, leaf{text: n.String(), op: "matches", left: l, right: textConst(pattern.Value), result: f})
 	return triCode(f), nil
+}
+
+// steps returns how large the program of a pattern is; each byte of a text may
+// take as many steps.
+func steps(pattern string) int {
+	x, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return 0
+	}
+	prog, err := syntax.Compile(x.Simplify())
+	if err != nil {
+		return 0
+	}
+	return len(prog.Inst)
 }
 
 func (c *compiler) conditional(n *ast.ConditionalNode) (code, error) {
@@ -1155,6 +1206,7 @@ func (c *compiler) builtin(n *ast.BuiltinNode) (code, error) {
 
 // machine runs a function that closures don't cover on expr's virtual machine.
 func (c *compiler) machine(n *ast.BuiltinNode, args []code) (code, error) {
+	c.uses.cost += 20
 	for i, a := range args {
 		if a.kind != citywarden.KindText {
 			return code{}, errAt(n.Arguments[i], "%s needs a text, but %s is a %s", n.Name, n.Arguments[i], a.kind)

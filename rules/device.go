@@ -3,6 +3,7 @@ package rules
 import (
 	"cmp"
 	"math"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -23,11 +24,12 @@ type device struct {
 	plan     *plan // nil when no rule selects its model
 	gone     bool  // not registered any more
 	attrs    []attr
-	rings    []*ring // by metric; nil when no rule reads it
-	lanes    []lane  // by plan.lates
-	insts    []*instance
-	groups   []*group
-	skip     []bool // by binding: select.where excludes it
+	rings    []*ring     // by metric; nil when no rule reads it
+	lanes    []lane      // by plan.lates
+	insts    []*instance // of rules per device, by binding
+	awake    []int       // bindings that every value concerns; those at rest are struck when they are met
+	groups   []*group    // by binding.group; nil where skip
+	skip     []bool      // by binding.skip: select.where excludes it
 	adjacent []*device
 	others   []*device // those that have it as a neighbour
 	events   []eventAt
@@ -134,22 +136,50 @@ type group struct {
 	run     *run
 	key     string
 	members []*device // ordered by id
-	clock   int64
 	inst    *instance
+	fresh   bool // members or their attributes changed since it was evaluated
 }
 
+// instance returns the state of b for the device, nil when it has none.
+func (d *device) instance(b *binding) *instance {
+	if i, found := d.place(b); found {
+		return d.insts[i]
+	}
+	return nil
+}
+
+// place returns where in d.insts that of b is, or would be.
+func (d *device) place(b *binding) (int, bool) {
+	return slices.BinarySearchFunc(d.insts, b.index, func(inst *instance, i int) int { return cmp.Compare(inst.b.index, i) })
+}
+
+// group returns the device's group for b, nil when it has none.
+func (d *device) group(b *binding) *group {
+	if b.rule.groupBy == "" {
+		return nil
+	}
+	return d.groups[b.group]
+}
+
+// skips reports that select.where of b excludes the device.
+func (d *device) skips(b *binding) bool { return b.where != nil && d.skip[b.skip] }
+
 // trim bounds the history of the metrics in mask, once they are evaluated. What
-// waits in a lane will look back from where it stands.
+// waits in a lane, or may still come to it, will look back from where it stands.
 func (d *device) trim(mask uint64) {
-	waiting := int64(math.MaxInt64)
+	from := d.newestTS
 	for k := range d.lanes {
+		from = min(from, d.newestTS-d.plan.lates[k])
 		if w := d.lanes[k].wait; len(w) > 0 {
-			waiting = min(waiting, w[0].ts)
+			from = min(from, w[0].ts)
 		}
 	}
-	for i, r := range d.rings {
-		if r != nil && mask&bit(i) != 0 {
-			r.trim(min(waiting, r.s[len(r.s)-1].ts), d.plan.keep[i])
+	for ; mask != 0; mask &= mask - 1 {
+		i := bits.TrailingZeros64(mask)
+		for last := i; i <= last || last == 63 && i < len(d.rings); i++ { // those beyond 63 share a bit
+			if r := d.rings[i]; r != nil {
+				r.trim(from, &d.plan.memory[i])
+			}
 		}
 	}
 }
@@ -160,6 +190,7 @@ func (e *Engine) find(id citywarden.DeviceID) *device {
 	if d == nil {
 		d = &device{id: id, since: e.now}
 		e.devices[id] = d
+		e.known = append(e.known, d)
 	}
 	return d
 }
@@ -175,11 +206,10 @@ func (e *Engine) bind(reg *citywarden.Device) *device {
 		e.dropInstances(d, "model changed")
 		d.model = reg.Model
 		d.plan = e.set.plans[reg.Model]
-		d.rings, d.lanes, d.insts = nil, nil, nil
+		d.rings, d.lanes, d.insts, d.awake = nil, nil, nil, nil
 		if p := d.plan; p != nil {
 			d.rings = make([]*ring, len(p.model.Metrics))
 			d.lanes = make([]lane, len(p.lates))
-			d.insts = make([]*instance, len(p.bindings))
 		}
 	}
 	d.reg = reg
@@ -201,28 +231,29 @@ func (e *Engine) bind(reg *citywarden.Device) *device {
 		return d
 	}
 	d.resolve()
-	d.skip = make([]bool, len(d.plan.bindings))
-	d.groups = make([]*group, len(d.plan.bindings))
-	for i, b := range d.plan.bindings {
+	d.skip = make([]bool, d.plan.wheres)
+	d.groups = make([]*group, d.plan.grouped)
+	for _, b := range d.plan.bindings {
 		if b.where != nil {
-			v := e.env(d, nil, b.rule, e.now)
-			d.skip[i] = b.where(v) != yes
+			d.skip[b.skip] = b.where(e.env(d, nil, b.rule, e.now)) != yes
 		}
-		if d.skip[i] {
-			if inst := d.insts[i]; inst != nil {
+		if d.skips(b) {
+			if inst := d.instance(b); inst != nil {
 				e.orphan(inst, "not selected any more")
 			}
 			continue
 		}
 		if b.rule.groupBy != "" {
-			d.groups[i] = e.join(d, b.rule)
+			d.groups[b.group] = e.join(d, b)
 		}
 	}
-	for i, inst := range d.insts {
-		if inst != nil && !d.skip[i] {
+	for _, inst := range d.insts {
+		if !d.skips(inst.b) {
 			e.retie(inst)
 		}
-		if g := d.groups[i]; g != nil && g.inst != nil {
+	}
+	for _, g := range d.groups {
+		if g != nil && g.inst != nil {
 			e.retie(g.inst)
 		}
 	}
@@ -256,21 +287,34 @@ func (d *device) resolve() {
 
 // join puts the device into its group for r. A device without the attribute is
 // a group of its own, so that it is not left unwatched.
-func (e *Engine) join(d *device, r *rule) *group {
+func (e *Engine) join(d *device, b *binding) *group {
 	key := string(d.id)
-	if v, ok := d.attribute(r.groupBy); ok {
+	if v, ok := d.attribute(b.rule.groupBy); ok {
 		if x, ok := citywarden.ValueOf(v); ok && x.String() != "" {
 			key = x.String()
 		}
 	}
-	run := e.runs[r.index]
+	run := e.runs[b.rule.index]
 	g := run.groups[key]
 	if g == nil {
 		g = &group{run: run, key: key}
 		run.groups[key] = g
 	}
 	g.members = insertDevice(g.members, d)
+	g.freshen()
+	d.rouse(b)
 	return g
+}
+
+// freshen makes every member's next value evaluate the group.
+func (g *group) freshen() {
+	if g.fresh {
+		return
+	}
+	g.fresh = true
+	for _, m := range g.members {
+		m.rouse(m.plan.binding(g.run.rule))
+	}
 }
 
 func insertDevice(list []*device, d *device) []*device {
@@ -295,6 +339,7 @@ func (e *Engine) unlink(d *device) {
 			continue
 		}
 		g.members = removeDevice(g.members, d)
+		g.freshen()
 		if len(g.members) == 0 {
 			e.empty = append(e.empty, g)
 		} else if g.inst != nil {
@@ -306,9 +351,7 @@ func (e *Engine) unlink(d *device) {
 
 func (e *Engine) dropInstances(d *device, reason string) {
 	for _, inst := range d.insts {
-		if inst != nil {
-			e.orphan(inst, reason)
-		}
+		e.orphan(inst, reason)
 	}
 }
 
@@ -318,8 +361,8 @@ func (d *device) thresholds(e *Engine) {
 	if d.plan.quiet > 0 {
 		d.quiet = append(d.quiet, d.plan.quiet)
 	}
-	for i, b := range d.plan.bindings {
-		if d.skip[i] {
+	for _, b := range d.plan.bindings {
+		if d.skips(b) {
 			continue
 		}
 		for _, dur := range b.silent {
@@ -373,12 +416,13 @@ func (e *Engine) silence(d *device) {
 
 // darkness tells the open alarms of d that it went dark or came back.
 func (e *Engine) darkness(d *device) {
-	for i := range d.insts {
-		if inst := d.insts[i]; inst != nil && !inst.run.rule.silent {
+	for _, inst := range d.insts {
+		if !inst.run.rule.silent {
 			e.noData(inst, d.dark)
 		}
-		if i < len(d.groups) && d.groups[i] != nil && d.groups[i].inst != nil && !d.groups[i].run.rule.silent {
-			g := d.groups[i]
+	}
+	for _, g := range d.groups {
+		if g != nil && g.inst != nil && !g.run.rule.silent {
 			all := !slices.ContainsFunc(g.members, func(m *device) bool { return m.arrived > 0 && !m.dark })
 			e.noData(g.inst, all)
 		}
@@ -399,7 +443,7 @@ func (e *Engine) DeviceChanged(dev citywarden.Device, deleted bool) {
 	e.unlink(d)
 	e.dropInstances(d, "device removed")
 	d.gone, d.plan, d.model, d.reg, d.adjacent = true, nil, "", nil, nil
-	d.rings, d.lanes, d.insts, d.skip, d.events = nil, nil, nil, nil, nil
+	d.rings, d.lanes, d.insts, d.awake, d.skip, d.events = nil, nil, nil, nil, nil, nil
 	d.arrived, d.newestTS, d.lag, d.skew, d.dark, d.quietDue = 0, 0, 0, 0, false, 0
 }
 

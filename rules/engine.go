@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -27,8 +28,10 @@ type Engine struct {
 	pos     citywarden.Position
 	logged  time.Time
 	devices map[citywarden.DeviceID]*device
-	runs    []*run // by rule
-	retired []*run // of rules that are gone: their alarms until they are closed, and their episodes for ever
+	known   []*device // in the order in which they became known
+	size    int       // of the last snapshot
+	runs    []*run    // by rule
+	retired []*run    // of rules that are gone: their alarms until they are closed, and their episodes for ever
 	timers  timerHeap
 	byAlarm map[citywarden.AlarmID]*instance
 	out     []citywarden.Transition
@@ -39,8 +42,7 @@ type Engine struct {
 	scratch env
 	durs    map[string]int64
 	reads   []citywarden.Reading
-	seen    []uint64 // by binding: the last point that evaluated it
-	points  uint64
+	hits    []int // bindings to evaluate; a stack, as one evaluation may lead to another
 }
 
 // run is the state of one rule.
@@ -49,6 +51,7 @@ type run struct {
 	sched  *schedule
 	zone   zone
 	insts  map[string]*instance // by entity
+	list   []*instance          // the same ones
 	groups map[string]*group
 
 	inhibitors []*bond // with the rules that inhibit it
@@ -56,6 +59,24 @@ type run struct {
 
 	// episodes counts those of entities whose instance was dropped
 	episodes map[string]uint64
+}
+
+// add takes up an instance.
+func (x *run) add(inst *instance) {
+	inst.place = len(x.list)
+	x.list = append(x.list, inst)
+	x.insts[inst.entity] = inst
+}
+
+// remove is the opposite of add.
+func (x *run) remove(inst *instance) {
+	last := len(x.list) - 1
+	x.list[inst.place] = x.list[last]
+	x.list[inst.place].place = inst.place
+	x.list[last], x.list = nil, x.list[:last]
+	if x.insts[inst.entity] == inst {
+		delete(x.insts, inst.entity)
+	}
 }
 
 // orphan is an instance that is to be closed.
@@ -76,7 +97,6 @@ func New(set *Set, opt Options) *Engine {
 		byAlarm: map[citywarden.AlarmID]*instance{},
 		durs:    map[string]int64{},
 	}
-	widest := 0
 	for _, r := range set.rules {
 		x := &run{rule: r, insts: map[string]*instance{}, groups: map[string]*group{}, episodes: map[string]uint64{}}
 		x.zone.loc = defaultLocation()
@@ -86,10 +106,6 @@ func New(set *Set, opt Options) *Engine {
 		}
 		e.runs = append(e.runs, x)
 	}
-	for _, p := range set.order {
-		widest = max(widest, len(p.bindings))
-	}
-	e.seen = make([]uint64, widest)
 	e.bonds()
 	e.enlist()
 	return e
@@ -260,21 +276,24 @@ func (e *Engine) remember(d *device, r *citywarden.Reading, ts int64) (mask, cur
 		if r.Value.Kind() != m.Kind || math.IsNaN(f) || math.IsInf(f, 0) {
 			return 0, 0
 		}
-		s := sample{ts: ts, arr: e.now, v: f}
+		var text *string
 		if m.Kind == citywarden.KindText {
 			t := r.Value.String()
-			s.s = &t
+			if len(t) > textBytes {
+				t = strings.Clone(t[:textBytes])
+			}
+			text = &t
 			if i == p.event {
 				d.event(t, ts)
 			}
 		}
-		if p.keep[i] < 0 {
+		if p.memory[i].keep < 0 {
 			return 0, 0
 		}
 		if d.rings[i] == nil {
 			d.rings[i] = &ring{}
 		}
-		if !d.rings[i].insert(s, p.keep[i]) {
+		if !d.rings[i].insert(newSample(ts, e.now, f), text, &p.memory[i]) {
 			d.late++
 			return 0, 0
 		}
@@ -376,32 +395,22 @@ func (e *Engine) laneDue(d *device, k int) {
 	e.armLane(d, k)
 }
 
-// evaluatePoint evaluates the rules of lane k that read the metrics of p.
+// evaluatePoint evaluates the rules of lane k that p may concern.
 func (e *Engine) evaluatePoint(d *device, k int, p point) {
-	e.points++
-	stamp := e.points
-	pl := d.plan
-	for i := range pl.byMetric {
-		if p.mask&bit(i) == 0 {
-			continue
-		}
-		for _, j := range pl.byMetric[i] {
-			b := pl.bindings[j]
-			if b.lane != k || e.seen[j] == stamp {
-				continue
-			}
-			e.seen[j] = stamp
-			e.evaluate(b, d, p.ts)
-		}
+	begin := len(e.hits)
+	e.hits = e.candidates(e.hits, d, k, p)
+	for i, end := begin, len(e.hits); i < end; i++ {
+		e.evaluate(d.plan.bindings[e.hits[i]], d, p.ts)
 	}
+	e.hits = e.hits[:begin]
 }
 
 // evaluate evaluates the rule of b because device d has something new at ts.
 func (e *Engine) evaluate(b *binding, d *device, ts int64) {
-	if d.skip[b.index] {
+	if d.skips(b) {
 		return
 	}
-	if g := d.groups[b.index]; g != nil {
+	if g := d.group(b); g != nil {
 		e.evaluateGroup(g, b, d, ts)
 		return
 	}
@@ -411,7 +420,7 @@ func (e *Engine) evaluate(b *binding, d *device, ts int64) {
 			if o.plan == nil || o.gone {
 				continue
 			}
-			if ob := o.plan.binding(b.rule); ob != nil && !o.skip[ob.index] && o.arrived > 0 {
+			if ob := o.plan.binding(b.rule); ob != nil && !o.skips(ob) && o.arrived > 0 {
 				e.evaluateFor(o, ob, ts)
 			}
 		}
@@ -419,21 +428,14 @@ func (e *Engine) evaluate(b *binding, d *device, ts int64) {
 }
 
 // binding returns the binding of r, nil when r does not select the model.
-func (p *plan) binding(r *rule) *binding {
-	for _, b := range p.bindings {
-		if b.rule == r {
-			return b
-		}
-	}
-	return nil
-}
+func (p *plan) binding(r *rule) *binding { return p.byRule[r] }
 
 func (e *Engine) evaluateOwn(b *binding, d *device, ts int64) {
-	inst := d.insts[b.index]
+	inst := d.instance(b)
+	if inst.resting() && !b.prog.raises(e.env(d, nil, b.rule, ts)) {
+		return
+	}
 	if inst == nil {
-		if !b.prog.raises(e.env(d, nil, b.rule, ts)) {
-			return
-		}
 		inst = e.instance(b, d)
 	}
 	ts = max(ts, inst.clock)
@@ -447,7 +449,7 @@ func (e *Engine) evaluateOwn(b *binding, d *device, ts int64) {
 // at ts: at once when the device's own readings up to ts must have come, else
 // when they must have.
 func (e *Engine) evaluateFor(d *device, b *binding, ts int64) {
-	inst := d.insts[b.index]
+	inst := d.instance(b)
 	if inst == nil {
 		inst = e.instance(b, d)
 	}
@@ -476,13 +478,13 @@ func (e *Engine) wake(inst *instance, ts int64) {
 }
 
 func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
-	ts = max(ts, g.clock)
-	g.clock = ts
+	ts = max(ts, g.clock())
 	inst := g.inst
+	g.fresh = false
+	if inst.resting() && !b.prog.raises(e.env(nil, g, b.rule, ts)) {
+		return
+	}
 	if inst == nil {
-		if !b.prog.raises(e.env(nil, g, b.rule, ts)) {
-			return
-		}
 		inst = e.groupInstance(g, b.prog)
 	}
 	inst.trigger = d
@@ -490,6 +492,16 @@ func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
 	e.advance(inst, ts-1)
 	e.apply(inst, max(ts, inst.clock))
 	e.rearm(inst)
+}
+
+// clock returns the newest event time up to which a member was evaluated: the
+// group is never evaluated as of an earlier one.
+func (g *group) clock() int64 {
+	at := int64(math.MinInt64)
+	for _, m := range g.members {
+		at = max(at, m.lanes[m.plan.binding(g.run.rule).lane].done)
+	}
+	return at
 }
 
 // delay is how long after an event time of the instance the readings up to it

@@ -138,15 +138,16 @@ func (e *Engine) collect(x *citywarden.Explanation, u *uses, d, of *device, g *g
 	v := at(d, g)
 	t := v.at
 	for _, i := range u.metrics {
-		s := d.rings[i].value(t, 0, true)
-		if s == nil || len(x.Inputs) >= 200 || slices.ContainsFunc(x.Inputs, func(in citywarden.ExplainInput) bool {
+		r := d.rings[i]
+		k := r.holds(t, 0, true)
+		if k < 0 || len(x.Inputs) >= 200 || slices.ContainsFunc(x.Inputs, func(in citywarden.ExplainInput) bool {
 			return in.Device == d.id && in.Metric == d.plan.model.Metrics[i].Name
 		}) {
 			continue
 		}
 		m := &d.plan.model.Metrics[i]
 		x.Inputs = append(x.Inputs, citywarden.ExplainInput{
-			Device: d.id, Metric: m.Name, Value: s.as(m.Kind), Unit: m.Unit, Time: fromMS(s.ts), Arrived: fromMS(s.arr),
+			Device: d.id, Metric: m.Name, Value: r.as(k, m.Kind), Unit: m.Unit, Time: fromMS(r.s[k].ts), Arrived: fromMS(r.s[k].arrived()),
 		})
 	}
 	for _, a := range u.attrs {
@@ -161,8 +162,10 @@ func (e *Engine) collect(x *citywarden.Explanation, u *uses, d, of *device, g *g
 	}
 	for _, w := range u.windows {
 		ew := citywarden.ExplainWindow{Device: of.name(), Text: w.text, From: fromMS(t - w.within), To: fromMS(t), Result: w.value.value(at(d, g))}
-		if w.metric >= 0 {
-			ew.Samples = len(d.rings[w.metric].between(t-w.within, t))
+		if r := d.rings[w.metric]; r != nil && w.window >= 0 {
+			ew.Samples = int(r.over(countOf, w.window, w.within, t))
+		} else {
+			ew.Samples = len(r.between(t-w.within, t))
 		}
 		x.Windows = append(x.Windows, ew)
 	}
@@ -176,15 +179,15 @@ func (d *device) name() citywarden.DeviceID {
 	return d.id
 }
 
-// as returns the sample as a value of kind k.
-func (s *sample) as(k citywarden.Kind) citywarden.Value {
+// as returns sample i as a value of kind k.
+func (r *ring) as(i int, k citywarden.Kind) citywarden.Value {
 	switch k {
 	case citywarden.KindBool:
-		return citywarden.Bool(s.v != 0)
+		return citywarden.Bool(r.s[i].v != 0)
 	case citywarden.KindText:
-		return citywarden.TextValue(s.text())
+		return citywarden.TextValue(r.texts[i])
 	}
-	return citywarden.Number(s.v)
+	return citywarden.Number(r.s[i].v)
 }
 
 var (

@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -189,29 +188,6 @@ func TestInhibitorThatIsRemoved(t *testing.T) {
 			10s unsuppressed a minor
 			10s raised c minor`)
 	}
-}
-
-// testdata/snapshot-1.bin was written before alarms were suppressed by design:
-// a and g1 are open, b is held back by g2, which is shelved. It is read, and a
-// gets what it lacks.
-func TestSnapshotOfTheFirstVersion(t *testing.T) {
-	snap, err := os.ReadFile("testdata/snapshot-1.bin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t, set: load(t, gatewayRules), devices: gatewayDevices()}
-	w.e = w.engine()
-	if err := w.e.Restore(snap); err != nil {
-		t.Fatal(err)
-	}
-	w.put("g1", 10*s, "mains", true)
-	w.put("g2", 20*s, "mains", true)
-	w.expect(`
-		10s suppressed a minor acked by-gateway.offline:g1:1
-		10s cleared g1 major
-		10s unsuppressed a minor
-		20s cleared g2 major shelved
-		20s raised b minor`)
 }
 
 // BenchmarkInhibitor opens and closes the alarm of one gateway of 10,000, each

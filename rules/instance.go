@@ -18,6 +18,8 @@ type instance struct {
 	b       *binding // of a rule per device
 	prog    *program
 	dropped bool // forgotten; only void timers still point at it
+	roused  bool // on the lists of all its devices
+	place   int  // in run.list
 
 	clock     int64 // evaluated up to here, event time, ms
 	levels    []levelState
@@ -28,6 +30,7 @@ type instance struct {
 	inhibited bool               // a level waits for an inhibitor to clear
 	ties      []tie              // where it stands in the index of inhibitors
 	under     citywarden.AlarmID // the alarm that suppress named
+	raising   bool               // the condition of a level was true at clock, whatever the schedule says
 	flips     []int64            // when it last was raised, began to clear or resumed; for flap
 
 	alarm citywarden.Alarm // of the last episode
@@ -63,8 +66,9 @@ func (e *Engine) instance(b *binding, d *device) *instance {
 	inst := &instance{run: e.runs[b.rule.index], entity: string(d.id), d: d, b: b, prog: b.prog, trigger: d,
 		clock: math.MinInt64, levels: make([]levelState, len(b.prog.levels))}
 	inst.alarm.Episode = inst.run.episodes[inst.entity]
-	d.insts[b.index] = inst
-	inst.run.insts[inst.entity] = inst
+	i, _ := d.place(b)
+	d.insts = slices.Insert(d.insts, i, inst)
+	inst.run.add(inst)
 	inst.tie()
 	return inst
 }
@@ -74,18 +78,22 @@ func (e *Engine) groupInstance(g *group, prog *program) *instance {
 		clock: math.MinInt64, levels: make([]levelState, len(prog.levels))}
 	inst.alarm.Episode = g.run.episodes[inst.entity]
 	g.inst = inst
-	g.run.insts[inst.entity] = inst
+	g.run.add(inst)
 	inst.tie()
 	return inst
 }
 
 // forget drops an instance that has nothing to remember.
 func (e *Engine) forget(inst *instance) {
+	if inst.dropped {
+		return
+	}
 	inst.dropped = true
 	inst.untie()
-	delete(inst.run.insts, inst.entity)
-	if inst.d != nil && inst.b.index < len(inst.d.insts) && inst.d.insts[inst.b.index] == inst {
-		inst.d.insts[inst.b.index] = nil
+	inst.run.remove(inst)
+	if inst.d != nil && inst.d.instance(inst.b) == inst {
+		i, _ := inst.d.place(inst.b)
+		inst.d.insts = slices.Delete(inst.d.insts, i, i+1)
 	}
 	if inst.g != nil && inst.g.inst == inst {
 		inst.g.inst = nil
@@ -123,7 +131,9 @@ func (e *Engine) deadline(inst *instance) int64 {
 			due = min(due, max(l.since+hold, inst.calm()))
 		}
 	}
-	if inst.run.sched != nil && inst.clock > math.MinInt64 {
+	// At rest the next change of schedule can't matter: the conditions are false,
+	// so the next reading decides.
+	if inst.run.sched != nil && inst.clock > math.MinInt64 && (inst.raising || !inst.quiet()) {
 		_, until := inst.run.sched.active(inst.clock, e.opt.Holiday)
 		due = min(due, until)
 	}
@@ -199,10 +209,6 @@ func (e *Engine) rearm(inst *instance) {
 		return
 	}
 	due := e.deadline(inst)
-	resting := !inst.open && len(inst.wakes) == 0 && inst.alarm.Shelved.IsZero() && !slices.ContainsFunc(inst.levels, func(l levelState) bool { return l.state != normal })
-	if resting && due != never && e.sleeps(inst) {
-		due = never
-	}
 	if len(inst.wakes) > 0 {
 		due = min(due, inst.wakes[0])
 	}
@@ -212,9 +218,12 @@ func (e *Engine) rearm(inst *instance) {
 	if until := ms(inst.alarm.Shelved); until > 0 {
 		due = min(due, until)
 	}
+	if !inst.resting() {
+		inst.rouse()
+	}
 	if due == never {
 		inst.due = 0
-		if resting && inst.alarm.Episode == 0 && len(inst.flips) == 0 {
+		if inst.idle() && inst.alarm.Episode == 0 && len(inst.flips) == 0 {
 			e.forget(inst)
 		}
 		return
@@ -226,12 +235,6 @@ func (e *Engine) rearm(inst *instance) {
 	}
 }
 
-// sleeps reports that the next change of schedule can't matter to an instance
-// at rest: its conditions are false, so the next reading decides.
-func (e *Engine) sleeps(inst *instance) bool {
-	return !inst.prog.raises(e.env(inst.d, inst.g, inst.run.rule, inst.clock))
-}
-
 // apply evaluates the instance as of event time t and moves its levels.
 func (e *Engine) apply(inst *instance, t int64) {
 	r := inst.run.rule
@@ -240,9 +243,11 @@ func (e *Engine) apply(inst *instance, t int64) {
 	var raised [maxLevels]tri
 	shared := tri(255) // of the rule's clear condition, evaluated when needed
 	inhibited, flipped := false, false
+	inst.raising = false
 	for i := range inst.levels {
 		l, hold := &inst.levels[i], r.levels[i].hold
 		when := inst.prog.levels[i].when(e.env(inst.d, inst.g, r, t))
+		inst.raising = inst.raising || when == yes
 		if !in {
 			l.state, l.stalled = normal, false
 			continue

@@ -178,8 +178,8 @@ func lookBack(rules []*rule, ids []citywarden.RuleID, schema Schema, opt Options
 	e := New(set, opt)
 	window, hold := int64(0), int64(0)
 	for _, p := range e.set.order {
-		for i, keep := range p.keep {
-			if keep >= 0 {
+		for i := range p.memory {
+			if keep := p.memory[i].keep; keep >= 0 {
 				window = max(window, keep+p.stale[i])
 			}
 		}

@@ -194,6 +194,68 @@ func TestHostileExpressionsAreRefused(t *testing.T) {
 	}
 }
 
+// TestTheWorstConditionIsBounded fills the history of a device as densely as it
+// gets and evaluates the most expensive conditions that are let in.
+func TestTheWorstConditionIsBounded(t *testing.T) {
+	refused := []string{
+		strings.Repeat(`count(mode matches "(a*)*b(c|d)*e", "24h") > 1 or `, 9) + "on",
+		`mode matches "((a{1,30}){1,30}|(b{1,30}){1,30}|(c{1,30}){1,30}|(d{1,30}){1,30})+"`,
+		strings.Repeat(`count(avg(x, "24h") > 1 and stddev(y, "24h") > 1, "24h") > 1 and `, 8) + "on",
+	}
+	for _, x := range refused {
+		if _, err := compileProbe(x); err == nil || !strings.Contains(err.Error(), "too long to evaluate") {
+			t.Errorf("%.60s…: %v", x, err)
+		}
+	}
+	worst := time.Duration(0)
+	for _, x := range []string{
+		`count(avg(x, "24h") > 1, "24h") > 1000 or count(stddev(x, "12h") > 1000, "24h") > 1000`,
+		`count(x > 1 and y > 1 and c > 1, "24h") > 1000 or count(changed(on), "24h") > 1000`,
+		`count(mode matches "^(a|b)*c", "24h") > 1000`,
+		`mode matches "((a{1,30}){1,30}|(b{1,30}){1,30})+c"`,
+		strings.Repeat(`avg(x, "24h") > 1e9 or `, 60) + "false",
+	} {
+		if _, err := compileProbe(x); err != nil {
+			t.Errorf("%s: %v", x, err)
+			continue
+		}
+		w := newWorld(t, probeRule("levels: [{severity: minor, when: '"+x+"'}]"), dev("d", "probe"))
+		w.noTicks = true
+		text := strings.Repeat("a", 100_000)
+		var began time.Duration
+		for i := range 600 {
+			if i == 590 {
+				began = cpu()
+			}
+			w.put("d", time.Duration(i)*s, "x", float64(i%7), "y", float64(i%5), "c", float64(i), "on", i%2 == 0, "mode", text)
+		}
+		took := (cpu() - began) / 10
+		t.Logf("%-60.60s %s per message", x, took)
+		worst = max(worst, took)
+	}
+	if worst > time.Second { // the race detector and busy machines included
+		t.Errorf("a message took %s", worst)
+	}
+}
+
+func TestASetOfManyRulesLoads(t *testing.T) {
+	if testing.Short() {
+		t.Skip("loads 20,001 rules")
+	}
+	yaml, m := many(maxRules, "M > K and (M + 1) * 2 > K or count(M > K, \"1h\") > 5")
+	set, err := Load(yaml, m)
+	if err != nil || len(set.rules) != maxRules {
+		t.Fatal(err)
+	}
+	yaml, m = many(maxRules+1, "M > K")
+	if _, err := Load(yaml, m); err == nil || !strings.Contains(err.Error(), "at most 20000") {
+		t.Errorf("%d rules: %v", maxRules+1, err)
+	}
+	if got := loadErr(t, "# "+strings.Repeat("x", maxFileSize)); !strings.Contains(got, "larger than") {
+		t.Errorf("a file of more than 1 MiB: %s", got)
+	}
+}
+
 func TestProblemsStandWhereTheyAre(t *testing.T) {
 	level := func(when string) string { return probeRule("levels:", "- severity: minor", "  when: "+when) }
 	for _, c := range []struct{ name, yaml, want string }{
@@ -402,11 +464,10 @@ func differ(seed uint64, rounds int) string {
 				continue
 			}
 			val, _ := citywarden.ValueOf(v)
-			sm := sample{ts: at.UnixMilli(), v: val.Float()}
+			d.rings[i] = &ring{s: []sample{{ts: at.UnixMilli(), v: val.Float()}}}
 			if t := val.String(); val.Kind() == citywarden.KindText {
-				sm.s = &t
+				d.rings[i].texts = []string{t}
 			}
-			d.rings[i] = &ring{s: []sample{sm}}
 		}
 		reg := &citywarden.Device{Attributes: map[string]any{}}
 		for _, a := range []string{"limit", "level", "armed", "site"} {
@@ -464,16 +525,13 @@ func differ(seed uint64, rounds int) string {
 }
 
 func TestClosuresAgreeWithTheVM(t *testing.T) {
-	n := uint64(4_000)
-	if testing.Short() {
-		n = 500
-	}
-	for seed := range n {
+	from, to := times(t, 4_000)
+	for seed := from; seed < to; seed++ {
 		if diff := differ(seed, 5); diff != "" {
 			t.Fatalf("seed %d: %s", seed, diff)
 		}
 	}
-	t.Logf("%d expressions, %d evaluations", n, n*15)
+	t.Logf("%d expressions, %d evaluations", to-from, (to-from)*15)
 }
 
 func FuzzClosuresAgreeWithTheVM(f *testing.F) {

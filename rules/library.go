@@ -92,8 +92,8 @@ func (r *rule) names() []string {
 // attributes returns those that the conditions of b read.
 func (b *binding) attributes() []attrUse {
 	var out []attrUse
-	if b.reads != nil {
-		out = append(out, b.reads.attrs...)
+	if b.about != nil {
+		out = append(out, b.about.attrs...)
 	}
 	for _, c := range b.prog.all() {
 		out = append(out, c.uses.attrs...)

@@ -57,7 +57,7 @@ func (r *rule) conditions() []expression {
 
 // parse returns the tree of a condition that has compiled.
 func (p *plan) parse(x expression) ast.Node {
-	tree, err := parser.ParseWithConfig(x.text, p.grammar)
+	tree, err := parser.ParseWithConfig(x.text, p.language)
 	if err != nil {
 		return &ast.NilNode{}
 	}

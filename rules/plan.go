@@ -15,13 +15,16 @@ import (
 type plan struct {
 	index    int
 	model    *citywarden.Model
-	grammar  *conf.Config // of conditions
+	language *conf.Config // of its conditions; nil until the first
 	stale    []int64      // by metric: a value older than that is unknown, ms; 0 never
 	quiet    int64        // a device that was not heard for that long has no data, ms; 0 never
-	keep     []int64      // by metric: how far back it is remembered, ms; -1 not at all
+	memory   []memory     // by metric
 	bindings []*binding
-	byMetric [][]int // by metric: the bindings that read it
-	onAny    []int   // bindings that look at every message (silent, skew)
+	watches  [][]watch // by lates and bit of a metric: which bindings a value concerns
+	onAny    []int     // bindings that look at every message (silent, skew)
+	byRule   map[*rule]*binding
+	wheres   int     // bindings with a where
+	grouped  int     // bindings with a group
 	lates    []int64 // the different lates of bindings, ascending
 	event    int     // index of the text metric "event", -1 when there is none
 }
@@ -30,10 +33,13 @@ type plan struct {
 type binding struct {
 	rule   *rule
 	plan   *plan
-	index  int // in plan.bindings
-	lane   int // index of the rule's late in plan.lates
+	index  int    // in plan.bindings
+	lane   int    // index of the rule's late in plan.lates
+	reads  uint64 // bits of the metrics it reads; 0 when it looks at every message
 	where  func(*env) tri
-	reads  *uses // what where reads, nil without it
+	about  *uses // what where reads, nil without it
+	skip   int   // of a rule with where: its place in device.skip
+	group  int   // of a rule with group: its place in device.groups
 	prog   *program
 	silent []func(*env) int64 // durations of silent() that concern a device of this model
 }
@@ -58,6 +64,7 @@ func (p *program) raises(v *env) bool {
 // compiled is one level, or a clear condition.
 type compiled struct {
 	when    func(*env) tri
+	guards  []guard
 	uses    *uses
 	text    string
 	clear   *compiled // of a level of its own
@@ -69,7 +76,7 @@ func (s *Set) plan(m *citywarden.Model) *plan {
 	if p := s.plans[m.Name]; p != nil {
 		return p
 	}
-	p := &plan{index: len(s.order), model: m, grammar: language(m), event: -1}
+	p := &plan{index: len(s.order), model: m, event: -1}
 	alive := 2 * m.Heartbeat.Std().Milliseconds()
 	p.quiet = alive
 	for i := range m.Metrics {
@@ -78,12 +85,12 @@ func (s *Set) plan(m *citywarden.Model) *plan {
 			stale = alive
 		}
 		p.stale = append(p.stale, stale)
-		p.keep = append(p.keep, -1)
+		p.memory = append(p.memory, memory{keep: -1})
 		if m.Metrics[i].Name == "event" && m.Metrics[i].Kind == citywarden.KindText {
 			p.event = i
 		}
 	}
-	p.byMetric = make([][]int, len(m.Metrics))
+	p.byRule = map[*rule]*binding{}
 	s.plans[m.Name] = p
 	s.order = append(s.order, p)
 	return p
@@ -104,6 +111,7 @@ func (s *Set) compile() {
 		for _, b := range p.bindings {
 			b.lane = slices.Index(p.lates, b.rule.late)
 		}
+		p.watchOver()
 	}
 }
 
@@ -117,13 +125,14 @@ func (s *Set) compileRule(r *rule) {
 			return
 		}
 		if r.where.text != "" {
-			b.reads = newUses()
-			where, err := compileBool(&compiler{set: s, rule: r, plan: p, where: inWhere, uses: b.reads}, r.where)
+			b.about = newUses()
+			where, err := compileBool(&compiler{set: s, rule: r, plan: p, where: inWhere, uses: b.about}, r.where)
 			if err != nil {
 				r.where.report(err)
 				return
 			}
-			b.where = where
+			b.where = where.tri
+			b.skip, p.wheres = p.wheres, p.wheres+1
 		}
 		prog, ok := s.program(r, p)
 		if !ok {
@@ -136,7 +145,11 @@ func (s *Set) compileRule(r *rule) {
 			prog = group // the same for every model: what differs stands inside its member calls
 		}
 		b.prog = prog
+		if r.groupBy != "" {
+			b.group, p.grouped = p.grouped, p.grouped+1
+		}
 		p.bindings = append(p.bindings, b)
+		p.byRule[r] = b
 		if k == 0 && !s.checkTemplates(r) {
 			return
 		}
@@ -181,7 +194,7 @@ func (s *Set) program(r *rule, p *plan) (*program, bool) {
 			return nil, false
 		}
 		prog.adj = prog.adj || c.uses.adjacent
-		return &compiled{when: when, uses: c.uses, text: strings.TrimSpace(x.text), members: c.uses.members}, true
+		return &compiled{when: when.tri, guards: when.guards, uses: c.uses, text: strings.TrimSpace(x.text), members: c.uses.members}, true
 	}
 	ok := true
 	for i := range r.levels {
@@ -222,13 +235,15 @@ func (p *program) all() []*compiled {
 
 // index enters which metrics of p the rule reads, and how far back.
 func (s *Set) index(p *plan, r *rule) {
-	b := p.bindings[slices.IndexFunc(p.bindings, func(b *binding) bool { return b.rule == r })]
+	b := p.byRule[r]
 	read := map[int]int64{}
 	skew := false
+	each := map[int]int64{}
 	look := func(u *uses) {
 		skew = skew || u.skew
 		for _, i := range u.metrics {
 			read[i] = max(read[i], u.back[i])
+			each[i] = max(each[i], u.each[i])
 		}
 	}
 	longest := int64(0)
@@ -256,10 +271,15 @@ func (s *Set) index(p *plan, r *rule) {
 	r.arrival = r.arrival || len(b.silent) > 0 || skew
 	for i, back := range read {
 		if !r.arrival {
-			p.byMetric[i] = append(p.byMetric[i], b.index)
+			b.reads |= bit(i)
 		}
 		// Deadlines look back from a time that can be late + for behind the newest.
-		p.keep[i] = max(p.keep[i], back+hold+longest)
+		m := &p.memory[i]
+		m.keep = max(m.keep, back+hold+longest)
+		if b.prog.adj { // evaluated when a neighbour has news, who may be that much behind
+			each[i] += r.late + longest
+		}
+		m.each = max(m.each, each[i])
 	}
 	if r.arrival {
 		p.onAny = append(p.onAny, b.index)

@@ -1,104 +1,362 @@
 package rules
 
 import (
+	"cmp"
+	"math"
 	"slices"
-	"sort"
 )
 
 // sample is one reading in the memory of the engine.
 type sample struct {
 	ts  int64   // event time, ms
-	arr int64   // arrival, ms
 	v   float64 // 1 and 0 for true and false
-	s   *string // of a text
+	lag uint32  // arrival - event time, ms; no more than 49 days
 }
 
-func (s *sample) text() string {
-	if s.s == nil {
-		return ""
-	}
-	return *s.s
+func newSample(ts, arrived int64, v float64) sample {
+	return sample{ts: ts, v: v, lag: uint32(min(max(arrived-ts, 0), math.MaxUint32))}
 }
 
-// ring holds the newest samples of one metric of one device, ordered by event
-// time, as far back as the longest window that some rule looks at.
+// arrived returns when the sample arrived, ms.
+func (s *sample) arrived() int64 { return s.ts + int64(s.lag) }
+
+// ring remembers one metric of one device. All rules share it. It holds the
+// newest samples one by one; older ones only as panes, so that it stays small
+// however many readings a window has.
+//
+// A window of up to exactSamples readings is exact. One of more begins with the
+// pane that its beginning lies in: up to a paneth of its length too early.
+// Which it is, and the result to the last bit, depends on the readings alone,
+// not on their order of arrival or on how many are still held one by one.
 type ring struct {
-	s []sample
+	s      []sample
+	texts  []string // of s, for a text metric
+	merged int64    // event time of the newest sample that is held in panes only
+	panes  [][]pane // by memory.windows; ascending
 }
 
-// maxSamples bounds a ring; when a window holds more, it sees the newest.
-const maxSamples = 4096
+// Limits of one ring.
+const (
+	exactSamples = 32   // a window of more consists of panes
+	ringSamples  = 37   // held one by one before the oldest are merged: 32 and some, to do it not every time
+	maxSamples   = 4096 // where late or count(condition) need more of them one by one
+	panesPer     = 16   // panes of a window
+	textBytes    = 256  // of a text; the rest of a longer one is not looked at
+)
 
-// index returns the last sample with an event time <= at, -1 when there is none.
-func (r *ring) index(at int64) int {
-	n := len(r.s)
-	if n == 0 {
+// memory is what the rules need of a metric.
+type memory struct {
+	keep    int64   // how far back it is looked at, ms; -1 not at all
+	each    int64   // how far back before the oldest evaluation to come each sample is needed, ms
+	windows []int64 // the different windows over it, ms
+}
+
+// window returns the index of the window of that length.
+func (m *memory) window(within int64) int {
+	if i := slices.Index(m.windows, within); i >= 0 {
+		return i
+	}
+	m.windows = append(m.windows, within)
+	return len(m.windows) - 1
+}
+
+// pane sums up the samples of a part of a window.
+type pane struct {
+	n        int
+	sum      float64
+	m2       float64 // sum of the squared distances from the mean
+	min, max float64
+	ts       int64 // of the newest sample
+	last     float64
+}
+
+func (p *pane) add(ts int64, v float64) {
+	if p.n == 0 {
+		*p = pane{n: 1, sum: v, min: v, max: v, ts: ts, last: v}
+		return
+	}
+	before := v - p.sum/float64(p.n)
+	p.n++
+	p.sum += v
+	p.m2 += before * (v - p.sum/float64(p.n))
+	p.min, p.max = min(p.min, v), max(p.max, v)
+	if ts >= p.ts {
+		p.ts, p.last = ts, v
+	}
+}
+
+// join adds the count, sum and m2 of o.
+func (p *pane) join(o *pane) {
+	if p.n > 0 && o.n > 0 {
+		a, b := float64(p.n), float64(o.n)
+		d := o.sum/b - p.sum/a
+		p.m2 += d * d * a * b / (a + b)
+	}
+	p.m2 += o.m2
+	p.n += o.n
+	p.sum += o.sum
+}
+
+// paneOf returns when the pane begins that ts lies in, for a window of that length.
+func paneOf(ts, within int64) int64 {
+	w := paneWidth(within)
+	return ts - (ts%w+w)%w
+}
+
+func paneWidth(within int64) int64 { return max(within/panesPer, 1) }
+
+// after returns the index of the first sample later than at.
+func (r *ring) after(at int64) int {
+	i, n := 0, len(r.s)
+	if n > 0 && r.s[n-1].ts <= at {
+		return n
+	}
+	for i < n {
+		if m := (i + n) / 2; r.s[m].ts > at {
+			n = m
+		} else {
+			i = m + 1
+		}
+	}
+	return i
+}
+
+// holds returns the index of the sample that holds at that time, -1 when there
+// is none or it is older than stale (0: never stale) and held is false.
+func (r *ring) holds(at, stale int64, held bool) int {
+	if r == nil {
 		return -1
 	}
-	if r.s[n-1].ts <= at {
-		return n - 1
+	i := r.after(at) - 1
+	if i >= 0 && stale > 0 && !held && at-r.s[i].ts > stale {
+		return -1
 	}
-	return sort.Search(n, func(i int) bool { return r.s[i].ts > at }) - 1
+	return i
 }
 
-// value returns the sample that holds at that time, nil when there is none or
-// it is older than stale (0: never stale) and held is false.
+// value is holds for those that need the sample; nil when there is none.
 func (r *ring) value(at, stale int64, held bool) *sample {
-	if r == nil {
-		return nil
+	if i := r.holds(at, stale, held); i >= 0 {
+		return &r.s[i]
 	}
-	i := r.index(at)
-	if i < 0 {
-		return nil
-	}
-	s := &r.s[i]
-	if stale > 0 && !held && at-s.ts > stale {
-		return nil
-	}
-	return s
+	return nil
 }
 
-// between returns the samples after from, up to and with to.
+// between returns the samples after from, up to and with to, as far as they are
+// held one by one.
 func (r *ring) between(from, to int64) []sample {
 	if r == nil {
 		return nil
 	}
-	end := r.index(to) + 1
-	begin := sort.Search(end, func(i int) bool { return r.s[i].ts > from })
-	return r.s[begin:end]
+	return r.s[r.after(from):r.after(to)]
+}
+
+// since returns the panes of window w that begin at border or later, and how
+// many samples they and raw stand for.
+func (r *ring) since(w int, border int64, raw []sample) (old []pane, n int) {
+	n = len(raw)
+	if r.panes != nil {
+		old = r.panes[w]
+	}
+	i := len(old)
+	for ; i > 0 && old[i-1].ts >= border; i-- {
+		n += old[i-1].n
+	}
+	return old[i:], n
+}
+
+// aggregate is a function over a window.
+type aggregate uint8
+
+const (
+	countOf aggregate = iota
+	sumOf
+	avgOf
+	minOf
+	maxOf
+	stddevOf
+)
+
+// over returns the aggregate of the samples in (at-within, at], NaN when there
+// are none. w is the index of the window.
+func (r *ring) over(a aggregate, w int, within, at int64) float64 {
+	if r == nil {
+		return nan
+	}
+	border := paneOf(at-within, within)
+	raw := r.between(border-1, at)
+	old, n := r.since(w, border, raw)
+	end, width := border, paneWidth(within)
+	if n <= exactSamples {
+		for len(raw) > 0 && raw[0].ts <= at-within {
+			raw = raw[1:]
+		}
+		old, n, end = nil, len(raw), math.MaxInt64
+	}
+	if a == countOf {
+		return float64(n)
+	}
+	if n == 0 {
+		return nan
+	}
+	if a == minOf || a == maxOf {
+		return extreme(a, old, raw)
+	}
+	// Every pane is summed from its beginning, wherever its samples are held.
+	var total, p pane
+	for i := range old {
+		total.join(&p)
+		p = old[i]
+	}
+	for end <= p.ts {
+		end += width
+	}
+	for i := range raw {
+		if raw[i].ts >= end {
+			total.join(&p)
+			p = pane{}
+			for end <= raw[i].ts {
+				end += width
+			}
+		}
+		if a == stddevOf {
+			p.add(raw[i].ts, raw[i].v)
+		} else {
+			p.n++
+			p.sum += raw[i].v
+		}
+	}
+	total.join(&p)
+	switch a {
+	case avgOf:
+		return total.sum / float64(total.n)
+	case stddevOf:
+		return math.Sqrt(total.m2 / float64(total.n)) // of the population
+	}
+	return total.sum
+}
+
+func extreme(a aggregate, old []pane, raw []sample) float64 {
+	lo, hi := math.Inf(1), math.Inf(-1)
+	for i := range old {
+		lo, hi = min(lo, old[i].min), max(hi, old[i].max)
+	}
+	for i := range raw {
+		lo, hi = min(lo, raw[i].v), max(hi, raw[i].v)
+	}
+	if a == minOf {
+		return lo
+	}
+	return hi
+}
+
+// ago returns the sample that held at at-within, or, when more than exactSamples
+// came since, where the window begins; ok is false when there is none or it was
+// stale.
+func (r *ring) ago(w int, within, at, stale int64, held bool) (ts int64, v float64, ok bool) {
+	if r == nil {
+		return 0, 0, false
+	}
+	then, border := at-within, paneOf(at-within, within)
+	old, n := r.since(w, border, r.between(border-1, at))
+	if n > exactSamples {
+		then = border - 1
+	}
+	if i := r.after(then) - 1; i >= 0 {
+		ts, v = r.s[i].ts, r.s[i].v
+	} else if r.panes != nil && len(old) < len(r.panes[w]) {
+		p := &r.panes[w][len(r.panes[w])-len(old)-1]
+		ts, v = p.ts, p.last
+	} else {
+		return 0, 0, false
+	}
+	return ts, v, stale == 0 || held || then-ts <= stale
 }
 
 // insert adds x in the order of event time and replaces a sample of the same
-// time. It reports whether x is new enough to be remembered: not more than keep
-// before the newest.
-func (r *ring) insert(x sample, keep int64) bool {
+// time. It reports whether x is new enough to be remembered: not more than
+// m.keep before the newest.
+func (r *ring) insert(x sample, text *string, m *memory) bool {
 	n := len(r.s)
-	if n == 0 || r.s[n-1].ts < x.ts {
-		r.s = append(r.s, x)
-	} else {
-		i := r.index(x.ts)
-		switch {
-		case i >= 0 && r.s[i].ts == x.ts:
-			r.s[i] = x
-			return true
-		case i < 0 && (n >= maxSamples || r.s[n-1].ts-x.ts > keep && n >= 2):
-			return false
+	i := r.after(x.ts)
+	switch {
+	case i > 0 && r.s[i-1].ts == x.ts:
+		r.s[i-1] = x
+		if text != nil {
+			r.texts[i-1] = *text
 		}
-		r.s = slices.Insert(r.s, i+1, x)
+		return true
+	case i == 0 && n > 1 && r.s[n-1].ts-x.ts > m.keep:
+		return false
+	case i == 0 && r.merged != 0 && x.ts <= r.merged:
+		r.merge(x, m)
+		return true
 	}
-	if n >= maxSamples {
-		r.s = r.s[1:] // append copies only the rest when it grows
+	if n == cap(r.s) {
+		size := max(2*n, 2)
+		if n < ringSamples {
+			size = min(size, ringSamples)
+		}
+		r.s = append(make([]sample, 0, size), r.s...)
+	}
+	r.s = slices.Insert(r.s, i, x)
+	if text != nil {
+		r.texts = slices.Insert(r.texts, i, *text)
 	}
 	return true
 }
 
-// trim forgets what nobody will look at who looks back from the event time
-// from on by keep: all but the samples since then and the two before.
-func (r *ring) trim(from, keep int64) {
-	horizon := from - keep
-	drop := 0
-	for drop < len(r.s)-2 && r.s[drop+2].ts <= horizon {
-		drop++
+// trim merges the oldest samples when the ring is full, as far as nobody who
+// evaluates at the event time from or later needs them one by one.
+func (r *ring) trim(from int64, m *memory) {
+	if len(r.s) < 4 || len(r.s) < cap(r.s) {
+		return
 	}
-	r.s = r.s[drop:]
+	need := 2 // the value, and the one before
+	if len(m.windows) > 0 {
+		need = exactSamples
+	}
+	drop := min(r.after(from-m.each)-2, r.after(from)-need)
+	drop = max(drop, len(r.s)-maxSamples)
+	if drop <= 0 {
+		return
+	}
+	for i := range drop {
+		r.merge(r.s[i], m)
+	}
+	r.s = slices.Delete(r.s, 0, drop)
+	if r.texts != nil {
+		r.texts = slices.Delete(r.texts, 0, drop)
+	}
+	for w := range r.panes {
+		// One pane before the window is what held when it began.
+		oldest := paneOf(from-m.each-m.windows[w], m.windows[w])
+		gone := 0
+		for gone < len(r.panes[w])-1 && r.panes[w][gone+1].ts < oldest {
+			gone++
+		}
+		r.panes[w] = slices.Delete(r.panes[w], 0, gone)
+	}
+}
+
+// merge adds x to the panes.
+func (r *ring) merge(x sample, m *memory) {
+	r.merged = max(r.merged, x.ts)
+	if len(m.windows) == 0 {
+		return
+	}
+	if r.panes == nil {
+		r.panes = make([][]pane, len(m.windows))
+	}
+	for w, within := range m.windows {
+		begin := paneOf(x.ts, within)
+		i, found := slices.BinarySearchFunc(r.panes[w], begin, func(p pane, begin int64) int { return cmp.Compare(paneOf(p.ts, within), begin) })
+		if !found {
+			if r.panes[w] == nil {
+				r.panes[w] = make([]pane, 0, panesPer+2)
+			}
+			r.panes[w] = slices.Insert(r.panes[w], i, pane{})
+		}
+		r.panes[w][i].add(x.ts, x.v)
+	}
 }

@@ -3,6 +3,7 @@ package rules
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -100,11 +101,16 @@ func (r *Runner) Cursor(ctx context.Context) (citywarden.Position, error) {
 		return 0, fmt.Errorf("load snapshot of the rule engine: %w", err)
 	}
 	if data != nil {
-		if err := r.e.Restore(data); err != nil {
-			return 0, fmt.Errorf("restore the rule engine at %d: %w", pos, err)
-		}
-	} else {
+		err = r.e.Restore(data)
+	}
+	switch {
+	case data == nil:
 		pos = 0
+	case errors.Is(err, errVersion):
+		r.opt.Logger.Warn("the snapshot of the rule engine can't be read by this version of citywarden; it begins with what the log still has", "err", err)
+		pos = 0
+	case err != nil:
+		return 0, fmt.Errorf("restore the rule engine at %d: %w", pos, err)
 	}
 	if pos < applied {
 		ts, err := r.desk.Applied(ctx, pos)

@@ -251,6 +251,21 @@ func TestRunnerCrashesAndGoesOn(t *testing.T) {
 	})
 }
 
+func TestASnapshotOfAnotherVersionIsReplayedFromTheLog(t *testing.T) {
+	w := history(t, 402, 30)
+	old, err := w.e.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old[0] = snapshotVersion - 1
+	p := newPlant()
+	p.cursor, p.snapPos, p.snap = 7, 7, old
+	r := NewRunner(w.engine(), p, p, RunnerOptions{})
+	if pos, err := r.Cursor(t.Context()); err != nil || pos != 0 {
+		t.Errorf("Cursor gives %d, %v; want the beginning of the log", pos, err)
+	}
+}
+
 func TestRunnerKeepsTransitionsWhileTheDeskFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPlant(), dev("d", "probe")

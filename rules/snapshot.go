@@ -8,22 +8,24 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/citywarden/citywarden"
 )
 
-// snapshotVersion is the first byte of a snapshot. Those of older versions are
-// read, too: what they lack is as if it had not been.
+// snapshotVersion is the first byte of a snapshot.
 const snapshotVersion = 2
 
-var errSnapshot = errors.New("snapshot is damaged")
+var (
+	errSnapshot = errors.New("snapshot is damaged")
+	errVersion  = errors.New("snapshot is of another version")
+)
 
 // codec writes or reads a snapshot with the same code: every method writes what
 // its argument points at, or sets it.
 type codec struct {
 	buf     []byte
 	reading bool
-	version byte
 	err     error
 }
 
@@ -141,6 +143,7 @@ type savedRule struct {
 	id       citywarden.RuleID
 	version  string
 	mode     string
+	title    citywarden.Text
 	order    bool
 	caseOrd  citywarden.CaseOrder
 	insts    []savedInstance
@@ -160,6 +163,7 @@ type savedInstance struct {
 	wakes, flips    []int64
 	inhibited, open bool
 	under           citywarden.AlarmID
+	raising         bool
 	levels          []savedLevel
 	alarm           *citywarden.Alarm
 	n               uint64
@@ -168,12 +172,6 @@ type savedInstance struct {
 type savedLevel struct {
 	severity byte
 	levelState
-}
-
-type savedGroup struct {
-	rule  citywarden.RuleID
-	key   string
-	clock int64
 }
 
 // savedDevice is what the snapshot says of a device.
@@ -186,8 +184,9 @@ type savedDevice struct {
 }
 
 type savedRing struct {
-	metric citywarden.MetricName
-	s      []sample
+	metric  citywarden.MetricName
+	windows []int64
+	ring
 }
 
 type savedLane struct {
@@ -199,34 +198,60 @@ type saved struct {
 	now, up int64
 	devices []savedDevice
 	rules   []savedRule
-	groups  []savedGroup
 }
 
 func (c *codec) all(s *saved) {
 	c.int(&s.now)
 	c.int(&s.up)
 	list(c, &s.devices, c.device)
-	list(c, &s.groups, func(g *savedGroup) {
-		text(c, &g.rule)
-		text(c, &g.key)
-		c.int(&g.clock)
-	})
 	list(c, &s.rules, func(r *savedRule) {
-		text(c, &r.id)
-		text(c, &r.version)
-		text(c, &r.mode)
-		c.bool(&r.order)
-		text(c, &r.caseOrd.Class)
-		merge := int64(r.caseOrd.Merge)
-		c.int(&merge)
-		r.caseOrd.Merge = citywarden.Duration(merge)
-		c.bool(&r.caseOrd.WorkOrder)
-		list(c, &r.insts, c.instance)
-		list(c, &r.episodes, func(e *savedEpisode) {
-			text(c, &e.entity)
-			c.uint(&e.n)
-		})
+		c.rule(r)
+		list(c, &r.insts, func(inst *savedInstance) { c.instance(r, inst) })
 	})
+}
+
+// rule is all of a rule but its instances.
+func (c *codec) rule(r *savedRule) {
+	text(c, &r.id)
+	text(c, &r.version)
+	text(c, &r.mode)
+	text(c, &r.title.ZH)
+	text(c, &r.title.EN)
+	c.bool(&r.order)
+	text(c, &r.caseOrd.Class)
+	merge := int64(r.caseOrd.Merge)
+	c.int(&merge)
+	r.caseOrd.Merge = citywarden.Duration(merge)
+	c.bool(&r.caseOrd.WorkOrder)
+	list(c, &r.episodes, func(e *savedEpisode) {
+		text(c, &e.entity)
+		c.uint(&e.n)
+	})
+}
+
+// flags writes or reads up to 63 truth values.
+func (c *codec) flags(ps ...*bool) {
+	var bits uint64
+	for i, p := range ps {
+		if *p {
+			bits |= 1 << i
+		}
+	}
+	c.uint(&bits)
+	if !c.reading {
+		return
+	}
+	for i, p := range ps {
+		*p = bits>>i&1 == 1
+	}
+}
+
+func (c *codec) time(p *time.Time) {
+	t := ms(*p)
+	c.int(&t)
+	if c.reading {
+		*p = fromMS(t)
+	}
 }
 
 func (c *codec) device(s *savedDevice) {
@@ -236,11 +261,8 @@ func (c *codec) device(s *savedDevice) {
 		s.d = &device{}
 	}
 	d := s.d
-	for _, p := range []*int64{&d.since, &d.arrived, &d.newestTS, &d.lag, &d.quietDue} {
+	for _, p := range []*int64{&d.since, &d.arrived, &d.newestTS, &d.lag, &d.skew, &d.quietDue} {
 		c.int(p)
-	}
-	if c.version >= 2 {
-		c.int(&d.skew)
 	}
 	c.bool(&d.dark)
 	c.uint(&d.late)
@@ -252,19 +274,26 @@ func (c *codec) device(s *savedDevice) {
 		text(c, &r.metric)
 		var ts int64
 		list(c, &r.s, func(x *sample) {
-			step, lag := x.ts-ts, x.arr-x.ts
+			step, lag := x.ts-ts, int64(x.lag)
 			c.int(&step)
 			c.int(&lag)
 			ts += step
-			x.ts, x.arr = ts, ts+lag
+			x.ts, x.lag = ts, uint32(lag)
 			c.float(&x.v)
-			has := x.s != nil
-			c.bool(&has)
-			if has {
-				t := x.text()
-				text(c, &t)
-				x.s = &t
-			}
+		})
+		list(c, &r.texts, func(t *string) { text(c, t) })
+		c.int(&r.merged)
+		list(c, &r.windows, c.int)
+		list(c, &r.panes, func(ps *[]pane) {
+			list(c, ps, func(p *pane) {
+				n := uint64(p.n)
+				c.uint(&n)
+				p.n = int(n)
+				c.int(&p.ts)
+				for _, f := range []*float64{&p.sum, &p.m2, &p.min, &p.max, &p.last} {
+					c.float(f)
+				}
+			})
 		})
 	})
 	list(c, &s.lanes, func(l *savedLane) {
@@ -279,19 +308,88 @@ func (c *codec) device(s *savedDevice) {
 	})
 }
 
-func (c *codec) instance(s *savedInstance) {
+func (c *codec) instance(r *savedRule, s *savedInstance) {
+	if c.reading {
+		s.alarm = &citywarden.Alarm{}
+	}
+	a := s.alarm
 	text(c, &s.entity)
 	text(c, &s.key)
-	c.bool(&s.group)
+	// Most instances have little of what they can have.
+	device := citywarden.DeviceID(s.entity)
+	raised, titled, foreign, triggered := a.ID != "", a.Title != r.title, a.Device != device, s.trigger != device
+	waits, joined := len(s.wakes)+len(s.flips) > 0, len(a.Members) > 0
+	acked, shelved, reasoned, cleared := a.AckedBy != "", a.ShelvedBy != "" || !a.Shelved.IsZero(), a.Reason != "", !a.ClearedAt.IsZero()
+	out, explained, assigned := !a.OutOfService.IsZero(), s.under != "" || a.SuppressedBy != "", a.Assignee != ""
+	c.flags(&s.group, &s.inhibited, &s.raising, &s.open, &a.Clearing, &a.Latched, &a.NoData, &a.Acked,
+		&raised, &titled, &foreign, &triggered, &waits, &joined, &acked, &shelved, &reasoned, &cleared,
+		&out, &explained, &assigned)
 	c.int(&s.clock)
 	c.int(&s.lag)
 	c.int(&s.due)
-	text(c, &s.trigger)
-	list(c, &s.wakes, c.int)
-	list(c, &s.flips, c.int)
-	c.bool(&s.inhibited)
-	c.bool(&s.open)
 	c.uint(&s.n)
+	c.levels(s)
+	c.uint(&a.Episode)
+	if triggered {
+		text(c, &s.trigger)
+	} else {
+		s.trigger = device
+	}
+	if waits {
+		list(c, &s.wakes, c.int)
+		list(c, &s.flips, c.int)
+	}
+	if !raised {
+		return
+	}
+	if c.reading {
+		a.Rule, a.Entity, a.ID = r.id, s.entity, citywarden.NewAlarmID(r.id, s.entity, a.Episode)
+		a.Title, a.Device, a.State = r.title, device, citywarden.AlarmCleared
+		if s.open {
+			a.State = citywarden.AlarmActive
+		}
+	}
+	c.byte((*byte)(&a.Severity))
+	c.time(&a.RaisedAt)
+	if titled {
+		text(c, &a.Title.ZH)
+		text(c, &a.Title.EN)
+	}
+	if foreign {
+		text(c, &a.Device)
+	}
+	if joined {
+		list(c, &a.Members, func(id *citywarden.DeviceID) { text(c, id) })
+	}
+	if acked {
+		text(c, &a.AckedBy)
+		c.time(&a.AckedAt)
+	}
+	if shelved {
+		text(c, &a.ShelvedBy)
+		c.time(&a.Shelved)
+	}
+	if reasoned {
+		text(c, &a.Reason)
+	}
+	if cleared {
+		c.time(&a.ClearedAt)
+	}
+	if out {
+		c.time(&a.OutOfService)
+		text(c, &a.OutOfServiceBy)
+		text(c, &a.OutOfServiceReason)
+	}
+	if explained {
+		text(c, &s.under)
+		text(c, &a.SuppressedBy)
+	}
+	if assigned {
+		text(c, &a.Assignee)
+	}
+}
+
+func (c *codec) levels(s *savedInstance) {
 	list(c, &s.levels, func(l *savedLevel) {
 		c.byte(&l.severity)
 		c.byte((*byte)(&l.state))
@@ -301,97 +399,68 @@ func (c *codec) instance(s *savedInstance) {
 		c.int(&l.since)
 		c.bool(&l.stalled)
 	})
-	if c.reading {
-		s.alarm = &citywarden.Alarm{}
-	}
-	a := s.alarm
-	c.uint(&a.Episode)
-	text(c, &a.ID)
-	if a.ID == "" {
-		return
-	}
-	text(c, &a.Rule)
-	text(c, &a.Title.ZH)
-	text(c, &a.Title.EN)
-	text(c, &a.Entity)
-	text(c, &a.Device)
-	list(c, &a.Members, func(id *citywarden.DeviceID) { text(c, id) })
-	c.byte((*byte)(&a.Severity))
-	text(c, &a.State)
-	for _, p := range []*bool{&a.Clearing, &a.Latched, &a.NoData, &a.Acked} {
-		c.bool(p)
-	}
-	text(c, &a.AckedBy)
-	text(c, &a.ShelvedBy)
-	text(c, &a.Reason)
-	acked, shelved, raised, cleared := ms(a.AckedAt), ms(a.Shelved), ms(a.RaisedAt), ms(a.ClearedAt)
-	for _, p := range []*int64{&acked, &shelved, &raised, &cleared} {
-		c.int(p)
-	}
-	a.AckedAt, a.Shelved, a.RaisedAt, a.ClearedAt = fromMS(acked), fromMS(shelved), fromMS(raised), fromMS(cleared)
-	if c.version < 2 {
-		return
-	}
-	text(c, &s.under)
-	text(c, &a.Assignee)
-	text(c, &a.SuppressedBy)
-	text(c, &a.OutOfServiceBy)
-	text(c, &a.OutOfServiceReason)
-	out := ms(a.OutOfService)
-	c.int(&out)
-	a.OutOfService = fromMS(out)
 }
 
 // Snapshot returns the state of the engine. An engine with the same rules and
 // devices that restores it goes on exactly where this one stands. Its size is
-// about 20 bytes per remembered sample and 100 per alarm.
+// about 15 bytes per remembered sample and 100 per alarm.
 func (e *Engine) Snapshot() ([]byte, error) {
-	s := saved{now: e.now, up: e.up, devices: make([]savedDevice, 0, len(e.devices))}
-	for _, id := range slices.Sorted(maps.Keys(e.devices)) {
-		d := e.devices[id]
-		if d.gone {
-			continue
-		}
-		sd := savedDevice{id: id, model: d.model, d: d}
-		if d.plan != nil {
-			for i, r := range d.rings {
-				if r != nil {
-					sd.rings = append(sd.rings, savedRing{d.plan.model.Metrics[i].Name, r.s})
-				}
-			}
-			for k := range d.lanes {
-				sd.lanes = append(sd.lanes, savedLane{d.plan.lates[k], d.lanes[k]})
-			}
-		}
-		s.devices = append(s.devices, sd)
+	c := &codec{buf: make([]byte, 0, e.size+e.size/8+1024)}
+	c.buf = append(c.buf, snapshotVersion)
+	c.int(&e.now)
+	c.int(&e.up)
+	known := slices.DeleteFunc(slices.Clone(e.known), func(d *device) bool { return d.gone })
+	c.count(len(known))
+	var sd savedDevice
+	for _, d := range known {
+		d.save(&sd)
+		c.device(&sd)
 	}
+	c.count(len(e.runs) + len(e.retired))
+	var inst savedInstance
 	for _, x := range slices.Concat(e.runs, e.retired) {
-		r := savedRule{id: x.rule.ID, version: x.rule.Version, mode: x.rule.Mode}
-		if o := x.rule.order; o != nil {
-			r.order, r.caseOrd = true, citywarden.CaseOrder{Class: o.class, Merge: o.merge, WorkOrder: o.workOrder}
-		}
-		r.insts = make([]savedInstance, 0, len(x.insts))
-		for _, k := range slices.Sorted(maps.Keys(x.insts)) {
-			r.insts = append(r.insts, x.insts[k].save())
-		}
-		for _, k := range slices.Sorted(maps.Keys(x.episodes)) {
-			r.episodes = append(r.episodes, savedEpisode{k, x.episodes[k]})
-		}
-		s.rules = append(s.rules, r)
-		for _, k := range slices.Sorted(maps.Keys(x.groups)) {
-			if g := x.groups[k]; g.clock != 0 {
-				s.groups = append(s.groups, savedGroup{x.rule.ID, k, g.clock})
-			}
+		r := x.save()
+		c.rule(&r)
+		c.count(len(x.list))
+		for _, i := range x.list {
+			i.save(&inst)
+			c.instance(&r, &inst)
 		}
 	}
-	c := &codec{buf: []byte{snapshotVersion}, version: snapshotVersion}
-	c.all(&s)
+	e.size = len(c.buf)
 	return c.buf, c.err
 }
 
-func (inst *instance) save() savedInstance {
-	s := savedInstance{entity: inst.entity, key: inst.key, group: inst.g != nil, clock: inst.clock, lag: inst.lag, due: inst.due, wakes: inst.wakes, flips: inst.flips,
-		inhibited: inst.inhibited, open: inst.open, under: inst.under, alarm: &inst.alarm, n: inst.n}
+func (d *device) save(s *savedDevice) {
+	s.id, s.model, s.d, s.rings, s.lanes = d.id, d.model, d, s.rings[:0], s.lanes[:0]
+	if d.plan == nil {
+		return
+	}
+	for i, r := range d.rings {
+		if r != nil {
+			s.rings = append(s.rings, savedRing{d.plan.model.Metrics[i].Name, d.plan.memory[i].windows, *r})
+		}
+	}
+	for k := range d.lanes {
+		s.lanes = append(s.lanes, savedLane{d.plan.lates[k], d.lanes[k]})
+	}
+}
+
+// save returns all but the instances.
+func (x *run) save() savedRule {
+	r := savedRule{id: x.rule.ID, version: x.rule.Version, mode: x.rule.Mode, title: x.rule.Title}
+	if o := x.rule.order; o != nil {
+		r.order, r.caseOrd = true, citywarden.CaseOrder{Class: o.class, Merge: o.merge, WorkOrder: o.workOrder}
+	}
+	for _, k := range slices.Sorted(maps.Keys(x.episodes)) {
+		r.episodes = append(r.episodes, savedEpisode{k, x.episodes[k]})
+	}
+	return r
+}
+
+func (inst *instance) save(s *savedInstance) {
+	*s = savedInstance{entity: inst.entity, key: inst.key, group: inst.g != nil, clock: inst.clock, lag: inst.lag, due: inst.due, wakes: inst.wakes, flips: inst.flips,
+		inhibited: inst.inhibited, raising: inst.raising, open: inst.open, under: inst.under, alarm: &inst.alarm, n: inst.n, levels: s.levels[:0]}
 	if inst.trigger != nil {
 		s.trigger = inst.trigger.id
 	}
@@ -402,7 +471,6 @@ func (inst *instance) save() savedInstance {
 		}
 		s.levels = append(s.levels, savedLevel{sev, l})
 	}
-	return s
 }
 
 // Restore replaces the state of an engine that has seen nothing yet by a
@@ -410,11 +478,14 @@ func (inst *instance) save() savedInstance {
 // are gone are closed by the next Step, those of changed rules are evaluated
 // again by it.
 func (e *Engine) Restore(data []byte) error {
-	if len(data) == 0 || data[0] == 0 || data[0] > snapshotVersion {
-		return fmt.Errorf("%w: unknown version", errSnapshot)
+	if len(data) == 0 {
+		return errSnapshot
+	}
+	if data[0] != snapshotVersion {
+		return fmt.Errorf("%w: %d instead of %d", errVersion, data[0], snapshotVersion)
 	}
 	var s saved
-	c := &codec{buf: data[1:], reading: true, version: data[0]}
+	c := &codec{buf: data[1:], reading: true}
 	c.all(&s)
 	if c.err == nil && len(c.buf) > 0 {
 		c.fail()
@@ -426,13 +497,6 @@ func (e *Engine) Restore(data []byte) error {
 	e.timers = nil
 	for i := range s.devices {
 		e.restoreDevice(&s.devices[i])
-	}
-	for _, g := range s.groups {
-		if r := e.set.byID[g.rule]; r != nil {
-			if g2 := e.runs[r.index].groups[g.key]; g2 != nil {
-				g2.clock = g.clock
-			}
-		}
 	}
 	for i := range s.rules {
 		e.restoreRule(&s.rules[i])
@@ -466,10 +530,11 @@ func (e *Engine) restoreDevice(s *savedDevice) {
 	if d.plan == nil || d.model != s.model {
 		return
 	}
-	for _, r := range s.rings {
+	for k := range s.rings {
+		r := &s.rings[k]
 		i := slices.IndexFunc(d.plan.model.Metrics, func(m citywarden.Metric) bool { return m.Name == r.metric })
-		if i >= 0 && d.plan.keep[i] >= 0 && len(r.s) > 0 {
-			d.rings[i] = &ring{s: r.s}
+		if i >= 0 && d.plan.memory[i].keep >= 0 && len(r.s) > 0 && (d.plan.model.Metrics[i].Kind == citywarden.KindText) == (len(r.texts) == len(r.s)) {
+			d.rings[i] = r.restore(&d.plan.memory[i])
 		}
 	}
 	for _, l := range s.lanes {
@@ -484,6 +549,34 @@ func (e *Engine) restoreDevice(s *savedDevice) {
 		d.quietDue = s.d.quietDue
 		e.push(timer{due: d.quietDue, kind: timerQuiet, d: d})
 	}
+}
+
+// restore returns the ring for what the rules need now. The panes of a window
+// that is new are made of those of the longest that was there.
+func (s *savedRing) restore(m *memory) *ring {
+	r := &ring{s: s.s, texts: s.texts, merged: s.merged}
+	if len(s.panes) == 0 || len(s.panes) != len(s.windows) || len(m.windows) == 0 {
+		return r
+	}
+	r.panes = make([][]pane, len(m.windows))
+	longest := slices.Index(s.windows, slices.Max(s.windows))
+	for w, within := range m.windows {
+		if i := slices.Index(s.windows, within); i >= 0 {
+			r.panes[w] = s.panes[i]
+			continue
+		}
+		for i := range s.panes[longest] {
+			p := &s.panes[longest][i]
+			if n := len(r.panes[w]); n == 0 || paneOf(r.panes[w][n-1].ts, within) != paneOf(p.ts, within) {
+				r.panes[w] = append(r.panes[w], *p)
+				continue
+			}
+			q := &r.panes[w][len(r.panes[w])-1]
+			q.join(p)
+			q.min, q.max, q.ts, q.last = min(q.min, p.min), max(q.max, p.max), p.ts, p.last
+		}
+	}
+	return r
 }
 
 func (e *Engine) restoreRule(s *savedRule) {
@@ -510,7 +603,7 @@ func (e *Engine) restoreRule(s *savedRule) {
 
 func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
 	inst := &instance{run: x, entity: s.entity, key: s.key, clock: s.clock, lag: s.lag, trigger: e.devices[s.trigger],
-		wakes: s.wakes, flips: s.flips, inhibited: s.inhibited, open: s.open, under: s.under, alarm: *s.alarm, n: s.n}
+		wakes: s.wakes, flips: s.flips, inhibited: s.inhibited, raising: s.raising, open: s.open, under: s.under, alarm: *s.alarm, n: s.n}
 	reason := ""
 	switch d := e.devices[citywarden.DeviceID(s.entity)]; {
 	case x.rule.index < 0:
@@ -530,17 +623,18 @@ func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
 	default:
 		inst.d, inst.b = d, d.plan.binding(x.rule)
 		inst.prog = inst.b.prog
-		if d.skip[inst.b.index] {
+		if d.skips(inst.b) {
 			reason = "not selected any more"
 			break
 		}
-		d.insts[inst.b.index] = inst
+		i, _ := d.place(inst.b)
+		d.insts = slices.Insert(d.insts, i, inst)
 	}
 	if inst.alarm.ID != "" {
 		e.byAlarm[inst.alarm.ID] = inst
 	}
 	if reason != "" {
-		x.insts[inst.entity] = inst
+		x.add(inst)
 		e.orphan(inst, reason)
 		return
 	}
@@ -552,8 +646,9 @@ func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
 			}
 		}
 	}
-	x.insts[inst.entity] = inst
+	x.add(inst)
 	inst.tie()
+	inst.rouse()
 	if changed {
 		e.dirty = append(e.dirty, inst)
 		return

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/citywarden/citywarden"
 )
@@ -506,6 +507,48 @@ func TestSchedule(t *testing.T) {
 	if r := w.got[1].Alarm.Reason; r != "schedule ended" {
 		t.Errorf("reason %q", r)
 	}
+}
+
+func TestAWindowTakesTwoKilobytes(t *testing.T) {
+	for _, c := range []struct {
+		window string
+		every  time.Duration
+	}{{"24h", time.Minute}, {"5m", 2 * time.Second}} {
+		w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'avg(x, "`+c.window+`") > 1e9'}]`), dev("d", "probe"))
+		w.noTicks = true
+		for i := range 3000 {
+			w.put("d", time.Duration(i)*c.every, "x", float64(i))
+		}
+		r := w.e.devices["d"].rings[0]
+		size := int(unsafe.Sizeof(*r)) + cap(r.s)*int(unsafe.Sizeof(sample{})) + cap(r.panes)*int(unsafe.Sizeof([]pane{}))
+		for _, ps := range r.panes {
+			size += cap(ps) * int(unsafe.Sizeof(pane{}))
+		}
+		t.Logf("%s with a reading every %s: %d bytes", c.window, c.every, size)
+		if size > 2048 {
+			t.Errorf("%s with a reading every %s takes %d bytes", c.window, c.every, size)
+		}
+	}
+}
+
+func TestAScheduleThatBeginsRaisesOnlyWhatIsTrueThen(t *testing.T) {
+	// One reading, then silence: the window empties while the schedule is off.
+	// The entity that had an alarm before must not be raised at the beginning of
+	// the schedule, when the next reading comes, while one that had none is not.
+	rule := probeRule(`schedule: {active: ["mon-sun 08:00-08:05", "mon-sun 08:30-08:40"]}`, `levels: [{severity: minor, when: 'x > 5 or count(x, "10m") < 2'}]`)
+	w := newWorld(t, rule, dev("a", "probe"), dev("b", "probe"))
+	w.put("a", 10*s, "x", 9.0)
+	w.put("a", 20*s, "x", 1.0)
+	w.put("b", 15*s, "y", 1.0)
+	for _, id := range []string{"a", "b"} {
+		for m := 6; m <= 8; m++ {
+			w.put(id, time.Duration(m)*time.Minute, "x", 1.0)
+		}
+	}
+	w.put("a", 45*time.Minute, "y", 1.0)
+	w.put("a", 46*time.Minute, "x", 1.0)
+	w.put("b", 46*time.Minute, "x", 1.0)
+	w.expect("10s raised a minor\n20s cleared a minor")
 }
 
 func TestScheduleHolidays(t *testing.T) {

@@ -117,20 +117,16 @@ func (q *inquiry) notWatched() bool {
 		return true
 	}
 	q.b = q.d.plan.binding(q.r)
-	if q.d.skip[q.b.index] {
-		c := &compiler{set: e.set, rule: q.r, plan: q.d.plan, where: inWhere, uses: newUses()}
+	if q.d.skips(q.b) {
 		x := citywarden.Explanation{Rule: q.r.ID, Version: q.r.Version, At: q.at, Condition: strings.TrimSpace(q.r.where.text)}
-		result := unknown
-		if when, err := compileBool(c, q.r.where); err == nil { // it was compiled before
-			result = when(e.env(q.d, nil, q.r, q.t))
-		}
-		e.collect(&x, c.uses, q.d, q.d, nil, func(d *device, g *group) *env { return e.env(d, g, q.r, q.t) })
+		result := q.b.where(e.env(q.d, nil, q.r, q.t))
+		e.collect(&x, q.b.about, q.d, q.d, nil, func(d *device, g *group) *env { return e.env(d, g, q.r, q.t) })
 		q.out.Levels = []citywarden.WhyNotLevel{{Explanation: x, Result: result.String(), State: normal.String()}}
 		q.say(citywarden.WhyNotWhere, "the rule leaves it out: select.where is "+result.String()+" for its attributes, "+x.Condition,
 			"规则的适用条件 select.where（"+x.Condition+"）对该设备的属性不成立")
 		return true
 	}
-	q.g = q.d.groups[q.b.index]
+	q.g = q.d.group(q.b)
 	return false
 }
 
@@ -148,7 +144,7 @@ func (q *inquiry) concerned() map[citywarden.DeviceID]bool {
 			continue
 		}
 		for id, d := range q.s.e.devices { // those of a rule that holds this one back
-			if b := d.bindingOf(r); b != nil && !d.skip[b.index] {
+			if b := d.bindingOf(r); b != nil && !d.skips(b) {
 				out[id] = true
 			}
 		}
@@ -222,7 +218,7 @@ func (q *inquiry) watch(x *citywarden.Entry) {
 		r := &x.Readings[i]
 		ts := ms(r.Time)
 		m := slices.IndexFunc(d.plan.model.Metrics, func(m citywarden.Metric) bool { return m.Name == r.Metric })
-		if m < 0 || d.plan.keep[m] < 0 || ts >= d.newestTS-q.r.late || d.newest([]int{m}, newest) <= ts {
+		if m < 0 || d.plan.memory[m].keep < 0 || ts >= d.newestTS-q.r.late || d.newest([]int{m}, newest) <= ts {
 			continue
 		}
 		q.late = append(q.late, reading{ts, d.input(x, r)})
@@ -279,14 +275,14 @@ func (q *inquiry) after(ctx context.Context, h History) error {
 func (q *inquiry) reads(name citywarden.MetricName) bool {
 	p := q.d.plan
 	i := slices.IndexFunc(p.model.Metrics, func(m citywarden.Metric) bool { return m.Name == name })
-	return i >= 0 && slices.Contains(p.byMetric[i], q.b.index)
+	return i >= 0 && q.b.reads&bit(i) != 0
 }
 
 // judge looks at where the rule stands and says what it means.
 func (q *inquiry) judge(ctx context.Context, rec Record) error {
 	e, run := q.s.e, q.s.e.runs[q.r.index]
 	q.out.LastSeen = fromMS(q.d.arrived)
-	q.inst = q.d.insts[q.b.index]
+	q.inst = q.d.instance(q.b)
 	entity := string(q.d.id)
 	if q.g != nil {
 		q.inst, entity = q.g.inst, q.g.key
