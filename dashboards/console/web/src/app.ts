@@ -24,6 +24,7 @@ export class Emitter<T = void> {
 export const redraw = new Emitter()
 export const liveEvents = new Emitter<{ kind: string; data: unknown }>()
 export const reload = new Emitter() // events were missed: load again what is shown
+export const back = new Emitter() // the connection is back: what could not be loaded may be there now
 export const moved = new Emitter()
 export const said = new Emitter<{ text: string; bad: boolean }>()
 
@@ -63,6 +64,7 @@ export async function enter(user: User) {
     onState: (s) => {
       if (state.live === 'lost' && s === 'open') {
         say(t('live.back'))
+        back.emit()
         void get<Info>('/info').then((i) => setClock(i.time_zone, i.now), () => {})
       }
       state.live = s
@@ -171,6 +173,8 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
       run.current?.abort()
     }
   }, [again])
+  const failed = got.key === key && got.error !== ''
+  useEffect(() => (failed ? back.on(again) : undefined), [failed, again])
   const change = useCallback((f: (x: T) => T) => set((b) => (b.data === undefined ? b : { ...b, data: f(b.data) })), [])
   return { data: got.key === key ? got.data : undefined, error: got.error, again, change }
 }

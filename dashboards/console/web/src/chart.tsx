@@ -112,6 +112,10 @@ export default function Chart(p: ChartProps) {
       [xs, ys],
       el,
     )
+    // While nothing is pointed at, the legend shows the newest value.
+    const newest = () => chart.setLegend({ idx: Math.max(0, ys.findLastIndex((y) => y !== null)) })
+    newest()
+    chart.over.addEventListener('mouseleave', newest)
     const resize = new ResizeObserver(() => chart.setSize({ width: el.clientWidth, height: p.height ?? 260 }))
     resize.observe(el)
     return () => {

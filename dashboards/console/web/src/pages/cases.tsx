@@ -84,7 +84,7 @@ export function Cases({ search }: { search: string }) {
           return (
             <button type="button" key={s} aria-pressed={stage === s} onClick={() => set('stage', stage === s ? '' : s)}>
               <span>{t(`stage.${s}`)}</span>
-              <b>{of.length}</b>
+              <b>{loaded.data === undefined ? '–' : of.length}</b>
               {late > 0 && (
                 <span class="late">
                   <Icon name="warn" size={14} /> {t('sum.overdue', late)}
@@ -120,7 +120,7 @@ export function Cases({ search }: { search: string }) {
       {loaded.data === undefined ? (
         loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
       ) : items.length === 0 ? (
-        <Empty>{filtered ? t('ca.noneFiltered') : t('ca.none')}</Empty>
+        <Empty>{filtered ? t('ca.noneFiltered') : orders ? t('ca.noneOrders') : t('ca.none')}</Empty>
       ) : (
         <>
           {groups.map((g) => (

@@ -1,8 +1,8 @@
 // The map of the county: what is going on and where, with the list of what
 // needs attention beside it. What is selected lives in the address.
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
-import { enc, get, list } from '../api'
-import { go, redraw, upsert, useLive, useLoad, useRedraw, useTick } from '../app'
+import { ApiError, enc, get, list } from '../api'
+import { back, go, redraw, upsert, useLive, useLoad, useRedraw, useTick } from '../app'
 import { num, value } from '../format'
 import { className, lang, known, t, text, type Key } from '../i18n'
 import { Deadline, Failed, Icon, lightOf, Loading, modelTitle, SeverityIcon, SeverityMark, StatusMark, When, domainOf, DomainIcon } from '../ui'
@@ -187,6 +187,7 @@ function Canvas(p: CanvasProps) {
   const view = useRef<MapView | undefined>(undefined)
   const [ready, setReady] = useState(false)
   const [problem, setProblem] = useState('')
+  const [tries, setTries] = useState(0)
   const [legend, setLegend] = useState(() => matchMedia('(min-width: 1400px)').matches)
   const [off, setOff] = useState<ReadonlySet<string>>(new Set(['dmas']))
   const [layers, setLayers] = useState<string[]>([])
@@ -214,10 +215,9 @@ function Canvas(p: CanvasProps) {
           }),
         )
       } catch (e) {
-        if (!abort.signal.aborted) {
-          console.error(e)
-          setProblem('map.failed')
-        }
+        if (abort.signal.aborted) return
+        if (!(e instanceof ApiError)) console.error(e)
+        setProblem('map.failed')
       }
     })()
     return () => {
@@ -225,7 +225,14 @@ function Canvas(p: CanvasProps) {
       view.current?.destroy()
       view.current = undefined
     }
-  }, [])
+  }, [tries])
+  const again = () => {
+    setProblem('')
+    setReady(false)
+    setTries((n) => n + 1)
+  }
+  // Once the connection is back, what failed is tried again.
+  useEffect(() => (problem === 'map.failed' ? back.on(again) : undefined), [problem])
 
   useEffect(() => view.current?.setLook(theme), [theme, ready])
   const spoken = lang()
@@ -262,6 +269,12 @@ function Canvas(p: CanvasProps) {
     if (ready && to !== '' && Number.isFinite(lon) && Number.isFinite(lat)) view.current?.fly({ lat: lat!, lon: lon! })
   }, [ready, to])
 
+  if (problem === 'map.failed')
+    return (
+      <div class="map">
+        <Failed error={t('map.failed')} again={again} />
+      </div>
+    )
   if (problem !== '') return <p class="map empty">{t(problem as Key)}</p>
   return (
     <div class="map">
