@@ -225,6 +225,9 @@ export function useNames(ids: string[]): (id: string) => string {
 
 const roles = {
   alarms: ['admin', 'supervisor', 'dispatcher', 'officer'],
+  outOfService: ['admin', 'supervisor', 'engineer'],
+  rules: ['admin', 'engineer'],
+  users: ['admin'],
   devices: ['admin', 'vendor'],
   cases: ['admin', 'supervisor', 'officer'],
 }

@@ -60,12 +60,29 @@ export interface Alarm {
   acked: boolean
   acked_by?: string
   acked_at?: string
+  assignee?: string
   shelved_until?: string
   shelved_by?: string
+  suppressed_by?: string // the alarm that explains it
+  out_of_service_since?: string
+  out_of_service_by?: string
+  out_of_service_reason?: string
+  flapping?: boolean
   reason?: string
   raised_at: string
   cleared_at?: string
   case?: string
+}
+
+export interface AlarmStep {
+  kind: string
+  severity: Severity
+  at: string
+  by?: string
+  reason?: string // of an order, or why it was closed
+  text?: string // of a comment
+  assignee?: string
+  suppressed_by?: string
 }
 
 export type Value = number | boolean | string | null

@@ -1,8 +1,8 @@
 // An explanation in plain words: what was compared, and which line to draw
 // into the curve. Pure functions over what GET /alarms/{id}/why returns.
 import { duration, span, value } from './format'
-import { t, tables, text, type Key } from './i18n'
-import type { Explanation, Leaf, Model } from './types'
+import { known, t, tables, text, type Key } from './i18n'
+import type { AlarmStep, Explanation, Leaf, Model } from './types'
 
 const words: Record<string, string> = { '>': 'gt', '>=': 'ge', '<': 'lt', '<=': 'le', '==': 'eq', '!=': 'ne' }
 
@@ -74,6 +74,31 @@ export function leafWords(leaf: Leaf, model: Model | undefined): string {
   if (word === undefined || leaf.right === undefined || leaf.right === null) return t('why.plain', name, value(leaf.left, unit))
   const key = (leaf.result === 'false' ? 'why.not.' : 'why.') + word
   return t(key as Key, name, value(leaf.left, unit), value(leaf.right, unit))
+}
+
+const reasons: Record<string, Key> = {
+  'schedule ended': 're.schedule',
+  'rule removed': 're.rule',
+  'device removed': 're.device',
+  'rule groups differently now': 're.groups',
+  'group has no members': 're.empty',
+  'not selected any more': 're.select',
+}
+
+/** reasonWords says why an alarm was closed without its clear condition; what a person wrote stays as it is. */
+export function reasonWords(reason: string): string {
+  const key = reasons[reason]
+  if (key !== undefined) return t(key)
+  const reset = /^reset by (\S+?)(?:: ([\s\S]*))?$/.exec(reason)
+  if (reset !== null) return reset[2] ?? ''
+  return reason.startsWith('replaced by episode ') ? t('re.replaced') : reason
+}
+
+/** stepWords says one step of an alarm's history, without who and when. */
+export function stepWords(s: AlarmStep): string {
+  const what = known('step.', s.kind)
+  if (s.kind === 'assigned') return s.assignee ? t('step.to', s.assignee) : t('step.nobody')
+  return ['raised', 'escalated', 'lowered'].includes(s.kind) ? t('step.severity', what, t(`sev.${s.severity}`)) : what
 }
 
 /** Curve is which metric to draw, and the limits that belong into it. */

@@ -4,7 +4,7 @@ import type { Alarm, Case } from '../src/types'
 // The pages look at the browser when they are loaded.
 vi.stubGlobal('addEventListener', () => {})
 vi.stubGlobal('document', { addEventListener: () => {} })
-const { byWeight, fits } = await import('../src/pages/alarms')
+const { byWeight, explained, fits, newest } = await import('../src/pages/alarms')
 const { byUrgency } = await import('../src/pages/cases')
 const { lightOf } = await import('../src/ui')
 const { setClock } = await import('../src/format')
@@ -39,6 +39,29 @@ it('filters alarms by what stands in the address', () => {
   expect(fits(alarm({}), q('q=SMOKE'))).toBe(true)
   expect(fits(alarm({}), q('q=烟'))).toBe(true)
   expect(fits(alarm({}), q('q=pipe'))).toBe(false)
+})
+
+it('keeps what is suppressed, shelved or out of service out of the open list, each in its own view', () => {
+  const xs = [
+    alarm({ id: 'plain' }),
+    alarm({ id: 'child', suppressed_by: 'plain' }),
+    alarm({ id: 'over', suppressed_by: 'plain', state: 'cleared' }),
+    alarm({ id: 'out', out_of_service_since: '2026-11-23T06:00:00Z' }),
+    alarm({ id: 'out and cleared', out_of_service_since: '2026-11-23T06:00:00Z', state: 'cleared' }),
+  ]
+  const seen = (view: string) => xs.filter((a) => fits(a, new URLSearchParams({ view }))).map((a) => a.id)
+  expect(seen('open')).toEqual(['plain'])
+  expect(seen('suppressed')).toEqual(['child'])
+  expect(seen('out')).toEqual(['out', 'out and cleared'])
+  expect(explained(xs).get('plain')!.map((a) => a.id)).toEqual(['child'])
+  expect(fits(alarm({ assignee: 'lin' }), new URLSearchParams({ assignee: 'lin' }))).toBe(true)
+  expect(fits(alarm({}), new URLSearchParams({ assignee: 'lin' }))).toBe(false)
+})
+
+it('shows what stays out of service by its newest alarm only', () => {
+  const xs = [alarm({ id: '1', state: 'cleared', episode: 1 }), alarm({ id: '2', state: 'cleared', episode: 2 }), alarm({ id: 'x', state: 'cleared', entity: 'x' })]
+  expect(newest(xs).map((a) => a.id)).toEqual(['2', 'x'])
+  expect(newest([...xs, alarm({ id: '3', episode: 3 })]).map((a) => a.id)).toEqual(['x', '3'])
 })
 
 it('sorts cases by deadline; those without one come last, oldest first', () => {

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest'
 import { setLang } from '../src/i18n'
-import { curve, leafLeft, leafWords, metricOf, phrase } from '../src/why'
+import { curve, leafLeft, leafWords, metricOf, phrase, reasonWords, stepWords } from '../src/why'
 import type { Explanation, Leaf, Model } from '../src/types'
 
 const model = {
@@ -47,6 +47,18 @@ describe('words', () => {
     expect(phrase('mystery(smoke)', model)).toBe('mystery(烟雾浓度)')
     expect(phrase('n_adj(delta(power, "1m") < -0.4, "2m")', model)).toBe('2 分钟内满足“1 分钟内功率的变化 < -0.4”的相邻设备数')
   })
+})
+
+it('says the steps of an alarm and why it was closed in the language in use', () => {
+  expect(stepWords({ kind: 'escalated', severity: 'critical', at: '' })).toBe('Went up: Critical')
+  expect(stepWords({ kind: 'assigned', severity: 'minor', at: '', assignee: 'lin' })).toBe('Assigned to lin')
+  expect(stepWords({ kind: 'assigned', severity: 'minor', at: '' })).toBe('Assigned to nobody')
+  expect(stepWords({ kind: 'something_new', severity: 'minor', at: '' })).toBe('something_new')
+  setLang('zh')
+  expect(reasonWords('schedule ended')).toBe('不在规则的生效时段')
+  expect(reasonWords('reset by lin: 已更换探测器')).toBe('已更换探测器')
+  expect(reasonWords('reset by lin')).toBe('')
+  expect(reasonWords('测试告警')).toBe('测试告警')
 })
 
 describe('curve', () => {

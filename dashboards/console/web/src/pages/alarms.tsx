@@ -1,15 +1,17 @@
-// Alarms: one list, worst first, then oldest. The filters live in the address.
+// Alarms: one list, worst first, then oldest. What is held back is a click
+// away; what another alarm explains stands below that one. The filters live in
+// the address.
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { enc, get, list, post } from '../api'
-import { go, may, say, upsert, useLive, useLoad, useNames, useTick, words } from '../app'
+import { go, may, say, state as app, upsert, useLive, useLoad, useNames, useTick, words } from '../app'
 import { age, now, span, time } from '../format'
 import { t, text } from '../i18n'
-import { Empty, Failed, Icon, Loading, Modal, Search, SeverityIcon, SeverityMark, useBusy, When, Wrong } from '../ui'
+import { Empty, Failed, Icon, Loading, Modal, Search, SeverityIcon, SeverityMark, useBusy, When, who, Wrong } from '../ui'
 import { choices, href, toggled, withFilter } from '../url'
-import { severities, type Alarm, type List, type Rule } from '../types'
+import { severities, type Alarm, type List, type Rule, type User } from '../types'
 import { Why } from './whydrawer'
 
-const views = ['open', 'shelved', 'cleared'] as const
+const views = ['open', 'suppressed', 'shelved', 'out', 'cleared'] as const
 type View = (typeof views)[number]
 
 const most = 5000
@@ -17,6 +19,15 @@ const step = 200
 
 /** isShelved says whether an alarm is on the shelf now. */
 export const isShelved = (a: Alarm) => a.shelved_until !== undefined && Date.parse(a.shelved_until) > now()
+
+/** isOut says whether a person took an alarm out of service. */
+export const isOut = (a: Alarm) => a.out_of_service_since !== undefined
+
+/** isExplained says whether another alarm explains this one. */
+export const isExplained = (a: Alarm) => a.state === 'active' && (a.suppressed_by ?? '') !== ''
+
+/** isQuiet says whether anything keeps an alarm from calling for a person. */
+export const isQuiet = (a: Alarm) => isShelved(a) || isOut(a) || isExplained(a)
 
 /** byWeight sorts the worst first, then those not acknowledged, then the oldest. */
 export function byWeight(a: Alarm, b: Alarm): number {
@@ -27,13 +38,30 @@ export function byWeight(a: Alarm, b: Alarm): number {
   )
 }
 
+/** inView says whether an alarm belongs to a view. */
+export function inView(a: Alarm, v: View): boolean {
+  switch (v) {
+    case 'open':
+      return a.state === 'active' && !isQuiet(a)
+    case 'suppressed':
+      return isExplained(a)
+    case 'shelved':
+      return isShelved(a)
+    case 'out':
+      return isOut(a)
+    case 'cleared':
+      return a.state === 'cleared'
+  }
+}
+
 /** fits says whether an alarm belongs to a list with these filters. */
 export function fits(a: Alarm, q: URLSearchParams): boolean {
-  const view = viewOf(q)
-  if (view === 'cleared' ? a.state !== 'cleared' : a.state !== 'active' || isShelved(a) !== (view === 'shelved')) return false
+  if (!inView(a, viewOf(q))) return false
   const sev = choices(q.get('severity'), severities)
   if (sev.length > 0 && !sev.includes(a.severity)) return false
   if (q.get('unacked') === '1' && a.acked) return false
+  const assignee = q.get('assignee')
+  if (assignee && a.assignee !== assignee) return false
   const rule = q.get('rule')
   if (rule && a.rule !== rule) return false
   const device = q.get('device')
@@ -46,31 +74,61 @@ export function fits(a: Alarm, q: URLSearchParams): boolean {
   return true
 }
 
+/** newest leaves out cleared alarms that a later one of the same rule and entity has followed. */
+export function newest(items: Alarm[]): Alarm[] {
+  const last = new Map<string, number>()
+  const key = (a: Alarm) => a.rule + '\n' + a.entity
+  for (const a of items) last.set(key(a), Math.max(last.get(key(a)) ?? 0, a.episode))
+  return items.filter((a) => a.state === 'active' || a.episode === last.get(key(a)))
+}
+
+/** explained puts alarms below those that explain them, by the id of the latter. */
+export function explained(items: Alarm[]): Map<string, Alarm[]> {
+  const out = new Map<string, Alarm[]>()
+  for (const a of items) if (isExplained(a)) out.set(a.suppressed_by!, [...(out.get(a.suppressed_by!) ?? []), a])
+  return out
+}
+
 const viewOf = (q: URLSearchParams): View => views.find((v) => v === q.get('view')) ?? 'open'
+
+async function load(cleared: boolean, signal: AbortSignal): Promise<{ items: Alarm[]; more: boolean }> {
+  if (cleared) return list<Alarm>('/alarms', { state: 'cleared' }, 500, signal)
+  // What is shelved or out of service stays so when its alarm is cleared.
+  const [active, held] = await Promise.all([
+    list<Alarm>('/alarms', { state: 'active' }, most, signal),
+    list<Alarm>('/alarms', { state: 'cleared', suppressed: 'any' }, most, signal),
+  ])
+  return { items: [...active.items, ...held.items], more: active.more || held.more }
+}
 
 export function Alarms({ search }: { search: string }) {
   useTick(1000)
   const q = new URLSearchParams(search)
   const view = viewOf(q)
-  const state = view === 'cleared' ? 'cleared' : 'active'
+  const cleared = view === 'cleared'
   const [shown, setShown] = useState(step)
   const why = q.get('why')
-  const [shelving, setShelving] = useState<Alarm>()
-  const loaded = useLoad('alarms ' + state, (signal) => list<Alarm>('/alarms', { state }, state === 'active' ? most : 500, signal))
+  const [aside, setAside] = useState<{ a: Alarm; how: Aside }>()
+  const loaded = useLoad('alarms ' + cleared, (signal) => load(cleared, signal))
   const rules = useLoad('rules', (signal) => get<List<Rule>>('/rules', signal))
   const put = (a: Alarm) => loaded.change((l) => ({ ...l, items: upsert(l.items, a) }))
   useLive<Alarm>('alarm', put)
   useEffect(() => setShown(step), [search])
   const set = (name: string, value: string) => go('/alarms' + withFilter(search, name, value), true)
 
-  const all = (loaded.data?.items ?? []).filter((a) => a.state === state)
+  const all = cleared ? (loaded.data?.items ?? []) : newest(loaded.data?.items ?? [])
   const items = all.filter((a) => fits(a, q))
-  items.sort(view === 'cleared' ? (a, b) => Date.parse(b.cleared_at ?? b.raised_at) - Date.parse(a.cleared_at ?? a.raised_at) : byWeight)
+  items.sort(cleared ? (a, b) => Date.parse(b.cleared_at ?? b.raised_at) - Date.parse(a.cleared_at ?? a.raised_at) : byWeight)
+  const under = explained(all)
+  const byID = new Map(all.map((a) => [a.id, a]))
   const sev = choices(q.get('severity'), severities)
-  const inView = all.filter((a) => view === 'cleared' || isShelved(a) === (view === 'shelved'))
-  const filtered = ['severity', 'unacked', 'rule', 'device', 'q'].some((k) => q.get(k))
-  const name = useNames(items.slice(0, shown).map((a) => a.device))
-  const chosen = why === null ? undefined : (loaded.data?.items ?? []).find((a) => a.id === why)
+  const here = all.filter((a) => inView(a, view))
+  const me = app.user?.name ?? ''
+  const mine = here.filter((a) => a.assignee === me).length
+  const filtered = ['severity', 'unacked', 'assignee', 'rule', 'device', 'q'].some((k) => q.get(k))
+  const name = useNames([...items.slice(0, shown).map((a) => a.device), ...(q.get('device') ? [q.get('device')!] : [])])
+  const chosen = why === null ? undefined : byID.get(why)
+  const count = (v: View) => (loaded.data === undefined || cleared || v === 'cleared' ? '' : ' ' + all.filter((a) => inView(a, v)).length)
 
   return (
     <>
@@ -80,14 +138,16 @@ export function Alarms({ search }: { search: string }) {
           {views.map((v) => (
             <button type="button" key={v} aria-pressed={v === view} onClick={() => set('view', v === 'open' ? '' : v)}>
               {t(`al.${v}`)}
+              {count(v)}
             </button>
           ))}
         </div>
+        <a href="/alarms/load">{t('nav.load')}</a>
       </div>
       <div class="filters" role="group" aria-label={t('c.filter')}>
         <div class="chips" role="group" aria-label={t('al.severity')}>
           {severities.map((s) => {
-            const n = inView.filter((a) => a.severity === s).length
+            const n = here.filter((a) => a.severity === s).length
             return (
               <button
                 type="button"
@@ -96,8 +156,8 @@ export function Alarms({ search }: { search: string }) {
                 aria-pressed={sev.includes(s)}
                 onClick={() => set('severity', toggled(q.get('severity'), s, severities))}
               >
-                <SeverityIcon of={s} size={16} hollow={n === 0} />
-                {t(`sev.${s}`)} <b>{n}</b>
+                <SeverityIcon of={s} size={16} hollow={n === 0 || view !== 'open'} />
+                {t(`sev.${s}`)} <b>{loaded.data === undefined ? '–' : n}</b>
               </button>
             )
           })}
@@ -111,7 +171,7 @@ export function Alarms({ search }: { search: string }) {
             </option>
           ))}
         </select>
-        {view !== 'cleared' && (
+        {!cleared && (
           <label class="check">
             <input
               type="checkbox"
@@ -121,9 +181,14 @@ export function Alarms({ search }: { search: string }) {
             {t('al.onlyUnacked')}
           </label>
         )}
+        {(mine > 0 || q.get('assignee') === me) && (
+          <button type="button" class="chip" aria-pressed={q.get('assignee') === me} onClick={() => set('assignee', q.get('assignee') === me ? '' : me)}>
+            {t('al.mine')} <b>{mine}</b>
+          </button>
+        )}
         {q.get('device') && (
           <button type="button" class="chip" aria-pressed="true" onClick={() => set('device', '')}>
-            {t('al.device')}: {q.get('device')} <Icon name="close" size={14} />
+            {t('al.device')}: {name(q.get('device')!)} <Icon name="close" size={14} />
           </button>
         )}
         {filtered && (
@@ -132,6 +197,7 @@ export function Alarms({ search }: { search: string }) {
           </button>
         )}
       </div>
+      {view !== 'open' && !cleared && <p class="quiet lead">{t(`al.about.${view}`)}</p>}
       {loaded.data === undefined ? (
         loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
       ) : items.length === 0 ? (
@@ -144,7 +210,7 @@ export function Alarms({ search }: { search: string }) {
                 <th role="columnheader">{t('al.severity')}</th>
                 <th role="columnheader">{t('al.alarm')}</th>
                 <th role="columnheader">{t('al.state')}</th>
-                <th role="columnheader">{view === 'cleared' ? t('al.cleared') : t('al.age')}</th>
+                <th role="columnheader">{cleared ? t('al.cleared') : t('al.age')}</th>
                 <th role="columnheader">{t('al.case')}</th>
                 <th role="columnheader">{t('al.actions')}</th>
               </tr>
@@ -155,9 +221,11 @@ export function Alarms({ search }: { search: string }) {
                   key={a.id}
                   a={a}
                   name={name(a.device)}
+                  under={under.get(a.id) ?? []}
+                  over={byID.get(a.suppressed_by ?? '')}
                   put={put}
-                  onWhy={() => go('/alarms' + withFilter(search, 'why', a.id))}
-                  onShelve={() => setShelving(a)}
+                  onWhy={(id) => go('/alarms' + withFilter(search, 'why', id))}
+                  onAside={(how) => setAside({ a, how })}
                 />
               ))}
             </tbody>
@@ -173,18 +241,40 @@ export function Alarms({ search }: { search: string }) {
           </p>
         </>
       )}
-      {why !== null && <Why id={why} alarm={chosen} onClose={() => set('why', '')} />}
-      {shelving !== undefined && <Shelve a={shelving} put={put} onClose={() => setShelving(undefined)} />}
+      {why !== null && <Why id={why} alarm={chosen} onClose={() => set('why', '')} onOther={(id) => set('why', id)} />}
+      {aside !== undefined && <PutAside a={aside.a} how={aside.how} put={put} onClose={() => setAside(undefined)} />}
     </>
   )
 }
 
-function Row({ a, name, put, onWhy, onShelve }: { a: Alarm; name: string; put: (a: Alarm) => void; onWhy: () => void; onShelve: () => void }) {
-  const fresh = a.state === 'active' && !a.acked && !isShelved(a)
+function Row({
+  a,
+  name,
+  under,
+  over,
+  put,
+  onWhy,
+  onAside,
+}: {
+  a: Alarm
+  name: string
+  under: Alarm[] // the alarms that this one explains
+  over: Alarm | undefined // the alarm that explains this one
+  put: (a: Alarm) => void
+  onWhy: (id: string) => void
+  onAside: (how: Aside) => void
+}) {
+  const [open, setOpen] = useState<'members' | 'under'>()
+  const fresh = a.state === 'active' && !a.acked && !isQuiet(a)
+  const fold = (what: 'members' | 'under', label: string) => (
+    <button type="button" class="link" aria-expanded={open === what} onClick={() => setOpen(open === what ? undefined : what)}>
+      {label}
+    </button>
+  )
   return (
     <tr role="row" class={fresh ? 'fresh' : ''}>
       <td role="cell" class="c-sev">
-        <SeverityMark of={a.severity} quiet={a.state === 'cleared'} />
+        <SeverityMark of={a.severity} quiet={a.state === 'cleared' || isQuiet(a)} />
       </td>
       <td role="cell" class="c-main">
         <span class="title">{text(a.title, a.rule)}</span>
@@ -193,8 +283,19 @@ function Row({ a, name, put, onWhy, onShelve }: { a: Alarm; name: string; put: (
             {name}
           </a>
           {a.entity !== a.device && <span> · {a.entity}</span>}
-          {a.members !== undefined && a.members.length > 1 && <span> · {t('al.members', a.members.length)}</span>}
+          {a.members !== undefined && a.members.length > 1 && <> · {fold('members', t('al.members', a.members.length))}</>}
+          {under.length > 0 && <> · {fold('under', t('al.explains', under.length))}</>}
         </span>
+        {isExplained(a) && (
+          <span class="sub">
+            {t('al.because')}{' '}
+            <button type="button" class="link" aria-haspopup="dialog" onClick={() => onWhy(a.suppressed_by!)}>
+              {over === undefined ? t('al.another') : `${text(over.title, over.rule)} · ${over.entity}`}
+            </button>
+          </span>
+        )}
+        {open === 'members' && <Devices ids={a.members ?? []} />}
+        {open === 'under' && <Under alarms={under} onWhy={onWhy} />}
       </td>
       <td role="cell" class="c-state">
         <AlarmState a={a} />
@@ -216,9 +317,46 @@ function Row({ a, name, put, onWhy, onShelve }: { a: Alarm; name: string; put: (
       </td>
       <td role="cell" class="c-case">{a.case && <a href={href(['cases', a.case])}>{a.case}</a>}</td>
       <td role="cell" class="c-act">
-        <AlarmButtons a={a} put={put} onWhy={onWhy} onShelve={onShelve} />
+        <span class="buttons">
+          <button type="button" onClick={() => onWhy(a.id)} aria-haspopup="dialog">
+            {t('al.why')}
+          </button>
+          <AlarmButtons a={a} put={put} onAside={onAside} />
+        </span>
       </td>
     </tr>
+  )
+}
+
+function Devices({ ids }: { ids: string[] }) {
+  const name = useNames(ids.slice(0, 100))
+  return (
+    <ul class="bare fold">
+      {ids.map((id) => (
+        <li key={id}>
+          <a href={href(['devices', id])} title={id}>
+            {name(id)}
+          </a>
+        </li>
+      ))}
+    </ul>
+  )
+}
+
+function Under({ alarms, onWhy }: { alarms: Alarm[]; onWhy: (id: string) => void }) {
+  const name = useNames(alarms.slice(0, 100).map((a) => a.device))
+  return (
+    <ul class="bare fold">
+      {alarms.map((a) => (
+        <li key={a.id}>
+          <SeverityMark of={a.severity} quiet />{' '}
+          <button type="button" class="link" aria-haspopup="dialog" onClick={() => onWhy(a.id)}>
+            {text(a.title, a.rule)}
+          </button>{' '}
+          {name(a.device)}
+        </li>
+      ))}
+    </ul>
   )
 }
 
@@ -229,6 +367,9 @@ export function AlarmState({ a }: { a: Alarm }) {
   if (a.clearing) about.push(t('al.clearing'))
   if (a.latched) about.push(t('al.latched'))
   if (a.no_data) about.push(t('al.nodata'))
+  if (a.flapping) about.push(t('al.flapping'))
+  if (isExplained(a)) about.push(t('al.isExplained'))
+  if (a.assignee) about.push(t('al.assignedTo', a.assignee))
   return (
     <>
       {a.acked ? (
@@ -236,7 +377,7 @@ export function AlarmState({ a }: { a: Alarm }) {
           <Icon name="check" size={16} /> {t('al.acked')}
         </span>
       ) : a.state === 'active' ? (
-        <strong class="mark">{t('al.unacked')}</strong>
+        isQuiet(a) ? <span class="quiet">{t('al.unacked')}</span> : <strong class="mark">{t('al.unacked')}</strong>
       ) : null}
       {about.length > 0 && <span class="sub">{about.join(' · ')}</span>}
       {isShelved(a) && (
@@ -245,16 +386,25 @@ export function AlarmState({ a }: { a: Alarm }) {
           {a.reason && <em> “{a.reason}”</em>}
         </span>
       )}
+      {isOut(a) && (
+        <span class="sub">
+          {t('al.outSince', time(a.out_of_service_since), a.out_of_service_by ?? '')}
+          {a.out_of_service_reason && <em> “{a.out_of_service_reason}”</em>}
+        </span>
+      )}
     </>
   )
 }
 
-/** AlarmButtons are what a person can do about an alarm. */
-export function AlarmButtons({ a, put, onWhy, onShelve }: { a: Alarm; put: (a: Alarm) => void; onWhy: () => void; onShelve: () => void }) {
+/** Aside is a way to put an alarm aside that needs a reason. */
+export type Aside = 'shelve' | 'out-of-service'
+
+/** AlarmButtons are what a person can do about an alarm; all of it, or what is done every day. */
+export function AlarmButtons({ a, put, onAside, all = false }: { a: Alarm; put: (a: Alarm) => void; onAside: (how: Aside) => void; all?: boolean }) {
   const busy = useRef(false)
   const [waits, setWaits] = useState('')
   const name = text(a.title, a.rule)
-  const order = (what: 'ack' | 'unshelve' | 'reset', done: string) => {
+  const order = (what: 'ack' | 'unshelve' | 'in-service' | 'reset', done: string) => {
     if (busy.current) return
     busy.current = true
     setWaits(what)
@@ -272,53 +422,62 @@ export function AlarmButtons({ a, put, onWhy, onShelve }: { a: Alarm; put: (a: A
       })
   }
   const can = may('alarms')
+  const canOut = may('outOfService')
   return (
-    <span class="buttons">
-      <button type="button" onClick={onWhy} aria-haspopup="dialog">
-        {t('al.why')}
-      </button>
-      {can &&
-        a.state === 'active' &&
-        (isShelved(a) ? (
-          <button type="button" disabled={waits !== ''} onClick={() => order('unshelve', t('al.didUnshelve', name))}>
-            {t('al.unshelve')}
-          </button>
-        ) : (
-          <button type="button" class="ghost" onClick={onShelve} aria-haspopup="dialog">
-            {t('al.shelve')}
-          </button>
-        ))}
+    <>
+      {can && isShelved(a) && (
+        <button type="button" disabled={waits !== ''} onClick={() => order('unshelve', t('al.didUnshelve', name))}>
+          {t('al.unshelve')}
+        </button>
+      )}
+      {can && a.state === 'active' && !isShelved(a) && (
+        <button type="button" class={all ? '' : 'ghost'} onClick={() => onAside('shelve')} aria-haspopup="dialog">
+          {t('al.shelve')}
+        </button>
+      )}
+      {canOut && isOut(a) && (
+        <button type="button" disabled={waits !== ''} onClick={() => order('in-service', t('al.didIn', name))}>
+          {t('al.inService')}
+        </button>
+      )}
+      {all && canOut && !isOut(a) && (
+        <button type="button" onClick={() => onAside('out-of-service')} aria-haspopup="dialog">
+          {t('al.outOfService')}
+        </button>
+      )}
       {can && a.state === 'active' && !a.acked && (
         <button type="button" class="primary" disabled={waits !== ''} onClick={() => order('ack', t('al.didAck', name))}>
           {t('al.ack')}
         </button>
       )}
-      {can && (a.latched || a.no_data) && (
+      {can && a.state === 'active' && (a.latched || a.no_data) && (
         <button type="button" disabled={waits !== ''} onClick={() => order('reset', t('al.didReset', name))}>
           {t('al.reset')}
         </button>
       )}
-    </span>
+    </>
   )
 }
 
 const shelfTimes = ['30m', '2h', '8h', '24h'] as const
 
-function Shelve({ a, put, onClose }: { a: Alarm; put: (a: Alarm) => void; onClose: () => void }) {
+/** PutAside asks for the reason, and how long, for which an alarm is put aside. */
+export function PutAside({ a, how, put, onClose }: { a: Alarm; how: Aside; put: (a: Alarm) => void; onClose: () => void }) {
   const [until, setUntil] = useState<string>('2h')
   const [reason, setReason] = useState('')
   const [missing, setMissing] = useState(false)
   const { busy, error, run } = useBusy()
   const labels: Record<string, string> = { '30m': t('d.m', 30), '2h': t('d.h', 2), '8h': t('d.h', 8), '24h': t('d.h', 24) }
+  const shelve = how === 'shelve'
   return (
-    <Modal title={t('al.shelveTitle')} onClose={onClose}>
+    <Modal title={shelve ? t('al.shelveTitle') : t('al.outTitle')} onClose={onClose}>
       <form
         onSubmit={(e) => {
           e.preventDefault()
           if (reason.trim() === '') return setMissing(true)
           run(async () => {
-            put(await post<Alarm>(`/alarms/${enc(a.id)}/shelve`, { for: until, reason: reason.trim() }))
-            say(t('al.didShelve', text(a.title, a.rule)))
+            put(await post<Alarm>(`/alarms/${enc(a.id)}/${how}`, { for: shelve ? until : undefined, reason: reason.trim() }))
+            say(t(shelve ? 'al.didShelve' : 'al.didOut', text(a.title, a.rule)))
             onClose()
           })
         }}
@@ -326,24 +485,27 @@ function Shelve({ a, put, onClose }: { a: Alarm; put: (a: Alarm) => void; onClos
         <p>
           <SeverityMark of={a.severity} /> {text(a.title, a.rule)} <span class="quiet">· {age(a.raised_at)}</span>
         </p>
-        <p class="quiet">{t('al.shelveText')}</p>
-        <fieldset>
-          <legend>{t('al.shelveFor')}</legend>
-          <div class="chips">
-            {shelfTimes.map((x) => (
-              <label class="radio" key={x}>
-                <input type="radio" name="for" checked={until === x} onChange={() => setUntil(x)} /> {labels[x]}
-              </label>
-            ))}
-          </div>
-        </fieldset>
+        <p class="quiet">{shelve ? t('al.shelveText') : t('al.outText')}</p>
+        {shelve && (
+          <fieldset>
+            <legend>{t('al.shelveFor')}</legend>
+            <div class="chips">
+              {shelfTimes.map((x) => (
+                <label class="radio" key={x}>
+                  <input type="radio" name="for" checked={until === x} onChange={() => setUntil(x)} /> {labels[x]}
+                </label>
+              ))}
+            </div>
+          </fieldset>
+        )}
         <label>
           {t('al.reason')}
           <textarea
             rows={2}
             autofocus
+            maxLength={500}
             value={reason}
-            placeholder={t('al.reasonHint')}
+            placeholder={shelve ? t('al.reasonHint') : t('al.outHint')}
             aria-invalid={missing && reason.trim() === ''}
             onInput={(e) => setReason(e.currentTarget.value)}
           />
@@ -354,7 +516,61 @@ function Shelve({ a, put, onClose }: { a: Alarm; put: (a: Alarm) => void; onClos
             {t('c.cancel')}
           </button>
           <button type="submit" class="primary" disabled={busy}>
-            {t('al.shelve')}
+            {shelve ? t('al.shelve') : t('al.outOfService')}
+          </button>
+        </footer>
+      </form>
+    </Modal>
+  )
+}
+
+/** Assign says who shall look after an alarm. */
+export function Assign({ a, put, onClose }: { a: Alarm; put: (a: Alarm) => void; onClose: () => void }) {
+  const me = app.user?.name ?? ''
+  const [to, setTo] = useState(a.assignee ?? '')
+  const { busy, error, run } = useBusy()
+  const users = useLoad('users', async (signal) => (may('users') ? (await list<User>('/users', {}, 500, signal)).items : []))
+  const assign = (name: string) =>
+    run(async () => {
+      put(await post<Alarm>(`/alarms/${enc(a.id)}/assign`, { to: name }))
+      say(name === '' ? t('al.didUnassign', text(a.title, a.rule)) : t('al.didAssign', text(a.title, a.rule), name))
+      onClose()
+    })
+  return (
+    <Modal title={t('al.assignTitle')} onClose={onClose}>
+      <form
+        onSubmit={(e) => {
+          e.preventDefault()
+          assign(to.trim())
+        }}
+      >
+        <p>
+          <SeverityMark of={a.severity} /> {text(a.title, a.rule)}{' '}
+          {a.assignee && <span class="quiet">· {t('al.assignedTo', who(a.assignee))}</span>}
+        </p>
+        <label>
+          {t('al.assignTo')}
+          <input list="users" autofocus required value={to} autocapitalize="off" spellcheck={false} onInput={(e) => setTo(e.currentTarget.value)} />
+          <datalist id="users">
+            {(users.data ?? []).map((u) => (
+              <option key={u.name} value={u.name} label={u.title} />
+            ))}
+          </datalist>
+        </label>
+        <Wrong text={error} />
+        <footer>
+          {a.assignee && (
+            <button type="button" disabled={busy} onClick={() => assign('')}>
+              {t('al.unassign')}
+            </button>
+          )}
+          {a.assignee !== me && (
+            <button type="button" disabled={busy} onClick={() => assign(me)}>
+              {t('al.assignMe')}
+            </button>
+          )}
+          <button type="submit" class="primary" disabled={busy}>
+            {t('al.assign')}
           </button>
         </footer>
       </form>

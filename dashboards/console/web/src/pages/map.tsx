@@ -9,7 +9,7 @@ import { Deadline, Failed, Icon, lightOf, Loading, modelTitle, SeverityIcon, Sev
 import { href, withFilter } from '../url'
 import { openStages, severities, type Alarm, type Case, type Device, type MapInfo, type Point, type Severity, type Summary } from '../types'
 import type { MapView, Picked } from '../mapview'
-import { byWeight, isShelved } from './alarms'
+import { byWeight, inView } from './alarms'
 import { byUrgency, Fact } from './cases'
 import { Brief } from './devices'
 
@@ -38,7 +38,7 @@ export function MapPage({ search }: { search: string }) {
   }, [Math.round(Math.log2(count + 1))])
 
   const open = useMemo(
-    () => (alarms.data?.items ?? []).filter((a) => a.state === 'active' && !isShelved(a)).sort(byWeight),
+    () => (alarms.data?.items ?? []).filter((a) => inView(a, 'open')).sort(byWeight),
     [alarms.data],
   )
   const openCases = useMemo(() => (cases.data ?? []).filter((c) => openStages.includes(c.stage)).sort(byUrgency), [cases.data])

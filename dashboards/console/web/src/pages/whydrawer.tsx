@@ -1,21 +1,31 @@
-// Why there is this alarm: one sentence, the comparisons in words, the curve
-// with the limit, and below it everything the rule looked at.
-import { useMemo } from 'preact/hooks'
-import { enc, get, query } from '../api'
-import { state, useLoad, useNames } from '../app'
+// One alarm: what can be done about it, and why there is it. One sentence, the
+// comparisons in words, the curve with the limit, below it everything the rule
+// looked at, and what happened since.
+import { useMemo, useState } from 'preact/hooks'
+import { enc, get, post, query } from '../api'
+import { may, state, useLive, useLoad, useNames } from '../app'
 import Chart from '../chart'
 import { duration, fullTime, now, span, time, unit, value } from '../format'
 import { known, t, text } from '../i18n'
-import { Failed, Icon, Loading, Modal, modelTitle, SeverityMark, When } from '../ui'
+import { Failed, Icon, Loading, Modal, modelTitle, SeverityMark, useBusy, When, who, Wrong } from '../ui'
 import { href } from '../url'
-import { curve, leafWords } from '../why'
-import type { Alarm, Device as DeviceData, Explanation, Leaf, Model, Series } from '../types'
+import { curve, leafWords, reasonWords, stepWords } from '../why'
+import type { Alarm, AlarmStep, Device as DeviceData, Explanation, Leaf, List, Model, Series } from '../types'
+import { AlarmButtons, AlarmState, Assign, isExplained, PutAside, type Aside } from './alarms'
 
-/** Why is the drawer of one alarm. */
-export function Why({ id, alarm, onClose }: { id: string; alarm: Alarm | undefined; onClose: () => void }) {
+/** Why is the drawer of one alarm; onOther opens that of another one instead. */
+export function Why({ id, alarm, onClose, onOther }: { id: string; alarm: Alarm | undefined; onClose: () => void; onOther?: (id: string) => void }) {
   const why = useLoad('why ' + id, (signal) => get<Explanation>(`/alarms/${enc(id)}/why`, signal))
   const fresh = useLoad('alarm ' + id, (signal) => get<Alarm>(`/alarms/${enc(id)}`, signal))
-  const a = alarm ?? fresh.data
+  const steps = useLoad('history ' + id, (signal) => get<List<AlarmStep>>(`/alarms/${enc(id)}/history`, signal))
+  const [aside, setAside] = useState<Aside>()
+  const [assigning, setAssigning] = useState(false)
+  const put = (x: Alarm) => {
+    fresh.change(() => x)
+    steps.again()
+  }
+  useLive<Alarm>('alarm', (x) => x.id === id && put(x))
+  const a = fresh.data ?? alarm
   const name = useNames(a === undefined ? [] : [a.device])
   const e = why.data
   return (
@@ -27,8 +37,103 @@ export function Why({ id, alarm, onClose }: { id: string; alarm: Alarm | undefin
           <Device id={a.device} name={name(a.device)} />
         </p>
       )}
+      {a !== undefined && (
+        <div class="orders">
+          <div>
+            <AlarmState a={a} />
+            {isExplained(a) && onOther !== undefined && (
+              <button type="button" class="link" onClick={() => onOther(a.suppressed_by!)}>
+                {t('al.showOther')}
+              </button>
+            )}
+          </div>
+          <span class="buttons">
+            <AlarmButtons a={a} put={put} onAside={setAside} all />
+            {may('alarms') && (
+              <button type="button" aria-haspopup="dialog" onClick={() => setAssigning(true)}>
+                {t('al.assign')}
+              </button>
+            )}
+          </span>
+        </div>
+      )}
       {e === undefined ? why.error ? <Failed error={why.error} again={why.again} /> : <Loading /> : <Explained e={e} a={a} />}
+      <section>
+        <h3>{t('why.history')}</h3>
+        {steps.data === undefined ? (
+          steps.error ? <Failed error={steps.error} again={steps.again} /> : <Loading />
+        ) : (
+          <Steps of={steps.data.items ?? []} />
+        )}
+        {may('alarms') && a !== undefined && <Comment a={a} put={put} />}
+      </section>
+      {a !== undefined && aside !== undefined && <PutAside a={a} how={aside} put={put} onClose={() => setAside(undefined)} />}
+      {a !== undefined && assigning && <Assign a={a} put={put} onClose={() => setAssigning(false)} />}
     </Modal>
+  )
+}
+
+const few = 30
+
+/** Steps is what happened to an alarm, the oldest first; of a long history the newest steps. */
+function Steps({ of }: { of: AlarmStep[] }) {
+  const [all, setAll] = useState(false)
+  return (
+    <>
+      {!all && of.length > few && (
+        <p>
+          <button type="button" class="link" onClick={() => setAll(true)}>
+            {t('why.earlier', of.length - few)}
+          </button>
+        </p>
+      )}
+      <ol class="timeline">
+        {(all ? of : of.slice(-few)).map((s, i) => {
+          const said = s.text || reasonWords(s.reason ?? '')
+          return (
+            <li key={i} class={s.kind === 'commented' ? 'step-comment' : ''}>
+              <p>
+                <strong>{stepWords(s)}</strong>{' '}
+                <span class="quiet">
+                  {s.by && <>{who(s.by)} · </>}
+                  <When at={s.at} />
+                </span>
+              </p>
+              {said && <p class="said">{said}</p>}
+            </li>
+          )
+        })}
+      </ol>
+    </>
+  )
+}
+
+function Comment({ a, put }: { a: Alarm; put: (a: Alarm) => void }) {
+  const [said, setSaid] = useState('')
+  const { busy, error, run } = useBusy()
+  return (
+    <form
+      class="comment"
+      onSubmit={(e) => {
+        e.preventDefault()
+        if (said.trim() === '') return
+        run(async () => {
+          put(await post<Alarm>(`/alarms/${enc(a.id)}/comment`, { text: said.trim() }))
+          setSaid('')
+        })
+      }}
+    >
+      <label>
+        {t('al.comment')}
+        <textarea rows={2} maxLength={2000} value={said} placeholder={t('al.commentHint')} onInput={(e) => setSaid(e.currentTarget.value)} />
+      </label>
+      <Wrong text={error} />
+      <footer>
+        <button type="submit" disabled={busy || said.trim() === ''}>
+          {t('al.commentDo')}
+        </button>
+      </footer>
+    </form>
   )
 }
 
