@@ -99,8 +99,13 @@ const alarms = [
   A(1, 'fire.detector-silent', D(20), 'warning', 6300, { acked: true, acked_by: 'lin', acked_at: ago(6000) }),
   A(1, 'fire.detector-silent', D(84), 'warning', 9000, { shelved_until: iso(Date.now() + 3600e3), shelved_by: 'lin', reason: '正在检修' }),
   A(1, 'parking.fire-lane', D(66), 'minor', 40000, { state: 'cleared', cleared_at: ago(39000), acked: true, acked_by: 'lin', acked_at: ago(39900), case: 'E0496202611220009' }),
+  A(7, 'fire.detector-silent', D(28), 'warning', 700, { suppressed_by: `pipe.burst:${D(45).id}:3` }),
+  A(8, 'fire.detector-silent', D(36), 'warning', 690, { suppressed_by: `pipe.burst:${D(45).id}:3` }),
+  A(4, 'parking.fire-lane', D(62), 'minor', 9000, { out_of_service_since: ago(8000), out_of_service_by: 'lin', out_of_service_reason: '道路施工至周五，施工队通知恢复' }),
+  A(5, 'parking.fire-lane', D(50), 'minor', 500, { flapping: true, assignee: 'admin' }),
 ]
 D(66).alarm = ''
+const steps = new Map(alarms.map((a) => [a.id, [{ kind: 'raised', severity: a.severity, at: a.raised_at }, ...(a.acked ? [{ kind: 'acked', severity: a.severity, at: a.acked_at, by: a.acked_by }] : []), ...(a.suppressed_by ? [{ kind: 'suppressed', severity: a.severity, at: a.raised_at, suppressed_by: a.suppressed_by }] : [])]]))
 const K = (id, klass, zh, en, stage, d, more) => { const c = classes.find((c) => c.code === klass); return { id, class: klass, class_name: c.name, title: T(zh, en), source: 'sensor', stage, location: d.location, grid: d.grid, filing_condition: c.filing_condition, closing_condition: c.closing_condition, limit: c.limit, opened: ago(90), alarms: [], back_to_normal: false, revision: 1, timeline: [{ action: 'open', stage: 'pending_filing', by: 'citywarden', at: ago(90) }], ...more } }
 const cases = [
   K('E0595202611230001', 'event/0595', '防火分区 A-2 烟雾', 'Smoke in fire zone A-2', 'pending_filing', D(8), { severity: 'critical', key: 'fire/A-2', alarms: [alarms[0].id] }),
@@ -164,6 +169,12 @@ function api(method, path, q, body) {
   if (path === '/info') return { body: { version: '0.1.0-dev', demo: true, time_zone: 'Asia/Shanghai', now: iso(Date.now()), mqtt: '127.0.0.1:1883' } }
   if (path === '/models') return { body: page(models) }
   if (path === '/classes') return { body: page(classes) }
+  if (path === '/users') return { body: page([signedIn, { name: 'lin', title: '林值班', role: 'supervisor' }]) }
+  if (path === '/alarms/load') return { body: load(Date.parse(q.get('from')), Date.parse(q.get('to'))) }
+  if (path === '/rules/status') return { body: { loaded_at: ago(7200), rules: rules.length, tests: 2, ...(refused && { refused_at: ago(60), problems: [typo()] }) } }
+  if (path === '/rules/reload') { refused = !refused; return refused ? problem(400, 'rules.yaml:6:32: unknown name "smoek"', 'invalid') : { body: {} } }
+  if (path === '/rules/test') return { body: report(body.text) }
+  if ((m = /^\/rules\/([^/]+)\/why-not$/.exec(path))) return { body: whyNot(m[1], q.get('device'), q.get('at')) }
   if (path === '/rules') return { body: page(rules) }
   if ((m = /^\/rules\/(.+)$/.exec(path))) { const r = rules.find((r) => r.id === m[1]); return r ? { body: r } : problem(404, `no rule ${m[1]}`) }
   if (path === '/summary') {
@@ -187,12 +198,18 @@ function api(method, path, q, body) {
       inputs: a.members.map((d) => ({ device: d, metric: 'smoke', value: 0.31, unit: 'dB/m', time: iso(at - 2000), arrived: iso(at - 1500) })), attributes: [{ name: 'smoke_limit', value: 0.12, from: 'device' }], windows: [{ text: 'n_of(smoke > …, "60s")', from: iso(at - 60000), to: a.raised_at, samples: 4, result: 2 }], members: [...a.members.map((d) => ({ device: d, result: 'true', time: iso(at - 2000) })), { device: D(56).id, result: 'false', time: iso(at - 9000) }, { device: D(20).id, result: 'unknown' }] }
       : { rule: a.rule, version: 'aa12bb34cc56', at: a.raised_at, severity: a.severity, condition: 'pressure < 3.2', held: '30s', since: iso(at - 30000), summary: T('压力骤降', 'Sudden pressure drop'), leaves: [{ text: 'pressure < 3.2', left: 2.9, op: '<', right: 3.2, result: 'true' }], inputs: [{ device: a.device, metric: 'pressure', value: 2.9, unit: 'bar', time: iso(at - 1000), arrived: iso(at) }] } }
   }
-  if ((m = /^\/alarms\/([^/]+)\/(ack|shelve|unshelve|reset)$/.exec(path))) {
+  if ((m = /^\/alarms\/([^/]+)\/history$/.exec(path))) return { body: page(steps.get(m[1]) ?? []) }
+  if ((m = /^\/alarms\/([^/]+)\/(ack|shelve|unshelve|reset|comment|assign|out-of-service|in-service)$/.exec(path))) {
     const a = alarms.find((a) => a.id === m[1]); if (!a) return problem(404, `no alarm ${m[1]}`)
     if (m[2] === 'ack') Object.assign(a, { acked: true, acked_by: signedIn.name, acked_at: iso(Date.now()) })
     if (m[2] === 'shelve') Object.assign(a, { shelved_until: iso(Date.now() + 7200e3), shelved_by: signedIn.name, reason: body.reason })
     if (m[2] === 'unshelve') delete a.shelved_until
     if (m[2] === 'reset') Object.assign(a, { latched: false, state: 'cleared', cleared_at: iso(Date.now()) })
+    if (m[2] === 'assign') a.assignee = body.to || undefined
+    if (m[2] === 'out-of-service') Object.assign(a, { out_of_service_since: iso(Date.now()), out_of_service_by: signedIn.name, out_of_service_reason: body.reason })
+    if (m[2] === 'in-service') delete a.out_of_service_since
+    const kind = { ack: 'acked', shelve: 'shelved', unshelve: 'unshelved', reset: 'cleared', comment: 'commented', assign: 'assigned', 'out-of-service': 'out_of_service', 'in-service': 'in_service' }[m[2]]
+    steps.get(a.id)?.push({ kind, severity: a.severity, at: iso(Date.now()), by: signedIn.name, reason: body.reason, text: body.text, assignee: body.to })
     emit('alarm', a)
     return { body: a }
   }
@@ -211,6 +228,34 @@ function api(method, path, q, body) {
   }
   if ((m = /^\/cases\/([^/]+)$/.exec(path))) { const c = cases.find((c) => c.id === m[1]); return c ? { body: withActions(c) } : problem(404, `no case ${m[1]}`) }
   return problem(404, 'no such route ' + path)
+}
+
+function load(from, to) {
+  const series = []
+  for (let at = from, i = 0; at < to; at += 600e3, i++) series.push({ at: iso(at), alarms: i % 17 === 5 ? 3 : i % 29 === 11 ? 14 : i % 5 === 0 ? 1 : 0 })
+  const n = series.reduce((x, p) => x + p.alarms, 0), worst = series.reduce((a, b) => (b.alarms > a.alarms ? b : a), { alarms: 0 })
+  const top = rules.map((r, i) => ({ rule: r.id, title: r.title, alarms: Math.round(n / 2 ** (i + 1)), share: 1 / 2 ** (i + 1) }))
+  const share = (share, target) => ({ alarms: Math.round(n * share), share, target })
+  return { from: iso(from), to: iso(to), operators: 2, alarms: n, work_orders: 4, per_operator_10min: { mean: n / 2 / series.length, peak: worst.alarms / 2, peak_at: worst.at, goal: 1, over_goal_share: 0.12 }, floods: [{ from: worst.at, to: iso(Date.parse(worst.at) + 1500e3), alarms: 31 }],
+    chattering: [{ rule: 'parking.fire-lane', title: rules[2].title, entity: D(50).id, device: D(50).id, most_per_minute: 4, count: 38 }], stale: [A(2, 'fire.detector-silent', D(12), 'warning', 200000)], top_rules: top, priorities: { critical: share(0.14, 0.05), major: share(0.2, 0.15), minor: share(0.66, 0.8) }, series }
+}
+
+let refused = false // every other reload is
+const mistake = (line, col, message, snippet) => ({ file: 'rules.yaml', line, col, message, snippet })
+const typo = () => mistake(6, 32, 'unknown name "smoek" in smoke-detector; did you mean "smoke"?', "  - {severity: warning,  when: 'n_of(smoek > 0.12, \"60s\") >= 1', for: 10s}\n                                      ^")
+function report(text) {
+  if (text?.includes('smoek')) return { ok: false, problems: [typo()], warnings: [], results: [] }
+  return { ok: false, problems: [], warnings: [], results: [{ name: 'a burst needs a neighbour', file: 'pipe.yaml', line: 20, ok: true, problems: [], took_ms: 3 }, { name: 'two detectors make it critical', file: text ? 'rules.yaml' : 'fire.yaml', line: 30, ok: false, took_ms: 4, problems: [{ ...mistake(41, 5, 'at 2m: fire.zone-smoke is warning, want critical', '  - {at: 2m, alarm: fire.zone-smoke, severity: critical}\n    ^') }] }] }
+}
+function backtest(q) {
+  const from = Date.parse(q.from), to = Date.now(), alarms = []
+  for (let i = 0; i < 60; i++) { const at = from + ((to - from) * ((i * 37) % 60)) / 60; alarms.push({ in: ['both', 'both', 'tried', 'now'][i % 4], entity: D(i * 4).id, device: D(i * 4).id, severity: i % 7 ? 'minor' : 'critical', raised: iso(at), cleared: i === 59 ? undefined : iso(at + 400e3), now_raised: i % 4 < 2 ? iso(at + 60e3) : undefined }) }
+  const c = (n) => ({ raises: n, clears: n - 1, escalations: 2, standing: 0, open: 1, entities: 15, active: '5h12m', longest: '41m', shortest: '2m', per_10min: n / 144, peak_10min: 4, peak_at: iso(from), chattering: [] })
+  return { from: q.from, to: iso(to), warmup: q.from, logged: q.from, messages: 51000, readings: 204000, took: '3.2s', notes: [T('历史中的人工操作（确认、搁置等）也一并重放。', 'Orders of people, like shelving, are replayed, too.')], rules: [{ rule: q.rule ?? 'fire.zone-smoke', title: rules[0].title, version: 'x', running: q.text ? '3fa9c1d2e0b7' : '', tried: c(45), now: q.text ? c(30) : undefined, only_tried: 15, only_now: 15, both: 30, alarms: q.text ? alarms : alarms.map((a) => ({ ...a, in: 'tried' })) }] }
+}
+function whyNot(rule, device, at) {
+  const t = Date.parse(at)
+  return { rule, version: '3fa9c1d2e0b7', device, entity: device, at, reason: 'condition', summary: T(device + '：不满足告警条件：压力为 3.4 bar，不低于 3.2 bar。', device + ': the condition is false: pressure is 3.4 bar, not below 3.2 bar.'), last_seen: iso(t - 4000), from: iso(t - 86400e3), levels: [{ rule, version: 'x', at, severity: 'major', condition: 'pressure < 3.2', held: '30s', summary: T('', ''), leaves: [{ text: 'pressure < 3.2', left: 3.4, op: '<', right: 3.2, result: 'false' }], inputs: [{ device, metric: 'pressure', value: 3.4, unit: 'bar', time: iso(t - 5000), arrived: iso(t - 4000) }], result: 'false', state: 'normal' }], notes: [T('在此之前的读数来自时间序列，到达时间未知。', 'Readings before that come from the time series; when they arrived is not known.')] }
 }
 
 const kinds = { '.js': 'text/javascript', '.mjs': 'text/javascript', '.css': 'text/css', '.html': 'text/html', '.svg': 'image/svg+xml' }
@@ -235,6 +280,15 @@ createServer(async (req, res) => {
   if (url.pathname.startsWith('/api/v1/')) {
     let raw = ''
     for await (const c of req) raw += c
+    if (url.pathname.endsWith('/rules/backtest')) {
+      res.writeHead(200, { 'Content-Type': 'text/event-stream' })
+      const asked = JSON.parse(raw)
+      for (let i = 0; i < 10 && !res.destroyed; i++) {
+        res.write(`event: progress\ndata: ${JSON.stringify({ done: i / 10, at: iso(Date.now() - (10 - i) * 8640e3), readings: i * 20400 })}\n\n`)
+        await new Promise((r) => setTimeout(r, 200))
+      }
+      return res.end(`event: result\ndata: ${JSON.stringify(backtest(asked))}\n\n`)
+    }
     const r = api(req.method, decodeURIComponent(url.pathname.slice(7)), url.searchParams, raw ? JSON.parse(raw) : {})
     res.writeHead(r.status ?? 200, { 'Content-Type': r.status ? 'application/problem+json' : 'application/json' })
     return res.end(JSON.stringify(r.body))

@@ -1,6 +1,7 @@
 // The client of the HTTP API. Signed in by the session cookie; every error is
 // an ApiError with the server's own words.
-import type { List } from './types'
+import { Parser } from './live'
+import type { List, Mistake } from './types'
 
 /** ApiError is an answer that is not 2xx, or no answer at all (status 0). */
 export class ApiError extends Error {
@@ -8,6 +9,7 @@ export class ApiError extends Error {
     readonly status: number,
     readonly code: string,
     message: string,
+    readonly mistakes: Mistake[] = [], // in a rule file that was sent
   ) {
     super(message)
   }
@@ -20,13 +22,13 @@ export function whenSignedOut(f: () => void) {
   onSignedOut = f
 }
 
-async function call<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+async function ask(method: string, path: string, accept: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
   let res: Response
   try {
     res = await fetch('/api/v1' + path, {
       method,
       credentials: 'same-origin',
-      headers: body === undefined ? { Accept: 'application/json' } : { Accept: 'application/json', 'Content-Type': 'application/json' },
+      headers: body === undefined ? { Accept: accept } : { Accept: accept, 'Content-Type': 'application/json' },
       body: body === undefined ? undefined : JSON.stringify(body),
       signal,
     })
@@ -35,20 +37,58 @@ async function call<T>(method: string, path: string, body?: unknown, signal?: Ab
     throw new ApiError(0, 'transient', '')
   }
   if (res.status === 401 && path !== '/login' && path !== '/me') onSignedOut()
-  if (!res.ok) throw await problem(res)
+  if (!res.ok) throw await refused(res)
+  return res
+}
+
+async function call<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  const res = await ask(method, path, 'application/json', body, signal)
   if (res.status === 204) return undefined as T
   const text = await res.text()
   return (text === '' ? undefined : JSON.parse(text)) as T
 }
 
-async function problem(res: Response): Promise<ApiError> {
+interface Problem {
+  status?: number
+  title?: string
+  detail?: string
+  code?: string
+  errors?: { message?: string }[]
+  problems?: Mistake[]
+}
+
+async function refused(res: Response): Promise<ApiError> {
   try {
-    const p = await res.json()
-    const more = Array.isArray(p.errors) ? p.errors.map((e: { message?: string }) => e.message).filter(Boolean) : []
-    const words = [p.detail || p.title, ...more].filter(Boolean).join(': ')
-    return new ApiError(res.status, p.code ?? '', words || res.statusText)
+    return problem(res.status, await res.json())
   } catch {
     return new ApiError(res.status, '', res.statusText || String(res.status))
+  }
+}
+
+function problem(status: number, p: Problem): ApiError {
+  const more = (p.errors ?? []).map((e) => e.message)
+  const words = [p.detail || p.title, ...more].filter(Boolean).join(': ')
+  return new ApiError(status, p.code ?? '', words || String(status), p.problems)
+}
+
+/** stream posts and calls progress until the result is there, which it returns. */
+export async function stream<P, R>(path: string, body: unknown, progress: (p: P) => void, signal: AbortSignal): Promise<R> {
+  const res = await ask('POST', path, 'text/event-stream', body, signal)
+  const reader = res.body!.getReader()
+  const decoder = new TextDecoder()
+  const parser = new Parser()
+  for (;;) {
+    const { done, value } = await reader.read().catch((e) => {
+      if (signal.aborted) throw e
+      return { done: true, value: undefined }
+    })
+    if (done) throw new ApiError(0, 'transient', '')
+    for (const m of parser.feed(decoder.decode(value, { stream: true }))) {
+      const data = JSON.parse(m.data)
+      if (m.event === 'problem') throw problem(data.status ?? 500, data)
+      if (m.event === 'result') return data as R
+      if (m.event === 'progress') progress(data as P)
+    }
   }
 }
 

@@ -118,6 +118,7 @@ export function words(e: unknown): string {
   if (e.status === 404) return t('err.missing', e.message)
   if (e.status === 429) return t('err.wait', e.message)
   if (e.status === 409) return t('err.conflict', e.message)
+  if (e.status === 503) return t('err.busy', e.message)
   if (e.status >= 500) return t('err.server', e.message || e.status)
   return e.message
 }

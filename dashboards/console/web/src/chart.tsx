@@ -39,6 +39,10 @@ export default function Chart(p: ChartProps) {
     const limits = p.limits ?? []
     const long = p.to - p.from > 36 * 3_600_000
     const tick = { stroke: color('--ink-2'), grid: { stroke: color('--line'), width: 1 }, ticks: { stroke: color('--line'), width: 1 }, font: '12px ' + style.fontFamily }
+    // While nothing is pointed at, the legend shows the newest value.
+    const newest = (u: uPlot) => {
+      if (u.legend.idx === null || u.legend.idx === undefined) u.setLegend({ idx: Math.max(0, ys.findLastIndex((y) => y !== null)) }, false)
+    }
     const chart = new uplot(
       {
         width: el.clientWidth,
@@ -83,6 +87,8 @@ export default function Chart(p: ChartProps) {
           },
         ],
         hooks: {
+          ready: [newest],
+          setLegend: [newest],
           draw: [
             (u) => {
               const c = u.ctx
@@ -112,10 +118,6 @@ export default function Chart(p: ChartProps) {
       [xs, ys],
       el,
     )
-    // While nothing is pointed at, the legend shows the newest value.
-    const newest = () => chart.setLegend({ idx: Math.max(0, ys.findLastIndex((y) => y !== null)) })
-    newest()
-    chart.over.addEventListener('mouseleave', newest)
     const resize = new ResizeObserver(() => chart.setSize({ width: el.clientWidth, height: p.height ?? 260 }))
     resize.observe(el)
     return () => {

@@ -61,6 +61,21 @@ export function fullTime(x: string | number | undefined): string {
   return format({ year: 'numeric', month: '2-digit', day: '2-digit', hour: '2-digit', minute: '2-digit', second: '2-digit' }).format(ms(x))
 }
 
+/** localInput writes a time as a field for date and time takes it, in the county's zone. */
+export function localInput(x: number): string {
+  const f = new Intl.DateTimeFormat('sv-SE', { timeZone: zone, year: 'numeric', month: '2-digit', day: '2-digit', hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' })
+  return f.format(x).replace(' ', 'T')
+}
+
+/** fromLocalInput reads what such a field holds; NaN when it is empty. */
+export function fromLocalInput(s: string): number {
+  const wall = Date.parse(s + 'Z')
+  if (Number.isNaN(wall)) return NaN
+  const off = (at: number) => Date.parse(localInput(at) + 'Z') - Math.floor(at / 1000) * 1000
+  const guess = wall - off(wall)
+  return wall - off(guess)
+}
+
 /** clockTime writes hours and minutes, for the axis of a chart; with the seconds when they matter. */
 export const clockTime = (x: number, seconds = false) => format({ hour: '2-digit', minute: '2-digit', second: seconds ? '2-digit' : undefined }).format(x)
 
@@ -129,6 +144,7 @@ export function num(x: number): string {
 export function value(v: unknown, u?: string): string {
   if (v === null || v === undefined) return '–'
   if (typeof v === 'boolean') return v ? t('c.on') : t('c.off')
+  if (v === '') return t('c.empty')
   if (typeof v !== 'number') return String(v)
   const w = unit(u)
   return w === '' ? num(v) : w === '%' ? num(v) + ' %' : `${num(v)} ${w}`

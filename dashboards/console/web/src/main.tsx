@@ -13,10 +13,12 @@ import { MapPage } from './pages/map'
 import { RulePage, Rules } from './pages/rules'
 import { SignIn } from './pages/signin'
 import { Settings, startSettings } from './settings'
-import { Failed, Icon, Loading } from './ui'
+import { Failed, Icon, lazy, Loading } from './ui'
 import { parse } from './url'
 import type { User } from './types'
 import type { Sign } from './shapes'
+
+const Load = lazy('load', async () => (await import('./pages/load')).Load)
 
 const pages: { path: string; sign: Sign; title: Key }[] = [
   { path: '', sign: 'map', title: 'nav.map' },
@@ -87,11 +89,11 @@ function Desk() {
       )}
       <main id="main" ref={main} tabIndex={-1} class={'page page-' + (first || 'map')}>
         {first === '' && <MapPage search={search} />}
-        {first === 'alarms' && <Alarms search={search} />}
+        {first === 'alarms' && (second === 'load' ? <Load search={search} /> : <Alarms search={search} />)}
         {first === 'cases' && (second === undefined ? <Cases search={search} /> : <CasePage key={second} id={second} />)}
         {first === 'devices' &&
           (second === undefined ? <Devices search={search} /> : <DevicePage key={second} id={second} search={search} />)}
-        {first === 'rules' && (second === undefined ? <Rules /> : <RulePage key={second} id={second} />)}
+        {first === 'rules' && (second === undefined ? <Rules /> : <RulePage key={second} id={second} search={search} />)}
         {page === undefined && <p class="empty">{t('err.page')}</p>}
       </main>
       <Notices />

@@ -266,6 +266,142 @@ export interface Rule {
   text: string
 }
 
+/** Mistake is one mistake in a rule file. */
+export interface Mistake {
+  file: string
+  line: number // 0: of the whole file
+  col: number
+  message: string
+  snippet: string // the line, and a caret below the place
+}
+
+export interface RuleReport {
+  ok: boolean
+  problems: Mistake[] | null
+  warnings: Mistake[] | null
+  results: RuleResult[] | null
+}
+
+export interface RuleResult {
+  name: string
+  file: string
+  line: number
+  ok: boolean
+  problems: Mistake[] | null
+  took_ms: number
+}
+
+/** RuleStatus is what became of the rule files. */
+export interface RuleStatus {
+  loaded_at: string
+  rules: number
+  tests: number
+  warnings?: Mistake[]
+  refused_at?: string // set while the files can't be used and the rules before go on
+  problems?: Mistake[]
+}
+
+export interface BacktestProgress {
+  done: number // 0 to 1
+  at: string
+  readings: number
+}
+
+export interface Backtest {
+  from: string
+  to: string
+  warmup: string
+  messages: number
+  readings: number
+  took: string
+  rules: BacktestRule[] | null
+  notes: Text[] | null
+}
+
+export interface BacktestRule {
+  rule: string
+  title: Text
+  version: string
+  running?: string // version of the one that runs
+  tried: BacktestCounts
+  now?: BacktestCounts
+  only_tried: number
+  only_now: number
+  both: number
+  alarms: BacktestAlarm[] | null
+  more?: number
+}
+
+export interface BacktestCounts {
+  raises: number
+  clears: number
+  escalations: number
+  standing: number
+  open: number
+  entities: number
+  active: string
+  longest: string
+  shortest: string
+  per_10min: number
+  peak_10min: number
+  peak_at?: string
+  chattering: string[] | null
+}
+
+export interface BacktestAlarm {
+  in: 'both' | 'tried' | 'now'
+  entity: string
+  device: string
+  severity: Severity
+  raised: string
+  cleared?: string
+  now_raised?: string
+}
+
+export interface WhyNot {
+  rule: string
+  version: string
+  device: string
+  entity?: string
+  at: string
+  reason: string
+  summary: Text
+  since?: string
+  until?: string
+  last_seen?: string
+  alarm?: Alarm
+  levels?: WhyNotLevel[]
+  missing?: { device: string; metric: string; last?: string; stale?: string }[]
+  late?: Input[]
+  after?: Input[]
+  from: string
+  notes?: Text[]
+}
+
+export interface WhyNotLevel extends Explanation {
+  result: Leaf['result']
+  state: 'normal' | 'pending' | 'active' | 'clearing'
+  due?: string
+}
+
+export type Priority = 'critical' | 'major' | 'minor'
+export const priorities: Priority[] = ['critical', 'major', 'minor']
+
+export interface AlarmLoad {
+  from: string
+  to: string
+  operators: number
+  alarms: number
+  work_orders: number
+  per_operator_10min: { mean: number; peak: number; peak_at?: string; goal: number; over_goal_share: number }
+  floods: { from: string; to: string; alarms: number }[] | null
+  chattering: { rule: string; title: Text; entity: string; device: string; most_per_minute: number; count: number }[] | null
+  stale: Alarm[] | null
+  top_rules: { rule: string; title: Text; alarms: number; share: number }[] | null
+  priorities: Record<Priority, { alarms: number; share: number; target: number }>
+  series: { at: string; alarms: number }[] | null
+}
+
 export interface Summary {
   devices: { total: number; online: number; silent: number; never: number }
   alarms: { active: number; unacked: number; by_severity: Partial<Record<Severity, number>> | null }

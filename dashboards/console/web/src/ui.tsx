@@ -1,7 +1,8 @@
 // The small parts that all pages are made of.
-import type { ComponentChildren } from 'preact'
+import type { ComponentChildren, ComponentType } from 'preact'
 import { useEffect, useId, useRef, useState } from 'preact/hooks'
-import { say, state, words } from './app'
+import { ApiError } from './api'
+import { say, state, useLoad, words } from './app'
 import { age, fullTime, now, span, time } from './format'
 import { known, t, text } from './i18n'
 import { domainShape, severityColor, severityShape, sign, type Sign } from './shapes'
@@ -134,6 +135,20 @@ export const Failed = ({ error, again }: { error: string; again: () => void }) =
   </div>
 )
 
+/** lazy is a component whose code is loaded when it is first shown. */
+export function lazy<P extends object>(name: string, load: () => Promise<ComponentType<P>>): ComponentType<P> {
+  return function Lazy(p: P) {
+    const code = useLoad('code ' + name, () =>
+      load().catch(() => {
+        throw new ApiError(0, 'transient', '')
+      }),
+    )
+    const It = code.data
+    if (It === undefined) return code.error ? <Failed error={code.error} again={code.again} /> : <Loading />
+    return <It {...p} />
+  }
+}
+
 export const Empty = ({ children }: { children: ComponentChildren }) => <p class="empty">{children}</p>
 
 /** Modal is a dialog over the page: "box" in the middle, "drawer" at the side. Escape and the cross close it. */
@@ -215,8 +230,8 @@ export const Wrong = ({ text, id }: { text: string; id?: string }) =>
     </p>
   )
 
-/** CopyBox shows a text that people take elsewhere. */
-export function CopyBox({ text, label }: { text: string; label: string }) {
+/** CopyButton copies a text. */
+export function CopyButton({ text }: { text: string }) {
   const copy = () => {
     if (navigator.clipboard === undefined) say(t('c.copyFailed'), true)
     else
@@ -226,13 +241,20 @@ export function CopyBox({ text, label }: { text: string; label: string }) {
       )
   }
   return (
+    <button type="button" onClick={copy}>
+      <Icon name="copy" size={16} /> {t('c.copy')}
+    </button>
+  )
+}
+
+/** CopyBox shows a text that people take elsewhere. */
+export function CopyBox({ text, label }: { text: string; label: string }) {
+  return (
     <div class="copybox">
       <pre tabIndex={0} aria-label={label}>
         {text}
       </pre>
-      <button type="button" onClick={copy}>
-        <Icon name="copy" size={16} /> {t('c.copy')}
-      </button>
+      <CopyButton text={text} />
     </div>
   )
 }

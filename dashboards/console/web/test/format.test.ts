@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { age, duration, fullTime, isStale, limit, num, setClock, span, time, unit, value, withGaps } from '../src/format'
+import { age, duration, fromLocalInput, fullTime, isStale, limit, localInput, num, setClock, span, time, unit, value, withGaps } from '../src/format'
 import { setLang } from '../src/i18n'
 import type { Metric, Model } from '../src/types'
 
@@ -32,6 +32,16 @@ describe('times', () => {
   })
 })
 
+it('fields for date and time hold the county\'s wall clock, also where clocks are put back', () => {
+  const at = Date.parse('2026-11-23T07:59:05Z')
+  expect(localInput(at)).toBe('2026-11-23T15:59:05')
+  expect(fromLocalInput('2026-11-23T15:59:05')).toBe(at)
+  expect(fromLocalInput('2026-11-23T15:59')).toBe(at - 5000)
+  expect(fromLocalInput('')).toBeNaN()
+  setClock('Europe/Berlin', '2026-11-23T08:00:00Z')
+  for (const s of ['2026-10-24T23:30:00', '2026-10-25T04:30:00', '2026-03-29T04:00:00', '2026-03-29T01:30:00']) expect(localInput(fromLocalInput(s))).toBe(s)
+})
+
 it('spans have at most two units', () => {
   const s = [0, 59_999, 60_000, 3_599_000, 3_600_000, 7_500_000, 86_400_000, 100_000_000, 8 * 86_400_000 + 5e6]
   expect(s.map(span)).toEqual(['0 s', '59 s', '1 min', '59 min', '1 h', '2 h 5 min', '1 d', '1 d 3 h', '8 d'])
@@ -49,6 +59,7 @@ it('writes numbers, units and values', () => {
   expect(value(80, '%')).toBe('80 %')
   expect(value(true)).toBe('yes')
   expect(value(null)).toBe('–')
+  expect(value('')).toBe('(empty)')
   expect(value('open')).toBe('open')
 })
 

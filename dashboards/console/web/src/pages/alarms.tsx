@@ -2,7 +2,7 @@
 // away; what another alarm explains stands below that one. The filters live in
 // the address.
 import { useEffect, useRef, useState } from 'preact/hooks'
-import { enc, get, list, post } from '../api'
+import { enc, get, list, post, query } from '../api'
 import { go, may, say, state as app, upsert, useLive, useLoad, useNames, useTick, words } from '../app'
 import { age, now, span, time } from '../format'
 import { t, text } from '../i18n'
@@ -12,7 +12,7 @@ import { severities, type Alarm, type List, type Rule, type User } from '../type
 import { Why } from './whydrawer'
 
 const views = ['open', 'suppressed', 'shelved', 'out', 'cleared'] as const
-type View = (typeof views)[number]
+type View = (typeof views)[number] | 'raised' // those of a span of time
 
 const most = 5000
 const step = 200
@@ -51,12 +51,17 @@ export function inView(a: Alarm, v: View): boolean {
       return isOut(a)
     case 'cleared':
       return a.state === 'cleared'
+    case 'raised':
+      return true
   }
 }
 
 /** fits says whether an alarm belongs to a list with these filters. */
 export function fits(a: Alarm, q: URLSearchParams): boolean {
   if (!inView(a, viewOf(q))) return false
+  const raised = Date.parse(a.raised_at)
+  // A comparison with NaN, for what is not set, is false.
+  if (raised < Date.parse(q.get('from') ?? '') || raised >= Date.parse(q.get('to') ?? '')) return false
   const sev = choices(q.get('severity'), severities)
   if (sev.length > 0 && !sev.includes(a.severity)) return false
   if (q.get('unacked') === '1' && a.acked) return false
@@ -89,10 +94,26 @@ export function explained(items: Alarm[]): Map<string, Alarm[]> {
   return out
 }
 
-const viewOf = (q: URLSearchParams): View => views.find((v) => v === q.get('view')) ?? 'open'
+const viewOf = (q: URLSearchParams): View => (q.has('from') ? 'raised' : (views.find((v) => v === q.get('view')) ?? 'open'))
 
-async function load(cleared: boolean, signal: AbortSignal): Promise<{ items: Alarm[]; more: boolean }> {
-  if (cleared) return list<Alarm>('/alarms', { state: 'cleared' }, 500, signal)
+/** since loads the alarms that were raised at a time or later, 5000 at most. */
+export async function since(from: number, rule: string, signal: AbortSignal): Promise<{ items: Alarm[]; more: boolean }> {
+  const items: Alarm[] = []
+  for (let after: string | undefined; ; ) {
+    const page = await get<List<Alarm>>('/alarms' + query({ rule, after, limit: 1000 }), signal)
+    const all = page.items ?? []
+    const some = all.filter((a) => Date.parse(a.raised_at) >= from)
+    items.push(...some)
+    after = page.next ?? undefined
+    // The newest come first.
+    if (after === undefined || some.length < all.length) return { items, more: false }
+    if (items.length >= most) return { items, more: true }
+  }
+}
+
+async function load(view: View, from: string, rule: string, signal: AbortSignal): Promise<{ items: Alarm[]; more: boolean }> {
+  if (view === 'raised') return since(Date.parse(from) || 0, rule, signal)
+  if (view === 'cleared') return list<Alarm>('/alarms', { state: 'cleared' }, 500, signal)
   // What is shelved or out of service stays so when its alarm is cleared.
   const [active, held] = await Promise.all([
     list<Alarm>('/alarms', { state: 'active' }, most, signal),
@@ -101,24 +122,32 @@ async function load(cleared: boolean, signal: AbortSignal): Promise<{ items: Ala
   return { items: [...active.items, ...held.items], more: active.more || held.more }
 }
 
+/** inOther keeps the filters in another view; the span of time is a view of its own. */
+function inOther(search: string, v: View): string {
+  return withFilter(withFilter(withFilter(search, 'from', ''), 'to', ''), 'view', v === 'open' ? '' : v)
+}
+
 export function Alarms({ search }: { search: string }) {
   useTick(1000)
   const q = new URLSearchParams(search)
   const view = viewOf(q)
-  const cleared = view === 'cleared'
+  const past = view === 'cleared' || view === 'raised'
   const [shown, setShown] = useState(step)
   const why = q.get('why')
   const [aside, setAside] = useState<{ a: Alarm; how: Aside }>()
-  const loaded = useLoad('alarms ' + cleared, (signal) => load(cleared, signal))
+  const from = q.get('from') ?? ''
+  const key = view === 'raised' ? `${from} ${q.get('rule')}` : past
+  const loaded = useLoad('alarms ' + key, (signal) => load(view, from, q.get('rule') ?? '', signal))
   const rules = useLoad('rules', (signal) => get<List<Rule>>('/rules', signal))
   const put = (a: Alarm) => loaded.change((l) => ({ ...l, items: upsert(l.items, a) }))
   useLive<Alarm>('alarm', put)
   useEffect(() => setShown(step), [search])
   const set = (name: string, value: string) => go('/alarms' + withFilter(search, name, value), true)
 
-  const all = cleared ? (loaded.data?.items ?? []) : newest(loaded.data?.items ?? [])
+  const all = past ? (loaded.data?.items ?? []) : newest(loaded.data?.items ?? [])
   const items = all.filter((a) => fits(a, q))
-  items.sort(cleared ? (a, b) => Date.parse(b.cleared_at ?? b.raised_at) - Date.parse(a.cleared_at ?? a.raised_at) : byWeight)
+  if (view === 'raised') items.sort((a, b) => Date.parse(b.raised_at) - Date.parse(a.raised_at))
+  else items.sort(view === 'cleared' ? (a, b) => Date.parse(b.cleared_at ?? b.raised_at) - Date.parse(a.cleared_at ?? a.raised_at) : byWeight)
   const under = explained(all)
   const byID = new Map(all.map((a) => [a.id, a]))
   const sev = choices(q.get('severity'), severities)
@@ -128,7 +157,7 @@ export function Alarms({ search }: { search: string }) {
   const filtered = ['severity', 'unacked', 'assignee', 'rule', 'device', 'q'].some((k) => q.get(k))
   const name = useNames([...items.slice(0, shown).map((a) => a.device), ...(q.get('device') ? [q.get('device')!] : [])])
   const chosen = why === null ? undefined : byID.get(why)
-  const count = (v: View) => (loaded.data === undefined || cleared || v === 'cleared' ? '' : ' ' + all.filter((a) => inView(a, v)).length)
+  const count = (v: View) => (loaded.data === undefined || past || v === 'cleared' ? '' : ' ' + all.filter((a) => inView(a, v)).length)
 
   return (
     <>
@@ -136,7 +165,7 @@ export function Alarms({ search }: { search: string }) {
         <h1>{t('al.title')}</h1>
         <div class="segments" role="group" aria-label={t('al.view')}>
           {views.map((v) => (
-            <button type="button" key={v} aria-pressed={v === view} onClick={() => set('view', v === 'open' ? '' : v)}>
+            <button type="button" key={v} aria-pressed={v === view} onClick={() => go('/alarms' + inOther(search, v), true)}>
               {t(`al.${v}`)}
               {count(v)}
             </button>
@@ -171,7 +200,7 @@ export function Alarms({ search }: { search: string }) {
             </option>
           ))}
         </select>
-        {!cleared && (
+        {view !== 'cleared' && (
           <label class="check">
             <input
               type="checkbox"
@@ -191,13 +220,18 @@ export function Alarms({ search }: { search: string }) {
             {t('al.device')}: {name(q.get('device')!)} <Icon name="close" size={14} />
           </button>
         )}
+        {view === 'raised' && (
+          <button type="button" class="chip" aria-pressed="true" onClick={() => go('/alarms' + inOther(search, 'open'), true)}>
+            {t('al.during', time(from), q.get('to') ? time(q.get('to')!) : t('c.now'))} <Icon name="close" size={14} />
+          </button>
+        )}
         {filtered && (
-          <button type="button" class="link" onClick={() => go('/alarms' + (view === 'open' ? '' : '?view=' + view), true)}>
+          <button type="button" class="link" onClick={() => go(href(['alarms'], { view: q.get('view') ?? '', from, to: q.get('to') ?? '' }), true)}>
             {t('c.clearFilters')}
           </button>
         )}
       </div>
-      {view !== 'open' && !cleared && <p class="quiet lead">{t(`al.about.${view}`)}</p>}
+      {(view === 'suppressed' || view === 'shelved' || view === 'out') && <p class="quiet lead">{t(`al.about.${view}`)}</p>}
       {loaded.data === undefined ? (
         loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
       ) : items.length === 0 ? (
@@ -210,7 +244,7 @@ export function Alarms({ search }: { search: string }) {
                 <th role="columnheader">{t('al.severity')}</th>
                 <th role="columnheader">{t('al.alarm')}</th>
                 <th role="columnheader">{t('al.state')}</th>
-                <th role="columnheader">{cleared ? t('al.cleared') : t('al.age')}</th>
+                <th role="columnheader">{view === 'cleared' ? t('al.cleared') : t('al.age')}</th>
                 <th role="columnheader">{t('al.case')}</th>
                 <th role="columnheader">{t('al.actions')}</th>
               </tr>
@@ -446,7 +480,7 @@ export function AlarmButtons({ a, put, onAside, all = false }: { a: Alarm; put: 
         </button>
       )}
       {can && a.state === 'active' && !a.acked && (
-        <button type="button" class="primary" disabled={waits !== ''} onClick={() => order('ack', t('al.didAck', name))}>
+        <button type="button" class={isQuiet(a) ? '' : 'primary'} disabled={waits !== ''} onClick={() => order('ack', t('al.didAck', name))}>
           {t('al.ack')}
         </button>
       )}
@@ -529,7 +563,7 @@ export function Assign({ a, put, onClose }: { a: Alarm; put: (a: Alarm) => void;
   const me = app.user?.name ?? ''
   const [to, setTo] = useState(a.assignee ?? '')
   const { busy, error, run } = useBusy()
-  const users = useLoad('users', async (signal) => (may('users') ? (await list<User>('/users', {}, 500, signal)).items : []))
+  const users = useLoad('users', async (signal) => (may('users') ? ((await get<List<User>>('/users', signal)).items ?? []) : []))
   const assign = (name: string) =>
     run(async () => {
       put(await post<Alarm>(`/alarms/${enc(a.id)}/assign`, { to: name }))

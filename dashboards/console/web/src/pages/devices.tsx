@@ -6,12 +6,14 @@ import Chart from '../chart'
 import { Live } from '../live'
 import { duration, isStale, now, span, unit, value } from '../format'
 import { t, text } from '../i18n'
-import { CopyBox, domainOf, DomainIcon, Empty, Failed, Icon, Loading, Modal, modelTitle, place, PlaceFields, Search, SeverityMark, StatusMark, useBusy, When, Wrong } from '../ui'
+import { CopyBox, domainOf, DomainIcon, Empty, Failed, Icon, lazy, Loading, Modal, modelTitle, place, PlaceFields, Search, SeverityMark, StatusMark, useBusy, When, Wrong } from '../ui'
 import { href, withFilter } from '../url'
 import type { Alarm, Device, Latest, Model, Series, Status } from '../types'
 import { AlarmState, byWeight } from './alarms'
 import { Fact } from './cases'
 import { Why } from './whydrawer'
+
+const WhyNotAsk = lazy('whynot', async () => (await import('./whynot')).WhyNotAsk)
 
 const page = 200
 const statuses: Status[] = ['online', 'silent', 'never']
@@ -160,6 +162,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
   const alarms = useLoad('alarms of ' + id, (signal) => list<Alarm>('/alarms', { state: 'active', device: id }, 200, signal))
   const [why, setWhy] = useState<Alarm>()
   const [token, setToken] = useState<'ask' | string>()
+  const [asking, setAsking] = useState(() => new URLSearchParams(search).has('rule'))
   useLive<Alarm>('alarm', (a) => {
     if (a.device === id || a.members?.includes(id)) alarms.change((l) => ({ ...l, items: upsert(l.items, a) }))
   })
@@ -242,6 +245,12 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
             <Values d={d} model={model} />
           </section>
           {model !== undefined && <Curves d={d} model={model} search={search} />}
+          <details class="card" open={asking} onToggle={(e) => setAsking(e.currentTarget.open)}>
+            <summary>
+              <h2>{t('ru.tab.whynot')}</h2>
+            </summary>
+            {asking && <WhyNotAsk path={href(['devices', d.id])} search={search} rule={undefined} device={d} />}
+          </details>
         </div>
         <section class="card facts">
           <h2>{t('c.details')}</h2>

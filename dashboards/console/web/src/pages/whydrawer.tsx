@@ -10,7 +10,7 @@ import { known, t, text } from '../i18n'
 import { Failed, Icon, Loading, Modal, modelTitle, SeverityMark, useBusy, When, who, Wrong } from '../ui'
 import { href } from '../url'
 import { curve, leafWords, reasonWords, stepWords } from '../why'
-import type { Alarm, AlarmStep, Device as DeviceData, Explanation, Leaf, List, Model, Series } from '../types'
+import type { Alarm, AlarmStep, Device as DeviceData, Explanation, Input, Leaf, List, Model, Series } from '../types'
 import { AlarmButtons, AlarmState, Assign, isExplained, PutAside, type Aside } from './alarms'
 
 /** Why is the drawer of one alarm; onOther opens that of another one instead. */
@@ -143,13 +143,35 @@ function Explained({ e, a }: { e: Explanation; a: Alarm | undefined }) {
     deviceID === undefined ? undefined : get<DeviceData>('/devices/' + enc(deviceID), signal),
   )
   const model = device.data === undefined ? undefined : state.models.get(device.data.model)
-  const members = [...(e.members ?? [])].sort((x, y) => Number(y.result === 'true') - Number(x.result === 'true'))
-  const name = useNames([...new Set([...(e.inputs ?? []).map((i) => i.device), ...members.map((m) => m.device)])].slice(0, 50))
-  const several = new Set((e.leaves ?? []).map((l) => l.device)).size > 1
   return (
     <>
       {text(e.summary) && <p class="summary">{text(e.summary)}</p>}
       <p>{held(e)}</p>
+      <Compared e={e} model={model} />
+      {deviceID !== undefined && model !== undefined && <Curve e={e} a={a} device={deviceID} model={model} />}
+      <Used e={e} model={model} alone={a !== undefined && a.entity === a.device} />
+      <section>
+        <h3>{t('why.rule')}</h3>
+        <pre class="code" tabIndex={0}>
+          {e.condition}
+        </pre>
+        <p class="quiet small">
+          <a href={href(['rules', e.rule])}>{e.rule}</a> · {t('why.version', e.version)}
+          {model !== undefined && <> · {modelTitle(model.name)}</>}
+        </p>
+      </section>
+    </>
+  )
+}
+
+const isSeveral = (e: Explanation) => new Set((e.leaves ?? []).map((l) => l.device)).size > 1
+
+/** Compared are the comparisons of a condition, each with both of its sides. */
+export function Compared({ e, model }: { e: Explanation; model: Model | undefined }) {
+  const name = useNames([...new Set((e.leaves ?? []).map((l) => l.device ?? ''))].slice(0, 50))
+  const several = isSeveral(e)
+  return (
+    <>
       {(e.leaves ?? []).length > 0 && (
         <section>
           <h3>{t('why.checks')}</h3>
@@ -169,10 +191,20 @@ function Explained({ e, a }: { e: Explanation; a: Alarm | undefined }) {
           </ul>
         </section>
       )}
-      {deviceID !== undefined && model !== undefined && <Curve e={e} a={a} device={deviceID} model={model} />}
+    </>
+  )
+}
+
+/** Used is everything else that a condition looked at; alone, the device and its neighbours instead of a group. */
+export function Used({ e, model, alone }: { e: Explanation; model: Model | undefined; alone: boolean }) {
+  const members = [...(e.members ?? [])].sort((x, y) => Number(y.result === 'true') - Number(x.result === 'true'))
+  const name = useNames([...new Set([...(e.inputs ?? []).map((i) => i.device), ...members.map((m) => m.device)])].slice(0, 50))
+  const several = isSeveral(e)
+  return (
+    <>
       {members.length > 0 && (
         <section>
-          <h3>{a !== undefined && a.entity === a.device ? t('why.neighbours') : t('why.members')}</h3>
+          <h3>{alone ? t('why.neighbours') : t('why.members')}</h3>
           <ul class="leaves">
             {members.map((m) => (
               <li key={m.device} class={'leaf-' + m.result}>
@@ -188,39 +220,7 @@ function Explained({ e, a }: { e: Explanation; a: Alarm | undefined }) {
           </ul>
         </section>
       )}
-      {(e.inputs ?? []).length > 0 && (
-        <section>
-          <h3>{t('why.inputs')}</h3>
-          <table class="plain">
-            <thead>
-              <tr>
-                <th>{t('de.device')}</th>
-                <th>{t('de.metric')}</th>
-                <th>{t('why.value')}</th>
-                <th>{t('why.measured')}</th>
-                <th>{t('why.arrived')}</th>
-              </tr>
-            </thead>
-            <tbody>
-              {e.inputs!.map((i, n) => (
-                <tr key={n}>
-                  <td>
-                    <Device id={i.device} name={name(i.device)} />
-                  </td>
-                  <td>{text(model?.metrics.find((m) => m.name === i.metric)?.title, i.metric)}</td>
-                  <td class="num">{value(i.value, i.unit)}</td>
-                  <td>
-                    <When at={i.time} />
-                  </td>
-                  <td>
-                    <When at={i.arrived} />
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </section>
-      )}
+      <Inputs title={t('why.inputs')} of={e.inputs ?? []} model={model} />
       {(e.attributes ?? []).length > 0 && (
         <section>
           <h3>{t('why.limits')}</h3>
@@ -252,17 +252,46 @@ function Explained({ e, a }: { e: Explanation; a: Alarm | undefined }) {
           </ul>
         </section>
       )}
-      <section>
-        <h3>{t('why.rule')}</h3>
-        <pre class="code" tabIndex={0}>
-          {e.condition}
-        </pre>
-        <p class="quiet small">
-          <a href={href(['rules', e.rule])}>{e.rule}</a> · {t('why.version', e.version)}
-          {model !== undefined && <> · {modelTitle(model.name)}</>}
-        </p>
-      </section>
     </>
+  )
+}
+
+/** Inputs are readings that a condition looked at. */
+export function Inputs({ title, of, model }: { title: string; of: Input[]; model: Model | undefined }) {
+  const name = useNames([...new Set(of.map((i) => i.device))].slice(0, 50))
+  if (of.length === 0) return null
+  return (
+    <section>
+      <h3>{title}</h3>
+      <table class="plain">
+        <thead>
+          <tr>
+            <th>{t('de.device')}</th>
+            <th>{t('de.metric')}</th>
+            <th>{t('why.value')}</th>
+            <th>{t('why.measured')}</th>
+            <th>{t('why.arrived')}</th>
+          </tr>
+        </thead>
+        <tbody>
+          {of.map((i, n) => (
+            <tr key={n}>
+              <td>
+                <Device id={i.device} name={name(i.device)} />
+              </td>
+              <td>{text(model?.metrics.find((m) => m.name === i.metric)?.title, i.metric)}</td>
+              <td class="num">{value(i.value, i.unit)}</td>
+              <td>
+                <When at={i.time} />
+              </td>
+              <td>
+                <When at={i.arrived} />
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
   )
 }
 
