@@ -247,11 +247,108 @@ func TestConsoleInChromium(t *testing.T) {
 		en.visit(page.path, page.text)
 		en.screenshot("en-" + page.name)
 	}
-	for _, x := range []*browser{b, en} {
-		x.mu.Lock()
-		if len(x.errors) > 0 || len(x.hosts) > 0 {
-			t.Errorf("the page complained: %q; it asked other hosts: %q", x.errors, x.hosts)
-		}
-		x.mu.Unlock()
+	b.calm()
+	en.calm()
+}
+
+// calm fails the test when a page complained or asked another host.
+func (b *browser) calm() {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.errors) > 0 || len(b.hosts) > 0 {
+		b.t.Errorf("the page complained: %q; it asked other hosts: %q", b.errors, b.hosts)
 	}
+}
+
+// edit puts one text in the place of another in a field, as a person does who types.
+func (b *browser) edit(selector, before, after string) {
+	b.t.Helper()
+	js := fmt.Sprintf(`(() => {
+		const e = document.querySelector(%q)
+		if (!e?.value.includes(%[2]q)) return false
+		e.value = e.value.replace(%[2]q, %[3]q)
+		e.dispatchEvent(new Event('input', { bubbles: true }))
+		return true
+	})()`, selector, before, after)
+	if !wait(90*time.Second, func() bool {
+		edited, err := evaluate[bool](b, js)
+		return err == nil && edited
+	}) {
+		b.screenshot("failed")
+		b.t.Fatalf("no field %s with %q in:\n%s", selector, before, b.text())
+	}
+}
+
+// TestAlarmAndRulePagesInChromium is what operators and rule engineers do beyond
+// the first minutes: comment, assign and take out of service, look at the alarm
+// load, test, try and backtest a rule, and ask why there was no alarm.
+func TestAlarmAndRulePagesInChromium(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Skip("chromium is not installed")
+	}
+	p, err := launch(t.TempDir(), "data", "--demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	b := openBrowser(t, p.http, "zh-CN")
+	b.signIn("admin", testPassword, "登录", "地图")
+
+	b.visit("/alarms?q=mall-3f", "E0595")
+	b.click("为什么？")
+	b.see("dB/m")
+	b.do(chromedp.SendKeys(chromedp.CSS(".comment textarea"), "已电话核实，保安前往"))
+	b.click("写入备注")
+	b.see("已电话核实，保安前往\n") // a step of the history, not the field
+	b.click("指派")
+	b.click("我来负责")
+	b.see("admin 负责")
+	b.click("停用")
+	b.do(chromedp.SendKeys(chromedp.CSS("dialog dialog textarea"), "更换探测器"), chromedp.Click(chromedp.CSS("dialog dialog button[type=submit]")))
+	b.see("“更换探测器”")
+	b.screenshot("alarm-orders")
+	b.visit("/alarms?view=out", "更换探测器")
+	b.screenshot("alarms-out-of-service")
+	b.click("恢复启用")
+	b.see("没有停用的告警")
+
+	b.visit("/alarms/load", "每人每 10 分钟告警数")
+	b.screenshot("alarm-load")
+	b.click("防火分区烟雾")
+	b.see("发生于")
+	b.see("mall-3f")
+
+	b.visit("/rules", "24 小时内发生")
+	b.screenshot("rules-counts")
+	b.visit("/rules/fire.zone-smoke", "所在文件的测试")
+	b.click("运行测试")
+	b.see("全部通过")
+	b.click("试改与回测")
+	b.edit(".editor textarea", "smoke >", "smoek >")
+	b.click("检查并测试")
+	b.see(`did you mean`)
+	b.screenshot("rule-mistake")
+	b.click("恢复为运行中的原文")
+	b.edit(".editor textarea", "for: 10s", "for: 20s")
+	b.click("开始回测")
+	b.see("告警总时长")
+	b.see("两者都有")
+	b.screenshot("rule-backtest")
+
+	at := time.Now().UTC().Format(time.RFC3339)
+	b.visit("/rules/fire.zone-smoke?"+url.Values{"tab": {"whynot"}, "device": {"sd-mall-101"}, "at": {at}}.Encode(), "条件不成立")
+	b.see("比较了什么")
+	b.screenshot("why-not")
+	b.visit("/devices/sd-mall-101?"+url.Values{"rule": {"fire.zone-smoke"}, "at": {at}}.Encode(), "条件不成立")
+
+	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
+	for _, page := range []struct{ path, text string }{{"/alarms/load", "优先级分布"}, {"/rules", "fire.zone-smoke"}, {"/rules/fire.zone-smoke?tab=try", "开始回测"}} {
+		b.visit(page.path, page.text)
+		if wide, err := evaluate[int](b, `document.documentElement.scrollWidth`); err != nil || wide > 390 {
+			t.Errorf("%s is %d px wide on a phone of 390 (%v)", page.path, wide, err)
+		}
+	}
+	b.calm()
 }
