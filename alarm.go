@@ -90,13 +90,14 @@ type Alarm struct {
 	Title     Text       `json:"title"`
 	Entity    string     `json:"entity"`            // the device's id, or the group's key
 	Device    DeviceID   `json:"device"`            // the device whose reading raised it
-	Members   []DeviceID `json:"members,omitempty"` // of a group: those that satisfied the condition
+	Members   []DeviceID `json:"members,omitempty"` // of a group or a storm: those that satisfied the condition
 	Episode   uint64     `json:"episode"`           // counts the alarms of this rule on this entity from 1
 	Severity  Severity   `json:"severity"`          // the highest level that is active; of a cleared alarm the highest it had
 	State     AlarmState `json:"state"`
 	Clearing  bool       `json:"clearing,omitempty"` // active, and its clear condition is true but not long enough yet
 	Latched   bool       `json:"latched,omitempty"`  // waits for an operator's reset after its condition is gone
 	NoData    bool       `json:"no_data,omitempty"`  // its device fell silent; it stays as it was
+	Flapping  bool       `json:"flapping,omitempty"` // came and went too often; it is held until that is over
 	Acked     bool       `json:"acked"`
 	AckedBy   string     `json:"acked_by,omitempty"`
 	AckedAt   time.Time  `json:"acked_at,omitzero"`
@@ -301,7 +302,9 @@ const (
 	Acked     TransitionKind = "acked"
 	Shelved   TransitionKind = "shelved"
 	Unshelved TransitionKind = "unshelved"
-	Joined    TransitionKind = "joined" // another member of the group satisfies the condition
+	Joined    TransitionKind = "joined"   // another member of the group satisfies the condition
+	Flapped   TransitionKind = "flapping" // it came and went so often that it is held now
+	Steadied  TransitionKind = "steady"   // that is over, and it is still active
 	WentDark  TransitionKind = "no_data"
 	CameBack  TransitionKind = "data_back"
 	Commented TransitionKind = "commented"
@@ -338,10 +341,31 @@ type Transition struct {
 // CaseOrder is what a rule says about the case of its alarms, with its
 // templates filled in.
 type CaseOrder struct {
-	Class     ClassCode `json:"class"`
-	Key       string    `json:"key"`                  // one open case per key
-	Merge     Duration  `json:"merge,omitempty"`      // an alarm within that time after the case closed reopens it
-	WorkOrder bool      `json:"work_order,omitempty"` // maintenance, kept out of the case statistics
+	Class      ClassCode    `json:"class"`
+	Key        string       `json:"key"`                   // one open case per key
+	Merge      Duration     `json:"merge,omitempty"`       // an alarm within that time after the case closed reopens it
+	WorkOrder  bool         `json:"work_order,omitempty"`  // maintenance, kept out of the case statistics
+	Storm      bool         `json:"storm,omitempty"`       // the alarm is that of a storm: its members are no news
+	Parent     string       `json:"parent,omitempty"`      // while the alarm of a storm explains this one: the key of its case
+	Hold       Duration     `json:"hold,omitempty"`        // the first notice waits that long, unless the alarm is critical
+	ClearedFor Duration     `json:"cleared_for,omitempty"` // the platform closes the case when all was normal for that long; 0 never
+	Escalate   []Escalation `json:"escalate,omitempty"`
+	Limit      CaseLimit    `json:"limit,omitzero"`
+	LifeSafety bool         `json:"life_safety,omitempty"` // nothing waits, nothing is closed by itself, nothing is put together
+}
+
+// Escalation tells somebody else of a case that stands for too long.
+type Escalation struct {
+	After       Duration `json:"after"`
+	UnlessAcked bool     `json:"unless_acked,omitempty"` // not when its active alarms are acknowledged by then
+	To          string   `json:"to"`                     // a receiver of notices
+}
+
+// CaseLimit bounds how many cases the alarms of one rule open within a time;
+// what is more goes into one summary case. The zero value is the desk's default.
+type CaseLimit struct {
+	Cases int      `json:"cases"`
+	In    Duration `json:"in"`
 }
 
 // OrderKind is what a person orders of an alarm.
@@ -447,8 +471,9 @@ type RuleStatus struct {
 type Rule struct {
 	ID       RuleID      `json:"id"`
 	Title    Text        `json:"title"`
-	Version  string      `json:"version"` // the first 12 hex digits of its text's SHA-256
-	Mode     string      `json:"mode"`    // "live" or "shadow"
+	Version  string      `json:"version"`      // the first 12 hex digits of its text's SHA-256
+	Mode     string      `json:"mode"`         // "live" or "shadow"
+	Of       RuleID      `json:"of,omitempty"` // the rule whose text this is, when it is that of the rule's storms
 	Models   []ModelName `json:"models"`
 	Severity Severity    `json:"severity"` // the highest of its levels
 	File     string      `json:"file"`

@@ -55,6 +55,10 @@ const (
 	Reopen   Action = "reopen"    // the same trouble came back within the rule's merge time
 	Comment  Action = "comment"   // 备注; changes no stage
 	Evidence Action = "evidence"  // what the sensors say; changes no stage
+
+	AutoClose Action = "auto_close" // 自动结案: all was normal for as long as the rule says, and nobody had begun to work on it
+	Absorb    Action = "absorb"     // 并案: merged into the case that explains it, before anybody had touched it
+	Notify    Action = "notify"     // 通知: a notice was sent, or could not be; changes no stage
 )
 
 // Move is one line of the workflow: who may take a case by Action from one of
@@ -94,6 +98,9 @@ var Workflow = []Move{
 	{Reopen, []Stage{Closed}, PendingDispatch, nil, nil},
 	{Comment, []Stage{PendingFiling, PendingDispatch, PendingHandling, Handling, Handled, PendingClose, Closed}, "",
 		[]Role{RoleSupervisor, RoleDispatcher, RoleDepartment, RoleOfficer}, []Need{NeedNote}},
+	{AutoClose, []Stage{PendingFiling, PendingDispatch}, Closed, nil, nil},
+	{Absorb, []Stage{PendingFiling}, Voided, nil, nil},
+	{Notify, []Stage{PendingFiling, PendingDispatch, PendingHandling, Handling, Handled, PendingClose, Closed, Rejected, Voided}, "", nil, nil},
 	{Evidence, []Stage{PendingFiling, PendingDispatch, PendingHandling, Handling, Handled, PendingClose, Closed, Rejected, Voided}, "", nil, nil},
 }
 
@@ -140,7 +147,12 @@ type Case struct {
 	Light      Light      `json:"light,omitempty"`    // of Deadline, at the time of reading
 	Finished   time.Time  `json:"closed_at,omitzero"`
 	Alarms     []AlarmID  `json:"alarms"`
-	Normal     bool       `json:"back_to_normal"` // every alarm of it is cleared, or latched with its condition gone
+	Members    int        `json:"members,omitempty"` // devices that its alarms concern
+	Rule       RuleID     `json:"rule,omitempty"`    // whose alarm opened it; "" when a person did
+	Reopened   int        `json:"reopened,omitempty"`
+	MergedInto CaseID     `json:"merged_into,omitempty"` // the case that took its alarms
+	Linked     []CaseID   `json:"linked,omitempty"`      // cases of alarms that explain its own
+	Normal     bool       `json:"back_to_normal"`        // every alarm of it is cleared, or latched with its condition gone
 	HandledBy  string     `json:"handled_by,omitempty"`
 	HandledAt  time.Time  `json:"handled_at,omitzero"` // when the department last reported it done; zero again after rework
 	Timeline   []CaseStep `json:"timeline,omitempty"`  // left out in lists
@@ -203,9 +215,10 @@ func (c *Case) Do(step CaseStep) error {
 		c.HandledBy, c.HandledAt = step.By, step.At
 	case Rework, SendBack:
 		c.HandledAt = time.Time{}
-	case Close, Reject, Void:
+	case Close, Reject, Void, AutoClose, Absorb:
 		c.Finished = step.At
 	case Reopen:
+		c.Reopened++
 		c.Finished, c.HandledBy, c.HandledAt = time.Time{}, "", time.Time{}
 	}
 	step.Stage = c.Stage

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -45,6 +46,24 @@ func (d Duration) String() string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
+}
+
+// Text returns d as people read it: "1h30m0s", "1 小时 30 分钟".
+func (d Duration) Text() Text {
+	var parts []string
+	rest := d.Std()
+	for _, u := range [...]struct {
+		d    time.Duration
+		name string
+	}{{24 * time.Hour, " 天"}, {time.Hour, " 小时"}, {time.Minute, " 分钟"}} {
+		if n := rest / u.d; n > 0 {
+			parts, rest = append(parts, strconv.Itoa(int(n))+u.name), rest%u.d
+		}
+	}
+	if rest > 0 || len(parts) == 0 {
+		parts = append(parts, strconv.FormatFloat(rest.Seconds(), 'g', 4, 64)+" 秒")
+	}
+	return Text{EN: d.String(), ZH: strings.Join(parts, " ")}
 }
 
 // MarshalJSON writes d as a string.

@@ -15,6 +15,7 @@ import (
 	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/dashboards/api"
 	"github.com/citywarden/citywarden/devices"
+	"github.com/citywarden/citywarden/notices/webhook"
 )
 
 // alarmed is the registry as people see it: each device with its worst alarm.
@@ -58,6 +59,27 @@ func (d deviceFiles) Import(ctx context.Context, r io.Reader) (api.ImportReport,
 		out.Lines[i] = api.ImportLine{Line: l.Line, ID: l.ID, OK: l.OK, Error: l.Error, Warning: l.Warning}
 	}
 	return out, err
+}
+
+// receivers returns the receivers of notices.
+func (c NoticesConfig) receivers() ([]cases.Receiver, error) {
+	var out []cases.Receiver
+	for _, r := range c.Receivers {
+		hook, err := webhook.New(r.Webhook, r.Secret)
+		if err != nil {
+			return nil, fmt.Errorf("receiver %s of notices: %w", r.Name, err)
+		}
+		out = append(out, cases.Receiver{Name: r.Name, All: r.All, Sender: hook})
+	}
+	return out, nil
+}
+
+func (c NoticesConfig) names() []string {
+	var out []string
+	for _, r := range c.Receivers {
+		out = append(out, r.Name)
+	}
+	return out
 }
 
 // layers are the layers of the map: the unit grids, and the GeoJSON files of a

@@ -311,12 +311,31 @@ func (b *building) desk(ctx context.Context) error {
 	if b.calendar, err = cases.NewCalendar(cases.CalendarOptions{Zone: b.location}); err != nil {
 		return err
 	}
+	receivers, err := b.config.Notices.receivers()
+	if err != nil {
+		return err
+	}
 	b.cases, err = cases.New(b.db, cases.Options{
-		Classes: b.classes, Calendar: b.calendar, Grids: b.grids,
+		Classes: b.classes, Calendar: b.calendar, Grids: b.grids, Notify: receivers,
 		Where: b.where, Publish: b.hub.Publish, Logger: b.component("cases"),
 		Operators: b.config.Operators, Metrics: b.metrics,
 	})
+	b.parts = append(b.parts, part{"cases", b.runCases})
 	return err
+}
+
+// catchUpLimit is how long deadlines of cases wait for the log after a start.
+const catchUpLimit = time.Minute
+
+// runCases runs the desk when what was logged before the start is with it: what
+// explains an alarm, or acknowledges it, may be there.
+func (b *building) runCases(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, catchUpLimit)
+	defer cancel()
+	if err := b.ingest.Wait(wait, b.engine.Name(), b.journal.Last()); err != nil && ctx.Err() == nil {
+		b.component("cases").Warn("deadlines and notices of cases go on before the log is read", "err", err)
+	}
+	return b.cases.Run(ctx)
 }
 
 // deviceChanged tells the rule engine of a device that was created, changed or
@@ -376,7 +395,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 	}
 	handler, err := api.New(api.Options{
 		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
-		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.ledger,
+		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.ledger,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
@@ -454,7 +473,7 @@ func (b *building) ruleEngine(ctx context.Context) error {
 		}
 	}
 	var err error
-	if b.rules, err = newRuleFiles(dir, b.models, b.classes, b.metrics, b.component("rules")); err != nil {
+	if b.rules, err = newRuleFiles(dir, b.models, b.classes, b.config.Notices.names(), b.metrics, b.component("rules")); err != nil {
 		return err
 	}
 	set, err := b.rules.load()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/notices/webhook"
 )
 
 // Config is everything that can be set. A key has one name, one default in
@@ -31,7 +32,8 @@ type Config struct {
 	Rules  RulesConfig  `yaml:"rules"`
 	Models ModelsConfig `yaml:"models"`
 
-	Operators int `yaml:"operators"` // who watch alarms at a time: the alarm load is counted for each of them
+	Operators int           `yaml:"operators"` // who watch alarms at a time: the alarm load is counted for each of them
+	Notices   NoticesConfig `yaml:"notices"`
 
 	LogLevel string `yaml:"log_level"` // of what is printed: debug, info, warn or error
 }
@@ -82,6 +84,19 @@ type ModelsConfig struct {
 	Dir string `yaml:"dir"` // "" for DATA/models
 }
 
+// NoticesConfig is who is told of cases.
+type NoticesConfig struct {
+	Receivers []ReceiverConfig `yaml:"receivers"`
+}
+
+// ReceiverConfig is one receiver of notices.
+type ReceiverConfig struct {
+	Name    string `yaml:"name"`    // that rules escalate to
+	All     bool   `yaml:"all"`     // gets every notice, not only the escalations to it
+	Webhook string `yaml:"webhook"` // URL that notices are posted to
+	Secret  string `yaml:"secret"`  // that signs them; "" for no signature
+}
+
 // Default returns the configuration of a platform that is started with nothing
 // said.
 func Default() Config {
@@ -94,6 +109,7 @@ func Default() Config {
 		Log:       LogConfig{MaxAge: days(7), MaxBytes: 20 << 30},
 		Series:    SeriesConfig{Database: "citywarden", Retention: days(400)},
 		Operators: 1,
+		Notices:   NoticesConfig{Receivers: []ReceiverConfig{}},
 		LogLevel:  "info",
 	}
 }
@@ -171,6 +187,18 @@ func (c *Config) Check() error {
 		}
 		if p, err := url.Parse(u.url); err != nil || !slices.Contains(u.schemes, p.Scheme) || p.Host == "" {
 			return keyErrorf(u.key, "%q is no URL; write it like %s", u.url, u.like)
+		}
+	}
+	for i, r := range c.Notices.Receivers {
+		key := fmt.Sprintf("notices.receivers.%d", i)
+		switch {
+		case r.Name == "":
+			return keyErrorf(key, "give the receiver a name, which rules can escalate to")
+		case slices.ContainsFunc(c.Notices.Receivers[:i], func(o ReceiverConfig) bool { return o.Name == r.Name }):
+			return keyErrorf(key+".name", "there is a receiver %s already", r.Name)
+		}
+		if _, err := webhook.New(r.Webhook, r.Secret); err != nil {
+			return keyErrorf(key+".webhook", "%v", err)
 		}
 	}
 	if c.Series.Token != "" && c.Series.User != "" {

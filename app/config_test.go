@@ -53,6 +53,12 @@ func TestConfigMistakes(t *testing.T) {
 		{"list", "data: [a]\n", `c.yaml:1:7: data: write one text here`},
 		{"a list as the file", "- a\n", `c.yaml:1:1: the file needs keys below it: data`},
 		{"proxies", "http:\n  proxies: nginx\n", `c.yaml:2:12: http.proxies: "nginx" is no network; write networks like`},
+		{"receivers are no list", "notices:\n  receivers: duty\n", `c.yaml:2:14: notices.receivers: write a list here`},
+		{"key of a receiver", "notices:\n  receivers:\n  - {nmae: duty}\n", `c.yaml:3:6: unknown key "nmae"; did you mean "name"?`},
+		{"receiver without a name", "notices:\n  receivers:\n  - {webhook: http://x}\n", `c.yaml:3:5: notices.receivers.0: give the receiver a name`},
+		{"receiver twice", "notices:\n  receivers:\n  - {name: a, webhook: http://x}\n  - {name: a, webhook: http://y}\n", `c.yaml:4:12: notices.receivers.1.name: there is a receiver a already`},
+		{"webhook", "notices:\n  receivers:\n  - {name: a, webhook: duty}\n", `c.yaml:3:24: notices.receivers.0.webhook: "duty" is no URL; write it like https://duty.example/citywarden`},
+		{"all", "notices:\n  receivers:\n  - {name: a, all: some, webhook: http://x}\n", `c.yaml:3:20: notices.receivers.0.all: "some" is neither true nor false`},
 		{"level", "log_level: loud\n", `c.yaml:1:12: log_level: "loud" is none`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

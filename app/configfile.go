@@ -113,6 +113,22 @@ func checkValue(n ast.Node, t reflect.Type, key string, where map[string]ast.Nod
 		}
 	case t.Kind() == reflect.Struct:
 		return check(n, t, key, where)
+	case t.Kind() == reflect.Slice:
+		items, ok := n.(*ast.SequenceNode)
+		if _, empty := n.(*ast.NullNode); !ok && !empty {
+			return &badNode{n, key + ": write a list here"}
+		}
+		for i := 0; ok && i < len(items.Values); i++ {
+			item := fmt.Sprintf("%s.%d", key, i)
+			where[item] = items.Values[i]
+			if bad := checkValue(items.Values[i], t.Elem(), item, where); bad != nil {
+				return bad
+			}
+		}
+	case t.Kind() == reflect.Bool:
+		if _, ok := n.(*ast.BoolNode); !ok {
+			return &badNode{n, fmt.Sprintf("%s: %q is neither true nor false", key, text)}
+		}
 	case t.Kind() == reflect.Int64:
 		if _, ok := n.(*ast.IntegerNode); !ok {
 			return &badNode{n, fmt.Sprintf("%s: %q is no whole number", key, text)}

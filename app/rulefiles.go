@@ -28,6 +28,7 @@ type ruleFiles struct {
 	dir     string
 	models  *devices.Models
 	classes *cases.Classes
+	known   []string // receivers that rules can escalate to
 	engine  *rules.Runner
 	log     *slog.Logger
 	loads   *prometheus.CounterVec
@@ -45,8 +46,8 @@ type ruleFiles struct {
 // has stayed the same from one look to the next: an editor may be writing.
 const pollRules = 5 * time.Second
 
-func newRuleFiles(dir string, models *devices.Models, classes *cases.Classes, reg prometheus.Registerer, log *slog.Logger) (*ruleFiles, error) {
-	r := &ruleFiles{dir: dir, models: models, classes: classes, log: log,
+func newRuleFiles(dir string, models *devices.Models, classes *cases.Classes, receivers []string, reg prometheus.Registerer, log *slog.Logger) (*ruleFiles, error) {
+	r := &ruleFiles{dir: dir, models: models, classes: classes, known: receivers, log: log,
 		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "citywarden_rule_loads_total", Help: "How often the rule files were read, by what became of it: good or refused.",
 		}, []string{"result"}),
@@ -87,16 +88,17 @@ func (r *ruleFiles) load() (*rules.Set, error) {
 	if len(red) > 0 {
 		return nil, r.refuse(fmt.Errorf("rules in %s: a test in them fails:\n%w", r.dir, errors.Join(errs...)), red...)
 	}
-	for _, w := range set.Warnings() {
+	warnings := slices.Concat(set.Warnings(), set.UnknownReceivers(r.known))
+	for _, w := range warnings {
 		r.log.Warn("look at this rule", "file", w.File, "line", w.Line, "problem", w.Message)
 	}
 	r.loads.WithLabelValues("good").Inc()
-	r.current.Set(float64(len(set.Rules())))
+	r.current.Set(float64(set.Len()))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.status = citywarden.RuleStatus{
-		Loaded: time.Now().UTC().Truncate(time.Millisecond), Rules: len(set.Rules()), Tests: len(results),
-		Warnings: set.Warnings(),
+		Loaded: time.Now().UTC().Truncate(time.Millisecond), Rules: set.Len(), Tests: len(results),
+		Warnings: warnings,
 	}
 	return set, nil
 }
@@ -132,7 +134,7 @@ func (r *ruleFiles) ReloadRules(ctx context.Context) error {
 	if err := r.engine.Reload(ctx, set); err != nil {
 		return err
 	}
-	r.log.Info("rules taken", "rules", len(set.Rules()))
+	r.log.Info("rules taken", "rules", set.Len())
 	return nil
 }
 

@@ -40,7 +40,7 @@ func TestRuleFilesAreTakenWhenTheyAreWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		r, err := newRuleFiles(dir, models, classes, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		r, err := newRuleFiles(dir, models, classes, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -40,10 +40,10 @@ import (
 //	crash [DURATION]              the same, but what it does to stop is lost, as with kill -9
 //	sleep DURATION                let the time pass
 //	until 'DATE TIME' | TIME      let it pass until then
-//	device ID MODEL [K=V…]        register a device
+//	device ID MODEL [K=V…]        register a device, or many: m1..500
 //	user NAME ROLE [DEPARTMENT]   register a person
-//	publish DEVICE JSON           send telemetry with QoS 1 and wait for the PUBACK; in JSON, @09:30
-//	                              stands for that time of today
+//	publish DEVICE JSON           send telemetry with QoS 1 and wait for the PUBACK, or that of many
+//	                              devices; in JSON, @09:30 stands for that time of today
 //	unplug DEVICE                 end its connection; publish makes a new one
 //	latest DEVICE                 print the latest values
 //	series DEVICE METRIC          print the time series of the last 24 hours
@@ -58,6 +58,7 @@ import (
 //	why-not DEVICE RULE [--at T]  print why there was no alarm
 //	cases [--work-orders]         print the cases, the newest first
 //	case ID                       print a case with its timeline
+//	notices                       print what was told of cases, the newest first
 //	case ID ACTION                act on a case: --as USER, --note TEXT, --department NAME
 //
 // A command that a person would see refused prints why to stderr and wants a "!".
@@ -82,7 +83,8 @@ func TestScenarios(t *testing.T) {
 			"sleep": sleepCommand, "until": untilCommand, "device": deviceCommand, "user": userCommand,
 			"publish": publishCommand, "unplug": unplugCommand, "latest": latestCommand, "series": seriesCommand,
 			"ledger": ledgerCommand, "watch": watchCommand, "heard": heardCommand,
-			"alarms": alarmsCommand, "summary": summaryCommand, "alarm": alarmCommand, "backtest": backtestCommand, "why-not": whyNotCommand, "cases": casesCommand, "case": caseCommand,
+			"alarms": alarmsCommand, "summary": summaryCommand, "alarm": alarmCommand, "backtest": backtestCommand, "why-not": whyNotCommand,
+			"cases": casesCommand, "case": caseCommand, "notices": noticesCommand,
 		},
 	})
 }
@@ -360,7 +362,13 @@ func untilCommand(ts *testscript.TestScript, _ bool, args []string) {
 
 func deviceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	args, _ = expect(ts, args, "device ID MODEL [K=V…]", 2, 20)
-	outcome(ts, neg, worldOf(ts).add(args[0], args[1], args[2:]))
+	var err error
+	for _, id := range many(ts, args[0]) {
+		if err = worldOf(ts).add(id, args[1], args[2:]); err != nil {
+			break
+		}
+	}
+	outcome(ts, neg, err)
 }
 
 // add registers a device with attributes like "zone=lobby"; "adjacent=a,b" are
@@ -388,6 +396,25 @@ func (w *world) add(id, model string, words []string) error {
 	return err
 }
 
+var numbered = regexp.MustCompile(`^([a-z]+)(\d+)\.\.(\d+)$`)
+
+// many returns the devices that s names: "m1..3" is m1, m2 and m3.
+func many(ts *testscript.TestScript, s string) []string {
+	m := numbered.FindStringSubmatch(s)
+	if m == nil {
+		return []string{s}
+	}
+	from, err := strconv.Atoi(m[2])
+	ts.Check(err)
+	to, err := strconv.Atoi(m[3])
+	ts.Check(err)
+	var out []string
+	for i := from; i <= to; i++ {
+		out = append(out, m[1]+strconv.Itoa(i))
+	}
+	return out
+}
+
 func userCommand(ts *testscript.TestScript, neg bool, args []string) {
 	args, _ = expect(ts, args, "user NAME ROLE [DEPARTMENT]", 2, 3)
 	u := map[string]string{"name": args[0], "role": args[1], "password": adminPassword}
@@ -409,9 +436,12 @@ func publishCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		return strconv.FormatInt(at.UnixMilli(), 10)
 	})
-	err := w.publish(args[0], body)
-	if err != nil {
-		err = refusal(err.Error())
+	var err error
+	for _, id := range many(ts, args[0]) {
+		if err = w.publish(id, body); err != nil {
+			err = refusal(err.Error())
+			break
+		}
 	}
 	synctest.Wait()
 	outcome(ts, neg, err)
@@ -711,6 +741,16 @@ func caseCommand(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	synctest.Wait()
+	outcome(ts, neg, err)
+}
+
+func noticesCommand(ts *testscript.TestScript, neg bool, args []string) {
+	expect(ts, args, "notices", 0, 0)
+	var out struct{ Items []citywarden.Notice }
+	err := worldOf(ts).call("admin", "GET", "/notices?limit=1000", nil, &out)
+	for _, n := range out.Items {
+		fmt.Fprintf(ts.Stdout(), "%s %s %s to %q %s %s: %s\n", clock(n.At), n.Kind, n.Case, n.Receiver, n.State, n.Severity, n.Text.EN)
+	}
 	outcome(ts, neg, err)
 }
 

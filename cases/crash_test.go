@@ -7,8 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -19,7 +22,48 @@ import (
 // childEnv names the database of TestDeskChild's process.
 const childEnv = "CITYWARDEN_TEST_DESK"
 
-func crashStorm() []citywarden.Transition { return storm(&feed{}, rand.New(rand.NewPCG(7, 8)), 100) }
+// crashStorm is random trouble, then a power cut with 500 meters.
+func crashStorm() []citywarden.Transition {
+	f := &feed{}
+	return append(storm(f, rand.New(rand.NewPCG(7, 8)), 100), outage(f, 500)...)
+}
+
+// outage is what the engine makes of n meters that lose the mains, when more than
+// 20 are a storm: 20 transitions at each position of the log.
+func outage(f *feed, n int) []citywarden.Transition {
+	const over = 20
+	order := func(i int) *citywarden.CaseOrder {
+		return &citywarden.CaseOrder{Class: "event/0501", Key: fmt.Sprintf("power/B%d", i/2), Hold: citywarden.Duration(2 * time.Minute)}
+	}
+	up := &citywarden.CaseOrder{Class: "event/0501", Key: "outage/D1", Storm: true}
+	meter := func(i int) string { return fmt.Sprintf("m%03d", i) }
+	var ts []citywarden.Transition
+	for i := range over {
+		ts = append(ts, f.next(citywarden.Raised, "mains", meter(i), 1, citywarden.Major, order(i)))
+	}
+	parent := f.next(citywarden.Raised, "outage", "D1", 1, citywarden.Critical, up)
+	parent.Alarm.Device = citywarden.DeviceID(meter(over))
+	for i := range over + 1 {
+		parent.Alarm.Members = append(parent.Alarm.Members, citywarden.DeviceID(meter(i)))
+	}
+	ts = append(ts, parent)
+	for i := range over {
+		ts = append(ts, explained(f.next(citywarden.Suppressed, "mains", meter(i), 1, citywarden.Major, order(i)), parent.Alarm.ID, up.Key))
+	}
+	for i := over; i < n; i++ {
+		ts = append(ts, explained(f.next(citywarden.Raised, "mains", meter(i), 1, citywarden.Major, order(i)), parent.Alarm.ID, up.Key))
+	}
+	joined := f.next(citywarden.Joined, "outage", "D1", 1, citywarden.Critical, up)
+	joined.Annunciated, joined.Alarm.Device, joined.Alarm.Members = false, parent.Alarm.Device, nil
+	for i := range n {
+		joined.Alarm.Members = append(joined.Alarm.Members, citywarden.DeviceID(meter(i)))
+	}
+	ts = append(ts, joined)
+	for i := range ts {
+		ts[i].Position = ts[min(i/20*20+19, len(ts)-1)].Position
+	}
+	return ts
+}
 
 // TestDeskChild is the process that TestKilledDesk kills: it applies the storm
 // from its cursor on, sometimes again what was before, and says how far it is.
@@ -34,11 +78,14 @@ func TestDeskChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	ts := crashStorm()
-	for i := range ts {
+	for i, end := 0, 0; i < len(ts); i = end {
+		for end = i + 1; end < len(ts) && ts[end].Position == ts[i].Position; {
+			end++
+		}
 		if ts[i].Position <= at {
 			continue
 		}
-		if err := d.Apply(t.Context(), ts[i].Position, ts[max(0, i-2):i+1]); err != nil {
+		if err := d.Apply(t.Context(), ts[i].Position, ts[max(0, i-2):end]); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Println("at", uint64(ts[i].Position))
@@ -47,7 +94,8 @@ func TestDeskChild(t *testing.T) {
 }
 
 // A desk whose process is killed again and again, at any moment, ends with
-// what one that was never killed has.
+// what one that was never killed has: the power cut is one case with 500 members
+// and one notice.
 func TestKilledDesk(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
@@ -72,6 +120,25 @@ func TestKilledDesk(t *testing.T) {
 	killed, _ := openDesk(t, path, cases.Options{})
 	if diff := cmp.Diff(dump(t, once), dump(t, killed)); diff != "" {
 		t.Errorf("never killed and killed differ (-never +killed):\n%s", diff)
+	}
+	var open []citywarden.Case
+	for _, c := range allCases(t, killed, citywarden.CaseFilter{Open: true, Page: citywarden.Page{Limit: 1000}}) {
+		if c.Key == "outage/D1" || strings.HasPrefix(c.Key, "power/") {
+			open = append(open, c)
+		}
+	}
+	if len(open) != 1 || open[0].Members != 500 || len(open[0].Alarms) != 501 {
+		t.Fatalf("the power cut is %d cases: %+v", len(open), open)
+	}
+	ns, _, err := killed.Notices(t.Context(), citywarden.NoticeFilter{Page: citywarden.Page{Limit: 1000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns = slices.DeleteFunc(ns, func(n citywarden.Notice) bool {
+		return !strings.HasPrefix(string(n.Alarm), "mains:") && !strings.HasPrefix(string(n.Alarm), "outage:")
+	})
+	if len(ns) != 1 || ns[0].Case != open[0].ID || ns[0].Kind != citywarden.NoticeOpened {
+		t.Errorf("the power cut's notices: %+v", ns)
 	}
 }
 

@@ -28,6 +28,7 @@ type reader interface {
 	CaseReader
 	TransitionReader
 	LoadReader
+	NoticeReader
 }
 
 // AlarmReader reads alarms outside of a transaction.
@@ -56,9 +57,11 @@ type CaseReader interface {
 type Tx interface {
 	AlarmTx
 	CaseTx
+	CountTx
+	TimerTx
+	NoticeTx
 	SetCursor(ctx context.Context, name string, p citywarden.Position) error
-	NextSerial(ctx context.Context, day string) (int64, error)                   // 1, 2, 3 … of each day
-	CountAlarms(context.Context, citywarden.CaseID) (active, all int, err error) // of a case; a latched one is not active
+	NextSerial(ctx context.Context, day string) (int64, error) // 1, 2, 3 … of each day
 }
 
 // AlarmTx is what a transaction does with alarms.
@@ -82,6 +85,15 @@ type CaseTx interface {
 	// SaveCase adds c (was 0) or replaces it; c.Timeline holds the new steps
 	// only. CodeConflict unless the revision stored is was.
 	SaveCase(ctx context.Context, c citywarden.Case, was int64) error
+	MoveAlarms(ctx context.Context, from, to citywarden.CaseID) error // all of them
+}
+
+// CountTx counts within a transaction.
+type CountTx interface {
+	Tally(context.Context, citywarden.CaseID) (citywarden.CaseTally, error)
+	Devices(context.Context, citywarden.CaseID) (int, error) // that the alarms of a case concern
+	OpenedBy(ctx context.Context, rule citywarden.RuleID, since time.Time) (int, error)
+	Held(context.Context, citywarden.CaseID) (bool, error) // the first notice of a case waits
 }
 
 // Options of a Desk; the zero value works.
@@ -90,6 +102,7 @@ type Options struct {
 	Calendar *Calendar                                          // nil for mainland China's; case numbers use its days
 	Grids    *Grids                                             // nil for none
 	Where    func(citywarden.DeviceID) (citywarden.Point, bool) // where a device is; nil when nobody knows. Called inside a transaction: it must not use the database
+	Notify   []Receiver                                         // who is told of cases
 	Publish  func(citywarden.Event)                             // told of alarms and cases after they are stored, in order; it must not block. nil for nobody
 	Logger   *slog.Logger                                       // nil for none
 
@@ -103,6 +116,7 @@ type Desk struct {
 	update func(context.Context, func(Tx) error) error
 	opt    Options
 	counts *metrics
+	moved  []chan struct{} // of Run's goroutines: has a token when there may be something to do
 
 	// mu is held across a transaction and the publishing of what came out of
 	// it, so that events come in the order of the commits.
@@ -152,6 +166,9 @@ func New[T Tx](s Store[T], o Options) (*Desk, error) {
 			return s.UpdateDesk(ctx, func(t T) error { return f(t) })
 		},
 		opt: o,
+	}
+	for range len(o.Notify) + 1 {
+		d.moved = append(d.moved, make(chan struct{}, 1))
 	}
 	ctx := context.Background()
 	if d.cursor, err = s.Cursor(ctx, cursorName); err != nil {
@@ -266,6 +283,9 @@ func (o *changes) mark(id string, i int) {
 
 func (d *Desk) publish(ctx context.Context, out *changes) {
 	now := time.Now().UTC()
+	if len(out.cases)+len(out.alarms) > 0 {
+		d.move()
+	}
 	for _, a := range out.alarms {
 		if !a.Shadow {
 			d.opt.Publish(citywarden.Event{Kind: "alarm", Time: now, Data: a})
@@ -303,20 +323,46 @@ func (d *Desk) apply(ctx context.Context, tx Tx, t citywarden.Transition, out *c
 			return err
 		}
 	}
-	wants := t.Case != nil && t.Annunciated && a.Case == ""
-	if wants {
-		if a.Case, err = d.take(ctx, tx, t, a, out); err != nil {
+	if t.Case != nil && !t.Shadow {
+		if err := d.adopt(ctx, tx, t, &a, out); err != nil {
 			return err
+		}
+		calls, err := d.needsCase(ctx, tx, t, a)
+		if err != nil {
+			return err
+		}
+		if calls {
+			return d.take(ctx, tx, t, a, out)
 		}
 	}
 	if err := tx.SaveAlarm(ctx, a); err != nil {
 		return err
 	}
 	out.alarm(a)
-	if a.Case != "" && !wants {
-		return d.evidence(ctx, tx, t, old, a, out)
+	if a.Case != "" {
+		if err := d.evidence(ctx, tx, t, old, a, out); err != nil {
+			return err
+		}
+	}
+	if t.Kind == citywarden.Flapped && t.Case != nil && !t.Shadow && !a.Suppressed() {
+		return d.maintain(ctx, tx, t, a, out)
 	}
 	return nil
+}
+
+// needsCase reports whether the alarm that t annunciated has no case that is
+// open. One whose case people closed while it was active stays in it until its
+// suppression ends.
+func (d *Desk) needsCase(ctx context.Context, tx Tx, t citywarden.Transition, a citywarden.Alarm) (bool, error) {
+	if !t.Annunciated || a.Case == "" {
+		return t.Annunciated, nil
+	}
+	switch t.Kind {
+	case citywarden.Unshelved, citywarden.Unsuppressed, citywarden.CameInService:
+		c, err := tx.Case(ctx, a.Case)
+		return err == nil && !c.Stage.Open(), err
+	}
+	return false, nil
 }
 
 // replace closes an earlier episode that is still active although t raises a
@@ -342,18 +388,14 @@ func (d *Desk) replace(ctx context.Context, tx Tx, t citywarden.Transition, out 
 }
 
 // take puts the alarm that t annunciated into its case: the open one of the same
-// key, one that was closed within the merge time, or a new one.
-func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a citywarden.Alarm, out *changes) (citywarden.CaseID, error) {
+// key, one that was closed within the merge time, or a new one. When its rule has
+// opened too many cases of late, one summary case stands for the new one.
+func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a citywarden.Alarm, out *changes) error {
 	at := stamp(t)
-	err := error(nil)
-	var c citywarden.Case
-	if t.Case.Key != "" {
-		c, err = tx.CaseByKey(ctx, t.Case.Key)
-		if err != nil && citywarden.CodeOf(err) != citywarden.CodeNotFound {
-			return "", err
-		}
+	c, err := caseByKey(ctx, tx, t.Case.Key)
+	if err != nil {
+		return err
 	}
-	was := c.Revision
 	name := a.Severity.Text()
 	what := citywarden.Text{EN: name.EN + " alarm", ZH: name.ZH + "级告警"}
 	switch t.Kind {
@@ -361,36 +403,98 @@ func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 		what.EN, what.ZH = what.EN+" that was suppressed until now", "此前被抑制的"+what.ZH
 	}
 	text := sentence(what, t, a)
+	reopens := c.Stage == citywarden.Closed && t.Case.Merge > 0 && !at.After(c.Finished.Add(t.Case.Merge.Std()))
+	summary := false
+	if !c.Stage.Open() && !reopens || c.ID == "" {
+		if c, summary, err = d.overflow(ctx, tx, t, at); err != nil {
+			return err
+		}
+	}
+	before := c
+	kind := citywarden.NoticeMembers
 	switch {
-	case c.ID != "" && c.Stage.Open():
+	case c.ID == "":
+		kind = citywarden.NoticeOpened
+		c, err = d.open(ctx, tx, t, a, text, summary)
+	case c.Stage.Open():
 		if c.Normal {
 			text.EN, text.ZH = "raised again: "+text.EN, "再次发生，"+text.ZH
 		}
 		err = c.Do(citywarden.CaseStep{Action: citywarden.Evidence, By: citywarden.Platform, Alarm: a.ID, Text: text, At: at})
-	case c.ID != "" && c.Stage == citywarden.Closed && t.Case.Merge > 0 && !at.After(c.Finished.Add(t.Case.Merge.Std())):
+	default:
+		kind = citywarden.NoticeReopened
 		if err = c.Do(citywarden.CaseStep{Action: citywarden.Reopen, By: citywarden.Platform, Alarm: a.ID, Text: text, At: at}); err == nil {
 			err = d.start(&c, at)
 		}
-	default:
-		was = 0
-		c, err = d.open(ctx, tx, t, a, text)
 	}
 	if err != nil {
-		return "", fmt.Errorf("case of alarm %s: %w", a.ID, err)
+		return fmt.Errorf("case of alarm %s: %w", a.ID, err)
 	}
+	a.Case = c.ID
+	if err := tx.SaveAlarm(ctx, a); err != nil {
+		return err
+	}
+	out.alarm(a)
 	c.Normal = false
 	c.Severity = max(c.Severity, a.Severity)
-	if err := tx.SaveCase(ctx, c, was); err != nil {
-		return "", err
+	if c.Members, err = tx.Devices(ctx, c.ID); err != nil {
+		return err
+	}
+	if err := tx.SaveCase(ctx, c, before.Revision); err != nil {
+		return err
 	}
 	out.inCase(c.ID)
-	return c.ID, nil
+	return d.call(ctx, tx, t, a, before, c, kind, text)
 }
 
-func (d *Desk) open(ctx context.Context, tx Tx, t citywarden.Transition, a citywarden.Alarm, text *citywarden.Text) (citywarden.Case, error) {
+// caseByKey returns the open case of a key, or the newest; a zero one when there
+// is none.
+func caseByKey(ctx context.Context, tx Tx, key string) (citywarden.Case, error) {
+	if key == "" {
+		return citywarden.Case{}, nil
+	}
+	c, err := tx.CaseByKey(ctx, key)
+	if citywarden.CodeOf(err) == citywarden.CodeNotFound {
+		return citywarden.Case{}, nil
+	}
+	return c, err
+}
+
+// defaultLimit is how many cases the alarms of one rule open unless it says
+// otherwise.
+var defaultLimit = citywarden.CaseLimit{Cases: 50, In: citywarden.Duration(10 * time.Minute)}
+
+// overflow reports whether the rule of t has opened as many cases as it may; then
+// c is the summary case that is open for what is more, a zero one when there is
+// none yet. Cases of life safety are never put together.
+func (d *Desk) overflow(ctx context.Context, tx Tx, t citywarden.Transition, at time.Time) (c citywarden.Case, over bool, err error) {
+	l := t.Case.Limit
+	if l.Cases == 0 {
+		l = defaultLimit
+	}
+	if t.Case.LifeSafety {
+		return c, false, nil
+	}
+	n, err := tx.OpenedBy(ctx, t.Alarm.Rule, at.Add(-l.In.Std()))
+	if err != nil || n < l.Cases {
+		return c, false, err
+	}
+	if c, err = caseByKey(ctx, tx, summaryKey(t.Alarm.Rule)); !c.Stage.Open() {
+		c = citywarden.Case{}
+	}
+	return c, true, err
+}
+
+func summaryKey(rule citywarden.RuleID) string { return "summary/" + string(rule) }
+
+func (d *Desk) open(ctx context.Context, tx Tx, t citywarden.Transition, a citywarden.Alarm, text *citywarden.Text, summary bool) (citywarden.Case, error) {
 	c := citywarden.Case{
-		Class: t.Case.Class, Title: a.Title, Key: t.Case.Key, Source: citywarden.SourceSensor, WorkOrder: t.Case.WorkOrder,
+		Class: t.Case.Class, Title: a.Title, Key: t.Case.Key, Rule: a.Rule, Source: citywarden.SourceSensor, WorkOrder: t.Case.WorkOrder,
 		Opened: stamp(t),
+	}
+	if summary {
+		c.Key = summaryKey(a.Rule)
+		c.Title = citywarden.Text{EN: a.Title.In("en") + ": too many for a case each", ZH: a.Title.In("zh") + "：数量过多，合并为一案"}
 	}
 	if p, ok := d.opt.Where(a.Device); ok {
 		c.Location = &p
@@ -440,52 +544,89 @@ func caseID(class citywarden.ClassCode, workOrder bool, day string, n int64) cit
 // evidence writes what t says into the timeline of the alarm's case. The alarm
 // was old and is a now.
 func (d *Desk) evidence(ctx context.Context, tx Tx, t citywarden.Transition, old, a citywarden.Alarm, out *changes) error {
-	var what citywarden.Text
-	measured := true
-	active, all, err := tx.CountAlarms(ctx, a.Case)
+	if t.Kind == citywarden.Acked {
+		return tx.ParkTimers(ctx, a.Case, citywarden.TimerClose, false)
+	}
+	n, err := tx.Tally(ctx, a.Case)
 	if err != nil {
 		return err
 	}
+	c, err := tx.Case(ctx, a.Case)
+	if err != nil {
+		return err
+	}
+	before := c
+	if t.Kind == citywarden.Joined {
+		if c.Members, err = tx.Devices(ctx, c.ID); err != nil {
+			return err
+		}
+	}
+	what, measured := says(t, old, a, n)
+	if t.Kind == citywarden.Joined && citywarden.Milestone(c.Members) > citywarden.Milestone(before.Members) {
+		what = citywarden.Text{EN: fmt.Sprintf("%d devices by now", c.Members), ZH: fmt.Sprintf("现已涉及 %d 台设备", c.Members)}
+	}
+	if what.EN == "" && c.Members == before.Members {
+		return nil
+	}
+	var text *citywarden.Text
+	if what.EN != "" {
+		text = sentence(what, t, a)
+		step := citywarden.CaseStep{Action: citywarden.Evidence, By: citywarden.Platform, Alarm: a.ID, Text: text, At: stamp(t)}
+		if err := c.Do(step); err != nil {
+			return err
+		}
+		c.Severity, c.Normal = max(c.Severity, a.Severity), n.Active == 0 && (measured || c.Normal)
+	}
+	if err := tx.SaveCase(ctx, c, before.Revision); err != nil {
+		return err
+	}
+	out.inCase(c.ID)
+	switch {
+	case t.Annunciated && t.Kind == citywarden.Unsuppressed:
+		return d.call(ctx, tx, t, a, before, c, citywarden.NoticeRemaining, text)
+	case t.Annunciated || text != nil && t.Kind == citywarden.Joined && !t.Case.Storm && !a.Suppressed():
+		return d.call(ctx, tx, t, a, before, c, citywarden.NoticeMembers, text)
+	case t.Case != nil:
+		return d.closeLater(ctx, tx, t, a, c)
+	}
+	return nil
+}
+
+// says tells what t means for the case of an alarm that was old and is a, when n
+// counts the alarms of the case now; nothing when it is no news. measured is false
+// when that says nothing about the sensor.
+func says(t citywarden.Transition, old, a citywarden.Alarm, n citywarden.CaseTally) (what citywarden.Text, measured bool) {
+	measured = true
 	switch {
 	case t.Kind == citywarden.Escalated:
 		name := a.Severity.Text()
 		what = citywarden.Text{EN: "alarm went up to " + name.EN, ZH: "告警升级为“" + name.ZH + "”"}
 	case t.Kind == citywarden.Resumed && old.Latched:
 		what = citywarden.Text{EN: "raised again", ZH: "告警再次发生"}
+	case t.Kind == citywarden.Suppressed && t.Case != nil && t.Case.Parent == "":
+		what = citywarden.Text{EN: "explained by alarm " + string(a.SuppressedBy), ZH: "由告警 " + string(a.SuppressedBy) + " 引起"}
+	case t.Kind == citywarden.Unsuppressed && t.Annunciated:
+		what = citywarden.Text{EN: "still active, though nothing explains it any more", ZH: "相关告警已恢复，该告警仍未恢复"}
+	case t.Kind == citywarden.Flapped:
+		what = citywarden.Text{EN: "comes and goes too often; held as active, without notices", ZH: "反复抖动，暂按未恢复处理，不再通知"}
 	case t.Kind == citywarden.Cleared && old.Latched && !old.NoData:
 		what = citywarden.Text{EN: "latched alarm closed", ZH: "保持的告警已关闭"}
 	case t.Kind == citywarden.Cleared && t.Note != "":
 		// Closed for a reason, like a removed rule: that says nothing about the sensor.
 		what, measured = citywarden.Text{EN: "alarm closed", ZH: "告警已关闭"}, false
 	case t.Kind != citywarden.Cleared && t.Kind != citywarden.Latched:
-		return nil
-	case active > 0:
+	case n.Active > 0 && t.Case != nil && t.Case.Parent != "": // one of a storm's many
+	case n.Active > 0:
 		what = citywarden.Text{
-			EN: fmt.Sprintf("alarm cleared, %d of %d still active", active, all),
-			ZH: fmt.Sprintf("告警已恢复，%d 条中还有 %d 条未恢复", all, active),
+			EN: fmt.Sprintf("alarm cleared, %d of %d still active", n.Active, n.All),
+			ZH: fmt.Sprintf("告警已恢复，%d 条中还有 %d 条未恢复", n.All, n.Active),
 		}
 	case t.Kind == citywarden.Latched:
 		what = citywarden.Text{EN: "sensor back to normal, the alarm waits for a reset", ZH: "传感器已恢复正常，告警待复位"}
 	default:
 		what = citywarden.Text{EN: "sensor back to normal", ZH: "传感器已恢复正常"}
 	}
-	c, err := tx.Case(ctx, a.Case)
-	if err != nil {
-		return err
-	}
-	was := c.Revision
-	step := citywarden.CaseStep{
-		Action: citywarden.Evidence, By: citywarden.Platform, Alarm: a.ID, Text: sentence(what, t, a), At: stamp(t),
-	}
-	if err := c.Do(step); err != nil {
-		return err
-	}
-	c.Severity, c.Normal = max(c.Severity, a.Severity), active == 0 && (measured || c.Normal)
-	if err := tx.SaveCase(ctx, c, was); err != nil {
-		return err
-	}
-	out.inCase(c.ID)
-	return nil
+	return what, measured
 }
 
 // stamp returns our time of t: people's deadlines run on it.
@@ -539,8 +680,8 @@ func (d *Desk) start(c *citywarden.Case, at time.Time) error {
 // is the person's then); CodeNotFound for an unknown case.
 //
 // revision is the Revision of the case that the person saw, 0 for any. When
-// somebody else has moved the case since, Do returns CodeConflict; comments and
-// evidence that came in meanwhile do not count.
+// somebody else has moved the case since, Do returns CodeConflict; comments,
+// evidence and notices that came in meanwhile do not count.
 //
 // File lets the handling limit run. Dispatch without a department takes the one
 // of the class.
@@ -568,6 +709,11 @@ func (d *Desk) Do(ctx context.Context, id citywarden.CaseID, step citywarden.Cas
 			return err
 		}
 		out.inCase(id)
+		if !c.Stage.Open() {
+			if _, err := tx.DropTimers(ctx, id, ""); err != nil {
+				return err
+			}
+		}
 		return tx.SaveCase(ctx, c, was)
 	})
 	if err != nil {
@@ -580,8 +726,8 @@ func (d *Desk) Do(ctx context.Context, id citywarden.CaseID, step citywarden.Cas
 // MaxNote is the greatest length of a note, in characters.
 const MaxNote = 4000
 
-// unmoved returns CodeConflict when a step other than a comment or evidence
-// came after revision.
+// unmoved returns CodeConflict when a step other than a comment, evidence or a
+// notice came after revision.
 func unmoved(ctx context.Context, tx Tx, c *citywarden.Case, revision int64) error {
 	if revision == 0 || revision == c.Revision {
 		return nil
@@ -594,7 +740,7 @@ func unmoved(ctx context.Context, tx Tx, c *citywarden.Case, revision int64) err
 		return err
 	}
 	for _, s := range steps {
-		if s.Action != citywarden.Comment && s.Action != citywarden.Evidence {
+		if s.Action != citywarden.Comment && s.Action != citywarden.Evidence && s.Action != citywarden.Notify {
 			return citywarden.Errorf(citywarden.CodeConflict, "%s was faster (%s at %s): look at case %s again",
 				s.By, s.Action, s.At.Format(time.RFC3339), c.ID)
 		}

@@ -159,7 +159,7 @@ func TestAnAlarmOpensACase(t *testing.T) {
 		Title: citywarden.Text{ZH: "管网爆管", EN: "Pipe burst"}, Key: "burst/D7", Source: citywarden.SourceSensor,
 		Severity: citywarden.Major, Stage: citywarden.PendingFiling, Location: &citywarden.Point{Lat: 24.105, Lon: 117.605},
 		Grid: "350623100001001", Condition: "跑冒滴漏、路面溢水", Closing: "止水，消除安全隐患", Limit: "1紧急工作时",
-		Opened: monday().Add(time.Second), Alarms: []citywarden.AlarmID{"pipe.burst:p1:1"}, Revision: 1,
+		Opened: monday().Add(time.Second), Alarms: []citywarden.AlarmID{"pipe.burst:p1:1"}, Members: 1, Rule: "pipe.burst", Revision: 1,
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("the case (-want +got):\n%s", diff)
@@ -437,6 +437,11 @@ func dump(t testing.TB, d *cases.Desk) map[string]any {
 		t.Fatal(err)
 	}
 	out["cursor"] = cursor
+	notices, _, err := d.Notices(t.Context(), citywarden.NoticeFilter{Page: citywarden.Page{Limit: citywarden.MaxPage}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out["notices"] = notices
 	return out
 }
 

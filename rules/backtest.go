@@ -96,6 +96,9 @@ func (l *Lab) trial(q *citywarden.BacktestRequest) (*trial, error) {
 		if r == nil {
 			return nil, noRule(running, q.Rule)
 		}
+		if r.of != nil { // its storms come with the rule
+			r = r.of
+		}
 		t.rules = []*rule{r}
 	default:
 		set, err := l.load(fstest.MapFS{fileName: {Data: []byte(q.Text)}}, running.schema)
@@ -453,7 +456,7 @@ func (t *trial) compare(id citywarden.RuleID, title citywarden.Text, version str
 }
 
 // has reports whether alarms of id come from a rule of the set.
-func (s *Set) has(id citywarden.RuleID) bool { return s.byID[id] != nil || s.raisedByStorm(id) }
+func (s *Set) has(id citywarden.RuleID) bool { return s.byID[id] != nil }
 
 func (x *episode) alarm(in string) citywarden.BacktestAlarm {
 	return citywarden.BacktestAlarm{In: in, Entity: x.entity, Device: x.device, Severity: x.severity, Raised: x.from, Cleared: x.to}

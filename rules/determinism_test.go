@@ -24,6 +24,8 @@ rules:
 - {id: d.event, select: {model: probe}, levels: [{severity: minor, when: 'event("boom", "2m")'}], clear: {when: 'not event("boom", "1m")'}}
 - {id: e.adj, select: {model: probe}, late: 20s, levels: [{severity: major, when: 'x > 5 and n_adj(x > 5, "90s") >= 1', for: 15s}]}
 - {id: g.late, select: {model: probe}, levels: [{severity: minor, when: 'y > 6', for: 5s}], clear: {when: 'y < 2'}, inhibit_by: [{rule: d.event, equal: [attr.zone]}, {rule: b.group, equal: [attr.zone]}]}
+- {id: h.mains, select: {model: probe}, levels: [{severity: minor, when: 'y > 4', for: 5s}], clear: {when: 'y < 3', for: 5s}, storm: {by: attr.zone, over: 1, in: 3m, raise: i.outage, severity: critical}, flap: {changes: 3, in: 1m}, case: {key: 'm/{{device}}', parent: 'o/{{attr.zone}}'}}
+- {id: k.under, select: {model: probe}, levels: [{severity: minor, when: 'x > 6'}], inhibit_by: [{rule: i.outage, equal: [attr.zone]}]}
 - {id: f.night, select: {model: probe}, schedule: {active: ["mon-sun 08:10-08:20", "mon-sun 23:00-01:00"]}, levels: [{severity: minor, when: 'on or mode matches "^f"', for: 20s}], flap: {changes: 4, in: 3m, then: hold}}
 - {id: g.clock, select: {model: probe}, levels: [{severity: warning, when: 'skew() > 5 or skew() < -20', for: 15s}], clear: {when: 'skew() < 3 and skew() > -10', for: 5s}}
 `
@@ -88,7 +90,7 @@ func TestSameLogSameTransitions(t *testing.T) {
 	for seed := range uint64(20) {
 		w := history(t, seed, 300)
 		if seed == 0 {
-			for _, id := range []string{"a.limit", "a.window", "a.delta", "b.group", "c.silent", "d.event", "e.adj", "f.night", "g.late", "g.clock"} {
+			for _, id := range []string{"a.limit", "a.window", "a.delta", "b.group", "c.silent", "d.event", "e.adj", "f.night", "g.late", "g.clock", "h.mains", "i.outage", "k.under"} {
 				if !slices.ContainsFunc(w.got, func(tr citywarden.Transition) bool { return string(tr.Alarm.Rule) == id }) {
 					t.Errorf("no transition of %s in the random history", id)
 				}
@@ -140,7 +142,7 @@ func TestKeysAreUniqueAndOneEpisodeIsOpen(t *testing.T) {
 }
 
 // Whatever happens in whatever order: an open alarm is suppressed exactly while
-// an inhibitor of it is open, what is out of service stays so from episode to
+// an inhibitor of it is open or a storm has it, what is out of service stays so from episode to
 // episode, and nothing suppressed calls for a person.
 func TestSuppressionHolds(t *testing.T) {
 	for seed := range uint64(20) {
@@ -166,8 +168,11 @@ func TestSuppressionHolds(t *testing.T) {
 			}
 			for _, run := range e.runs {
 				for _, inst := range run.insts {
-					if by := e.byAlarm[inst.alarm.SuppressedBy]; inst.open && (by != nil) != e.inhibited(inst) || by != nil && inst.open && !by.open {
+					if by := e.byAlarm[inst.alarm.SuppressedBy]; inst.open && (by != nil) != (e.inhibited(inst) || inst.under != "") || by != nil && inst.open && !by.open {
 						t.Fatalf("seed %d at %s: %s is suppressed by %q, but inhibited %t", seed, x.At, inst.alarm.ID, inst.alarm.SuppressedBy, e.inhibited(inst))
+					}
+					if parent := e.byAlarm[inst.under]; inst.under != "" && (!inst.open || parent == nil || !parent.open || !parent.children[inst]) {
+						t.Fatalf("seed %d at %s: %s is a child of %s, which does not know it", seed, x.At, inst.alarm.ID, inst.under)
 					}
 				}
 			}

@@ -54,6 +54,8 @@ type run struct {
 	list   []*instance          // the same ones
 	groups map[string]*group
 
+	fronts map[string]*front // of a rule with storm: by the value of its attribute
+
 	inhibitors []*bond // with the rules that inhibit it
 	inhibits   []*bond // with the rules that it inhibits
 
@@ -97,8 +99,8 @@ func New(set *Set, opt Options) *Engine {
 		byAlarm: map[citywarden.AlarmID]*instance{},
 		durs:    map[string]int64{},
 	}
-	for _, r := range set.rules {
-		x := &run{rule: r, insts: map[string]*instance{}, groups: map[string]*group{}, episodes: map[string]uint64{}}
+	for _, r := range slices.Concat(set.rules, set.storms) {
+		x := &run{rule: r, insts: map[string]*instance{}, groups: map[string]*group{}, fronts: map[string]*front{}, episodes: map[string]uint64{}}
 		x.zone.loc = defaultLocation()
 		if r.schedule != nil {
 			s := *r.schedule

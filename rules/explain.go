@@ -15,6 +15,9 @@ import (
 // parts of the condition once more, one by one. Only a transition pays for it.
 func (e *Engine) explain(inst *instance, t int64, kind citywarden.TransitionKind, level int) *citywarden.Explanation {
 	r := inst.run.rule
+	if r.of != nil {
+		return inst.explainStorm(t, kind)
+	}
 	cond, hold := &inst.prog.levels[level], r.levels[level].hold
 	since := inst.levels[level].since
 	if kind == citywarden.Clearing || kind == citywarden.Cleared || kind == citywarden.Latched {
@@ -394,22 +397,8 @@ func callText(name citywarden.Text, model *citywarden.Model) (words citywarden.T
 	return name, ""
 }
 
-// spanZH writes d in Chinese: "1 分钟", "1 小时 30 分钟", "20 秒".
-func spanZH(d time.Duration) string {
-	var parts []string
-	for _, u := range [...]struct {
-		d    time.Duration
-		name string
-	}{{24 * time.Hour, " 天"}, {time.Hour, " 小时"}, {time.Minute, " 分钟"}} {
-		if n := d / u.d; n > 0 {
-			parts, d = append(parts, strconv.Itoa(int(n))+u.name), d%u.d
-		}
-	}
-	if d > 0 || len(parts) == 0 {
-		parts = append(parts, strconv.FormatFloat(d.Seconds(), 'g', 4, 64)+" 秒")
-	}
-	return strings.Join(parts, " ")
-}
+// spanZH writes d in Chinese.
+func spanZH(d time.Duration) string { return citywarden.Duration(d).Text().ZH }
 
 func orText(a, b string) string {
 	if a == "" {

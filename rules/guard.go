@@ -336,6 +336,9 @@ func (inst *instance) rouse() {
 		inst.d.rouse(inst.b)
 		return
 	}
+	if inst.g == nil { // of a storm: its children move it
+		return
+	}
 	for _, m := range inst.g.members {
 		m.rouse(m.plan.binding(inst.run.rule))
 	}

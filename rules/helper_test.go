@@ -36,7 +36,7 @@ func (m models) add(name string, heartbeat time.Duration, metrics, attrs string)
 		if err != nil {
 			panic(err)
 		}
-		x.Metrics = append(x.Metrics, citywarden.Metric{Name: citywarden.MetricName(p[0]), Kind: k, Unit: p[2], Counter: p[2] == "counter"})
+		x.Metrics = append(x.Metrics, citywarden.Metric{Name: citywarden.MetricName(p[0]), Kind: k, Unit: strings.TrimPrefix(p[2], "counter"), Counter: p[2] == "counter"})
 	}
 	for _, w := range strings.Fields(attrs) {
 		w, def, _ := strings.Cut(w, "=")

@@ -105,6 +105,9 @@ func (inst *instance) values(names []string) (key string, ok bool) {
 func (inst *instance) attribute(name string) (any, bool) {
 	d := inst.d
 	if d == nil {
+		if by := inst.run.rule.of; by != nil {
+			return inst.entity, name == by.storm.by
+		}
 		if name == inst.run.rule.groupBy {
 			return inst.entity, true
 		}
@@ -223,6 +226,7 @@ func (e *Engine) explains(inst, x *instance) bool {
 // retie enters an instance anew whose attributes changed. What follows from it
 // comes with the next record.
 func (e *Engine) retie(inst *instance) {
+	e.enrol(inst)
 	if len(inst.run.inhibitors)+len(inst.run.inhibits) == 0 {
 		return
 	}

@@ -29,7 +29,10 @@ type instance struct {
 	due       int64              // when the timer is set, ms; 0 not set
 	inhibited bool               // a level waits for an inhibitor to clear
 	ties      []tie              // where it stands in the index of inhibitors
-	under     citywarden.AlarmID // the alarm that suppress named
+	under     citywarden.AlarmID // the alarm of a storm that explains the open one
+	front     *front             // where it counts towards a storm; nil for nowhere
+	children  map[*instance]bool // of a storm's open alarm: those that it explains
+	report    int64              // of a storm's open alarm: when to tell its new members, arrival clock, ms; 0 no new ones
 	raising   bool               // the condition of a level was true at clock, whatever the schedule says
 	flips     []int64            // when it last was raised, began to clear or resumed; for flap
 
@@ -90,6 +93,7 @@ func (e *Engine) forget(inst *instance) {
 	}
 	inst.dropped = true
 	inst.untie()
+	inst.resign()
 	inst.run.remove(inst)
 	if inst.d != nil && inst.d.instance(inst.b) == inst {
 		i, _ := inst.d.place(inst.b)
@@ -165,6 +169,10 @@ func (inst *instance) flip(t int64) {
 func (e *Engine) advance(inst *instance, upTo int64) {
 	for !inst.dropped {
 		due := e.deadline(inst)
+		if calm := inst.calm(); inst.alarm.Flapping && calm <= min(due, upTo) {
+			e.flapping(inst, calm, false)
+			continue
+		}
 		if due > upTo {
 			return
 		}
@@ -183,6 +191,9 @@ func (e *Engine) catchUp(inst *instance, ts int64) {
 func (e *Engine) instanceDue(inst *instance) {
 	inst.due = 0
 	e.endShelf(inst)
+	if inst.report > 0 && inst.report <= e.now {
+		e.reportMembers(inst)
+	}
 	upTo := e.now - e.delay(inst)
 	e.catchUp(inst, upTo)
 	for len(inst.wakes) > 0 && inst.wakes[0] <= upTo {
@@ -209,6 +220,9 @@ func (e *Engine) rearm(inst *instance) {
 		return
 	}
 	due := e.deadline(inst)
+	if inst.alarm.Flapping {
+		due = min(due, inst.calm())
+	}
 	if len(inst.wakes) > 0 {
 		due = min(due, inst.wakes[0])
 	}
@@ -220,6 +234,9 @@ func (e *Engine) rearm(inst *instance) {
 	}
 	if !inst.resting() {
 		inst.rouse()
+	}
+	if inst.report > 0 {
+		due = min(due, inst.report)
 	}
 	if due == never {
 		inst.due = 0
@@ -320,6 +337,21 @@ func (e *Engine) apply(inst *instance, t int64) {
 		inst.flip(t)
 	}
 	e.settle(inst, t, in, raised[:len(inst.levels)])
+	e.flapping(inst, t, inst.open && inst.calm() > t)
+}
+
+// flapping notes whether the open alarm is held because it comes and goes. That
+// it does no more is no occasion to evaluate anything.
+func (e *Engine) flapping(inst *instance, t int64, flaps bool) {
+	if flaps == inst.alarm.Flapping {
+		return
+	}
+	inst.alarm.Flapping = flaps
+	kind := citywarden.Steadied
+	if flaps {
+		kind = citywarden.Flapped
+	}
+	e.emit(inst, t, kind, nil)
 }
 
 // standing returns the highest level that is active, its severity (0 when none
@@ -354,6 +386,7 @@ func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
 		if !a.Latched {
 			a.Latched, a.Clearing = true, false
 			e.emit(inst, t, citywarden.Latched, e.explain(inst, t, citywarden.Latched, level))
+			e.abate(e.byAlarm[inst.under], t)
 		}
 		return
 	case sev == 0:
@@ -392,11 +425,26 @@ func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
 
 // raise begins an episode.
 func (e *Engine) raise(inst *instance, t int64, sev citywarden.Severity, level int) {
+	e.begin(inst, t, sev)
+	if inst.d != nil {
+		inst.alarm.Device = inst.d.id
+		inst.alarm.NoData = inst.d.dark && !inst.run.rule.silent
+	} else {
+		e.meet(inst, t)
+		inst.alarm.Device = inst.raiser()
+	}
+	e.gather(inst, t)
+	e.announce(inst, t, e.explain(inst, t, citywarden.Raised, level))
+}
+
+// begin makes the alarm of a new episode.
+func (e *Engine) begin(inst *instance, t int64, sev citywarden.Severity) {
 	e.endShelf(inst)
 	old := inst.alarm
 	if old.ID != "" {
 		delete(e.byAlarm, old.ID)
 	}
+	inst.resign()
 	r := inst.run.rule
 	a := citywarden.Alarm{
 		Rule: r.ID, Title: r.Title, Entity: inst.entity,
@@ -410,23 +458,20 @@ func (e *Engine) raise(inst *instance, t int64, sev citywarden.Severity, level i
 	a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = old.OutOfService, old.OutOfServiceBy, old.OutOfServiceReason
 	inst.alarm, inst.open, inst.n = a, true, 0
 	inst.tie()
-	inst.alarm.SuppressedBy = e.suppressor(inst)
 	e.byAlarm[a.ID] = inst
-	if inst.d != nil {
-		inst.alarm.Device = inst.d.id
-		inst.alarm.NoData = inst.d.dark && !r.silent
-	} else {
-		e.meet(inst, t)
-		inst.alarm.Device = inst.raiser()
-	}
-	if r.order != nil {
+}
+
+// announce tells of the alarm that began.
+func (e *Engine) announce(inst *instance, t int64, why *citywarden.Explanation) {
+	inst.alarm.SuppressedBy = e.suppressor(inst)
+	if r := inst.run.rule; r.order != nil {
 		d := inst.d
 		if d == nil {
 			d = e.devices[inst.alarm.Device]
 		}
 		inst.key = r.order.key.fill(r, inst.entity, d)
 	}
-	e.emit(inst, t, citywarden.Raised, e.explain(inst, t, citywarden.Raised, level))
+	e.emit(inst, t, citywarden.Raised, why)
 	for _, x := range inst.inhibits() {
 		e.resolve(x, max(t, x.clock))
 	}
@@ -483,18 +528,20 @@ func (e *Engine) close(inst *instance, t int64, reason, by string) {
 	a := &inst.alarm
 	why := e.explainEnd(inst, t, reason)
 	a.State, a.ClearedAt = citywarden.AlarmCleared, fromMS(t)
-	a.Clearing, a.Latched, a.NoData = false, false, false
+	a.Clearing, a.Latched, a.NoData, a.Flapping = false, false, false, false
 	if reason != "" && a.Shelved.IsZero() { // the reason of a shelf holds as long as the shelf
 		a.Reason = reason
 	}
 	held := inst.inhibits()
-	inst.open, inst.under = false, ""
+	inst.open = false
 	inst.tie()
 	tr := e.emit(inst, t, citywarden.Cleared, why)
 	tr.By, tr.Note = by, reason
 	for _, x := range held {
 		e.uninhibit(x, t)
 	}
+	e.free(inst, t)
+	e.leave(inst, t)
 }
 
 // emit appends a transition and returns it, to be completed at once.
@@ -508,7 +555,12 @@ func (e *Engine) emit(inst *instance, t int64, kind citywarden.TransitionKind, w
 		Position: e.pos, At: fromMS(t), Logged: e.logged, Kind: kind, Alarm: a, Shadow: r.Mode == "shadow", Why: why,
 	}
 	if r.order != nil {
-		tr.Case = &citywarden.CaseOrder{Class: r.order.class, Key: inst.key, Merge: r.order.merge, WorkOrder: r.order.workOrder}
+		order := r.order.CaseOrder
+		order.Key = inst.key
+		if parent := e.byAlarm[inst.under]; parent != nil {
+			order.Parent = parent.key
+		}
+		tr.Case = &order
 	}
 	switch kind {
 	case citywarden.Raised, citywarden.Escalated, citywarden.Unshelved, citywarden.CameInService, citywarden.Unsuppressed:
@@ -588,6 +640,7 @@ func (e *Engine) closeOrphans(at int64) {
 	}
 	list := e.orphans
 	e.orphans = nil
+	abated := e.detach(list)
 	slices.SortStableFunc(list, func(a, b orphan) int {
 		return cmp.Or(cmp.Compare(a.inst.run.rule.ID, b.inst.run.rule.ID), cmp.Compare(a.inst.entity, b.inst.entity))
 	})
@@ -604,6 +657,9 @@ func (e *Engine) closeOrphans(at int64) {
 			}
 		}
 		e.forgetOrphan(o.inst)
+	}
+	for _, parent := range abated {
+		e.abate(parent, at)
 	}
 }
 

@@ -117,6 +117,7 @@ var stormShape = mapping("storm",
 	key{"in", true, durationShape, "within that time are a storm"},
 	key{"raise", true, idShape, "the rule id of the alarm that stands for all of them"},
 	key{"severity", true, severityShape, "its severity"},
+	key{"title", false, titleShape, "what people see of that alarm, in one language or both"},
 )
 
 var inhibitorShape = mapping("an inhibitor",
@@ -125,13 +126,18 @@ var inhibitorShape = mapping("an inhibitor",
 )
 
 var closeShape = mapping("close",
-	key{"cleared_for", false, durationShape, "close the case when its alarms were cleared for that long"},
+	key{"cleared_for", true, durationShape, "close the case when its alarms were cleared for that long"},
 )
 
 var escalationShape = mapping("an escalation",
-	key{"after", false, durationShape, "after that long"},
+	key{"after", true, durationShape, "after that long"},
 	key{"unless", false, oneOf("acked"), "unless somebody acknowledged the alarm"},
-	key{"to", false, textShape, "whom to tell"},
+	key{"to", true, textShape, "whom to tell: a receiver in the configuration"},
+)
+
+var limitShape = mapping("limit",
+	key{"cases", true, wholeFrom(1), "when the rule opened so many cases"},
+	key{"in", true, durationShape, "within that time, one summary case takes what is more"},
 )
 
 var orderShape = mapping("case",
@@ -139,9 +145,10 @@ var orderShape = mapping("case",
 	key{"key", true, textShape, "names its one open case, like fire/{{zone}}"},
 	key{"merge", false, durationShape, "an alarm within that time reopens the case"},
 	key{"escalate", false, listOf(escalationShape), "whom to tell when nobody cares"},
-	key{"parent", false, textShape, "key of the case that this one belongs to"},
+	key{"parent", false, textShape, "key of the case of the rule's storms"},
 	key{"hold", false, durationShape, "how long the first notice waits"},
 	key{"close", false, closeShape, "when the case is closed without a person"},
+	key{"limit", false, limitShape, "how many cases the rule may open; 50 within 10m without it"},
 )
 
 var ruleShape = mapping("a rule",

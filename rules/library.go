@@ -37,6 +37,9 @@ func (s *Set) Attributes(id citywarden.RuleID) []AttributeUse {
 	if r == nil {
 		return nil
 	}
+	if r.of != nil {
+		r = r.of
+	}
 	out := map[string]AttributeUse{}
 	for _, name := range r.names() {
 		out[name] = AttributeUse{Name: name}
@@ -78,8 +81,11 @@ func (r *rule) names() []string {
 	for _, in := range r.inhibitors {
 		out = append(out, in.equal...)
 	}
+	if r.storm != nil {
+		out = append(out, r.storm.by)
+	}
 	if r.order != nil {
-		for _, p := range r.order.key.parts {
+		for _, p := range slices.Concat(r.order.key.parts, r.order.parent.parts) {
 			name, is := strings.CutPrefix(p.name, "attr.")
 			if is || name != "" && name == r.groupBy {
 				out = append(out, name)

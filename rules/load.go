@@ -23,7 +23,8 @@ type Schema interface {
 // Set is a checked and compiled collection of rules. It never changes; several
 // engines may share it.
 type Set struct {
-	rules  []*rule
+	rules  []*rule // as written
+	storms []*rule // of the alarms that their storms raise
 	byID   map[citywarden.RuleID]*rule
 	plans  map[citywarden.ModelName]*plan
 	order  []*plan // by index
@@ -46,6 +47,7 @@ type rule struct {
 	schedule   *schedule
 	flap       *flap
 	storm      *storm
+	of         *rule // the rule whose storms this one raises; nil for one that was written
 	inhibitors []inhibitor
 	order      *caseOrder
 	node       node
@@ -77,11 +79,14 @@ type flap struct {
 }
 
 type storm struct {
+	node     node
 	by       string
 	over     int
 	in       int64
 	raise    citywarden.RuleID
 	severity citywarden.Severity
+	title    citywarden.Text
+	parent   *rule // of its alarms
 }
 
 type inhibitor struct {
@@ -91,11 +96,12 @@ type inhibitor struct {
 
 // caseOrder is the case or workorder of a rule, its templates not filled in.
 type caseOrder struct {
-	class     citywarden.ClassCode
-	classAt   node
-	key       template
-	merge     citywarden.Duration
-	workOrder bool
+	citywarden.CaseOrder // without Key and Parent
+	classAt              node
+	key                  template
+	parent               template // of the case of the rule's storms
+	receivers            []node   // that are named by Escalate
+	hold, close          node     // where they were said
 }
 
 // Limits of one set.
@@ -192,10 +198,13 @@ func readRuleFile(fsys fs.FS, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFileSize+1))
 }
 
-// Rules returns the rules in the order of the files.
+// Len returns how many rules were written.
+func (s *Set) Len() int { return len(s.rules) }
+
+// Rules returns the rules in the order of the files, then those of their storms.
 func (s *Set) Rules() []citywarden.Rule {
-	out := make([]citywarden.Rule, len(s.rules))
-	for i, r := range s.rules {
+	out := make([]citywarden.Rule, len(s.rules)+len(s.storms))
+	for i, r := range slices.Concat(s.rules, s.storms) {
 		out[i] = r.Rule
 		out[i].Models = slices.Clone(r.Models)
 	}
@@ -216,7 +225,7 @@ func (s *Set) Untested() []citywarden.RuleID {
 }
 
 // Warnings are parts of rules that are right but that a rule engineer should
-// look at: an inhibitor that does not exist, a part that has no effect yet.
+// look at: an inhibitor that does not exist, a rule that is never evaluated.
 func (s *Set) Warnings() citywarden.Problems { return s.warn }
 
 // CheckClasses asks check about the class of every case and work order. Its
@@ -224,10 +233,10 @@ func (s *Set) Warnings() citywarden.Problems { return s.warn }
 func (s *Set) CheckClasses(check func(citywarden.ClassCode) error) error {
 	var found citywarden.Problems
 	for _, r := range s.rules {
-		if r.order == nil || r.order.class == "" {
+		if r.order == nil || r.order.Class == "" {
 			continue
 		}
-		if err := check(r.order.class); err != nil {
+		if err := check(r.order.Class); err != nil {
 			r.order.classAt.into(&found).report("%v", err)
 		}
 	}
@@ -583,9 +592,11 @@ func (n node) flap() *flap {
 }
 
 func (n node) storm() *storm {
-	var x storm
+	x := storm{node: n}
 	for _, f := range n.fields(stormShape) {
 		switch f.name {
+		case "title":
+			x.title = f.val.title("storm.title")
 		case "by":
 			x.by = f.val.attribute("storm.by")
 		case "over":
@@ -630,7 +641,8 @@ func (n node) inhibitor() inhibitor {
 }
 
 func (s *Set) caseOrder(f field) *caseOrder {
-	o := &caseOrder{workOrder: f.name == "workorder"}
+	o := &caseOrder{}
+	o.WorkOrder = f.name == "workorder"
 	for _, g := range f.val.fields(orderShape.as(f.name)) {
 		switch g.name {
 		case "class":
@@ -638,44 +650,65 @@ func (s *Set) caseOrder(f field) *caseOrder {
 			if ok && !classCode.MatchString(v) {
 				g.val.report("class %q; write it like event/0595 or component/0101 (GB/T 30428.2)", v)
 			}
-			o.class, o.classAt = citywarden.ClassCode(v), g.val
+			o.Class, o.classAt = citywarden.ClassCode(v), g.val
 		case "key":
 			o.key = s.template(g.val, f.name+".key")
 		case "merge":
-			o.merge = g.val.duration("merge")
+			o.Merge = g.val.duration("merge")
 		case "parent":
-			s.template(g.val, f.name+".parent")
-			s.warning(g.key, "parent cases have no effect yet")
+			o.parent = s.template(g.val, f.name+".parent")
 		case "hold":
-			g.val.duration("hold")
-			s.warning(g.key, "hold has no effect yet: there are no notices")
+			o.Hold, o.hold = g.val.duration("hold"), g.key
 		case "close":
 			for _, h := range g.val.fields(closeShape) {
-				h.val.duration("close.cleared_for")
+				o.ClearedFor, o.close = h.val.duration("close.cleared_for"), g.key
 			}
-			s.warning(g.key, "close has no effect yet: people close cases")
+			if o.ClearedFor == 0 {
+				g.val.report("close needs cleared_for, like close: {cleared_for: 30m}")
+			}
 		case "escalate":
 			for _, it := range g.val.items("escalate") {
-				for _, h := range it.fields(escalationShape) {
-					switch h.name {
-					case "after":
-						h.val.duration("after")
-					case "unless":
-						if t, ok := h.val.text("unless"); ok && t != "acked" {
-							h.val.report("unless %q; it is acked", t)
-						}
-					default:
-						h.val.text(h.name)
-					}
+				o.escalation(it)
+			}
+		case "limit":
+			for _, h := range g.val.fields(limitShape) {
+				if h.name == "cases" {
+					o.Limit.Cases = h.val.int("limit.cases", 1)
+				} else {
+					o.Limit.In = h.val.duration("limit.in")
 				}
 			}
-			s.warning(g.key, "escalate has no effect yet: there are no notices")
+			if o.Limit.Cases == 0 || o.Limit.In == 0 {
+				g.val.report("limit needs cases and in, like limit: {cases: 20, in: 10m}")
+			}
 		}
 	}
 	if o.key.text == "" {
 		f.val.report("%s needs key, which names its one open case, like fire/{{zone}}", f.name)
 	}
 	return o
+}
+
+func (o *caseOrder) escalation(n node) {
+	var x citywarden.Escalation
+	for _, f := range n.fields(escalationShape) {
+		switch f.name {
+		case "after":
+			x.After = f.val.duration("after")
+		case "unless":
+			if t, ok := f.val.text("unless"); ok && t != "acked" {
+				f.val.report("unless %q; it is acked", t)
+			}
+			x.UnlessAcked = true
+		case "to":
+			x.To, _ = f.val.text("to")
+			o.receivers = append(o.receivers, f.val)
+		}
+	}
+	if x.After == 0 || x.To == "" {
+		n.report("an escalation needs after and to, like {after: 15m, unless: acked, to: duty-chief}")
+	}
+	o.Escalate = append(o.Escalate, x)
 }
 
 // template is a text with {{attr.zone}}, {{zone}}, {{device}} and the like.

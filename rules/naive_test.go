@@ -1014,7 +1014,7 @@ func random(t testing.TB, seed uint64) (yaml string, got, want []string) {
 	w.to(end + 2*time.Minute)
 	for _, tr := range w.got {
 		switch tr.Kind {
-		case citywarden.WentDark, citywarden.CameBack, citywarden.Joined:
+		case citywarden.WentDark, citywarden.CameBack, citywarden.Joined, citywarden.Flapped, citywarden.Steadied:
 			continue
 		}
 		if tr.At.Sub(t0) <= end {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/expr-lang/expr/conf"
 
@@ -99,6 +100,9 @@ func (s *Set) plan(m *citywarden.Model) *plan {
 // compile turns the conditions of all rules into code.
 func (s *Set) compile() {
 	for _, r := range s.rules {
+		s.orders(r)
+	}
+	for _, r := range s.rules {
 		s.compileRule(r)
 	}
 	for _, p := range s.order {
@@ -150,7 +154,7 @@ func (s *Set) compileRule(r *rule) {
 		}
 		p.bindings = append(p.bindings, b)
 		p.byRule[r] = b
-		if k == 0 && !s.checkTemplates(r) {
+		if k == 0 && r.order != nil && !s.checkTemplate(r, &r.order.key) {
 			return
 		}
 	}
@@ -158,17 +162,80 @@ func (s *Set) compileRule(r *rule) {
 		s.index(s.plans[name], r)
 	}
 	for _, in := range r.inhibitors {
-		if s.byID[in.rule] == nil && !s.raisedByStorm(in.rule) {
+		if s.byID[in.rule] == nil {
 			s.warning(r.node, "rule %s is inhibited by %s, which is not loaded", r.ID, in.rule)
 		}
 	}
-	if r.storm != nil {
-		s.warning(r.node, "storm of rule %s has no effect yet: %s is not raised", r.ID, r.storm.raise)
-	}
 }
 
-func (s *Set) raisedByStorm(id citywarden.RuleID) bool {
-	return slices.ContainsFunc(s.rules, func(r *rule) bool { return r.storm != nil && r.storm.raise == id })
+// orders checks and completes what r says about storms and cases, and adds the
+// rule of the alarms that its storms raise.
+func (s *Set) orders(r *rule) {
+	o, st := r.order, r.storm
+	if o != nil {
+		o.LifeSafety = !o.WorkOrder && !slices.ContainsFunc(r.Models, func(m citywarden.ModelName) bool {
+			return s.plans[m].model.Domain != citywarden.Fire
+		})
+		if o.LifeSafety && o.Hold > 0 {
+			o.hold.report("the notice of fire devices' cases never waits; leave hold out, or make it a workorder")
+		}
+		if o.ClearedFor > 0 && (o.LifeSafety || r.latch) {
+			o.close.report("people close the cases of fire devices and of latched alarms; leave close out, or make it a workorder without latch")
+		}
+		if o.parent.text != "" && st == nil {
+			o.parent.node.report("parent is the key of the case of a storm, but rule %s has no storm", r.ID)
+		}
+		s.checkTemplate(r, &o.parent)
+	}
+	if st == nil {
+		return
+	}
+	if old := s.byID[st.raise]; old != nil {
+		st.node.report("rule %s is there already, in %s:%d; a storm raises the alarms of a rule of its own", st.raise, old.File, old.Line)
+		return
+	}
+	for _, name := range r.Models {
+		if m := s.plans[name].model; !hasAttr(m, st.by) {
+			st.node.report("storms of rule %s are counted by attr.%s, but model %s has no such attribute%s", r.ID, st.by, name, citywarden.DidYouMean(st.by, attrNames(m)))
+			return
+		}
+	}
+	x := &rule{Rule: r.Rule, of: r, node: r.node, index: len(s.rules) + len(s.storms)}
+	x.ID, x.Of, x.Severity, x.Title = st.raise, r.ID, st.severity, st.title
+	if x.Title == (citywarden.Text{}) {
+		x.Title = citywarden.Text{ZH: r.Title.ZH + "（大面积发生）", EN: r.Title.EN + ": many at once"}
+	}
+	if o != nil {
+		if o.hold.src == nil && !o.LifeSafety { // a storm needs that long to show
+			o.Hold = citywarden.Duration(time.Duration(st.in) * time.Millisecond)
+		}
+		up := *o
+		up.Storm, up.Hold, up.key, up.parent = true, 0, o.parent, template{}
+		if up.key.text == "" {
+			up.key = template{text: string(st.raise), parts: []templatePart{{text: string(st.raise) + "/"}, {name: "entity"}}}
+		}
+		x.order = &up
+	}
+	st.parent = x
+	s.storms = append(s.storms, x)
+	s.byID[x.ID] = x
+}
+
+// UnknownReceivers returns the escalations to receivers other than those.
+func (s *Set) UnknownReceivers(known []string) citywarden.Problems {
+	var found citywarden.Problems
+	for _, r := range s.rules {
+		if r.order == nil {
+			continue
+		}
+		for _, n := range r.order.receivers {
+			if name, _ := n.scalar(); !slices.Contains(known, name) {
+				n.into(&found).report("rule %s escalates to %q, which is no receiver in the configuration (notices.receivers)%s", r.ID, name, citywarden.DidYouMean(name, known))
+			}
+		}
+	}
+	sortProblems(found)
+	return found
 }
 
 func (x expression) report(err error) {
@@ -302,13 +369,10 @@ func attrNames(m *citywarden.Model) []string {
 	return out
 }
 
-// checkTemplates reports placeholders that the models of r cannot fill in.
-func (s *Set) checkTemplates(r *rule) bool {
-	if r.order == nil {
-		return true
-	}
+// checkTemplate reports placeholders that the models of r cannot fill in.
+func (s *Set) checkTemplate(r *rule, t *template) bool {
 	ok := true
-	for _, part := range r.order.key.parts {
+	for _, part := range t.parts {
 		if part.name == "" || slices.Contains([]string{"device", "entity", "rule", "model"}, part.name) {
 			continue
 		}
@@ -316,7 +380,7 @@ func (s *Set) checkTemplates(r *rule) bool {
 		for _, mn := range r.Models {
 			m := s.plans[mn].model
 			if !hasAttr(m, name) {
-				r.order.key.node.reportAt(part.at, "model %s has no attribute %q%s; a placeholder is attr.NAME, device, entity, model or rule", mn, name, citywarden.DidYouMean(name, attrNames(m)))
+				t.node.reportAt(part.at, "model %s has no attribute %q%s; a placeholder is attr.NAME, device, entity, model or rule", mn, name, citywarden.DidYouMean(name, attrNames(m)))
 				ok = false
 				break
 			}

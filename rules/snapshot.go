@@ -159,6 +159,7 @@ type savedInstance struct {
 	entity, key     string
 	group           bool
 	clock, lag, due int64
+	report          int64
 	trigger         citywarden.DeviceID
 	wakes, flips    []int64
 	inhibited, open bool
@@ -321,9 +322,10 @@ func (c *codec) instance(r *savedRule, s *savedInstance) {
 	waits, joined := len(s.wakes)+len(s.flips) > 0, len(a.Members) > 0
 	acked, shelved, reasoned, cleared := a.AckedBy != "", a.ShelvedBy != "" || !a.Shelved.IsZero(), a.Reason != "", !a.ClearedAt.IsZero()
 	out, explained, assigned := !a.OutOfService.IsZero(), s.under != "" || a.SuppressedBy != "", a.Assignee != ""
+	reports := s.report > 0
 	c.flags(&s.group, &s.inhibited, &s.raising, &s.open, &a.Clearing, &a.Latched, &a.NoData, &a.Acked,
 		&raised, &titled, &foreign, &triggered, &waits, &joined, &acked, &shelved, &reasoned, &cleared,
-		&out, &explained, &assigned)
+		&out, &explained, &assigned, &a.Flapping, &reports)
 	c.int(&s.clock)
 	c.int(&s.lag)
 	c.int(&s.due)
@@ -386,6 +388,9 @@ func (c *codec) instance(r *savedRule, s *savedInstance) {
 	}
 	if assigned {
 		text(c, &a.Assignee)
+	}
+	if reports {
+		c.int(&s.report)
 	}
 }
 
@@ -450,7 +455,7 @@ func (d *device) save(s *savedDevice) {
 func (x *run) save() savedRule {
 	r := savedRule{id: x.rule.ID, version: x.rule.Version, mode: x.rule.Mode, title: x.rule.Title}
 	if o := x.rule.order; o != nil {
-		r.order, r.caseOrd = true, citywarden.CaseOrder{Class: o.class, Merge: o.merge, WorkOrder: o.workOrder}
+		r.order, r.caseOrd = true, o.CaseOrder
 	}
 	for _, k := range slices.Sorted(maps.Keys(x.episodes)) {
 		r.episodes = append(r.episodes, savedEpisode{k, x.episodes[k]})
@@ -460,7 +465,7 @@ func (x *run) save() savedRule {
 
 func (inst *instance) save(s *savedInstance) {
 	*s = savedInstance{entity: inst.entity, key: inst.key, group: inst.g != nil, clock: inst.clock, lag: inst.lag, due: inst.due, wakes: inst.wakes, flips: inst.flips,
-		inhibited: inst.inhibited, raising: inst.raising, open: inst.open, under: inst.under, alarm: &inst.alarm, n: inst.n, levels: s.levels[:0]}
+		report: inst.report, inhibited: inst.inhibited, raising: inst.raising, open: inst.open, under: inst.under, alarm: &inst.alarm, n: inst.n, levels: s.levels[:0]}
 	if inst.trigger != nil {
 		s.trigger = inst.trigger.id
 	}
@@ -501,6 +506,7 @@ func (e *Engine) Restore(data []byte) error {
 	for i := range s.rules {
 		e.restoreRule(&s.rules[i])
 	}
+	e.reattach()
 	for _, x := range e.runs {
 		for _, inst := range x.insts { // whose rule or attributes changed since
 			if inst.inhibited && !e.inhibited(inst) || inst.open && inst.alarm.SuppressedBy != e.suppressor(inst) {
@@ -587,7 +593,7 @@ func (e *Engine) restoreRule(s *savedRule) {
 	} else {
 		x = retiredRun(s.id, s.mode)
 		if s.order {
-			x.rule.order = &caseOrder{class: s.caseOrd.Class, merge: s.caseOrd.Merge, workOrder: s.caseOrd.WorkOrder}
+			x.rule.order = &caseOrder{CaseOrder: s.caseOrd}
 		}
 		if len(s.insts) > 0 || len(s.episodes) > 0 {
 			e.retired = append(e.retired, x)
@@ -603,11 +609,12 @@ func (e *Engine) restoreRule(s *savedRule) {
 
 func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
 	inst := &instance{run: x, entity: s.entity, key: s.key, clock: s.clock, lag: s.lag, trigger: e.devices[s.trigger],
-		wakes: s.wakes, flips: s.flips, inhibited: s.inhibited, raising: s.raising, open: s.open, under: s.under, alarm: *s.alarm, n: s.n}
+		report: s.report, wakes: s.wakes, flips: s.flips, inhibited: s.inhibited, raising: s.raising, open: s.open, under: s.under, alarm: *s.alarm, n: s.n}
 	reason := ""
 	switch d := e.devices[citywarden.DeviceID(s.entity)]; {
 	case x.rule.index < 0:
 		reason = "rule removed"
+	case x.rule.of != nil:
 	case s.group != (x.rule.groupBy != ""):
 		reason = "rule groups differently now"
 	case s.group:
@@ -649,6 +656,7 @@ func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
 	x.add(inst)
 	inst.tie()
 	inst.rouse()
+	e.enrol(inst)
 	if changed {
 		e.dirty = append(e.dirty, inst)
 		return
@@ -693,7 +701,11 @@ func (e *Engine) evaluateDirty() {
 		return cmp.Or(cmp.Compare(a.run.rule.ID, b.run.rule.ID), cmp.Compare(a.entity, b.entity))
 	})
 	for _, inst := range list {
-		if !inst.dropped {
+		switch {
+		case inst.dropped:
+		case inst.run.rule.of != nil:
+			e.review(inst)
+		default:
 			e.apply(inst, inst.clock)
 			e.rearm(inst)
 		}

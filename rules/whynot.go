@@ -33,8 +33,11 @@ func (l *Lab) WhyNot(ctx context.Context, id citywarden.RuleID, device citywarde
 	}
 	defer leave()
 	running, opt := l.runner.running()
-	if running.byID[id] == nil {
+	switch r := running.byID[id]; {
+	case r == nil:
 		return citywarden.WhyNot{}, noRule(running, id)
+	case r.of != nil:
+		return citywarden.WhyNot{}, citywarden.Errorf(citywarden.CodeInvalid, "the alarms of %s are those of storms of rule %s; ask why that one raised none", id, r.of.ID)
 	}
 	set, err := compileAgain(running.rules, running.schema)
 	if err != nil {

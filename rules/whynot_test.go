@@ -217,6 +217,12 @@ func TestWhyNotAgreesWithTheAlarms(t *testing.T) {
 			if asked[a.Rule]++; asked[a.Rule] > 5 {
 				continue
 			}
+			if of := w.set.byID[a.Rule].of; of != nil {
+				if _, err := l.WhyNot(t.Context(), a.Rule, a.Device, a.RaisedAt); citywarden.CodeOf(err) != citywarden.CodeInvalid || !strings.Contains(err.Error(), string(of.ID)) {
+					t.Errorf("why not a storm: %v, want to be sent to %s", err, of.ID)
+				}
+				continue
+			}
 			raised, _, _ := known(t.Context(), d, a.ID)
 			for _, c := range []struct {
 				at    time.Time

@@ -87,14 +87,14 @@ func (t *DeskTx) SaveAlarm(ctx context.Context, a citywarden.Alarm) error {
 		return fmt.Errorf("write alarm %s: %w", a.ID, err)
 	}
 	_, err = t.q.ExecContext(ctx, `INSERT INTO alarms
-		(id, rule, entity, severity, state, acked, latched, shadow, raised_at, case_id, data, suppressed, assignee)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+		(id, rule, entity, severity, state, acked, latched, shadow, raised_at, case_id, data, suppressed, assignee, explained)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 		ON CONFLICT (id) DO UPDATE SET severity = excluded.severity, state = excluded.state, acked = excluded.acked,
 			latched = excluded.latched, shadow = excluded.shadow, raised_at = excluded.raised_at, data = excluded.data,
-			suppressed = excluded.suppressed, assignee = excluded.assignee,
+			suppressed = excluded.suppressed, assignee = excluded.assignee, explained = excluded.explained,
 			case_id = CASE WHEN excluded.case_id = '' THEN alarms.case_id ELSE excluded.case_id END`,
 		string(a.ID), string(a.Rule), a.Entity, int(a.Severity), string(a.State), toInt(a.Acked), toInt(a.Latched), toInt(a.Shadow),
-		toMS(a.RaisedAt), string(a.Case), string(b), suppressionBits(a.Suppressions()...), a.Assignee)
+		toMS(a.RaisedAt), string(a.Case), string(b), suppressionBits(a.Suppressions()...), a.Assignee, toInt(a.SuppressedBy != "" || a.Flapping))
 	if err != nil {
 		return fmt.Errorf("save alarm %s: %w", a.ID, err)
 	}
@@ -127,17 +127,6 @@ func (t *DeskTx) Alarm(ctx context.Context, id citywarden.AlarmID) (citywarden.A
 // when there is none.
 func (t *DeskTx) ActiveAlarm(ctx context.Context, rule citywarden.RuleID, entity string) (citywarden.Alarm, error) {
 	return activeAlarm(ctx, t.q, rule, entity)
-}
-
-// CountAlarms returns how many alarms the case called id has, and how many of
-// them are active, leaving out the latched, whose condition is gone.
-func (t *DeskTx) CountAlarms(ctx context.Context, id citywarden.CaseID) (active, all int, err error) {
-	err = t.q.QueryRowContext(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN state = 'active' AND latched = 0 THEN 1 ELSE 0 END), 0)
-		FROM alarms WHERE case_id = $1 AND case_id <> ''`, string(id)).Scan(&all, &active)
-	if err != nil {
-		return 0, 0, fmt.Errorf("count alarms of case %s: %w", id, err)
-	}
-	return active, all, nil
 }
 
 // Alarm returns the alarm called id; CodeNotFound when there is none.

@@ -46,12 +46,12 @@ func (t *DeskTx) SaveCase(ctx context.Context, c citywarden.Case, was int64) err
 		return fmt.Errorf("write case %s: %w", c.ID, err)
 	}
 	args := []any{string(c.ID), c.Key, string(c.Stage), toInt(c.Stage.Open()), toInt(c.WorkOrder), c.Department, string(c.Grid),
-		toMS(c.Opened), toMS(c.Deadline), c.Revision, string(b)}
-	query := `INSERT INTO cases (id, case_key, stage, is_open, work_order, department, grid, opened, deadline, revision, data)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (id) DO NOTHING`
+		toMS(c.Opened), toMS(c.Deadline), c.Revision, string(b), string(c.Rule)}
+	query := `INSERT INTO cases (id, case_key, stage, is_open, work_order, department, grid, opened, deadline, revision, data, rule)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (id) DO NOTHING`
 	if was != 0 {
 		query = `UPDATE cases SET case_key = $2, stage = $3, is_open = $4, work_order = $5, department = $6, grid = $7,
-			opened = $8, deadline = $9, revision = $10, data = $11 WHERE id = $1 AND revision = $12`
+			opened = $8, deadline = $9, revision = $10, data = $11, rule = $12 WHERE id = $1 AND revision = $13`
 		args = append(args, was)
 	}
 	r, err := t.q.ExecContext(ctx, query, args...)

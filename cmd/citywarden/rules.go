@@ -94,7 +94,7 @@ func (r *ruleCheckCmd) Run(o output) error {
 	if n := len(set.Warnings()); r.Strict && n > 0 {
 		return fmt.Errorf("%d warnings, and --strict takes none", n)
 	}
-	fmt.Fprintf(o.out, "%d rules, all good\n", len(set.Rules()))
+	fmt.Fprintf(o.out, "%d rules, all good\n", set.Len())
 	return nil
 }
 
@@ -119,7 +119,7 @@ func (r *ruleTestCmd) Run(o output) error {
 	if failed > 0 {
 		return fmt.Errorf("%d of %d tests failed", failed, len(results))
 	}
-	fmt.Fprintf(o.out, "%d tests of %d rules, all good\n", len(results), len(set.Rules()))
+	fmt.Fprintf(o.out, "%d tests of %d rules, all good\n", len(results), set.Len())
 	return nil
 }
 

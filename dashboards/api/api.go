@@ -47,6 +47,7 @@ type Options struct {
 	Load      Load
 	Orders    Orders
 	Cases     Cases
+	Notices   Notices
 	Classes   Classes
 	Rules     Rules
 	RuleFiles RuleFiles
@@ -151,7 +152,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

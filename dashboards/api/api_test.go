@@ -97,6 +97,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"put-site", "/sites/hospital", `{"name":"Hospital","attributes":{"smoke_limit":0.1}}`, engineers},
 		{"delete-site", "/sites/hospital", "", engineers},
 		{"list-classes", "/classes", "", nil},
+		{"list-notices", "/notices", "", nil},
 		{"list-rules", "/rules", "", nil},
 		{"get-rule", "/rules/fire.smoke", "", nil},
 		{"get-rule-status", "/rules/status", "", nil},

@@ -17,6 +17,11 @@ type Cases interface {
 	Create(ctx context.Context, c citywarden.NewCase, by string, role citywarden.Role) (citywarden.Case, error)
 }
 
+// Notices looks up what was told of cases.
+type Notices interface {
+	Notices(ctx context.Context, f citywarden.NoticeFilter) (page []citywarden.Notice, next string, err error)
+}
+
 // Classes are the classes of components and events.
 type Classes interface {
 	All() []citywarden.Class
@@ -43,6 +48,8 @@ func (s *server) caseRoutes() {
 		summary: "One case with its timeline and the actions that the caller may take"}, s.getCase)
 	handle(s, route{method: "POST", path: "/api/v1/cases/{id}/actions/{action}", id: "act-on-case", tag: tag, may: citywarden.MayRead,
 		summary: "Take an action; the workflow says which role may take which"}, s.act)
+	handle(s, route{method: "GET", path: "/api/v1/notices", id: "list-notices", tag: tag, may: citywarden.MayRead,
+		summary: "What was told of cases, and to whom, the newest first"}, s.listNotices)
 	handle(s, route{method: "GET", path: "/api/v1/classes", id: "list-classes", tag: tag, may: citywarden.MayRead,
 		summary: "Classes of components and events (GB/T 30428.2)"}, func(context.Context, *struct{}) (*listOutput[citywarden.Class], error) {
 		return listOf(s.Classes.All(), ""), nil
@@ -65,6 +72,19 @@ func (s *server) listCases(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return listOf(cs, next), nil
+}
+
+func (s *server) listNotices(ctx context.Context, in *struct {
+	Paging
+	Case  citywarden.CaseID      `query:"case" maxLength:"64"`
+	Alarm citywarden.AlarmID     `query:"alarm" maxLength:"300"`
+	State citywarden.NoticeState `query:"state" enum:"pending,sent,dropped,dead,kept"`
+}) (*listOutput[citywarden.Notice], error) {
+	ns, next, err := s.Notices.Notices(ctx, citywarden.NoticeFilter{Case: in.Case, Alarm: in.Alarm, State: in.State, Page: in.page()})
+	if err != nil {
+		return nil, err
+	}
+	return listOf(ns, next), nil
 }
 
 func (s *server) createCase(ctx context.Context, in *struct{ Body citywarden.NewCase }) (*created[citywarden.Case], error) {

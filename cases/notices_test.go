@@ -1,0 +1,624 @@
+package cases_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/cases"
+	"github.com/citywarden/citywarden/store"
+)
+
+// mailbox is a receiver's end: it keeps what it got, by key.
+type mailbox struct {
+	mu   sync.Mutex
+	got  []string       // "kind case severity text", in order
+	keys map[string]int // how often each key came
+	fail func() error   // nil: all is taken
+}
+
+func (m *mailbox) Send(_ context.Context, n citywarden.Notice) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		if err := m.fail(); err != nil {
+			return err
+		}
+	}
+	if m.keys == nil {
+		m.keys = map[string]int{}
+	}
+	m.keys[n.Key]++
+	m.got = append(m.got, fmt.Sprintf("%s %s %s %s", n.Kind, n.Case, n.Severity, n.Text.In("en")))
+	return nil
+}
+
+// take returns what came since the last call.
+func (m *mailbox) take() []string {
+	synctest.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	got := m.got
+	m.got = nil
+	return got
+}
+
+// office is a desk that runs, with the receivers "all", which gets every notice,
+// and "chief", in virtual time from Monday on.
+type office struct {
+	*cases.Desk
+	f          *feed
+	db         *store.DB
+	all, chief *mailbox
+	stop       func()
+}
+
+func inOffice(t *testing.T, test func(t *testing.T, o *office)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(monday()))
+		o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}}
+		path := filepath.Join(t.TempDir(), "x.db")
+		o.open(t, path)
+		test(t, o)
+		o.stop()
+	})
+}
+
+func (o *office) open(t *testing.T, path string) {
+	o.Desk, o.db = openDesk(t, path, cases.Options{Notify: []cases.Receiver{{Name: "all", All: true, Sender: o.all}, {Name: "chief", Sender: o.chief}}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- o.Run(ctx) }()
+	o.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// at applies ts as logged now.
+func (o *office) at(t *testing.T, ts ...citywarden.Transition) {
+	t.Helper()
+	for i := range ts {
+		ts[i].Logged = time.Now()
+	}
+	apply(t, o.Desk, o.f, ts...)
+	synctest.Wait()
+}
+
+func (o *office) raise(entity string, s citywarden.Severity, order *citywarden.CaseOrder) citywarden.Transition {
+	return o.f.next(citywarden.Raised, "r", entity, 1, s, order)
+}
+
+func (o *office) state(t *testing.T, id citywarden.CaseID) string {
+	t.Helper()
+	c, err := o.Case(t.Context(), id, "x", citywarden.RoleViewer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%s %d devices %v", c.Stage, c.Members, c.Alarms)
+}
+
+func (o *office) wantMail(t *testing.T, m *mailbox, want ...string) {
+	t.Helper()
+	got := m.take()
+	if len(got) != len(want) {
+		t.Fatalf("notices:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	for i := range want {
+		if !strings.HasPrefix(got[i], want[i]) {
+			t.Errorf("notice %q, want %q", got[i], want[i])
+		}
+	}
+}
+
+const first = citywarden.CaseID("E0000202611230001")
+
+func keyed(key string) *citywarden.CaseOrder { return &citywarden.CaseOrder{Key: key} }
+
+// explained returns tr with the alarm that explains its alarm, and the key of that
+// one's case when it is of a storm.
+func explained(tr citywarden.Transition, by citywarden.AlarmID, parent string) citywarden.Transition {
+	o := *tr.Case
+	o.Parent = parent
+	tr.Case, tr.Alarm.SuppressedBy, tr.Annunciated = &o, by, false
+	return tr
+}
+
+func TestNoticesOfACase(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		order := keyed("k")
+		order.Merge = citywarden.Duration(time.Hour)
+		o.at(t, o.raise("a", citywarden.Minor, order))
+		o.wantMail(t, o.all, "opened "+string(first)+" minor minor alarm: Pipe burst, pressure is raised")
+		o.at(t, o.raise("b", citywarden.Minor, order)) // two devices
+		o.wantMail(t, o.all, "members "+string(first)+" minor minor alarm: Pipe burst")
+		o.at(t, o.raise("c", citywarden.Minor, order), o.raise("d", citywarden.Minor, order))
+		o.wantMail(t, o.all)
+		o.at(t, o.raise("e", citywarden.Minor, order))
+		o.wantMail(t, o.all, "members")
+		o.at(t, o.f.next(citywarden.Escalated, "r", "a", 1, citywarden.Major, order))
+		o.wantMail(t, o.all, "severity "+string(first)+" major alarm went up to major")
+		o.at(t, o.f.next(citywarden.Escalated, "r", "b", 1, citywarden.Major, order)) // the case was major already
+		o.wantMail(t, o.all)
+		for i, x := range toClosed() {
+			if i == 0 {
+				time.Sleep(time.Minute)
+			}
+			if x.Action == citywarden.Dispatch {
+				x.Department = "water"
+			}
+			do(t, o.Desk, first, x)
+		}
+		o.at(t, o.f.next(citywarden.Cleared, "r", "a", 1, citywarden.Major, order))
+		o.at(t, o.f.next(citywarden.Raised, "r", "a", 2, citywarden.Minor, order))
+		o.wantMail(t, o.all, "reopened "+string(first))
+		// Once reopened it tells everything anew.
+		o.at(t, o.f.next(citywarden.Escalated, "r", "a", 2, citywarden.Critical, order))
+		o.wantMail(t, o.all, "severity "+string(first)+" critical")
+		o.wantMail(t, o.chief)
+		steps := timeline(t, o.Desk, first)
+		if n := len(slices.DeleteFunc(steps, func(s string) bool {
+			return !strings.HasPrefix(s, "notify ") || !strings.Contains(s, "notice sent to all: ")
+		})); n != 6 {
+			t.Errorf("%d notices in the timeline, want 6:\n%s", n, strings.Join(timeline(t, o.Desk, first), "\n"))
+		}
+		ns, next, err := o.Notices(t.Context(), citywarden.NoticeFilter{Case: first, State: citywarden.NoticeSent, Page: citywarden.Page{Limit: 4}})
+		if err != nil || len(ns) != 4 || next == "" || ns[0].Kind != citywarden.NoticeSeverity || ns[0].SentAt.IsZero() || ns[0].Tries != 1 {
+			t.Errorf("notices %+v, %q, %v", ns, next, err)
+		}
+		ns, _, err = o.Notices(t.Context(), citywarden.NoticeFilter{Alarm: "r:b:1", Page: citywarden.Page{After: next}})
+		if err != nil || len(ns) != 1 || ns[0].Kind != citywarden.NoticeMembers {
+			t.Errorf("notices of b %+v, %v", ns, err)
+		}
+	})
+}
+
+func TestHold(t *testing.T) {
+	held := func() *citywarden.CaseOrder {
+		o := keyed("k")
+		o.Hold = citywarden.Duration(2 * time.Minute)
+		return o
+	}
+	for _, c := range []struct {
+		name string
+		then func(t *testing.T, o *office) // after a minute
+		want []string                      // by the end of the hold
+	}{
+		{"nothing happens", func(*testing.T, *office) {}, []string{"opened E0000202611230001 minor minor alarm"}},
+		{"more devices", func(t *testing.T, o *office) { o.at(t, o.raise("b", citywarden.Minor, held())) },
+			[]string{"opened E0000202611230001 minor minor alarm: Pipe burst (a), 2 devices"}},
+		{"more severe", func(t *testing.T, o *office) {
+			o.at(t, o.f.next(citywarden.Escalated, "r", "a", 1, citywarden.Major, held()))
+		}, []string{"opened E0000202611230001 major major alarm"}},
+		{"critical", func(t *testing.T, o *office) {
+			o.at(t, o.f.next(citywarden.Escalated, "r", "a", 1, citywarden.Critical, held()))
+			o.wantMail(t, o.all, "opened E0000202611230001 critical alarm went up to critical")
+		}, nil},
+		{"an inhibitor comes", func(t *testing.T, o *office) {
+			o.at(t, explained(o.f.next(citywarden.Suppressed, "r", "a", 1, citywarden.Minor, held()), "gw:g1:1", ""))
+		}, nil},
+		{"it clears", func(t *testing.T, o *office) {
+			o.at(t, o.f.next(citywarden.Cleared, "r", "a", 1, citywarden.Minor, held()))
+		}, []string{"opened E0000202611230001 minor minor alarm: Pipe burst (a); back to normal by now"}},
+		{"people close it", func(t *testing.T, o *office) {
+			do(t, o.Desk, first, citywarden.CaseStep{Action: citywarden.Reject, By: "lin", Role: citywarden.RoleSupervisor, Note: "a test"})
+		}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inOffice(t, func(t *testing.T, o *office) {
+				o.at(t, o.raise("a", citywarden.Minor, held()))
+				time.Sleep(time.Minute)
+				c.then(t, o)
+				time.Sleep(59 * time.Second)
+				o.wantMail(t, o.all)
+				time.Sleep(2 * time.Second)
+				o.wantMail(t, o.all, c.want...)
+				if c.name == "an inhibitor comes" { // and goes: now somebody has to know
+					tr := o.f.next(citywarden.Unsuppressed, "r", "a", 1, citywarden.Minor, held())
+					tr.Annunciated = true
+					o.at(t, tr)
+					o.wantMail(t, o.all, "opened E0000202611230001 minor still active")
+				}
+			})
+		})
+	}
+	t.Run("critical at once", func(t *testing.T) {
+		inOffice(t, func(t *testing.T, o *office) {
+			o.at(t, o.raise("a", citywarden.Critical, held()))
+			o.wantMail(t, o.all, "opened")
+		})
+	})
+}
+
+func TestEscalation(t *testing.T) {
+	order := func(unless bool) *citywarden.CaseOrder {
+		o := keyed("k")
+		o.Escalate = []citywarden.Escalation{{After: citywarden.Duration(time.Minute), UnlessAcked: unless, To: "chief"}}
+		return o
+	}
+	ack := func(o *office) citywarden.Transition {
+		tr := o.f.next(citywarden.Acked, "r", "a", 1, citywarden.Major, order(true))
+		tr.Alarm.Acked = true
+		return tr
+	}
+	for _, c := range []struct {
+		name   string
+		unless bool
+		then   func(t *testing.T, o *office)
+		want   int
+	}{
+		{"nobody cares", true, func(*testing.T, *office) {}, 1},
+		{"acknowledged", true, func(t *testing.T, o *office) { o.at(t, ack(o)) }, 0},
+		{"acknowledged, but to be told all the same", false, func(t *testing.T, o *office) { o.at(t, ack(o)) }, 1},
+		{"over", true, func(t *testing.T, o *office) {
+			o.at(t, o.f.next(citywarden.Cleared, "r", "a", 1, citywarden.Major, order(true)))
+		}, 0},
+		{"acknowledged, then critical", true, func(t *testing.T, o *office) {
+			o.at(t, ack(o))
+			time.Sleep(time.Minute)
+			o.at(t, o.f.next(citywarden.Escalated, "r", "a", 1, citywarden.Critical, order(true)))
+		}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inOffice(t, func(t *testing.T, o *office) {
+				o.at(t, o.raise("a", citywarden.Major, order(c.unless)))
+				time.Sleep(30 * time.Second)
+				c.then(t, o)
+				time.Sleep(10 * time.Minute)
+				got := o.chief.take()
+				if len(got) != c.want {
+					t.Errorf("the chief is told %d times, want %d: %q", len(got), c.want, got)
+				}
+			})
+		})
+	}
+	t.Run("nobody of that name", func(t *testing.T) {
+		inOffice(t, func(t *testing.T, o *office) {
+			x := order(true)
+			x.Escalate[0].To = "boss"
+			o.at(t, o.raise("a", citywarden.Major, x))
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{State: citywarden.NoticeKept})
+			if err != nil || len(ns) != 1 || ns[0].Receiver != "boss" {
+				t.Errorf("kept: %+v, %v", ns, err)
+			}
+			steps := timeline(t, o.Desk, first)
+			if last := steps[len(steps)-1]; !strings.Contains(last, "notice to boss could not be sent, there is no receiver of that name: not acknowledged for 1m") {
+				t.Errorf("the timeline ends with %q", last)
+			}
+		})
+	})
+}
+
+func TestAutoClose(t *testing.T) {
+	order := func() *citywarden.CaseOrder {
+		o := keyed("k")
+		o.ClearedFor = citywarden.Duration(30 * time.Minute)
+		return o
+	}
+	clear := func(o *office, s citywarden.Severity) citywarden.Transition {
+		return o.f.next(citywarden.Cleared, "r", "a", 1, s, order())
+	}
+	acked := func(tr citywarden.Transition) citywarden.Transition {
+		tr.Alarm.Acked = true
+		return tr
+	}
+	for _, c := range []struct {
+		name     string
+		severity citywarden.Severity
+		then     func(t *testing.T, o *office)
+		want     citywarden.Stage
+	}{
+		{"minor", citywarden.Minor, func(t *testing.T, o *office) { o.at(t, clear(o, citywarden.Minor)) }, citywarden.Closed},
+		{"still active", citywarden.Minor, func(*testing.T, *office) {}, citywarden.PendingFiling},
+		{"major and nobody looked", citywarden.Major, func(t *testing.T, o *office) { o.at(t, clear(o, citywarden.Major)) }, citywarden.PendingFiling},
+		{"major and acknowledged", citywarden.Major, func(t *testing.T, o *office) { o.at(t, acked(clear(o, citywarden.Major))) }, citywarden.Closed},
+		{"acknowledged an hour later", citywarden.Major, func(t *testing.T, o *office) {
+			o.at(t, clear(o, citywarden.Major))
+			time.Sleep(time.Hour)
+			tr := acked(o.f.next(citywarden.Acked, "r", "a", 1, citywarden.Major, order()))
+			tr.Alarm.State = citywarden.AlarmCleared
+			o.at(t, tr)
+		}, citywarden.Closed},
+		{"latched", citywarden.Minor, func(t *testing.T, o *office) {
+			tr := o.f.next(citywarden.Latched, "r", "a", 1, citywarden.Minor, order())
+			tr.Alarm.Latched, tr.Alarm.Acked = true, true
+			o.at(t, tr)
+		}, citywarden.PendingFiling},
+		{"raised again", citywarden.Minor, func(t *testing.T, o *office) {
+			o.at(t, clear(o, citywarden.Minor))
+			time.Sleep(29 * time.Minute)
+			o.at(t, o.f.next(citywarden.Raised, "r", "a", 2, citywarden.Minor, order()))
+		}, citywarden.PendingFiling},
+		{"people work on it", citywarden.Minor, func(t *testing.T, o *office) {
+			do(t, o.Desk, first, citywarden.CaseStep{Action: citywarden.File, By: "lin", Role: citywarden.RoleSupervisor},
+				citywarden.CaseStep{Action: citywarden.Dispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "water"})
+			o.at(t, clear(o, citywarden.Minor))
+		}, citywarden.PendingHandling},
+		{"filed only", citywarden.Minor, func(t *testing.T, o *office) {
+			do(t, o.Desk, first, citywarden.CaseStep{Action: citywarden.File, By: "lin", Role: citywarden.RoleSupervisor})
+			o.at(t, clear(o, citywarden.Minor))
+		}, citywarden.Closed},
+		{"the rule was removed", citywarden.Minor, func(t *testing.T, o *office) {
+			tr := clear(o, citywarden.Minor)
+			tr.Alarm.Reason, tr.Case.ClearedFor = "rule removed", 0
+			o.at(t, tr)
+		}, citywarden.PendingFiling},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inOffice(t, func(t *testing.T, o *office) {
+				o.at(t, o.raise("a", c.severity, order()))
+				time.Sleep(time.Minute)
+				c.then(t, o)
+				time.Sleep(29*time.Minute + 59*time.Second)
+				if got := allCases(t, o.Desk, citywarden.CaseFilter{})[0]; !got.Stage.Open() && c.name != "acknowledged an hour later" {
+					t.Errorf("closed too early: %s", got.Stage)
+				}
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				if got := allCases(t, o.Desk, citywarden.CaseFilter{})[0].Stage; got != c.want {
+					t.Errorf("the case is %s, want %s:\n%s", got, c.want, strings.Join(timeline(t, o.Desk, first), "\n"))
+				}
+				if c.want == citywarden.Closed && !strings.Contains(strings.Join(timeline(t, o.Desk, first), "\n"), "auto_close closed by citywarden: closed by itself: all normal for 30m") {
+					t.Errorf("timeline:\n%s", strings.Join(timeline(t, o.Desk, first), "\n"))
+				}
+			})
+		})
+	}
+}
+
+func TestTheCaseOfAStorm(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		order := func(key string) *citywarden.CaseOrder {
+			x := keyed(key)
+			x.Hold = citywarden.Duration(2 * time.Minute)
+			return x
+		}
+		up := &citywarden.CaseOrder{Key: "outage/D1", Storm: true}
+		// B1 with two meters is untouched, B2 is being worked on, B3 has one alarm of another cause.
+		o.at(t, o.raise("m1", citywarden.Major, order("B1")), o.raise("m2", citywarden.Major, order("B1")), o.raise("m3", citywarden.Major, order("B2")),
+			o.raise("m4", citywarden.Major, order("B3")), o.f.next(citywarden.Raised, "other", "m4", 1, citywarden.Major, order("B3")))
+		do(t, o.Desk, "E0000202611230002", citywarden.CaseStep{Action: citywarden.File, By: "lin", Role: citywarden.RoleSupervisor})
+		parent := o.f.next(citywarden.Raised, "outage", "D1", 1, citywarden.Critical, up)
+		parent.Alarm.Members = []citywarden.DeviceID{"m1", "m2", "m3", "m4"}
+		parent.Alarm.Device = "m4"
+		ts := []citywarden.Transition{parent}
+		for i, key := range []string{"B1", "B1", "B2", "B3"} {
+			ts = append(ts, explained(o.f.next(citywarden.Suppressed, "r", fmt.Sprintf("m%d", i+1), 1, citywarden.Major, order(key)), parent.Alarm.ID, "outage/D1"))
+		}
+		o.at(t, ts...)
+		o.at(t, explained(o.raise("m5", citywarden.Major, order("B3")), parent.Alarm.ID, "outage/D1"))
+		o.wantMail(t, o.all, "opened E0000202611230004 critical")
+		for id, want := range map[citywarden.CaseID]string{
+			"E0000202611230001": "voided 2 devices []",
+			"E0000202611230002": "pending_dispatch 1 devices [r:m3:1]",
+			"E0000202611230003": "pending_filing 1 devices [other:m4:1]",
+			"E0000202611230004": "pending_filing 4 devices [outage:D1:1 r:m1:1 r:m2:1 r:m4:1 r:m5:1]",
+		} {
+			if got := o.state(t, id); got != want {
+				t.Errorf("case %s: %s, want %s", id, got, want)
+			}
+		}
+		for id, want := range map[citywarden.CaseID][]string{
+			"E0000202611230001": {
+				"open pending_filing by citywarden: major alarm: Pipe burst (m1), pressure is raised",
+				"evidence pending_filing by citywarden: major alarm: Pipe burst (m2), pressure is raised",
+				"evidence pending_filing by citywarden: alarm r:m1:1 moved to case E0000202611230004, which explains it",
+				"absorb voided by citywarden: merged into case E0000202611230004, which explains it",
+			},
+			"E0000202611230002": {
+				"open pending_filing by citywarden: major alarm: Pipe burst (m3), pressure is raised", "file pending_dispatch by lin: ",
+				"evidence pending_dispatch by citywarden: case E0000202611230004 explains the alarm; both stay open",
+			},
+			"E0000202611230004": {
+				"open pending_filing by citywarden: critical alarm: Pipe burst (D1), pressure is raised",
+				"evidence pending_filing by citywarden: case E0000202611230001 merged into this one",
+				"evidence pending_filing by citywarden: case E0000202611230002 has the same cause; people work on it already",
+				"notify pending_filing by citywarden: notice sent to all: critical alarm: Pipe burst (D1), pressure is raised",
+			},
+		} {
+			if diff := cmp.Diff(want, timeline(t, o.Desk, id)); diff != "" {
+				t.Errorf("timeline of %s (-want +got):\n%s", id, diff)
+			}
+		}
+		// By the end of the hold only the alarm that nothing explains is told.
+		time.Sleep(3 * time.Minute)
+		o.wantMail(t, o.all, "opened E0000202611230003 major")
+
+		// The storm ends; the two that stay are told once, in the storm's case.
+		over := o.f.next(citywarden.Cleared, "outage", "D1", 1, citywarden.Critical, up)
+		rest := []citywarden.Transition{over}
+		for _, m := range []string{"m1", "m2"} {
+			tr := o.f.next(citywarden.Unsuppressed, "r", m, 1, citywarden.Major, order("B1"))
+			tr.Annunciated, tr.Position = true, over.Position
+			rest = append(rest, tr)
+		}
+		for i := range rest {
+			rest[i].Alarm.Members = parent.Alarm.Members[:0]
+		}
+		o.at(t, rest...)
+		o.wantMail(t, o.all, "remaining E0000202611230004 critical still active, though nothing explains it any more: Pipe burst (m1)")
+	})
+}
+
+func TestASummaryCaseTakesTheOverflow(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		order := func(i int) *citywarden.CaseOrder {
+			x := keyed(fmt.Sprintf("k/%d", i))
+			x.Limit = citywarden.CaseLimit{Cases: 3, In: citywarden.Duration(10 * time.Minute)}
+			return x
+		}
+		for i := range 10 {
+			o.at(t, o.raise(fmt.Sprintf("m%d", i), citywarden.Minor, order(i)))
+		}
+		list := allCases(t, o.Desk, citywarden.CaseFilter{})
+		if len(list) != 4 || list[0].Key != "summary/r" || len(list[0].Alarms) != 7 || list[0].Title.EN != "Pipe burst: too many for a case each" {
+			t.Fatalf("%d cases, the newest %+v", len(list), list[0])
+		}
+		o.wantMail(t, o.all, "opened", "opened", "opened", "opened E0000202611230004", "members E0000202611230004", "members E0000202611230004")
+		// An alarm of a case that is there joins it, and later all is as before.
+		o.at(t, o.raise("n0", citywarden.Minor, order(0)))
+		time.Sleep(11 * time.Minute)
+		o.at(t, o.raise("n1", citywarden.Minor, order(100)))
+		if list := allCases(t, o.Desk, citywarden.CaseFilter{}); len(list) != 5 || list[0].Key != "k/100" || len(list[4].Alarms) != 2 {
+			t.Errorf("later: %+v", list)
+		}
+		// Fire is never put together.
+		for i := range 10 {
+			x := order(200 + i)
+			x.LifeSafety = true
+			o.at(t, o.raise(fmt.Sprintf("f%d", i), citywarden.Minor, x))
+		}
+		if n := len(allCases(t, o.Desk, citywarden.CaseFilter{})); n != 15 {
+			t.Errorf("%d cases with those of fire, want 15", n)
+		}
+	})
+}
+
+func TestAFlappingSensorIsMaintained(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		order := keyed("k")
+		order.Hold = citywarden.Duration(time.Minute)
+		flap := func() citywarden.Transition {
+			tr := o.f.next(citywarden.Flapped, "r", "a", 1, citywarden.Major, order)
+			tr.Alarm.Flapping, tr.Why = true, nil
+			return tr
+		}
+		o.at(t, o.raise("a", citywarden.Major, order))
+		o.at(t, flap())
+		time.Sleep(2 * time.Minute)
+		o.wantMail(t, o.all, "opened W0000202611230002 warning comes and goes too often; look after the sensor")
+		o.at(t, o.f.next(citywarden.Steadied, "r", "a", 1, citywarden.Major, order), flap())
+		o.wantMail(t, o.all)
+		list := allCases(t, o.Desk, citywarden.CaseFilter{WorkOrders: true})
+		if len(list) != 1 || list[0].Key != "flap/r/a" || len(timeline(t, o.Desk, list[0].ID)) != 3 {
+			t.Errorf("work orders: %+v\n%q", list, timeline(t, o.Desk, list[0].ID))
+		}
+	})
+}
+
+func TestDeadNotices(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.all.fail = func() error { return errors.New("connection refused") }
+		o.at(t, o.raise("a", citywarden.Major, keyed("k")))
+		look := func() citywarden.Notice {
+			t.Helper()
+			synctest.Wait()
+			ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{})
+			if err != nil || len(ns) != 1 {
+				t.Fatalf("%+v, %v", ns, err)
+			}
+			return ns[0]
+		}
+		for i, after := range []time.Duration{0, 10 * time.Second, 20 * time.Second, 40 * time.Second} {
+			time.Sleep(after)
+			if n := look(); n.Tries != i+1 || n.State != citywarden.NoticePending || n.Error != "connection refused" {
+				t.Errorf("try %d: %+v", i+1, n)
+			}
+		}
+		time.Sleep(2 * time.Hour)
+		if n := look(); n.Tries != 10 || n.State != citywarden.NoticeDead || !n.Next.IsZero() {
+			t.Errorf("at the end: %+v", n)
+		}
+		steps := timeline(t, o.Desk, first)
+		if last := steps[len(steps)-1]; !strings.HasPrefix(last, "notify pending_filing by citywarden: notice to all could not be sent in 10 tries: ") {
+			t.Errorf("the timeline ends with %q", last)
+		}
+	})
+}
+
+// Whatever stops the loops, whenever: each notice arrives, and only those arrive
+// twice whose sending came to an end but was not noted.
+func TestEveryNoticeArrivesAcrossCrashes(t *testing.T) {
+	for seed := range uint64(10) {
+		synctest.Test(t, func(t *testing.T) {
+			time.Sleep(time.Until(monday()))
+			r := rand.New(rand.NewPCG(seed, 3))
+			o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}}
+			unsure := 0
+			for _, m := range []*mailbox{o.all, o.chief} {
+				m.fail = func() error {
+					if r.IntN(4) == 0 {
+						return errors.New("busy")
+					}
+					return nil
+				}
+			}
+			path := filepath.Join(t.TempDir(), "x.db")
+			o.open(t, path)
+			order := keyed("k")
+			order.Hold = citywarden.Duration(time.Minute)
+			order.Escalate = []citywarden.Escalation{{After: citywarden.Duration(3 * time.Minute), UnlessAcked: true, To: "chief"}}
+			for i := range 25 {
+				x := *order
+				x.Key = fmt.Sprintf("k/%d", r.IntN(6))
+				tr := o.raise(fmt.Sprintf("m%d", i), citywarden.Severity(1+r.IntN(5)), &x)
+				o.at(t, tr)
+				if r.IntN(3) == 0 {
+					o.stop()
+					time.Sleep(time.Duration(r.IntN(100)) * time.Second)
+					if r.IntN(2) == 0 { // the crash came right after a sending
+						unsure += resend(t, o, r)
+					}
+					if err := o.db.Close(); err != nil {
+						t.Fatal(err)
+					}
+					o.open(t, path)
+				}
+				time.Sleep(time.Duration(r.IntN(60)) * time.Second)
+			}
+			time.Sleep(3 * time.Hour)
+			synctest.Wait()
+			ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{Page: citywarden.Page{Limit: 1000}})
+			if err != nil || len(ns) < 10 {
+				t.Fatalf("%d notices, %v", len(ns), err)
+			}
+			extra := 0
+			for _, n := range ns {
+				box := map[string]*mailbox{"all": o.all, "chief": o.chief}[n.Receiver]
+				if n.State != citywarden.NoticeSent || box.keys[n.Key] == 0 {
+					t.Errorf("seed %d: %s to %s is %s and came %d times", seed, n.Key, n.Receiver, n.State, box.keys[n.Key])
+				}
+				extra += box.keys[n.Key] - 1
+			}
+			if len(o.all.keys)+len(o.chief.keys) != len(ns) || extra != unsure {
+				t.Errorf("seed %d: %d and %d keys came for %d notices, %d came again, want %d", seed, len(o.all.keys), len(o.chief.keys), len(ns), extra, unsure)
+			}
+			o.stop()
+		})
+	}
+}
+
+// resend makes a sent notice look as it does when the process dies between the
+// sending and noting it.
+func resend(t *testing.T, o *office, r *rand.Rand) int {
+	t.Helper()
+	ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{State: citywarden.NoticeSent, Page: citywarden.Page{Limit: 1000}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(ns) == 0 {
+		return 0
+	}
+	n := ns[r.IntN(len(ns))]
+	n.State, n.Next, n.SentAt = citywarden.NoticePending, n.At, time.Time{}
+	if err := o.db.UpdateDesk(t.Context(), func(tx *store.DeskTx) error { return tx.SaveNotice(t.Context(), n) }); err != nil {
+		t.Fatal(err)
+	}
+	return 1
+}

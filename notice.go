@@ -1,0 +1,120 @@
+package citywarden
+
+import (
+	"strconv"
+	"time"
+)
+
+// NoticeKind says what a notice tells of.
+type NoticeKind string
+
+// The kinds of notices.
+const (
+	NoticeOpened    NoticeKind = "opened"    // a case was opened
+	NoticeReopened  NoticeKind = "reopened"  // the trouble came back
+	NoticeSeverity  NoticeKind = "severity"  // the case is more severe than before
+	NoticeMembers   NoticeKind = "members"   // it concerns many more devices than before, see Milestone
+	NoticeRemaining NoticeKind = "remaining" // a storm is over, but some alarms of it are still active
+	NoticeEscalated NoticeKind = "escalated" // it stands for too long
+)
+
+// NoticeState is what became of a notice.
+type NoticeState string
+
+// The states of a notice.
+const (
+	NoticePending NoticeState = "pending" // is sent, again when that failed
+	NoticeSent    NoticeState = "sent"
+	NoticeDropped NoticeState = "dropped" // before it was sent, the case was merged into another
+	NoticeDead    NoticeState = "dead"    // given up after too many tries
+	NoticeKept    NoticeState = "kept"    // nobody is configured to receive it
+)
+
+// Notice tells one receiver of one event in the life of a case. Its key names
+// the event for ever: the same notice may reach a receiver twice when the
+// platform crashes right after sending it, but always with the same key.
+type Notice struct {
+	Key      string      `json:"key"`
+	Receiver string      `json:"receiver,omitempty"` // "" when there is none
+	Kind     NoticeKind  `json:"kind"`
+	Case     CaseID      `json:"case"`
+	Alarm    AlarmID     `json:"alarm,omitempty"`
+	Severity Severity    `json:"severity,omitempty"`
+	Title    Text        `json:"title"` // of the case
+	Text     Text        `json:"text"`
+	Class    ClassCode   `json:"class"`
+	Grid     GridCode    `json:"grid,omitempty"`
+	Location *Point      `json:"location,omitempty"`
+	At       time.Time   `json:"at"`
+	State    NoticeState `json:"state"`
+	Tries    int         `json:"tries,omitempty"`
+	Next     time.Time   `json:"next_try,omitzero"` // of a pending one
+	SentAt   time.Time   `json:"sent_at,omitzero"`
+	Error    string      `json:"error,omitempty"` // of the last try, or why it is kept
+}
+
+// NoticeFilter selects notices; zero fields select all.
+type NoticeFilter struct {
+	Case  CaseID
+	Alarm AlarmID
+	State NoticeState
+	Page
+}
+
+// Milestone returns the greatest of 1, 2, 5, 10, 20, 50, 100 … that is at most n,
+// 0 for none: a case tells when the number of its devices reaches the next.
+func Milestone(n int) int {
+	best := 0
+	for unit := 1; unit <= n; unit *= 10 {
+		for _, k := range []int{1, 2, 5} {
+			if k*unit <= n {
+				best = k * unit
+			}
+		}
+	}
+	return best
+}
+
+// NoticeKey returns the key of a notice. A case that is reopened tells
+// everything anew; what tells several events of one kind apart comes last.
+func NoticeKey(c *Case, kind NoticeKind, parts ...string) string {
+	key := string(c.ID) + "/" + strconv.Itoa(c.Reopened) + "/" + string(kind)
+	for _, p := range parts {
+		key += "/" + p
+	}
+	return key
+}
+
+// TimerKind says what a case waits for.
+type TimerKind string
+
+// The kinds of timers.
+const (
+	TimerHold     TimerKind = "hold"     // the first notice
+	TimerEscalate TimerKind = "escalate" // an escalation
+	TimerClose    TimerKind = "close"    // that the platform closes the case
+)
+
+// CaseTimer is a moment in a case's life that comes by itself. It runs in our
+// time: people wait in wall time.
+type CaseTimer struct {
+	Case   CaseID
+	Kind   TimerKind
+	N      int // of several of one kind, from 0
+	Due    time.Time
+	Parked bool // due, but an alarm has to be acknowledged before
+	Alarm  AlarmID
+	After  Duration // how long it was set for
+	Unless bool     // TimerEscalate: not when the alarms are acknowledged
+	To     string   // TimerEscalate: the receiver
+}
+
+// CaseTally counts the alarms of a case.
+type CaseTally struct {
+	All         int
+	Active      int // without the latched, whose condition is gone
+	Standing    int // active or latched, and nothing suppresses them
+	Unacked     int // of those, not acknowledged
+	Unexplained int // not suppressed, not explained by another when they cleared, and not flapping
+	Unsettled   int // active, latched, or more than minor and not acknowledged
+}
