@@ -582,14 +582,14 @@ func (d *Desk) evidence(ctx context.Context, tx Tx, t citywarden.Transition, old
 	}
 	out.inCase(c.ID)
 	switch {
+	case t.Case == nil: // its rule was changed since, and asks for no case any more
+		return nil
 	case t.Annunciated && t.Kind == citywarden.Unsuppressed:
 		return d.call(ctx, tx, t, a, before, c, citywarden.NoticeRemaining, text)
 	case t.Annunciated || text != nil && t.Kind == citywarden.Joined && !t.Case.Storm && !a.Suppressed():
 		return d.call(ctx, tx, t, a, before, c, citywarden.NoticeMembers, text)
-	case t.Case != nil:
-		return d.closeLater(ctx, tx, t, a, c)
 	}
-	return nil
+	return d.closeLater(ctx, tx, t, a, c)
 }
 
 // says tells what t means for the case of an alarm that was old and is a, when n

@@ -512,6 +512,20 @@ func TestAFlappingSensorIsMaintained(t *testing.T) {
 	})
 }
 
+// The rule of an alarm in a case loses its case: order.
+func TestARuleThatLostItsCase(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.at(t, o.raise("a", citywarden.Minor, keyed("k")))
+		joined := o.f.next(citywarden.Joined, "r", "a", 1, citywarden.Minor, nil)
+		joined.Alarm.Members = []citywarden.DeviceID{"a", "b"}
+		o.at(t, joined, o.f.next(citywarden.Escalated, "r", "a", 1, citywarden.Major, nil), o.f.next(citywarden.Cleared, "r", "a", 1, citywarden.Major, nil))
+		o.wantMail(t, o.all, "opened")
+		if got := allCases(t, o.Desk, citywarden.CaseFilter{})[0]; got.Severity != citywarden.Major || !got.Normal || got.Members != 2 {
+			t.Errorf("the case: %+v", got)
+		}
+	})
+}
+
 func TestDeadNotices(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
 		o.all.fail = func() error { return errors.New("connection refused") }
