@@ -180,6 +180,9 @@ export interface Case {
   light?: Light
   closed_at?: string
   alarms: string[] | null
+  members?: number // devices that its alarms concern
+  merged_into?: string
+  linked?: string[] // cases of alarms that explain its own
   back_to_normal: boolean
   handled_by?: string
   handled_at?: string

@@ -274,6 +274,15 @@ export function CasePage({ id }: { id: string }) {
                 </a>
               )}
             </Fact>
+            <Fact name={t('ca.merged')}>{c.merged_into && <a href={href(['cases', c.merged_into])}>{c.merged_into}</a>}</Fact>
+            <Fact name={t('ca.linked')}>
+              {c.linked?.map((id) => (
+                <a key={id} href={href(['cases', id])}>
+                  {id}{' '}
+                </a>
+              ))}
+            </Fact>
+            <Fact name={t('ca.devices')}>{(c.members ?? 0) > 1 && c.members}</Fact>
             <Fact name={t('ca.department')}>{c.department}</Fact>
             <Fact name={t('ca.handledBy')}>{c.handled_by}</Fact>
             <Fact name={t('ca.limit')}>{limit(c.limit)}</Fact>
