@@ -62,7 +62,6 @@ type trial struct {
 	tried    *side
 	now      *side // nil when nothing is compared
 	all      int   // episodes of both sides
-	orders   bool
 	messages uint64
 	readings uint64
 	progress func(citywarden.BacktestProgress)

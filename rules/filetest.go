@@ -425,7 +425,11 @@ func (b *bench) step(x citywarden.Entry) {
 	b.log = append(b.log, x)
 	for _, tr := range b.e.Step(x) {
 		b.keys[tr.Key] = true
-		b.last[string(tr.Alarm.Rule)+"\x00"+tr.Alarm.Entity] = tr
+		key := string(tr.Alarm.Rule) + "\x00" + tr.Alarm.Entity
+		if tr.Why == nil && tr.Alarm.ID == b.last[key].Alarm.ID { // an acknowledgement explains nothing
+			tr.Why = b.last[key].Why
+		}
+		b.last[key] = tr
 	}
 }
 
