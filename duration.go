@@ -48,7 +48,7 @@ func (d Duration) String() string {
 	return s
 }
 
-// Text returns d as people read it: "1h30m0s", "1 小时 30 分钟".
+// Text returns d as people read it: "1h30m", "1 小时 30 分钟".
 func (d Duration) Text() Text {
 	var parts []string
 	rest := d.Std()

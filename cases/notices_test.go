@@ -565,9 +565,10 @@ func TestEveryNoticeArrivesAcrossCrashes(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 3))
 			o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}}
 			unsure := 0
-			for _, m := range []*mailbox{o.all, o.chief} {
+			for i, m := range []*mailbox{o.all, o.chief} {
+				luck := rand.New(rand.NewPCG(seed, uint64(4+i)))
 				m.fail = func() error {
-					if r.IntN(4) == 0 {
+					if luck.IntN(4) == 0 {
 						return errors.New("busy")
 					}
 					return nil
