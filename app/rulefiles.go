@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -177,17 +176,18 @@ func (r *ruleFiles) Run(ctx context.Context) error {
 
 // fingerprint tells whether a rule file was added, changed or removed.
 func fingerprint(dir string) (string, error) {
-	var files []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".yaml") && !strings.HasSuffix(path, ".yml") {
-			return err
+	fsys := os.DirFS(dir)
+	names, err := rules.Files(fsys)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for _, name := range names {
+		info, err := fs.Stat(fsys, name)
+		if err != nil {
+			return "", err
 		}
-		info, err := d.Info()
-		if err == nil {
-			files = append(files, fmt.Sprint(path, " ", info.Size(), " ", info.ModTime().UnixNano()))
-		}
-		return err
-	})
-	slices.Sort(files)
-	return strings.Join(files, "\n"), err
+		fmt.Fprintln(&b, name, info.Size(), info.ModTime().UnixNano())
+	}
+	return b.String(), nil
 }

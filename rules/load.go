@@ -125,7 +125,7 @@ var (
 func Load(fsys fs.FS, schema Schema) (*Set, error) {
 	s := &Set{byID: map[citywarden.RuleID]*rule{}, plans: map[citywarden.ModelName]*plan{}, schema: schema}
 	var found citywarden.Problems
-	files, err := ruleFiles(fsys)
+	files, err := Files(fsys)
 	if err != nil {
 		return nil, err
 	}
@@ -161,9 +161,9 @@ func Load(fsys fs.FS, schema Schema) (*Set, error) {
 	return s, nil
 }
 
-// ruleFiles returns the names of the rule files in order. Hidden files are none:
-// editors keep their own there.
-func ruleFiles(fsys fs.FS) ([]string, error) {
+// Files returns the names of the rule files in fsys and its folders, in order.
+// Hidden files are none: editors keep their own there.
+func Files(fsys fs.FS) ([]string, error) {
 	var files []string
 	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
