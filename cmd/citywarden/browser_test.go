@@ -213,11 +213,11 @@ func TestConsoleInChromium(t *testing.T) {
 	b.visit("/rules", "fire.zone-smoke")
 	b.screenshot("rules")
 	b.visit("/", "需要处理")
-	if !wait(30*time.Second, func() bool {
-		ready, err := evaluate[bool](b, `document.querySelector('canvas') !== null`)
-		return err == nil && ready
+	if !wait(90*time.Second, func() bool {
+		drawn, err := evaluate[bool](b, `document.querySelector('[data-state=idle] canvas') !== null`)
+		return err == nil && drawn
 	}) {
-		t.Error("the map has no canvas")
+		t.Error("the map is not drawn")
 	}
 	b.screenshot("map")
 	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
