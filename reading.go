@@ -115,12 +115,51 @@ type Entry struct {
 // DeadLetter keeps a message, or the part of one, that could not be used.
 type DeadLetter struct {
 	Position Position  `json:"position"`
+	Stage    Failed    `json:"stage"`
 	Device   DeviceID  `json:"device"`
 	Protocol string    `json:"protocol"`
 	Topic    string    `json:"topic"`
 	Payload  []byte    `json:"payload"` // base64 in JSON
 	Received time.Time `json:"received"`
-	Reason   string    `json:"reason"` // what was wrong, where, and what to do
+	Reason   string    `json:"reason"`               // what was wrong, where, and what to do
+	Replayed time.Time `json:"replayed_at,omitzero"` // when it was brought in again
+}
+
+// Uplink is the message as it came.
+func (l *DeadLetter) Uplink() Uplink {
+	return Uplink{Device: l.Device, Protocol: l.Protocol, Topic: l.Topic, Payload: l.Payload, Received: l.Received}
+}
+
+// Failed says where a message became a dead letter.
+type Failed string
+
+// The places.
+const (
+	FailedDecode Failed = "decode" // not understood, or not believed
+	FailedSeries Failed = "series" // decoded, but the time series refused it
+)
+
+// DeadLetterFilter selects dead letters; zero fields select all.
+type DeadLetterFilter struct {
+	Device DeviceID
+	Open   bool // only those that were not brought in again
+	Oldest bool // the oldest first, instead of the newest
+	Page
+}
+
+// Refused are readings that the time series refused after they had been
+// counted as stored.
+type Refused struct {
+	DeadLetter
+	Logged   time.Time // Record.At of the message: the ledger counts it in that hour
+	Readings int64
+}
+
+// Replay says what became of dead letters that were brought in again.
+type Replay struct {
+	Replayed int          `json:"replayed"`               // in the log again, like new messages
+	Failing  int          `json:"failing"`                // still can't be used; they stay where they are
+	First    []DeadLetter `json:"first" nullable:"false"` // of those, with the reason of now; at most 20
 }
 
 // LedgerRow balances what one device sent in one hour:

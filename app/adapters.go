@@ -15,6 +15,7 @@ import (
 	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/dashboards/api"
 	"github.com/citywarden/citywarden/devices"
+	"github.com/citywarden/citywarden/ingest"
 	"github.com/citywarden/citywarden/notices/webhook"
 )
 
@@ -59,6 +60,17 @@ func (d deviceFiles) Import(ctx context.Context, r io.Reader) (api.ImportReport,
 		out.Lines[i] = api.ImportLine{Line: l.Line, ID: l.ID, OK: l.OK, Error: l.Error, Warning: l.Warning}
 	}
 	return out, err
+}
+
+// books is the ledger, with the way back into the log.
+type books struct {
+	*ingest.Ledger
+	pipeline *ingest.Pipeline
+}
+
+// Replay brings in dead letters again.
+func (b books) Replay(ctx context.Context, device citywarden.DeviceID) (citywarden.Replay, error) {
+	return b.pipeline.Replay(ctx, b.Ledger, device)
 }
 
 // receivers returns the receivers of notices.

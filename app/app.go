@@ -268,7 +268,7 @@ func (b *building) state(ctx context.Context) error {
 	s := b.config.Series
 	o := influx.Options{
 		URL: s.URL, Database: s.Database, Org: s.Org, Token: s.Token, Username: s.User, Password: s.Password,
-		Retention: s.Retention.Std(), Cursors: b.db, Logger: b.component("series"), Metrics: b.metrics,
+		Retention: s.Retention.Std(), Cursors: b.db, Refusals: b.db, Logger: b.component("series"), Metrics: b.metrics,
 	}
 	if s.URL == "" {
 		core, err := influx.OpenCore(b.path("series"))
@@ -395,7 +395,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 	}
 	handler, err := api.New(api.Options{
 		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
-		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.ledger,
+		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: books{b.ledger, b.ingest},
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),

@@ -206,7 +206,7 @@ func (d *decoder) uplink(e *citywarden.Entry) {
 func deadLetter(e *citywarden.Entry, reason string) *citywarden.DeadLetter {
 	up := e.Uplink
 	return &citywarden.DeadLetter{
-		Position: e.Position, Device: up.Device, Protocol: up.Protocol, Topic: up.Topic,
+		Position: e.Position, Stage: citywarden.FailedDecode, Device: up.Device, Protocol: up.Protocol, Topic: up.Topic,
 		Payload: up.Payload, Received: up.Received, Reason: reason,
 	}
 }

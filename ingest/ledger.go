@@ -17,6 +17,11 @@ const (
 	// at so many entries, and so often.
 	ledgerBatch = 1000
 	ledgerEvery = 500 * time.Millisecond
+
+	// keepLetters is how many dead letters are kept, the newest; the oldest go
+	// every trimLetters.
+	keepLetters = 1_000_000
+	trimLetters = time.Hour
 )
 
 // LedgerStore keeps the ledger.
@@ -31,9 +36,12 @@ type LedgerStore interface {
 	// LedgerRows returns the rows of the hours that begin in [from, to), of one device or
 	// with "" of all, by hour and device.
 	LedgerRows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error)
-	// DeadLetters returns dead letters, the newest first, of one device or with "" of
-	// all, and the cursor of the next page, "" when there is none.
-	DeadLetters(ctx context.Context, device citywarden.DeviceID, page citywarden.Page) ([]citywarden.DeadLetter, string, error)
+	// DeadLetters returns dead letters and the cursor of the next page, "" when there is none.
+	DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error)
+	// SetReplayed notes that dead letters were brought in again at that time.
+	SetReplayed(ctx context.Context, letters []citywarden.DeadLetter, at time.Time) error
+	// TrimDeadLetters removes all but the newest keep and returns how many.
+	TrimDeadLetters(ctx context.Context, keep int) (int64, error)
 }
 
 // Ledger is the consumer "ledger": it counts what became of every reading,
@@ -159,9 +167,14 @@ func (l *Ledger) flush(ctx context.Context) error {
 }
 
 // Run saves every 500 ms until ctx is done, and then once more. Start it
-// before the pipeline and end it after.
+// before the pipeline and end it after. Once an hour it lets the oldest dead letters go beyond the
+// newest 1,000,000.
 func (l *Ledger) Run(ctx context.Context) error {
-	for pause(ctx, ledgerEvery) {
+	for trimmed := time.Now(); pause(ctx, ledgerEvery); {
+		if time.Since(trimmed) >= trimLetters {
+			trimmed = time.Now()
+			l.trim(ctx)
+		}
 		if err := l.flush(ctx); err != nil && ctx.Err() == nil {
 			l.log.Warn("ledger not saved; it is tried again", "err", err)
 		}
@@ -174,6 +187,16 @@ func (l *Ledger) Run(ctx context.Context) error {
 	return nil
 }
 
+func (l *Ledger) trim(ctx context.Context) {
+	n, err := l.store.TrimDeadLetters(ctx, keepLetters)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		l.log.Warn("dead letters not trimmed", "err", err)
+	case n > 0:
+		l.log.Warn("the oldest dead letters were removed", "letters", n, "kept", keepLetters)
+	}
+}
+
 // Rows returns the rows of the hours that begin in [from, to), of one device or
 // with "" of all, by hour and device.
 func (l *Ledger) Rows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error) {
@@ -183,11 +206,11 @@ func (l *Ledger) Rows(ctx context.Context, from, to time.Time, device citywarden
 	return l.store.LedgerRows(ctx, from, to, device)
 }
 
-// DeadLetters returns what could not be used, the newest first, of one device
-// or with "" of all, and the cursor of the next page, "" when there is none.
-func (l *Ledger) DeadLetters(ctx context.Context, device citywarden.DeviceID, page citywarden.Page) ([]citywarden.DeadLetter, string, error) {
+// DeadLetters returns what could not be used, and the cursor of the next page,
+// "" when there is none.
+func (l *Ledger) DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error) {
 	if err := l.flush(ctx); err != nil {
 		return nil, "", err
 	}
-	return l.store.DeadLetters(ctx, device, page)
+	return l.store.DeadLetters(ctx, f)
 }

@@ -138,7 +138,7 @@ func TestTheLedgerBalancesAcrossCrashes(t *testing.T) {
 
 	found := 0
 	for page := (citywarden.Page{Limit: 100}); ; {
-		list, next, err := ledger.DeadLetters(t.Context(), "", page)
+		list, next, err := ledger.DeadLetters(t.Context(), citywarden.DeadLetterFilter{Page: page})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -29,27 +28,91 @@ func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Po
 			return citywarden.Errorf(citywarden.CodeConflict, "cursor %s is at %d, not at %d; is another citywarden using this database?", name, at, from)
 		}
 		for _, r := range rows {
-			_, err := q.ExecContext(ctx, `INSERT INTO ledger
-				(device, hour, messages, received, stored, rejected, duplicate, quarantined) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-				ON CONFLICT (hour, device) DO UPDATE SET
-					messages = ledger.messages + excluded.messages, received = ledger.received + excluded.received,
-					stored = ledger.stored + excluded.stored, rejected = ledger.rejected + excluded.rejected,
-					duplicate = ledger.duplicate + excluded.duplicate, quarantined = ledger.quarantined + excluded.quarantined`,
-				r.Device, toMS(r.Hour), r.Messages, r.Received, r.Stored, r.Rejected, r.Duplicate, r.Quarantined)
-			if err != nil {
-				return fmt.Errorf("save ledger of device %s: %w", r.Device, err)
+			if err := addLedger(ctx, q, &r); err != nil {
+				return err
 			}
 		}
 		for _, l := range dead {
-			_, err := q.ExecContext(ctx, `INSERT INTO dead_letters (position, device, protocol, topic, payload, received, reason)
-				VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (position) DO NOTHING`,
-				int64(l.Position), l.Device, l.Protocol, l.Topic, base64.StdEncoding.EncodeToString(l.Payload), toMS(l.Received), l.Reason)
-			if err != nil {
-				return fmt.Errorf("save dead letter of device %s: %w", l.Device, err)
+			if _, err := saveDeadLetter(ctx, q, &l); err != nil {
+				return err
 			}
 		}
 		return setCursor(ctx, q, name, to)
 	})
+}
+
+// addLedger adds r to what is stored for its device and hour.
+func addLedger(ctx context.Context, q querier, r *citywarden.LedgerRow) error {
+	_, err := q.ExecContext(ctx, `INSERT INTO ledger
+		(device, hour, messages, received, stored, rejected, duplicate, quarantined) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		ON CONFLICT (hour, device) DO UPDATE SET
+			messages = ledger.messages + excluded.messages, received = ledger.received + excluded.received,
+			stored = ledger.stored + excluded.stored, rejected = ledger.rejected + excluded.rejected,
+			duplicate = ledger.duplicate + excluded.duplicate, quarantined = ledger.quarantined + excluded.quarantined`,
+		r.Device, toMS(r.Hour), r.Messages, r.Received, r.Stored, r.Rejected, r.Duplicate, r.Quarantined)
+	if err != nil {
+		return fmt.Errorf("save ledger of device %s: %w", r.Device, err)
+	}
+	return nil
+}
+
+// saveDeadLetter adds l; isNew is false when it is there already.
+func saveDeadLetter(ctx context.Context, q querier, l *citywarden.DeadLetter) (isNew bool, err error) {
+	res, err := q.ExecContext(ctx, `INSERT INTO dead_letters (position, stage, device, protocol, topic, payload, received, reason, replayed)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0) ON CONFLICT (position, stage) DO NOTHING`,
+		int64(l.Position), l.Stage, l.Device, l.Protocol, l.Topic, base64.StdEncoding.EncodeToString(l.Payload), l.Received.UnixNano(), l.Reason)
+	if err != nil {
+		return false, fmt.Errorf("save dead letter of device %s: %w", l.Device, err)
+	}
+	n, err := res.RowsAffected()
+	return n > 0, err
+}
+
+// SaveRefused adds dead letters of readings that the time series refused, and
+// counts those as rejected instead of stored, once: letters that are there already change nothing.
+func (d *DB) SaveRefused(ctx context.Context, refused []citywarden.Refused) error {
+	return d.tx(ctx, func(q querier) error {
+		for _, r := range refused {
+			isNew, err := saveDeadLetter(ctx, q, &r.DeadLetter)
+			if err != nil {
+				return err
+			}
+			if !isNew {
+				continue
+			}
+			err = addLedger(ctx, q, &citywarden.LedgerRow{
+				Device: r.Device, Hour: r.Logged.UTC().Truncate(time.Hour), Stored: -r.Readings, Rejected: r.Readings,
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// SetReplayed notes that dead letters were brought in again at that time.
+func (d *DB) SetReplayed(ctx context.Context, letters []citywarden.DeadLetter, at time.Time) error {
+	return d.tx(ctx, func(q querier) error {
+		for i := range letters {
+			l := &letters[i]
+			_, err := q.ExecContext(ctx, `UPDATE dead_letters SET replayed = $1 WHERE position = $2 AND stage = $3`, toMS(at), int64(l.Position), l.Stage)
+			if err != nil {
+				return fmt.Errorf("note that a dead letter of device %s was replayed: %w", l.Device, err)
+			}
+		}
+		return nil
+	})
+}
+
+// TrimDeadLetters removes all but the newest keep and returns how many.
+func (d *DB) TrimDeadLetters(ctx context.Context, keep int) (removed int64, err error) {
+	res, err := d.exec(ctx, `DELETE FROM dead_letters WHERE position <
+		(SELECT position FROM dead_letters ORDER BY position DESC LIMIT 1 OFFSET $1)`, max(keep-1, 0))
+	if err != nil {
+		return 0, fmt.Errorf("trim dead letters: %w", err)
+	}
+	return res.RowsAffected()
 }
 
 // LedgerRows returns the rows of the hours that begin in [from, to), of one
@@ -76,31 +139,37 @@ func (d *DB) LedgerRows(ctx context.Context, from, to time.Time, device cityward
 	return rows, nil
 }
 
-// DeadLetters returns dead letters, the newest first, of one device or with ""
-// of all, and the cursor of the next page, "" when there is none. It returns CodeInvalid
-// for a cursor that it did not give.
-func (d *DB) DeadLetters(ctx context.Context, device citywarden.DeviceID, p citywarden.Page) ([]citywarden.DeadLetter, string, error) {
+// DeadLetters returns dead letters, the newest first unless f says otherwise, and
+// the cursor of the next page, "" when there is none. It returns CodeInvalid for a cursor that it did not give.
+func (d *DB) DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error) {
 	var w where
-	if device != "" {
-		w.and("device = $", device)
+	if f.Device != "" {
+		w.and("device = $", f.Device)
 	}
-	if err := w.before("position", p.After); err != nil {
+	if f.Open {
+		w.and("replayed = 0")
+	}
+	order := "DESC"
+	if f.Oldest {
+		order = "ASC"
+	}
+	if err := w.beyond(order, "position", "stage", f.After); err != nil {
 		return nil, "", err
 	}
 	all, err := list(ctx, d.sql, func(row scanner) (l citywarden.DeadLetter, err error) {
-		var received, position int64
+		var received, replayed, position int64
 		var payload string
-		if err = row.Scan(&position, &l.Device, &l.Protocol, &l.Topic, &payload, &received, &l.Reason); err != nil {
+		if err = row.Scan(&position, &l.Stage, &l.Device, &l.Protocol, &l.Topic, &payload, &received, &l.Reason, &replayed); err != nil {
 			return l, err
 		}
-		l.Position, l.Received = citywarden.Position(position), fromMS(received)
+		l.Position, l.Received, l.Replayed = citywarden.Position(position), time.Unix(0, received).UTC(), fromMS(replayed)
 		l.Payload, err = base64.StdEncoding.DecodeString(payload)
 		return l, err
-	}, `SELECT position, device, protocol, topic, payload, received, reason FROM dead_letters`+
-		w.text()+` ORDER BY position DESC`+limit(p), w.args...)
+	}, `SELECT position, stage, device, protocol, topic, payload, received, reason, replayed FROM dead_letters`+
+		w.text()+fmt.Sprintf(" ORDER BY position %s, stage %[1]s", order)+limit(f.Page), w.args...)
 	if err != nil {
 		return nil, "", fmt.Errorf("read dead letters: %w", err)
 	}
-	items, next := page(all, p, func(l *citywarden.DeadLetter) string { return strconv.FormatInt(int64(l.Position), 10) })
+	items, next := page(all, f.Page, func(l *citywarden.DeadLetter) string { return pageCursor(int64(l.Position), string(l.Stage)) })
 	return items, next, nil
 }

@@ -20,8 +20,8 @@ func TestLedger(t *testing.T) {
 	ten := nine.Add(time.Hour)
 	at := func(seq uint64, i int) citywarden.Position { return citywarden.PositionAt(seq, i) }
 	letter := func(p citywarden.Position, device citywarden.DeviceID) citywarden.DeadLetter {
-		return citywarden.DeadLetter{Position: p, Device: device, Protocol: "mqtt", Topic: "t", Payload: []byte{0xff, 0, '{'},
-			Received: nine.Add(5 * time.Millisecond), Reason: "byte 0: …"}
+		return citywarden.DeadLetter{Position: p, Stage: citywarden.FailedDecode, Device: device, Protocol: "mqtt", Topic: "t", Payload: []byte{0xff, 0, '{'},
+			Received: nine.Add(5 * time.Nanosecond), Reason: "byte 0: …"}
 	}
 	save := func(from, to citywarden.Position, dead ...citywarden.DeadLetter) error {
 		return db.SaveLedger(t.Context(), "ledger", from, to, []citywarden.LedgerRow{
@@ -69,24 +69,103 @@ func TestLedger(t *testing.T) {
 		}
 	}
 
-	first, next, err := db.DeadLetters(t.Context(), "", citywarden.Page{Limit: 2})
+	first, next, err := db.DeadLetters(t.Context(), citywarden.DeadLetterFilter{Page: citywarden.Page{Limit: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]citywarden.DeadLetter{letter(at(2, 0), "a"), letter(at(1, 2), "b")}, first); diff != "" || next == "" {
 		t.Errorf("first page, next %q:\n%s", next, diff)
 	}
-	second, end, err := db.DeadLetters(t.Context(), "", citywarden.Page{Limit: 2, After: next})
+	second, end, err := db.DeadLetters(t.Context(), citywarden.DeadLetterFilter{Page: citywarden.Page{Limit: 2, After: next}})
 	if err != nil || end != "" {
 		t.Fatalf("next = %q, %v", end, err)
 	}
 	if diff := cmp.Diff([]citywarden.DeadLetter{letter(at(1, 0), "a")}, second); diff != "" {
 		t.Errorf("second page:\n%s", diff)
 	}
-	if of, _, err := db.DeadLetters(t.Context(), "b", citywarden.Page{}); err != nil || len(of) != 1 {
+	if of, _, err := db.DeadLetters(t.Context(), citywarden.DeadLetterFilter{Device: "b"}); err != nil || len(of) != 1 {
 		t.Errorf("dead letters of b = %v, %v", of, err)
 	}
-	if _, _, err := db.DeadLetters(t.Context(), "", citywarden.Page{After: "x"}); citywarden.CodeOf(err) != citywarden.CodeInvalid {
+	if _, _, err := db.DeadLetters(t.Context(), citywarden.DeadLetterFilter{Page: citywarden.Page{After: "x"}}); citywarden.CodeOf(err) != citywarden.CodeInvalid {
 		t.Errorf("a bad cursor = %v, want CodeInvalid", err)
+	}
+}
+
+func TestRefusedReadingsAreCountedOnce(t *testing.T) {
+	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	nine := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
+	at := citywarden.PositionAt(1, 0)
+	half := citywarden.DeadLetter{Position: at, Stage: citywarden.FailedDecode, Device: "a", Payload: []byte("{}"), Received: nine, Reason: "half of it"}
+	rows := []citywarden.LedgerRow{{Device: "a", Hour: nine, Messages: 1, Received: 3, Stored: 2, Rejected: 1}}
+	if err := db.SaveLedger(t.Context(), "ledger", 0, at, rows, []citywarden.DeadLetter{half}); err != nil {
+		t.Fatal(err)
+	}
+	refused := citywarden.Refused{DeadLetter: half, Logged: nine.Add(59 * time.Minute), Readings: 2}
+	refused.Stage, refused.Reason = citywarden.FailedSeries, "partial write: field type conflict"
+	for range 2 { // after a crash the series writes the same again
+		if err := db.SaveRefused(t.Context(), []citywarden.Refused{refused}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := db.LedgerRows(t.Context(), nine, nine.Add(time.Hour), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]citywarden.LedgerRow{{Device: "a", Hour: nine, Messages: 1, Received: 3, Rejected: 3}}, got); diff != "" {
+		t.Errorf("ledger:\n%s", diff)
+	}
+
+	replayed := nine.Add(24 * time.Hour)
+	if err := db.SetReplayed(t.Context(), []citywarden.DeadLetter{half}, replayed); err != nil {
+		t.Fatal(err)
+	}
+	done := half
+	done.Replayed = replayed
+	for _, tt := range []struct {
+		name string
+		f    citywarden.DeadLetterFilter
+		want []citywarden.DeadLetter
+	}{
+		{"newest first", citywarden.DeadLetterFilter{}, []citywarden.DeadLetter{refused.DeadLetter, done}},
+		{"oldest first", citywarden.DeadLetterFilter{Oldest: true}, []citywarden.DeadLetter{done, refused.DeadLetter}},
+		{"open", citywarden.DeadLetterFilter{Open: true}, []citywarden.DeadLetter{refused.DeadLetter}},
+		{"second of the oldest first", citywarden.DeadLetterFilter{Oldest: true, Page: citywarden.Page{After: pageCursor(int64(at), "decode")}}, []citywarden.DeadLetter{refused.DeadLetter}},
+	} {
+		got, _, err := db.DeadLetters(t.Context(), tt.f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s:\n%s", tt.name, diff)
+		}
+	}
+}
+
+func TestTrimDeadLettersKeepsTheNewest(t *testing.T) {
+	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var letters []citywarden.DeadLetter
+	for i := range 5 {
+		letters = append(letters, citywarden.DeadLetter{Position: citywarden.PositionAt(1, i), Stage: citywarden.FailedDecode, Device: "a"})
+	}
+	if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 4), nil, letters); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ keep, removed, left int }{{9, 0, 5}, {5, 0, 5}, {3, 2, 3}} {
+		n, err := db.TrimDeadLetters(t.Context(), tt.keep)
+		left, _, lerr := db.DeadLetters(t.Context(), citywarden.DeadLetterFilter{})
+		if err != nil || lerr != nil || n != int64(tt.removed) || len(left) != tt.left {
+			t.Errorf("keep %d: %d removed, %d left, %v, %v; want %d and %d", tt.keep, n, len(left), err, lerr, tt.removed, tt.left)
+		}
+		if left[0].Position != citywarden.PositionAt(1, 4) {
+			t.Errorf("keep %d: the newest is gone", tt.keep)
+		}
 	}
 }

@@ -65,7 +65,10 @@ func (w *where) and(term string, args ...any) {
 
 // after adds that rows come behind the page cursor in the order of the columns
 // at and id, both descending.
-func (w *where) after(at, id, cursor string) error {
+func (w *where) after(at, id, cursor string) error { return w.beyond("DESC", at, id, cursor) }
+
+// beyond is after in either order, ASC or DESC.
+func (w *where) beyond(order, at, id, cursor string) error {
 	if cursor == "" {
 		return nil
 	}
@@ -74,7 +77,11 @@ func (w *where) after(at, id, cursor string) error {
 	if !ok || err != nil {
 		return badCursor(cursor)
 	}
-	w.and("("+at+", "+id+") < ($, $)", n, last)
+	sign := "<"
+	if order == "ASC" {
+		sign = ">"
+	}
+	w.and("("+at+", "+id+") "+sign+" ($, $)", n, last)
 	return nil
 }
 

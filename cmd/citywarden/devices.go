@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"net/url"
@@ -10,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/citywarden/citywarden"
 )
@@ -21,8 +18,6 @@ type devicesCmd struct {
 	List   deviceListCmd   `cmd:"" help:"List devices with their latest values."`
 	Import deviceImportCmd `cmd:"" help:"Add the devices of a CSV file, or change those that are there."`
 	Export deviceExportCmd `cmd:"" help:"Print all devices as CSV."`
-
-	Deadletters deviceDeadCmd `cmd:"" help:"List messages that could not be used: why, and what was sent."`
 }
 
 type deviceAddCmd struct {
@@ -127,54 +122,6 @@ func latest(m map[citywarden.MetricName]citywarden.Latest) string {
 		parts = append(parts, string(name)+" "+m[name].Value.String())
 	}
 	return dash(strings.Join(parts, ", "))
-}
-
-type deviceDeadCmd struct {
-	remote
-	ID    string `arg:"" optional:"" help:"Only of that device."`
-	Limit int    `help:"How many at most, the newest first." default:"20"`
-}
-
-// Run lists dead letters.
-func (d *deviceDeadCmd) Run(ctx context.Context, o output) error {
-	c, err := d.client(ctx)
-	if err != nil {
-		return err
-	}
-	q := url.Values{"limit": {strconv.Itoa(d.Limit)}}
-	if d.ID != "" {
-		q.Set("device", d.ID)
-	}
-	var page struct {
-		Items []citywarden.DeadLetter `json:"items"`
-	}
-	if err := c.call(ctx, "GET", "/deadletters?"+q.Encode(), nil, &page); err != nil {
-		return err
-	}
-	if d.JSON {
-		return toJSON(o.out, page.Items)
-	}
-	rows := [][]string{{"ARRIVED", "DEVICE", "OVER", "WHY", "WHAT"}}
-	for _, l := range page.Items {
-		rows = append(rows, []string{when(l.Received), string(l.Device), l.Protocol, l.Reason, payload(l.Payload)})
-	}
-	table(o.out, rows)
-	return nil
-}
-
-// payload prints what a device sent on one line: text as it is, other bytes in
-// hex, at most 120 characters.
-func payload(b []byte) string {
-	const most = 120
-	s := string(b)
-	if !utf8.Valid(b) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) && !unicode.IsSpace(r) }) {
-		s = hex.EncodeToString(b)
-	}
-	s = strings.Join(strings.Fields(s), " ")
-	if r := []rune(s); len(r) > most {
-		s = string(r[:most]) + "…"
-	}
-	return s
 }
 
 type deviceImportCmd struct {

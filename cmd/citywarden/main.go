@@ -26,14 +26,15 @@ import (
 var version = "dev"
 
 type commands struct {
-	Serve    serveCmd    `cmd:"" help:"Run the platform."`
-	Devices  devicesCmd  `cmd:"" help:"Add, list, import and export devices of a running platform."`
-	Sites    sitesCmd    `cmd:"" help:"List and change sites, whose attributes hold for their devices."`
-	Alarms   alarmsCmd   `cmd:"" help:"List, explain and acknowledge alarms of a running platform."`
-	Cases    casesCmd    `cmd:"" help:"List and work the cases of a running platform."`
-	Rules    rulesCmd    `cmd:"" help:"Check, test and backtest alarm rules."`
-	Simulate simulateCmd `cmd:"" help:"Run virtual devices against a platform."`
-	Version  versionCmd  `cmd:"" help:"Print the version."`
+	Serve       serveCmd       `cmd:"" help:"Run the platform."`
+	Devices     devicesCmd     `cmd:"" help:"Add, list, import and export devices of a running platform."`
+	Sites       sitesCmd       `cmd:"" help:"List and change sites, whose attributes hold for their devices."`
+	Alarms      alarmsCmd      `cmd:"" help:"List, explain and acknowledge alarms of a running platform."`
+	Cases       casesCmd       `cmd:"" help:"List and work the cases of a running platform."`
+	Deadletters deadlettersCmd `cmd:"" help:"List messages that could not be used, and bring them in again."`
+	Rules       rulesCmd       `cmd:"" help:"Check, test and backtest alarm rules."`
+	Simulate    simulateCmd    `cmd:"" help:"Run virtual devices against a platform."`
+	Version     versionCmd     `cmd:"" help:"Print the version."`
 }
 
 // output is where commands print; warnings go to err.

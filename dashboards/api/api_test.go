@@ -107,6 +107,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"explain-silence", "/rules/fire.smoke/why-not?device=smoke-1", "", nil},
 		{"get-ledger", "/ledger", "", nil},
 		{"list-dead-letters", "/deadletters", "", nil},
+		{"replay-dead-letters", "/deadletters/replay", `{}`, write},
 		{"list-alarms", "/alarms", "", nil},
 		{"get-alarm", "/alarms/" + alarm, "", nil},
 		{"explain-alarm", "/alarms/" + alarm + "/why", "", nil},

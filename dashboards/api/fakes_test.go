@@ -417,7 +417,14 @@ func (b books) Rows(_ context.Context, from, to time.Time, _ citywarden.DeviceID
 	return out, nil
 }
 
-func (b books) DeadLetters(context.Context, citywarden.DeviceID, citywarden.Page) ([]citywarden.DeadLetter, string, error) {
+func (b books) Replay(_ context.Context, device citywarden.DeviceID) (citywarden.Replay, error) {
+	if device == "gone" {
+		return citywarden.Replay{}, citywarden.Errorf(citywarden.CodeTransient, "the log is away")
+	}
+	return citywarden.Replay{Replayed: 2, Failing: 1, First: []citywarden.DeadLetter{{Position: 7, Device: device, Reason: "not JSON"}}}, nil
+}
+
+func (b books) DeadLetters(context.Context, citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error) {
 	return []citywarden.DeadLetter{{Position: 7, Device: "smoke-1", Protocol: "mqtt", Topic: "v1/devices/me/telemetry", Payload: []byte("{"), Received: noon, Reason: "not JSON"}}, "7", nil
 }
 

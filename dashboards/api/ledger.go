@@ -10,7 +10,9 @@ import (
 // Ledger answers what became of the messages.
 type Ledger interface {
 	Rows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error)
-	DeadLetters(ctx context.Context, device citywarden.DeviceID, p citywarden.Page) ([]citywarden.DeadLetter, string, error)
+	DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error)
+	// Replay brings in again those of one device, or with "" of all, that can be used now.
+	Replay(ctx context.Context, device citywarden.DeviceID) (citywarden.Replay, error)
 }
 
 func (s *server) ledgerRoutes() {
@@ -19,6 +21,8 @@ func (s *server) ledgerRoutes() {
 		summary: "What became of the readings, by device and hour"}, s.ledgerRows)
 	handle(s, route{method: "GET", path: "/api/v1/deadletters", id: "list-dead-letters", tag: tag, may: citywarden.MayRead,
 		summary: "Messages that could not be used, with the reason, the newest first"}, s.deadLetters)
+	handle(s, route{method: "POST", path: "/api/v1/deadletters/replay", id: "replay-dead-letters", tag: tag, may: citywarden.MayWriteDevices,
+		summary: "Bring in again what can be used now, as after a correction of a model"}, s.replay)
 }
 
 const maxLedgerSpan = 31 * 24 * time.Hour
@@ -45,10 +49,23 @@ func (s *server) ledgerRows(ctx context.Context, in *struct {
 func (s *server) deadLetters(ctx context.Context, in *struct {
 	Paging
 	Device citywarden.DeviceID `query:"device" maxLength:"64"`
+	Open   bool                `query:"open" doc:"Only those that were not brought in again"`
 }) (*listOutput[citywarden.DeadLetter], error) {
-	ls, next, err := s.Ledger.DeadLetters(ctx, in.Device, in.page())
+	ls, next, err := s.Ledger.DeadLetters(ctx, citywarden.DeadLetterFilter{Device: in.Device, Open: in.Open, Page: in.page()})
 	if err != nil {
 		return nil, err
 	}
 	return listOf(ls, next), nil
+}
+
+func (s *server) replay(ctx context.Context, in *struct {
+	Body struct {
+		Device citywarden.DeviceID `json:"device,omitempty" maxLength:"64" doc:"Only its dead letters; those of all devices when left out"`
+	}
+}) (*output[citywarden.Replay], error) {
+	r, err := s.Ledger.Replay(ctx, in.Body.Device)
+	if err != nil {
+		return nil, err
+	}
+	return outputOf(r), nil
 }

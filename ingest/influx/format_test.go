@@ -126,7 +126,7 @@ func TestHeal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer core.Close()
-	s, err := New(Options{Transport: core.Transport(), Cursors: noCursors{}})
+	s, err := New(Options{Transport: core.Transport(), Cursors: noCursors{}, Refusals: noCursors{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +155,7 @@ type noCursors struct{}
 
 func (noCursors) Cursor(context.Context, string) (citywarden.Position, error)  { return 0, nil }
 func (noCursors) SetCursor(context.Context, string, citywarden.Position) error { return nil }
+func (noCursors) SaveRefused(context.Context, []citywarden.Refused) error      { return nil }
 
 func BenchmarkConsume(b *testing.B) {
 	core, err := OpenCore(b.TempDir())
@@ -162,7 +163,7 @@ func BenchmarkConsume(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer core.Close()
-	s, err := New(Options{Transport: core.Transport(), Cursors: noCursors{}})
+	s, err := New(Options{Transport: core.Transport(), Cursors: noCursors{}, Refusals: noCursors{}})
 	if err != nil {
 		b.Fatal(err)
 	}

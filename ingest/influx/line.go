@@ -58,7 +58,7 @@ func finite(v citywarden.Value) bool {
 	return v.Kind() != 0 && f-f == 0 // NaN and infinities minus themselves are NaN
 }
 
-// appendTo appends l in the line protocol, with a timestamp in milliseconds and
+// appendTo appends l in the line protocol, with a timestamp in nanoseconds and
 // a newline: measurement,tag=value field=value timestamp. Tags are in the order
 // of their names, which spares the server sorting them.
 func (l line) appendTo(b []byte) []byte {

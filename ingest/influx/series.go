@@ -27,6 +27,12 @@ type Cursors interface {
 	SetCursor(ctx context.Context, name string, p citywarden.Position) error
 }
 
+// Refusals keep the readings that the server refuses; store.DB is one.
+type Refusals interface {
+	// SaveRefused stores them, once: it may be called again with the same.
+	SaveRefused(ctx context.Context, refused []citywarden.Refused) error
+}
+
 // Options say where the series are.
 type Options struct {
 	URL       string            // of a server, like "https://influx.example:8086"; "" for the Core behind Transport
@@ -38,6 +44,7 @@ type Options struct {
 	Database  string        // database, or bucket; "" means "citywarden"
 	Retention time.Duration // how long readings are kept, at least 1h, 0 for ever; a server's own setting is left as it is
 	Cursors   Cursors
+	Refusals  Refusals
 	Logger    *slog.Logger          // nil for none
 	Metrics   prometheus.Registerer // nil for none
 }
@@ -80,8 +87,8 @@ func New(o Options) (*Series, error) {
 		o.Database = "citywarden"
 	}
 	switch {
-	case o.Cursors == nil:
-		return nil, citywarden.Errorf(citywarden.CodeInternal, "series need cursors")
+	case o.Cursors == nil || o.Refusals == nil:
+		return nil, citywarden.Errorf(citywarden.CodeInternal, "series need cursors and a place for what the server refuses")
 	case o.URL == "" && o.Transport == nil:
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "series need the URL of a server or the core's transport")
 	case o.Retention != 0 && o.Retention < time.Hour:
@@ -173,8 +180,8 @@ func (s *Series) position(ctx context.Context) (citywarden.Position, error) {
 // be reached or refuses for a reason that is not in the data (CodeTransient, or
 // CodeDenied for a bad token): the same entries may come again, a point that is
 // written twice is there once. A point that the server rejects for itself (its
-// metric had another kind before, it is older than the retention) is logged with
-// the server's words and counted, and the others are kept.
+// metric had another kind before, it is older than the retention) becomes a dead
+// letter with the server's words, and the others are kept.
 func (s *Series) Consume(ctx context.Context, entries []citywarden.Entry) error {
 	begin := time.Now()
 	reached, err := s.position(ctx)
@@ -239,7 +246,9 @@ func (s *Series) write(ctx context.Context, ls []line, p citywarden.Position) er
 			ls = ls[n:]
 		}
 		s.seconds.Observe(time.Since(begin).Seconds())
-		lost.log(s.log)
+		if err := s.refuse(ctx, &lost); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	s.reached = max(s.reached, p)
@@ -247,23 +256,47 @@ func (s *Series) write(ctx context.Context, ls []line, p citywarden.Position) er
 	return nil
 }
 
-// rejects are the lines that the server did not take.
+// rejects are the readings that the server did not take, by message.
 type rejects struct {
-	n     int
-	first []string // the server's words, of the first few
+	list []citywarden.Refused
 }
 
 func (r *rejects) add(l line, err *influxhttp.Error) {
-	r.n++
-	if len(r.first) < 3 {
-		r.first = append(r.first, fmt.Sprintf("%s %s: %s", l.entry.Device.ID, l.readings[0].Metric, clip(err.Message)))
+	e := l.entry
+	n := len(r.list)
+	if n == 0 || r.list[n-1].Position != e.Position {
+		r.list = append(r.list, citywarden.Refused{Logged: e.At, DeadLetter: citywarden.DeadLetter{
+			Position: e.Position, Stage: citywarden.FailedSeries, Device: e.Device.ID, Protocol: e.Uplink.Protocol, Topic: e.Uplink.Topic,
+			Payload: e.Uplink.Payload, Received: e.Uplink.Received,
+		}})
+		n++
+	}
+	last := &r.list[n-1]
+	last.Readings++
+	switch {
+	case last.Readings == 1:
+		last.Reason = fmt.Sprintf("the time series refused %s: %s", l.readings[0].Metric, clip(err.Message))
+	case last.Readings <= maxReasons:
+		last.Reason += fmt.Sprintf("; %s: %s", l.readings[0].Metric, clip(err.Message))
+	case last.Readings == maxReasons+1:
+		last.Reason += "; and more"
 	}
 }
 
-func (r *rejects) log(log *slog.Logger) {
-	if r.n > 0 {
-		log.Warn("points rejected by the time series", "points", r.n, "first", r.first)
+// maxReasons is of how many readings of one message it is said why they were refused.
+const maxReasons = 6
+
+// refuse makes dead letters of what was not taken.
+func (s *Series) refuse(ctx context.Context, r *rejects) error {
+	if len(r.list) == 0 {
+		return nil
 	}
+	if err := s.opt.Refusals.SaveRefused(ctx, r.list); err != nil {
+		return fmt.Errorf("keep what the time series refused: %w", err)
+	}
+	s.log.Warn("readings refused by the time series are dead letters", "messages", len(r.list),
+		"device", r.list[0].Device, "first", r.list[0].Reason)
+	return nil
 }
 
 func clip(s string) string {
@@ -309,7 +342,7 @@ func (s *Series) send(ctx context.Context, ls []line, lost *rejects) error {
 		}
 		return nil
 	}
-	s.rejected.Add(1)
+	s.rejected.Inc()
 	lost.add(ls[0], e)
 	return nil
 }

@@ -69,6 +69,9 @@ func newSeries(t testing.TB, o influx.Options) *influx.Series {
 	if o.Cursors == nil {
 		o.Cursors = openStore(t)
 	}
+	if o.Refusals == nil {
+		o.Refusals = o.Cursors.(influx.Refusals)
+	}
 	s, err := influx.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -280,6 +283,11 @@ func acceptance(t *testing.T, o influx.Options) {
 	if got := metric(t, reg, "citywarden_series_points_total", "rejected"); got != 1 {
 		t.Errorf("rejected points = %g, want 1", got)
 	}
+	letters, _, err := db.DeadLetters(ctx, citywarden.DeadLetterFilter{})
+	if err != nil || len(letters) != 1 || letters[0].Device != "wm-17" || letters[0].Stage != citywarden.FailedSeries ||
+		!strings.Contains(letters[0].Reason, "the time series refused flow: ") || !strings.Contains(letters[0].Reason, "type") {
+		t.Errorf("dead letters = %+v, %v; want that of wm-17 with the words of the server", letters, err)
+	}
 
 	// More than one batch at once.
 	es = es[:0]
@@ -439,10 +447,10 @@ func TestOptions(t *testing.T) {
 		o    influx.Options
 		want string
 	}{
-		{"nothing", influx.Options{Cursors: db}, "URL of a server"},
-		{"no scheme", influx.Options{Cursors: db, URL: "influx:8086"}, "write it like"},
-		{"short retention", influx.Options{Cursors: db, URL: "http://x", Retention: time.Minute}, "at least 1h"},
-		{"two credentials", influx.Options{Cursors: db, URL: "http://x", Token: "a", Username: "b"}, "not both"},
+		{"nothing", influx.Options{Cursors: db, Refusals: db}, "URL of a server"},
+		{"no scheme", influx.Options{Cursors: db, Refusals: db, URL: "influx:8086"}, "write it like"},
+		{"short retention", influx.Options{Cursors: db, Refusals: db, URL: "http://x", Retention: time.Minute}, "at least 1h"},
+		{"two credentials", influx.Options{Cursors: db, Refusals: db, URL: "http://x", Token: "a", Username: "b"}, "not both"},
 	} {
 		if _, err := influx.New(c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: New = %v, want %q", c.name, err, c.want)
@@ -672,7 +680,8 @@ func writer(dir string) {
 	core, err := influx.OpenCore(dir)
 	if err == nil {
 		var s *influx.Series
-		if s, err = influx.New(influx.Options{Transport: core.Transport(), Cursors: new(memoryCursors)}); err == nil {
+		cursors := new(memoryCursors)
+		if s, err = influx.New(influx.Options{Transport: core.Transport(), Cursors: cursors, Refusals: cursors}); err == nil {
 			e := entry(1, device("a", smokeModel), smokeModel)
 			start, _ := time.Parse(time.RFC3339, "2026-01-01T00:00:00Z")
 			for i := from; err == nil; {
@@ -710,6 +719,8 @@ func (c *memoryCursors) SetCursor(_ context.Context, _ string, p citywarden.Posi
 	c.at = p
 	return nil
 }
+
+func (c *memoryCursors) SaveRefused(context.Context, []citywarden.Refused) error { return nil }
 
 // brokenCursors can't be stored.
 type brokenCursors struct{ memoryCursors }
