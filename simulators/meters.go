@@ -52,14 +52,26 @@ var (
 
 // load is what a meter's building draws: base at all hours, span on top of it
 // as the building is used. Electricity in kW, water in m³/h.
-type load struct{ base, span float64 }
+// Each kelvin above 26 °C, or for heat below 16 °C, draws more while the
+// building is used.
+type load struct{ base, span, cool, heat float64 }
 
 var loads = map[citywarden.DeviceID]load{
-	"em-gov-00": {16, 92}, "em-gov-01": {2.6, 24}, "em-gov-02": {1.9, 21}, "em-gov-03": {1.9, 20}, "em-gov-04": {8.4, 6},
-	"em-mall-00": {38, 310}, "em-mall-01": {7.5, 82}, "em-mall-02": {6.2, 66}, "em-mall-03": {6.2, 61}, "em-mall-04": {8.8, 74},
-	"em-theatre-01": {0.12, 0}, "em-theatre-02": {0.18, 0}, "em-school-00": {3.8, 42}, "em-homes-00": {11, 19},
-	"wm-gov-00": {0.02, 2.4}, "wm-gov-01": {0, 1.1}, "wm-mall-00": {0.08, 9.5}, "wm-mall-01": {0.02, 5.2}, "wm-school-00": {0.03, 4.6},
-	"wm-theatre-00": {0, 0}, "wm-homes-01": {0.05, 3.1}, "wm-homes-02": {0.04, 2.8}, "wm-homes-03": {0.06, 3.3}, "wm-homes-04": {0.05, 2.7},
+	"em-gov-00": {base: 16, span: 92, cool: 6}, "em-gov-01": {base: 2.6, span: 24}, "em-gov-02": {base: 1.9, span: 21}, "em-gov-03": {base: 1.9, span: 20}, "em-gov-04": {base: 8.4, span: 6},
+	"em-mall-00": {base: 38, span: 310, cool: 18}, "em-mall-01": {base: 7.5, span: 82}, "em-mall-02": {base: 6.2, span: 66}, "em-mall-03": {base: 6.2, span: 61}, "em-mall-04": {base: 8.8, span: 74},
+	"em-theatre-01": {base: 0.12, span: 0}, "em-theatre-02": {base: 0.18, span: 0}, "em-school-00": {base: 3.8, span: 42}, "em-homes-00": {base: 11, span: 19},
+	"wm-gov-00": {base: 0.02, span: 2.4}, "wm-gov-01": {base: 0, span: 1.1}, "wm-mall-00": {base: 0.08, span: 9.5}, "wm-mall-01": {base: 0.02, span: 5.2}, "wm-school-00": {base: 0.03, span: 4.6},
+	"wm-theatre-00": {base: 0, span: 0}, "wm-homes-01": {base: 0.05, span: 3.1}, "wm-homes-02": {base: 0.04, span: 2.8}, "wm-homes-03": {base: 0.06, span: 3.3}, "wm-homes-04": {base: 0.05, span: 2.7},
+}
+
+// usualLoads are the loads of meters that loads does not name, by the use of
+// their building.
+var usualLoads = map[string]struct{ power, heat, water load }{
+	"office": {load{base: 6, span: 54, cool: 3}, load{base: 1, heat: 7}, load{base: 0.02, span: 1.6}},
+	"mall":   {load{base: 24, span: 210, cool: 11}, load{base: 2, heat: 12}, load{base: 0.06, span: 7}},
+	"school": {load{base: 4, span: 38, cool: 2}, load{base: 1, heat: 9}, load{base: 0.03, span: 4}},
+	"homes":  {load{base: 11, span: 19, cool: 4}, load{base: 3, heat: 11}, load{base: 0.04, span: 3}},
+	"shut":   {load{base: 0.15}, load{}, load{}},
 }
 
 // quietLoad is what somebody draws who should not be in a shut building, kW.
@@ -68,15 +80,23 @@ const quietLoad = 6.4
 // registersBegan is when the meters were installed; a Monday.
 var registersBegan = time.Date(2022, 1, 3, 0, 0, 0, 0, shanghai)
 
-// meter is an energy or water meter.
+// meter is an energy or water meter. An energy meter whose zone is "heating"
+// counts heat.
 type meter struct {
-	w     *World
-	dev   *citywarden.Device
-	id    uint64
-	beat  clock
-	use   use
-	load  load
-	water bool
+	w       *World
+	dev     *citywarden.Device
+	id      uint64
+	changes *gauge
+	use     use
+	load    load
+	water   bool
+	wraps   float64 // its register goes on at 0 there
+
+	hours   int64   // since registersBegan, up to which thermal is known
+	thermal float64 // what the weather added to the register up to then
+
+	installed time.Time // when it was replaced, zero for never
+	before    float64   // what had been counted then
 }
 
 // Reporting of the meters.
@@ -86,42 +106,96 @@ const (
 )
 
 func newMeter(w *World, dev *citywarden.Device, id uint64) *meter {
-	m := &meter{w: w, dev: dev, id: id, load: loads[dev.ID], water: dev.Model == "water-meter"}
+	m := &meter{w: w, dev: dev, id: id, water: dev.Model == "water-meter"}
+	kind := "office"
 	if b := w.county.Building(attr(dev, "building")); b != nil {
-		m.use = uses[b.Use]
+		kind = b.Use
 	}
-	m.beat = w.clock(id, energyReport)
+	m.use = uses[kind]
+	switch l, ok := loads[dev.ID]; {
+	case ok:
+		m.load = l
+	case m.water:
+		m.load = usualLoads[kind].water
+	case attr(dev, "zone") == "heating":
+		m.load = usualLoads[kind].heat
+	default:
+		m.load = usualLoads[kind].power
+	}
+	report := energyReport
+	// XXXXXX.XX kWh of DL/T 645; a current transformer makes it a hundred times that.
+	m.wraps = 1e6
+	if m.load.base+m.load.span > 25 {
+		m.wraps = 1e8
+	}
 	if m.water {
-		m.beat = w.clock(id, waterReport)
+		report, m.wraps = waterReport, 1e6 // XXXXXX.XX m³ of CJ/T 188
 	}
+	m.changes = newGauge(w, dev, id, w.beat(dev, id, report), 0, nil, QuietLoad, RunningTap, Replaced, MainsLost)
 	return m
 }
 
-func (m *meter) next(t time.Time) time.Time { return m.beat.next(t) }
+func (m *meter) next(t time.Time) time.Time {
+	if m.w.script == nil { // in a county that lives by itself it notices nothing
+		return m.changes.beat.next(t)
+	}
+	return m.changes.next(t)
+}
+
+// share returns how much of it the building is used at t, 0 to 1.
+func (m *meter) share(t time.Time) float64 {
+	h, work := hour(t)
+	if work {
+		return m.use.work.at(h)
+	}
+	return m.use.rest.at(h)
+}
 
 // mean returns the load at t without noise and incidents.
 func (m *meter) mean(t time.Time) float64 {
-	h, work := hour(t)
-	c := &m.use.rest
-	if work {
-		c = &m.use.work
+	sum := m.load.base + m.load.span*m.share(t)
+	if m.load.cool+m.load.heat > 0 {
+		hours := t.Sub(registersBegan).Hours()
+		k := int64(math.Floor(hours))
+		a, b := m.weather(k), m.weather(k+1)
+		sum += a + (b-a)*(hours-float64(k))
 	}
-	return m.load.base + m.load.span*c.at(h)
+	return sum
 }
 
-// register returns what the meter has counted up to t: the integral of mean,
-// in closed form, so that it does not matter when a simulator was started.
+// weather returns what cooling and heating draw k hours after registersBegan.
+func (m *meter) weather(k int64) float64 {
+	t := registersBegan.Add(time.Duration(k) * time.Hour)
+	out := m.w.outdoors(t)
+	return m.share(t) * (m.load.cool*math.Max(0, out-26) + m.load.heat*math.Max(0, 16-out))
+}
+
+// register returns what the meter has counted up to t: the integral of mean, so
+// that it does not matter when a simulator was started.
 func (m *meter) register(t time.Time) float64 {
 	hours := t.Sub(registersBegan).Hours()
 	days := int(hours / 24)
 	h := hours - float64(days)*24
+
 	weeks := float64(days / 7)
 	used := weeks * (5*m.use.work.until(24) + 2*m.use.rest.until(24))
 	for d := range days % 7 {
 		used += m.day(d).until(24)
 	}
 	used += m.day(days % 7).until(h)
-	return 100*m.w.unit(m.id, "register", 0) + m.load.base*hours + m.load.span*used
+	sum := 100*m.w.unit(m.id, "register", 0) + m.load.base*hours + m.load.span*used
+	if m.load.cool+m.load.heat == 0 {
+		return sum
+	}
+	k := int64(math.Floor(hours))
+	if k < m.hours {
+		m.hours, m.thermal = 0, 0
+	}
+	for ; m.hours < k; m.hours++ {
+		m.thermal += (m.weather(m.hours) + m.weather(m.hours+1)) / 2
+	}
+	f, a, b := hours-float64(k), m.weather(k), m.weather(k+1)
+	return sum + m.thermal + f*(a+(b-a)*f/2)
 }
 
 // day returns the curve of day d of the week, Monday is 0.
@@ -132,43 +206,71 @@ func (m *meter) day(d int) *curve {
 	return &m.use.rest
 }
 
-// extra returns the load of incidents at t in kW, and what they added to the
-// register up to t in kWh. A world that begins later begins with at least what
-// any earlier one can have counted, so that the register never goes back.
-func (m *meter) extra(t time.Time) (kW, kWh float64) {
-	if attr(m.dev, "quiet") == "" {
-		return 0, 0
+// extra returns the load of incidents at t in kW or m³/h, and what they added to
+// the register up to t. A world that lives by itself and begins later begins
+// with at least what any earlier one can have counted, so that the register
+// never goes back.
+func (m *meter) extra(t time.Time) (rate, sum float64) {
+	kind := QuietLoad
+	if m.water {
+		kind = RunningTap
 	}
-	kWh = quietLoad * math.Max(0, m.w.start.Sub(registersBegan).Hours())
-	for r := int64(0); ; r++ {
-		i, _ := m.w.incident(QuietLoad, r)
+	if m.w.script == nil {
+		if attr(m.dev, "quiet") == "" {
+			return 0, 0
+		}
+		sum = quietLoad * math.Max(0, m.w.start.Sub(registersBegan).Hours())
+	}
+	for i := range m.w.all(kind, m.w.start) {
 		if t.Before(i.From) {
-			return kW, kWh
+			return rate, sum
 		}
 		if i.Device != m.dev.ID {
 			continue
 		}
-		kWh += quietLoad * earlier(t, i.To).Sub(i.From).Hours()
+		sum += i.size() * earlier(t, i.To).Sub(i.From).Hours()
 		if i.during(t) {
-			kW = quietLoad
+			rate = i.size()
 		}
 	}
+	return rate, sum
+}
+
+// shown returns what the register shows at t when sum was counted since it was
+// installed first: it wraps, and that of a meter that was replaced began at 0.
+// t goes forward.
+func (m *meter) shown(t time.Time, total func(time.Time) float64) float64 {
+	for _, i := range m.w.script[Replaced] {
+		if i.Device == m.dev.ID && !t.Before(i.From) && i.From.After(m.installed) {
+			m.installed, m.before = i.From, total(i.From)
+		}
+	}
+	return math.Mod(total(t)-m.before, m.wraps)
 }
 
 func (m *meter) read(b *body, t time.Time) {
 	now := m.mean(t) * (1 + 0.02*m.w.noise(m.id, "load", t))
+	more, _ := m.extra(t)
+	if more > 0 {
+		more *= 1 + 0.02*m.w.noise(m.id, "extra", t)
+	}
+	total := m.shown(t, func(t time.Time) float64 {
+		_, sum := m.extra(t)
+		return m.register(t) + sum
+	})
 	if m.water {
-		b.number("volume", m.register(t), 3)
-		b.number("flow", math.Max(0, now), 3)
+		b.number("volume", total, 3)
+		b.number("flow", math.Max(0, now+more), 3)
 		m.w.battery(b, m.id, t)
 		return
 	}
-	kW, kWh := m.extra(t)
-	if kW > 0 {
-		kW *= 1 + 0.02*m.w.noise(m.id, "extra", t)
+	_, dark := m.changes.now(MainsLost, t)
+	volts := 231 + 1.2*m.w.noise(m.id, "voltage", t)
+	if dark { // its own battery reports
+		now, more, volts = 0, 0, 0
 	}
-	b.number("power", math.Max(0, now+kW), 3)
-	b.number("energy", m.register(t)+kWh, 2)
-	b.number("voltage", 231+1.2*m.w.noise(m.id, "voltage", t), 1)
-	b.bool("mains", true)
+	b.number("power", math.Max(0, now+more), 3)
+	b.number("energy", total, 2)
+	b.number("voltage", volts, 1)
+	b.bool("mains", !dark)
 }

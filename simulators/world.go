@@ -19,12 +19,15 @@ package simulators
 import (
 	"hash/fnv"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/simulators/county"
+	hydraulic "github.com/citywarden/citywarden/simulators/network"
 )
 
 // shanghai is the time that people in the county live by; China has had no
@@ -38,8 +41,11 @@ type World struct {
 	seed   uint64
 	start  time.Time
 	net    *network
-	nodes  map[citywarden.DeviceID]int // pressure loggers: index of Water.Nodes
-	places map[string][]place          // where each kind of incident can happen
+	run    *networkRun                 // in place of net: a network of an EPANET file, through time
+	nodes  map[citywarden.DeviceID]int // pressure loggers and flow meters: index of Water.Nodes
+	places map[string][]place          // where each kind of incident can happen by itself
+	script map[string][]Incident       // by kind: what happens, nil when the county lives by itself
+	every  map[citywarden.DeviceID]time.Duration
 
 	mu     sync.Mutex
 	solved map[int64]*hydraulics // of the last few sampling moments, by Unix milliseconds
@@ -61,6 +67,62 @@ func NewWorld(c *county.County, seed uint64, start time.Time) *World {
 	}
 	w.places = findPlaces(c)
 	return w
+}
+
+// Script is what a world is made of in which only that happens which is written
+// down.
+type Script struct {
+	County    *county.County // required; only its devices, buildings and water network count
+	Seed      uint64
+	Start     time.Time
+	Incidents []Incident
+	Every     map[citywarden.DeviceID]time.Duration // time between two reports, where it is not the usual
+	// Network is the water network in place of the county's. The county's nodes
+	// and pipes have the names of its nodes and links.
+	Network *hydraulic.Network
+	Lasts   time.Duration // of the run of Network
+}
+
+// NewScript returns the world of a script. Incidents that can't happen are a
+// CodeInvalid error.
+func NewScript(s Script) (*World, error) {
+	w := &World{
+		county: s.County, seed: s.Seed, start: s.Start.UTC().Truncate(time.Millisecond), every: s.Every,
+		nodes: map[citywarden.DeviceID]int{}, solved: map[int64]*hydraulics{}, script: map[string][]Incident{},
+	}
+	for i := range s.County.Water.Nodes {
+		if id := s.County.Water.Nodes[i].Logger; id != "" {
+			w.nodes[id] = i
+		}
+	}
+	for _, i := range s.Incidents {
+		if err := i.check(s.County); err != nil {
+			return nil, err
+		}
+		i.From, i.To = i.From.UTC(), i.To.UTC()
+		w.script[i.Kind] = append(w.script[i.Kind], i)
+	}
+	for _, list := range w.script {
+		slices.SortStableFunc(list, func(a, b Incident) int { return a.From.Compare(b.From) })
+	}
+	for i := range s.County.Devices {
+		d := &s.County.Devices[i]
+		_, placed := w.nodes[d.ID]
+		switch {
+		case (d.Model == "pressure-logger" || d.Model == "flow-meter") && !placed:
+			return nil, citywarden.Errorf(citywarden.CodeInvalid, "device %s: a %s needs a node of the water network", d.ID, d.Model)
+		case (d.Model == "flow-meter" || d.Model == "valve" && s.Network != nil) && w.pipe(d) < 0:
+			return nil, citywarden.Errorf(citywarden.CodeInvalid, "device %s: a %s needs the attribute pipe, a pipe of the water network", d.ID, d.Model)
+		}
+	}
+	var err error
+	switch {
+	case s.Network != nil:
+		w.run, err = newNetworkRun(w, s.Network, s.Lasts)
+	case len(s.County.Water.Nodes) > 0:
+		w.net = newNetwork(&s.County.Water)
+	}
+	return w, err
 }
 
 // Message is one message that a device sends.
@@ -98,19 +160,46 @@ func (w *World) Stream(id citywarden.DeviceID) (*Stream, error) {
 		return nil, citywarden.Errorf(citywarden.CodeNotFound, "no device %s in the county", id)
 	}
 	s := &Stream{w: w, dev: dev, id: hash(string(id)), last: w.start, sent: w.start, on: w.start}
-	switch dev.Model {
-	case "parking-bay":
-		s.src = newBay(w, dev, s.id)
-	case "smoke-detector":
-		s.src = newDetector(w, dev, s.id)
-	case "pressure-logger":
-		s.src = newLogger(w, dev, s.id)
-	case "energy-meter", "water-meter":
-		s.src = newMeter(w, dev, s.id)
-	default:
-		return nil, citywarden.Errorf(citywarden.CodeInvalid, "device %s: nobody simulates a %s", id, dev.Model)
+	make, ok := hardware[dev.Model]
+	if !ok {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "device %s: nobody simulates a %s; simulated are %s", id, dev.Model, strings.Join(Models(), ", "))
 	}
+	s.src = make(w, dev, s.id)
 	return s, nil
+}
+
+// hardware makes the source of each model.
+var hardware = map[citywarden.ModelName]func(w *World, dev *citywarden.Device, id uint64) source{
+	"parking-bay":     func(w *World, d *citywarden.Device, id uint64) source { return newBay(w, d, id) },
+	"parking-lot":     newLot,
+	"parking-gateway": newGateway,
+	"iot-gateway":     newGateway,
+	"smoke-detector":  newDetector,
+	"heat-detector":   newHeatDetector,
+	"call-point":      newCallPoint,
+	"fire-panel":      newPanel,
+	"hydrant":         newHydrant,
+	"pressure-logger": newLogger,
+	"flow-meter":      newLogger,
+	"valve":           newValve,
+	"drain-level":     newDrain,
+	"road-flood":      newFlood,
+	"manhole-cover":   newCover,
+	"gas-detector":    newGasDetector,
+	"energy-meter":    func(w *World, d *citywarden.Device, id uint64) source { return newMeter(w, d, id) },
+	"water-meter":     func(w *World, d *citywarden.Device, id uint64) source { return newMeter(w, d, id) },
+	"climate-sensor":  newClimate,
+	"lift":            newLift,
+}
+
+// Models returns the names of the models that are simulated, sorted.
+func Models() []string {
+	var out []string
+	for m := range hardware {
+		out = append(out, string(m))
+	}
+	slices.Sort(out)
+	return out
 }
 
 // boot is how long it takes after the start of the world until all devices have
@@ -178,6 +267,11 @@ func (b *body) number(name string, v float64, decimals int) {
 	b.buf = strconv.AppendFloat(b.buf, v, 'f', decimals, 64)
 }
 
+func (b *body) text(name, v string) {
+	b.key(name)
+	b.buf = strconv.AppendQuote(b.buf, v)
+}
+
 func (b *body) bool(name string, v bool) {
 	b.key(name)
 	b.buf = strconv.AppendBool(b.buf, v)
@@ -238,6 +332,14 @@ func (w *World) clock(id uint64, every time.Duration) clock {
 	return clock{every, share(every, w.unit(id, "clock", 0))}
 }
 
+// beat returns the report timer of dev: every is the usual time between two reports.
+func (w *World) beat(dev *citywarden.Device, id uint64, every time.Duration) clock {
+	if own := w.every[dev.ID]; own > 0 {
+		every = own
+	}
+	return w.clock(id, every)
+}
+
 // next returns the first tick after t.
 func (c clock) next(t time.Time) time.Time {
 	every, ms := c.every.Milliseconds(), t.UnixMilli()-c.offset.Milliseconds()
@@ -259,4 +361,12 @@ func hour(t time.Time) (h float64, work bool) {
 func attr(d *citywarden.Device, name string) string {
 	s, _ := d.Attributes[name].(string)
 	return s
+}
+
+// number returns the attribute name of d, otherwise when it has none.
+func number(d *citywarden.Device, name string, otherwise float64) float64 {
+	if v, ok := d.Attributes[name].(float64); ok {
+		return v
+	}
+	return otherwise
 }

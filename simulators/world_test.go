@@ -293,17 +293,18 @@ func TestBayReportsChangesAtOnce(t *testing.T) {
 }
 
 func TestFireGrowsWithTheSquareOfTime(t *testing.T) {
-	if r := heat(100) / heat(50); math.Abs(r-4) > 1e-9 {
+	const f = blaze(fireGrowth)
+	if r := f.heat(100) / f.heat(50); math.Abs(r-4) > 1e-9 {
 		t.Errorf("twice the time, %.3f times the heat; want 4", r)
 	}
-	if q := heat(147); math.Abs(heat(130)-794) > 10 || q >= heat(130) {
-		t.Errorf("heat is %.0f kW when the sprinkler opens and %.0f after", heat(130), q)
+	if q := f.heat(147); math.Abs(f.heat(130)-794) > 10 || q >= f.heat(130) {
+		t.Errorf("heat is %.0f kW when the sprinkler opens and %.0f after", f.heat(130), q)
 	}
 	for s := 0.0; s < 130; s++ {
-		if smokeAt(s+1, 3) < smokeAt(s, 3) || warmthAt(s+1, 3) < warmthAt(s, 3) {
+		if f.smokeAt(s+1, 3) < f.smokeAt(s, 3) || f.warmthAt(s+1, 3) < f.warmthAt(s, 3) {
 			t.Fatalf("smoke or heat sinks at second %.0f of a growing fire", s)
 		}
-		if smokeAt(s, 8) > smokeAt(s, 3) {
+		if f.smokeAt(s, 8) > f.smokeAt(s, 3) {
 			t.Fatalf("at second %.0f there is more smoke far away than near", s)
 		}
 	}
@@ -363,17 +364,17 @@ func TestMassBalance(t *testing.T) {
 	c := county.Demo()
 	n := newNetwork(&c.Water)
 	for _, factor := range []float64{0.1, 0.42, 1, 1.46, 2.5} {
-		for leak := range c.Water.Nodes {
-			if !c.Water.Nodes[leak].Burst {
+		for at := range c.Water.Nodes {
+			if !c.Water.Nodes[at].Burst {
 				continue
 			}
-			h := n.solve(factor, leak, burstEmit)
+			h := n.solve(factor, leak{at, burstEmit})
 			for i, node := range c.Water.Nodes {
 				if node.Head > 0 {
 					continue
 				}
 				in := -node.Demand * factor / 3600
-				if i == leak {
+				if i == at {
 					in -= burstEmit * math.Sqrt(h.head[i])
 				}
 				for k, p := range c.Water.Pipes {
@@ -404,12 +405,12 @@ func TestMassBalance(t *testing.T) {
 func TestBurstLowersPressureNearby(t *testing.T) {
 	c := county.Demo()
 	n := newNetwork(&c.Water)
-	for leak, at := range c.Water.Nodes {
+	for node, at := range c.Water.Nodes {
 		if !at.Burst {
 			continue
 		}
 		for _, factor := range []float64{slices.Min(demandOfDay[:]), 1, slices.Max(demandOfDay[:])} {
-			before, after := n.solve(factor, -1, 0), n.solve(factor, leak, burstEmit)
+			before, after := n.solve(factor), n.solve(factor, leak{node, burstEmit})
 			type drop struct {
 				id   citywarden.DeviceID
 				dma  string
@@ -423,7 +424,7 @@ func TestBurstLowersPressureNearby(t *testing.T) {
 				}
 			}
 			slices.SortFunc(drops, func(a, b drop) int { return int(math.Copysign(1, b.bar-a.bar)) })
-			if drops[0].id != nearestLogger(&c.Water, leak) {
+			if drops[0].id != nearestLogger(&c.Water, node) {
 				t.Errorf("a burst at %s shows most at %s, not at the nearest logger", at.Code, drops[0].id)
 			}
 			for i, d := range drops {
@@ -619,7 +620,7 @@ func TestLanesAreFree(t *testing.T) {
 	for _, p := range w.places[BlockedLane] {
 		b := newBay(w, w.county.Device(p.device), hash(string(p.device)))
 		for s := b.cur; s.from.Before(w.start.AddDate(0, 0, 10)); s = b.arrival() {
-			i, _ := w.upcoming(BlockedLane, s.from)
+			i := w.upcoming(BlockedLane, s.from)
 			switch long := s.to.Sub(s.from); {
 			case i.Device == p.device && s.from.Equal(i.From) && s.to.Equal(i.To):
 			case long > 20*time.Second:

@@ -59,9 +59,12 @@ func newLattice() *lattice {
 	return l
 }
 
-// at returns the position x metres east and y metres north of the south-west
-// corner, rounded to 1e-7 degrees (about 1 cm).
-func (l *lattice) at(x, y float64) citywarden.Point {
+// at is PointAt.
+func (l *lattice) at(x, y float64) citywarden.Point { return PointAt(x, y) }
+
+// PointAt returns the position x metres east and y metres north of the
+// county's south-west corner, rounded to 1e-7 degrees (about 1 cm).
+func PointAt(x, y float64) citywarden.Point {
 	round := func(f float64) float64 { return math.Round(f*1e7) / 1e7 }
 	return citywarden.Point{Lat: round(midLat + (y-Size/2)/degLat), Lon: round(midLon + (x-Size/2)/degLon)}
 }
