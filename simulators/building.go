@@ -47,7 +47,7 @@ func newLift(w *World, dev *citywarden.Device, id uint64) source {
 	var g *gauge
 	g = newGauge(w, dev, id, w.beat(dev, id, time.Minute), 20*time.Second, func(b *body, t time.Time) {
 		trapped, stuck := g.now(Trapped, t)
-		fault, broken := g.now(Fault, t)
+		fault, broken := g.now(Broken, t)
 		_, dark := g.now(MainsLost, t)
 		at := t
 		switch { // it stands where it stopped
@@ -70,6 +70,6 @@ func newLift(w *World, dev *citywarden.Device, id uint64) source {
 		b.bool("service", false)
 		b.bool("mains", !dark)
 		b.number("floor", floor, 0)
-	}, Trapped, Fault, MainsLost)
+	}, Trapped, Broken, MainsLost)
 	return g
 }

@@ -143,11 +143,11 @@ func newGasDetector(w *World, dev *citywarden.Device, id uint64) source {
 		if tested && spray(test, t) {
 			gas = 60 // of test gas
 		}
-		_, fault := g.now(Fault, t)
+		_, fault := g.now(Broken, t)
 		b.number("gas", math.Min(100, math.Max(0, gas)), 1)
 		b.bool("fault", fault)
 		b.bool("test", tested)
 		w.battery(b, id, t)
-	}, Gas, Test, Fault)
+	}, Gas, Test, Broken)
 	return g
 }

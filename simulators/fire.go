@@ -248,7 +248,7 @@ func newPanel(w *World, dev *citywarden.Device, id uint64) source {
 		if tested && spray(test, t) {
 			fire = true
 		}
-		_, fault := g.now(Fault, t)
+		_, fault := g.now(Broken, t)
 		_, bus := g.now(BusFault, t)
 		_, dark := g.now(MainsLost, t)
 		b.bool("fire", fire)
@@ -259,7 +259,7 @@ func newPanel(w *World, dev *citywarden.Device, id uint64) source {
 		b.bool("bus_fault", bus)
 		b.bool("link", true)
 		b.bool("test", tested)
-	}, Fault, BusFault, MainsLost, Test)
+	}, Broken, BusFault, MainsLost, Test)
 	g.also = func(t, next time.Time) time.Time {
 		for _, kind := range [...]string{Fire, Press} {
 			for i := range w.all(kind, t) {

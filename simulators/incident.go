@@ -18,7 +18,7 @@ const (
 	Steam       = "steam"        // a kettle or dust at a smoke detector; Size in dB/m
 	Press       = "press"        // somebody presses a call point
 	Test        = "test"         // a device is tested, and says so
-	Fault       = "fault"        // a device has a fault, and says so
+	Broken      = "fault"        // a device has a fault, and says so
 	BusFault    = "bus-fault"    // the loop of a fire panel is cut
 	MainsLost   = "mains-lost"   // a building, or one device, has no mains
 	Draw        = "draw"         // water is drawn from a hydrant; a fire does that at the sprinklers of its zone
@@ -52,7 +52,7 @@ var usual = map[string]float64{
 var suits = map[string][]citywarden.ModelName{
 	Fire: {"smoke-detector", "heat-detector"}, Steam: {"smoke-detector"}, Press: {"smoke-detector", "call-point"},
 	Test:     {"smoke-detector", "call-point", "heat-detector", "fire-panel", "gas-detector"},
-	Fault:    {"fire-panel", "gas-detector", "lift"},
+	Broken:   {"fire-panel", "gas-detector", "lift"},
 	BusFault: {"fire-panel"}, MainsLost: {"smoke-detector", "heat-detector", "fire-panel", "iot-gateway", "parking-gateway", "energy-meter", "lift"},
 	Draw: {"hydrant"}, ShutHydrant: {"hydrant"}, Hit: {"hydrant"},
 	Burst: {"pressure-logger", "flow-meter"}, Leak: {"pressure-logger", "flow-meter"}, ShutValve: {"valve"},

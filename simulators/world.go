@@ -127,9 +127,10 @@ func NewScript(s Script) (*World, error) {
 
 // Message is one message that a device sends.
 type Message struct {
-	Device  citywarden.DeviceID
-	At      time.Time // when the device sends it, shortly after it measured
-	Payload []byte    // {"ts":ms,"values":{…}}, ThingsBoard's telemetry body
+	Device   citywarden.DeviceID
+	Measured time.Time // when it measured, whatever its clock says
+	At       time.Time // when the device sends it, shortly after it measured
+	Payload  []byte    // {"ts":ms,"values":{…}}, ThingsBoard's telemetry body
 }
 
 // Stream is what one device sends, in order. It is for one goroutine.
@@ -223,12 +224,12 @@ func (s *Stream) Next() Message {
 			continue
 		}
 		b := body{buf: make([]byte, 0, 160)}
-		b.buf = append(b.buf, `{"ts":`...)
+		b.buf = append(b.buf, stampKey...)
 		b.buf = strconv.AppendInt(b.buf, t.UnixMilli(), 10)
-		b.buf = append(b.buf, `,"values":{`...)
+		b.buf = append(b.buf, valuesKey+"{"...)
 		s.src.read(&b, t)
 		b.buf = append(b.buf, '}', '}')
-		return Message{Device: s.dev.ID, At: at, Payload: b.buf}
+		return Message{Device: s.dev.ID, Measured: t, At: at, Payload: b.buf}
 	}
 }
 
