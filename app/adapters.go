@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/cases"
@@ -62,14 +64,25 @@ func (d deviceFiles) Import(ctx context.Context, r io.Reader) (api.ImportReport,
 	return out, err
 }
 
-// books is the ledger, with the way back into the log.
+// books is the ledger, with what compares it and the way back into the log.
 type books struct {
 	*ingest.Ledger
 	pipeline *ingest.Pipeline
+	auditor  *ingest.Auditor
+	auditing sync.Mutex
+}
+
+// Audit compares log, ledger and time series; one at a time, as it reads all of them.
+func (b *books) Audit(ctx context.Context, from time.Time) (citywarden.Audit, error) {
+	if !b.auditing.TryLock() {
+		return citywarden.Audit{}, citywarden.Errorf(citywarden.CodeConflict, "an audit is running; ask again when it has ended")
+	}
+	defer b.auditing.Unlock()
+	return b.auditor.Audit(ctx, from)
 }
 
 // Replay brings in dead letters again.
-func (b books) Replay(ctx context.Context, device citywarden.DeviceID) (citywarden.Replay, error) {
+func (b *books) Replay(ctx context.Context, device citywarden.DeviceID) (citywarden.Replay, error) {
 	return b.pipeline.Replay(ctx, b.Ledger, device)
 }
 

@@ -30,6 +30,12 @@ func (b *building) history() history {
 	return history{h, b.ingest.Lag}
 }
 
+func (b *building) books() *books {
+	return &books{Ledger: b.ledger, pipeline: b.ingest, auditor: &ingest.Auditor{
+		History: *b.history().History, Ledger: b.ledger, Written: b.series.Written, Retention: b.config.Series.Retention.Std(),
+	}}
+}
+
 // Entries is that of ingest.History; before each piece it waits until the live
 // platform has nothing more urgent to do.
 func (h history) Entries(ctx context.Context, q citywarden.HistoryQuery, f func([]citywarden.Entry) error) (time.Time, error) {

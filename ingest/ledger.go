@@ -130,12 +130,7 @@ func (l *Ledger) count(e *citywarden.Entry) {
 		r = &citywarden.LedgerRow{Device: key.device, Hour: hour}
 		l.rows[key] = r
 	}
-	r.Messages++
-	r.Stored += int64(len(e.Readings))
-	r.Duplicate += int64(e.Duplicates)
-	r.Rejected += int64(e.Rejected)
-	r.Quarantined += int64(e.Quarantined)
-	r.Received += int64(len(e.Readings) + e.Duplicates + e.Rejected + e.Quarantined)
+	r.Add(e)
 	if e.Reject != nil {
 		l.dead = append(l.dead, *e.Reject)
 	}
@@ -195,6 +190,21 @@ func (l *Ledger) trim(ctx context.Context) {
 	case n > 0:
 		l.log.Warn("the oldest dead letters were removed", "letters", n, "kept", keepLetters)
 	}
+}
+
+// balance returns the rows of the hours from from on, and the position up to
+// which they count.
+func (l *Ledger) balance(ctx context.Context, from time.Time) ([]citywarden.LedgerRow, citywarden.Position, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.load(ctx); err != nil {
+		return nil, 0, err
+	}
+	if err := l.save(ctx); err != nil {
+		return nil, 0, err
+	}
+	rows, err := l.store.LedgerRows(ctx, from, time.Time{}, "")
+	return rows, l.saved, err
 }
 
 // Rows returns the rows of the hours that begin in [from, to), of one device or

@@ -146,6 +146,9 @@ func (d *DB) DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]
 	if f.Device != "" {
 		w.and("device = $", f.Device)
 	}
+	if f.Stage != "" {
+		w.and("stage = $", f.Stage)
+	}
 	if f.Open {
 		w.and("replayed = 0")
 	}

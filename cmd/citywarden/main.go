@@ -33,6 +33,7 @@ type commands struct {
 	Cases       casesCmd       `cmd:"" help:"List and work the cases of a running platform."`
 	Deadletters deadlettersCmd `cmd:"" help:"List messages that could not be used, and bring them in again."`
 	Rules       rulesCmd       `cmd:"" help:"Check, test and backtest alarm rules."`
+	Audit       auditCmd       `cmd:"" help:"Compare the durable log, the ledger and the time series of a running platform; exits 1 with the differences."`
 	Simulate    simulateCmd    `cmd:"" help:"Run virtual devices against a platform."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 }

@@ -106,6 +106,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"test-rules", "/rules/test", "", engineers},
 		{"explain-silence", "/rules/fire.smoke/why-not?device=smoke-1", "", nil},
 		{"get-ledger", "/ledger", "", nil},
+		{"audit-ledger", "/ledger/audit", "", nil},
 		{"list-dead-letters", "/deadletters", "", nil},
 		{"replay-dead-letters", "/deadletters/replay", `{}`, write},
 		{"list-alarms", "/alarms", "", nil},

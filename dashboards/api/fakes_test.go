@@ -418,10 +418,11 @@ func (b books) Rows(_ context.Context, from, to time.Time, _ citywarden.DeviceID
 }
 
 func (b books) Replay(_ context.Context, device citywarden.DeviceID) (citywarden.Replay, error) {
-	if device == "gone" {
-		return citywarden.Replay{}, citywarden.Errorf(citywarden.CodeTransient, "the log is away")
-	}
 	return citywarden.Replay{Replayed: 2, Failing: 1, First: []citywarden.DeadLetter{{Position: 7, Device: device, Reason: "not JSON"}}}, nil
+}
+
+func (b books) Audit(_ context.Context, from time.Time) (citywarden.Audit, error) {
+	return citywarden.Audit{From: from, To: noon, Messages: 2, Differences: []citywarden.Difference{}, Notes: []string{}}, nil
 }
 
 func (b books) DeadLetters(context.Context, citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error) {

@@ -13,12 +13,16 @@ type Ledger interface {
 	DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error)
 	// Replay brings in again those of one device, or with "" of all, that can be used now.
 	Replay(ctx context.Context, device citywarden.DeviceID) (citywarden.Replay, error)
+	// Audit compares log, ledger and time series from the hour of from on.
+	Audit(ctx context.Context, from time.Time) (citywarden.Audit, error)
 }
 
 func (s *server) ledgerRoutes() {
 	const tag = "ledger"
 	handle(s, route{method: "GET", path: "/api/v1/ledger", id: "get-ledger", tag: tag, may: citywarden.MayRead,
 		summary: "What became of the readings, by device and hour"}, s.ledgerRows)
+	handle(s, route{method: "GET", path: "/api/v1/ledger/audit", id: "audit-ledger", tag: tag, may: citywarden.MayRead,
+		summary: "Compare the durable log, the ledger and the time series"}, s.auditLedger)
 	handle(s, route{method: "GET", path: "/api/v1/deadletters", id: "list-dead-letters", tag: tag, may: citywarden.MayRead,
 		summary: "Messages that could not be used, with the reason, the newest first"}, s.deadLetters)
 	handle(s, route{method: "POST", path: "/api/v1/deadletters/replay", id: "replay-dead-letters", tag: tag, may: citywarden.MayWriteDevices,
@@ -68,4 +72,18 @@ func (s *server) replay(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return outputOf(r), nil
+}
+
+func (s *server) auditLedger(ctx context.Context, in *struct {
+	From string `query:"from" doc:"RFC 3339: begin at its full hour, 24 hours ago when left out"`
+}) (*output[citywarden.Audit], error) {
+	from, _, err := day(in.From, "")
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.Ledger.Audit(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	return outputOf(a), nil
 }

@@ -167,8 +167,8 @@ func (s *Series) load(ctx context.Context) error {
 	return nil
 }
 
-// position returns the position up to which everything is written.
-func (s *Series) position(ctx context.Context) (citywarden.Position, error) {
+// Written returns the position up to which everything is written.
+func (s *Series) Written(ctx context.Context) (citywarden.Position, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.load(ctx)
@@ -184,7 +184,7 @@ func (s *Series) position(ctx context.Context) (citywarden.Position, error) {
 // letter with the server's words, and the others are kept.
 func (s *Series) Consume(ctx context.Context, entries []citywarden.Entry) error {
 	begin := time.Now()
-	reached, err := s.position(ctx)
+	reached, err := s.Written(ctx)
 	if err != nil {
 		return err
 	}
