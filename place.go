@@ -3,6 +3,8 @@ package citywarden
 import (
 	"math"
 	"regexp"
+	"strconv"
+	"strings"
 )
 
 // Point is a position, WGS 84, in degrees.
@@ -17,6 +19,20 @@ func (p Point) Check() error {
 		return Errorf(CodeInvalid, "position lat %g, lon %g: lat is -90 to 90 and lon -180 to 180 degrees", p.Lat, p.Lon)
 	}
 	return nil
+}
+
+// ParsePoint reads a position from decimal degrees; CodeInvalid unless it lies on
+// earth.
+func ParsePoint(lat, lon string) (Point, error) {
+	var p Point
+	var err error
+	if p.Lat, err = strconv.ParseFloat(strings.TrimSpace(lat), 64); err == nil {
+		p.Lon, err = strconv.ParseFloat(strings.TrimSpace(lon), 64)
+	}
+	if err != nil {
+		return Point{}, Errorf(CodeInvalid, "position lat %q, lon %q: write both in decimal degrees, like 24.117 and 117.613", lat, lon)
+	}
+	return p, p.Check()
 }
 
 // Distance returns the distance to q in metres (haversine, mean earth radius

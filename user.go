@@ -40,6 +40,7 @@ const (
 	MayWriteSites    Permission = "write sites"
 	MayWriteRules    Permission = "write rules"
 	MayWriteUsers    Permission = "write users"
+	MaySeeReporters  Permission = "see who reported a case"
 )
 
 var permissions = map[Permission][]Role{
@@ -53,6 +54,7 @@ var permissions = map[Permission][]Role{
 	MayWriteSites:   {RoleAdmin, RoleEngineer}, // thresholds of rules stand there
 	MayWriteRules:   {RoleAdmin, RoleEngineer},
 	MayWriteUsers:   {RoleAdmin},
+	MaySeeReporters: {RoleAdmin, RoleSupervisor, RoleOfficer}, // who verify and call back
 }
 
 // May returns a CodeDenied error unless the role may do p.

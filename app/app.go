@@ -35,6 +35,7 @@ import (
 	"github.com/citywarden/citywarden/ingest"
 	"github.com/citywarden/citywarden/ingest/influx"
 	"github.com/citywarden/citywarden/ingest/journal"
+	"github.com/citywarden/citywarden/photos"
 	"github.com/citywarden/citywarden/rules"
 	"github.com/citywarden/citywarden/store"
 )
@@ -162,6 +163,7 @@ type building struct {
 	classes  *cases.Classes
 	calendar *cases.Calendar
 	cases    *cases.Desk
+	photos   *photos.Dir
 	rules    *ruleFiles
 	engine   *rules.Runner
 	lab      *rules.Lab
@@ -311,6 +313,9 @@ func (b *building) desk(ctx context.Context) error {
 	if b.calendar, err = cases.NewCalendar(cases.CalendarOptions{Zone: b.location}); err != nil {
 		return err
 	}
+	if b.photos, err = photos.Open(b.path("photos")); err != nil {
+		return err
+	}
 	receivers, err := b.config.Notices.receivers()
 	if err != nil {
 		return err
@@ -396,6 +401,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 	handler, err := api.New(api.Options{
 		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
 		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
+		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),

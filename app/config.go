@@ -34,6 +34,7 @@ type Config struct {
 
 	Operators int           `yaml:"operators"` // who watch alarms at a time: the alarm load is counted for each of them
 	Notices   NoticesConfig `yaml:"notices"`
+	Reports   ReportsConfig `yaml:"reports"`
 
 	LogLevel string `yaml:"log_level"` // of what is printed: debug, info, warn or error
 }
@@ -95,6 +96,11 @@ type ReceiverConfig struct {
 	All     bool   `yaml:"all"`     // gets every notice, not only the escalations to it
 	Webhook string `yaml:"webhook"` // URL that notices are posted to
 	Secret  string `yaml:"secret"`  // that signs them; "" for no signature
+}
+
+// ReportsConfig is what people outside of the administration may report.
+type ReportsConfig struct {
+	Citizens bool `yaml:"citizens"` // anybody may report a case on the public page (随手拍)
 }
 
 // Default returns the configuration of a platform that is started with nothing

@@ -29,6 +29,8 @@ type reader interface {
 	TransitionReader
 	LoadReader
 	NoticeReader
+	AttachmentReader
+	ReportReader
 }
 
 // AlarmReader reads alarms outside of a transaction.
@@ -60,6 +62,8 @@ type Tx interface {
 	CountTx
 	TimerTx
 	NoticeTx
+	AttachmentTx
+	ReportTx
 	SetCursor(ctx context.Context, name string, p citywarden.Position) error
 	NextSerial(ctx context.Context, day string) (int64, error) // 1, 2, 3 … of each day
 }

@@ -38,34 +38,39 @@ import (
 // Options are what the API serves. All interfaces are needed; a field without
 // one may be left zero.
 type Options struct {
-	Devices   Devices
-	Sites     Sites
-	Files     DeviceFiles
-	Models    Models
-	Series    Series
-	Alarms    Alarms
-	Load      Load
-	Orders    Orders
-	Cases     Cases
-	Notices   Notices
-	Classes   Classes
-	Rules     Rules
-	RuleFiles RuleFiles
-	Lab       Lab
-	Ledger    Ledger
-	Layers    Layers
-	Accounts  *Accounts
-	Audit     Audit
-	Hub       *Hub
-	Console   http.Handler   // serves every path that is not the API's; nil: nothing there
-	Metrics   http.Handler   // serves /metrics; nil: nothing there
-	Ready     func() error   // nil error: messages can be taken; nil func: always
-	Proxies   []netip.Prefix // reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
-	Version   string
-	TimeZone  string // IANA name of the zone that people here live in; "" means Asia/Shanghai
-	Demo      bool   // tells the console that this is the demo county
-	MQTT      string // where MQTT listens, "host:port"; "" when it doesn't
-	Logger    *slog.Logger
+	Devices Devices
+	Sites   Sites
+	Files   DeviceFiles
+	Models  Models
+	Series  Series
+	Alarms  Alarms
+	Load    Load
+	Orders  Orders
+	Cases   Cases
+
+	Attachments Attachments
+	Reports     Reports
+	Photos      Photos
+	Notices     Notices
+	Classes     Classes
+	Rules       Rules
+	RuleFiles   RuleFiles
+	Lab         Lab
+	Ledger      Ledger
+	Layers      Layers
+	Accounts    *Accounts
+	Audit       Audit
+	Hub         *Hub
+	Console     http.Handler   // serves every path that is not the API's; nil: nothing there
+	Metrics     http.Handler   // serves /metrics; nil: nothing there
+	Ready       func() error   // nil error: messages can be taken; nil func: always
+	Citizens    bool           // whether they may report cases (随手拍)
+	Proxies     []netip.Prefix // reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
+	Version     string
+	TimeZone    string // IANA name of the zone that people here live in; "" means Asia/Shanghai
+	Demo        bool   // tells the console that this is the demo county
+	MQTT        string // where MQTT listens, "host:port"; "" when it doesn't
+	Logger      *slog.Logger
 }
 
 // Audit keeps who changed what; its methods are those of store.DB.
@@ -82,6 +87,7 @@ type server struct {
 	mux     *http.ServeMux
 	api     huma.API
 	origins *http.CrossOriginProtection
+	paces   paces
 
 	summaryMu sync.Mutex // held while the summary is counted, so that it is counted once
 	summary   summary
@@ -108,7 +114,7 @@ func newServer(o Options) (*server, error) {
 	if o.TimeZone == "" {
 		o.TimeZone = "Asia/Shanghai"
 	}
-	s := &server{Options: o, log: o.Logger, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection()}
+	s := &server{Options: o, log: o.Logger, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(), paces: newPaces()}
 	s.api = humago.New(s.mux, huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			Info: &huma.Info{
@@ -136,6 +142,8 @@ func newServer(o Options) (*server, error) {
 	s.siteRoutes()
 	s.alarmRoutes()
 	s.caseRoutes()
+	s.attachmentRoutes()
+	s.reportRoutes()
 	s.ruleRoutes()
 	s.labRoutes()
 	s.ledgerRoutes()
@@ -152,7 +160,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Attachments", "Photos", "Reports", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}
@@ -435,7 +443,15 @@ func (s *server) enter(rt route) func(huma.Context, func(huma.Context)) {
 			s.writeProblem(w, r, err)
 			return
 		}
+		if strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/") { // huma bounds other bodies only
+			r.Body = http.MaxBytesReader(w, r.Body, max(rt.maxBody, 1<<20))
+		}
 		next(plainStatus{hc})
+		if r.MultipartForm != nil {
+			if err := r.MultipartForm.RemoveAll(); err != nil {
+				s.log.Error("files of a form not deleted", "err", err)
+			}
+		}
 	}
 }
 

@@ -73,7 +73,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		op, path, body string
 		roles          []citywarden.Role // nil: everybody who is signed in
 	}
-	public := []string{"login", "get-info"}
+	public := []string{"login", "get-info", "get-report-form", "report-case", "get-report-state"}
 	engineers := []citywarden.Role{admin, citywarden.RoleEngineer}
 	write, operate, admins := []citywarden.Role{admin, vendor}, []citywarden.Role{admin, supervisor, dispatcher, officer}, []citywarden.Role{admin}
 	rows := []row{
@@ -126,6 +126,10 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"get-case", "/cases/" + aCase, "", nil},
 		{"create-case", "/cases", `{"class":"event/0501","title":"x"}`, []citywarden.Role{admin, supervisor, officer}},
 		{"act-on-case", "/cases/" + aCase + "/actions/file", "", []citywarden.Role{admin, supervisor}},
+		{"list-attachments", "/cases/" + aCase + "/attachments", "", nil},
+		{"attach-photo", "/cases/" + aCase + "/attachments", form("kind", "near", "file", jpegFile), []citywarden.Role{admin, supervisor, dispatcher, officer}},
+		{"get-photo", "/cases/" + aCase + "/attachments/0", "", nil},
+		{"get-report", "/cases/" + aCase + "/report", "", []citywarden.Role{admin, supervisor, officer}},
 		{"get-map", "/map", "", nil},
 		{"get-layer", "/map/layers/grids", "", nil},
 		{"watch-events", "/events", "", nil},
@@ -184,8 +188,11 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 }
 
 func contentType(op string) string {
-	if op == "import-devices" {
+	switch op {
+	case "import-devices":
 		return "text/csv"
+	case "attach-photo":
+		return "multipart/form-data; boundary=" + boundary
 	}
 	return "application/json"
 }
@@ -195,7 +202,7 @@ func (c *city) reset() {
 	fresh := newCity()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.devices, c.alarms, c.cases = fresh.devices, fresh.alarms, fresh.cases
+	c.devices, c.alarms, c.cases, c.photos = fresh.devices, fresh.alarms, fresh.cases, nil
 }
 
 func TestWhatIsNotThere(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/photos"
 	"github.com/citywarden/citywarden/store"
 )
 
@@ -37,6 +38,9 @@ type city struct {
 	stuck   bool                               // orders are taken but not applied
 	past    bool                               // later alarms have taken the place of all: orders have no effect
 	between func(*city, citywarden.AlarmOrder) // runs before an order is applied
+	photos  []citywarden.Attachment            // of every case
+	reports []citywarden.ReportedCase
+	secrets []string // of the reports
 }
 
 func text(s string) citywarden.Text { return citywarden.Text{ZH: s, EN: s} }
@@ -354,6 +358,56 @@ func (d desk) Create(_ context.Context, n citywarden.NewCase, by string, role ci
 	return *c, nil
 }
 
+func (d desk) Attach(ctx context.Context, id citywarden.CaseID, p citywarden.Photo, kind citywarden.AttachmentKind, step citywarden.CaseStep) (citywarden.Attachment, error) {
+	c, err := d.Case(ctx, id, step.By, step.Role)
+	if err != nil {
+		return citywarden.Attachment{}, err
+	}
+	step.Action, step.Note = citywarden.Comment, "photo"
+	if err := c.Do(step); err != nil {
+		return citywarden.Attachment{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	a := citywarden.Attachment{Photo: p, Kind: kind, By: step.By, Role: step.Role, At: noon}
+	d.photos = append(d.photos, a)
+	return a, nil
+}
+
+func (d desk) Attachments(ctx context.Context, id citywarden.CaseID) ([]citywarden.Attachment, error) {
+	if _, err := d.Case(ctx, id, "", ""); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.photos), nil
+}
+
+func (d desk) Report(_ context.Context, r citywarden.Report, photos []citywarden.Photo, secret string) (citywarden.Case, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := citywarden.Case{ID: citywarden.CaseID(fmt.Sprintf("E050120261123%04d", 100+len(d.reports))), Class: r.Class, ClassName: text("fire"), Source: r.Source, Stage: citywarden.PendingFiling, Opened: noon, Revision: 1}
+	d.cases[c.ID] = &c
+	r.Case, r.At = c.ID, noon
+	d.reports = append(d.reports, citywarden.ReportedCase{Report: r, Now: c, Updated: noon})
+	d.secrets = append(d.secrets, secret)
+	for _, p := range photos {
+		d.photos = append(d.photos, citywarden.Attachment{Photo: p, Kind: citywarden.PhotoNear, By: "citizen", At: noon})
+	}
+	return c, nil
+}
+
+func (d desk) Reported(_ context.Context, id citywarden.CaseID) (citywarden.ReportedCase, string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i, r := range d.reports {
+		if r.Case == id {
+			return r, d.secrets[i], nil
+		}
+	}
+	return citywarden.ReportedCase{}, "", missing("report of case", id)
+}
+
 type files struct{ *city }
 
 func (f files) Import(ctx context.Context, r io.Reader) (ImportReport, error) {
@@ -480,10 +534,14 @@ func newPlatform(t testing.TB) *platform {
 	c := newCity()
 	p := &platform{city: c, t: t, db: db, tokens: map[citywarden.Role]string{}, log: &bytes.Buffer{}}
 	log := slog.New(slog.NewTextHandler(&syncWriter{w: p.log}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	pictures, err := photos.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	p.accounts = newAccounts(db, hashing{time: 1, memoryKiB: 8, threads: 1})
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
-		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Cases: desk{c}, Notices: db,
+		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Cases: desk{c}, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, Citizens: true, Notices: db,
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Limit: "2紧急工作时", Department: "fire"}},
 		Rules:   rules, RuleFiles: rules, Lab: newLab(t, c),
 		Ledger: books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
@@ -558,6 +616,9 @@ func (p *platform) do(token, what, body string, header ...string) answer {
 	}
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if strings.HasPrefix(body, "--"+boundary) {
+		req.Header.Set("Content-Type", "multipart/form-data; boundary="+boundary)
 	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])

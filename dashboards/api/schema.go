@@ -28,6 +28,8 @@ type (
 	domainSchema     struct{}
 	sourceSchema     struct{}
 	whyNotSchema     struct{}
+	attachmentSchema struct{}
+	progressSchema   struct{}
 )
 
 func (valueSchema) Schema(huma.Registry) *huma.Schema {
@@ -99,7 +101,7 @@ func (domainSchema) Schema(huma.Registry) *huma.Schema {
 }
 
 func (sourceSchema) Schema(huma.Registry) *huma.Schema {
-	return enum("How a case came to be known", citywarden.SourceSensor, citywarden.SourceOperator)
+	return enum("How a case came to be known", citywarden.SourceSensor, citywarden.SourceCitizen, citywarden.SourceApp, citywarden.SourceOperator)
 }
 
 func (whyNotSchema) Schema(huma.Registry) *huma.Schema {
@@ -107,6 +109,14 @@ func (whyNotSchema) Schema(huma.Registry) *huma.Schema {
 		citywarden.WhyNotAlarm, citywarden.WhyNotShelved, citywarden.WhyNotLatched, citywarden.WhyNotShadow, citywarden.WhyNotModel,
 		citywarden.WhyNotWhere, citywarden.WhyNotSchedule, citywarden.WhyNotNoData, citywarden.WhyNotUnknown, citywarden.WhyNotCondition,
 		citywarden.WhyNotHolding, citywarden.WhyNotInhibited, citywarden.WhyNotLate, citywarden.WhyNotDown, citywarden.WhyNotChanged, citywarden.WhyNotNotLooked)
+}
+
+func (attachmentSchema) Schema(huma.Registry) *huma.Schema {
+	return enum("What a photo shows", citywarden.AttachmentKinds...)
+}
+
+func (progressSchema) Schema(huma.Registry) *huma.Schema {
+	return enum("How far a reported case is", citywarden.Progresses...)
 }
 
 func enum[T ~string](doc string, values ...T) *huma.Schema {
@@ -144,6 +154,8 @@ func newRegistry() huma.Registry {
 		{reflect.TypeFor[citywarden.Domain](), reflect.TypeFor[domainSchema]()},
 		{reflect.TypeFor[citywarden.Source](), reflect.TypeFor[sourceSchema]()},
 		{reflect.TypeFor[citywarden.WhyNotReason](), reflect.TypeFor[whyNotSchema]()},
+		{reflect.TypeFor[citywarden.AttachmentKind](), reflect.TypeFor[attachmentSchema]()},
+		{reflect.TypeFor[citywarden.Progress](), reflect.TypeFor[progressSchema]()},
 	} {
 		r.RegisterTypeAlias(a[0], a[1])
 	}
