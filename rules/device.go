@@ -19,6 +19,7 @@ type Devices interface {
 // device is what the engine remembers of a device.
 type device struct {
 	id       citywarden.DeviceID
+	seat     int                // in Engine.known
 	reg      *citywarden.Device // as registered; nil when only its name is known
 	model    citywarden.ModelName
 	plan     *plan // nil when no rule selects its model
@@ -188,7 +189,7 @@ func (d *device) trim(mask uint64) {
 func (e *Engine) find(id citywarden.DeviceID) *device {
 	d := e.devices[id]
 	if d == nil {
-		d = &device{id: id, since: e.now}
+		d = &device{id: id, seat: len(e.known), since: e.now}
 		e.devices[id] = d
 		e.known = append(e.known, d)
 	}

@@ -52,6 +52,7 @@ type run struct {
 	zone   zone
 	insts  map[string]*instance // by entity
 	list   []*instance          // the same ones
+	slab   slab                 // makes them
 	groups map[string]*group
 
 	fronts map[string]*front // of a rule with storm: by the value of its attribute

@@ -14,6 +14,7 @@ type instance struct {
 	run     *run
 	entity  string
 	d       *device  // of a rule per device
+	seat    int      // of d
 	g       *group   // of a rule with group
 	b       *binding // of a rule per device
 	prog    *program
@@ -23,7 +24,8 @@ type instance struct {
 
 	clock     int64 // evaluated up to here, event time, ms
 	levels    []levelState
-	lag       int64 // of a group: arrival - event time of the newest trigger, ms
+	few       [2]levelState // what levels is made of when that is enough
+	lag       int64         // of a group: arrival - event time of the newest trigger, ms
 	trigger   *device
 	wakes     []int64            // event times to evaluate at when they are due, ascending
 	due       int64              // when the timer is set, ms; 0 not set
@@ -42,11 +44,42 @@ type instance struct {
 	key   string           // of its case
 }
 
+// slab makes the instances of a rule side by side: who goes through all of them
+// waits for memory otherwise. As long as one of a piece is there, the piece is.
+type slab struct {
+	free []instance
+	made int
+}
+
+// slabPiece is how many instances at most are made at a time.
+const slabPiece = 16
+
+// next returns a new instance.
+func (s *slab) next() *instance {
+	if len(s.free) == 0 {
+		s.free = make([]instance, min(max(s.made, 1), slabPiece))
+		s.made += len(s.free)
+	}
+	inst := &s.free[0]
+	s.free = s.free[1:]
+	return inst
+}
+
+// grow gives inst n levels at rest.
+func (inst *instance) grow(n int) {
+	if n <= len(inst.few) {
+		inst.few = [2]levelState{}
+		inst.levels = inst.few[:n]
+		return
+	}
+	inst.levels = make([]levelState, n)
+}
+
 // levelState is the state of one level.
 type levelState struct {
-	state   process
 	since   int64 // pending and clearing: since when the condition holds; active: since when
-	stalled bool  // the delay waits for data: it begins again when they return
+	state   process
+	stalled bool // the delay waits for data: it begins again when they return
 }
 
 // process is rules.md's dimension "process".
@@ -66,8 +99,11 @@ func (p process) String() string { return processNames[p] }
 const never = int64(math.MaxInt64)
 
 func (e *Engine) instance(b *binding, d *device) *instance {
-	inst := &instance{run: e.runs[b.rule.index], entity: string(d.id), d: d, b: b, prog: b.prog, trigger: d,
-		clock: math.MinInt64, levels: make([]levelState, len(b.prog.levels))}
+	x := e.runs[b.rule.index]
+	inst := x.slab.next()
+	*inst = instance{run: x, entity: string(d.id), d: d, seat: d.seat, b: b, prog: b.prog, trigger: d,
+		clock: math.MinInt64}
+	inst.grow(len(b.prog.levels))
 	inst.alarm.Episode = inst.run.episodes[inst.entity]
 	i, _ := d.place(b)
 	d.insts = slices.Insert(d.insts, i, inst)
@@ -77,8 +113,10 @@ func (e *Engine) instance(b *binding, d *device) *instance {
 }
 
 func (e *Engine) groupInstance(g *group, prog *program) *instance {
-	inst := &instance{run: g.run, entity: g.key, g: g, prog: prog,
-		clock: math.MinInt64, levels: make([]levelState, len(prog.levels))}
+	inst := g.run.slab.next()
+	*inst = instance{run: g.run, entity: g.key, g: g, prog: prog,
+		clock: math.MinInt64}
+	inst.grow(len(prog.levels))
 	inst.alarm.Episode = g.run.episodes[inst.entity]
 	g.inst = inst
 	g.run.add(inst)

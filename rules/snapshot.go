@@ -14,7 +14,7 @@ import (
 )
 
 // snapshotVersion is the first byte of a snapshot.
-const snapshotVersion = 2
+const snapshotVersion = 3
 
 var (
 	errSnapshot = errors.New("snapshot is damaged")
@@ -26,6 +26,7 @@ var (
 type codec struct {
 	buf     []byte
 	reading bool
+	ids     []citywarden.DeviceID // by seat
 	err     error
 }
 
@@ -38,6 +39,10 @@ func (c *codec) fail() {
 
 func (c *codec) uint(p *uint64) {
 	if !c.reading {
+		if *p < 0x80 { // most are
+			c.buf = append(c.buf, byte(*p))
+			return
+		}
 		c.buf = binary.AppendUvarint(c.buf, *p)
 		return
 	}
@@ -51,6 +56,10 @@ func (c *codec) uint(p *uint64) {
 
 func (c *codec) int(p *int64) {
 	if !c.reading {
+		if z := uint64(*p<<1) ^ uint64(*p>>63); z < 0x80 {
+			c.buf = append(c.buf, byte(z))
+			return
+		}
 		c.buf = binary.AppendVarint(c.buf, *p)
 		return
 	}
@@ -148,6 +157,7 @@ type savedRule struct {
 	caseOrd  citywarden.CaseOrder
 	insts    []savedInstance
 	episodes []savedEpisode
+	slab     slab
 }
 
 type savedEpisode struct {
@@ -155,19 +165,13 @@ type savedEpisode struct {
 	n      uint64
 }
 
+// savedInstance is an instance, of which the snapshot has the plain fields, and
+// what stands for the others.
 type savedInstance struct {
-	entity, key     string
-	group           bool
-	clock, lag, due int64
-	report          int64
-	trigger         citywarden.DeviceID
-	wakes, flips    []int64
-	inhibited, open bool
-	under           citywarden.AlarmID
-	raising         bool
-	levels          []savedLevel
-	alarm           *citywarden.Alarm
-	n               uint64
+	*instance
+	group    bool
+	by       citywarden.DeviceID // trigger
+	progress []savedLevel        // levels
 }
 
 type savedLevel struct {
@@ -178,6 +182,7 @@ type savedLevel struct {
 // savedDevice is what the snapshot says of a device.
 type savedDevice struct {
 	id    citywarden.DeviceID
+	gone  bool // and nothing but its name is left
 	model citywarden.ModelName
 	d     *device // its plain fields
 	rings []savedRing
@@ -257,6 +262,11 @@ func (c *codec) time(p *time.Time) {
 
 func (c *codec) device(s *savedDevice) {
 	text(c, &s.id)
+	c.ids = append(c.ids, s.id)
+	c.bool(&s.gone)
+	if s.gone {
+		return
+	}
 	text(c, &s.model)
 	if c.reading {
 		s.d = &device{}
@@ -311,21 +321,23 @@ func (c *codec) device(s *savedDevice) {
 
 func (c *codec) instance(r *savedRule, s *savedInstance) {
 	if c.reading {
-		s.alarm = &citywarden.Alarm{}
+		s.instance = r.slab.next()
 	}
-	a := s.alarm
-	text(c, &s.entity)
-	text(c, &s.key)
+	a := &s.alarm
+	c.entity(s)
 	// Most instances have little of what they can have.
 	device := citywarden.DeviceID(s.entity)
-	raised, titled, foreign, triggered := a.ID != "", a.Title != r.title, a.Device != device, s.trigger != device
+	raised, titled, foreign, triggered := a.ID != "", a.Title != r.title, a.Device != device, s.by != device
 	waits, joined := len(s.wakes)+len(s.flips) > 0, len(a.Members) > 0
 	acked, shelved, reasoned, cleared := a.AckedBy != "", a.ShelvedBy != "" || !a.Shelved.IsZero(), a.Reason != "", !a.ClearedAt.IsZero()
 	out, explained, assigned := !a.OutOfService.IsZero(), s.under != "" || a.SuppressedBy != "", a.Assignee != ""
-	reports := s.report > 0
+	reports, keyed := s.report > 0, s.key != ""
 	c.flags(&s.group, &s.inhibited, &s.raising, &s.open, &a.Clearing, &a.Latched, &a.NoData, &a.Acked,
 		&raised, &titled, &foreign, &triggered, &waits, &joined, &acked, &shelved, &reasoned, &cleared,
-		&out, &explained, &assigned, &a.Flapping, &reports)
+		&out, &explained, &assigned, &a.Flapping, &reports, &keyed)
+	if keyed {
+		text(c, &s.key)
+	}
 	c.int(&s.clock)
 	c.int(&s.lag)
 	c.int(&s.due)
@@ -333,9 +345,9 @@ func (c *codec) instance(r *savedRule, s *savedInstance) {
 	c.levels(s)
 	c.uint(&a.Episode)
 	if triggered {
-		text(c, &s.trigger)
+		text(c, &s.by)
 	} else {
-		s.trigger = device
+		s.by = device
 	}
 	if waits {
 		list(c, &s.wakes, c.int)
@@ -394,8 +406,26 @@ func (c *codec) instance(r *savedRule, s *savedInstance) {
 	}
 }
 
+// entity is the name of a device as its seat and one, or another name after 0.
+func (c *codec) entity(s *savedInstance) {
+	var n uint64
+	if !c.reading && s.d != nil {
+		n = uint64(s.seat) + 1
+	}
+	c.uint(&n)
+	switch {
+	case n == 0:
+		text(c, &s.entity)
+	case !c.reading:
+	case n > uint64(len(c.ids)):
+		c.fail()
+	default:
+		s.entity = string(c.ids[n-1])
+	}
+}
+
 func (c *codec) levels(s *savedInstance) {
-	list(c, &s.levels, func(l *savedLevel) {
+	list(c, &s.progress, func(l *savedLevel) {
 		c.byte(&l.severity)
 		c.byte((*byte)(&l.state))
 		if l.state > clearing {
@@ -414,10 +444,9 @@ func (e *Engine) Snapshot() ([]byte, error) {
 	c.buf = append(c.buf, snapshotVersion)
 	c.int(&e.now)
 	c.int(&e.up)
-	known := slices.DeleteFunc(slices.Clone(e.known), func(d *device) bool { return d.gone })
-	c.count(len(known))
+	c.count(len(e.known))
 	var sd savedDevice
-	for _, d := range known {
+	for _, d := range e.known {
 		d.save(&sd)
 		c.device(&sd)
 	}
@@ -437,7 +466,7 @@ func (e *Engine) Snapshot() ([]byte, error) {
 }
 
 func (d *device) save(s *savedDevice) {
-	s.id, s.model, s.d, s.rings, s.lanes = d.id, d.model, d, s.rings[:0], s.lanes[:0]
+	s.id, s.gone, s.model, s.d, s.rings, s.lanes = d.id, d.gone, d.model, d, s.rings[:0], s.lanes[:0]
 	if d.plan == nil {
 		return
 	}
@@ -464,17 +493,20 @@ func (x *run) save() savedRule {
 }
 
 func (inst *instance) save(s *savedInstance) {
-	*s = savedInstance{entity: inst.entity, key: inst.key, group: inst.g != nil, clock: inst.clock, lag: inst.lag, due: inst.due, wakes: inst.wakes, flips: inst.flips,
-		report: inst.report, inhibited: inst.inhibited, raising: inst.raising, open: inst.open, under: inst.under, alarm: &inst.alarm, n: inst.n, levels: s.levels[:0]}
-	if inst.trigger != nil {
-		s.trigger = inst.trigger.id
+	s.instance, s.group, s.by, s.progress = inst, inst.g != nil, "", s.progress[:0]
+	switch inst.trigger {
+	case nil:
+	case inst.d:
+		s.by = citywarden.DeviceID(inst.entity)
+	default:
+		s.by = inst.trigger.id
 	}
 	for i, l := range inst.levels {
 		sev := byte(0)
 		if i < len(inst.run.rule.levels) {
 			sev = byte(inst.run.rule.levels[i].severity)
 		}
-		s.levels = append(s.levels, savedLevel{sev, l})
+		s.progress = append(s.progress, savedLevel{sev, l})
 	}
 }
 
@@ -501,7 +533,9 @@ func (e *Engine) Restore(data []byte) error {
 	e.now, e.up = s.now, s.up
 	e.timers = nil
 	for i := range s.devices {
-		e.restoreDevice(&s.devices[i])
+		if !s.devices[i].gone {
+			e.restoreDevice(&s.devices[i])
+		}
 	}
 	for i := range s.rules {
 		e.restoreRule(&s.rules[i])
@@ -608,8 +642,9 @@ func (e *Engine) restoreRule(s *savedRule) {
 }
 
 func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
-	inst := &instance{run: x, entity: s.entity, key: s.key, clock: s.clock, lag: s.lag, trigger: e.devices[s.trigger],
-		report: s.report, wakes: s.wakes, flips: s.flips, inhibited: s.inhibited, raising: s.raising, open: s.open, under: s.under, alarm: *s.alarm, n: s.n}
+	inst := s.instance
+	due := inst.due
+	inst.run, inst.trigger, inst.due = x, e.devices[s.by], 0
 	reason := ""
 	switch d := e.devices[citywarden.DeviceID(s.entity)]; {
 	case x.rule.index < 0:
@@ -628,7 +663,7 @@ func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
 	case d == nil || d.plan == nil || d.plan.binding(x.rule) == nil:
 		reason = "device removed"
 	default:
-		inst.d, inst.b = d, d.plan.binding(x.rule)
+		inst.d, inst.seat, inst.b = d, d.seat, d.plan.binding(x.rule)
 		inst.prog = inst.b.prog
 		if d.skips(inst.b) {
 			reason = "not selected any more"
@@ -645,9 +680,9 @@ func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
 		e.orphan(inst, reason)
 		return
 	}
-	inst.levels = make([]levelState, len(x.rule.levels))
+	inst.grow(len(x.rule.levels))
 	for i := range x.rule.levels {
-		for _, l := range s.levels {
+		for _, l := range s.progress {
 			if citywarden.Severity(l.severity) == x.rule.levels[i].severity {
 				inst.levels[i] = l.levelState
 			}
@@ -661,7 +696,7 @@ func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
 		e.dirty = append(e.dirty, inst)
 		return
 	}
-	if inst.due = s.due; inst.due > 0 {
+	if inst.due = due; due > 0 {
 		e.push(timer{due: inst.due, kind: timerInstance, inst: inst})
 	}
 }
