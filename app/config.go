@@ -35,6 +35,7 @@ type Config struct {
 	Operators int           `yaml:"operators"` // who watch alarms at a time: the alarm load is counted for each of them
 	Notices   NoticesConfig `yaml:"notices"`
 	Reports   ReportsConfig `yaml:"reports"`
+	Open311   Open311Config `yaml:"open311"`
 
 	LogLevel string `yaml:"log_level"` // of what is printed: debug, info, warn or error
 }
@@ -101,6 +102,14 @@ type ReceiverConfig struct {
 // ReportsConfig is what people outside of the administration may report.
 type ReportsConfig struct {
 	Citizens bool `yaml:"citizens"` // anybody may report a case on the public page (随手拍)
+}
+
+// Open311Config says how the endpoint for apps describes itself (Open311
+// GeoReport v2). Without a key nobody can report by it.
+type Open311Config struct {
+	Jurisdiction string `yaml:"jurisdiction"` // its jurisdiction_id; "" takes every one
+	Contact      string `yaml:"contact"`      // who may be asked
+	KeyService   string `yaml:"key_service"`  // how to get a key
 }
 
 // Default returns the configuration of a platform that is started with nothing

@@ -133,13 +133,17 @@ func (b *building) seed(ctx context.Context, c *county.County) error {
 	return nil
 }
 
-// seedUsers makes the admin and the posts of the demo.
+// seedUsers makes the posts of the demo, and the key "demo" for apps.
 func (b *building) seedUsers(ctx context.Context, a *api.Accounts) error {
 	for _, u := range posts() {
 		_, err := a.Create(ctx, u, b.demoState.password())
 		if err != nil && citywarden.CodeOf(err) != citywarden.CodeConflict {
 			return fmt.Errorf("user %s: %w", u.Name, err)
 		}
+	}
+	err := b.db.AddAPIKey(ctx, api.NewAPIKey("demo", "demo", "", 0))
+	if err != nil && citywarden.CodeOf(err) != citywarden.CodeConflict {
+		return err
 	}
 	return nil
 }

@@ -50,6 +50,8 @@ type Options struct {
 
 	Attachments Attachments
 	Reports     Reports
+	APIKeys     APIKeys
+	Open311     Open311
 	Photos      Photos
 	Notices     Notices
 	Classes     Classes
@@ -88,6 +90,8 @@ type server struct {
 	api     huma.API
 	origins *http.CrossOriginProtection
 	paces   paces
+	started time.Time
+	zone    *time.Location
 
 	summaryMu sync.Mutex // held while the summary is counted, so that it is counted once
 	summary   summary
@@ -114,7 +118,11 @@ func newServer(o Options) (*server, error) {
 	if o.TimeZone == "" {
 		o.TimeZone = "Asia/Shanghai"
 	}
-	s := &server{Options: o, log: o.Logger, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(), paces: newPaces()}
+	s := &server{Options: o, log: o.Logger, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(), paces: newPaces(), started: time.Now().UTC().Truncate(time.Second)}
+	var err error
+	if s.zone, err = time.LoadLocation(o.TimeZone); err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
 	s.api = humago.New(s.mux, huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			Info: &huma.Info{
@@ -144,6 +152,7 @@ func newServer(o Options) (*server, error) {
 	s.caseRoutes()
 	s.attachmentRoutes()
 	s.reportRoutes()
+	s.apiKeyRoutes()
 	s.ruleRoutes()
 	s.labRoutes()
 	s.ledgerRoutes()
@@ -160,7 +169,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Attachments", "Photos", "Reports", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}
@@ -531,6 +540,7 @@ func (s *server) plainRoutes() {
 	if s.Metrics != nil {
 		s.mux.Handle("GET /metrics", s.Metrics)
 	}
+	s.mux.HandleFunc("/open311/", s.open311)
 	s.mux.HandleFunc("/api/", s.unknown)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if s.Console == nil || r.Method != http.MethodGet && r.Method != http.MethodHead {

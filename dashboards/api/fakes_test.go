@@ -408,6 +408,22 @@ func (d desk) Reported(_ context.Context, id citywarden.CaseID) (citywarden.Repo
 	return citywarden.ReportedCase{}, "", missing("report of case", id)
 }
 
+func (d desk) Reports(_ context.Context, f citywarden.ReportFilter) ([]citywarden.ReportedCase, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []citywarden.ReportedCase
+	for _, r := range slices.Backward(d.reports) {
+		r.Now = *d.cases[r.Case]
+		switch {
+		case f.Source != r.Source, f.Cases != nil && !slices.Contains(f.Cases, r.Case), f.Classes != nil && !slices.Contains(f.Classes, r.Now.Class):
+		case f.Open != nil && *f.Open != r.Now.Stage.Open(), r.At.Before(f.From) && f.Cases == nil, !f.To.IsZero() && !r.At.Before(f.To):
+		case len(out) < f.Limit:
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
 type files struct{ *city }
 
 func (f files) Import(ctx context.Context, r io.Reader) (ImportReport, error) {
@@ -541,8 +557,8 @@ func newPlatform(t testing.TB) *platform {
 	p.accounts = newAccounts(db, hashing{time: 1, memoryKiB: 8, threads: 1})
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
-		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Cases: desk{c}, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, Citizens: true, Notices: db,
-		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Limit: "2紧急工作时", Department: "fire"}},
+		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Cases: desk{c}, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, Notices: db,
+		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire"}},
 		Rules:   rules, RuleFiles: rules, Lab: newLab(t, c),
 		Ledger: books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
 		Layers: sheets{"grids": `{"type":"FeatureCollection","features":[]}`}, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,

@@ -21,7 +21,10 @@ func newPace(burst int, interval time.Duration) *pace {
 }
 
 // take returns 0 when key may do it now, else how long it has to wait.
-func (p *pace) take(key string) time.Duration {
+func (p *pace) take(key string) time.Duration { return p.takeAt(key, p.burst, p.interval) }
+
+// takeAt is take for a key that has a burst and an interval of its own.
+func (p *pace) takeAt(key string, burst int, interval time.Duration) time.Duration {
 	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -33,14 +36,14 @@ func (p *pace) take(key string) time.Duration {
 			}
 		}
 		if len(p.free) >= maxKeys {
-			return p.interval
+			return interval
 		}
 	}
 	if free.Before(now) {
 		free = now
 	}
-	free = free.Add(p.interval)
-	if wait := free.Sub(now) - time.Duration(p.burst)*p.interval; wait > 0 {
+	free = free.Add(interval)
+	if wait := free.Sub(now) - time.Duration(burst)*interval; wait > 0 {
 		return wait
 	}
 	p.free[key] = free

@@ -16,6 +16,7 @@ type Reports interface {
 	// Report opens a case; secret is the hash of what it may be looked up with.
 	Report(ctx context.Context, r citywarden.Report, photos []citywarden.Photo, secret string) (citywarden.Case, error)
 	Reported(ctx context.Context, id citywarden.CaseID) (r citywarden.ReportedCase, secret string, err error)
+	Reports(ctx context.Context, f citywarden.ReportFilter) ([]citywarden.ReportedCase, error) // the newest first
 }
 
 // What one address, and all together, may report on the public page. Behind the
@@ -31,10 +32,10 @@ const (
 )
 
 // paces bound what strangers may do.
-type paces struct{ reports, allReports, lookups *pace }
+type paces struct{ reports, allReports, lookups, apps *pace }
 
 func newPaces() paces {
-	return paces{newPace(reportsAtOnce, reportsEach), newPace(allReportsAtOnce, allReportsEach), newPace(lookupsAtOnce, lookupsEach)}
+	return paces{newPace(reportsAtOnce, reportsEach), newPace(allReportsAtOnce, allReportsEach), newPace(lookupsAtOnce, lookupsEach), newPace(usualPerMinute, time.Second)}
 }
 
 // slow returns an error that says how long to wait, nil for not at all.
