@@ -103,6 +103,33 @@ func BenchmarkMessage(b *testing.B) {
 	}
 }
 
+// BenchmarkWindow is one aggregate over a window alone: of 30 readings, each
+// looked at, and of 43,200, which are panes.
+func BenchmarkWindow(b *testing.B) {
+	for _, w := range []struct {
+		name          string
+		within, every time.Duration
+	}{{"30", 5 * time.Minute, 10 * time.Second}, {"43200", 24 * time.Hour, 2 * time.Second}} {
+		m := memory{keep: w.within.Milliseconds(), each: 0}
+		within := w.within.Milliseconds()
+		at, r := int64(0), &ring{}
+		i := m.window(within)
+		for ; at < 2*within; at += w.every.Milliseconds() {
+			r.insert(newSample(at, at, float64(at%97)), nil, &m)
+			r.trim(at, &m)
+		}
+		for name, a := range map[string]aggregate{"average": avgOf, "max": maxOf} {
+			b.Run(name+"/"+w.name, func(b *testing.B) {
+				for b.Loop() {
+					if x := r.over(a, i, within, at); x != x {
+						b.Fatal("no average")
+					}
+				}
+			})
+		}
+	}
+}
+
 // vmTakes returns how much processor time expr's VM takes for n rules, ns.
 func vmTakes(b *testing.B, n int, form string) float64 {
 	names, in := types.Map{}, map[string]any{"attr": map[string]any{"limit": nil}}

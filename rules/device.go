@@ -21,6 +21,7 @@ type device struct {
 	id       citywarden.DeviceID
 	seat     int                // in Engine.known
 	reg      *citywarden.Device // as registered; nil when only its name is known
+	heardAs  *citywarden.Device // its key in Engine.heard, nil when it has none
 	model    citywarden.ModelName
 	plan     *plan // nil when no rule selects its model
 	gone     bool  // not registered any more
@@ -44,6 +45,7 @@ type device struct {
 	quiet    []int64 // thresholds of silence that matter, ms, ascending
 	quietDue int64   // when the timer of silence is set, ms; 0 not set
 	late     uint64  // readings that came too late to be evaluated
+	next     int     // the metric after the one that was read last: most messages have them in the same order
 }
 
 // attr is the resolved value of an attribute.
@@ -168,6 +170,9 @@ func (d *device) skips(b *binding) bool { return b.where != nil && d.skip[b.skip
 // trim bounds the history of the metrics in mask, once they are evaluated. What
 // waits in a lane, or may still come to it, will look back from where it stands.
 func (d *device) trim(mask uint64) {
+	if mask == 0 || mask&(mask-1) == 0 && mask>>63 == 0 && !d.rings[bits.TrailingZeros64(mask)].full() { // as most of the time
+		return
+	}
 	from := d.newestTS
 	for k := range d.lanes {
 		from = min(from, d.newestTS-d.plan.lates[k])
@@ -196,11 +201,18 @@ func (e *Engine) find(id citywarden.DeviceID) *device {
 	return d
 }
 
+// unhear has the next message of d look at how it is registered.
+func (e *Engine) unhear(d *device) {
+	delete(e.heard, d.heardAs)
+	d.heardAs = nil
+}
+
 // bind takes over how a device is registered: its model, attributes, groups and
 // neighbours. Alarms of rules that don't select it any more are closed with the
 // next record.
 func (e *Engine) bind(reg *citywarden.Device) *device {
 	d := e.find(reg.ID)
+	e.unhear(d)
 	e.unlink(d)
 	d.gone = false
 	if d.model != reg.Model || d.plan == nil {
@@ -441,6 +453,7 @@ func (e *Engine) DeviceChanged(dev citywarden.Device, deleted bool) {
 	if d == nil || d.gone {
 		return
 	}
+	e.unhear(d)
 	e.unlink(d)
 	e.dropInstances(d, "device removed")
 	d.gone, d.plan, d.model, d.reg, d.adjacent = true, nil, "", nil, nil

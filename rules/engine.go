@@ -28,10 +28,11 @@ type Engine struct {
 	pos     citywarden.Position
 	logged  time.Time
 	devices map[citywarden.DeviceID]*device
-	known   []*device // in the order in which they became known
-	size    int       // of the last snapshot
-	runs    []*run    // by rule
-	retired []*run    // of rules that are gone: their alarms until they are closed, and their episodes for ever
+	heard   map[*citywarden.Device]*device // by how it was registered when it was last heard
+	known   []*device                      // in the order in which they became known
+	size    int                            // of the last snapshot
+	runs    []*run                         // by rule
+	retired []*run                         // of rules that are gone: their alarms until they are closed, and their episodes for ever
 	timers  timerHeap
 	byAlarm map[citywarden.AlarmID]*instance
 	out     []citywarden.Transition
@@ -97,6 +98,7 @@ func New(set *Set, opt Options) *Engine {
 	e := &Engine{
 		set: set, opt: opt,
 		devices: map[citywarden.DeviceID]*device{},
+		heard:   map[*citywarden.Device]*device{},
 		byAlarm: map[citywarden.AlarmID]*instance{},
 		durs:    map[string]int64{},
 	}
@@ -172,13 +174,17 @@ func (e *Engine) Step(x citywarden.Entry) []citywarden.Transition {
 			}
 			e.armQuiet(d)
 		}
-	} else if due := e.due(); due > 0 && at-due > outage {
+	} else if e.soon(at-outage-1) && e.due(at-outage-1) > 0 {
 		e.up = at
 	}
-	e.closeOrphans(at)
-	e.evaluateDirty()
-	e.settleTies(at)
-	e.fire(at - 1)
+	if e.unsettled() {
+		e.closeOrphans(at)
+		e.evaluateDirty()
+		e.settleTies(at)
+	}
+	if e.soon(at - 1) {
+		e.fire(at - 1)
+	}
 	e.now = at
 	switch x.Kind {
 	case citywarden.RecordUplink:
@@ -188,7 +194,9 @@ func (e *Engine) Step(x citywarden.Entry) []citywarden.Transition {
 			e.order(x.Order)
 		}
 	}
-	e.fire(at)
+	if e.soon(at) {
+		e.fire(at)
+	}
 	return e.out
 }
 
@@ -197,10 +205,9 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 	if x.Device == nil {
 		return
 	}
-	d := e.devices[x.Device.ID]
-	if d == nil || d.gone || d.reg == nil || d.reg != x.Device && !d.reg.Updated.Equal(x.Device.Updated) {
-		d = e.bind(x.Device)
-		e.closeOrphans(e.now)
+	d := e.heard[x.Device]
+	if d == nil {
+		d = e.hear(x.Device)
 	}
 	if !x.Stated.IsZero() {
 		d.skew = x.Stated.UnixMilli() - e.now
@@ -224,24 +231,31 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 		e.darkness(d)
 	}
 	rs := x.Readings
-	if !slices.IsSortedFunc(rs, byTime) {
+	if len(rs) > 1 && !slices.IsSortedFunc(rs, byTime) {
 		e.reads = append(e.reads[:0], rs...)
 		slices.SortStableFunc(e.reads, byTime)
 		rs = e.reads
 	}
+	// A reading from the future counts at its arrival.
 	if last := min(ms(rs[len(rs)-1].Time), e.now); last >= d.newestTS {
 		d.lag = e.now - last
 	}
 	touched := uint64(0)
+	next := min(ms(rs[0].Time), e.now)
 	for i := 0; i < len(rs); {
-		// A reading from the future counts at its arrival.
-		ts := min(ms(rs[i].Time), e.now)
+		ts := next
 		p := point{ts: ts, arr: e.now}
 		current := uint64(0) // metrics whose newest reading it is
-		for ; i < len(rs) && min(ms(rs[i].Time), e.now) == ts; i++ {
+		for {
 			m, c := e.remember(d, &rs[i], ts)
 			p.mask |= m
 			current |= c
+			if i++; i == len(rs) {
+				break
+			}
+			if next = min(ms(rs[i].Time), e.now); next != ts {
+				break
+			}
 		}
 		if p.mask != 0 {
 			e.arrive(d, p, current)
@@ -251,6 +265,20 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 	}
 	e.evaluateAny(d)
 	d.trim(touched)
+}
+
+// hear returns the device that is registered as reg, and takes over how it is
+// when that changed. From now on heard has it.
+func (e *Engine) hear(reg *citywarden.Device) *device {
+	d := e.devices[reg.ID]
+	if d == nil || d.gone || d.reg == nil || d.reg != reg && !d.reg.Updated.Equal(reg.Updated) {
+		d = e.bind(reg)
+		e.closeOrphans(e.now)
+	}
+	delete(e.heard, d.heardAs)
+	d.heardAs = reg
+	e.heard[reg] = d
+	return d
 }
 
 // evaluateAny evaluates the rules that run on the arrival clock.
@@ -270,47 +298,43 @@ func (e *Engine) remember(d *device, r *citywarden.Reading, ts int64) (mask, cur
 		return 0, 0
 	}
 	p := d.plan
-	for i := range p.model.Metrics {
-		m := &p.model.Metrics[i]
-		if m.Name != r.Metric {
-			continue
-		}
-		f := r.Value.Float()
-		if r.Value.Kind() != m.Kind || math.IsNaN(f) || math.IsInf(f, 0) {
-			return 0, 0
-		}
-		var text *string
-		if m.Kind == citywarden.KindText {
-			t := r.Value.String()
-			if len(t) > textBytes {
-				t = strings.Clone(t[:textBytes])
-			}
-			text = &t
-			if i == p.event {
-				d.event(t, ts)
-			}
-		}
-		if p.memory[i].keep < 0 {
-			return 0, 0
-		}
-		if d.rings[i] == nil {
-			d.rings[i] = &ring{}
-		}
-		if !d.rings[i].insert(newSample(ts, e.now, f), text, &p.memory[i]) {
-			d.late++
-			return 0, 0
-		}
-		if e.newestOf(d, i) == ts {
-			current = bit(i)
-		}
-		return bit(i), current
+	i := p.metric(r.Metric, d.next)
+	if i < 0 {
+		return 0, 0
 	}
-	return 0, 0
-}
-
-func (e *Engine) newestOf(d *device, metric int) int64 {
-	r := d.rings[metric]
-	return r.s[len(r.s)-1].ts
+	d.next = i + 1
+	kind := p.model.Metrics[i].Kind
+	f := r.Value.Float()
+	if r.Value.Kind() != kind || f-f != 0 { // NaN or infinite
+		return 0, 0
+	}
+	var text *string
+	if kind == citywarden.KindText {
+		t := r.Value.String()
+		if len(t) > textBytes {
+			t = strings.Clone(t[:textBytes])
+		}
+		text = &t
+		if i == p.event {
+			d.event(t, ts)
+		}
+	}
+	if p.memory[i].keep < 0 {
+		return 0, 0
+	}
+	g := d.rings[i]
+	if g == nil {
+		g = &ring{}
+		d.rings[i] = g
+	}
+	if !g.insert(newSample(ts, e.now, f), text, &p.memory[i]) {
+		d.late++
+		return 0, 0
+	}
+	if g.s[len(g.s)-1].ts == ts {
+		current = bit(i)
+	}
+	return bit(i), current
 }
 
 // foreignEvents remembers the events of a device that no rule selects.
@@ -522,7 +546,7 @@ func (e *Engine) delay(inst *instance) int64 {
 
 // Deadline returns when the next timer is due by the arrival clock; zero when
 // none is set. Some timers only look whether something is due.
-func (e *Engine) Deadline() time.Time { return fromMS(e.due()) }
+func (e *Engine) Deadline() time.Time { return fromMS(e.due(never)) }
 
 // unsettled reports whether rules or devices changed in a way that the next
 // record brings to effect, whatever it is.
@@ -617,9 +641,12 @@ func (h *timerHeap) Pop() any {
 
 func (e *Engine) push(t timer) { heap.Push(&e.timers, t) }
 
-// due returns when the next timer is due, 0 for none.
-func (e *Engine) due() int64 {
-	for len(e.timers) > 0 {
+// soon reports whether a timer may be due at upTo or before.
+func (e *Engine) soon(upTo int64) bool { return len(e.timers) > 0 && e.timers[0].due <= upTo }
+
+// due returns when the next timer is due, 0 for none at upTo or before.
+func (e *Engine) due(upTo int64) int64 {
+	for e.soon(upTo) {
 		if !e.timers[0].void() {
 			return e.timers[0].due
 		}
@@ -631,8 +658,8 @@ func (e *Engine) due() int64 {
 // fire fires the timers that are due at upTo or before, in order.
 func (e *Engine) fire(upTo int64) {
 	for {
-		due := e.due()
-		if due == 0 || due > upTo {
+		due := e.due(upTo)
+		if due == 0 {
 			return
 		}
 		t := heap.Pop(&e.timers).(timer)

@@ -19,7 +19,8 @@ type plan struct {
 	language *conf.Config // of its conditions; nil until the first
 	stale    []int64      // by metric: a value older than that is unknown, ms; 0 never
 	quiet    int64        // a device that was not heard for that long has no data, ms; 0 never
-	memory   []memory     // by metric
+	names    []citywarden.MetricName
+	memory   []memory // by metric
 	bindings []*binding
 	watches  [][]watch // by lates and bit of a metric: which bindings a value concerns
 	onAny    []int     // bindings that look at every message (silent, skew)
@@ -86,6 +87,7 @@ func (s *Set) plan(m *citywarden.Model) *plan {
 			stale = alive
 		}
 		p.stale = append(p.stale, stale)
+		p.names = append(p.names, m.Metrics[i].Name)
 		p.memory = append(p.memory, memory{keep: -1})
 		if m.Metrics[i].Name == "event" && m.Metrics[i].Kind == citywarden.KindText {
 			p.event = i
@@ -95,6 +97,15 @@ func (s *Set) plan(m *citywarden.Model) *plan {
 	s.plans[m.Name] = p
 	s.order = append(s.order, p)
 	return p
+}
+
+// metric returns the index of a metric, -1 when the model has none of that
+// name. It looks at next first.
+func (p *plan) metric(name citywarden.MetricName, next int) int {
+	if next < len(p.names) && p.names[next] == name {
+		return next
+	}
+	return slices.Index(p.names, name)
 }
 
 // compile turns the conditions of all rules into code.

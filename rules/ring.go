@@ -202,38 +202,65 @@ func (r *ring) over(a aggregate, w int, within, at int64) float64 {
 	if a == minOf || a == maxOf {
 		return extreme(a, old, raw)
 	}
-	// Every pane is summed from its beginning, wherever its samples are held.
-	var total, p pane
-	for i := range old {
-		total.join(&p)
-		p = old[i]
+	switch a {
+	case avgOf:
+		return sum(old, raw, end, width) / float64(n)
+	case stddevOf:
+		p := spread(old, raw, end, width)
+		return math.Sqrt(p.m2 / float64(n)) // of the population
 	}
-	for end <= p.ts {
-		end += width
+	return sum(old, raw, end, width)
+}
+
+// sum adds up panes and the samples after them, of which the first pane ends at
+// end. Each pane is summed from its beginning, wherever its samples are held, so
+// that the result is the same to the last bit.
+func sum(old []pane, raw []sample, end, width int64) float64 {
+	total, part := 0.0, 0.0
+	for i := range old {
+		total += part
+		part = old[i].sum
+	}
+	if n := len(old); n > 0 {
+		end = after(old[n-1].ts, end, width)
 	}
 	for i := range raw {
 		if raw[i].ts >= end {
-			total.join(&p)
-			p = pane{}
-			for end <= raw[i].ts {
-				end += width
-			}
+			total += part
+			part, end = 0, after(raw[i].ts, end, width)
 		}
-		if a == stddevOf {
-			p.add(raw[i].ts, raw[i].v)
-		} else {
-			p.n++
-			p.sum += raw[i].v
+		part += raw[i].v
+	}
+	return total + part
+}
+
+// spread is sum for all of a pane.
+func spread(old []pane, raw []sample, end, width int64) pane {
+	var total, part pane
+	for i := range old {
+		total.join(&part)
+		part = old[i]
+	}
+	if n := len(old); n > 0 {
+		end = after(old[n-1].ts, end, width)
+	}
+	for i := range raw {
+		if raw[i].ts >= end {
+			total.join(&part)
+			part, end = pane{}, after(raw[i].ts, end, width)
 		}
+		part.add(raw[i].ts, raw[i].v)
 	}
-	total.join(&p)
-	switch a {
-	case avgOf:
-		return total.sum / float64(total.n)
-	case stddevOf:
-		return math.Sqrt(total.m2 / float64(total.n)) // of the population
+	total.join(&part)
+	return total
+}
+
+// after returns the first of end, end+width, … that is later than ts.
+func after(ts, end, width int64) int64 {
+	if ts >= end {
+		end += ((ts-end)/width + 1) * width
 	}
-	return total.sum
+	return end
 }
 
 func extreme(a aggregate, old []pane, raw []sample) float64 {
@@ -278,6 +305,10 @@ func (r *ring) ago(w int, within, at, stale int64, held bool) (ts int64, v float
 // m.keep before the newest.
 func (r *ring) insert(x sample, text *string, m *memory) bool {
 	n := len(r.s)
+	if n > 0 && n < cap(r.s) && r.s[n-1].ts < x.ts && text == nil { // as most of the time
+		r.s = append(r.s, x)
+		return true
+	}
 	i := r.after(x.ts)
 	switch {
 	case i > 0 && r.s[i-1].ts == x.ts:
@@ -306,10 +337,13 @@ func (r *ring) insert(x sample, text *string, m *memory) bool {
 	return true
 }
 
+// full reports whether the ring would have to grow.
+func (r *ring) full() bool { return len(r.s) >= 4 && len(r.s) == cap(r.s) }
+
 // trim merges the oldest samples when the ring is full, as far as nobody who
 // evaluates at the event time from or later needs them one by one.
 func (r *ring) trim(from int64, m *memory) {
-	if len(r.s) < 4 || len(r.s) < cap(r.s) {
+	if !r.full() {
 		return
 	}
 	need := 2 // the value, and the one before
@@ -321,8 +355,12 @@ func (r *ring) trim(from int64, m *memory) {
 	if drop <= 0 {
 		return
 	}
-	for i := range drop {
-		r.merge(r.s[i], m)
+	if len(m.windows) == 0 {
+		r.merged = max(r.merged, r.s[drop-1].ts)
+	} else {
+		for i := range drop {
+			r.merge(r.s[i], m)
+		}
 	}
 	r.s = slices.Delete(r.s, 0, drop)
 	if r.texts != nil {
