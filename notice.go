@@ -46,6 +46,7 @@ type Notice struct {
 	Grid     GridCode    `json:"grid,omitempty"`
 	Location *Point      `json:"location,omitempty"`
 	At       time.Time   `json:"at"`
+	Urgent   bool        `json:"urgent,omitempty"` // goes out in quiet hours, too: critical, or of life safety
 	State    NoticeState `json:"state"`
 	Tries    int         `json:"tries,omitempty"`
 	Next     time.Time   `json:"next_try,omitzero"` // of a pending one
@@ -104,6 +105,7 @@ type CaseTimer struct {
 	Due    time.Time
 	Parked bool // due, but an alarm has to be acknowledged before
 	Alarm  AlarmID
+	Urgent bool     // of life safety
 	After  Duration // how long it was set for
 	Unless bool     // TimerEscalate: not when the alarms are acknowledged
 	To     string   // TimerEscalate: the receiver

@@ -18,7 +18,6 @@ import (
 	"github.com/citywarden/citywarden/dashboards/api"
 	"github.com/citywarden/citywarden/devices"
 	"github.com/citywarden/citywarden/ingest"
-	"github.com/citywarden/citywarden/notices/webhook"
 )
 
 // alarmed is the registry as people see it: each device with its worst alarm.
@@ -84,27 +83,6 @@ func (b *books) Audit(ctx context.Context, from time.Time) (citywarden.Audit, er
 // Replay brings in dead letters again.
 func (b *books) Replay(ctx context.Context, device citywarden.DeviceID) (citywarden.Replay, error) {
 	return b.pipeline.Replay(ctx, b.Ledger, device)
-}
-
-// receivers returns the receivers of notices.
-func (c NoticesConfig) receivers() ([]cases.Receiver, error) {
-	var out []cases.Receiver
-	for _, r := range c.Receivers {
-		hook, err := webhook.New(r.Webhook, r.Secret)
-		if err != nil {
-			return nil, fmt.Errorf("receiver %s of notices: %w", r.Name, err)
-		}
-		out = append(out, cases.Receiver{Name: r.Name, All: r.All, Sender: hook})
-	}
-	return out, nil
-}
-
-func (c NoticesConfig) names() []string {
-	var out []string
-	for _, r := range c.Receivers {
-		out = append(out, r.Name)
-	}
-	return out
 }
 
 // layers are the layers of the map: the unit grids, and the GeoJSON files of a

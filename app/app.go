@@ -316,7 +316,7 @@ func (b *building) desk(ctx context.Context) error {
 	if b.photos, err = photos.Open(b.path("photos")); err != nil {
 		return err
 	}
-	receivers, err := b.config.Notices.receivers()
+	receivers, err := b.config.Notices.receivers(b.location)
 	if err != nil {
 		return err
 	}

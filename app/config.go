@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/citywarden/citywarden"
-	"github.com/citywarden/citywarden/notices/webhook"
 )
 
 // Config is everything that can be set. A key has one name, one default in
@@ -86,19 +85,6 @@ type ModelsConfig struct {
 	Dir string `yaml:"dir"` // "" for DATA/models
 }
 
-// NoticesConfig is who is told of cases.
-type NoticesConfig struct {
-	Receivers []ReceiverConfig `yaml:"receivers"`
-}
-
-// ReceiverConfig is one receiver of notices.
-type ReceiverConfig struct {
-	Name    string `yaml:"name"`    // that rules escalate to
-	All     bool   `yaml:"all"`     // gets every notice, not only the escalations to it
-	Webhook string `yaml:"webhook"` // URL that notices are posted to
-	Secret  string `yaml:"secret"`  // that signs them; "" for no signature
-}
-
 // ReportsConfig is what people outside of the administration may report.
 type ReportsConfig struct {
 	Citizens bool `yaml:"citizens"` // anybody may report a case on the public page (随手拍)
@@ -124,7 +110,7 @@ func Default() Config {
 		Log:       LogConfig{MaxAge: days(7), MaxBytes: 20 << 30},
 		Series:    SeriesConfig{Database: "citywarden", Retention: days(400)},
 		Operators: 1,
-		Notices:   NoticesConfig{Receivers: []ReceiverConfig{}},
+		Notices:   NoticesConfig{Mail: MailConfig{Security: "starttls"}, Receivers: []ReceiverConfig{}},
 		LogLevel:  "info",
 	}
 }
@@ -160,11 +146,13 @@ func LoadConfig(path string) (Config, error) {
 }
 
 // ReadSecrets takes the secrets that the environment names over those of the
-// file: CITYWARDEN_SERIES_TOKEN and CITYWARDEN_SERIES_PASSWORD.
+// file: CITYWARDEN_SERIES_TOKEN, CITYWARDEN_SERIES_PASSWORD and
+// CITYWARDEN_MAIL_PASSWORD.
 func (c *Config) ReadSecrets(getenv func(string) string) {
 	for name, to := range map[string]*string{
 		"CITYWARDEN_SERIES_TOKEN":    &c.Series.Token,
 		"CITYWARDEN_SERIES_PASSWORD": &c.Series.Password,
+		"CITYWARDEN_MAIL_PASSWORD":   &c.Notices.Mail.Password,
 	} {
 		if v := getenv(name); v != "" {
 			*to = v
@@ -187,7 +175,8 @@ func (c *Config) Check() error {
 	if _, err := c.HTTP.proxies(); err != nil {
 		return keyErrorf("http.proxies", "%v; write networks like 10.0.0.0/8, 192.0.2.7/32", err)
 	}
-	if _, err := time.LoadLocation(c.TimeZone); err != nil || c.TimeZone == "" {
+	zone, err := time.LoadLocation(c.TimeZone)
+	if err != nil || c.TimeZone == "" {
 		return keyErrorf("time_zone", "%q is not known; write an IANA name like Asia/Shanghai", c.TimeZone)
 	}
 	for _, u := range []struct {
@@ -204,17 +193,8 @@ func (c *Config) Check() error {
 			return keyErrorf(u.key, "%q is no URL; write it like %s", u.url, u.like)
 		}
 	}
-	for i, r := range c.Notices.Receivers {
-		key := fmt.Sprintf("notices.receivers.%d", i)
-		switch {
-		case r.Name == "":
-			return keyErrorf(key, "give the receiver a name, which rules can escalate to")
-		case slices.ContainsFunc(c.Notices.Receivers[:i], func(o ReceiverConfig) bool { return o.Name == r.Name }):
-			return keyErrorf(key+".name", "there is a receiver %s already", r.Name)
-		}
-		if _, err := webhook.New(r.Webhook, r.Secret); err != nil {
-			return keyErrorf(key+".webhook", "%v", err)
-		}
+	if _, err := c.Notices.receivers(zone); err != nil {
+		return err
 	}
 	if c.Series.Token != "" && c.Series.User != "" {
 		return keyErrorf("series.user", "there is a token, too; a token is for InfluxDB 2 and 3, a user with a password for InfluxDB 1")

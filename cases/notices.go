@@ -13,8 +13,9 @@ import (
 
 // Receiver is somebody who is told of cases.
 type Receiver struct {
-	Name string
-	All  bool // gets every notice, not only the escalations to it
+	Name  string
+	All   bool  // gets every notice, not only the escalations to it
+	Quiet Quiet // when only urgent ones are sent; others wait for the end
 	Sender
 }
 
@@ -39,6 +40,7 @@ type NoticeTx interface {
 	// AddNotices adds notices of one key, unless there is one of that key.
 	AddNotices(context.Context, []citywarden.Notice) (fresh bool, err error)
 	SaveNotice(context.Context, citywarden.Notice) error
+	Notice(ctx context.Context, key, receiver string) (citywarden.Notice, error)
 	PendingNotices(context.Context, citywarden.CaseID) ([]citywarden.Notice, error)
 }
 
@@ -66,7 +68,7 @@ func (d *Desk) call(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 	if t.Annunciated {
 		for i, e := range t.Case.Escalate {
 			err := tx.SetTimer(ctx, citywarden.CaseTimer{Case: c.ID, Kind: citywarden.TimerEscalate, N: i, Due: at.Add(e.After.Std()), Alarm: a.ID,
-				After: e.After, Unless: e.UnlessAcked, To: e.To})
+				After: e.After, Unless: e.UnlessAcked, To: e.To, Urgent: t.Case.LifeSafety})
 			if err != nil {
 				return err
 			}
@@ -87,19 +89,19 @@ func (d *Desk) call(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 		return err
 	}
 	// The first notice may have been spared, because something explained the alarms then.
-	if fresh, err := d.first(ctx, tx, c, a, text, at); err != nil || fresh {
+	if fresh, err := d.first(ctx, tx, c, a, text, at, urgent); err != nil || fresh {
 		return err
 	}
 	if kind == citywarden.NoticeRemaining { // they come all at once: one notice tells of them
-		_, err := d.write(ctx, tx, c, kind, a.ID, text, at, strconv.FormatUint(uint64(t.Position), 10))
+		_, err := d.write(ctx, tx, c, kind, a.ID, text, at, urgent, strconv.FormatUint(uint64(t.Position), 10))
 		return err
 	}
 	if c.Severity > before.Severity {
-		_, err := d.write(ctx, tx, c, citywarden.NoticeSeverity, a.ID, text, at, c.Severity.String())
+		_, err := d.write(ctx, tx, c, citywarden.NoticeSeverity, a.ID, text, at, urgent, c.Severity.String())
 		return err
 	}
 	if m := citywarden.Milestone(c.Members); m > citywarden.Milestone(before.Members) {
-		_, err := d.write(ctx, tx, c, citywarden.NoticeMembers, a.ID, text, at, strconv.Itoa(m))
+		_, err := d.write(ctx, tx, c, citywarden.NoticeMembers, a.ID, text, at, urgent, strconv.Itoa(m))
 		return err
 	}
 	return nil
@@ -107,22 +109,23 @@ func (d *Desk) call(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 
 // first writes the first notice of c since it was opened or reopened, unless that
 // was done.
-func (d *Desk) first(ctx context.Context, tx Tx, c citywarden.Case, a citywarden.Alarm, text *citywarden.Text, at time.Time) (fresh bool, err error) {
+func (d *Desk) first(ctx context.Context, tx Tx, c citywarden.Case, a citywarden.Alarm, text *citywarden.Text, at time.Time, urgent bool) (fresh bool, err error) {
 	kind := citywarden.NoticeOpened
 	if c.Reopened > 0 {
 		kind = citywarden.NoticeReopened
 	}
-	return d.write(ctx, tx, c, kind, a.ID, text, at)
+	return d.write(ctx, tx, c, kind, a.ID, text, at, urgent)
 }
 
 // write writes a notice to all that get every notice. fresh is false, and nothing
 // is written, when it was written before.
-func (d *Desk) write(ctx context.Context, tx Tx, c citywarden.Case, kind citywarden.NoticeKind, alarm citywarden.AlarmID, text *citywarden.Text, at time.Time, parts ...string) (fresh bool, err error) {
+func (d *Desk) write(ctx context.Context, tx Tx, c citywarden.Case, kind citywarden.NoticeKind, alarm citywarden.AlarmID, text *citywarden.Text, at time.Time, urgent bool, parts ...string) (fresh bool, err error) {
 	n := notice(c, kind, alarm, text, at, parts...)
+	n.Urgent = n.Urgent || urgent
 	var ns []citywarden.Notice
 	for _, r := range d.opt.Notify {
 		if r.All {
-			n.Receiver = r.Name
+			n.Receiver, n.Next = r.Name, r.when(&n, at)
 			ns = append(ns, n)
 		}
 	}
@@ -136,7 +139,16 @@ func notice(c citywarden.Case, kind citywarden.NoticeKind, alarm citywarden.Alar
 	return citywarden.Notice{
 		Key: citywarden.NoticeKey(&c, kind, parts...), Kind: kind, Case: c.ID, Alarm: alarm, Severity: c.Severity, Title: c.Title, Text: *text,
 		Class: c.Class, Grid: c.Grid, Location: c.Location, At: at, State: citywarden.NoticePending, Next: at,
+		Urgent: c.Severity >= citywarden.Critical,
 	}
+}
+
+// when returns when n may go to r, at a moment or after it.
+func (r *Receiver) when(n *citywarden.Notice, at time.Time) time.Time {
+	if n.Urgent {
+		return at
+	}
+	return r.Quiet.End(at)
 }
 
 func kept(n citywarden.Notice, why string) citywarden.Notice {
@@ -179,6 +191,29 @@ func (d *Desk) closeLater(ctx context.Context, tx Tx, t citywarden.Transition, a
 // of the next page, "" after the last.
 func (d *Desk) Notices(ctx context.Context, f citywarden.NoticeFilter) (items []citywarden.Notice, next string, err error) {
 	return d.read.Notices(ctx, f)
+}
+
+// Resend sends a notice that was given up once more, as if it were new: the same
+// key goes to the same receiver. CodeNotFound when there is no such notice,
+// CodeConflict unless it is dead and the receiver is still there.
+func (d *Desk) Resend(ctx context.Context, key, receiver string) (citywarden.Notice, error) {
+	var n citywarden.Notice
+	err := d.once(ctx, func(ctx context.Context, tx Tx, out *changes) (err error) {
+		if n, err = tx.Notice(ctx, key, receiver); err != nil {
+			return err
+		}
+		if n.State != citywarden.NoticeDead {
+			return citywarden.Errorf(citywarden.CodeConflict, "notice %s to %s is %s; only a dead one can be sent again", key, receiver, n.State)
+		}
+		i := slices.IndexFunc(d.opt.Notify, func(r Receiver) bool { return r.Name == receiver })
+		if i < 0 {
+			return citywarden.Errorf(citywarden.CodeConflict, "there is no receiver %s any more; see notices in the configuration", receiver)
+		}
+		n.State, n.Tries, n.Error, n.Next = citywarden.NoticePending, 0, "", d.opt.Notify[i].when(&n, time.Now().UTC().Truncate(time.Millisecond))
+		out.inCase(n.Case) // wakes who sends
+		return tx.SaveNotice(ctx, n)
+	})
+	return n, err
 }
 
 // Run lets what cases wait for come about, and sends notices, until ctx is done.
@@ -303,7 +338,7 @@ func (d *Desk) holdOver(ctx context.Context, tx Tx, x citywarden.CaseTimer, c ci
 		text.EN += "; back to normal by now"
 		text.ZH += "；现已恢复正常"
 	}
-	_, err = d.first(ctx, tx, c, a, text, now)
+	_, err = d.first(ctx, tx, c, a, text, now, false)
 	out.inCase(c.ID)
 	return err
 }
@@ -326,9 +361,12 @@ func (d *Desk) escalate(ctx context.Context, tx Tx, x citywarden.CaseTimer, c ci
 	}
 	text := sentence(what, citywarden.Transition{}, a)
 	msg := notice(c, citywarden.NoticeEscalated, a.ID, text, now, c.Severity.String(), strconv.Itoa(x.N))
-	msg.Receiver = x.To
-	known := slices.ContainsFunc(d.opt.Notify, func(r Receiver) bool { return r.Name == x.To })
-	if !known {
+	msg.Receiver, msg.Urgent = x.To, msg.Urgent || x.Urgent
+	i := slices.IndexFunc(d.opt.Notify, func(r Receiver) bool { return r.Name == x.To })
+	known := i >= 0
+	if known {
+		msg.Next = d.opt.Notify[i].when(&msg, now)
+	} else {
 		msg = kept(msg, "no receiver of that name; see notices in the configuration")
 	}
 	fresh, err := tx.AddNotices(ctx, []citywarden.Notice{msg})
@@ -403,7 +441,7 @@ func (d *Desk) deliver(ctx context.Context, r Receiver) (next time.Time, err err
 			zh = fmt.Sprintf("通知 %s 未能发出（已尝试 %d 次）：", r.Name, n.Tries)
 			d.opt.Logger.Warn("notice given up", "receiver", r.Name, "notice", n.Key, "err", failed)
 		default:
-			n.Next, n.Error = now.Add(min(firstRetry<<(n.Tries-1), lastRetry)), failed.Error()
+			n.Next, n.Error = r.when(&n, now.Add(min(firstRetry<<(n.Tries-1), lastRetry))), failed.Error()
 		}
 		err = d.once(context.WithoutCancel(ctx), func(ctx context.Context, tx Tx, out *changes) error {
 			pending, err := tx.PendingNotices(ctx, n.Case)

@@ -76,8 +76,11 @@ func inOffice(t *testing.T, test func(t *testing.T, o *office)) {
 	})
 }
 
-func (o *office) open(t *testing.T, path string) {
-	o.Desk, o.db = openDesk(t, path, cases.Options{Notify: []cases.Receiver{{Name: "all", All: true, Sender: o.all}, {Name: "chief", Sender: o.chief}}})
+func (o *office) open(t *testing.T, path string, receivers ...cases.Receiver) {
+	if receivers == nil {
+		receivers = []cases.Receiver{{Name: "all", All: true, Sender: o.all}, {Name: "chief", Sender: o.chief}}
+	}
+	o.Desk, o.db = openDesk(t, path, cases.Options{Notify: receivers})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- o.Run(ctx) }()
@@ -553,6 +556,68 @@ func TestDeadNotices(t *testing.T) {
 		if last := steps[len(steps)-1]; !strings.HasPrefix(last, "notify pending_filing by citywarden: notice to all could not be sent in 10 tries: ") {
 			t.Errorf("the timeline ends with %q", last)
 		}
+		// Once the receiver is back, somebody has it sent again: once, with the same key.
+		o.all.fail = nil
+		key := look().Key
+		for receiver, code := range map[string]citywarden.Code{"chief": citywarden.CodeNotFound, "all": "", "": citywarden.CodeNotFound} {
+			if _, err := o.Resend(t.Context(), key, receiver); citywarden.CodeOf(err) != code {
+				t.Errorf("resend to %q: %v, want %q", receiver, err, code)
+			}
+		}
+		o.wantMail(t, o.all, "opened "+string(first))
+		if n := look(); n.State != citywarden.NoticeSent || n.Tries != 1 || n.Key != key || n.Error != "" {
+			t.Errorf("sent again: %+v", n)
+		}
+		if _, err := o.Resend(t.Context(), key, "all"); citywarden.CodeOf(err) != citywarden.CodeConflict {
+			t.Errorf("resend what arrived: %v", err)
+		}
+	})
+}
+
+func TestQuietHours(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(monday()))
+		shanghai, err := time.LoadLocation("Asia/Shanghai")
+		if err != nil {
+			t.Fatal(err)
+		}
+		quiet, err := cases.ParseQuiet("22:00-07:00", shanghai)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}}
+		o.open(t, filepath.Join(t.TempDir(), "x.db"), cases.Receiver{Name: "all", All: true, Quiet: quiet, Sender: o.all}, cases.Receiver{Name: "chief", Quiet: quiet, Sender: o.chief})
+		defer o.stop()
+		order := keyed("k")
+		order.Escalate = []citywarden.Escalation{{After: citywarden.Duration(time.Hour), To: "chief"}}
+		fire := keyed("f")
+		fire.LifeSafety = true
+		fire.Escalate = order.Escalate
+
+		time.Sleep(12*time.Hour + 30*time.Minute) // 22:30
+		o.at(t, o.raise("a", citywarden.Major, order))
+		o.wantMail(t, o.all)
+		o.at(t, o.raise("b", citywarden.Critical, keyed("c")))
+		o.wantMail(t, o.all, "opened")
+		o.at(t, o.raise("c", citywarden.Minor, fire)) // fire never waits
+		o.wantMail(t, o.all, "opened")
+		time.Sleep(time.Hour)
+		o.wantMail(t, o.chief, "escalated "+"E0000202611230003")
+		time.Sleep(7*time.Hour + 29*time.Minute) // 06:59
+		o.wantMail(t, o.all)
+		o.wantMail(t, o.chief)
+		time.Sleep(2 * time.Minute)
+		o.wantMail(t, o.all, "opened "+string(first)+" major")
+		o.wantMail(t, o.chief, "escalated "+string(first))
+		// A try that failed waits for the morning, too.
+		time.Sleep(14*time.Hour + 58*time.Minute + 55*time.Second) // 21:59:55
+		o.all.fail = func() error { return errors.New("busy") }
+		o.at(t, o.raise("d", citywarden.Major, keyed("d")))
+		o.all.fail = nil
+		time.Sleep(9 * time.Hour)
+		o.wantMail(t, o.all)
+		time.Sleep(5 * time.Second)
+		o.wantMail(t, o.all, "opened")
 	})
 }
 

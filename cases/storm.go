@@ -141,6 +141,6 @@ func (d *Desk) maintain(ctx context.Context, tx Tx, t citywarden.Transition, a c
 		return err
 	}
 	out.inCase(c.ID)
-	_, err = d.write(ctx, tx, c, citywarden.NoticeOpened, a.ID, text, stamp(t))
+	_, err = d.write(ctx, tx, c, citywarden.NoticeOpened, a.ID, text, stamp(t), false)
 	return err
 }

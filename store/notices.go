@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,6 +45,19 @@ func (t *DeskTx) SaveNotice(ctx context.Context, n citywarden.Notice) error {
 		return fmt.Errorf("save notice %s: %w", n.Key, err)
 	}
 	return nil
+}
+
+// Notice returns the notice of that key to that receiver; CodeNotFound when there
+// is none.
+func (t *DeskTx) Notice(ctx context.Context, key, receiver string) (citywarden.Notice, error) {
+	n, err := scanNotice(t.q.QueryRowContext(ctx, `SELECT data FROM notices WHERE id = $1`, noticeID(&citywarden.Notice{Key: key, Receiver: receiver})))
+	if errors.Is(err, sql.ErrNoRows) {
+		return n, citywarden.Errorf(citywarden.CodeNotFound, "no notice %s to %s", key, receiver)
+	}
+	if err != nil {
+		return n, fmt.Errorf("read notice %s: %w", key, err)
+	}
+	return n, nil
 }
 
 func noticeID(n *citywarden.Notice) string { return n.Key + "@" + n.Receiver }

@@ -98,6 +98,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"delete-site", "/sites/hospital", "", engineers},
 		{"list-classes", "/classes", "", nil},
 		{"list-notices", "/notices", "", nil},
+		{"resend-notice", "/notices/resend", `{"key":"k","receiver":"duty"}`, operate},
 		{"list-rules", "/rules", "", nil},
 		{"get-rule", "/rules/fire.smoke", "", nil},
 		{"get-rule-status", "/rules/status", "", nil},

@@ -20,6 +20,7 @@ type Cases interface {
 // Notices looks up what was told of cases.
 type Notices interface {
 	Notices(ctx context.Context, f citywarden.NoticeFilter) (page []citywarden.Notice, next string, err error)
+	Resend(ctx context.Context, key, receiver string) (citywarden.Notice, error)
 }
 
 // Classes are the classes of components and events.
@@ -38,6 +39,11 @@ type actionBody struct {
 	Revision   int64  `json:"revision,omitempty" minimum:"0" doc:"Of the case as you saw it: 409 when it has changed since; left out: act on the case as it is"`
 }
 
+type resendBody struct {
+	Key      string `json:"key" maxLength:"500"`
+	Receiver string `json:"receiver" maxLength:"200"`
+}
+
 func (s *server) caseRoutes() {
 	const tag = "cases"
 	handle(s, route{method: "GET", path: "/api/v1/cases", id: "list-cases", tag: tag, may: citywarden.MayRead,
@@ -50,6 +56,8 @@ func (s *server) caseRoutes() {
 		summary: "Take an action; the workflow says which role may take which"}, s.act)
 	handle(s, route{method: "GET", path: "/api/v1/notices", id: "list-notices", tag: tag, may: citywarden.MayRead,
 		summary: "What was told of cases, and to whom, the newest first"}, s.listNotices)
+	handle(s, route{method: "POST", path: "/api/v1/notices/resend", id: "resend-notice", tag: tag, may: citywarden.MayOperateAlarms,
+		summary: "Send a notice once more that was given up (dead); its key stays"}, s.resend)
 	handle(s, route{method: "GET", path: "/api/v1/classes", id: "list-classes", tag: tag, may: citywarden.MayRead,
 		summary: "Classes of components and events (GB/T 30428.2)"}, func(context.Context, *struct{}) (*listOutput[citywarden.Class], error) {
 		return listOf(s.Classes.All(), ""), nil
@@ -85,6 +93,14 @@ func (s *server) listNotices(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return listOf(ns, next), nil
+}
+
+func (s *server) resend(ctx context.Context, in *struct{ Body resendBody }) (*output[citywarden.Notice], error) {
+	n, err := s.Notices.Resend(ctx, in.Body.Key, in.Body.Receiver)
+	if err != nil {
+		return nil, err
+	}
+	return outputOf(n), nil
 }
 
 func (s *server) createCase(ctx context.Context, in *struct{ Body citywarden.NewCase }) (*created[citywarden.Case], error) {

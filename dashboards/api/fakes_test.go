@@ -424,6 +424,13 @@ func (d desk) Reports(_ context.Context, f citywarden.ReportFilter) ([]citywarde
 	return out, nil
 }
 
+// telegraph is the notices of a database, of which none is dead.
+type telegraph struct{ *store.DB }
+
+func (telegraph) Resend(_ context.Context, key, receiver string) (citywarden.Notice, error) {
+	return citywarden.Notice{}, missing("notice", key+" to "+receiver)
+}
+
 type files struct{ *city }
 
 func (f files) Import(ctx context.Context, r io.Reader) (ImportReport, error) {
@@ -557,7 +564,7 @@ func newPlatform(t testing.TB) *platform {
 	p.accounts = newAccounts(db, hashing{time: 1, memoryKiB: 8, threads: 1})
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
-		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Cases: desk{c}, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, Notices: db,
+		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Cases: desk{c}, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, Notices: telegraph{db},
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire"}},
 		Rules:   rules, RuleFiles: rules, Lab: newLab(t, c),
 		Ledger: books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
