@@ -40,6 +40,7 @@ const (
 	MayWriteSites    Permission = "write sites"
 	MayWriteRules    Permission = "write rules"
 	MayWriteUsers    Permission = "write users"
+	MayBackup        Permission = "make backups"
 	MaySeeReporters  Permission = "see who reported a case"
 )
 
@@ -54,6 +55,7 @@ var permissions = map[Permission][]Role{
 	MayWriteSites:   {RoleAdmin, RoleEngineer}, // thresholds of rules stand there
 	MayWriteRules:   {RoleAdmin, RoleEngineer},
 	MayWriteUsers:   {RoleAdmin},
+	MayBackup:       {RoleAdmin},                              // everything is in one
 	MaySeeReporters: {RoleAdmin, RoleSupervisor, RoleOfficer}, // who verify and call back
 }
 

@@ -156,6 +156,7 @@ type building struct {
 	hub      *api.Hub
 	db       *store.DB
 	journal  *journal.Journal
+	core     *influx.Core // nil when the series are in an InfluxDB of its own
 	series   *influx.Series
 	models   *devices.Models
 	devices  *devices.Registry
@@ -255,12 +256,12 @@ func (b *building) component(name string) *slog.Logger { return b.log.With("comp
 // state opens what keeps: the database, the log and the series.
 func (b *building) state(ctx context.Context) error {
 	var err error
-	if b.db, err = store.Open(ctx, b.path("citywarden.db")); err != nil {
+	if b.db, err = store.Open(ctx, b.path(dbFile)); err != nil {
 		return err
 	}
 	b.closers = append(b.closers, b.db.Close)
 	b.journal, err = journal.Open(ctx, journal.Options{
-		Dir: b.path("log"), URL: b.config.Log.URL, Logger: b.component("log"),
+		Dir: b.path(logDir), URL: b.config.Log.URL, Logger: b.component("log"),
 		MaxAge: b.config.Log.MaxAge.Std(), MaxBytes: b.config.Log.MaxBytes,
 	})
 	if err != nil {
@@ -273,12 +274,11 @@ func (b *building) state(ctx context.Context) error {
 		Retention: s.Retention.Std(), Cursors: b.db, Refusals: b.db, Logger: b.component("series"), Metrics: b.metrics,
 	}
 	if s.URL == "" {
-		core, err := influx.OpenCore(b.path("series"))
-		if err != nil {
+		if b.core, err = influx.OpenCore(b.path(seriesDir)); err != nil {
 			return err
 		}
-		b.closers = append(b.closers, core.Close)
-		o.Transport = core.Transport()
+		b.closers = append(b.closers, b.core.Close)
+		o.Transport = b.core.Transport()
 	}
 	if b.series, err = influx.New(o); err != nil {
 		return err
@@ -403,7 +403,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
 		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo, APIKeys: b.db, Open311: api.Open311(b.config.Open311),
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
-		Console: console.Handler(), Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
+		Console: console.Handler(), Backup: b.backup, Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
 	})
 	if err != nil {

@@ -36,6 +36,8 @@ type commands struct {
 	Apps        appsCmd        `cmd:"" help:"List the apps that may report cases by Open311, make and revoke their keys."`
 	Rules       rulesCmd       `cmd:"" help:"Check, test and backtest alarm rules."`
 	Audit       auditCmd       `cmd:"" help:"Compare the durable log, the ledger and the time series of a running platform; exits 1 with the differences."`
+	Backup      backupCmd      `cmd:"" help:"Back up a running platform into one file."`
+	Restore     restoreCmd     `cmd:"" help:"Make a data folder of a backup."`
 	Simulate    simulateCmd    `cmd:"" help:"Run virtual devices against a platform."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 }

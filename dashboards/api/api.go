@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -63,11 +64,12 @@ type Options struct {
 	Accounts    *Accounts
 	Audit       Audit
 	Hub         *Hub
-	Console     http.Handler   // serves every path that is not the API's; nil: nothing there
-	Metrics     http.Handler   // serves /metrics; nil: nothing there
-	Ready       func() error   // nil error: messages can be taken; nil func: always
-	Citizens    bool           // whether they may report cases (随手拍)
-	Proxies     []netip.Prefix // reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
+	Console     http.Handler                           // serves every path that is not the API's; nil: nothing there
+	Backup      func(context.Context, io.Writer) error // writes all that the platform keeps
+	Metrics     http.Handler                           // serves /metrics; nil: nothing there
+	Ready       func() error                           // nil error: messages can be taken; nil func: always
+	Citizens    bool                                   // whether they may report cases (随手拍)
+	Proxies     []netip.Prefix                         // reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
 	Version     string
 	TimeZone    string // IANA name of the zone that people here live in; "" means Asia/Shanghai
 	Demo        bool   // tells the console that this is the demo county
@@ -156,6 +158,7 @@ func newServer(o Options) (*server, error) {
 	s.ruleRoutes()
 	s.labRoutes()
 	s.ledgerRoutes()
+	s.backupRoutes()
 	s.placeRoutes()
 	s.infoRoutes()
 	s.eventRoutes()

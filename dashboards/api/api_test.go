@@ -144,6 +144,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"create-token", "/users/nobody/tokens", `{"label":"x"}`, admins},
 		{"delete-session", "/users/admin/sessions/0", "", admins},
 		{"list-audit", "/audit", "", admins},
+		{"get-backup", "/backup", "", admins},
 		{"list-api-keys", "/api-keys", "", admins},
 		{"create-api-key", "/api-keys", `{"name":"wechat"}`, admins},
 		{"delete-api-key", "/api-keys/wechat", "", admins},

@@ -15,8 +15,8 @@ import (
 const startTimeout = 2 * time.Minute
 
 // startServer starts a NATS server in this process that listens nowhere and
-// keeps its streams in dir, each write synced before it is acknowledged.
-func startServer(dir string, log *slog.Logger) (*server.Server, error) {
+// keeps its streams in dir. With sync each write is synced before it is acknowledged.
+func startServer(dir string, sync bool, log *slog.Logger) (*server.Server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create log directory: %w", err)
 	}
@@ -32,7 +32,7 @@ func startServer(dir string, log *slog.Logger) (*server.Server, error) {
 		DisableJetStreamBanner: true,
 		JetStream:              true,
 		StoreDir:               dir,
-		SyncAlways:             true,
+		SyncAlways:             sync,
 		SyncInterval:           2 * time.Minute,
 		JetStreamMaxMemory:     1 << 20, // no stream of ours lives in memory
 		JetStreamMaxStore:      1 << 50, // the stream's own MaxBytes is the limit; the server's default would shrink as the disk fills

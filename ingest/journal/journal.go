@@ -156,7 +156,7 @@ func (j *Journal) open(ctx context.Context) error {
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { j.log.Warn("nats connection", "err", err) })}
 	if j.opts.URL == "" {
-		s, err := startServer(j.opts.Dir, j.log)
+		s, err := startServer(j.opts.Dir, true, j.log)
 		if err != nil {
 			return err
 		}
@@ -173,7 +173,15 @@ func (j *Journal) open(ctx context.Context) error {
 	if maxBytes <= 0 {
 		maxBytes = -1
 	}
-	j.stream, err = j.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	j.stream, err = j.js.CreateOrUpdateStream(ctx, streamConfig(maxBytes))
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", streamName, err)
+	}
+	return j.recover(ctx)
+}
+
+func streamConfig(maxBytes int64) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
 		Name:        streamName,
 		Description: "every message of every device, in commit groups",
 		Subjects:    []string{subject},
@@ -186,11 +194,7 @@ func (j *Journal) open(ctx context.Context) error {
 		Replicas:    1,
 		AllowDirect: true,
 		DenyDelete:  true,
-	})
-	if err != nil {
-		return fmt.Errorf("stream %s: %w", streamName, err)
 	}
-	return j.recover(ctx)
 }
 
 // recover finds the end of the log.

@@ -173,7 +173,7 @@ func (j *Journal) restart(ctx context.Context) error {
 	old := j.server.Load()
 	old.Shutdown()
 	old.WaitForShutdown()
-	s, err := startServer(j.opts.Dir, j.log)
+	s, err := startServer(j.opts.Dir, true, j.log)
 	if err != nil {
 		return err
 	}
