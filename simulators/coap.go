@@ -20,7 +20,7 @@ type coapLink struct {
 	path string
 }
 
-func dialCoAP(ctx context.Context, addr, token string) (link, error) {
+func dialCoAP(ctx context.Context, addr, token string) (Link, error) {
 	c, err := udp.Dial(addr,
 		options.WithContext(context.WithoutCancel(ctx)), // closed by close, after the last answer
 		options.WithErrors(func(error) {}),              // send reports what matters
@@ -42,7 +42,7 @@ func dialCoAP(ctx context.Context, addr, token string) (link, error) {
 	return &coapLink{c: c, path: "/api/v1/" + token + "/telemetry"}, nil
 }
 
-func (l *coapLink) send(ctx context.Context, payload []byte) error {
+func (l *coapLink) Send(ctx context.Context, payload []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, ackWithin)
 	defer cancel()
 	r, err := l.c.Post(ctx, l.path, message.AppJSON, bytes.NewReader(payload))
@@ -60,7 +60,7 @@ func (l *coapLink) send(ctx context.Context, payload []byte) error {
 	}
 }
 
-func (l *coapLink) close() {
+func (l *coapLink) Close() {
 	l.c.Close()
 	<-l.c.Done()
 }

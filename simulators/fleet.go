@@ -51,8 +51,7 @@ const (
 	refusedFor = 30 * time.Second // after the platform did not accept the credential
 )
 
-// errRefused is wrapped by errors of a link when the platform does not accept the
-// device's credential or message: sending it again would not help.
+// errRefused is what Refused looks for.
 var errRefused = errors.New("refused")
 
 // NewFleet returns a fleet that has not connected yet.
@@ -95,9 +94,9 @@ func (f *Fleet) Run(ctx context.Context) error {
 		d := &device{f: f, id: id, stream: s, log: f.o.Logger.With("device", string(id)), rnd: rand.New(rand.NewPCG(f.o.Seed, hash(string(id))))}
 		switch coap := SpeaksCoAP(f.o.County.Devices[i].Model); {
 		case coap && f.o.CoAP != "":
-			d.dial = func(ctx context.Context) (link, error) { return dialCoAP(ctx, f.o.CoAP, f.o.Token(id)) }
+			d.dial = func(ctx context.Context) (Link, error) { return dialCoAP(ctx, f.o.CoAP, f.o.Token(id)) }
 		case !coap && f.o.MQTT != "":
-			d.dial = func(ctx context.Context) (link, error) { return dialMQTT(ctx, f.o.MQTT, id, f.o.Token(id)) }
+			d.dial = func(ctx context.Context) (Link, error) { return DialMQTT(ctx, TCP(f.o.MQTT), id, f.o.Token(id)) }
 		default:
 			continue
 		}
@@ -118,30 +117,34 @@ func (f *Fleet) Run(ctx context.Context) error {
 // battery-powered loggers on NB-IoT do; the others speak MQTT.
 func SpeaksCoAP(m citywarden.ModelName) bool { return m == "pressure-logger" }
 
-// link is one connection of one device.
-type link interface {
-	// send delivers a telemetry body and returns nil once it is acknowledged. The
-	// link is of no use after any other error than one that wraps errRefused.
-	send(ctx context.Context, payload []byte) error
-	close()
+// Link is one connection of one device.
+type Link interface {
+	// Send delivers a telemetry body and returns nil once it is acknowledged. The
+	// link is of no use after any other error than one for which Refused is true.
+	Send(ctx context.Context, payload []byte) error
+	Close()
 }
+
+// Refused reports whether the platform did not accept the device's credential
+// or message: sending it again would not help.
+func Refused(err error) bool { return errors.Is(err, errRefused) }
 
 // device is one device at work.
 type device struct {
 	f      *Fleet
 	id     citywarden.DeviceID
 	stream *Stream
-	dial   func(context.Context) (link, error)
+	dial   func(context.Context) (Link, error)
 	log    *slog.Logger
 	rnd    *rand.Rand
-	link   link
+	link   Link
 	pause  time.Duration // before the next attempt
 }
 
 func (d *device) run(ctx context.Context) {
 	defer func() {
 		if d.link != nil {
-			d.link.close()
+			d.link.Close()
 		}
 	}()
 	// The connections come up one after the other while the first reports are due.
@@ -181,7 +184,7 @@ func (d *device) deliver(ctx context.Context, m Message) {
 			stats.sent.Add(1)
 			sent = true
 		}
-		err := d.link.send(ctx, m.Payload)
+		err := d.link.Send(ctx, m.Payload)
 		switch {
 		case err == nil:
 			stats.acked.Add(1)
@@ -192,7 +195,7 @@ func (d *device) deliver(ctx context.Context, m Message) {
 			return
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, errRefused):
+		case Refused(err):
 			d.log.Warn("report refused", "err", err)
 			d.hangUp()
 			d.wait(ctx, refusedFor)
@@ -215,7 +218,7 @@ func (d *device) connect(ctx context.Context) bool {
 		d.f.stats.connects.Add(1)
 		return true
 	case ctx.Err() != nil:
-	case errors.Is(err, errRefused):
+	case Refused(err):
 		d.log.Warn("connection refused", "err", err)
 		d.pause = refusedFor
 	default:
@@ -226,7 +229,7 @@ func (d *device) connect(ctx context.Context) bool {
 }
 
 func (d *device) hangUp() {
-	d.link.close()
+	d.link.Close()
 	d.link = nil
 	d.pause = min(max(2*d.pause, retryFirst), retryMost)
 }

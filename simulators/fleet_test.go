@@ -359,7 +359,7 @@ func TestLongOutage(t *testing.T) {
 			t.Fatal(err)
 		}
 		dials := 0
-		d := &device{f: f, id: "pl-d1-01", stream: s, log: f.o.Logger, rnd: rand.New(rand.NewPCG(1, 2)), dial: func(context.Context) (link, error) {
+		d := &device{f: f, id: "pl-d1-01", stream: s, log: f.o.Logger, rnd: rand.New(rand.NewPCG(1, 2)), dial: func(context.Context) (Link, error) {
 			dials++
 			if away() {
 				return nil, errors.New("nobody there")
@@ -392,14 +392,14 @@ func TestLongOutage(t *testing.T) {
 // lineTo is a link that works unless away.
 type lineTo func() bool
 
-func (away lineTo) send(context.Context, []byte) error {
+func (away lineTo) Send(context.Context, []byte) error {
 	if away() {
 		return errors.New("line cut")
 	}
 	return nil
 }
 
-func (lineTo) close() {}
+func (lineTo) Close() {}
 
 // TestFleetJoinsAnOlderWorld: after a restart of everything, devices report at
 // once, and the incidents of the first minutes don't come again.

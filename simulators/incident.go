@@ -101,8 +101,10 @@ func (i Incident) size() float64 {
 // age returns the seconds since the incident began.
 func (i Incident) age(t time.Time) float64 { return t.Sub(i.From).Seconds() }
 
-// check returns a CodeInvalid error unless i can happen in c. It fills in where
-// the device is.
+// Check returns a CodeInvalid error unless i can happen in c.
+func (i Incident) Check(c *County) error { return i.check(c) }
+
+// check is Check, and fills in where the device is.
 func (i *Incident) check(c *county.County) error {
 	models, ok := suits[i.Kind]
 	fail := func(format string, args ...any) error {

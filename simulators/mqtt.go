@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -26,10 +28,22 @@ type mqttLink struct {
 	lost chan struct{} // closed when the connection is gone
 }
 
-func dialMQTT(ctx context.Context, addr string, id citywarden.DeviceID, token string) (link, error) {
+// Dialer opens a connection to a platform.
+type Dialer func(ctx context.Context) (net.Conn, error)
+
+// TCP returns a Dialer for host:port.
+func TCP(addr string) Dialer {
+	return func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{Timeout: connectWithin}).DialContext(ctx, "tcp", addr)
+	}
+}
+
+// DialMQTT connects the device id to a platform.
+func DialMQTT(ctx context.Context, dial Dialer, id citywarden.DeviceID, token string) (Link, error) {
 	l := &mqttLink{lost: make(chan struct{})}
 	o := mqtt.NewClientOptions().
-		AddBroker("tcp://" + addr).
+		AddBroker("tcp://platform"). // a name for dial
+		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return dial(ctx) }).
 		SetClientID(string(id)).
 		SetUsername(token).
 		SetProtocolVersion(4).
@@ -47,21 +61,21 @@ func dialMQTT(ctx context.Context, addr string, id citywarden.DeviceID, token st
 	case <-ctx.Done():
 		// Connect can't be cancelled: wait until it has come to its end.
 		<-t.Done()
-		l.close()
+		l.Close()
 		return nil, ctx.Err()
 	case <-t.Done():
 	}
 	if err := t.Error(); err != nil {
 		switch t.(*mqtt.ConnectToken).ReturnCode() {
 		case packets.ErrRefusedBadUsernameOrPassword, packets.ErrRefusedNotAuthorised, packets.ErrRefusedIDRejected:
-			return nil, fmt.Errorf("connect %s: %w: %w", addr, errRefused, err)
+			return nil, fmt.Errorf("connect: %w: %w", errRefused, err)
 		}
-		return nil, fmt.Errorf("connect %s: %w", addr, err)
+		return nil, fmt.Errorf("connect: %w", err)
 	}
 	return l, nil
 }
 
-func (l *mqttLink) send(ctx context.Context, payload []byte) error {
+func (l *mqttLink) Send(ctx context.Context, payload []byte) error {
 	t := l.c.Publish("v1/devices/me/telemetry", 1, false, payload)
 	late := time.NewTimer(ackWithin)
 	defer late.Stop()
@@ -77,4 +91,4 @@ func (l *mqttLink) send(ctx context.Context, payload []byte) error {
 	}
 }
 
-func (l *mqttLink) close() { l.c.Disconnect(50) }
+func (l *mqttLink) Close() { l.c.Disconnect(50) }

@@ -335,8 +335,11 @@ func newNetworkRun(w *World, net *hydraulic.Network, lasts time.Duration) (*netw
 		link := attr(w.county.Device(i.Device), "pipe")
 		events = append(events, hydraulic.Event{At: at(i.From.Add(valveTakes)), Link: link, Do: hydraulic.Close}, hydraulic.Event{At: at(i.To), Link: link, Do: hydraulic.Open})
 	}
+	h, _ := hour(w.start)
 	var err error
-	r.run, err = hydraulic.NewRun(net, hydraulic.Options{Duration: lasts.Truncate(runStep) + runStep, Step: runStep, Events: events})
+	r.run, err = hydraulic.NewRun(net, hydraulic.Options{
+		Duration: lasts.Truncate(runStep) + runStep, Step: runStep, Events: events, Begin: time.Duration(h * float64(time.Hour)).Truncate(time.Second),
+	})
 	return r, err
 }
 
@@ -369,7 +372,7 @@ func (r *networkRun) at(t time.Time) *hydraulics {
 
 // WaterOf returns the nodes and pipes of an EPANET network as those of a county,
 // for Script.County: loggers says at which node each device is.
-func WaterOf(net *hydraulic.Network, loggers map[citywarden.DeviceID]string) (county.Water, error) {
+func WaterOf(net *Network, loggers map[citywarden.DeviceID]string) (county.Water, error) {
 	var w county.Water
 	used := map[string]citywarden.DeviceID{}
 	for id, node := range loggers {

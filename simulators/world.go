@@ -18,6 +18,7 @@ package simulators
 
 import (
 	"hash/fnv"
+	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -69,17 +70,35 @@ func NewWorld(c *county.County, seed uint64, start time.Time) *World {
 	return w
 }
 
+// What a script is made of; aliases, so that whoever writes one needs no other
+// package.
+type (
+	County   = county.County
+	Building = county.Building
+	Network  = hydraulic.Network
+)
+
+// ReadNetwork reads an EPANET input file; name is what errors call it.
+func ReadNetwork(name string, r io.Reader) (*Network, error) { return hydraulic.Read(name, r) }
+
+// PointAt returns the position x metres east and y metres north of the
+// south-west corner of the demo county, which is Size metres wide.
+func PointAt(x, y float64) citywarden.Point { return county.PointAt(x, y) }
+
+// Size is the length of each side of the demo county, in metres.
+const Size = county.Size
+
 // Script is what a world is made of in which only that happens which is written
 // down.
 type Script struct {
-	County    *county.County // required; only its devices, buildings and water network count
+	County    *County // required; only its devices, buildings and water network count
 	Seed      uint64
 	Start     time.Time
 	Incidents []Incident
 	Every     map[citywarden.DeviceID]time.Duration // time between two reports, where it is not the usual
 	// Network is the water network in place of the county's. The county's nodes
 	// and pipes have the names of its nodes and links.
-	Network *hydraulic.Network
+	Network *Network
 	Lasts   time.Duration // of the run of Network
 }
 

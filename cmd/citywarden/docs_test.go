@@ -139,7 +139,7 @@ func playShell(t *testing.T, p *process, dir, doc string, b block) string {
 	}
 	_, mqttPort, _ := net.SplitHostPort(p.mqtt)
 	text := strings.NewReplacer(
-		"http://127.0.0.1:8080", p.http, "127.0.0.1:5683", p.coap, "-p 1883", "-p "+mqttPort,
+		"http://127.0.0.1:8080", p.http, "127.0.0.1:5683", p.coap, "127.0.0.1:1883", p.mqtt, "-p 1883", "-p "+mqttPort,
 		"'the password that make run printed'", "'"+testPassword+"'",
 	).Replace(b.text)
 	script := "set -eu\n[ ! -f .env ] || . ./.env\n" + text + `

@@ -19,9 +19,10 @@ import (
 )
 
 type simulateCmd struct {
-	Devices simulateDevicesCmd `cmd:"" help:"Print the demo county's devices as CSV with fresh tokens, for citywarden devices import."`
-	County  simulateCountyCmd  `cmd:"" help:"Run the demo county's devices against any platform, with the tokens of that CSV."`
-	Network simulateNetworkCmd `cmd:"" help:"Compute pressures and flows of a water network that an EPANET input file describes."`
+	Devices  simulateDevicesCmd  `cmd:"" help:"Print the demo county's devices as CSV with fresh tokens, for citywarden devices import."`
+	County   simulateCountyCmd   `cmd:"" help:"Run the demo county's devices against any platform, with the tokens of that CSV."`
+	Scenario simulateScenarioCmd `cmd:"" default:"withargs" help:"Play a scenario against any platform and judge what it made of it: simulate FILE.yaml."`
+	Network  simulateNetworkCmd  `cmd:"" help:"Compute pressures and flows of a water network that an EPANET input file describes."`
 }
 
 type simulateDevicesCmd struct{}

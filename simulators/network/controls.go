@@ -119,7 +119,7 @@ func (s *solver) control() {
 		case atTime:
 			due = c.time == s.now
 		case atClock:
-			due = (s.now+n.options.startClock)%day == c.time
+			due = (s.now+s.begin+n.options.startClock)%day == c.time
 		default:
 			d := &n.nodes[c.node]
 			if c.node < n.junctions {
@@ -189,7 +189,7 @@ func (s *solver) controlStep(step int) int {
 		case atTime:
 			t = c.time - s.now
 		case atClock:
-			t = (c.time - (s.now+n.options.startClock)%day + day) % day
+			t = (c.time - (s.now+s.begin+n.options.startClock)%day + day) % day
 		default:
 			q := s.demand[c.node]
 			d := &n.nodes[c.node]

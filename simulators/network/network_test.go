@@ -292,6 +292,26 @@ func TestStep(t *testing.T) {
 	}
 }
 
+// TestBegin: a run that begins later in the day has the demands of that time.
+func TestBegin(t *testing.T) {
+	n := load(t, "valves")
+	day := states(t, n, Options{Duration: 8 * time.Hour})
+	late := states(t, n, Options{Duration: 2 * time.Hour, Begin: 6 * time.Hour})
+	for i, d := range n.Nodes() {
+		if d.Kind != Junction || n.nodes[i].discharge > 0 {
+			continue
+		}
+		a, b := at(t, day, 6*time.Hour).Nodes[i].Demand, late[0].Nodes[i].Demand
+		c, e := at(t, day, 7*time.Hour).Nodes[i].Demand, at(t, late, time.Hour).Nodes[i].Demand
+		if math.Abs(a-b) > 1e-9 || math.Abs(c-e) > 1e-9 {
+			t.Errorf("node %s: at six %g and at seven %g, a run that begins at six has %g and %g", d.ID, a, c, b, e)
+		}
+	}
+	if _, err := NewRun(n, Options{Begin: -1}); err == nil {
+		t.Error("a run that begins before midnight was taken")
+	}
+}
+
 // TestSolver: a single moment is as the run has it, whatever was asked before.
 func TestSolver(t *testing.T) {
 	for _, name := range examples {

@@ -283,7 +283,7 @@ func (s *solver) check(p *premise, since int) bool {
 	case p.variable == "TIME":
 		return timeHolds(p, since, s.now)
 	case p.variable == "CLOCKTIME":
-		c := s.n.options.startClock
+		c := s.n.options.startClock + s.begin
 		return timeHolds(p, (since+c)%day, (s.now+c)%day)
 	case p.byStatus:
 		if p.variable != "STATUS" {

@@ -16,6 +16,9 @@ type Options struct {
 	// seconds; 0: that of the file.
 	Step   time.Duration
 	Events []Event // in any order
+	// Begin moves patterns and clocks: the run begins that long after their
+	// beginning, in whole seconds, so that patterns of a day fit the time of day.
+	Begin time.Duration
 }
 
 // Event is what happens to a network from outside.
@@ -65,11 +68,12 @@ type event struct {
 // the network does not have are an error.
 func NewRun(n *Network, o Options) (*Run, error) {
 	r := &Run{s: newSolver(n), duration: n.options.duration, longest: n.options.hydraulicStep, report: n.options.reportStep}
-	for _, d := range []time.Duration{o.Duration, o.Step} {
+	for _, d := range []time.Duration{o.Duration, o.Step, o.Begin} {
 		if d < 0 || d%time.Second != 0 || d > maxTime*time.Second {
-			return nil, citywarden.Errorf(citywarden.CodeInvalid, "a run of %s in steps of %s: both must be whole seconds up to twenty years", o.Duration, o.Step)
+			return nil, citywarden.Errorf(citywarden.CodeInvalid, "a run of %s in steps of %s that begins at %s: all must be whole seconds up to twenty years", o.Duration, o.Step, o.Begin)
 		}
 	}
+	r.s.begin = int(o.Begin / time.Second)
 	if o.Duration > 0 {
 		r.duration = int(o.Duration / time.Second)
 	}
@@ -165,7 +169,7 @@ func (r *Run) step() int {
 			step = min(step, t)
 		}
 	}
-	shorten(((s.now+o.patternStart)/o.patternStep+1)*o.patternStep - s.now)
+	shorten(((s.now+s.begin+o.patternStart)/o.patternStep+1)*o.patternStep - s.begin - s.now)
 	shorten(r.report - s.now)
 	for i := range r.events {
 		shorten(r.events[i].at - s.now)

@@ -14,6 +14,7 @@ type solver struct {
 	n     *Network
 	node  []int     // of each row of the equations
 	now   int       // s since the start
+	begin int       // s that the patterns are ahead
 	leaks []float64 // discharge coefficient added to the emitter of each junction
 	load  float64   // factor of all demands
 
@@ -96,7 +97,7 @@ func (s *solver) setEmitter(i int) {
 // factorAt returns the factor of a pattern at this moment.
 func (s *solver) factorAt(pattern int) float64 {
 	p, o := s.n.patterns[pattern], &s.n.options
-	return p[(s.now+o.patternStart)/o.patternStep%len(p)]
+	return p[(s.now+s.begin+o.patternStart)/o.patternStep%len(p)]
 }
 
 // demands finds what the patterns say for this moment.
