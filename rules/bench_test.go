@@ -130,6 +130,52 @@ func BenchmarkWindow(b *testing.B) {
 	}
 }
 
+// BenchmarkGroupInAlarm is a message of a member of a group, half of which is in
+// alarm, beside the same with the members looked at one by one.
+func BenchmarkGroupInAlarm(b *testing.B) {
+	for _, n := range []int{100, 1000} {
+		for _, how := range []string{"counted", "one-by-one"} {
+			b.Run(fmt.Sprintf("%d/%s", n, how), func(b *testing.B) {
+				m := models{}
+				m.add("probe", time.Hour, "x:number", "zone:text")
+				set, err := Load(mapFS(fmt.Sprintf(`rules: [{id: r, select: {model: probe}, group: {by: attr.zone}, levels: [{severity: minor, when: 'n_of(x > 5, "60s") >= %d', for: 5s}], clear: {when: 'n_of(x > 4, "2m") <= %d', for: 10s}}]`, n/4, n/8)), m)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if how == "one-by-one" {
+					uncounted(set)
+				}
+				var devices []*citywarden.Device
+				for i := range n {
+					devices = append(devices, dev(fmt.Sprintf("d%d", i), "probe", "zone", "Z"))
+				}
+				e := New(set, Options{Devices: fixed{devices, m}})
+				readings := []citywarden.Reading{{Metric: "x"}}
+				at := t0
+				step := func(i int) int {
+					at = at.Add(45 * time.Second / time.Duration(n))
+					readings[0].Value, readings[0].Time = citywarden.Number(float64(6*(i%2))+float64(i%7)/7), at
+					return len(e.Step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink, At: at}, Device: devices[i%n], Readings: readings}))
+				}
+				for i := range 40 * n {
+					step(i)
+				}
+				if s := e.Stats(); s.Active != 1 || len(e.runs[0].groups["Z"].inst.alarm.Members) != n/2 {
+					b.Fatalf("%+v", s)
+				}
+				b.ReportAllocs()
+				began := cpu()
+				for i := 0; b.Loop(); i++ {
+					if step(i) > 0 {
+						b.Fatal("a transition")
+					}
+				}
+				b.ReportMetric(float64(cpu()-began)/float64(b.N), "cpu-ns/op")
+			})
+		}
+	}
+}
+
 // vmTakes returns how much processor time expr's VM takes for n rules, ns.
 func vmTakes(b *testing.B, n int, form string) float64 {
 	names, in := types.Map{}, map[string]any{"attr": map[string]any{"limit": nil}}

@@ -399,7 +399,7 @@ func (c *compiler) memberCall(n *ast.CallNode, f function) (code, error) {
 	if err != nil {
 		return code{}, err
 	}
-	m := &memberCall{text: n.String(), adjacent: adjacent, within: w, conds: map[int]*memberCond{}}
+	m := &memberCall{text: n.String(), adjacent: adjacent, within: w, conds: map[int]*memberCond{}, steady: !adjacent && c.rule.late == 0}
 	for _, name := range c.rule.Models {
 		p := c.set.plans[name]
 		sub := &compiler{set: c.set, rule: c.rule, plan: p, where: inMember, uses: newUses(), depth: c.depth}
@@ -413,6 +413,7 @@ func (c *compiler) memberCall(n *ast.CallNode, f function) (code, error) {
 		c.uses.cost += sub.uses.cost
 		m.conds[p.index] = &memberCond{tri: x.tri, uses: sub.uses, guards: x.guarded(n.Arguments[0])}
 		c.uses.events = c.uses.events || sub.uses.events
+		m.steady = m.steady && !sub.uses.moving && !sub.uses.skew
 		if adjacent && (len(sub.uses.silent) > 0 || sub.uses.skew) {
 			return code{}, errAt(n.Arguments[0], "silent and skew cannot stand inside n_adj")
 		}
@@ -420,6 +421,9 @@ func (c *compiler) memberCall(n *ast.CallNode, f function) (code, error) {
 	c.uses.members = append(c.uses.members, m)
 	c.uses.adjacent = c.uses.adjacent || adjacent
 	count := func(v *env) (lo, hi float64) {
+		if h := v.headcount(m); h != nil {
+			return float64(h.sure), float64(h.all)
+		}
 		v.members(m, func(_ *device, sure bool) {
 			hi++
 			if sure {

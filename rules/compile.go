@@ -159,6 +159,7 @@ type memberCall struct {
 	adjacent bool
 	within   int64
 	conds    map[int]*memberCond // by model index
+	steady   bool                // only a member's own new values, and their age, change whether it satisfies it
 }
 
 // memberCond is the condition of a memberCall for members of one model.

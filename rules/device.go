@@ -140,7 +140,8 @@ type group struct {
 	key     string
 	members []*device // ordered by id
 	inst    *instance
-	fresh   bool // members or their attributes changed since it was evaluated
+	fresh   bool    // members or their attributes changed since it was evaluated
+	census  *census // nil as long as nobody needs it
 }
 
 // instance returns the state of b for the device, nil when it has none.
@@ -321,6 +322,7 @@ func (e *Engine) join(d *device, b *binding) *group {
 
 // freshen makes every member's next value evaluate the group.
 func (g *group) freshen() {
+	g.census = nil
 	if g.fresh {
 		return
 	}

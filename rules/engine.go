@@ -508,6 +508,9 @@ func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
 	ts = max(ts, g.clock())
 	inst := g.inst
 	g.fresh = false
+	if g.census != nil {
+		g.census.unasked = 0
+	}
 	if inst.resting() && !b.prog.raises(e.env(nil, g, b.rule, ts)) {
 		return
 	}
@@ -524,6 +527,9 @@ func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
 // clock returns the newest event time up to which a member was evaluated: the
 // group is never evaluated as of an earlier one.
 func (g *group) clock() int64 {
+	if g.census != nil {
+		return g.census.done
+	}
 	at := int64(math.MinInt64)
 	for _, m := range g.members {
 		at = max(at, m.lanes[m.plan.binding(g.run.rule).lane].done)

@@ -84,6 +84,7 @@ func (e *Engine) evidence(x *citywarden.Explanation, inst *instance, t int64, co
 	r := inst.run.rule
 	at := func(d *device, g *group) *env { return e.env(d, g, r, t) }
 	e.collect(x, cond.uses, inst.d, inst.d, inst.g, at)
+	places := map[citywarden.DeviceID]int{} // in x.Members
 	for _, m := range cond.members {
 		shown := map[citywarden.DeviceID]bool{}
 		list := []*device(nil)
@@ -110,7 +111,8 @@ func (e *Engine) evidence(x *citywarden.Explanation, inst *instance, t int64, co
 			if newest > math.MinInt64 {
 				em.Time = fromMS(newest)
 			}
-			if i := slices.IndexFunc(x.Members, func(o citywarden.ExplainMember) bool { return o.Device == d.id }); i < 0 {
+			if i, listed := places[d.id]; !listed {
+				places[d.id] = len(x.Members)
 				x.Members = append(x.Members, em)
 			} else if res == yes {
 				x.Members[i] = em

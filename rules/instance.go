@@ -2,7 +2,6 @@ package rules
 
 import (
 	"cmp"
-	"maps"
 	"math"
 	"slices"
 
@@ -468,6 +467,7 @@ func (e *Engine) raise(inst *instance, t int64, sev citywarden.Severity, level i
 		inst.alarm.Device = inst.d.id
 		inst.alarm.NoData = inst.d.dark && !inst.run.rule.silent
 	} else {
+		inst.g.census = nil // all of them are newcomers to this alarm
 		e.meet(inst, t)
 		inst.alarm.Device = inst.raiser()
 	}
@@ -537,28 +537,21 @@ func (e *Engine) meet(inst *instance, t int64) bool {
 	if inst.g == nil {
 		return false
 	}
-	set := map[citywarden.DeviceID]bool{}
+	a, grew := &inst.alarm, false
 	for i := range inst.prog.levels {
 		v := e.env(nil, inst.g, inst.run.rule, t)
 		if inst.prog.levels[i].when(v) != yes {
 			continue
 		}
 		for _, m := range inst.prog.levels[i].members {
-			v.members(m, func(d *device, sure bool) {
-				if sure {
-					set[d.id] = true
+			v.newcomers(m, func(d *device) {
+				if i, found := slices.BinarySearch(a.Members, d.id); !found {
+					a.Members, grew = slices.Insert(a.Members, i, d.id), true
 				}
 			})
 		}
 	}
-	for _, id := range inst.alarm.Members {
-		set[id] = true
-	}
-	if len(set) == len(inst.alarm.Members) {
-		return false
-	}
-	inst.alarm.Members = slices.Sorted(maps.Keys(set))
-	return true
+	return grew
 }
 
 // close ends the episode; by is who ordered it, "" for nobody.
