@@ -49,11 +49,14 @@ func TestCaseRefusals(t *testing.T) {
 		want  string
 	}{
 		{"unknown action", []CaseStep{step("dance", "lin", RoleSupervisor)}, CodeNotFound,
-			`no action "dance"; there are file, reject, dispatch, send_back, accept, handle, verify, rework, close, void, comment`},
+			`no action "dance"; there are register, send_verify, exists, not_exists, unable, file, reject, merge, dispatch, redispatch, send_back, ` +
+				`approve_send_back, refuse_send_back, accept, handle, request_extension, approve_extension, refuse_extension, ` +
+				`request_suspension, approve_suspension, refuse_suspension, resume, self_handle, send_check, verify, rework, refuse_self, close, ` +
+				`force_close, request_void, void, refuse_void, appeal, endorse_appeal, approve_appeal, refuse_appeal, call_back, supervise, urge, comment`},
 		{"close before the work", []CaseStep{step(File, "lin", RoleSupervisor), step(Dispatch, "chen", RoleDispatcher), step(Close, "lin", RoleSupervisor)}, CodeConflict,
 			"cannot close a case that is pending handling"},
 		{"dispatcher closes", append(slices.Clone(toHandled), step(Verify, "zhang", RoleOfficer), step(Close, "chen", RoleDispatcher)), CodeDenied,
-			"dispatcher may not close a case; supervisor may"},
+			"dispatcher may not close a case; shift_leader or supervisor may"},
 		{"handler verifies", append(slices.Clone(toHandled), step(Verify, "wu", RoleOfficer)), CodeDenied,
 			"wu handled case E0501202611230001; another person must verify it"},
 		{"reject without a reason", []CaseStep{{Action: Reject, By: "lin", Role: RoleSupervisor}}, CodeInvalid,
@@ -63,7 +66,7 @@ func TestCaseRefusals(t *testing.T) {
 		{"a person reopens", append(slices.Clone(toHandled), step(Verify, "zhang", RoleOfficer), step(Close, "lin", RoleSupervisor), step(Reopen, "boss", RoleAdmin)), CodeDenied,
 			"admin may not reopen a case; nobody may"},
 		{"somebody calls himself the platform", []CaseStep{step(File, Platform, RoleViewer)}, CodeDenied,
-			"viewer may not file a case; supervisor may"},
+			"viewer may not file a case; shift_leader or supervisor may"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := walk(tt.steps...)
@@ -100,17 +103,18 @@ func TestNextActions(t *testing.T) {
 	}{
 		{"zhang", RoleOfficer, []Action{Verify, Rework, Comment}},
 		{"wu", RoleOfficer, []Action{Comment}}, // handled it
-		{"chen", RoleDispatcher, []Action{Comment}},
+		{"chen", RoleDispatcher, []Action{Urge, Comment}},
+		{"ma", RoleAcceptor, []Action{SendCheck, Verify, Rework, Urge, Comment}},
 		{"x", RoleViewer, nil},
 	} {
-		if got := c.Next(tt.by, tt.role); !slices.Equal(got, tt.want) {
+		if got := c.Next(CaseStep{By: tt.by, Role: tt.role, At: time.Unix(0, 0)}); !slices.Equal(got, tt.want) {
 			t.Errorf("Next(%s, %s) = %v, want %v", tt.by, tt.role, got, tt.want)
 		}
 	}
 }
 
 func TestWorkflowIsSound(t *testing.T) {
-	reached := map[Stage]bool{PendingFiling: true}
+	reached := map[Stage]bool{Reported: true, PendingFiling: true}
 	for _, m := range Workflow {
 		if m.To != "" {
 			reached[m.To] = true

@@ -16,6 +16,10 @@ const (
 	NoticeMembers   NoticeKind = "members"   // it concerns many more devices than before, see Milestone
 	NoticeRemaining NoticeKind = "remaining" // a storm is over, but some alarms of it are still active
 	NoticeEscalated NoticeKind = "escalated" // it stands for too long
+
+	NoticeOverdue    NoticeKind = "overdue"    // a limit has passed
+	NoticeSupervised NoticeKind = "supervised" // 督办
+	NoticeUrged      NoticeKind = "urged"      // 催办
 )
 
 // NoticeState is what became of a notice.
@@ -94,6 +98,8 @@ const (
 	TimerHold     TimerKind = "hold"     // the first notice
 	TimerEscalate TimerKind = "escalate" // an escalation
 	TimerClose    TimerKind = "close"    // that the platform closes the case
+	TimerOverdue  TimerKind = "overdue"  // that the limit of the stage passes, and escalations after it
+	TimerResume   TimerKind = "resume"   // that a suspension ends
 )
 
 // CaseTimer is a moment in a case's life that comes by itself. It runs in our
@@ -108,7 +114,7 @@ type CaseTimer struct {
 	Urgent bool     // of life safety
 	After  Duration // how long it was set for
 	Unless bool     // TimerEscalate: not when the alarms are acknowledged
-	To     string   // TimerEscalate: the receiver
+	To     string   // TimerEscalate and TimerOverdue: the receiver; "" for those who get all
 }
 
 // CaseTally counts the alarms of a case.

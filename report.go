@@ -7,12 +7,6 @@ import (
 	"unicode/utf8"
 )
 
-// Sources of cases that people outside of the administration report.
-const (
-	SourceCitizen Source = "citizen" // 公众举报: 随手拍, the public page
-	SourceApp     Source = "app"     // 公众举报: WeChat and other apps, by Open311
-)
-
 // Reporter is the person who reported a case. It is kept apart from the case:
 // only those who verify and call back may see it.
 type Reporter struct {

@@ -1,6 +1,7 @@
 package citywarden
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -12,19 +13,23 @@ type Role string
 // The roles. One person holds one role; an admin may do everything, alone, and
 // the timeline says that an admin did it.
 const (
-	RoleAdmin      Role = "admin"
-	RoleSupervisor Role = "supervisor" // 值班长, 受理员: the supervision centre
-	RoleDispatcher Role = "dispatcher" // 派遣员: the command centre
-	RoleDepartment Role = "department" // 专业部门处置人员
-	RoleOfficer    Role = "officer"    // 网格监督员
-	RoleEngineer   Role = "engineer"   // writes alarm rules
-	RoleVendor     Role = "vendor"     // connects devices
-	RoleViewer     Role = "viewer"     // looks
-	RoleService    Role = "service"    // another program that reads, like Grafana
+	RoleAdmin       Role = "admin"
+	RoleSupervisor  Role = "supervisor"   // the supervision centre in one person: acceptor and shift leader
+	RoleAcceptor    Role = "acceptor"     // 受理员: registers, sends to verify and to check, calls back
+	RoleShiftLeader Role = "shift_leader" // 值班长: files, voids and closes
+	RoleDispatcher  Role = "dispatcher"   // 派遣员: the command centre
+	RoleDepartment  Role = "department"   // 专业部门处置人员
+	RoleOfficer     Role = "officer"      // 网格监督员
+	RoleEngineer    Role = "engineer"     // writes alarm rules
+	RoleVendor      Role = "vendor"       // connects devices
+	RoleViewer      Role = "viewer"       // looks
+	RoleService     Role = "service"      // another program that reads, like Grafana
+	RoleCitizen     Role = "citizen"      // 市民: reports, and sees what became of it
 )
 
 // Roles are all roles.
-var Roles = []Role{RoleAdmin, RoleSupervisor, RoleDispatcher, RoleDepartment, RoleOfficer, RoleEngineer, RoleVendor, RoleViewer, RoleService}
+var Roles = []Role{RoleAdmin, RoleSupervisor, RoleAcceptor, RoleShiftLeader, RoleDispatcher, RoleDepartment, RoleOfficer,
+	RoleEngineer, RoleVendor, RoleViewer, RoleService, RoleCitizen}
 
 // Permission is a kind of thing that a role may or may not do. What may be done
 // to a case stands in Workflow instead.
@@ -36,6 +41,7 @@ const (
 	MayOperateAlarms Permission = "operate alarms" // acknowledge, shelve, reset, comment, assign
 	MayOutOfService  Permission = "take alarms out of service"
 	MayOpenCases     Permission = "open cases"
+	MayReadCases     Permission = "read cases" // a citizen their own only
 	MayWriteDevices  Permission = "write devices"
 	MayWriteSites    Permission = "write sites"
 	MayWriteRules    Permission = "write rules"
@@ -45,18 +51,19 @@ const (
 )
 
 var permissions = map[Permission][]Role{
-	MayRead:          Roles,
-	MayOperateAlarms: {RoleAdmin, RoleSupervisor, RoleDispatcher, RoleOfficer},
+	MayRead:          slices.DeleteFunc(slices.Clone(Roles), func(r Role) bool { return r == RoleCitizen }),
+	MayReadCases:     Roles,
+	MayOperateAlarms: {RoleAdmin, RoleSupervisor, RoleAcceptor, RoleShiftLeader, RoleDispatcher, RoleOfficer},
 	// A shelf ends by itself; nothing reminds of what is out of service. So it is
 	// for those who answer for the shift or for the rules.
-	MayOutOfService: {RoleAdmin, RoleSupervisor, RoleEngineer},
-	MayOpenCases:    {RoleAdmin, RoleSupervisor, RoleOfficer},
+	MayOutOfService: {RoleAdmin, RoleSupervisor, RoleShiftLeader, RoleEngineer},
+	MayOpenCases:    {RoleAdmin, RoleSupervisor, RoleAcceptor, RoleShiftLeader, RoleOfficer, RoleCitizen},
+	MaySeeReporters: {RoleAdmin, RoleSupervisor, RoleAcceptor, RoleOfficer}, // who verify and call back
 	MayWriteDevices: {RoleAdmin, RoleVendor},
 	MayWriteSites:   {RoleAdmin, RoleEngineer}, // thresholds of rules stand there
 	MayWriteRules:   {RoleAdmin, RoleEngineer},
 	MayWriteUsers:   {RoleAdmin},
-	MayBackup:       {RoleAdmin},                              // everything is in one
-	MaySeeReporters: {RoleAdmin, RoleSupervisor, RoleOfficer}, // who verify and call back
+	MayBackup:       {RoleAdmin}, // everything is in one
 }
 
 // May returns a CodeDenied error unless the role may do p.
@@ -112,12 +119,18 @@ type AuditEntry struct {
 	Target  string    `json:"target"`           // path of the request
 	Detail  string    `json:"detail,omitempty"` // body of the request, without secrets, cut at 2000 bytes
 	Status  int       `json:"status"`           // HTTP status of the answer; 0 when the platform stopped before it
+
+	Before json.RawMessage `json:"before,omitempty"` // what it was done to, before and after; without secrets and who reported
+	After  json.RawMessage `json:"after,omitempty"`
 }
 
 // AuditFilter selects audit entries; zero fields select all.
 type AuditFilter struct {
-	User string
-	From time.Time // inclusive
-	To   time.Time // exclusive
+	User    string
+	Action  string
+	Target  string    // path of the request, or how it begins when it ends in "*"
+	Address string    // IP address of the caller
+	From    time.Time // inclusive
+	To      time.Time // exclusive
 	Page
 }

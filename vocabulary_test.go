@@ -155,7 +155,7 @@ func TestPlaces(t *testing.T) {
 
 func TestPermissions(t *testing.T) {
 	err := RoleViewer.May(MayOperateAlarms)
-	if CodeOf(err) != CodeDenied || err.Error() != "viewer may not operate alarms; admin or supervisor or dispatcher or officer may" {
+	if CodeOf(err) != CodeDenied || err.Error() != "viewer may not operate alarms; admin or supervisor or acceptor or shift_leader or dispatcher or officer may" {
 		t.Error(err)
 	}
 	for _, p := range []Permission{MayRead, MayOperateAlarms, MayOutOfService, MayOpenCases, MayWriteDevices, MayWriteRules, MayWriteUsers} {

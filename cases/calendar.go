@@ -210,6 +210,76 @@ func (c *Calendar) Yellow(start time.Time, l Limit) time.Time {
 	return time.Time{}
 }
 
+// Extended returns the limits after n limits that ended at deadline got one more:
+// 80 % of all, and the new end. n is small enough that these 80 % lie after deadline.
+func (c *Calendar) Extended(deadline time.Time, l Limit, n int) (yellow, end time.Time) {
+	if l.N == 0 {
+		return time.Time{}, time.Time{}
+	}
+	end = c.Deadline(deadline, l)
+	part := c.between(l.Unit, deadline, end) / 5 * time.Duration(4*(n+1)-5*n)
+	return c.add(l.Unit, deadline, part), end
+}
+
+// Paused returns when a limit ends that would have ended at end, when its clock
+// stood still from one time to another. One that had ended before stays as it is.
+func (c *Calendar) Paused(u Unit, from, to, end time.Time) time.Time {
+	if !end.After(from) {
+		return end
+	}
+	return c.add(u, to, c.between(u, from, end))
+}
+
+// between returns how much of a limit in that unit passes from one time to a later one.
+func (c *Calendar) between(u Unit, from, to time.Time) time.Duration {
+	switch u {
+	case UrgentHours:
+		return to.Sub(from)
+	case NaturalDays:
+		return c.naive(to).Sub(c.naive(from))
+	}
+	var sum time.Duration
+	y, m, d := from.In(c.zone).Date()
+	for ; ; d++ {
+		day := time.Date(y, m, d, 12, 0, 0, 0, c.zone)
+		if wall(day, 0).After(to) {
+			return sum
+		}
+		if !c.Workday(day) {
+			continue
+		}
+		for _, h := range c.hours {
+			begin, end := wall(day, h.From), wall(day, h.To)
+			if begin.Before(from) {
+				begin = from
+			}
+			if end.After(to) {
+				end = to
+			}
+			sum += max(0, end.Sub(begin))
+		}
+	}
+}
+
+// add returns when d of a limit in that unit has passed since start; the inverse
+// of between.
+func (c *Calendar) add(u Unit, start time.Time, d time.Duration) time.Time {
+	switch u {
+	case UrgentHours:
+		return start.Add(d).UTC()
+	case NaturalDays:
+		t := c.naive(start).Add(d)
+		return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), c.zone).UTC()
+	}
+	return c.addWork(start, d)
+}
+
+// naive returns what the clocks of the zone show at t, as if they were never changed.
+func (c *Calendar) naive(t time.Time) time.Time {
+	t = t.In(c.zone)
+	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
+}
+
 // work returns the working time of a limit in work hours or work days.
 func (c *Calendar) work(l Limit) time.Duration {
 	if l.Unit == WorkHours {

@@ -52,6 +52,7 @@ type TransitionReader interface {
 type CaseReader interface {
 	Case(context.Context, citywarden.CaseID) (citywarden.Case, error) // with timeline and alarms
 	Cases(context.Context, citywarden.CaseFilter) (items []citywarden.Case, next string, err error)
+	CasesLike(ctx context.Context, class citywarden.ClassCode, from, to time.Time) ([]citywarden.Case, error) // opened then
 	CaseCounts(ctx context.Context, workOrders bool, nowMS int64) (byStage map[citywarden.Stage]int, overdue int, err error)
 }
 
@@ -110,6 +111,12 @@ type Options struct {
 	Publish  func(citywarden.Event)                             // told of alarms and cases after they are stored, in order; it must not block. nil for nobody
 	Logger   *slog.Logger                                       // nil for none
 
+	Limits   map[citywarden.Stage]Limit       // of the stages before and after the handling; nil for StageLimits. A stage without one has none
+	Overdue  []citywarden.Escalation          // who else is told when a limit has passed for so long
+	Near     float64                          // how far from each other duplicates may lie, in metres; 0 means 50
+	Within   time.Duration                    // and how far apart in time; 0 means 24 h
+	Officers func(citywarden.GridCode) string // who is sent to look in a unit grid when nobody is named; nil for nobody
+
 	Operators int                   // on duty at a time, for the alarm load; 0 means 1
 	Metrics   prometheus.Registerer // nil for none
 }
@@ -163,6 +170,18 @@ func New[T Tx](s Store[T], o Options) (*Desk, error) {
 	}
 	if o.Operators == 0 {
 		o.Operators = 1
+	}
+	if o.Limits == nil {
+		o.Limits = StageLimits()
+	}
+	if o.Near == 0 {
+		o.Near = 50
+	}
+	if o.Within == 0 {
+		o.Within = 24 * time.Hour
+	}
+	if o.Officers == nil {
+		o.Officers = func(citywarden.GridCode) string { return "" }
 	}
 	d := &Desk{
 		read: s,
@@ -301,7 +320,8 @@ func (d *Desk) publish(ctx context.Context, out *changes) {
 			d.opt.Logger.Error("case not published", "case", id, "err", err)
 			continue
 		}
-		c.Timeline, c.Light = nil, light(&c, now)
+		c.Timeline = nil
+		shine(&c, now)
 		d.opt.Publish(citywarden.Event{Kind: "case", Time: now, Data: c})
 	}
 }
@@ -427,9 +447,7 @@ func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 		err = c.Do(citywarden.CaseStep{Action: citywarden.Evidence, By: citywarden.Platform, Alarm: a.ID, Text: text, At: at})
 	default:
 		kind = citywarden.NoticeReopened
-		if err = c.Do(citywarden.CaseStep{Action: citywarden.Reopen, By: citywarden.Platform, Alarm: a.ID, Text: text, At: at}); err == nil {
-			err = d.start(&c, at)
-		}
+		err = d.advance(&c, citywarden.CaseStep{Action: citywarden.Reopen, By: citywarden.Platform, Alarm: a.ID, Text: text, At: at})
 	}
 	if err != nil {
 		return fmt.Errorf("case of alarm %s: %w", a.ID, err)
@@ -444,7 +462,7 @@ func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 	if c.Members, err = tx.Devices(ctx, c.ID); err != nil {
 		return err
 	}
-	if err := tx.SaveCase(ctx, c, before.Revision); err != nil {
+	if err := d.save(ctx, tx, c, before.Revision); err != nil {
 		return err
 	}
 	out.inCase(c.ID)
@@ -506,7 +524,8 @@ func (d *Desk) open(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 	return d.begin(ctx, tx, c, citywarden.CaseStep{By: citywarden.Platform, Alarm: a.ID, Text: text})
 }
 
-// begin completes c with its class, grid and number and the first step.
+// begin completes c with its class, grid and number and the first step, which
+// says at which stage it begins; pending filing when it does not.
 func (d *Desk) begin(ctx context.Context, tx Tx, c citywarden.Case, step citywarden.CaseStep) (citywarden.Case, error) {
 	if k, ok := d.opt.Classes.Class(c.Class); ok {
 		c.ClassName, c.Condition, c.Closing, c.Limit = k.Name, k.Condition, k.Closing, k.Limit
@@ -522,10 +541,12 @@ func (d *Desk) begin(ctx context.Context, tx Tx, c citywarden.Case, step citywar
 		return c, err
 	}
 	c.ID = caseID(c.Class, c.WorkOrder, day, n)
-	c.Stage, c.Revision = citywarden.PendingFiling, 1
-	step.Action, step.Stage, step.At = citywarden.Open, c.Stage, c.Opened
-	c.Timeline = []citywarden.CaseStep{step}
-	return c, nil
+	if step.Stage == "" {
+		step.Stage = citywarden.PendingFiling
+	}
+	step.At = c.Opened
+	c.Begin(step)
+	return c, d.begun(citywarden.Case{}, &c, step.At)
 }
 
 // caseID returns the number of a case as citywarden.CaseID describes it; after
@@ -667,16 +688,6 @@ func sentence(what citywarden.Text, t citywarden.Transition, a citywarden.Alarm)
 	return &citywarden.Text{EN: line("en", ": ", " (", ")", ", "), ZH: line("zh", "：", "（", "）", "，")}
 }
 
-// start lets the handling limit of c run from at.
-func (d *Desk) start(c *citywarden.Case, at time.Time) error {
-	l, err := ParseLimit(c.Limit)
-	if err != nil {
-		return err
-	}
-	c.Filed, c.Yellow, c.Deadline = at, d.opt.Calendar.Yellow(at, l), d.opt.Calendar.Deadline(at, l)
-	return nil
-}
-
 // Do takes one step in the case called id and returns the case afterwards, with
 // what the same person may do next. The time of the step is now. Errors are
 // those of citywarden.Case.Do; CodeDenied for the platform's own actions, and
@@ -687,8 +698,8 @@ func (d *Desk) start(c *citywarden.Case, at time.Time) error {
 // somebody else has moved the case since, Do returns CodeConflict; comments,
 // evidence and notices that came in meanwhile do not count.
 //
-// File lets the handling limit run. Dispatch without a department takes the one
-// of the class.
+// Dispatch without a department takes the one of the class, SendVerify and
+// SendCheck without an officer the one of the unit grid.
 func (d *Desk) Do(ctx context.Context, id citywarden.CaseID, step citywarden.CaseStep, revision int64) (citywarden.Case, error) {
 	if step.Role == "" || step.By == "" {
 		return citywarden.Case{}, citywarden.Errorf(citywarden.CodeDenied, "%s case %s: nobody is named who does it", step.Action, id)
@@ -713,12 +724,10 @@ func (d *Desk) Do(ctx context.Context, id citywarden.CaseID, step citywarden.Cas
 			return err
 		}
 		out.inCase(id)
-		if !c.Stage.Open() {
-			if _, err := tx.DropTimers(ctx, id, ""); err != nil {
-				return err
-			}
+		if err := d.save(ctx, tx, c, was); err != nil {
+			return err
 		}
-		return tx.SaveCase(ctx, c, was)
+		return d.follow(ctx, tx, c, &out)
 	})
 	if err != nil {
 		return citywarden.Case{}, err
@@ -743,64 +752,90 @@ func unmoved(ctx context.Context, tx Tx, c *citywarden.Case, revision int64) err
 	if err != nil {
 		return err
 	}
-	for _, s := range steps {
-		if s.Action != citywarden.Comment && s.Action != citywarden.Evidence && s.Action != citywarden.Notify {
-			return citywarden.Errorf(citywarden.CodeConflict, "%s was faster (%s at %s): look at case %s again",
-				s.By, s.Action, s.At.Format(time.RFC3339), c.ID)
-		}
+	if s, moved := citywarden.Moved(steps); moved {
+		return citywarden.Errorf(citywarden.CodeConflict, "%s was faster (%s at %s): look at case %s again",
+			s.By, s.Action, s.At.Format(time.RFC3339), c.ID)
 	}
 	return nil
 }
 
 func (d *Desk) step(c *citywarden.Case, step citywarden.CaseStep) error {
-	if step.Role == citywarden.RoleDepartment && step.Department != "" && c.Department != "" && step.Department != c.Department {
-		return citywarden.Errorf(citywarden.CodeDenied, "case %s is dispatched to %s, not to %s", c.ID, c.Department, step.Department)
-	}
-	if step.Action == citywarden.Dispatch && step.Department == "" {
-		if k, ok := d.opt.Classes.Class(c.Class); ok {
+	step.At = time.Now().UTC().Truncate(time.Millisecond)
+	switch step.Action {
+	case citywarden.Dispatch:
+		if k, ok := d.opt.Classes.Class(c.Class); ok && step.Department == "" {
 			step.Department = k.Department
 		}
+	case citywarden.SendVerify, citywarden.SendCheck:
+		if step.Officer == "" {
+			step.Officer = d.opt.Officers(c.Grid)
+		}
 	}
-	step.At = time.Now().UTC().Truncate(time.Millisecond)
-	if err := c.Do(step); err != nil {
-		return err
-	}
-	if step.Action == citywarden.File {
-		return d.start(c, step.At)
-	}
-	return nil
+	return d.advance(c, step)
 }
 
-// Create opens a case by hand. CodeDenied when the role may not open cases,
-// CodeInvalid when the class is unknown, the title missing or the place
-// impossible.
+// Create opens a case for a person. What an officer or a citizen says is reported
+// and waits to be registered; what the supervision centre enters is registered by
+// that. CodeDenied when the role may not open cases, CodeInvalid when the class or
+// the source is unknown, the title missing or the place impossible.
 func (d *Desk) Create(ctx context.Context, n citywarden.NewCase, by string, role citywarden.Role) (citywarden.Case, error) {
 	if err := role.May(citywarden.MayOpenCases); err != nil {
 		return citywarden.Case{}, err
 	}
-	c, err := d.draft(n)
+	c, err := d.draft(n, role)
 	if err != nil {
 		return citywarden.Case{}, err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var out changes
-	err = d.update(ctx, func(tx Tx) error {
-		c, err = d.begin(ctx, tx, c, citywarden.CaseStep{By: by, Role: role, Note: n.Description})
+	c.OpenedBy = by
+	first := citywarden.CaseStep{By: by, Role: role, Note: n.Description}
+	if role == citywarden.RoleOfficer || role == citywarden.RoleCitizen {
+		first.Stage = citywarden.Reported
+	}
+	err = d.once(ctx, func(ctx context.Context, tx Tx, out *changes) error {
+		opened, err := d.begin(ctx, tx, c, first)
 		if err != nil {
 			return err
 		}
-		out = changes{cases: []citywarden.CaseID{c.ID}}
-		return tx.SaveCase(ctx, c, 0)
+		out.inCase(opened.ID)
+		if err := d.save(ctx, tx, opened, 0); err != nil {
+			return err
+		}
+		c.ID = opened.ID
+		if n.Reporter == nil {
+			return nil
+		}
+		return tx.AddReport(ctx, citywarden.Report{
+			Case: c.ID, Source: c.Source, Class: c.Class, Description: n.Description, Location: c.Location, Reporter: *n.Reporter, At: c.Opened,
+		}, "")
 	})
 	if err != nil {
 		return citywarden.Case{}, err
 	}
-	d.publish(ctx, &out)
 	return d.Case(context.WithoutCancel(ctx), c.ID, by, role)
 }
 
-func (d *Desk) draft(n citywarden.NewCase) (citywarden.Case, error) {
+// sourceOf returns the source of a case that somebody of that role opens and
+// says to be of source s.
+func sourceOf(role citywarden.Role, s citywarden.Source) (citywarden.Source, error) {
+	own := citywarden.SourceOperator
+	switch role {
+	case citywarden.RoleOfficer:
+		own = citywarden.SourceOfficer
+	case citywarden.RoleCitizen:
+		own = citywarden.SourceCitizen
+	}
+	switch {
+	case s == "" || s == own:
+		return own, nil
+	case s == citywarden.SourceSensor || !slices.Contains(citywarden.Sources, s):
+		return "", citywarden.Errorf(citywarden.CodeInvalid, "new case: a person can't enter the source %q; take hotline, transfer, citizen, app, officer or operator", s)
+	case own != citywarden.SourceOperator:
+		return "", citywarden.Errorf(citywarden.CodeDenied, "new case: a case of role %s has the source %s", role, own)
+	}
+	return s, nil
+}
+
+func (d *Desk) draft(n citywarden.NewCase, role citywarden.Role) (citywarden.Case, error) {
 	title := strings.TrimSpace(n.Title)
 	switch {
 	case title == "" || utf8.RuneCountInString(title) > 200:
@@ -811,8 +846,12 @@ func (d *Desk) draft(n citywarden.NewCase) (citywarden.Case, error) {
 	if err := d.opt.Classes.Check(n.Class); err != nil {
 		return citywarden.Case{}, citywarden.Errorf(citywarden.CodeInvalid, "new case: %w", err)
 	}
+	source, err := sourceOf(role, n.Source)
+	if err != nil {
+		return citywarden.Case{}, err
+	}
 	c := citywarden.Case{
-		Class: n.Class, Title: citywarden.Text{ZH: title, EN: title}, Source: citywarden.SourceOperator,
+		Class: n.Class, Title: citywarden.Text{ZH: title, EN: title}, Source: source,
 		Opened: time.Now().UTC().Truncate(time.Millisecond),
 	}
 	if n.Location != nil {
@@ -887,7 +926,7 @@ func (d *Desk) Cases(ctx context.Context, f citywarden.CaseFilter) (items []city
 	items, next, err = d.read.Cases(ctx, f)
 	now := time.Now()
 	for i := range items {
-		items[i].Light = light(&items[i], now)
+		shine(&items[i], now)
 	}
 	return items, next, err
 }
@@ -899,8 +938,9 @@ func (d *Desk) Case(ctx context.Context, id citywarden.CaseID, by string, role c
 	if err != nil {
 		return citywarden.Case{}, err
 	}
-	c.Light = light(&c, time.Now())
-	c.Actions = c.Next(by, role)
+	now := time.Now().UTC()
+	shine(&c, now)
+	c.Actions = c.Next(citywarden.CaseStep{By: by, Role: role, At: now})
 	return c, nil
 }
 
@@ -910,16 +950,21 @@ func (d *Desk) CaseCounts(ctx context.Context) (byStage map[citywarden.Stage]int
 	return d.read.CaseCounts(ctx, false, time.Now().UnixMilli())
 }
 
-// light returns the light of c at now. What was handled keeps the light of that
-// moment; what was rejected or voided has none.
-func light(c *citywarden.Case, now time.Time) citywarden.Light {
+// shine sets the lights of c as they are at now. What was handled keeps the light
+// of that moment, what is suspended that of the moment when its clock was stopped;
+// what was rejected or voided has none.
+func shine(c *citywarden.Case, now time.Time) {
+	c.StageLight = citywarden.LightAt(c.StageWarn, c.StageDue, now)
 	switch {
 	case c.Stage == citywarden.Rejected, c.Stage == citywarden.Voided:
-		return ""
+		c.Light = ""
+		return
 	case !c.HandledAt.IsZero():
 		now = c.HandledAt
+	case !c.SuspendedAt.IsZero():
+		now = c.SuspendedAt
 	}
-	return citywarden.LightAt(c.Yellow, c.Deadline, now)
+	c.Light = citywarden.LightAt(c.Yellow, c.Deadline, now)
 }
 
 // Worst returns the highest severity of the active alarms of a device, as

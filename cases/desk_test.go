@@ -160,6 +160,8 @@ func TestAnAlarmOpensACase(t *testing.T) {
 		Severity: citywarden.Major, Stage: citywarden.PendingFiling, Location: &citywarden.Point{Lat: 24.105, Lon: 117.605},
 		Grid: "350623100001001", Condition: "跑冒滴漏、路面溢水", Closing: "止水，消除安全隐患", Limit: "1紧急工作时",
 		Opened: monday().Add(time.Second), Alarms: []citywarden.AlarmID{"pipe.burst:p1:1"}, Members: 1, Rule: "pipe.burst", Revision: 1,
+		Entered: monday().Add(time.Second), StageWarn: monday().Add(48*time.Minute + time.Second), StageDue: monday().Add(time.Hour + time.Second),
+		StageLight: c.StageLight, // of today
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("the case (-want +got):\n%s", diff)
@@ -257,7 +259,7 @@ func TestATroubleThatComesBackReopensItsCase(t *testing.T) {
 	if c.Stage != citywarden.PendingDispatch || !c.Finished.IsZero() || !c.Deadline.Equal(closed.Finished.Add(75*time.Minute)) || len(c.Alarms) != 2 {
 		t.Errorf("within the merge time: stage %s, finished %v, deadline %v, alarms %v", c.Stage, c.Finished, c.Deadline, c.Alarms)
 	}
-	if want := []citywarden.Action{citywarden.Dispatch, citywarden.Comment}; !slices.Equal(c.Actions, want) {
+	if want := []citywarden.Action{citywarden.Dispatch, citywarden.SendBack, citywarden.RequestVoid, citywarden.Urge, citywarden.Comment}; !slices.Equal(c.Actions, want) {
 		t.Errorf("a dispatcher may %v, want %v", c.Actions, want)
 	}
 	closed = do(t, d, id, toClosed()[1:]...)
@@ -689,7 +691,7 @@ func TestCreate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.ID[0] != 'C' || c.Source != citywarden.SourceOperator || c.Limit != "2紧急工作时" || c.Timeline[0].By != "huang" || c.Timeline[0].Note != "opposite no. 12" {
+	if c.ID[0] != 'C' || c.Source != citywarden.SourceOfficer || c.Stage != citywarden.Reported || c.OpenedBy != "huang" || c.Limit != "2紧急工作时" || c.Timeline[0].By != "huang" || c.Timeline[0].Note != "opposite no. 12" {
 		t.Errorf("the case: %+v", c)
 	}
 	for _, tt := range []struct {

@@ -117,14 +117,15 @@ func (d *Desk) first(ctx context.Context, tx Tx, c citywarden.Case, a citywarden
 	return d.write(ctx, tx, c, kind, a.ID, text, at, urgent)
 }
 
-// write writes a notice to all that get every notice. fresh is false, and nothing
+// write writes a notice to all that get every notice, and to the receiver that is
+// called like the department that works on the case. fresh is false, and nothing
 // is written, when it was written before.
 func (d *Desk) write(ctx context.Context, tx Tx, c citywarden.Case, kind citywarden.NoticeKind, alarm citywarden.AlarmID, text *citywarden.Text, at time.Time, urgent bool, parts ...string) (fresh bool, err error) {
 	n := notice(c, kind, alarm, text, at, parts...)
 	n.Urgent = n.Urgent || urgent
 	var ns []citywarden.Notice
 	for _, r := range d.opt.Notify {
-		if r.All {
+		if r.All || r.Name == c.Department {
 			n.Receiver, n.Next = r.Name, r.when(&n, at)
 			ns = append(ns, n)
 		}
@@ -314,6 +315,10 @@ func (d *Desk) fire(ctx context.Context, tx Tx, out *changes) error {
 		return d.holdOver(ctx, tx, x, c, n, now, out)
 	case citywarden.TimerEscalate:
 		return d.escalate(ctx, tx, x, c, n, now, out)
+	case citywarden.TimerOverdue:
+		return d.overdue(ctx, tx, x, c, now, out)
+	case citywarden.TimerResume:
+		return d.resume(ctx, tx, c, now, out)
 	}
 	return d.autoClose(ctx, tx, x, c, n, now, out)
 }
@@ -361,8 +366,15 @@ func (d *Desk) escalate(ctx context.Context, tx Tx, x citywarden.CaseTimer, c ci
 	}
 	text := sentence(what, citywarden.Transition{}, a)
 	msg := notice(c, citywarden.NoticeEscalated, a.ID, text, now, c.Severity.String(), strconv.Itoa(x.N))
-	msg.Receiver, msg.Urgent = x.To, msg.Urgent || x.Urgent
-	i := slices.IndexFunc(d.opt.Notify, func(r Receiver) bool { return r.Name == x.To })
+	msg.Urgent = msg.Urgent || x.Urgent
+	return d.tell(ctx, tx, c, msg, x.To, now, out)
+}
+
+// tell writes a notice to the one receiver called to, and a step when there is
+// none of that name; nothing when that was done before.
+func (d *Desk) tell(ctx context.Context, tx Tx, c citywarden.Case, msg citywarden.Notice, to string, now time.Time, out *changes) error {
+	msg.Receiver = to
+	i := slices.IndexFunc(d.opt.Notify, func(r Receiver) bool { return r.Name == to })
 	known := i >= 0
 	if known {
 		msg.Next = d.opt.Notify[i].when(&msg, now)
@@ -378,7 +390,7 @@ func (d *Desk) escalate(ctx context.Context, tx Tx, x citywarden.CaseTimer, c ci
 		return nil
 	}
 	return d.noticeStep(ctx, tx, c, msg, now, out,
-		"notice to "+x.To+" could not be sent, there is no receiver of that name: ", "通知 "+x.To+" 未能发出（没有该接收人）：")
+		"notice to "+to+" could not be sent, there is no receiver of that name: ", "通知 "+to+" 未能发出（没有该接收人）：")
 }
 
 // autoClose closes c when all is settled, parks when somebody has to acknowledge

@@ -53,7 +53,7 @@ func (d *Desk) Report(ctx context.Context, r citywarden.Report, photos []citywar
 		if r.Address != "" {
 			note = strings.TrimSpace(note + "\n地址：" + r.Address)
 		}
-		if c, err = d.begin(ctx, tx, draft, citywarden.CaseStep{By: by, Note: note}); err != nil {
+		if c, err = d.begin(ctx, tx, draft, citywarden.CaseStep{By: by, Note: note, Stage: citywarden.Reported}); err != nil {
 			return err
 		}
 		if c.Location != nil && c.Grid == "" {
@@ -64,7 +64,7 @@ func (d *Desk) Report(ctx context.Context, r citywarden.Report, photos []citywar
 				return err
 			}
 		}
-		if err := tx.SaveCase(ctx, c, 0); err != nil {
+		if err := d.save(ctx, tx, c, 0); err != nil {
 			return err
 		}
 		r.Case = c.ID

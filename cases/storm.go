@@ -137,7 +137,7 @@ func (d *Desk) maintain(ctx context.Context, tx Tx, t citywarden.Transition, a c
 	if c, err = d.begin(ctx, tx, c, citywarden.CaseStep{By: citywarden.Platform, Alarm: a.ID, Text: text}); err != nil {
 		return err
 	}
-	if err := tx.SaveCase(ctx, c, 0); err != nil {
+	if err := d.save(ctx, tx, c, 0); err != nil {
 		return err
 	}
 	out.inCase(c.ID)

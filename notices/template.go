@@ -68,6 +68,10 @@ var kinds = map[citywarden.NoticeKind]citywarden.Text{
 	citywarden.NoticeMembers:   {ZH: "范围扩大", EN: "more devices"},
 	citywarden.NoticeRemaining: {ZH: "仍未恢复", EN: "still active"},
 	citywarden.NoticeEscalated: {ZH: "逾时上报", EN: "escalated"},
+
+	citywarden.NoticeOverdue:    {ZH: "超时", EN: "overdue"},
+	citywarden.NoticeSupervised: {ZH: "督办", EN: "supervised"},
+	citywarden.NoticeUrged:      {ZH: "催办", EN: "urged"},
 }
 
 // TemplateError is a mistake in one of the templates of Options.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -40,18 +41,20 @@ func (t *DeskTx) StepsAfter(ctx context.Context, id citywarden.CaseID, n int64) 
 // open case has the key of c.
 func (t *DeskTx) SaveCase(ctx context.Context, c citywarden.Case, was int64) error {
 	steps := c.Timeline
-	c.Timeline, c.Alarms, c.Actions, c.Light = nil, nil, nil, ""
+	c.Timeline, c.Alarms, c.Actions, c.Light, c.StageLight = nil, nil, nil, "", ""
 	b, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("write case %s: %w", c.ID, err)
 	}
 	args := []any{string(c.ID), c.Key, string(c.Stage), toInt(c.Stage.Open()), toInt(c.WorkOrder), c.Department, string(c.Grid),
-		toMS(c.Opened), toMS(c.Deadline), c.Revision, string(b), string(c.Rule)}
-	query := `INSERT INTO cases (id, case_key, stage, is_open, work_order, department, grid, opened, deadline, revision, data, rule)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (id) DO NOTHING`
+		toMS(c.Opened), toMS(c.Deadline), c.Revision, string(b), string(c.Rule), string(c.Class), string(c.Source), c.Officer, c.OpenedBy, request(&c)}
+	query := `INSERT INTO cases (id, case_key, stage, is_open, work_order, department, grid, opened, deadline, revision, data, rule,
+			class, source, officer, opened_by, request)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) ON CONFLICT (id) DO NOTHING`
 	if was != 0 {
 		query = `UPDATE cases SET case_key = $2, stage = $3, is_open = $4, work_order = $5, department = $6, grid = $7,
-			opened = $8, deadline = $9, revision = $10, data = $11, rule = $12 WHERE id = $1 AND revision = $13`
+			opened = $8, deadline = $9, revision = $10, data = $11, rule = $12, class = $13, source = $14, officer = $15,
+			opened_by = $16, request = $17 WHERE id = $1 AND revision = $18`
 		args = append(args, was)
 	}
 	r, err := t.q.ExecContext(ctx, query, args...)
@@ -66,15 +69,38 @@ func (t *DeskTx) SaveCase(ctx context.Context, c citywarden.Case, was int64) err
 		if s.Text != nil {
 			zh, en = s.Text.ZH, s.Text.EN
 		}
-		_, err := t.q.ExecContext(ctx, `INSERT INTO case_steps (case_id, n, action, stage, actor, role, note, department, alarm, at, text_zh, text_en)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		b, err := json.Marshal(s)
+		if err != nil {
+			return fmt.Errorf("write step of case %s: %w", c.ID, err)
+		}
+		_, err = t.q.ExecContext(ctx, `INSERT INTO case_steps (case_id, n, action, stage, actor, role, note, department, alarm, at, text_zh, text_en, data)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
 			string(c.ID), c.Revision-int64(len(steps)-1-i), string(s.Action), string(s.Stage), s.By, string(s.Role), s.Note,
-			s.Department, string(s.Alarm), toMS(s.At), zh, en)
+			s.Department, string(s.Alarm), toMS(s.At), zh, en, string(b))
 		if err != nil {
 			return fmt.Errorf("save step of case %s: %w", c.ID, err)
 		}
 	}
 	return nil
+}
+
+// request returns what the column of that name holds.
+func request(c *citywarden.Case) string {
+	if c.Request == nil {
+		return ""
+	}
+	return string(c.Request.Kind)
+}
+
+// CasesLike returns the cases of a class that were opened from a time to
+// another, both included, without timelines and alarms, at most MaxPage.
+func (d *DB) CasesLike(ctx context.Context, class citywarden.ClassCode, from, to time.Time) ([]citywarden.Case, error) {
+	cs, err := list(ctx, d.sql, scanCase, `SELECT data FROM cases WHERE class = $1 AND work_order = 0 AND opened >= $2 AND opened <= $3
+		ORDER BY opened, id LIMIT $4`, string(class), toMS(from), toMS(to), citywarden.MaxPage)
+	if err != nil {
+		return nil, fmt.Errorf("list cases of class %s: %w", class, err)
+	}
+	return cs, nil
 }
 
 // NextSerial returns 1, 2, 3 … for each day.
@@ -129,6 +155,13 @@ func (d *DB) Cases(ctx context.Context, f citywarden.CaseFilter) ([]citywarden.C
 	if f.Grid != "" {
 		w.and("grid = $", string(f.Grid))
 	}
+	for _, x := range []struct{ column, value string }{
+		{"source", string(f.Source)}, {"class", string(f.Class)}, {"officer", f.Officer}, {"opened_by", f.OpenedBy}, {"request", string(f.Request)},
+	} {
+		if x.value != "" { // the empty ones are in no index
+			w.and(x.column+" <> '' AND "+x.column+" = $", x.value)
+		}
+	}
 	if err := w.after("opened", "id", f.After); err != nil {
 		return nil, "", err
 	}
@@ -146,9 +179,7 @@ func (d *DB) Cases(ctx context.Context, f citywarden.CaseFilter) ([]citywarden.C
 func (d *DB) CaseCounts(ctx context.Context, workOrders bool, nowMS int64) (byStage map[citywarden.Stage]int, overdue int, err error) {
 	rows, err := d.sql.QueryContext(ctx, `SELECT stage, COUNT(*),
 		COALESCE(SUM(CASE WHEN deadline > 0 AND deadline < $1 THEN 1 ELSE 0 END), 0)
-		FROM cases WHERE work_order = $2 AND stage IN ($3, $4, $5, $6, $7, $8) GROUP BY stage`, nowMS, toInt(workOrders),
-		string(citywarden.PendingFiling), string(citywarden.PendingDispatch), string(citywarden.PendingHandling),
-		string(citywarden.Handling), string(citywarden.Handled), string(citywarden.PendingClose))
+		FROM cases WHERE work_order = $2 AND is_open = 1 GROUP BY stage`, nowMS, toInt(workOrders))
 	if err != nil {
 		return nil, 0, fmt.Errorf("count cases: %w", err)
 	}
@@ -229,13 +260,21 @@ func stepsAfter(ctx context.Context, q querier, id citywarden.CaseID, n int64) (
 	steps, err := list(ctx, q, func(row scanner) (s citywarden.CaseStep, err error) {
 		var at int64
 		var text citywarden.Text
-		err = row.Scan(&s.Action, &s.Stage, &s.By, &s.Role, &s.Note, &s.Department, &s.Alarm, &at, &text.ZH, &text.EN)
+		var data string
+		err = row.Scan(&s.Action, &s.Stage, &s.By, &s.Role, &s.Note, &s.Department, &s.Alarm, &at, &text.ZH, &text.EN, &data)
+		if err != nil {
+			return s, err
+		}
+		if data != "" {
+			err = json.Unmarshal([]byte(data), &s)
+			return s, err
+		}
 		s.At = fromMS(at)
 		if text != (citywarden.Text{}) {
 			s.Text = &text
 		}
-		return s, err
-	}, `SELECT action, stage, actor, role, note, department, alarm, at, text_zh, text_en
+		return s, nil
+	}, `SELECT action, stage, actor, role, note, department, alarm, at, text_zh, text_en, data
 		FROM case_steps WHERE case_id = $1 AND n > $2 ORDER BY n`, string(id), n)
 	if err != nil {
 		return nil, fmt.Errorf("timeline of case %s: %w", id, err)

@@ -3,9 +3,11 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -219,9 +221,9 @@ func (d *DB) DeleteSession(ctx context.Context, user, id string) error {
 func (d *DB) AppendAudit(ctx context.Context, e citywarden.AuditEntry) (int64, error) {
 	var id int64
 	err := d.tx(ctx, func(q querier) error {
-		return q.QueryRowContext(ctx, `INSERT INTO audit (at, actor, role, address, action, target, detail, status)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`,
-			toMS(e.At), e.User, e.Role, e.Address, e.Action, e.Target, e.Detail, e.Status).Scan(&id)
+		return q.QueryRowContext(ctx, `INSERT INTO audit (at, actor, role, address, action, target, detail, status, before)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id`,
+			toMS(e.At), e.User, e.Role, e.Address, e.Action, e.Target, e.Detail, e.Status, string(e.Before)).Scan(&id)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("write audit entry %s %s: %w", e.Action, e.Target, err)
@@ -229,9 +231,10 @@ func (d *DB) AppendAudit(ctx context.Context, e citywarden.AuditEntry) (int64, e
 	return id, nil
 }
 
-// FinishAudit adds what came of the entry.
-func (d *DB) FinishAudit(ctx context.Context, id int64, status int) error {
-	if _, err := d.exec(ctx, `UPDATE audit SET status = $2 WHERE id = $1`, id, status); err != nil {
+// FinishAudit adds what came of the entry: the HTTP status, and how the thing is
+// after it, nil for nothing.
+func (d *DB) FinishAudit(ctx context.Context, id int64, status int, after json.RawMessage) error {
+	if _, err := d.exec(ctx, `UPDATE audit SET status = $2, after = $3 WHERE id = $1`, id, status, string(after)); err != nil {
 		return fmt.Errorf("finish audit entry %d: %w", id, err)
 	}
 	return nil
@@ -241,8 +244,15 @@ func (d *DB) FinishAudit(ctx context.Context, id int64, status int) error {
 // CodeInvalid when f.After is not a cursor.
 func (d *DB) Audit(ctx context.Context, f citywarden.AuditFilter) ([]citywarden.AuditEntry, string, error) {
 	var w where
-	if f.User != "" {
-		w.and("actor = $", f.User)
+	for _, x := range []struct{ column, value string }{{"actor", f.User}, {"action", f.Action}, {"address", f.Address}} {
+		if x.value != "" {
+			w.and(x.column+" = $", x.value)
+		}
+	}
+	if begin, ok := strings.CutSuffix(f.Target, "*"); ok {
+		w.and("substr(target, 1, $) = $", len([]rune(begin)), begin)
+	} else if f.Target != "" {
+		w.and("target = $", f.Target)
 	}
 	if !f.From.IsZero() {
 		w.and("at >= $", toMS(f.From))
@@ -255,10 +265,17 @@ func (d *DB) Audit(ctx context.Context, f citywarden.AuditFilter) ([]citywarden.
 	}
 	all, err := list(ctx, d.sql, func(row scanner) (e citywarden.AuditEntry, err error) {
 		var at int64
-		err = row.Scan(&e.ID, &at, &e.User, &e.Role, &e.Address, &e.Action, &e.Target, &e.Detail, &e.Status)
+		var before, after string
+		err = row.Scan(&e.ID, &at, &e.User, &e.Role, &e.Address, &e.Action, &e.Target, &e.Detail, &e.Status, &before, &after)
 		e.At = fromMS(at)
+		if before != "" {
+			e.Before = json.RawMessage(before)
+		}
+		if after != "" {
+			e.After = json.RawMessage(after)
+		}
 		return e, err
-	}, `SELECT id, at, actor, role, address, action, target, detail, status FROM audit`+w.text()+` ORDER BY id DESC`+limit(f.Page), w.args...)
+	}, `SELECT id, at, actor, role, address, action, target, detail, status, before, after FROM audit`+w.text()+` ORDER BY id DESC`+limit(f.Page), w.args...)
 	if err != nil {
 		return nil, "", fmt.Errorf("read audit: %w", err)
 	}

@@ -131,7 +131,7 @@ func TestAudit(t *testing.T) {
 		}
 		ids = append(ids, id)
 	}
-	if err := db.FinishAudit(ctx, ids[4], 201); err != nil {
+	if err := db.FinishAudit(ctx, ids[4], 201, nil); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {

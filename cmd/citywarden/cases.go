@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -14,6 +16,9 @@ type casesCmd struct {
 	Show caseShowCmd `cmd:"" help:"Show a case with its timeline and what can be done next."`
 	Open caseOpenCmd `cmd:"" help:"Open a case by hand."`
 	Do   caseDoCmd   `cmd:"" help:"Take the next action: file, dispatch, accept, handle, verify, close and others."`
+
+	Duplicates caseDuplicatesCmd `cmd:"" help:"List the cases that a case may be a duplicate of."`
+	Workflow   caseWorkflowCmd   `cmd:"" help:"Print who may do what at which stage, and what has to be said for it."`
 }
 
 type caseListCmd struct {
@@ -21,6 +26,9 @@ type caseListCmd struct {
 	Stage      string `help:"Only at that stage, like pending_filing."`
 	All        bool   `help:"Closed cases too."`
 	Department string `help:"Only of that department."`
+	Officer    string `help:"Only those that this officer was sent to verify or check."`
+	Source     string `help:"Only of that source: sensor, officer, citizen, app, hotline, transfer or operator."`
+	Request    string `help:"Only those with a request that waits: send_back, extension, suspension, void or appeal."`
 	WorkOrders bool   `help:"Maintenance work orders instead of cases."`
 }
 
@@ -37,17 +45,19 @@ func (k *caseListCmd) Run(ctx context.Context, o output) error {
 	if !k.All && k.Stage == "" {
 		q.Set("open", "true")
 	}
-	if k.Department != "" {
-		q.Set("department", k.Department)
+	for name, v := range map[string]string{"department": k.Department, "officer": k.Officer, "source": k.Source, "request": k.Request} {
+		if v != "" {
+			q.Set(name, v)
+		}
 	}
 	if k.WorkOrders {
 		q.Set("work_orders", "true")
 	}
 	items := []citywarden.Case{}
-	rows := [][]string{{"ID", "CLASS", "STAGE", "DEADLINE", "LIGHT", "GRID", "DEPARTMENT", "TITLE"}}
+	rows := [][]string{{"ID", "CLASS", "STAGE", "DEADLINE", "LIGHT", "STAGE LIGHT", "GRID", "DEPARTMENT", "TITLE"}}
 	err = list(ctx, c, "/cases", q, func(x citywarden.Case) error {
 		items = append(items, x)
-		rows = append(rows, []string{string(x.ID), string(x.Class), string(x.Stage), when(x.Deadline), dash(string(x.Light)), dash(string(x.Grid)), dash(x.Department), x.Title.String()})
+		rows = append(rows, []string{string(x.ID), string(x.Class), string(x.Stage), when(x.Deadline), dash(string(x.Light)), dash(string(x.StageLight)), dash(string(x.Grid)), dash(x.Department), x.Title.String()})
 		return nil
 	})
 	if err != nil {
@@ -84,10 +94,16 @@ func printCase(o output, asJSON bool, x *citywarden.Case) error {
 	}
 	fmt.Fprintf(o.out, "case %s  %s\n", x.ID, x.Title)
 	rows := [][]string{
-		{"stage", string(x.Stage)}, {"class", fmt.Sprintf("%s %s", x.Class, x.ClassName)}, {"grid", dash(string(x.Grid))},
+		{"stage", strings.TrimSpace(string(x.Stage) + " " + string(x.StageLight))}, {"source", string(x.Source)}, {"class", fmt.Sprintf("%s %s", x.Class, x.ClassName)}, {"grid", dash(string(x.Grid))},
 		{"department", dash(x.Department)}, {"limit", dash(x.Limit)},
 		{"deadline", strings.TrimSpace(when(x.Deadline) + " " + string(x.Light))}, {"closing", dash(x.Closing)},
 		{"back to normal", yes(x.Normal)},
+	}
+	if r := x.Request; r != nil {
+		rows = append(rows, []string{"asked", strings.TrimSpace(fmt.Sprintf("%s by %s: %s", r.Kind, r.By, r.Note))})
+	}
+	if !x.SuspendedAt.IsZero() {
+		rows = append(rows, []string{"suspended", "until " + when(x.SuspendedUntil)})
 	}
 	for _, a := range x.Alarms {
 		rows = append(rows, []string{"alarm", string(a)})
@@ -117,11 +133,17 @@ type caseOpenCmd struct {
 	Lat         *float64 `help:"Latitude, WGS 84, degrees."`
 	Lon         *float64 `help:"Longitude, WGS 84, degrees."`
 	Device      string   `help:"A device that it concerns; the case takes its position."`
+	Source      string   `help:"Where it comes from: hotline, transfer, citizen, app, officer or operator; what your post says when left out."`
+	Reporter    string   `help:"Name of the person who reported it; only those who verify and call back see it."`
+	Phone       string   `help:"Phone number of that person."`
 }
 
 // Run opens a case by hand.
 func (k *caseOpenCmd) Run(ctx context.Context, o output) error {
-	in := citywarden.NewCase{Class: citywarden.ClassCode(k.Class), Title: k.Title, Description: k.Description, Device: citywarden.DeviceID(k.Device)}
+	in := citywarden.NewCase{Class: citywarden.ClassCode(k.Class), Title: k.Title, Description: k.Description, Device: citywarden.DeviceID(k.Device), Source: citywarden.Source(k.Source)}
+	if k.Reporter != "" || k.Phone != "" {
+		in.Reporter = &citywarden.Reporter{Name: k.Reporter, Phone: k.Phone}
+	}
 	if (k.Lat == nil) != (k.Lon == nil) {
 		return &usageError{"say both --lat and --lon, or neither"}
 	}
@@ -141,25 +163,38 @@ func (k *caseOpenCmd) Run(ctx context.Context, o output) error {
 
 type caseDoCmd struct {
 	remote
-	ID         string `arg:"" help:"The case's number."`
-	Action     string `arg:"" enum:"file,reject,dispatch,send_back,accept,handle,verify,rework,close,void,comment" help:"What to do: ${enum}."`
-	Note       string `help:"A word on it; some actions need one." short:"n"`
-	Department string `help:"For dispatch: who shall handle it; the class's own when left out."`
-	Revision   int64  `help:"Only if nobody did anything since that revision."`
+	ID     string `arg:"" help:"The case's number."`
+	Action string `arg:"" help:"What to do; show says what you may, and workflow what there is."`
+
+	Note         string    `help:"A word on it; some actions need one." short:"n"`
+	Department   string    `help:"For dispatch and redispatch: who shall handle it; for dispatch the class's own when left out."`
+	Officer      string    `help:"For send_verify and send_check: the grid officer who shall go and look."`
+	Class        string    `help:"For register and file: the class that it is instead."`
+	Until        time.Time `help:"For request_suspension: when it shall end, like 2027-03-01T08:00:00+08:00."`
+	Into         string    `help:"For merge: the case that it is a duplicate of."`
+	Satisfaction string    `help:"For call_back: satisfied, fairly, dissatisfied or unreached."`
+	Revision     int64     `help:"Only if nobody did anything since that revision."`
 }
 
 // Run takes one action on a case.
 func (k *caseDoCmd) Run(ctx context.Context, o output) error {
+	if all := citywarden.Actions(); !slices.Contains(all, k.Action) {
+		return &usageError{fmt.Sprintf("no action %q; there are %s%s", k.Action, strings.Join(all, ", "), citywarden.DidYouMean(k.Action, all))}
+	}
 	c, err := k.client(ctx)
 	if err != nil {
 		return err
 	}
 	body := map[string]any{}
-	if k.Note != "" {
-		body["note"] = k.Note
+	for name, v := range map[string]string{
+		"note": k.Note, "department": k.Department, "officer": k.Officer, "class": k.Class, "case": k.Into, "satisfaction": k.Satisfaction,
+	} {
+		if v != "" {
+			body[name] = v
+		}
 	}
-	if k.Department != "" {
-		body["department"] = k.Department
+	if !k.Until.IsZero() {
+		body["until"] = k.Until
 	}
 	if k.Revision != 0 {
 		body["revision"] = k.Revision
@@ -174,4 +209,56 @@ func (k *caseDoCmd) Run(ctx context.Context, o output) error {
 	}
 	fmt.Fprintf(o.out, "case %s is %s\n", x.ID, strings.ReplaceAll(string(x.Stage), "_", " "))
 	return nil
+}
+
+type caseDuplicatesCmd struct {
+	remote
+	ID string `arg:"" help:"The case's number."`
+}
+
+// Run lists what a case may be a duplicate of.
+func (k *caseDuplicatesCmd) Run(ctx context.Context, o output) error {
+	c, err := k.client(ctx)
+	if err != nil {
+		return err
+	}
+	items := []citywarden.Duplicate{}
+	rows := [][]string{{"ID", "AWAY", "OPENED", "STAGE", "TITLE"}}
+	err = list(ctx, c, "/cases/"+url.PathEscape(k.ID)+"/duplicates", url.Values{}, func(x citywarden.Duplicate) error {
+		items = append(items, x)
+		rows = append(rows, []string{string(x.Case.ID), fmt.Sprintf("%.0f m", x.Distance), when(x.Case.Opened), string(x.Case.Stage), x.Case.Title.String()})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if k.JSON {
+		return toJSON(o.out, items)
+	}
+	table(o.out, rows)
+	return nil
+}
+
+type caseWorkflowCmd struct{}
+
+// Run prints the workflow.
+func (caseWorkflowCmd) Run(o output) error {
+	rows := [][]string{{"ACTION", "名称", "FROM", "TO", "WHO", "NEEDS", "ONLY IF"}}
+	for _, m := range citywarden.Workflow {
+		who := "the platform"
+		if m.Roles != nil {
+			who = joined(m.Roles)
+		}
+		rows = append(rows, []string{string(m.Action), m.Action.Text().ZH, joined(m.From), dash(string(m.To)), who, dash(joined(m.Needs)), dash(joined(m.Only))})
+	}
+	table(o.out, rows)
+	return nil
+}
+
+func joined[T ~string](all []T) string {
+	names := make([]string, len(all))
+	for i, x := range all {
+		names[i] = string(x)
+	}
+	return strings.Join(names, ",")
 }

@@ -41,6 +41,10 @@ type AlarmPath struct {
 	ID citywarden.AlarmID `path:"id" maxLength:"300"`
 }
 
+func (p AlarmPath) state(ctx context.Context, s *server) (any, error) {
+	return s.Alarms.Alarm(ctx, p.ID)
+}
+
 type shelveBody struct {
 	For    citywarden.Duration `json:"for,omitempty" doc:"How long; at most 30 days"`
 	Until  time.Time           `json:"until,omitzero" doc:"Until when; instead of for"`

@@ -80,7 +80,7 @@ type Options struct {
 // Audit keeps who changed what; its methods are those of store.DB.
 type Audit interface {
 	AppendAudit(ctx context.Context, e citywarden.AuditEntry) (int64, error)
-	FinishAudit(ctx context.Context, id int64, status int) error
+	FinishAudit(ctx context.Context, id int64, status int, after json.RawMessage) error
 	Audit(ctx context.Context, f citywarden.AuditFilter) ([]citywarden.AuditEntry, string, error)
 }
 
@@ -383,6 +383,7 @@ func audited[I, O any](ctx context.Context, s *server, rt route, in *I, h func(c
 	if rt.public {
 		return attempt(ctx, s, e, in, h)
 	}
+	e.Before = s.stateOf(ctx, in)
 	id, err := s.Audit.AppendAudit(ctx, e)
 	if err != nil {
 		return nil, err
@@ -390,10 +391,59 @@ func audited[I, O any](ctx context.Context, s *server, rt route, in *I, h func(c
 	out, err := h(ctx, in)
 	status := statusAfter(rt.status, err)
 	// What was done is done, even when the caller is gone by now.
-	if err := s.Audit.FinishAudit(context.WithoutCancel(ctx), id, status); err != nil {
+	ctx = context.WithoutCancel(ctx)
+	var after json.RawMessage
+	if err == nil {
+		if after = s.stateOf(ctx, in); after == nil {
+			after = madeOf(out)
+		}
+	}
+	if err := s.Audit.FinishAudit(ctx, id, status, after); err != nil {
 		s.log.Error("audit entry not finished", "entry", id, "status", status, "err", err)
 	}
 	return out, err
+}
+
+// subject is an input that names the thing that is changed; state returns it, or
+// an error when there is none, for the audit.
+type subject interface {
+	state(context.Context, *server) (any, error)
+}
+
+// stateOf returns what in is about, as it is now; nil when that is nothing.
+func (s *server) stateOf(ctx context.Context, in any) json.RawMessage {
+	x, ok := in.(subject)
+	if !ok {
+		return nil
+	}
+	v, err := x.state(ctx, s)
+	if err != nil {
+		return nil
+	}
+	return rawOf(v)
+}
+
+// madeOf returns what an answer says was made, when that holds no secret.
+func madeOf(out any) json.RawMessage {
+	switch o := out.(type) {
+	case *created[citywarden.Case]:
+		c := o.Body
+		c.Timeline, c.Actions = nil, nil
+		return rawOf(c)
+	case *created[citywarden.DeviceView]:
+		return rawOf(o.Body.Device)
+	case *created[citywarden.User]:
+		return rawOf(o.Body)
+	}
+	return nil
+}
+
+func rawOf(v any) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
 // attempt calls h for somebody who is not known yet, and writes down what came

@@ -4,6 +4,9 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -15,6 +18,7 @@ type Cases interface {
 	Case(ctx context.Context, id citywarden.CaseID, by string, role citywarden.Role) (citywarden.Case, error)
 	Do(ctx context.Context, id citywarden.CaseID, step citywarden.CaseStep, revision int64) (citywarden.Case, error)
 	Create(ctx context.Context, c citywarden.NewCase, by string, role citywarden.Role) (citywarden.Case, error)
+	Duplicates(ctx context.Context, id citywarden.CaseID) ([]citywarden.Duplicate, error)
 }
 
 // Notices looks up what was told of cases.
@@ -33,10 +37,62 @@ type CasePath struct {
 	ID citywarden.CaseID `path:"id" maxLength:"64"`
 }
 
+func (p CasePath) state(ctx context.Context, s *server) (any, error) {
+	c, err := s.Cases.Case(ctx, p.ID, "", "")
+	c.Timeline, c.Actions = nil, nil
+	return c, err
+}
+
 type actionBody struct {
-	Note       string `json:"note,omitempty" maxLength:"2000"`
-	Department string `json:"department,omitempty" maxLength:"100" doc:"That shall handle the case; when dispatching"`
-	Revision   int64  `json:"revision,omitempty" minimum:"0" doc:"Of the case as you saw it: 409 when it has changed since; left out: act on the case as it is"`
+	Note         string                  `json:"note,omitempty" maxLength:"4000"`
+	Department   string                  `json:"department,omitempty" maxLength:"100" doc:"That shall handle the case; dispatching without one takes that of the class"`
+	Officer      string                  `json:"officer,omitempty" maxLength:"64" doc:"User name of the grid officer who shall verify or check; left out: that of the unit grid"`
+	Class        citywarden.ClassCode    `json:"class,omitempty" maxLength:"32" doc:"When it is registered or filed as another class than it was reported"`
+	Until        time.Time               `json:"until,omitzero" doc:"When the suspension shall end, at most a year from now"`
+	Case         citywarden.CaseID       `json:"case,omitempty" maxLength:"64" doc:"That it is a duplicate of, when merging"`
+	Satisfaction citywarden.Satisfaction `json:"satisfaction,omitempty" doc:"Of the person who reported it, when calling back"`
+	Revision     int64                   `json:"revision,omitempty" minimum:"0" doc:"Of the case as you saw it, like the header If-Match: 409 when somebody has moved it since; left out: act on the case as it is"`
+}
+
+// caseOutput is a case with its revision as the entity tag.
+type caseOutput struct {
+	ETag string `header:"ETag"`
+	Body citywarden.Case
+}
+
+func caseOutputOf(c citywarden.Case) *caseOutput {
+	return &caseOutput{ETag: strconv.Quote(strconv.FormatInt(c.Revision, 10)), Body: c}
+}
+
+// revisionOf returns the revision that the header If-Match names, 0 for any.
+func revisionOf(match string) (int64, error) {
+	tag := strings.TrimPrefix(strings.TrimSpace(match), "W/")
+	if tag == "" || tag == "*" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(strings.Trim(tag, `"`), 10, 64)
+	if err != nil || n < 1 {
+		return 0, citywarden.Errorf(citywarden.CodeInvalid, "If-Match %s: write the ETag of the case as you saw it, like \"7\"", match)
+	}
+	return n, nil
+}
+
+type workflow struct {
+	Stages  []namedStage      `json:"stages" nullable:"false" doc:"In the order of a case that goes well, then the ends"`
+	Actions []namedAction     `json:"actions" nullable:"false"`
+	Moves   []citywarden.Move `json:"moves" nullable:"false" doc:"The lines of the workflow: who may take a case by which action from which stages to which, what they have to say, and what must hold. Without roles: the platform itself only"`
+}
+
+type namedStage struct {
+	Stage citywarden.Stage `json:"stage"`
+	Name  citywarden.Text  `json:"name"`
+	Open  bool             `json:"open" doc:"People have something to do with it"`
+}
+
+type namedAction struct {
+	Action citywarden.Action `json:"action"`
+	Name   citywarden.Text   `json:"name"`
+	Needs  []citywarden.Need `json:"needs" nullable:"false" doc:"What has to be said for it"`
 }
 
 type resendBody struct {
@@ -46,14 +102,18 @@ type resendBody struct {
 
 func (s *server) caseRoutes() {
 	const tag = "cases"
-	handle(s, route{method: "GET", path: "/api/v1/cases", id: "list-cases", tag: tag, may: citywarden.MayRead,
-		summary: "Cases, the newest first"}, s.listCases)
+	handle(s, route{method: "GET", path: "/api/v1/cases", id: "list-cases", tag: tag, may: citywarden.MayReadCases,
+		summary: "Cases, the newest first; a department sees those that it has, a citizen those that they reported"}, s.listCases)
 	handle(s, route{method: "POST", path: "/api/v1/cases", id: "create-case", tag: tag, may: citywarden.MayOpenCases, status: http.StatusCreated,
 		summary: "Open a case by hand"}, s.createCase)
-	handle(s, route{method: "GET", path: "/api/v1/cases/{id}", id: "get-case", tag: tag, may: citywarden.MayRead,
+	handle(s, route{method: "GET", path: "/api/v1/cases/{id}", id: "get-case", tag: tag, may: citywarden.MayReadCases,
 		summary: "One case with its timeline and the actions that the caller may take"}, s.getCase)
 	handle(s, route{method: "POST", path: "/api/v1/cases/{id}/actions/{action}", id: "act-on-case", tag: tag, may: citywarden.MayRead,
 		summary: "Take an action; the workflow says which role may take which"}, s.act)
+	handle(s, route{method: "GET", path: "/api/v1/cases/{id}/duplicates", id: "list-duplicates", tag: tag, may: citywarden.MayRead,
+		summary: "Cases of the same class, near in place and time, that it may be a duplicate of; the nearest first"}, s.duplicates)
+	handle(s, route{method: "GET", path: "/api/v1/workflow", id: "get-workflow", tag: tag, may: citywarden.MayReadCases,
+		summary: "The workflow of cases as a table"}, s.workflow)
 	handle(s, route{method: "GET", path: "/api/v1/notices", id: "list-notices", tag: tag, may: citywarden.MayRead,
 		summary: "What was told of cases, and to whom, the newest first"}, s.listNotices)
 	handle(s, route{method: "POST", path: "/api/v1/notices/resend", id: "resend-notice", tag: tag, may: citywarden.MayOperateAlarms,
@@ -66,16 +126,33 @@ func (s *server) caseRoutes() {
 
 func (s *server) listCases(ctx context.Context, in *struct {
 	Paging
-	Stage      citywarden.Stage    `query:"stage"`
-	Open       bool                `query:"open" doc:"Only those that people have something to do with"`
-	Department string              `query:"department"`
-	Grid       citywarden.GridCode `query:"grid"`
-	Alarm      citywarden.AlarmID  `query:"alarm"`
-	WorkOrders bool                `query:"work_orders" doc:"Maintenance work orders instead of cases"`
+	Stage      citywarden.Stage       `query:"stage"`
+	Open       bool                   `query:"open" doc:"Only those that people have something to do with"`
+	Department string                 `query:"department"`
+	Grid       citywarden.GridCode    `query:"grid"`
+	Alarm      citywarden.AlarmID     `query:"alarm"`
+	Officer    string                 `query:"officer" maxLength:"64" doc:"Only those that this officer was sent to verify or check"`
+	OpenedBy   string                 `query:"opened_by" maxLength:"64" doc:"Only those that this user opened"`
+	Source     citywarden.Source      `query:"source"`
+	Class      citywarden.ClassCode   `query:"class" maxLength:"32"`
+	Request    citywarden.RequestKind `query:"request" doc:"Only those with a request of that kind that waits for a decision"`
+	WorkOrders bool                   `query:"work_orders" doc:"Maintenance work orders instead of cases"`
 }) (*listOutput[citywarden.Case], error) {
-	cs, next, err := s.Cases.Cases(ctx, citywarden.CaseFilter{
-		Stage: in.Stage, Open: in.Open, Department: in.Department, Grid: in.Grid, Alarm: in.Alarm, WorkOrders: in.WorkOrders, Page: in.page(),
-	})
+	f := citywarden.CaseFilter{
+		Stage: in.Stage, Open: in.Open, Department: in.Department, Grid: in.Grid, Alarm: in.Alarm, Officer: in.Officer, OpenedBy: in.OpenedBy,
+		Source: in.Source, Class: in.Class, Request: in.Request, WorkOrders: in.WorkOrders, Page: in.page(),
+	}
+	u := callerOf(ctx)
+	switch u.Role {
+	case citywarden.RoleDepartment:
+		if f.Department != "" && f.Department != u.Department {
+			return nil, citywarden.Errorf(citywarden.CodeDenied, "%s sees the cases of %s only", u.Name, u.Department)
+		}
+		f.Department = u.Department
+	case citywarden.RoleCitizen:
+		f.OpenedBy = u.Name
+	}
+	cs, next, err := s.Cases.Cases(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -112,57 +189,104 @@ func (s *server) createCase(ctx context.Context, in *struct{ Body citywarden.New
 	return &created[citywarden.Case]{Location: "/api/v1/cases/" + url.PathEscape(string(c.ID)), Body: c}, nil
 }
 
-func (s *server) getCase(ctx context.Context, in *CasePath) (*output[citywarden.Case], error) {
-	u := callerOf(ctx)
-	c, err := s.Cases.Case(ctx, in.ID, u.Name, u.Role)
+func (s *server) getCase(ctx context.Context, in *CasePath) (*caseOutput, error) {
+	c, err := s.seenCase(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
-	if theirs(u, &c) != nil {
-		c.Actions = nil
+	return caseOutputOf(c), nil
+}
+
+// seenCase returns a case as the caller may see it.
+func (s *server) seenCase(ctx context.Context, id citywarden.CaseID) (citywarden.Case, error) {
+	u := callerOf(ctx)
+	c, err := s.Cases.Case(ctx, id, u.Name, u.Role)
+	if err != nil {
+		return c, err
 	}
-	return outputOf(c), nil
+	if err := c.SeenBy(u); err != nil {
+		return citywarden.Case{}, err
+	}
+	if u.Role == citywarden.RoleDepartment && c.Department != u.Department {
+		c.Actions = nil // it had the case before
+	}
+	return c, nil
+}
+
+func (s *server) duplicates(ctx context.Context, in *CasePath) (*listOutput[citywarden.Duplicate], error) {
+	if _, err := s.seenCase(ctx, in.ID); err != nil {
+		return nil, err
+	}
+	ds, err := s.Cases.Duplicates(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	u := callerOf(ctx)
+	ds = slices.DeleteFunc(ds, func(d citywarden.Duplicate) bool { return d.Case.SeenBy(u) != nil })
+	return listOf(ds, ""), nil
+}
+
+func (s *server) workflow(context.Context, *struct{}) (*output[workflow], error) {
+	out := workflow{Moves: citywarden.Workflow}
+	for _, x := range citywarden.Stages {
+		out.Stages = append(out.Stages, namedStage{x.Stage, x.Name, x.Stage.Open()})
+	}
+	for _, m := range citywarden.Workflow {
+		known := slices.ContainsFunc(out.Actions, func(a namedAction) bool { return a.Action == m.Action })
+		if !known {
+			out.Actions = append(out.Actions, namedAction{m.Action, m.Action.Text(), append([]citywarden.Need{}, m.Needs...)})
+		}
+	}
+	return outputOf(out), nil
 }
 
 func (s *server) act(ctx context.Context, in *struct {
 	CasePath
-	Action citywarden.Action `path:"action"`
-	Body   *actionBody
-}) (*output[citywarden.Case], error) {
+	Action  citywarden.Action `path:"action"`
+	IfMatch string            `header:"If-Match" maxLength:"64" doc:"ETag of the case as you saw it: 409 when somebody has moved it since"`
+	Body    *actionBody
+}) (*caseOutput, error) {
 	var b actionBody
 	if in.Body != nil {
 		b = *in.Body
 	}
+	seen, err := revisionOf(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	if b.Revision == 0 {
+		b.Revision = seen
+	}
 	u := callerOf(ctx)
 	if u.Role == citywarden.RoleDepartment {
-		c, err := s.Cases.Case(ctx, in.ID, u.Name, u.Role)
-		if err != nil {
-			return nil, err
-		}
-		if err := theirs(u, &c); err != nil {
-			return nil, err
-		}
-		if b.Revision == 0 {
-			b.Revision = c.Revision // what was looked at is what is acted on
-		}
+		b.Department = u.Department
+	}
+	if err := s.checkOfficer(ctx, b.Officer); err != nil {
+		return nil, err
 	}
 	c, err := s.Cases.Do(ctx, in.ID, citywarden.CaseStep{
-		Action: in.Action, By: u.Name, Role: u.Role, Note: b.Note, Department: b.Department, At: time.Now().UTC(),
+		Action: in.Action, By: u.Name, Role: u.Role, Note: b.Note, Department: b.Department, Officer: b.Officer, Class: b.Class,
+		Until: b.Until.UTC(), Case: b.Case, Satisfaction: b.Satisfaction, At: time.Now().UTC(),
 	}, b.Revision)
 	if err != nil {
 		return nil, err
 	}
-	return outputOf(c), nil
+	return caseOutputOf(c), nil
 }
 
-// theirs returns CodeDenied when the case belongs to another department than
-// that of u.
-func theirs(u citywarden.User, c *citywarden.Case) error {
-	if u.Role != citywarden.RoleDepartment || c.Department == u.Department {
+// checkOfficer returns CodeInvalid unless name is "" or a grid officer.
+func (s *server) checkOfficer(ctx context.Context, name string) error {
+	if name == "" {
 		return nil
 	}
-	if c.Department == "" {
-		return citywarden.Errorf(citywarden.CodeDenied, "case %s is not dispatched to a department yet", c.ID)
+	u, _, err := s.Accounts.store.UserByName(ctx, name)
+	switch {
+	case citywarden.CodeOf(err) == citywarden.CodeNotFound:
+		return citywarden.Errorf(citywarden.CodeInvalid, "send an officer: %w", err)
+	case err != nil:
+		return err
+	case u.Role != citywarden.RoleOfficer:
+		return citywarden.Errorf(citywarden.CodeInvalid, "send an officer: %s is %s, not officer", name, u.Role)
 	}
-	return citywarden.Errorf(citywarden.CodeDenied, "case %s belongs to %s, not to %s", c.ID, c.Department, u.Department)
+	return nil
 }

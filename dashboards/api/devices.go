@@ -102,6 +102,11 @@ type DevicePath struct {
 	ID citywarden.DeviceID `path:"id" maxLength:"64"`
 }
 
+func (p DevicePath) state(_ context.Context, s *server) (any, error) {
+	d, _, err := s.Devices.Device(p.ID)
+	return d, err
+}
+
 func (s *server) deviceRoutes() {
 	const tag = "devices"
 	csv := map[string]*huma.MediaType{"text/csv": {Schema: &huma.Schema{Type: "string"}}}

@@ -49,7 +49,7 @@ func (s *server) events(ctx context.Context, in *eventsInput) (*huma.StreamRespo
 		kinds = nil
 	}
 	slices.Sort(kinds)
-	sub, missed, last, reset, err := s.Hub.subscribe(after, slices.Compact(kinds), in.Device)
+	sub, missed, last, reset, err := s.Hub.subscribe(after, slices.Compact(kinds), in.Device, callerOf(ctx))
 	if err != nil {
 		return nil, err
 	}

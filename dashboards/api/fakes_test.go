@@ -332,7 +332,7 @@ func (d desk) Case(_ context.Context, id citywarden.CaseID, by string, role city
 		return citywarden.Case{}, missing("case", id)
 	}
 	out := *c
-	out.Actions = out.Next(by, role)
+	out.Actions = out.Next(citywarden.CaseStep{By: by, Role: role, At: noon})
 	return out, nil
 }
 
@@ -348,6 +348,18 @@ func (d desk) Do(_ context.Context, id citywarden.CaseID, step citywarden.CaseSt
 	}
 	err := c.Do(step)
 	return *c, err
+}
+
+func (d desk) Duplicates(_ context.Context, id citywarden.CaseID) ([]citywarden.Duplicate, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []citywarden.Duplicate
+	for _, c := range d.cases {
+		if c.ID != id {
+			out = append(out, citywarden.Duplicate{Case: *c, Distance: 12.5})
+		}
+	}
+	return out, nil
 }
 
 func (d desk) Create(_ context.Context, n citywarden.NewCase, by string, role citywarden.Role) (citywarden.Case, error) {

@@ -36,6 +36,7 @@ type event struct {
 	id     uint64
 	kind   string
 	device citywarden.DeviceID
+	cased  *citywarden.Case // of an event about a case; nil for others
 	data   []byte
 }
 
@@ -43,6 +44,7 @@ type event struct {
 type subscriber struct {
 	kinds  []string            // nil for all
 	device citywarden.DeviceID // "" for all
+	user   citywarden.User     // who watches: cases that they may not see are left out
 	queue  chan event
 }
 
@@ -63,6 +65,9 @@ func (h *Hub) Publish(e citywarden.Event) {
 		return
 	}
 	ev := event{kind: e.Kind, device: deviceOf(e.Data), data: data}
+	if c, ok := e.Data.(citywarden.Case); ok {
+		ev.cased = &c
+	}
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -103,12 +108,12 @@ func (h *Hub) drop(s *subscriber) {
 	}
 }
 
-// subscribe starts a stream of the events after the one with id after, 0 for
+// subscribe starts a stream of the events, as user may see them, after the one with id after, 0 for
 // those that come from now on. It returns the events that were missed, and the
 // id that the stream begins behind. reset is true when the missed events are
 // not known any more. Call cancel when the stream ends.
-func (h *Hub) subscribe(after uint64, kinds []string, device citywarden.DeviceID) (s *subscriber, missed []event, last uint64, reset bool, err error) {
-	s = &subscriber{kinds: kinds, device: device, queue: make(chan event, hubQueue)}
+func (h *Hub) subscribe(after uint64, kinds []string, device citywarden.DeviceID, user citywarden.User) (s *subscriber, missed []event, last uint64, reset bool, err error) {
+	s = &subscriber{kinds: kinds, device: device, user: user, queue: make(chan event, hubQueue)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || len(h.subs) >= hubSubscribers {
@@ -144,7 +149,8 @@ func (h *Hub) passed(s *subscriber) (id uint64, ok bool) {
 }
 
 func (s *subscriber) wants(e event) bool {
-	return (s.kinds == nil || slices.Contains(s.kinds, e.kind)) && (s.device == "" || s.device == e.device)
+	return (s.kinds == nil || slices.Contains(s.kinds, e.kind)) && (s.device == "" || s.device == e.device) &&
+		(e.cased == nil || e.cased.SeenBy(s.user) == nil)
 }
 
 // deviceOf returns the device that the data of an event is about, "" for none.

@@ -432,7 +432,7 @@ func (s *server) geoTake(ctx context.Context, report citywarden.Report, lang str
 		return geoAnswer{}, err
 	}
 	c, err := s.Reports.Report(ctx, report, nil, "")
-	if aerr := s.Audit.FinishAudit(context.WithoutCancel(ctx), id, statusAfter(http.StatusCreated, err)); aerr != nil {
+	if aerr := s.Audit.FinishAudit(context.WithoutCancel(ctx), id, statusAfter(http.StatusCreated, err), nil); aerr != nil {
 		s.log.Error("audit entry not finished", "entry", id, "err", aerr)
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -28,6 +29,8 @@ type (
 	domainSchema     struct{}
 	sourceSchema     struct{}
 	whyNotSchema     struct{}
+	requestSchema    struct{}
+	satisfiedSchema  struct{}
 	attachmentSchema struct{}
 	progressSchema   struct{}
 )
@@ -60,15 +63,19 @@ func (qualitySchema) Schema(huma.Registry) *huma.Schema {
 }
 
 func (stageSchema) Schema(huma.Registry) *huma.Schema {
-	return enum("Where a case stands in the workflow (CJJ/T 106)",
-		citywarden.PendingFiling, citywarden.PendingDispatch, citywarden.PendingHandling, citywarden.Handling,
-		citywarden.Handled, citywarden.PendingClose, citywarden.Closed, citywarden.Rejected, citywarden.Voided)
+	s := enum[citywarden.Stage]("Where a case stands in the workflow (CJJ/T 106)")
+	for _, x := range citywarden.Stages {
+		s.Enum = append(s.Enum, string(x.Stage))
+	}
+	return s
 }
 
 func (actionSchema) Schema(huma.Registry) *huma.Schema {
 	s := enum("What is done to a case", citywarden.Open)
 	for _, m := range citywarden.Workflow {
-		s.Enum = append(s.Enum, string(m.Action))
+		if !slices.Contains(s.Enum, any(string(m.Action))) {
+			s.Enum = append(s.Enum, string(m.Action))
+		}
 	}
 	return s
 }
@@ -101,7 +108,15 @@ func (domainSchema) Schema(huma.Registry) *huma.Schema {
 }
 
 func (sourceSchema) Schema(huma.Registry) *huma.Schema {
-	return enum("How a case came to be known", citywarden.SourceSensor, citywarden.SourceCitizen, citywarden.SourceApp, citywarden.SourceOperator)
+	return enum("How a case came to be known", citywarden.Sources...)
+}
+
+func (requestSchema) Schema(huma.Registry) *huma.Schema {
+	return enum("What somebody asks for and somebody else decides on", citywarden.RequestKinds...)
+}
+
+func (satisfiedSchema) Schema(huma.Registry) *huma.Schema {
+	return enum("What the person who reported a case says of the work", citywarden.Satisfactions...)
 }
 
 func (whyNotSchema) Schema(huma.Registry) *huma.Schema {
@@ -153,6 +168,8 @@ func newRegistry() huma.Registry {
 		{reflect.TypeFor[citywarden.Light](), reflect.TypeFor[lightSchema]()},
 		{reflect.TypeFor[citywarden.Domain](), reflect.TypeFor[domainSchema]()},
 		{reflect.TypeFor[citywarden.Source](), reflect.TypeFor[sourceSchema]()},
+		{reflect.TypeFor[citywarden.RequestKind](), reflect.TypeFor[requestSchema]()},
+		{reflect.TypeFor[citywarden.Satisfaction](), reflect.TypeFor[satisfiedSchema]()},
 		{reflect.TypeFor[citywarden.WhyNotReason](), reflect.TypeFor[whyNotSchema]()},
 		{reflect.TypeFor[citywarden.AttachmentKind](), reflect.TypeFor[attachmentSchema]()},
 		{reflect.TypeFor[citywarden.Progress](), reflect.TypeFor[progressSchema]()},

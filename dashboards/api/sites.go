@@ -20,6 +20,8 @@ type SitePath struct {
 	ID citywarden.SiteID `path:"id" maxLength:"64"`
 }
 
+func (p SitePath) state(_ context.Context, s *server) (any, error) { return s.Sites.Site(p.ID) }
+
 type siteBody struct {
 	ID         citywarden.SiteID `json:"id,omitempty" readOnly:"true"`
 	Name       string            `json:"name,omitempty" maxLength:"200"`

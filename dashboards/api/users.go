@@ -38,6 +38,11 @@ type UserPath struct {
 	Name string `path:"name" maxLength:"64"`
 }
 
+func (p UserPath) state(ctx context.Context, s *server) (any, error) {
+	u, _, err := s.Accounts.store.UserByName(ctx, p.Name)
+	return u, err
+}
+
 func (s *server) userRoutes() {
 	const tag = "users"
 	handle(s, route{method: "GET", path: "/api/v1/users", id: "list-users", tag: tag, may: citywarden.MayWriteUsers,
@@ -59,7 +64,7 @@ func (s *server) userRoutes() {
 	handle(s, route{method: "DELETE", path: "/api/v1/users/{name}/sessions/{id}", id: "delete-session", tag: tag, may: citywarden.MayWriteUsers, status: http.StatusNoContent,
 		summary: "End a sign-in or a token"}, s.deleteSession)
 	handle(s, route{method: "GET", path: "/api/v1/audit", id: "list-audit", tag: tag, may: citywarden.MayWriteUsers,
-		summary: "Who changed what, the newest first"}, s.listAudit)
+		summary: "Who changed what, when, from where, and how it was before and after; the newest first"}, s.listAudit)
 }
 
 func (s *server) listUsers(ctx context.Context, _ *struct{}) (*listOutput[citywarden.User], error) {
@@ -149,15 +154,20 @@ func (s *server) deleteSession(ctx context.Context, in *struct {
 
 func (s *server) listAudit(ctx context.Context, in *struct {
 	Paging
-	User string `query:"user" maxLength:"64"`
-	From string `query:"from" doc:"RFC 3339, inclusive"`
-	To   string `query:"to" doc:"RFC 3339, exclusive"`
+	User    string `query:"user" maxLength:"64"`
+	Action  string `query:"action" maxLength:"64" doc:"Operation of the API, like act-on-case"`
+	Target  string `query:"target" maxLength:"500" doc:"Path that was asked for; what begins so when it ends in *"`
+	Address string `query:"address" maxLength:"64" doc:"IP address of the caller"`
+	From    string `query:"from" doc:"RFC 3339, inclusive"`
+	To      string `query:"to" doc:"RFC 3339, exclusive"`
 }) (*listOutput[citywarden.AuditEntry], error) {
 	from, to, err := span(in.From, in.To)
 	if err != nil {
 		return nil, err
 	}
-	es, next, err := s.Audit.Audit(ctx, citywarden.AuditFilter{User: in.User, From: from, To: to, Page: in.page()})
+	es, next, err := s.Audit.Audit(ctx, citywarden.AuditFilter{
+		User: in.User, Action: in.Action, Target: in.Target, Address: in.Address, From: from, To: to, Page: in.page(),
+	})
 	if err != nil {
 		return nil, err
 	}

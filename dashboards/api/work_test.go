@@ -145,7 +145,7 @@ func TestOrdersToAlarms(t *testing.T) {
 		{"POST /api/v1/alarms/nobody:x:1/ack", "", officer, 404, "no alarm"},
 		{path + "/in-service", "", supervisor, 409, "is not out of service"},
 		{path + "/out-of-service", `{}`, supervisor, 400, "reason"},
-		{path + "/out-of-service", `{"reason":"new head"}`, officer, 403, "officer may not take alarms out of service; admin or supervisor or engineer may"},
+		{path + "/out-of-service", `{"reason":"new head"}`, officer, 403, "officer may not take alarms out of service; admin or supervisor or shift_leader or engineer may"},
 		{path + "/out-of-service", `{"reason":"new head"}`, supervisor, 200, `"out_of_service_since":"2026-11-23T04:00:00Z","out_of_service_by":"supervisor","out_of_service_reason":"new head"`},
 		{path + "/out-of-service", `{"reason":"again"}`, supervisor, 409, "was taken out of service by supervisor at 2026-11-23T04:00:00Z"},
 		{"GET /api/v1/alarms?suppressed=out_of_service", "", officer, 200, theAlarm},
@@ -309,7 +309,9 @@ func TestCaseFromFilingToClose(t *testing.T) {
 		{citywarden.RoleDispatcher, "dispatch", "", 400, "name the department"},
 		{citywarden.RoleDispatcher, "dispatch", `{"department":"water"}`, 200, "pending_handling"},
 		{citywarden.RoleDepartment, "accept", "", 403, "belongs to water, not to fire"},
-		{citywarden.RoleDispatcher, "dispatch", `{"department":"fire","note":"it burns"}`, 200, `"department":"fire"`},
+		{citywarden.RoleDispatcher, "dispatch", `{"department":"fire"}`, 409, "cannot dispatch a case that is pending handling"},
+		{citywarden.RoleDispatcher, "redispatch", `{"department":"fire"}`, 400, "say why in the note"},
+		{citywarden.RoleDispatcher, "redispatch", `{"department":"fire","note":"it burns"}`, 200, `"department":"fire"`},
 		{citywarden.RoleDepartment, "accept", "", 200, "handling"},
 		{citywarden.RoleDepartment, "handle", `{"note":"put out","revision":2}`, 409, "has changed since"},
 		{citywarden.RoleDepartment, "handle", `{"note":"put out"}`, 200, `"handled_by":"department"`},
@@ -330,7 +332,7 @@ func TestCaseFromFilingToClose(t *testing.T) {
 	for _, s := range c.Timeline {
 		steps = append(steps, fmt.Sprintf("%s by %s", s.Action, s.By))
 	}
-	want := []string{"file by supervisor", "dispatch by dispatcher", "dispatch by dispatcher", "accept by department", "handle by department", "verify by officer", "close by supervisor"}
+	want := []string{"file by supervisor", "dispatch by dispatcher", "redispatch by dispatcher", "accept by department", "handle by department", "verify by officer", "close by supervisor"}
 	if diff := cmp.Diff(want, steps); diff != "" {
 		t.Errorf("timeline (-want +got)\n%s", diff)
 	}
@@ -341,8 +343,7 @@ func TestActionsAreThoseOfTheCaller(t *testing.T) {
 	p.do(p.as(citywarden.RoleAdmin), "POST /api/v1/cases/"+theCase+"/actions/file", "")
 	p.do(p.as(citywarden.RoleAdmin), "POST /api/v1/cases/"+theCase+"/actions/dispatch", `{"department":"water"}`)
 	for role, want := range map[citywarden.Role][]citywarden.Action{
-		citywarden.RoleSupervisor: {citywarden.Void, citywarden.Comment},
-		citywarden.RoleDepartment: nil, // of another department
+		citywarden.RoleSupervisor: {citywarden.Void, citywarden.Supervise, citywarden.Urge, citywarden.Comment},
 		citywarden.RoleViewer:     nil,
 	} {
 		var c citywarden.Case
@@ -369,7 +370,7 @@ func TestCasesByHandAndLists(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/classes": `"code":"event/0501"`, "/rules": `"severity":"critical"`, "/rules/fire.smoke": `"text":"id: fire.smoke"`, "/models": `"kind":"number"`,
-		"/deadletters": `"payload":"ew=="`, "/ledger?from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": `"rejected":1`, "/cases/" + theCase: `"actions":["file"`,
+		"/deadletters": `"payload":"ew=="`, "/ledger?from=2026-11-23T00:00:00Z&to=2026-11-24T00:00:00Z": `"rejected":1`, "/cases/" + theCase: `"actions":["send_verify","file"`,
 	} {
 		if a := p.do(tok, "GET /api/v1"+path, ""); a.status != 200 || !strings.Contains(a.body, want) {
 			t.Errorf("%s = %d %s, want %s", path, a.status, a.body, want)
