@@ -19,6 +19,7 @@ import (
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/ingest/influx"
 	"github.com/citywarden/citywarden/ingest/journal"
+	"github.com/citywarden/citywarden/photos"
 )
 
 // Names in a backup, which is a zip file, and in the data folder.
@@ -107,7 +108,8 @@ func backupFolder(z *zip.Writer, name, dir string) error {
 			return err
 		}
 		switch {
-		case name == filesDir && (slices.Contains(own, rel) || strings.HasPrefix(rel, "backup-")):
+		case name == filesDir && (slices.Contains(own, rel) || strings.HasPrefix(rel, "backup-")),
+			strings.HasPrefix(d.Name(), photos.Partial): // not there for long
 			if d.IsDir() {
 				return filepath.SkipDir
 			}

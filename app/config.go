@@ -35,6 +35,7 @@ type Config struct {
 	Notices   NoticesConfig `yaml:"notices"`
 	Reports   ReportsConfig `yaml:"reports"`
 	Open311   Open311Config `yaml:"open311"`
+	CAP       CAPConfig     `yaml:"cap"`
 
 	LogLevel string `yaml:"log_level"` // of what is printed: debug, info, warn or error
 }
@@ -98,6 +99,11 @@ type Open311Config struct {
 	KeyService   string `yaml:"key_service"`  // how to get a key
 }
 
+// CAPConfig says who sends the alarms that others fetch as CAP messages.
+type CAPConfig struct {
+	Sender string `yaml:"sender"` // a name that no other sender in the world has, like the county's domain
+}
+
 // Default returns the configuration of a platform that is started with nothing
 // said.
 func Default() Config {
@@ -111,6 +117,7 @@ func Default() Config {
 		Series:    SeriesConfig{Database: "citywarden", Retention: days(400)},
 		Operators: 1,
 		Notices:   NoticesConfig{Mail: MailConfig{Security: "starttls"}, Receivers: []ReceiverConfig{}},
+		CAP:       CAPConfig{Sender: "citywarden"},
 		LogLevel:  "info",
 	}
 }
@@ -195,6 +202,9 @@ func (c *Config) Check() error {
 	}
 	if _, err := c.Notices.receivers(zone); err != nil {
 		return err
+	}
+	if c.CAP.Sender == "" || strings.ContainsAny(c.CAP.Sender, " ,<&\t\n") {
+		return keyErrorf("cap.sender", "%q can't be; write a name without spaces, commas, < and &, like zhangpu.example", c.CAP.Sender)
 	}
 	if c.Series.Token != "" && c.Series.User != "" {
 		return keyErrorf("series.user", "there is a token, too; a token is for InfluxDB 2 and 3, a user with a password for InfluxDB 1")

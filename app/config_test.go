@@ -68,6 +68,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"template", "notices:\n  receivers:\n  - {name: a, wecom: http://x, text: '{{.Titel}}'}\n", `c.yaml:3:38: notices.receivers.0.text: the template can't be filled in: text:1:2`},
 		{"language of a webhook", "notices:\n  receivers:\n  - {name: a, webhook: http://x, language: en}\n", `c.yaml:3:24: notices.receivers.0.webhook: a webhook gets JSON in both languages`},
 		{"quiet hours", "notices:\n  receivers:\n  - {name: a, wecom: http://x, quiet: night}\n", `c.yaml:3:39: notices.receivers.0.quiet: quiet hours "night": write them like 22:00-07:00`},
+		{"sender of CAP", "cap: {sender: 'a b'}\n", `c.yaml:1:15: cap.sender: "a b" can't be; write a name without spaces`},
 		{"all", "notices:\n  receivers:\n  - {name: a, all: some, webhook: http://x}\n", `c.yaml:3:20: notices.receivers.0.all: "some" is neither true nor false`},
 		{"level", "log_level: loud\n", `c.yaml:1:12: log_level: "loud" is none`},
 	} {

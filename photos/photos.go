@@ -33,7 +33,7 @@ func Open(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("photos: %w", err)
 	}
-	left, err := filepath.Glob(filepath.Join(path, partial+"*"))
+	left, err := filepath.Glob(filepath.Join(path, Partial+"*"))
 	if err != nil {
 		return nil, fmt.Errorf("photos: %w", err)
 	}
@@ -45,7 +45,8 @@ func Open(path string) (*Dir, error) {
 	return &Dir{path}, nil
 }
 
-const partial = "partial-"
+// Partial begins the name of a file that is still being written.
+const Partial = "partial-"
 
 var hash = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
@@ -89,7 +90,7 @@ func (d *Dir) write(path string, b []byte) error {
 	} else if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	f, err := os.CreateTemp(d.path, partial)
+	f, err := os.CreateTemp(d.path, Partial)
 	if err != nil {
 		return err
 	}

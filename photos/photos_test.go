@@ -238,13 +238,13 @@ func TestKeep(t *testing.T) {
 		}
 	}
 	// What a crash left is gone at the next start, what was kept is not.
-	if err := os.WriteFile(filepath.Join(dir, partial+"1"), plain[:9], 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, Partial+"1"), plain[:9], 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if d, err = Open(dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, partial+"1")); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(dir, Partial+"1")); !os.IsNotExist(err) {
 		t.Errorf("half a photo stays: %v", err)
 	}
 	if _, err := d.Read(p.ID); err != nil {

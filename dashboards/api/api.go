@@ -68,6 +68,7 @@ type Options struct {
 	Backup      func(context.Context, io.Writer) error // writes all that the platform keeps
 	Metrics     http.Handler                           // serves /metrics; nil: nothing there
 	Ready       func() error                           // nil error: messages can be taken; nil func: always
+	CAPSender   string                                 // who sends CAP messages, a name that no other sender has
 	Citizens    bool                                   // whether they may report cases (随手拍)
 	Proxies     []netip.Prefix                         // reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
 	Version     string
@@ -151,6 +152,7 @@ func newServer(o Options) (*server, error) {
 	s.deviceRoutes()
 	s.siteRoutes()
 	s.alarmRoutes()
+	s.capRoutes()
 	s.caseRoutes()
 	s.attachmentRoutes()
 	s.reportRoutes()

@@ -125,6 +125,8 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"take-alarm-out-of-service", "/alarms/" + alarm + "/out-of-service", `{"reason":"works"}`, []citywarden.Role{admin, supervisor, leader, engineer}},
 		{"return-alarm-to-service", "/alarms/" + alarm + "/in-service", "", []citywarden.Role{admin, supervisor, leader, engineer}},
 		{"get-alarm-load", "/alarms/load", "", nil},
+		{"get-alarm-cap", "/alarms/" + alarm + "/cap", "", nil},
+		{"list-alarm-caps", "/alarms/cap", "", nil},
 		{"get-alarm-history", "/alarms/" + alarm + "/history", "", nil},
 		{"list-cases", "/cases", "", citywarden.Roles},
 		{"get-workflow", "/workflow", "", citywarden.Roles},
