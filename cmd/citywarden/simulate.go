@@ -22,6 +22,8 @@ type simulateCmd struct {
 	Devices  simulateDevicesCmd  `cmd:"" help:"Print the demo county's devices as CSV with fresh tokens, for citywarden devices import."`
 	County   simulateCountyCmd   `cmd:"" help:"Run the demo county's devices against any platform, with the tokens of that CSV."`
 	Scenario simulateScenarioCmd `cmd:"" default:"withargs" help:"Play a scenario against any platform and judge what it made of it: simulate FILE.yaml."`
+	Device   simulateDeviceCmd   `cmd:"" help:"Print or draw what a virtual device of a model sends, for vendors to compare with."`
+	Load     simulateLoadCmd     `cmd:"" help:"Put a platform under load with many devices, and check that nothing acknowledged is lost."`
 	Network  simulateNetworkCmd  `cmd:"" help:"Compute pressures and flows of a water network that an EPANET input file describes."`
 }
 

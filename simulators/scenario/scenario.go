@@ -200,16 +200,23 @@ func (s *Scenario) faultsOf(id citywarden.DeviceID, start time.Time) []simulator
 
 var days = []string{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"}
 
-func (n node) clock() *Clock {
-	text := n.scalar("start")
+// ParseClock reads a Clock like "Mon 02:30".
+func ParseClock(text string) (Clock, error) {
 	day, hm, _ := strings.Cut(text, " ")
 	k := slices.Index(days, day)
 	t, err := time.Parse("15:04", hm)
 	if k < 0 || err != nil {
-		n.fail("start: %q; write a day and a time, like Mon 02:30", text)
-		return nil
+		return Clock{}, citywarden.Errorf(citywarden.CodeInvalid, "%q; write a day and a time, like Mon 02:30", text)
 	}
-	return &Clock{time.Weekday(k), t.Hour(), t.Minute()}
+	return Clock{time.Weekday(k), t.Hour(), t.Minute()}, nil
+}
+
+func (n node) clock() *Clock {
+	c, err := ParseClock(n.scalar("start"))
+	if err != nil {
+		n.fail("start: %v", err)
+	}
+	return &c
 }
 
 func (s *Scenario) buildings(n node) {
