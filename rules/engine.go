@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"maps"
 	"math"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -263,6 +264,12 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 		d.newestTS = max(d.newestTS, ts)
 		touched |= p.mask
 	}
+	for k, late := range d.plan.lates {
+		if l := &d.lanes[k]; len(l.wait) > 0 && l.wait[0].ts <= d.newestTS-late { // brought on by a metric that no rule reads
+			e.release(d, k, d.newestTS-late)
+			e.armLane(d, k)
+		}
+	}
 	e.evaluateAny(d)
 	d.trim(touched)
 }
@@ -357,7 +364,7 @@ func (e *Engine) arrive(d *device, p point, current uint64) {
 				d.late++
 				continue
 			}
-			e.evaluatePoint(d, k, point{ts: max(p.ts, l.done), arr: p.arr, mask: current})
+			e.evaluateLate(d, k, point{ts: p.ts, arr: p.arr, mask: current})
 			continue
 		}
 		if late == 0 {
@@ -430,6 +437,38 @@ func (e *Engine) evaluatePoint(d *device, k int, p point) {
 		e.evaluate(d.plan.bindings[e.hits[i]], d, p.ts)
 	}
 	e.hits = e.hits[:begin]
+}
+
+// evaluateLate is evaluatePoint for values that are the newest of their metrics
+// and older than others of the device: each rule is evaluated as of the newest
+// of what it reads, as if there were no other rules.
+func (e *Engine) evaluateLate(d *device, k int, p point) {
+	begin := len(e.hits)
+	e.hits = e.candidates(e.hits, d, k, p)
+	for m := p.mask; m != 0; m &= m - 1 {
+		e.hits = append(e.hits, d.plan.watches[k][bits.TrailingZeros64(m)].wide...)
+	}
+	slices.Sort(e.hits[begin:])
+	e.hits = e.hits[:begin+len(slices.Compact(e.hits[begin:]))]
+	for i, end := begin, len(e.hits); i < end; i++ {
+		b := d.plan.bindings[e.hits[i]]
+		e.evaluate(b, d, max(p.ts, d.reached(b)))
+	}
+	e.hits = e.hits[:begin]
+}
+
+// reached returns the newest event time of what b reads, of what was evaluated.
+func (d *device) reached(b *binding) int64 {
+	done, ts := d.lanes[b.lane].done, int64(math.MinInt64)
+	for m := b.reads; m != 0; m &= m - 1 {
+		i := bits.TrailingZeros64(m)
+		for last := i; i <= last || last == 63 && i < len(d.rings); i++ { // those beyond 63 share a bit
+			if s := d.rings[i].value(done, 0, true); s != nil {
+				ts = max(ts, s.ts)
+			}
+		}
+	}
+	return ts
 }
 
 // evaluate evaluates the rule of b because device d has something new at ts.
@@ -524,15 +563,15 @@ func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
 	e.rearm(inst)
 }
 
-// clock returns the newest event time up to which a member was evaluated: the
-// group is never evaluated as of an earlier one.
+// clock returns the newest event time of what the rule reads of a member and
+// was evaluated: the group is never evaluated as of an earlier one.
 func (g *group) clock() int64 {
 	if g.census != nil {
 		return g.census.done
 	}
 	at := int64(math.MinInt64)
 	for _, m := range g.members {
-		at = max(at, m.lanes[m.plan.binding(g.run.rule).lane].done)
+		at = max(at, m.reached(m.plan.binding(g.run.rule)))
 	}
 	return at
 }

@@ -88,6 +88,7 @@ func compareGuard(n *ast.BinaryNode, l, r code) []guard {
 // watch finds the rules of one lane that a new value of one metric may raise.
 type watch struct {
 	always  []int // bindings that are looked at whatever the values are
+	wide    []int // bindings that read other metrics as well
 	ladders []*ladder
 	others  []*watched
 	index   map[watchKey]int // into ladders and others, while the plan is built
@@ -241,7 +242,11 @@ func (p *plan) watchOver() {
 	}
 	for _, b := range p.bindings {
 		for m := b.reads; m != 0; m &= m - 1 {
-			p.watches[b.lane][bits.TrailingZeros64(m)].guard(p, b)
+			w := &p.watches[b.lane][bits.TrailingZeros64(m)]
+			w.guard(p, b)
+			if b.reads&(b.reads-1) != 0 || bits.TrailingZeros64(m) == 63 { // metrics beyond 63 share a bit
+				w.wide = append(w.wide, b.index)
+			}
 		}
 	}
 	for k := range p.watches {

@@ -685,3 +685,35 @@ func TestExplanation(t *testing.T) {
 		t.Errorf("summary %+v, want %+v", why.Summary, want)
 	}
 }
+
+// A reading that is older than others of its device, which only other rules
+// read, used to be evaluated as of those.
+func TestARuleIsEvaluatedAsIfItWereAlone(t *testing.T) {
+	alone := "rules:\n- {id: a, select: {model: probe}, levels: [{severity: major, when: 'x > 5'}]}\n"
+	beside := alone + "- {id: b, select: {model: probe}, levels: [{severity: minor, when: 'y > 100'}]}\n" +
+		"- {id: c, select: {model: probe}, levels: [{severity: minor, when: 'y > 100 and x > 100'}]}\n"
+	both := alone + "- {id: b, select: {model: probe}, levels: [{severity: minor, when: 'y > 5 and x > 5'}]}\n"
+	for _, tt := range []struct{ name, yaml, want string }{
+		{"alone", alone, "10s raised d major"},
+		{"beside others", beside, "10s raised d major"},
+		{"beside one that reads both", both, "10s raised d major\n20s raised d minor"},
+	} {
+		w := newWorld(t, tt.yaml, dev("d", "probe"))
+		w.put("d", 20*s, "y", 7.0)
+		w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink, At: t0.Add(21 * s)}, Device: w.device("d"),
+			Readings: []citywarden.Reading{{Metric: "x", Value: citywarden.Number(6), Time: t0.Add(10 * s)}}})
+		t.Run(tt.name, func(t *testing.T) { w.expect(tt.want) })
+	}
+}
+
+// What waits for late readings used to wait on when the device's clock went on
+// by a metric that no rule reads.
+func TestAMetricThatNoRuleReadsMovesTheWatermark(t *testing.T) {
+	w := newWorld(t, "rules:\n- {id: a, select: {model: probe}, late: 1m, levels: [{severity: major, when: 'x > 5'}]}\n", dev("d", "probe"))
+	w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink, At: t0.Add(30 * s)}, Device: w.device("d"),
+		Readings: []citywarden.Reading{{Metric: "x", Value: citywarden.Number(6), Time: t0.Add(10 * s)}}})
+	w.put("d", 69*s, "y", 1.0)
+	w.expect("")
+	w.put("d", 70*s, "y", 1.0)
+	w.expect("10s raised d major")
+}
