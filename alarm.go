@@ -3,8 +3,7 @@ package citywarden
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
-	"regexp"
+	"strconv"
 	"time"
 )
 
@@ -245,16 +244,26 @@ func (a *Alarm) released() {
 	}
 }
 
-var plainEntity = regexp.MustCompile(`^[A-Za-z0-9._-]{1,80}$`)
+// plainEntity reports whether s is 1 to 80 of A-Z, a-z, 0-9, dot, hyphen and underscore.
+func plainEntity(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return 0 < len(s) && len(s) <= 80
+}
 
 // NewAlarmID returns "rule:entity:episode". An entity that could not stand in a
 // URL as it is, is replaced by the first 12 hex digits of its SHA-256.
 func NewAlarmID(rule RuleID, entity string, episode uint64) AlarmID {
-	if !plainEntity.MatchString(entity) {
+	if !plainEntity(entity) {
 		h := sha256.Sum256([]byte(entity))
 		entity = hex.EncodeToString(h[:6])
 	}
-	return AlarmID(fmt.Sprintf("%s:%s:%d", rule, entity, episode))
+	return AlarmID(string(rule) + ":" + entity + ":" + strconv.FormatUint(episode, 10))
 }
 
 // AlarmFilter selects alarms; zero fields select all.

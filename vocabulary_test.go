@@ -87,6 +87,11 @@ func TestNames(t *testing.T) {
 	if got := NewAlarmID("fire.zone-smoke", "B1-3F", 2); got != "fire.zone-smoke:B1-3F:2" {
 		t.Error(got)
 	}
+	for _, e := range []string{"", "a b", "a:b", strings.Repeat("x", 81), "a\n"} {
+		if got := NewAlarmID("r", e, 1); len(got) != len("r:000000000000:1") {
+			t.Errorf("NewAlarmID of %q: %s", e, got)
+		}
+	}
 	if a, b := NewAlarmID("r", "甲/乙", 1), NewAlarmID("r", "甲/丙", 1); a == b || strings.ContainsAny(string(a), "/甲") {
 		t.Errorf("%s and %s must differ and be plain", a, b)
 	}

@@ -250,6 +250,7 @@ func BenchmarkSnapshot(b *testing.B) {
 			b.Fatal(err)
 		}
 	})
+	e = nil // who restores has no other engine
 	run("restore", func() {
 		if err := New(set, Options{}).Restore(snap); err != nil {
 			b.Fatal(err)

@@ -132,8 +132,8 @@ func text[S ~string](c *codec, p *S) {
 func list[T any](c *codec, p *[]T, each func(*T)) {
 	n := c.count(len(*p))
 	if c.reading {
-		*p = nil
-		if n > 0 {
+		*p = (*p)[:0]
+		if n > cap(*p) {
 			*p = make([]T, 0, min(n, 1<<16))
 		}
 	}
@@ -169,9 +169,11 @@ type savedEpisode struct {
 // what stands for the others.
 type savedInstance struct {
 	*instance
+	at       uint64 // 1 + its seat in the snapshot, 0 for none
 	group    bool
 	by       citywarden.DeviceID // trigger
 	progress []savedLevel        // levels
+	few      [2]savedLevel       // what progress is read into when that is enough
 }
 
 type savedLevel struct {
@@ -408,23 +410,26 @@ func (c *codec) instance(r *savedRule, s *savedInstance) {
 
 // entity is the name of a device as its seat and one, or another name after 0.
 func (c *codec) entity(s *savedInstance) {
-	var n uint64
+	s.at = 0
 	if !c.reading && s.d != nil {
-		n = uint64(s.seat) + 1
+		s.at = uint64(s.seat) + 1
 	}
-	c.uint(&n)
+	c.uint(&s.at)
 	switch {
-	case n == 0:
+	case s.at == 0:
 		text(c, &s.entity)
 	case !c.reading:
-	case n > uint64(len(c.ids)):
+	case s.at > uint64(len(c.ids)):
 		c.fail()
 	default:
-		s.entity = string(c.ids[n-1])
+		s.entity = string(c.ids[s.at-1])
 	}
 }
 
 func (c *codec) levels(s *savedInstance) {
+	if c.reading {
+		s.progress = s.few[:0]
+	}
 	list(c, &s.progress, func(l *savedLevel) {
 		c.byte(&l.severity)
 		c.byte((*byte)(&l.state))
@@ -532,17 +537,24 @@ func (e *Engine) Restore(data []byte) error {
 	}
 	e.now, e.up = s.now, s.up
 	e.timers = nil
+	seats := make([]*device, len(s.devices))
 	for i := range s.devices {
 		if !s.devices[i].gone {
 			e.restoreDevice(&s.devices[i])
 		}
+		seats[i] = e.devices[s.devices[i].id]
 	}
+	n := 0
 	for i := range s.rules {
-		e.restoreRule(&s.rules[i])
+		n += len(s.rules[i].insts)
+	}
+	e.byAlarm = make(map[citywarden.AlarmID]*instance, n)
+	for i := range s.rules {
+		e.restoreRule(&s.rules[i], seats)
 	}
 	e.reattach()
 	for _, x := range e.runs {
-		for _, inst := range x.insts { // whose rule or attributes changed since
+		for _, inst := range x.list { // whose rule or attributes changed since
 			if inst.inhibited && !e.inhibited(inst) || inst.open && inst.alarm.SuppressedBy != e.suppressor(inst) {
 				e.retied = append(e.retied, inst)
 			}
@@ -619,7 +631,7 @@ func (s *savedRing) restore(m *memory) *ring {
 	return r
 }
 
-func (e *Engine) restoreRule(s *savedRule) {
+func (e *Engine) restoreRule(s *savedRule, seats []*device) {
 	r := e.set.byID[s.id]
 	var x *run
 	if r != nil {
@@ -636,17 +648,31 @@ func (e *Engine) restoreRule(s *savedRule) {
 	for _, ep := range s.episodes {
 		x.episodes[ep.entity] = ep.n
 	}
+	if len(x.list) == 0 {
+		x.insts, x.list = make(map[string]*instance, len(s.insts)), make([]*instance, 0, len(s.insts))
+	}
 	for i := range s.insts {
-		e.restoreInstance(x, &s.insts[i], r != nil && r.Version != s.version)
+		inst := &s.insts[i]
+		var d *device
+		if inst.at > 0 {
+			d = seats[inst.at-1]
+		} else {
+			d = e.devices[citywarden.DeviceID(inst.entity)]
+		}
+		e.restoreInstance(x, inst, d, r != nil && r.Version != s.version)
 	}
 }
 
-func (e *Engine) restoreInstance(x *run, s *savedInstance, changed bool) {
+// restoreInstance takes up an instance whose entity is named like d, if any is.
+func (e *Engine) restoreInstance(x *run, s *savedInstance, d *device, changed bool) {
 	inst := s.instance
 	due := inst.due
-	inst.run, inst.trigger, inst.due = x, e.devices[s.by], 0
+	inst.run, inst.trigger, inst.due = x, d, 0
+	if string(s.by) != s.entity {
+		inst.trigger = e.devices[s.by]
+	}
 	reason := ""
-	switch d := e.devices[citywarden.DeviceID(s.entity)]; {
+	switch {
 	case x.rule.index < 0:
 		reason = "rule removed"
 	case x.rule.of != nil:

@@ -263,7 +263,7 @@ func (e *Engine) review(parent *instance) {
 // reattach finds the children of storms again after a restore.
 func (e *Engine) reattach() {
 	for _, x := range slices.Concat(e.runs, e.retired) {
-		for _, inst := range x.insts {
+		for _, inst := range x.list {
 			parent := e.byAlarm[inst.under]
 			if parent == nil {
 				continue
