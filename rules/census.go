@@ -90,13 +90,9 @@ func (c *census) of(m *memberCall) *headcount {
 	return h
 }
 
-// hear takes note that member d was evaluated up to done, and has new values
-// that the rule reads.
-func (c *census) hear(d *device, done int64, news bool) {
-	c.done = max(c.done, done)
-	if !news {
-		return
-	}
+// hear takes note that member d has new values of what its binding b reads.
+func (c *census) hear(d *device, b *binding) {
+	c.done = max(c.done, d.reached(b))
 	i := c.seats[d]
 	for _, h := range c.counts {
 		h.doubt(i)

@@ -300,17 +300,17 @@ func (e *Engine) awake(list []int, d *device, k int, mask uint64) []int {
 	keep := d.awake[:0]
 	for _, j := range d.awake {
 		b := d.plan.bindings[j]
-		g := d.group(b)
-		if g != nil && g.census != nil && b.lane == k {
-			g.census.hear(d, d.lanes[k].done, b.reads&mask != 0)
-		}
 		if b.lane != k || b.reads&mask == 0 {
 			keep = append(keep, j)
 			continue
 		}
 		inst, fresh := (*instance)(nil), false
+		g := d.group(b)
 		if g != nil {
 			inst, fresh = g.inst, g.fresh
+			if g.census != nil {
+				g.census.hear(d, b)
+			}
 		} else {
 			inst = d.instance(b)
 		}
