@@ -59,7 +59,7 @@ func TestPhotosOfACase(t *testing.T) {
 	}
 	// The photos are no steps: who saw the case may act on it.
 	after, err := d.Case(t.Context(), c.ID, "lin", citywarden.RoleSupervisor)
-	if err != nil || after.Revision != c.Revision {
-		t.Errorf("revision %d, %v; want %d", after.Revision, err, c.Revision)
+	if err != nil || after.Revision != c.Revision || !cmp.Equal(after.Attachments, all) {
+		t.Errorf("revision %d, %d photos, %v; want %d", after.Revision, len(after.Attachments), err, c.Revision)
 	}
 }

@@ -931,11 +931,14 @@ func (d *Desk) Cases(ctx context.Context, f citywarden.CaseFilter) (items []city
 	return items, next, err
 }
 
-// Case returns one case with its timeline and what the person called by may do
-// next; CodeNotFound when there is none called id.
+// Case returns one case with its timeline, its photos and what the person called
+// by may do next; CodeNotFound when there is none called id.
 func (d *Desk) Case(ctx context.Context, id citywarden.CaseID, by string, role citywarden.Role) (citywarden.Case, error) {
 	c, err := d.read.Case(ctx, id)
 	if err != nil {
+		return citywarden.Case{}, err
+	}
+	if c.Attachments, err = d.read.Attachments(ctx, id); err != nil {
 		return citywarden.Case{}, err
 	}
 	now := time.Now().UTC()

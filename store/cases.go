@@ -41,7 +41,7 @@ func (t *DeskTx) StepsAfter(ctx context.Context, id citywarden.CaseID, n int64) 
 // open case has the key of c.
 func (t *DeskTx) SaveCase(ctx context.Context, c citywarden.Case, was int64) error {
 	steps := c.Timeline
-	c.Timeline, c.Alarms, c.Actions, c.Light, c.StageLight = nil, nil, nil, "", ""
+	c.Timeline, c.Attachments, c.Alarms, c.Actions, c.Light, c.StageLight = nil, nil, nil, nil, "", ""
 	b, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("write case %s: %w", c.ID, err)

@@ -108,6 +108,9 @@ func printCase(o output, asJSON bool, x *citywarden.Case) error {
 	for _, a := range x.Alarms {
 		rows = append(rows, []string{"alarm", string(a)})
 	}
+	for _, a := range x.Attachments {
+		rows = append(rows, []string{"photo", fmt.Sprintf("%s, %s, by %s at %s", a.Kind, a.Type, a.By, when(a.At))})
+	}
 	table(o.out, rows)
 	fmt.Fprintln(o.out)
 	rows = nil

@@ -579,9 +579,11 @@ func (s *server) geoFind(r *http.Request, f citywarden.ReportFilter) ([]geoReque
 		return nil, err
 	}
 	lang := langOf(r)
-	all := make([]geoRequest, len(found))
-	for i, x := range found {
-		all[i] = s.geoRequest(x, lang)
+	var all []geoRequest
+	for _, x := range found {
+		if x.App != "" { // else somebody here entered what they heard from an app
+			all = append(all, s.geoRequest(x, lang))
+		}
 	}
 	return all, nil
 }
