@@ -140,10 +140,10 @@ func (n node) scalar(what string) string {
 	return ""
 }
 
-func (n node) text(to *string) func(node) {
-	return func(n node) { *to = n.scalar("text") }
-}
+// text reads a text into to.
+func text(to *string) func(node) { return func(n node) { *to = n.scalar("text") } }
 
+// number returns a number.
 func (n node) number(what string) float64 {
 	v, err := strconv.ParseFloat(n.scalar(what), 64)
 	if err != nil {
@@ -152,6 +152,7 @@ func (n node) number(what string) float64 {
 	return v
 }
 
+// whole returns a whole number from 0 on.
 func (n node) whole(what string) uint64 {
 	v, err := strconv.ParseUint(n.scalar(what), 10, 64)
 	if err != nil {
@@ -160,6 +161,7 @@ func (n node) whole(what string) uint64 {
 	return v
 }
 
+// flag returns true or false.
 func (n node) flag(what string) bool {
 	v, ok := n.n.(*ast.BoolNode)
 	if !ok {

@@ -99,14 +99,14 @@ const expectWithin = 5 * time.Minute
 
 // Load reads a scenario; open opens a file that it names, by its path beside the
 // scenario. Mistakes say the line, what is wrong and what is allowed.
-func Load(name string, text []byte, open func(path string) (io.ReadCloser, error)) (*Scenario, error) {
-	root, d := parse(name, text)
+func Load(name string, file []byte, open func(path string) (io.ReadCloser, error)) (*Scenario, error) {
+	root, d := parse(name, file)
 	s := &Scenario{county: &simulators.County{}, every: map[citywarden.DeviceID]time.Duration{}}
 	nodes := map[citywarden.DeviceID]string{}
 	var water, expect node
 	root.fields("a scenario",
 		field{"title", true, func(n node) {
-			n.fields("title", field{"zh", true, n.text(&s.Title.ZH)}, field{"en", true, n.text(&s.Title.EN)})
+			n.fields("title", field{"zh", true, text(&s.Title.ZH)}, field{"en", true, text(&s.Title.EN)})
 		}},
 		field{"about", false, func(n node) { n.scalar("about") }},
 		field{"seed", false, func(n node) { s.Seed = n.whole("seed") }},
@@ -309,12 +309,12 @@ func (s *Scenario) water(n node, nodes map[citywarden.DeviceID]string, open func
 func (s *Scenario) incident(n node) {
 	i := Incident{where: n}
 	n.fields("what happens",
-		field{"what", true, n.text(&i.Kind)},
+		field{"what", true, text(&i.Kind)},
 		field{"at", true, func(n node) { i.At = n.duration("at") }},
 		field{"for", true, func(n node) { i.For = n.duration("for") }},
 		field{"device", false, func(n node) { i.Device = citywarden.DeviceID(n.scalar("device")) }},
-		field{"place", false, n.text(&i.Place)},
-		field{"node", false, n.text(&i.Node)},
+		field{"place", false, text(&i.Place)},
+		field{"node", false, text(&i.Node)},
 		field{"size", false, func(n node) { i.Size = n.number("size") }},
 	)
 	s.Incidents = append(s.Incidents, i)
@@ -323,7 +323,7 @@ func (s *Scenario) incident(n node) {
 func (s *Scenario) fault(n node) {
 	f := Fault{where: n}
 	n.fields("a fault",
-		field{"what", true, n.text(&f.Kind)},
+		field{"what", true, text(&f.Kind)},
 		field{"device", true, func(n node) { f.Device = citywarden.DeviceID(n.scalar("device")) }},
 		field{"at", true, func(n node) { f.At = n.duration("at") }},
 		field{"for", true, func(n node) { f.For = n.duration("for") }},
@@ -337,12 +337,12 @@ func (s *Scenario) expected(n node) {
 	x := Expected{Within: expectWithin}
 	n.fields("an alarm",
 		field{"alarm", true, func(n node) { x.Rule = citywarden.RuleID(n.scalar("alarm")) }},
-		field{"of", true, n.text(&x.Entity)},
+		field{"of", true, text(&x.Entity)},
 		field{"at", true, func(n node) { x.At = n.duration("at") }},
 		field{"within", false, func(n node) { x.Within = n.duration("within") }},
 		field{"severity", false, func(n node) { n.check(x.Severity.UnmarshalText([]byte(n.scalar("severity")))) }},
-		field{"case", false, n.text(&x.Key)},
-		field{"class", false, n.text(&x.Class)},
+		field{"case", false, text(&x.Key)},
+		field{"class", false, text(&x.Class)},
 		field{"cleared", false, func(n node) { x.Cleared = n.flag("cleared") }},
 		field{"suppressed", false, func(n node) { x.Suppressed = n.flag("suppressed") }},
 	)
@@ -353,7 +353,7 @@ func (s *Scenario) allowed(n node) {
 	var a Allowed
 	n.fields("an alarm",
 		field{"alarm", true, func(n node) { a.Rule = citywarden.RuleID(n.scalar("alarm")) }},
-		field{"of", false, n.text(&a.Entity)},
+		field{"of", false, text(&a.Entity)},
 	)
 	s.Allow = append(s.Allow, a)
 }
