@@ -16,6 +16,8 @@ export const severities: Severity[] = ['critical', 'major', 'minor', 'warning', 
 export type Role =
   | 'admin'
   | 'supervisor'
+  | 'acceptor'
+  | 'shift_leader'
   | 'dispatcher'
   | 'department'
   | 'officer'
@@ -23,6 +25,7 @@ export type Role =
   | 'vendor'
   | 'viewer'
   | 'service'
+  | 'citizen'
 
 export interface User {
   name: string
@@ -122,27 +125,60 @@ export interface Input {
 }
 
 export type Stage =
+  | 'reported'
+  | 'verifying'
   | 'pending_filing'
   | 'pending_dispatch'
   | 'pending_handling'
   | 'handling'
+  | 'suspended'
   | 'handled'
+  | 'checking'
   | 'pending_close'
   | 'closed'
   | 'rejected'
   | 'voided'
 
 export const openStages: Stage[] = [
+  'reported',
+  'verifying',
   'pending_filing',
   'pending_dispatch',
   'pending_handling',
   'handling',
+  'suspended',
   'handled',
+  'checking',
   'pending_close',
 ]
+/** sideStages are those that not every case passes: they are shown when there is one. */
+export const sideStages: Stage[] = ['reported', 'verifying', 'suspended', 'checking']
 export const endStages: Stage[] = ['closed', 'rejected', 'voided']
 
 export type Light = 'green' | 'yellow' | 'red'
+
+/** CaseRequest is what somebody asks for and somebody else decides on. */
+export interface CaseRequest {
+  kind: 'send_back' | 'extension' | 'suspension' | 'void' | 'appeal'
+  by: string
+  at: string
+  note?: string
+  until?: string
+  endorsed?: boolean
+}
+
+/** Duplicate is a case that another may be a duplicate of. */
+export interface Duplicate {
+  case: Case
+  distance_m: number
+}
+
+/** Move is a line of the workflow: what an action needs at a stage. */
+export interface Move {
+  action: string
+  from: Stage[]
+  needs?: ('note' | 'department' | 'officer' | 'until' | 'case' | 'satisfaction')[]
+}
 
 export interface CaseStep {
   action: string
@@ -162,7 +198,7 @@ export interface Case {
   class_name: Text
   title: Text
   key?: string
-  source: 'sensor' | 'operator'
+  source: 'sensor' | 'officer' | 'citizen' | 'app' | 'hotline' | 'transfer' | 'operator'
   work_order?: boolean
   severity?: Severity
   stage: Stage
@@ -186,6 +222,18 @@ export interface Case {
   back_to_normal: boolean
   handled_by?: string
   handled_at?: string
+  officer?: string // who was sent to verify or check
+  stage_deadline?: string
+  stage_light?: Light
+  request?: CaseRequest
+  extensions?: number
+  suspended_until?: string
+  reworked?: number
+  supervised?: boolean
+  urged?: number
+  forced_close?: boolean
+  self_handled?: boolean
+  overdue_exempt?: boolean
   timeline?: CaseStep[]
   actions?: string[]
   revision: number

@@ -7,7 +7,7 @@ import { fullTime, limit } from '../format'
 import { className, known, t, text } from '../i18n'
 import { Deadline, Empty, Failed, Icon, lightOf, Loading, Modal, place, PlaceFields, Search, SeverityIcon, SeverityMark, useBusy, When, who, Wrong } from '../ui'
 import { href, withFilter } from '../url'
-import { endStages, openStages, type Alarm, type Case, type CaseClass, type CaseStep, type Stage } from '../types'
+import { endStages, openStages, sideStages, type Alarm, type Case, type CaseClass, type CaseStep, type Duplicate, type Move, type Stage } from '../types'
 import { AlarmState } from './alarms'
 import { Why } from './whydrawer'
 
@@ -80,6 +80,7 @@ export function Cases({ search }: { search: string }) {
       <div class="stages" role="group" aria-label={t('ca.stages')}>
         {stages.map((s) => {
           const of = all.filter((c) => c.stage === s)
+          if (of.length === 0 && stage !== s && sideStages.includes(s)) return null
           const late = of.filter((c) => lightOf(c) === 'red' && c.closed_at === undefined).length
           return (
             <button type="button" key={s} aria-pressed={stage === s} onClick={() => set('stage', stage === s ? '' : s)}>
@@ -188,7 +189,12 @@ function CaseTable({ items }: { items: Case[] }) {
   )
 }
 
-const needsNote = ['reject', 'send_back', 'rework', 'void', 'comment']
+/** forward are the actions that bring a case on; the others are shown less loudly. */
+const forward = [
+  'register', 'exists', 'file', 'dispatch', 'accept', 'handle', 'send_check', 'verify', 'close',
+  'approve_send_back', 'approve_extension', 'approve_suspension', 'resume', 'endorse_appeal', 'approve_appeal', 'call_back',
+]
+const satisfactions = ['satisfied', 'fairly', 'dissatisfied', 'unreached'] as const
 
 /** CasePage is one case. */
 export function CasePage({ id }: { id: string }) {
@@ -196,6 +202,7 @@ export function CasePage({ id }: { id: string }) {
   const loaded = useLoad('case ' + id, (signal) => get<Case>('/cases/' + enc(id), signal))
   const [acting, setActing] = useState('')
   const [why, setWhy] = useState('')
+  const workflow = useLoad('workflow', (signal) => get<{ moves: Move[] }>('/workflow', signal))
   // An event carries no actions of ours: ask again instead of taking it.
   useLive<Case>('case', (c) => {
     if (c.id === id && c.revision !== loaded.data?.revision) loaded.again()
@@ -221,6 +228,7 @@ export function CasePage({ id }: { id: string }) {
       <Track stage={c.stage} />
       <div class="columns">
         <div>
+          {c.request && <Asked of={c} />}
           <section class="card">
             <h2>{t('ca.next')}</h2>
             {(c.actions ?? []).length === 0 ? (
@@ -231,7 +239,7 @@ export function CasePage({ id }: { id: string }) {
                   <button
                     type="button"
                     key={a}
-                    class={['reject', 'void', 'comment', 'send_back', 'rework'].includes(a) ? '' : 'primary'}
+                    class={forward.includes(a) ? 'primary' : ''}
                     aria-haspopup="dialog"
                     onClick={() => setActing(a)}
                   >
@@ -284,7 +292,10 @@ export function CasePage({ id }: { id: string }) {
             </Fact>
             <Fact name={t('ca.devices')}>{(c.members ?? 0) > 1 && c.members}</Fact>
             <Fact name={t('ca.department')}>{c.department}</Fact>
+            <Fact name={t('ca.officer')}>{c.officer}</Fact>
             <Fact name={t('ca.handledBy')}>{c.handled_by}</Fact>
+            <Fact name={t('ca.marks')}>{marks(c)}</Fact>
+            <Fact name={t('ca.suspendedUntil')}>{c.suspended_until && fullTime(c.suspended_until)}</Fact>
             <Fact name={t('ca.limit')}>{limit(c.limit)}</Fact>
             <Fact name={t('ca.filing')}>{c.filing_condition}</Fact>
             <Fact name={t('ca.closing')}>{c.closing_condition}</Fact>
@@ -299,6 +310,7 @@ export function CasePage({ id }: { id: string }) {
         <Act
           c={c}
           action={acting}
+          needs={workflow.data?.moves.find((m) => m.action === acting && m.from.includes(c.stage))?.needs ?? []}
           onClose={() => setActing('')}
           onDone={(x) => {
             loaded.change(() => x)
@@ -309,6 +321,38 @@ export function CasePage({ id }: { id: string }) {
       )}
     </>
   )
+}
+
+/** Asked says what waits for a decision. */
+function Asked({ of: c }: { of: Case }) {
+  const r = c.request!
+  return (
+    <section class="card">
+      <h2>
+        <Icon name="clock" /> {t(`ask.${r.kind}`)}
+      </h2>
+      <p>
+        {r.note} <span class="quiet">{who(r.by)} · <When at={r.at} /></span>
+      </p>
+      {r.until && <p>{t('ca.did', t('ca.untilWhen'), fullTime(r.until))}</p>}
+      {r.endorsed && <p class="quiet">{t('ask.endorsed')}</p>}
+    </section>
+  )
+}
+
+/** marks is what is to be known of a case besides its stage. */
+function marks(c: Case): string {
+  return [
+    c.supervised && t('mark.supervised'),
+    (c.urged ?? 0) > 0 && t('mark.urged', c.urged!),
+    (c.extensions ?? 0) > 0 && t('mark.extended', c.extensions!),
+    (c.reworked ?? 0) > 0 && t('mark.reworked', c.reworked!),
+    c.self_handled && t('mark.selfHandled'),
+    c.forced_close && t('mark.forced'),
+    c.overdue_exempt && t('mark.exempt'),
+  ]
+    .filter(Boolean)
+    .join(t('list.sep'))
 }
 
 /** Fact is one line of a list of facts; left out when there is none. */
@@ -324,7 +368,8 @@ export function Fact({ name, children }: { name: string; children: preact.Compon
 
 /** Track shows how far a case has come. */
 function Track({ stage }: { stage: Stage }) {
-  const all: Stage[] = [...openStages, endStages.includes(stage) ? stage : 'closed']
+  const main = openStages.filter((s) => s === stage || !sideStages.includes(s))
+  const all: Stage[] = [...main, endStages.includes(stage) ? stage : 'closed']
   const at = all.indexOf(stage)
   return (
     <ol class="track" aria-label={t('ca.stages')}>
@@ -343,7 +388,7 @@ function Step({ s, onWhy }: { s: CaseStep; onWhy: (id: string) => void }) {
     <li class={'step-' + s.action}>
       <p>
         <strong>{known('did.', s.action)}</strong>
-        {s.action === 'dispatch' && s.department && <> {t('ca.to', s.department)}</>}
+        {['dispatch', 'redispatch'].includes(s.action) && s.department && <> {t('ca.to', s.department)}</>}
         <span class="quiet">
           {' '}
           {who(s.by)}
@@ -420,12 +465,14 @@ function CaseAlarms({ ids }: { ids: string[] }) {
 function Act({
   c,
   action,
+  needs,
   onClose,
   onDone,
   onConflict,
 }: {
   c: Case
   action: string
+  needs: NonNullable<Move['needs']>
   onClose: () => void
   onDone: (c: Case) => void
   onConflict: () => void
@@ -433,22 +480,33 @@ function Act({
   const usual = state.classes.get(c.class)?.department ?? ''
   const [note, setNote] = useState('')
   const [department, setDepartment] = useState(action === 'dispatch' ? c.department || usual : '')
+  const [officer, setOfficer] = useState('')
+  const [until, setUntil] = useState('')
+  const [other, setOther] = useState('')
+  const [satisfaction, setSatisfaction] = useState<string>(satisfactions[0])
   const [wrong, setWrong] = useState('')
   const { busy, error, run } = useBusy()
   // The revision that was on the screen when the dialog opened: what came after it was not seen.
   const [revision] = useState(c.revision)
-  useEffect(() => setWrong(''), [note, department])
-  const noteNeeded = needsNote.includes(action)
+  useEffect(() => setWrong(''), [note, department, until, other])
+  const noteNeeded = needs.includes('note')
+  const depNeeded = needs.includes('department')
   const departments = [...new Set([...state.classes.values()].map((x) => x.department).filter(Boolean))].sort()
   const submit = (e: Event) => {
     e.preventDefault()
-    if (action === 'dispatch' && department.trim() === '') return setWrong(t('ca.depMissing'))
+    if (depNeeded && department.trim() === '') return setWrong(t('ca.depMissing'))
+    if (needs.includes('until') && until === '') return setWrong(t('ca.untilMissing'))
+    if (needs.includes('case') && other === '') return setWrong(t('ca.caseMissing'))
     if (noteNeeded && note.trim() === '') return setWrong(t('ca.noteMissing'))
     run(async () => {
       try {
         const x = await post<Case>(`/cases/${enc(c.id)}/actions/${enc(action)}`, {
           note: note.trim() || undefined,
-          department: action === 'dispatch' ? department.trim() : undefined,
+          department: depNeeded ? department.trim() : undefined,
+          officer: officer.trim() || undefined,
+          until: needs.includes('until') ? new Date(until).toISOString() : undefined,
+          case: needs.includes('case') ? other : undefined,
+          satisfaction: needs.includes('satisfaction') ? satisfaction : undefined,
           revision,
         })
         onDone(x)
@@ -468,7 +526,7 @@ function Act({
         <p class="quiet">
           {text(c.title)} · {c.id}
         </p>
-        {action === 'dispatch' && (
+        {depNeeded && (
           <label>
             {t('ca.depNeeded')}
             <input list="departments" autofocus value={department} onInput={(e) => setDepartment(e.currentTarget.value)} aria-invalid={wrong !== ''} />
@@ -478,6 +536,32 @@ function Act({
               ))}
             </datalist>
             {usual !== '' && <span class="quiet small">{t('ca.depHint', usual)}</span>}
+          </label>
+        )}
+        {needs.includes('officer') && (
+          <label>
+            {t('ca.officer')}
+            <input value={officer} autofocus autocapitalize="off" spellcheck={false} onInput={(e) => setOfficer(e.currentTarget.value)} />
+            <span class="quiet small">{t('ca.officerHint')}</span>
+          </label>
+        )}
+        {needs.includes('until') && (
+          <label>
+            {t('ca.untilWhen')}
+            <input type="date" autofocus value={until} onInput={(e) => setUntil(e.currentTarget.value)} aria-invalid={wrong === t('ca.untilMissing')} />
+          </label>
+        )}
+        {needs.includes('case') && <Duplicates of={c} chosen={other} onChoose={setOther} />}
+        {needs.includes('satisfaction') && (
+          <label>
+            {t('ca.satisfaction')}
+            <select value={satisfaction} onChange={(e) => setSatisfaction(e.currentTarget.value)}>
+              {satisfactions.map((s) => (
+                <option key={s} value={s}>
+                  {t(`sat.${s}`)}
+                </option>
+              ))}
+            </select>
           </label>
         )}
         {['verify', 'close'].includes(action) && (c.alarms ?? []).length > 0 && !c.back_to_normal && (
@@ -510,12 +594,37 @@ function Act({
           <button type="button" onClick={onClose}>
             {t('c.cancel')}
           </button>
-          <button type="submit" class="primary" autofocus={!noteNeeded && action !== 'handle' && action !== 'dispatch'} disabled={busy}>
+          <button type="submit" class="primary" autofocus={needs.length === 0 && action !== 'handle'} disabled={busy}>
             {known('act.', action)}
           </button>
         </footer>
       </form>
     </Modal>
+  )
+}
+
+/** Duplicates offers the cases that c may be a duplicate of, and takes any number. */
+function Duplicates({ of: c, chosen, onChoose }: { of: Case; chosen: string; onChoose: (id: string) => void }) {
+  const loaded = useLoad('duplicates ' + c.id, (signal) => list<Duplicate>(`/cases/${enc(c.id)}/duplicates`, {}, 20, signal))
+  return (
+    <>
+      {(loaded.data?.items ?? []).map((d) => (
+        <label key={d.case.id} class="choice">
+          <input type="radio" name="duplicate" checked={chosen === d.case.id} onChange={() => onChoose(d.case.id)} />
+          <span>
+            {text(d.case.title, d.case.id)}
+            <span class="sub">
+              {d.case.id} · {Math.round(d.distance_m)} m · <When at={d.case.opened} />
+            </span>
+          </span>
+        </label>
+      ))}
+      {loaded.data !== undefined && loaded.data.items.length === 0 && <p class="quiet">{t('ca.noDuplicates')}</p>}
+      <label>
+        {t('ca.duplicateOf')}
+        <input value={chosen} autocapitalize="off" spellcheck={false} onInput={(e) => onChoose(e.currentTarget.value.trim())} />
+      </label>
+    </>
   )
 }
 
