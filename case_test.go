@@ -1,6 +1,8 @@
 package citywarden
 
 import (
+	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -144,5 +146,118 @@ func TestLight(t *testing.T) {
 	}
 	if got := LightAt(time.Time{}, time.Time{}, end); got != "" {
 		t.Errorf("light without a deadline = %q", got)
+	}
+}
+
+// In thousands of random walks no step is taken that the table of the workflow
+// does not hold, a refused step leaves no trace, and the timeline rebuilds the case.
+func TestRandomWalks(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	people := []CaseStep{
+		{By: "ma", Role: RoleAcceptor}, {By: "lin", Role: RoleShiftLeader}, {By: "he", Role: RoleSupervisor}, {By: "chen", Role: RoleDispatcher},
+		{By: "wu", Role: RoleDepartment, Department: "water"}, {By: "xu", Role: RoleDepartment, Department: "roads"},
+		{By: "huang", Role: RoleOfficer}, {By: "zhang", Role: RoleOfficer}, {By: "root", Role: RoleAdmin}, {By: "guest", Role: RoleViewer},
+		{By: "somebody", Role: RoleCitizen}, {By: Platform},
+	}
+	legal := func(before, after *Case, s CaseStep) bool {
+		return slices.ContainsFunc(Workflow, func(m Move) bool {
+			return m.Action == s.Action && slices.Contains(m.From, before.Stage) && (m.To == after.Stage || m.To == "" && before.Stage == after.Stage) &&
+				(slices.Contains(m.Roles, s.Role) || s.Role == "" || s.Role == RoleAdmin && m.Roles != nil)
+		})
+	}
+	done, refused := map[Action]int{}, 0
+	for walk := range 800 {
+		at := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
+		c := &Case{ID: "E0501202611230001", Source: SourceCitizen, Opened: at}
+		c.Begin(CaseStep{By: "somebody", Stage: Reported, At: at})
+		for range 60 {
+			at = at.Add(time.Duration(r.IntN(40)) * time.Minute)
+			s := people[r.IntN(len(people))]
+			s.At = at
+			s.Action = Workflow[r.IntN(len(Workflow))].Action
+			if next := c.Next(s); len(next) > 0 && r.IntN(4) > 0 {
+				s.Action = next[r.IntN(len(next))]
+			}
+			if s.By == Platform && r.IntN(4) == 0 { // it is offered nothing
+				s.Action = []Action{Reopen, Absorb, AutoClose}[min(r.IntN(30), 2)]
+			}
+			// The short cuts to the end would leave little to walk.
+			if slices.Contains([]Action{Reject, NotExists, Merge, SelfHandle, Void, AutoClose, ForceClose}, s.Action) && r.IntN(8) > 0 {
+				continue
+			}
+			if r.IntN(6) > 0 {
+				s.Note, s.Officer, s.Case, s.Satisfaction = "because", []string{"huang", "zhang"}[r.IntN(2)], "E0501202611230002", Satisfied
+				s.Until = at.Add(time.Duration(1+r.IntN(400*24)) * time.Hour)
+				if s.Role != RoleDepartment {
+					s.Department = []string{"water", "roads"}[r.IntN(2)]
+				}
+			}
+			if s.Action == File || s.Action == Reopen {
+				s.Yellow, s.Deadline = at.Add(4*time.Hour), at.Add(5*time.Hour)
+			}
+			before := *c
+			before.Timeline = slices.Clone(c.Timeline)
+			offered := slices.Contains(c.Next(s), s.Action)
+			err := c.Do(s)
+			switch {
+			case err != nil:
+				refused++
+				if !reflect.DeepEqual(before, *c) {
+					t.Fatalf("walk %d: the refused %s left a trace", walk, s.Action)
+				}
+				if offered && CodeOf(err) != CodeInvalid {
+					t.Fatalf("walk %d: %s by %s was offered in %s, but: %v", walk, s.Action, s.Role, before.Stage, err)
+				}
+			case !legal(&before, c, s):
+				t.Fatalf("walk %d: %s by %s led from %s to %s", walk, s.Action, s.Role, before.Stage, c.Stage)
+			case s.Role != "" && !offered:
+				t.Fatalf("walk %d: %s by %s in %s was done but not offered", walk, s.Action, s.Role, before.Stage)
+			case s.Role == RoleDispatcher && (c.Stage == Closed && before.Stage != Closed):
+				t.Fatalf("walk %d: a dispatcher closed the case", walk)
+			case s.Role != RoleAdmin && s.Role != "" && s.Action == Verify && s.By == before.HandledBy:
+				t.Fatalf("walk %d: %s verified their own work", walk, s.By)
+			case c.Extensions > MaxExtensions || c.Suspensions > 1:
+				t.Fatalf("walk %d: %d extensions, %d suspensions", walk, c.Extensions, c.Suspensions)
+			default:
+				done[s.Action]++
+			}
+		}
+		again, err := ReplayCase(*c, c.Timeline)
+		if err != nil || !reflect.DeepEqual(again, *c) {
+			t.Fatalf("walk %d: the timeline leads to %+v, %v\nwant %+v", walk, again, err, *c)
+		}
+	}
+	if len(done) < 35 {
+		t.Errorf("only %d actions were ever done: %v", len(done), done)
+	}
+	if refused < 2000 {
+		t.Errorf("only %d steps were refused", refused)
+	}
+}
+
+// An appeal against an overdue mark is decided once; that it was late stays a fact.
+func TestAppeal(t *testing.T) {
+	c, err := walk(append(slices.Clone(toHandled), step(Verify, "zhang", RoleOfficer), step(Close, "lin", RoleSupervisor))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Deadline = c.HandledAt.Add(-time.Minute)
+	for _, tt := range []struct {
+		step CaseStep
+		code Code
+	}{
+		{step(ApproveAppeal, "ma", RoleAcceptor), CodeConflict},
+		{step(Appeal, "wu", RoleDepartment), ""},
+		{step(ApproveAppeal, "ma", RoleAcceptor), CodeConflict}, // the dispatcher comes first
+		{step(EndorseAppeal, "chen", RoleDispatcher), ""},
+		{step(ApproveAppeal, "ma", RoleAcceptor), ""},
+		{step(Appeal, "wu", RoleDepartment), CodeConflict},
+	} {
+		if err := c.Do(tt.step); CodeOf(err) != tt.code {
+			t.Errorf("%s: %v, want %q", tt.step.Action, err, tt.code)
+		}
+	}
+	if !c.Exempt || !c.HandledLate() {
+		t.Errorf("exempt %v, late %v; want both", c.Exempt, c.HandledLate())
 	}
 }
