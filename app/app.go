@@ -310,7 +310,15 @@ func (b *building) desk(ctx context.Context) error {
 	if b.classes, err = cases.LoadClasses(); err != nil {
 		return err
 	}
-	if b.calendar, err = cases.NewCalendar(cases.CalendarOptions{Zone: b.location}); err != nil {
+	if b.calendar, err = b.config.Cases.calendar(b.location); err != nil {
+		return err
+	}
+	limits, err := b.config.Cases.stageLimits()
+	if err != nil {
+		return err
+	}
+	overdue, err := b.config.Cases.overdue(b.config.Notices.names())
+	if err != nil {
 		return err
 	}
 	if b.photos, err = photos.Open(b.path("photos")); err != nil {
@@ -323,6 +331,7 @@ func (b *building) desk(ctx context.Context) error {
 	b.cases, err = cases.New(b.db, cases.Options{
 		Classes: b.classes, Calendar: b.calendar, Grids: b.grids, Notify: receivers,
 		Where: b.where, Publish: b.hub.Publish, Logger: b.component("cases"),
+		Limits: limits, Overdue: overdue, Near: b.config.Cases.Near, Within: b.config.Cases.Within.Std(),
 		Operators: b.config.Operators, Metrics: b.metrics,
 	})
 	b.parts = append(b.parts, part{"cases", b.runCases})

@@ -2,7 +2,9 @@ package app
 
 import (
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/cases"
 )
 
 // Config is everything that can be set. A key has one name, one default in
@@ -32,6 +35,7 @@ type Config struct {
 	Models ModelsConfig `yaml:"models"`
 
 	Operators int           `yaml:"operators"` // who watch alarms at a time: the alarm load is counted for each of them
+	Cases     CasesConfig   `yaml:"cases"`
 	Notices   NoticesConfig `yaml:"notices"`
 	Reports   ReportsConfig `yaml:"reports"`
 	Open311   Open311Config `yaml:"open311"`
@@ -99,6 +103,106 @@ type Open311Config struct {
 	KeyService   string `yaml:"key_service"`  // how to get a key
 }
 
+// CasesConfig is how cases are worked.
+type CasesConfig struct {
+	Hours   []string                    `yaml:"hours"` // working time of a day: "08:00-12:00"
+	Days    string                      `yaml:"days"`  // CSV file of holidays and shifted workdays; "" for the State Council's
+	Limits  map[citywarden.Stage]string `yaml:"limits"`
+	Overdue []OverdueConfig             `yaml:"overdue"`
+	Near    float64                     `yaml:"duplicate_distance"` // metres
+	Within  citywarden.Duration         `yaml:"duplicate_time"`
+}
+
+// OverdueConfig says who else is told when a limit has passed for so long.
+type OverdueConfig struct {
+	After citywarden.Duration `yaml:"after"`
+	To    string              `yaml:"to"` // a receiver of notices
+}
+
+// calendar returns the calendar of working time.
+func (c CasesConfig) calendar(zone *time.Location) (*cases.Calendar, error) {
+	o := cases.CalendarOptions{Zone: zone}
+	for _, s := range c.Hours {
+		from, to, ok := strings.Cut(s, "-")
+		h, err := cases.Hours{}, error(nil)
+		if h.From, err = sinceMidnight(from); err == nil {
+			h.To, err = sinceMidnight(to)
+		}
+		if !ok || err != nil {
+			return nil, keyErrorf("cases.hours", "%q is no stretch of a day; write it like 08:00-12:00", s)
+		}
+		o.Hours = append(o.Hours, h)
+	}
+	if len(o.Hours) == 0 {
+		return nil, keyErrorf("cases.hours", "say when people work, like [08:00-12:00, 14:00-18:00]")
+	}
+	if c.Days != "" {
+		o.Days = daysFile(c.Days)
+	}
+	cal, err := cases.NewCalendar(o)
+	switch {
+	case err != nil && c.Days != "":
+		return nil, keyErrorf("cases.days", "%s: %v", c.Days, err)
+	case err != nil:
+		return nil, keyErrorf("cases.hours", "%v", err)
+	}
+	return cal, nil
+}
+
+// daysFile is a file system that has one file, whatever its name.
+type daysFile string
+
+// Open opens the file.
+func (d daysFile) Open(string) (fs.File, error) { return os.Open(string(d)) }
+
+// sinceMidnight reads 08:00 to 24:00, since midnight.
+func sinceMidnight(s string) (time.Duration, error) {
+	s = strings.TrimSpace(s)
+	if s == "24:00" {
+		return 24 * time.Hour, nil
+	}
+	t, err := time.Parse("15:04", s)
+	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute, err
+}
+
+// stageLimits returns how long each stage may take.
+func (c CasesConfig) stageLimits() (map[citywarden.Stage]cases.Limit, error) {
+	out := map[citywarden.Stage]cases.Limit{}
+	for _, stage := range slices.Sorted(maps.Keys(c.Limits)) {
+		if _, ok := cases.StageLimits()[stage]; !ok {
+			return nil, keyErrorf("cases.limits", "the stage %q has no limit of its own; write those of %s", stage, stageNames())
+		}
+		l, err := cases.ParseLimit(c.Limits[stage])
+		if err != nil {
+			return nil, keyErrorf("cases.limits", "%s: %v", stage, err)
+		}
+		if l != (cases.Limit{}) {
+			out[stage] = l
+		}
+	}
+	return out, nil
+}
+
+func stageNames() string {
+	var names []string
+	for _, s := range slices.Sorted(maps.Keys(cases.StageLimits())) {
+		names = append(names, string(s))
+	}
+	return strings.Join(names, ", ")
+}
+
+// overdue returns who else is told when a limit has passed.
+func (c CasesConfig) overdue(receivers []string) ([]citywarden.Escalation, error) {
+	var out []citywarden.Escalation
+	for _, o := range c.Overdue {
+		if o.After < 0 || !slices.Contains(receivers, o.To) {
+			return nil, keyErrorf("cases.overdue", "after %s, to %q: name a receiver of notices.receivers and a time of 0s or more", o.After, o.To)
+		}
+		out = append(out, citywarden.Escalation{After: o.After, To: o.To})
+	}
+	return out, nil
+}
+
 // CAPConfig says who sends the alarms that others fetch as CAP messages.
 type CAPConfig struct {
 	Sender string `yaml:"sender"` // a name that no other sender in the world has, like the county's domain
@@ -116,9 +220,17 @@ func Default() Config {
 		Log:       LogConfig{MaxAge: days(7), MaxBytes: 20 << 30},
 		Series:    SeriesConfig{Database: "citywarden", Retention: days(400)},
 		Operators: 1,
-		Notices:   NoticesConfig{Mail: MailConfig{Security: "starttls"}, Receivers: []ReceiverConfig{}},
-		CAP:       CAPConfig{Sender: "citywarden"},
-		LogLevel:  "info",
+		Cases: CasesConfig{
+			Hours: []string{"08:00-12:00", "14:00-18:00"},
+			Limits: map[citywarden.Stage]string{
+				citywarden.Reported: "1小时", citywarden.Verifying: "24紧急工作时", citywarden.PendingFiling: "1小时",
+				citywarden.PendingDispatch: "1小时", citywarden.Handled: "1小时", citywarden.Checking: "2紧急工作时", citywarden.PendingClose: "1小时",
+			},
+			Overdue: []OverdueConfig{}, Near: 50, Within: citywarden.Duration(24 * time.Hour),
+		},
+		Notices:  NoticesConfig{Mail: MailConfig{Security: "starttls"}, Receivers: []ReceiverConfig{}},
+		CAP:      CAPConfig{Sender: "citywarden"},
+		LogLevel: "info",
 	}
 }
 
@@ -202,6 +314,21 @@ func (c *Config) Check() error {
 	}
 	if _, err := c.Notices.receivers(zone); err != nil {
 		return err
+	}
+	if _, err := c.Cases.calendar(zone); err != nil {
+		return err
+	}
+	if _, err := c.Cases.stageLimits(); err != nil {
+		return err
+	}
+	if _, err := c.Cases.overdue(c.Notices.names()); err != nil {
+		return err
+	}
+	if c.Cases.Near <= 0 || c.Cases.Near > 10_000 {
+		return keyErrorf("cases.duplicate_distance", "%g m can't be; write 1 to 10000", c.Cases.Near)
+	}
+	if c.Cases.Within.Std() <= 0 || c.Cases.Within.Std() > 366*24*time.Hour {
+		return keyErrorf("cases.duplicate_time", "%s can't be; write more than 0s, at most 366d", c.Cases.Within)
 	}
 	if c.CAP.Sender == "" || strings.ContainsAny(c.CAP.Sender, " ,<&\t\n") {
 		return keyErrorf("cap.sender", "%q can't be; write a name without spaces, commas, < and &, like zhangpu.example", c.CAP.Sender)

@@ -203,3 +203,99 @@ func TestClasses(t *testing.T) {
 		t.Errorf("a bad limit: %v, want classes.csv:2: …", err)
 	}
 }
+
+// calendars are the two of the tables below.
+func calendars(t *testing.T) (china, berlin *cases.Calendar) {
+	t.Helper()
+	china, err := cases.NewCalendar(cases.CalendarOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Skipf("no time zone database: %v", err)
+	}
+	berlin, err = cases.NewCalendar(cases.CalendarOptions{Zone: zone, Hours: []cases.Hours{{From: 9 * time.Hour, To: 17 * time.Hour}}, Days: fstest.MapFS{"days.csv": {Data: []byte("date,kind,name\n")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return china, berlin
+}
+
+func TestASuspensionStopsTheClock(t *testing.T) {
+	china, berlin := calendars(t)
+	for _, tt := range []struct {
+		name              string
+		calendar          *cases.Calendar
+		start, limit      string
+		from, until, want string
+	}{
+		{"hours of work", china, "2026-11-23 08:00", "4小时", "2026-11-23 09:00", "2026-11-25 10:00", "2026-11-25 15:00"},
+		{"hours on the clock", china, "2026-11-23 23:00", "2紧急工作时", "2026-11-23 23:30", "2026-11-24 08:00", "2026-11-24 09:30"},
+		{"over the National Day week", china, "2026-09-30 16:00", "4小时", "2026-09-30 17:00", "2026-10-09 09:00", "2026-10-09 12:00"},
+		{"until a Sunday", china, "2026-11-20 10:00", "1天", "2026-11-20 16:00", "2026-11-22 09:00", "2026-11-23 12:00"},
+		{"until a Saturday that is worked", china, "2026-10-09 10:00", "1天", "2026-10-09 16:00", "2026-10-10 08:00", "2026-10-10 12:00"},
+		{"at lunch, which costs nothing", china, "2026-11-23 08:00", "1天", "2026-11-23 12:30", "2026-11-23 13:30", "2026-11-23 18:00"},
+		{"natural days", china, "2026-12-30 09:00", "2自然日", "2026-12-31 09:00", "2027-01-10 12:00", "2027-01-11 12:00"},
+		{"that began when the limit had passed", china, "2026-11-23 08:00", "1小时", "2026-11-23 10:00", "2026-11-25 10:00", "2026-11-23 09:00"},
+		{"when the clocks go forward", berlin, "2026-03-28 12:00", "1自然日", "2026-03-28 18:00", "2026-03-28 20:00", "2026-03-29 14:00"},
+		{"real hours when the clocks go back", berlin, "2026-10-24 20:00", "10紧急工作时", "2026-10-24 21:00", "2026-10-24 22:00", "2026-10-25 06:00"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			at := in(t, tt.calendar)
+			l, err := cases.ParseLimit(tt.limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := tt.calendar.Paused(l.Unit, at(tt.from), at(tt.until), tt.calendar.Deadline(at(tt.start), l))
+			if !got.Equal(at(tt.want)) {
+				t.Errorf("%s from %s, suspended from %s until %s, ends %s, want %s", tt.limit, tt.start, tt.from, tt.until, got.In(tt.calendar.Zone()), tt.want)
+			}
+		})
+	}
+}
+
+func TestAnExtensionAddsTheLimitOnceMore(t *testing.T) {
+	china, berlin := calendars(t)
+	for _, tt := range []struct {
+		name         string
+		calendar     *cases.Calendar
+		start, limit string
+		n            int // limits so far
+		yellow, want string
+	}{
+		{"hours of work", china, "2026-11-23 08:00", "4小时", 1, "2026-11-23 16:24", "2026-11-23 18:00"},
+		{"a second time", china, "2026-11-23 08:00", "4小时", 2, "2026-11-24 09:36", "2026-11-24 12:00"},
+		{"days over a weekend", china, "2026-11-19 10:00", "1天", 1, "2026-11-20 16:48", "2026-11-23 10:00"},
+		{"hours on the clock", china, "2026-11-20 23:00", "2紧急工作时", 1, "2026-11-21 02:12", "2026-11-21 03:00"},
+		{"when the clocks go forward", berlin, "2026-03-28 12:00", "1自然日", 1, "2026-03-30 02:24", "2026-03-30 12:00"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			at := in(t, tt.calendar)
+			l, err := cases.ParseLimit(tt.limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			deadline := tt.calendar.Deadline(at(tt.start), l)
+			for range tt.n - 1 {
+				deadline = tt.calendar.Deadline(deadline, l)
+			}
+			yellow, end := tt.calendar.Extended(deadline, l, tt.n)
+			if !yellow.Equal(at(tt.yellow)) || !end.Equal(at(tt.want)) {
+				t.Errorf("yellow at %s, ends %s; want %s and %s", yellow.In(tt.calendar.Zone()), end.In(tt.calendar.Zone()), tt.yellow, tt.want)
+			}
+		})
+	}
+}
+
+// in reads local times of a calendar.
+func in(t *testing.T, c *cases.Calendar) func(string) time.Time {
+	return func(s string) time.Time {
+		t.Helper()
+		at, err := time.ParseInLocation("2006-01-02 15:04", s, c.Zone())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+}
