@@ -59,7 +59,7 @@ import (
 //	cases [--work-orders]         print the cases, the newest first
 //	case ID                       print a case with its timeline
 //	notices                       print what was told of cases, the newest first
-//	case ID ACTION                act on a case: --as USER, --note TEXT, --department NAME
+//	case ID ACTION                act on a case: --as USER, --note TEXT, --department NAME, --officer USER, --until 'DATE TIME'
 //
 // A command that a person would see refused prints why to stderr and wants a "!".
 func TestScenarios(t *testing.T) {
@@ -717,15 +717,20 @@ func printCase(ts *testscript.TestScript, c *citywarden.Case) {
 }
 
 func caseCommand(ts *testscript.TestScript, neg bool, args []string) {
-	args, flags := expect(ts, args, "case ID [ACTION] [--as USER] [--note TEXT] [--department NAME]", 1, 2, "as", "note", "department")
+	args, flags := expect(ts, args, "case ID [ACTION] [--as USER] [--note TEXT] [--department NAME] [--officer USER] [--until 'DATE TIME']", 1, 2, "as", "note", "department", "officer", "until")
 	w, path, method := worldOf(ts), "/cases/"+url.PathEscape(args[0]), "GET"
 	body := map[string]string{}
 	if len(args) > 1 {
 		method, path = "POST", path+"/actions/"+url.PathEscape(args[1])
-		for _, k := range []string{"note", "department"} {
+		for _, k := range []string{"note", "department", "officer"} {
 			if v := flags[k]; v != "" {
 				body[k] = v
 			}
+		}
+		if v := flags["until"]; v != "" {
+			at, err := time.ParseInLocation("2006-01-02 15:04", v, shanghai)
+			ts.Check(err)
+			body["until"] = at.Format(time.RFC3339)
 		}
 	}
 	var c citywarden.Case
