@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Point is a position, WGS 84, in degrees.
@@ -59,14 +60,101 @@ func (g GridCode) Check() error {
 	return nil
 }
 
+// Level is a level of the administration; each has its part of a grid's code.
+type Level string
+
+// The levels.
+const (
+	LevelCounty  Level = "county"
+	LevelTown    Level = "town"    // or street 街道
+	LevelVillage Level = "village" // or community 社区
+)
+
+// In returns the code of the area of level l that g belongs to, "" when g is
+// too short to say.
+func (g GridCode) In(l Level) string {
+	n := map[Level]int{LevelCounty: 6, LevelTown: 9, LevelVillage: 12}[l]
+	if n == 0 || len(g) <= n {
+		return ""
+	}
+	return string(g[:n])
+}
+
 // UnitGrid is one unit grid: the smallest area that city management is
 // responsible for, about one hectare (GB/T 30428.1).
 type UnitGrid struct {
-	Code GridCode `json:"code"`
-	Name string   `json:"name,omitempty"`
-	Ring []Point  `json:"ring"`    // outer boundary, not closed (the last point is not the first again)
-	Area float64  `json:"area_m2"` // m²
+	Code    GridCode  `json:"code"`
+	Name    string    `json:"name,omitempty"`
+	County  string    `json:"county,omitempty"` // names of the areas that it belongs to
+	Town    string    `json:"town,omitempty"`
+	Village string    `json:"village,omitempty"`
+	Ring    []Point   `json:"ring"`                   // outer boundary, not closed (the last point is not the first again)
+	Area    float64   `json:"area_m2"`                // m²
+	Initial string    `json:"initial_date,omitempty"` // 初始日期, 2025-01-31
+	Changed string    `json:"change_date,omitempty"`  // 变更日期
+	Remark  string    `json:"remark,omitempty"`
+	From    time.Time `json:"valid_from,omitzero"`  // since when it holds; set by the platform
+	Until   time.Time `json:"valid_until,omitzero"` // zero: it holds now
 }
+
+// In returns the name of the area of level l that g belongs to, "" for none.
+func (g *UnitGrid) In(l Level) string {
+	return map[Level]string{LevelCounty: g.County, LevelTown: g.Town, LevelVillage: g.Village}[l]
+}
+
+// Area is a county, town or village, as the codes of its unit grids tell.
+type Area struct {
+	Code  string  `json:"code"`
+	Level Level   `json:"level"`
+	Name  string  `json:"name,omitempty"`
+	Grids int     `json:"grids"`
+	Area  float64 `json:"area_m2"`
+}
+
+// GridImport says how a file of unit grids is taken.
+type GridImport struct {
+	CRS     string // of the file, as ParseCRS reads it; "": what the file says, else WGS 84
+	Check   bool   // look, and take nothing
+	Force   bool   // gaps are warnings
+	Replace bool   // the file has all grids of its communities: those that it lacks end
+}
+
+// GridReport says what is wrong with a file of unit grids, and what was taken.
+type GridReport struct {
+	CRS      CRS           `json:"crs"`
+	Taken    bool          `json:"taken"` // false: nothing was changed
+	Grids    int           `json:"grids"` // in the file
+	Added    int           `json:"added"`
+	Changed  int           `json:"changed"`
+	Same     int           `json:"same"`
+	Ended    int           `json:"ended"`
+	Errors   []GridProblem `json:"errors" nullable:"false"`
+	Warnings []GridProblem `json:"warnings" nullable:"false"`
+}
+
+// GridProblem is one thing that is wrong with unit grids, and what to do.
+type GridProblem struct {
+	Kind  GridFault  `json:"kind"`
+	Grids []GridCode `json:"grids" nullable:"false"`
+	At    *Point     `json:"at,omitempty"`
+	Text  string     `json:"text"`
+}
+
+// GridFault is a kind of problem of unit grids.
+type GridFault string
+
+// The kinds.
+const (
+	FaultFeature   GridFault = "feature"   // not a unit grid at all
+	FaultCode      GridFault = "code"      // not of the pattern, or there twice
+	FaultRing      GridFault = "ring"      // not closed, crossing itself, no area
+	FaultOverlap   GridFault = "overlap"   // shares ground with another
+	FaultGap       GridFault = "gap"       // ground between grids that is in none
+	FaultCommunity GridFault = "community" // not of the community that its code says
+	FaultNumbering GridFault = "numbering" // serials leap, or don't run west to east and north to south
+	FaultArea      GridFault = "area"      // not what the ring encloses
+	FaultCRS       GridFault = "crs"       // looks like GCJ-02
+)
 
 // Contains reports whether p lies in g; a point on an edge belongs to exactly
 // one of the two grids that share it.

@@ -44,6 +44,7 @@ const (
 	MayReadCases     Permission = "read cases" // a citizen their own only
 	MayWriteDevices  Permission = "write devices"
 	MayWriteSites    Permission = "write sites"
+	MayWriteGrids    Permission = "write unit grids"
 	MayWriteRules    Permission = "write rules"
 	MayWriteUsers    Permission = "write users"
 	MayBackup        Permission = "make backups"
@@ -61,6 +62,7 @@ var permissions = map[Permission][]Role{
 	MaySeeReporters: {RoleAdmin, RoleSupervisor, RoleAcceptor, RoleOfficer}, // who verify and call back
 	MayWriteDevices: {RoleAdmin, RoleVendor},
 	MayWriteSites:   {RoleAdmin, RoleEngineer}, // thresholds of rules stand there
+	MayWriteGrids:   {RoleAdmin},
 	MayWriteRules:   {RoleAdmin, RoleEngineer},
 	MayWriteUsers:   {RoleAdmin},
 	MayBackup:       {RoleAdmin}, // everything is in one

@@ -85,6 +85,22 @@ func (b *books) Replay(ctx context.Context, device citywarden.DeviceID) (citywar
 	return b.pipeline.Replay(ctx, b.Ledger, device)
 }
 
+// countyGrids are the unit grids; when they change, so does where devices lie.
+type countyGrids struct {
+	*cases.Grids
+	devices *devices.Registry
+}
+
+// Import takes grids and looks up the grid of every device again.
+func (g countyGrids) Import(ctx context.Context, r io.Reader, o citywarden.GridImport) (citywarden.GridReport, error) {
+	report, err := g.Grids.Import(ctx, r, o)
+	if err != nil || !report.Taken {
+		return report, err
+	}
+	_, err = g.devices.Regrid(ctx)
+	return report, err
+}
+
 // layers are the layers of the map: the unit grids, and the GeoJSON files of a
 // folder.
 type layers struct {

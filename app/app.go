@@ -411,7 +411,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
 		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
 		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo, APIKeys: b.db, Open311: api.Open311(b.config.Open311), CAPSender: b.config.CAP.Sender,
-		Layers: &layers{dir: b.path("map"), grids: b.grids}, Accounts: accounts, Audit: b.db, Hub: b.hub,
+		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices}, Accounts: accounts, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Backup: b.backup, Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
 	})

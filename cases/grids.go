@@ -6,25 +6,33 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/citywarden/citywarden"
 )
 
-// GridStore keeps the unit grids.
+// GridStore keeps the unit grids and what they were before.
 type GridStore interface {
+	// UnitGrids returns the grids that hold now.
 	UnitGrids(context.Context) ([]citywarden.UnitGrid, error)
-	SaveUnitGrids(context.Context, []citywarden.UnitGrid) error // adds them, or replaces those of the same code, all or none
+	// ChangeUnitGrids ends those of the codes in end, and of the codes in add,
+	// and adds the latter, all from at on, all or none.
+	ChangeUnitGrids(ctx context.Context, at time.Time, add []citywarden.UnitGrid, end []citywarden.GridCode) error
+	// UnitGridVersions returns all that a code has stood for, the oldest first.
+	UnitGridVersions(context.Context, citywarden.GridCode) ([]citywarden.UnitGrid, error)
 }
 
 // Grids are the unit grids of the county. They may be used by several goroutines.
 type Grids struct {
 	store GridStore // nil: in memory only
 
-	adding sync.Mutex // held by Add from reading all to replacing it, the store included
+	adding sync.Mutex // held by take from reading all to replacing it, the store included
 
 	mu    sync.RWMutex
 	all   []citywarden.UnitGrid // by code
@@ -73,105 +81,287 @@ func (g *Grids) All() []citywarden.UnitGrid {
 	return slices.Clone(g.all)
 }
 
+// Grid returns the grid of a code, or CodeNotFound.
+func (g *Grids) Grid(code citywarden.GridCode) (citywarden.UnitGrid, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	i, ok := slices.BinarySearchFunc(g.all, code, func(u citywarden.UnitGrid, c citywarden.GridCode) int { return cmp.Compare(u.Code, c) })
+	if !ok {
+		return citywarden.UnitGrid{}, citywarden.Errorf(citywarden.CodeNotFound, "no unit grid %q", code)
+	}
+	return g.all[i], nil
+}
+
+// Versions returns all that a code has stood for, the oldest first, or
+// CodeNotFound.
+func (g *Grids) Versions(ctx context.Context, code citywarden.GridCode) ([]citywarden.UnitGrid, error) {
+	if g.store == nil {
+		u, err := g.Grid(code)
+		return []citywarden.UnitGrid{u}, err
+	}
+	all, err := g.store.UnitGridVersions(ctx, code)
+	if err != nil {
+		return nil, fmt.Errorf("unit grid %s: %w", code, err)
+	}
+	if len(all) == 0 {
+		return nil, citywarden.Errorf(citywarden.CodeNotFound, "no unit grid %q", code)
+	}
+	return all, nil
+}
+
+// Under returns the grids of the area of a code, like 350623100 for a town, in
+// the order of their codes; all for "".
+func (g *Grids) Under(area string) []citywarden.UnitGrid {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	lo, _ := slices.BinarySearchFunc(g.all, area, func(u citywarden.UnitGrid, a string) int { return cmp.Compare(string(u.Code), a) })
+	hi := lo
+	for hi < len(g.all) && strings.HasPrefix(string(g.all[hi].Code), area) {
+		hi++
+	}
+	return slices.Clone(g.all[lo:hi])
+}
+
+// Areas returns the counties, towns or villages that the grids under the area
+// of a code make up, in the order of their codes.
+func (g *Grids) Areas(l citywarden.Level, under string) []citywarden.Area {
+	var out []citywarden.Area
+	for _, u := range g.Under(under) {
+		code := u.Code.In(l)
+		if code == "" {
+			continue
+		}
+		if n := len(out); n == 0 || out[n-1].Code != code {
+			out = append(out, citywarden.Area{Code: code, Level: l})
+		}
+		a := &out[len(out)-1]
+		a.Name = cmp.Or(a.Name, u.In(l))
+		a.Grids++
+		a.Area += u.Area
+	}
+	return out
+}
+
 // Add checks the grids in add together with those that are there (a grid of the
 // same code is replaced) and keeps them, all or none. The rules checked are
 // those of GB/T 30428.1 that geometry alone can tell: a 15-digit code, a closed
 // simple ring, no overlap. A CodeInvalid error lists up to 20 mistakes.
 func (g *Grids) Add(ctx context.Context, add []citywarden.UnitGrid) error {
+	r, err := g.take(ctx, add, citywarden.GridImport{Force: true}, citywarden.GridReport{})
+	if err != nil || len(r.Errors) == 0 {
+		return err
+	}
+	var problems []string
+	for _, p := range r.Errors[:min(len(r.Errors), 20)] {
+		problems = append(problems, p.Text)
+	}
+	if n := len(r.Errors) - len(problems); n > 0 {
+		problems = append(problems, fmt.Sprintf("and %d more", n))
+	}
+	return citywarden.Errorf(citywarden.CodeInvalid, "unit grids: nothing imported:\n%s", strings.Join(problems, "\n"))
+}
+
+// take checks add together with what is there and, unless something is wrong
+// already, keeps it.
+func (g *Grids) take(ctx context.Context, add []citywarden.UnitGrid, o citywarden.GridImport, r citywarden.GridReport) (citywarden.GridReport, error) {
 	g.adding.Lock()
 	defer g.adding.Unlock()
+	now := time.Now().UTC().Truncate(time.Millisecond)
 	merged := map[citywarden.GridCode]citywarden.UnitGrid{}
 	for _, u := range g.All() {
 		merged[u.Code] = u
 	}
-	var problems []string
-	fresh := map[citywarden.GridCode]bool{}
-	add = slices.Clone(add)
-	for i := range add {
-		add[i].Ring = openRing(add[i].Ring)
-		if fresh[add[i].Code] {
-			problems = append(problems, fmt.Sprintf("grid %s is there twice", add[i].Code))
+	c := checker{fresh: map[citywarden.GridCode]bool{}, errors: r.Errors, warnings: r.Warnings}
+	touched := map[string]bool{}
+	var save []citywarden.UnitGrid
+	for _, u := range add {
+		u.Ring = openRing(u.Ring)
+		if u.Area <= 0 {
+			u.Area = math.Round(ringArea(u.Ring))
 		}
-		if add[i].Area <= 0 {
-			add[i].Area = math.Round(ringArea(add[i].Ring))
+		u.From = now
+		if c.fresh[u.Code] {
+			c.fail(citywarden.FaultCode, nil, []citywarden.GridCode{u.Code}, "grid %s is there twice; give one of them another code", u.Code)
+			continue
 		}
-		fresh[add[i].Code] = true
-		merged[add[i].Code] = add[i]
-	}
-	all := make([]citywarden.UnitGrid, 0, len(merged))
-	for _, u := range merged {
-		all = append(all, u)
-	}
-	slices.SortFunc(all, func(a, b citywarden.UnitGrid) int { return cmp.Compare(a.Code, b.Code) })
-	problems = append(problems, checkTopology(all, fresh)...)
-	if len(problems) > 0 {
-		more := ""
-		if len(problems) > 20 {
-			more = fmt.Sprintf("\nand %d more", len(problems)-20)
-			problems = problems[:20]
+		c.fresh[u.Code] = true
+		touched[u.Code.In(citywarden.LevelVillage)] = true
+		switch before, there := merged[u.Code]; {
+		case !there:
+			r.Added++
+		case sameGrid(before, u):
+			r.Same++
+			continue
+		default:
+			r.Changed++
 		}
-		return citywarden.Errorf(citywarden.CodeInvalid, "unit grids: nothing imported:\n%s%s", strings.Join(problems, "\n"), more)
+		merged[u.Code] = u
+		save = append(save, u)
 	}
-	if g.store != nil {
-		if err := g.store.SaveUnitGrids(ctx, add); err != nil {
-			return fmt.Errorf("save unit grids: %w", err)
+	var end []citywarden.GridCode
+	if o.Replace {
+		for _, u := range g.All() {
+			if own := u.Code.In(citywarden.LevelVillage); own != "" && touched[own] && !c.fresh[u.Code] {
+				delete(merged, u.Code)
+				end = append(end, u.Code)
+			}
 		}
 	}
-	g.set(all)
-	return nil
+	r.Grids, r.Ended = len(add), len(end)
+	c.all = slices.SortedFunc(maps.Values(merged), func(a, b citywarden.UnitGrid) int { return cmp.Compare(a.Code, b.Code) })
+	c.check(o.Force)
+	r.Errors, r.Warnings = append([]citywarden.GridProblem{}, c.errors...), append([]citywarden.GridProblem{}, c.warnings...)
+	if len(r.Errors) > 0 || o.Check {
+		return r, nil
+	}
+	if g.store != nil && len(save)+len(end) > 0 {
+		if err := g.store.ChangeUnitGrids(ctx, now, save, end); err != nil {
+			return r, fmt.Errorf("save unit grids: %w", err)
+		}
+	}
+	g.set(c.all)
+	r.Taken = true
+	return r, nil
+}
+
+// sameGrid reports whether two grids differ only in when they hold.
+func sameGrid(a, b citywarden.UnitGrid) bool {
+	ring := slices.Equal(a.Ring, b.Ring)
+	a.Ring, a.From, a.Until = nil, time.Time{}, time.Time{}
+	b.Ring, b.From, b.Until = nil, time.Time{}, time.Time{}
+	return ring && reflect.DeepEqual(a, b)
 }
 
 // MaxImport is the largest GeoJSON file that Import reads, in bytes.
 const MaxImport = 64 << 20
 
 type feature struct {
-	Type       string `json:"type"`
-	Properties struct {
-		Code string  `json:"code"`
-		Name string  `json:"name,omitempty"`
-		Area float64 `json:"area_m2,omitempty"`
-		Kind string  `json:"kind,omitempty"`
-	} `json:"properties"`
-	Geometry struct {
+	Type       string     `json:"type"`
+	Properties properties `json:"properties"`
+	Geometry   struct {
 		Type        string          `json:"type"`
 		Coordinates json.RawMessage `json:"coordinates"`
 	} `json:"geometry"`
 }
 
-type featureCollection struct {
-	Type     string    `json:"type"`
-	Features []feature `json:"features"`
+// properties are those of a unit grid, by our names and by those of the
+// standard, which case doesn't matter for.
+type properties struct {
+	Kind      string  `json:"kind,omitempty"`
+	Code      string  `json:"code"`
+	BGID      string  `json:"bgid,omitempty"`
+	Name      string  `json:"name,omitempty"`
+	County    string  `json:"county,omitempty"`
+	Town      string  `json:"town,omitempty"`
+	Village   string  `json:"village,omitempty"`
+	Community string  `json:"community,omitempty"` // its 12 digits, for checking
+	Area      float64 `json:"area_m2,omitempty"`
+	Initial   string  `json:"initial_date,omitempty"`
+	ORDate    string  `json:"ordate,omitempty"`
+	Changed   string  `json:"change_date,omitempty"`
+	CHDate    string  `json:"chdate,omitempty"`
+	Remark    string  `json:"remark,omitempty"`
+	Note      string  `json:"note,omitempty"`
+	Level     string  `json:"level,omitempty"` // of an area, not of a grid
+	Grids     int     `json:"grids,omitempty"`
 }
 
-// Import adds the grids of a GeoJSON FeatureCollection (RFC 7946, WGS 84) as
-// Add does, and returns how many there were. Every feature is a Polygon without
-// holes and has the property code, perhaps name and area_m2 (else computed).
-func (g *Grids) Import(ctx context.Context, r io.Reader) (int, error) {
+type featureCollection struct {
+	Type     string          `json:"type"`
+	CRS      json.RawMessage `json:"crs,omitempty"`
+	Features []feature       `json:"features"`
+}
+
+// crs returns the coordinate system that the file declares, as "GCJ-02" or in
+// the manner of GeoJSON 2008; "" when it doesn't.
+func (fc *featureCollection) crs() string {
+	var name string
+	if json.Unmarshal(fc.CRS, &name) == nil {
+		return name
+	}
+	var old struct {
+		Properties struct {
+			Name string `json:"name"`
+		} `json:"properties"`
+	}
+	if json.Unmarshal(fc.CRS, &old) != nil {
+		return ""
+	}
+	return old.Properties.Name
+}
+
+// Import adds the grids of a GeoJSON FeatureCollection (RFC 7946), all or none,
+// and returns what is wrong with them. Every feature is a Polygon without holes
+// and has the property code, perhaps name, county, town, village, community,
+// area_m2 (else computed), initial_date, change_date and remark. An error says
+// that the file can't be read at all, or that it could not be kept.
+func (g *Grids) Import(ctx context.Context, r io.Reader, o citywarden.GridImport) (citywarden.GridReport, error) {
+	report := citywarden.GridReport{}
 	b, err := io.ReadAll(io.LimitReader(r, MaxImport+1))
 	if err != nil {
-		return 0, fmt.Errorf("read GeoJSON: %w", err)
+		return report, fmt.Errorf("read GeoJSON: %w", err)
 	}
 	if len(b) > MaxImport {
-		return 0, citywarden.Errorf(citywarden.CodeInvalid, "GeoJSON: more than %d MB; import it in parts", MaxImport>>20)
+		return report, citywarden.Errorf(citywarden.CodeInvalid, "GeoJSON: more than %d MB; import it in parts", MaxImport>>20)
 	}
 	var fc featureCollection
 	if err := json.Unmarshal(b, &fc); err != nil {
-		return 0, citywarden.Errorf(citywarden.CodeInvalid, "GeoJSON: %w", err)
+		return report, citywarden.Errorf(citywarden.CodeInvalid, "GeoJSON: %w", err)
 	}
 	if fc.Type != "FeatureCollection" {
-		return 0, citywarden.Errorf(citywarden.CodeInvalid, "GeoJSON: type is %q, not FeatureCollection", fc.Type)
+		return report, citywarden.Errorf(citywarden.CodeInvalid, "GeoJSON: type is %q, not FeatureCollection", fc.Type)
 	}
-	add := make([]citywarden.UnitGrid, len(fc.Features))
+	said := cmp.Or(o.CRS, fc.crs())
+	if report.CRS, err = citywarden.ParseCRS(said); err != nil {
+		return report, err
+	}
+	add := make([]citywarden.UnitGrid, 0, len(fc.Features))
 	for i, f := range fc.Features {
-		if add[i], err = f.grid(); err != nil {
-			return 0, citywarden.Errorf(citywarden.CodeInvalid, "GeoJSON: feature %d (code %q): %w", i+1, f.Properties.Code, err)
+		u, err := f.grid(report.CRS)
+		if err != nil {
+			report.Errors = append(report.Errors, citywarden.GridProblem{
+				Kind: citywarden.FaultFeature, Grids: []citywarden.GridCode{u.Code}, Text: fmt.Sprintf("feature %d (code %q): %v", i+1, u.Code, err),
+			})
+			continue
 		}
+		add = append(add, u)
 	}
-	return len(add), g.Add(ctx, add)
+	if said == "" && g.shifted(add) {
+		report.Warnings = append(report.Warnings, citywarden.GridProblem{
+			Kind: citywarden.FaultCRS, Grids: []citywarden.GridCode{},
+			Text: "the grids lie off those of the same codes as GCJ-02 lies off WGS 84; if they are in GCJ-02, say crs GCJ-02",
+		})
+	}
+	return g.take(ctx, add, o, report)
 }
 
-func (f *feature) grid() (citywarden.UnitGrid, error) {
-	u := citywarden.UnitGrid{Code: citywarden.GridCode(f.Properties.Code), Name: f.Properties.Name, Area: f.Properties.Area}
+// shifted reports whether most of the grids that are there already come, taken
+// as GCJ-02, much nearer to where they were.
+func (g *Grids) shifted(add []citywarden.UnitGrid) bool {
+	known, off := 0, 0
+	for _, u := range add {
+		before, err := g.Grid(u.Code)
+		if err != nil {
+			continue
+		}
+		known++
+		p, was := boundsOf(u.Ring).min, boundsOf(before.Ring).min
+		if 5*citywarden.GCJ02.ToWGS84(p).Distance(was) < p.Distance(was) {
+			off++
+		}
+	}
+	return off*2 > known
+}
+
+func (f *feature) grid(crs citywarden.CRS) (citywarden.UnitGrid, error) {
+	p := f.Properties
+	u := citywarden.UnitGrid{
+		Code: citywarden.GridCode(cmp.Or(p.Code, p.BGID)), Name: p.Name, County: p.County, Town: p.Town, Village: p.Village, Area: p.Area,
+		Initial: cmp.Or(p.Initial, p.ORDate), Changed: cmp.Or(p.Changed, p.CHDate), Remark: cmp.Or(p.Remark, p.Note),
+	}
+	if own := u.Code.In(citywarden.LevelVillage); p.Community != "" && p.Community != own {
+		return u, fmt.Errorf("its community is %q, but its code begins with %q; correct one of them", p.Community, own)
+	}
 	if f.Geometry.Type != "Polygon" {
 		return u, fmt.Errorf("its geometry is a %q; a unit grid is a Polygon", f.Geometry.Type)
 	}
@@ -186,7 +376,7 @@ func (f *feature) grid() (citywarden.UnitGrid, error) {
 		if len(c) < 2 {
 			return u, fmt.Errorf("a position needs longitude and latitude, got %v", c)
 		}
-		u.Ring = append(u.Ring, citywarden.Point{Lon: c[0], Lat: c[1]})
+		u.Ring = append(u.Ring, crs.ToWGS84(citywarden.Point{Lon: c[0], Lat: c[1]}))
 	}
 	if n := len(u.Ring); n < 4 || u.Ring[0] != u.Ring[n-1] {
 		return u, fmt.Errorf("the ring is not closed: its last position must be its first again")
@@ -199,20 +389,73 @@ func (f *feature) grid() (citywarden.UnitGrid, error) {
 func (g *Grids) GeoJSON() (json.RawMessage, error) {
 	fc := featureCollection{Type: "FeatureCollection", Features: []feature{}}
 	for _, u := range g.All() {
-		ring := make([][2]float64, 0, len(u.Ring)+1)
-		for _, p := range append(slices.Clone(u.Ring), u.Ring[0]) {
-			ring = append(ring, [2]float64{p.Lon, p.Lat})
-		}
-		coordinates, err := json.Marshal([][][2]float64{ring})
-		if err != nil {
+		f := feature{Type: "Feature", Properties: properties{
+			Kind: "grid", Code: string(u.Code), Name: u.Name, County: u.County, Town: u.Town, Village: u.Village, Area: u.Area,
+			Initial: u.Initial, Changed: u.Changed, Remark: u.Remark,
+		}}
+		var err error
+		f.Geometry.Type = "Polygon"
+		if f.Geometry.Coordinates, err = json.Marshal([][][2]float64{closedRing(u.Ring)}); err != nil {
 			return nil, fmt.Errorf("write grid %s: %w", u.Code, err)
 		}
-		f := feature{Type: "Feature"}
-		f.Properties.Code, f.Properties.Name, f.Properties.Area, f.Properties.Kind = string(u.Code), u.Name, u.Area, "grid"
-		f.Geometry.Type, f.Geometry.Coordinates = "Polygon", coordinates
 		fc.Features = append(fc.Features, f)
 	}
 	return json.Marshal(fc)
+}
+
+// AreasGeoJSON returns the outlines of the areas that Areas returns as a
+// FeatureCollection of MultiPolygons; the property kind is "area".
+func (g *Grids) AreasGeoJSON(l citywarden.Level, under string) (json.RawMessage, error) {
+	fc := featureCollection{Type: "FeatureCollection", Features: []feature{}}
+	for _, a := range g.Areas(l, under) {
+		f := feature{Type: "Feature", Properties: properties{Kind: "area", Code: a.Code, Name: a.Name, Area: a.Area, Level: string(l), Grids: a.Grids}}
+		var err error
+		f.Geometry.Type = "MultiPolygon"
+		if f.Geometry.Coordinates, err = json.Marshal(outline(g.Under(a.Code))); err != nil {
+			return nil, fmt.Errorf("write area %s: %w", a.Code, err)
+		}
+		fc.Features = append(fc.Features, f)
+	}
+	return json.Marshal(fc)
+}
+
+// outline returns what grids cover together, as the coordinates of a
+// MultiPolygon: rings around ground, each with the holes in it.
+func outline(grids []citywarden.UnitGrid) [][][][2]float64 {
+	s := newSeams(grids)
+	var out [][][][2]float64
+	var outer []citywarden.UnitGrid
+	var holes [][]citywarden.Point
+	for _, loop := range s.loops() {
+		n := corners(loop)
+		ring := make([]citywarden.Point, len(n))
+		for i, k := range n {
+			ring[i] = s.points[k]
+		}
+		if s.area(n) < 0 {
+			holes = append(holes, ring)
+			continue
+		}
+		outer = append(outer, citywarden.UnitGrid{Ring: ring})
+		out = append(out, [][][2]float64{closedRing(ring)})
+	}
+	for _, h := range holes {
+		p := innerPoint(h)
+		if i := slices.IndexFunc(outer, func(u citywarden.UnitGrid) bool { return u.Contains(p) }); i >= 0 {
+			out[i] = append(out[i], closedRing(h))
+		}
+	}
+	return out
+}
+
+// closedRing returns ring as GeoJSON has it: longitude first, the first position
+// again at the end.
+func closedRing(ring []citywarden.Point) [][2]float64 {
+	out := make([][2]float64, 0, len(ring)+1)
+	for _, p := range ring {
+		out = append(out, [2]float64{p.Lon, p.Lat})
+	}
+	return append(out, out[0])
 }
 
 // openRing leaves out a last point that repeats the first.
@@ -221,205 +464,6 @@ func openRing(ring []citywarden.Point) []citywarden.Point {
 		return ring[:n-1]
 	}
 	return ring
-}
-
-// checkTopology returns what is wrong with the grids in fresh, alone and
-// against all others.
-func checkTopology(all []citywarden.UnitGrid, fresh map[citywarden.GridCode]bool) []string {
-	var problems []string
-	bad := map[citywarden.GridCode]bool{}
-	for i := range all {
-		u := &all[i]
-		if !fresh[u.Code] {
-			continue
-		}
-		if p := checkGrid(u); p != "" {
-			problems = append(problems, fmt.Sprintf("grid %s: %s", u.Code, p))
-			bad[u.Code] = true
-		}
-	}
-	if len(bad) > 0 {
-		return problems // a broken ring would only cause mistakes that follow from it
-	}
-	index := newGridIndex(all)
-	done := map[[2]int]bool{}
-	for _, cell := range index.cells {
-		for x, i := range cell {
-			for _, j := range cell[x+1:] {
-				pair := [2]int{int(i), int(j)}
-				if done[pair] || !fresh[all[i].Code] && !fresh[all[j].Code] {
-					continue
-				}
-				done[pair] = true
-				if overlap(&all[i], &all[j]) {
-					problems = append(problems, fmt.Sprintf("grids %s and %s overlap", all[i].Code, all[j].Code))
-				}
-			}
-		}
-	}
-	slices.Sort(problems)
-	return problems
-}
-
-func checkGrid(u *citywarden.UnitGrid) string {
-	if err := u.Code.Check(); err != nil {
-		return err.Error()
-	}
-	if len(u.Ring) < 3 {
-		return fmt.Sprintf("its ring has %d different points; it needs 3", len(u.Ring))
-	}
-	for _, p := range u.Ring {
-		if err := p.Check(); err != nil {
-			return err.Error()
-		}
-	}
-	if ringArea(u.Ring) < 1 {
-		return "its area is below 1 m²"
-	}
-	n := len(u.Ring)
-	for i := range n {
-		a, b := u.Ring[i], u.Ring[(i+1)%n]
-		for j := i + 1; j < n; j++ {
-			c, d := u.Ring[j], u.Ring[(j+1)%n]
-			if a == c {
-				return fmt.Sprintf("its ring comes twice through lat %g, lon %g", a.Lat, a.Lon)
-			}
-			if crosses(a, b, c, d) {
-				return fmt.Sprintf("its ring crosses itself near lat %g, lon %g", a.Lat, a.Lon)
-			}
-		}
-	}
-	return ""
-}
-
-// tolerance is about 1 cm in degrees: surveyed corners of neighbours differ by that.
-const tolerance = 1e-7
-
-// overlap reports whether the insides of two simple rings meet: an edge of one
-// cuts through one of the other, or one has a point well inside the other.
-func overlap(a, b *citywarden.UnitGrid) bool {
-	ba, bb := boundsOf(a.Ring), boundsOf(b.Ring)
-	if ba.min.Lat > bb.max.Lat || bb.min.Lat > ba.max.Lat || ba.min.Lon > bb.max.Lon || bb.min.Lon > ba.max.Lon {
-		return false
-	}
-	for i := range a.Ring {
-		p, q := a.Ring[i], a.Ring[(i+1)%len(a.Ring)]
-		for j := range b.Ring {
-			if crosses(p, q, b.Ring[j], b.Ring[(j+1)%len(b.Ring)]) {
-				return true
-			}
-		}
-	}
-	return reaches(a, b) || reaches(b, a)
-}
-
-// reaches reports whether a corner, the middle of an edge or an inner point of
-// a lies inside b, further from its boundary than the tolerance.
-func reaches(a, b *citywarden.UnitGrid) bool {
-	for i := range a.Ring {
-		p, q := a.Ring[i], a.Ring[(i+1)%len(a.Ring)]
-		if deepIn(p, b) || deepIn(citywarden.Point{Lat: (p.Lat + q.Lat) / 2, Lon: (p.Lon + q.Lon) / 2}, b) {
-			return true
-		}
-	}
-	return deepIn(innerPoint(a.Ring), b)
-}
-
-func deepIn(p citywarden.Point, u *citywarden.UnitGrid) bool {
-	if !u.Contains(p) {
-		return false
-	}
-	for i := range u.Ring {
-		if segmentDistance(p, u.Ring[i], u.Ring[(i+1)%len(u.Ring)]) <= tolerance {
-			return false
-		}
-	}
-	return true
-}
-
-// innerPoint returns a point inside ring: lines of latitude halfway between its
-// corners cut stretches out of it; it is the middle of the one with most room.
-func innerPoint(ring []citywarden.Point) citywarden.Point {
-	lats := make([]float64, len(ring))
-	for i, p := range ring {
-		lats[i] = p.Lat
-	}
-	slices.Sort(lats)
-	best, room := ring[0], 0.0
-	for i := 1; i < len(lats); i++ {
-		lat := (lats[i-1] + lats[i]) / 2
-		var cuts []float64
-		for j := range ring {
-			p, q := ring[j], ring[(j+1)%len(ring)]
-			if (p.Lat > lat) != (q.Lat > lat) {
-				cuts = append(cuts, p.Lon+(q.Lon-p.Lon)*(lat-p.Lat)/(q.Lat-p.Lat))
-			}
-		}
-		slices.Sort(cuts)
-		for j := 1; j < len(cuts); j += 2 {
-			if r := min(cuts[j]-cuts[j-1], lats[i]-lats[i-1]); r > room {
-				best, room = citywarden.Point{Lat: lat, Lon: (cuts[j-1] + cuts[j]) / 2}, r
-			}
-		}
-	}
-	return best
-}
-
-// crosses reports whether the segments ab and cd cut through each other: each
-// one's ends lie on both sides of the other, by more than the tolerance.
-func crosses(a, b, c, d citywarden.Point) bool {
-	return straddles(a, b, c, d) && straddles(c, d, a, b)
-}
-
-func straddles(a, b, c, d citywarden.Point) bool {
-	x, y := sideDistance(a, b, c), sideDistance(a, b, d)
-	return x > tolerance && y < -tolerance || x < -tolerance && y > tolerance
-}
-
-// sideDistance is the signed distance of p from the line through a and b, in degrees.
-func sideDistance(a, b, p citywarden.Point) float64 {
-	dx, dy := b.Lon-a.Lon, b.Lat-a.Lat
-	l := math.Hypot(dx, dy)
-	if l == 0 {
-		return 0
-	}
-	return (dx*(p.Lat-a.Lat) - dy*(p.Lon-a.Lon)) / l
-}
-
-func segmentDistance(p, a, b citywarden.Point) float64 {
-	dx, dy := b.Lon-a.Lon, b.Lat-a.Lat
-	t := 0.0
-	if l := dx*dx + dy*dy; l > 0 {
-		t = max(0, min(1, ((p.Lon-a.Lon)*dx+(p.Lat-a.Lat)*dy)/l))
-	}
-	return math.Hypot(p.Lon-a.Lon-t*dx, p.Lat-a.Lat-t*dy)
-}
-
-// ringArea returns the area in m², on a plane that touches the earth at the
-// ring's first point: good to 0.1 % for a few kilometres.
-func ringArea(ring []citywarden.Point) float64 {
-	if len(ring) < 3 {
-		return 0
-	}
-	const metres = 6371009 * math.Pi / 180
-	kx := metres * math.Cos(ring[0].Lat*math.Pi/180)
-	sum := 0.0
-	for i, p := range ring {
-		q := ring[(i+1)%len(ring)]
-		sum += (p.Lon-ring[0].Lon)*(q.Lat-ring[0].Lat) - (q.Lon-ring[0].Lon)*(p.Lat-ring[0].Lat)
-	}
-	return math.Abs(sum) / 2 * kx * metres
-}
-
-type bounds struct{ min, max citywarden.Point }
-
-func boundsOf(ring []citywarden.Point) bounds {
-	b := bounds{ring[0], ring[0]}
-	for _, p := range ring[1:] {
-		b.min.Lat, b.min.Lon = min(b.min.Lat, p.Lat), min(b.min.Lon, p.Lon)
-		b.max.Lat, b.max.Lon = max(b.max.Lat, p.Lat), max(b.max.Lon, p.Lon)
-	}
-	return b
 }
 
 // gridIndex is a raster over the bounds of all grids, about one cell for each;

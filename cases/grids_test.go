@@ -104,8 +104,9 @@ func TestGridsSurviveAndReadTheirOwnGeoJSON(t *testing.T) {
 	if diff := cmp.Diff(g.All(), again.All()); diff != "" {
 		t.Errorf("loaded again (-want +got):\n%s", diff)
 	}
-	if n, err := again.Import(t.Context(), bytes.NewReader(text)); err != nil || n != 25 { // each replaces itself
-		t.Fatalf("import its own export: %d, %v", n, err)
+	r, err := again.Import(t.Context(), bytes.NewReader(text), citywarden.GridImport{})
+	if err != nil || !r.Taken || r.Same != 25 || r.Added+r.Changed+r.Ended+len(r.Errors) != 0 {
+		t.Fatalf("import its own export: %+v, %v", r, err)
 	}
 	if diff := cmp.Diff(g.All(), again.All()); diff != "" {
 		t.Errorf("imported again (-want +got):\n%s", diff)
@@ -135,9 +136,9 @@ func TestBadGridsAreRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = g.Import(t.Context(), strings.NewReader(`{"type":"FeatureCollection","features":[`+tt.features+`]}`))
-			if citywarden.CodeOf(err) != citywarden.CodeInvalid || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v, want an invalid error with %q", err, tt.want)
+			r, err := g.Import(t.Context(), strings.NewReader(`{"type":"FeatureCollection","features":[`+tt.features+`]}`), citywarden.GridImport{})
+			if err != nil || r.Taken || len(r.Errors) == 0 || !strings.Contains(r.Errors[0].Text, tt.want) {
+				t.Errorf("got %+v, %v, want an error with %q", r, err, tt.want)
 			}
 			if len(g.All()) != 0 {
 				t.Error("some were imported")
@@ -178,9 +179,9 @@ func FuzzImport(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, err := g.Import(t.Context(), strings.NewReader(s))
-		if err == nil && len(g.All()) != n {
-			t.Errorf("imported %d, there are %d", n, len(g.All()))
+		r, err := g.Import(t.Context(), strings.NewReader(s), citywarden.GridImport{})
+		if n := len(g.All()); err == nil && r.Taken != (len(r.Errors) == 0) || n != r.Added || n > 0 != r.Taken && r.Grids > 0 {
+			t.Errorf("%+v, %v, there are %d", r, err, n)
 		}
 		for _, u := range g.All() {
 			g.At(u.Ring[0])

@@ -200,39 +200,6 @@ func (d *DB) CaseCounts(ctx context.Context, workOrders bool, nowMS int64) (bySt
 	return byStage, overdue, rows.Err()
 }
 
-// UnitGrids returns all unit grids.
-func (d *DB) UnitGrids(ctx context.Context) ([]citywarden.UnitGrid, error) {
-	grids, err := list(ctx, d.sql, func(row scanner) (g citywarden.UnitGrid, err error) {
-		var data string
-		if err = row.Scan(&data); err == nil {
-			err = json.Unmarshal([]byte(data), &g)
-		}
-		return g, err
-	}, `SELECT data FROM unit_grids ORDER BY code`)
-	if err != nil {
-		return nil, fmt.Errorf("list unit grids: %w", err)
-	}
-	return grids, nil
-}
-
-// SaveUnitGrids adds grids, or replaces those of the same code, all or none.
-func (d *DB) SaveUnitGrids(ctx context.Context, grids []citywarden.UnitGrid) error {
-	return d.tx(ctx, func(q querier) error {
-		for _, g := range grids {
-			b, err := json.Marshal(g)
-			if err != nil {
-				return fmt.Errorf("write unit grid %s: %w", g.Code, err)
-			}
-			_, err = q.ExecContext(ctx, `INSERT INTO unit_grids (code, data) VALUES ($1, $2)
-				ON CONFLICT (code) DO UPDATE SET data = excluded.data`, string(g.Code), string(b))
-			if err != nil {
-				return fmt.Errorf("save unit grid %s: %w", g.Code, err)
-			}
-		}
-		return nil
-	})
-}
-
 func scanCase(s scanner) (citywarden.Case, error) {
 	var c citywarden.Case
 	var data string

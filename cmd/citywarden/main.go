@@ -29,6 +29,7 @@ type commands struct {
 	Serve       serveCmd       `cmd:"" help:"Run the platform."`
 	Devices     devicesCmd     `cmd:"" help:"Add, list, import and export devices of a running platform."`
 	Sites       sitesCmd       `cmd:"" help:"List and change sites, whose attributes hold for their devices."`
+	Grids       gridsCmd       `cmd:"" help:"Import unit grids and list the areas that they make up."`
 	Alarms      alarmsCmd      `cmd:"" help:"List, explain and acknowledge alarms of a running platform."`
 	Cases       casesCmd       `cmd:"" help:"List and work the cases of a running platform."`
 	Deadletters deadlettersCmd `cmd:"" help:"List messages that could not be used, and bring them in again."`

@@ -61,6 +61,7 @@ type Options struct {
 	Lab         Lab
 	Ledger      Ledger
 	Layers      Layers
+	Grids       Grids
 	Accounts    *Accounts
 	Audit       Audit
 	Hub         *Hub
@@ -162,6 +163,7 @@ func newServer(o Options) (*server, error) {
 	s.ledgerRoutes()
 	s.backupRoutes()
 	s.placeRoutes()
+	s.gridRoutes()
 	s.infoRoutes()
 	s.eventRoutes()
 	s.plainRoutes()
@@ -174,7 +176,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

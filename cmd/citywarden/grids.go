@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+
+	"github.com/citywarden/citywarden"
+)
+
+type gridsCmd struct {
+	Import gridImportCmd `cmd:"" help:"Check unit grids as GeoJSON and take them, all or none."`
+	Areas  gridAreasCmd  `cmd:"" help:"List the counties, towns or villages that the unit grids make up."`
+}
+
+type gridImportCmd struct {
+	remote
+	File    *os.File `arg:"" help:"GeoJSON with a Polygon per grid; - reads the standard input."`
+	CRS     string   `help:"Its coordinates: WGS84, CGCS2000 or GCJ-02. Left out: what the file says, else WGS84." name:"crs"`
+	Check   bool     `help:"Only say what is wrong."`
+	Force   bool     `help:"Take them in spite of gaps."`
+	Replace bool     `help:"The file has all grids of its communities: those that it lacks end."`
+}
+
+// Run imports the file and prints what is wrong with it.
+func (g *gridImportCmd) Run(ctx context.Context, o output) error {
+	defer g.File.Close()
+	c, err := g.client(ctx)
+	if err != nil {
+		return err
+	}
+	q := url.Values{}
+	if g.CRS != "" {
+		q.Set("crs", g.CRS)
+	}
+	for k, yes := range map[string]bool{"check": g.Check, "force": g.Force, "replace": g.Replace} {
+		if yes {
+			q.Set(k, "true")
+		}
+	}
+	var r citywarden.GridReport
+	if err := c.call(ctx, "POST", "/grids/import?"+q.Encode(), g.File, &r); err != nil {
+		return err
+	}
+	if g.JSON {
+		if err := toJSON(o.out, r); err != nil {
+			return err
+		}
+	} else {
+		for _, p := range r.Errors {
+			fmt.Fprintf(o.err, "%s: error: %s: %s\n", g.File.Name(), p.Kind, p.Text)
+		}
+		for _, p := range r.Warnings {
+			fmt.Fprintf(o.err, "%s: warning: %s: %s\n", g.File.Name(), p.Kind, p.Text)
+		}
+		fmt.Fprintf(o.out, "%d grids in %s: %d new, %d changed, %d the same, %d ended\n", r.Grids, r.CRS, r.Added, r.Changed, r.Same, r.Ended)
+	}
+	if n := len(r.Errors); n > 0 {
+		return fmt.Errorf("nothing was taken: %d errors", n)
+	}
+	return nil
+}
+
+type gridAreasCmd struct {
+	remote
+	Level string `help:"county, town or village." default:"village" enum:"county,town,village"`
+	Under string `help:"Only in the area of that code, like 350623100."`
+}
+
+// Run lists the areas.
+func (g *gridAreasCmd) Run(ctx context.Context, o output) error {
+	c, err := g.client(ctx)
+	if err != nil {
+		return err
+	}
+	items := []citywarden.Area{}
+	rows := [][]string{{"CODE", "NAME", "GRIDS", "AREA M2"}}
+	err = list(ctx, c, "/areas", url.Values{"level": {g.Level}, "under": {g.Under}}, func(a citywarden.Area) error {
+		items = append(items, a)
+		rows = append(rows, []string{a.Code, dash(a.Name), fmt.Sprint(a.Grids), fmt.Sprintf("%.0f", a.Area)})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if g.JSON {
+		return toJSON(o.out, items)
+	}
+	table(o.out, rows)
+	return nil
+}
