@@ -272,8 +272,31 @@ func (e *Engine) bind(reg *citywarden.Device) *device {
 		}
 	}
 	d.thresholds(e)
-	e.armQuiet(d)
+	if e.up > 0 && len(d.quiet) > 0 {
+		e.anew = append(e.anew, d)
+	}
 	return d
+}
+
+// lookAnew looks at the devices whose rules or attributes changed: at a silence
+// that is as long already as matters now, and at what waits for another time.
+// It is for Step, as the engine's clock may have stood for long before it.
+func (e *Engine) lookAnew() {
+	list := e.anew
+	e.anew = nil
+	for _, d := range list {
+		if d.gone || d.plan == nil {
+			continue
+		}
+		if len(d.quiet) > 0 && e.now-max(d.heard(), e.up) >= d.quiet[0] {
+			e.evaluateAny(d)
+		}
+		e.armQuiet(d)
+		for k := range d.lanes {
+			e.release(d, k, d.newestTS-d.plan.lates[k])
+			e.armLane(d, k)
+		}
+	}
 }
 
 // resolve computes the values of the attributes.

@@ -41,6 +41,7 @@ type Engine struct {
 	dirty   []*instance // of rules that changed
 	empty   []*group    // that lost their last member
 	retied  []*instance // that have other inhibitors now
+	anew    []*device   // whose silence or waiting readings may matter to other rules now
 	scratch env
 	durs    map[string]int64
 	reads   []citywarden.Reading
@@ -187,6 +188,7 @@ func (e *Engine) Step(x citywarden.Entry) []citywarden.Transition {
 		e.fire(at - 1)
 	}
 	e.now = at
+	e.lookAnew()
 	switch x.Kind {
 	case citywarden.RecordUplink:
 		e.uplink(&x)
@@ -372,18 +374,23 @@ func (e *Engine) arrive(d *device, p point, current uint64) {
 			e.evaluatePoint(d, k, p)
 			continue
 		}
-		i, found := slices.BinarySearchFunc(l.wait, p.ts, func(a point, ts int64) int { return cmp.Compare(a.ts, ts) })
-		if found {
-			l.wait[i].mask |= p.mask
-		} else {
-			l.wait = slices.Insert(l.wait, i, p)
-		}
+		l.add(p)
 		e.release(d, k, max(d.newestTS, p.ts)-late)
 		if len(l.wait) > maxWaiting {
 			e.release(d, k, l.wait[len(l.wait)-maxWaiting-1].ts)
 		}
 		e.armLane(d, k)
 	}
+}
+
+// add has p wait.
+func (l *lane) add(p point) {
+	i, found := slices.BinarySearchFunc(l.wait, p.ts, func(a point, ts int64) int { return cmp.Compare(a.ts, ts) })
+	if found {
+		l.wait[i].mask |= p.mask
+		return
+	}
+	l.wait = slices.Insert(l.wait, i, p)
 }
 
 // release evaluates the points of a lane up to that event time.
@@ -595,7 +602,9 @@ func (e *Engine) Deadline() time.Time { return fromMS(e.due(never)) }
 
 // unsettled reports whether rules or devices changed in a way that the next
 // record brings to effect, whatever it is.
-func (e *Engine) unsettled() bool { return len(e.orphans)+len(e.dirty)+len(e.empty)+len(e.retied) > 0 }
+func (e *Engine) unsettled() bool {
+	return len(e.orphans)+len(e.dirty)+len(e.empty)+len(e.retied)+len(e.anew) > 0
+}
 
 // Now returns Record.At of the newest record, in whole milliseconds.
 func (e *Engine) Now() time.Time { return fromMS(e.now) }

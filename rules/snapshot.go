@@ -459,6 +459,9 @@ func (e *Engine) Snapshot() ([]byte, error) {
 	var inst savedInstance
 	for _, x := range slices.Concat(e.runs, e.retired) {
 		r := x.save()
+		if x.rule.silent && len(e.anew) > 0 || slices.ContainsFunc(e.dirty, func(i *instance) bool { return i.run == x }) {
+			r.version = "" // who restores it evaluates what this engine has not yet
+		}
 		c.rule(&r)
 		c.count(len(x.list))
 		for _, i := range x.list {
@@ -549,8 +552,16 @@ func (e *Engine) Restore(data []byte) error {
 		n += len(s.rules[i].insts)
 	}
 	e.byAlarm = make(map[citywarden.AlarmID]*instance, n)
+	e.anew = nil // what was bound above is as it was
+	versions := map[citywarden.RuleID]string{}
 	for i := range s.rules {
 		e.restoreRule(&s.rules[i], seats)
+		versions[s.rules[i].id] = s.rules[i].version
+	}
+	if slices.ContainsFunc(e.set.rules, func(r *rule) bool { return r.silent && versions[r.ID] != r.Version }) {
+		for _, id := range slices.Sorted(maps.Keys(e.devices)) {
+			e.anew = append(e.anew, e.devices[id])
+		}
 	}
 	e.reattach()
 	for _, x := range e.runs {
@@ -746,9 +757,36 @@ func (e *Engine) SetRules(set *Set) error {
 		return fmt.Errorf("carry the state over to the new rules: %w", err)
 	}
 	fresh.pos, fresh.logged = e.pos, e.logged
+	fresh.takeOverWaiting(e)
 	*e = *fresh
 	e.scratch = env{} // pointed at the engine that was copied
 	return nil
+}
+
+// takeOverWaiting has the readings that wait for a rule of old evaluated by the
+// same rule of e when its late is another one.
+func (e *Engine) takeOverWaiting(old *Engine) {
+	for _, r := range e.set.rules {
+		was := old.set.byID[r.ID]
+		if was == nil || was.of != nil || was.late == r.late {
+			continue
+		}
+		for _, id := range slices.Sorted(maps.Keys(e.devices)) {
+			d, o := e.devices[id], old.devices[id]
+			if d.plan == nil || o == nil || o.plan == nil || d.model != o.model {
+				continue
+			}
+			to, from := d.plan.binding(r), o.plan.binding(was)
+			if to == nil || from == nil {
+				continue
+			}
+			l := &d.lanes[to.lane]
+			for _, p := range o.lanes[from.lane].wait {
+				l.add(p)
+			}
+			e.anew = append(e.anew, d)
+		}
+	}
 }
 
 // Rules returns the rules that the engine runs.
@@ -766,6 +804,8 @@ func (e *Engine) evaluateDirty() {
 		case inst.dropped:
 		case inst.run.rule.of != nil:
 			e.review(inst)
+		case inst.clock == math.MinInt64: // waits to be evaluated for the first time
+			e.rearm(inst)
 		default:
 			e.apply(inst, inst.clock)
 			e.rearm(inst)
