@@ -256,7 +256,7 @@ func (b *building) component(name string) *slog.Logger { return b.log.With("comp
 // state opens what keeps: the database, the log and the series.
 func (b *building) state(ctx context.Context) error {
 	var err error
-	if b.db, err = store.Open(ctx, b.path(dbFile)); err != nil {
+	if b.db, err = store.Open(ctx, orDefault(b.config.SQL.URL, b.path(dbFile))); err != nil {
 		return err
 	}
 	b.closers = append(b.closers, b.db.Close)

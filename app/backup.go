@@ -45,15 +45,18 @@ type Manifest struct {
 	FirstGroup uint64    `json:"first_group"`
 	LastGroup  uint64    `json:"last_group"` // newest commit group of the log
 	Series     bool      `json:"series"`     // false when they are in an InfluxDB of its own
+	PostgreSQL bool      `json:"postgresql"` // the database is in one, and not in here
 }
 
 // backup writes the whole platform to w while it runs. The database comes
 // first, so that the log and the series reach at least as far as the cursors in it.
 func (b *building) backup(ctx context.Context, w io.Writer) error {
 	z := zip.NewWriter(w)
-	m := Manifest{Format: backupFormat, Version: b.options.Version, Time: time.Now().UTC(), Series: b.core != nil}
-	if err := b.backupDatabase(ctx, z); err != nil {
-		return err
+	m := Manifest{Format: backupFormat, Version: b.options.Version, Time: time.Now().UTC(), Series: b.core != nil, PostgreSQL: b.config.SQL.URL != ""}
+	if !m.PostgreSQL {
+		if err := b.backupDatabase(ctx, z); err != nil {
+			return err
+		}
 	}
 	for name, dir := range map[string]string{modelsDir: b.config.modelsDir(), rulesDir: b.config.rulesDir(), filesDir: b.config.Data} {
 		if err := backupFolder(z, name, dir); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/cases"
+	"github.com/citywarden/citywarden/store"
 )
 
 // Config is everything that can be set. A key has one name, one default in
@@ -31,6 +32,7 @@ type Config struct {
 
 	Log    LogConfig    `yaml:"log"`
 	Series SeriesConfig `yaml:"series"`
+	SQL    SQLConfig    `yaml:"sql"`
 	Rules  RulesConfig  `yaml:"rules"`
 	Models ModelsConfig `yaml:"models"`
 
@@ -77,6 +79,11 @@ type SeriesConfig struct {
 	User      string              `yaml:"user"`      // InfluxDB 1.x
 	Password  string              `yaml:"password"`  // InfluxDB 1.x; CITYWARDEN_SERIES_PASSWORD overrides it
 	Retention citywarden.Duration `yaml:"retention"` // of the embedded core; 0s keeps everything
+}
+
+// SQLConfig is where devices, users, alarms and cases are kept.
+type SQLConfig struct {
+	URL string `yaml:"url"` // of a PostgreSQL database; "" for SQLite in the data folder; CITYWARDEN_SQL_URL overrides it
 }
 
 // RulesConfig is where the rule files are.
@@ -265,13 +272,14 @@ func LoadConfig(path string) (Config, error) {
 }
 
 // ReadSecrets takes the secrets that the environment names over those of the
-// file: CITYWARDEN_SERIES_TOKEN, CITYWARDEN_SERIES_PASSWORD and
-// CITYWARDEN_MAIL_PASSWORD.
+// file: CITYWARDEN_SERIES_TOKEN, CITYWARDEN_SERIES_PASSWORD,
+// CITYWARDEN_MAIL_PASSWORD and CITYWARDEN_SQL_URL, which may hold a password.
 func (c *Config) ReadSecrets(getenv func(string) string) {
 	for name, to := range map[string]*string{
 		"CITYWARDEN_SERIES_TOKEN":    &c.Series.Token,
 		"CITYWARDEN_SERIES_PASSWORD": &c.Series.Password,
 		"CITYWARDEN_MAIL_PASSWORD":   &c.Notices.Mail.Password,
+		"CITYWARDEN_SQL_URL":         &c.SQL.URL,
 	} {
 		if v := getenv(name); v != "" {
 			*to = v
@@ -311,6 +319,9 @@ func (c *Config) Check() error {
 		if p, err := url.Parse(u.url); err != nil || !slices.Contains(u.schemes, p.Scheme) || p.Host == "" {
 			return keyErrorf(u.key, "%q is no URL; write it like %s", u.url, u.like)
 		}
+	}
+	if c.SQL.URL != "" && !store.IsURL(c.SQL.URL) { // not shown: it may hold a password
+		return keyErrorf("sql.url", "this is no URL of a PostgreSQL database; write it like postgres://USER:PASSWORD@HOST:5432/DATABASE")
 	}
 	if _, err := c.Notices.receivers(zone); err != nil {
 		return err

@@ -116,10 +116,10 @@ func TestSecretsFromEnvironment(t *testing.T) {
 	c := Default()
 	c.Series.Token = "from the file"
 	c.ReadSecrets(func(k string) string {
-		return map[string]string{"CITYWARDEN_SERIES_TOKEN": "from outside"}[k]
+		return map[string]string{"CITYWARDEN_SERIES_TOKEN": "from outside", "CITYWARDEN_SQL_URL": "postgres://db/x"}[k]
 	})
-	if c.Series.Token != "from outside" {
-		t.Errorf("token = %q", c.Series.Token)
+	if c.Series.Token != "from outside" || c.SQL.URL != "postgres://db/x" {
+		t.Errorf("token = %q, URL of the database = %q", c.Series.Token, c.SQL.URL)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 // monday is a Monday, 10:00 in Shanghai.
@@ -25,7 +26,7 @@ func monday() time.Time { return time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC) }
 
 func openDesk(t testing.TB, path string, o cases.Options) (*cases.Desk, *store.DB) {
 	t.Helper()
-	db, err := store.Open(t.Context(), path)
+	db, err := store.Open(t.Context(), pgtest.Place(t, path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -480,7 +481,7 @@ func TestACommitOfUnknownOutcomeIsRepeated(t *testing.T) {
 	ts := storm(f, r, 30)
 	once := newDesk(t)
 	apply(t, once, f, ts...)
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	db, err := store.Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
 	if err != nil {
 		t.Fatal(err)
 	}

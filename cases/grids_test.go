@@ -14,6 +14,7 @@ import (
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 // mesh returns n x n seamless, irregular grids of about one hectare.
@@ -81,7 +82,7 @@ func TestEveryPointLiesInOneGrid(t *testing.T) {
 }
 
 func TestGridsSurviveAndReadTheirOwnGeoJSON(t *testing.T) {
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	db, err := store.Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
 	if err != nil {
 		t.Fatal(err)
 	}

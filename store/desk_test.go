@@ -11,11 +11,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 func deskDB(t *testing.T) *DB {
 	t.Helper()
-	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "desk.db"))
+	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "desk.db")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,6 +186,9 @@ func TestAlarmsByHowTheyAreSuppressed(t *testing.T) {
 	bySeverity, unacked, err := db.AlarmCounts(t.Context())
 	if err != nil || bySeverity[citywarden.Major] != 5 || unacked != 1 {
 		t.Errorf("counts %v, unacked %d, %v; want 5 active, 1 of them unacked", bySeverity, unacked, err)
+	}
+	if db.owner != nil {
+		return // PostgreSQL reads a table this small from end to end
 	}
 	for _, part := range []string{"suppressed <> 0 AND suppressed & 4 <> 0", "assignee <> '' AND assignee = 'wu'"} {
 		var plan string

@@ -8,10 +8,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 func TestLedger(t *testing.T) {
-	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +93,7 @@ func TestLedger(t *testing.T) {
 }
 
 func TestRefusedReadingsAreCountedOnce(t *testing.T) {
-	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestRefusedReadingsAreCountedOnce(t *testing.T) {
 }
 
 func TestTrimDeadLettersKeepsTheNewest(t *testing.T) {
-	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,11 +6,12 @@ import (
 	"testing"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 func TestRuleSnapshotSurvivesReopening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
-	db, err := Open(t.Context(), path)
+	db, err := Open(t.Context(), pgtest.Place(t, path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +26,7 @@ func TestRuleSnapshotSurvivesReopening(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if db, err = Open(t.Context(), path); err != nil {
+	if db, err = Open(t.Context(), pgtest.Place(t, path)); err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()

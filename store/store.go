@@ -1,11 +1,13 @@
 // Package store keeps what people and devices are registered with, alarms,
-// cases and the cursors of the log's consumers in SQL: SQLite by default.
+// cases and the cursors of the log's consumers in SQL: in SQLite, or in
+// PostgreSQL where the place is a URL.
 //
 //	db, err := store.Open(ctx, filepath.Join(dir, "citywarden.db"))
+//	db, err := store.Open(ctx, "postgres://citywarden@db.example/citywarden")
 //	defer db.Close()
 //
 // SQL is text in the file that uses it, with $1 placeholders and in a dialect
-// that PostgreSQL understands too. Times are stored as BIGINT, milliseconds
+// that both understand. Times are stored as BIGINT, milliseconds
 // since 1970 UTC; 0 is the zero time. Structures that are never searched by
 // their parts are stored as JSON text. Migrations run at Open and only go forward.
 package store
@@ -33,11 +35,22 @@ type DB struct {
 	// turn is held while writing: SQLite has one writer at a time, and those that
 	// wait for its lock look again up to 100 ms later, in no order. Here they queue.
 	turn chan struct{}
+	// owner is nil for SQLite.
+	owner *owner
 }
 
-// Open opens the SQLite file at path, creates it when there is none, and
-// brings its schema up to date. Every commit is synced to disk.
-func Open(ctx context.Context, path string) (*DB, error) {
+// Open opens the SQLite file or the PostgreSQL database at place, and brings
+// its schema up to date. An SQLite file is created when there is none. Every
+// commit is synced to disk. CodeConflict when another process has the
+// PostgreSQL database open.
+func Open(ctx context.Context, place string) (*DB, error) {
+	if IsURL(place) {
+		return openPostgres(ctx, place)
+	}
+	return openSQLite(ctx, place)
+}
+
+func openSQLite(ctx context.Context, path string) (*DB, error) {
 	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: url.Values{
 		"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)", "foreign_keys(1)"},
 		"_txlock": {"immediate"},
@@ -47,7 +60,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
 	d := &DB{sql: db, turn: make(chan struct{}, 1)}
-	if err := d.migrate(ctx); err != nil {
+	if err := d.migrate(ctx, goose.DialectSQLite3); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}
@@ -55,14 +68,19 @@ func Open(ctx context.Context, path string) (*DB, error) {
 }
 
 // Close closes the database.
-func (d *DB) Close() error { return d.sql.Close() }
+func (d *DB) Close() error {
+	if d.owner != nil {
+		d.owner.release()
+	}
+	return d.sql.Close()
+}
 
-func (d *DB) migrate(ctx context.Context) error {
+func (d *DB) migrate(ctx context.Context, dialect goose.Dialect) error {
 	dir, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, d.sql, dir)
+	p, err := goose.NewProvider(dialect, d.sql, dir)
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
@@ -79,35 +97,49 @@ type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
+// writer is what *sql.DB and *sql.Conn have in common for those that write.
+type writer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
+}
+
 // await waits for the turn to write; done gives it to the next.
-func (d *DB) await(ctx context.Context) (done func(), err error) {
+func (d *DB) await(ctx context.Context) (w writer, done func(), err error) {
 	select {
 	case d.turn <- struct{}{}:
-		return func() { <-d.turn }, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("wait to write: %w", ctx.Err())
+		return nil, nil, fmt.Errorf("wait to write: %w", ctx.Err())
 	}
+	done = func() { <-d.turn }
+	if d.owner == nil {
+		return d.sql, done, nil
+	}
+	if w, err = d.owner.writer(ctx); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return w, done, nil
 }
 
 // exec runs one statement that writes.
 func (d *DB) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	done, err := d.await(ctx)
+	w, done, err := d.await(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	return d.sql.ExecContext(ctx, query, args...)
+	return w.ExecContext(ctx, query, args...)
 }
 
 // tx runs f in one transaction, committed when f returns nil. f must not write
 // past it: that would wait for itself.
 func (d *DB) tx(ctx context.Context, f func(querier) error) error {
-	done, err := d.await(ctx)
+	w, done, err := d.await(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	t, err := d.sql.BeginTx(ctx, nil)
+	t, err := w.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}

@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 func TestCursorSurvivesReopening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a b", "x.db")
 	path = filepath.Join(filepath.Dir(filepath.Dir(path)), "x y.db")
-	db, err := Open(t.Context(), path)
+	db, err := Open(t.Context(), pgtest.Place(t, path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func TestCursorSurvivesReopening(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if db, err = Open(t.Context(), path); err != nil {
+	if db, err = Open(t.Context(), pgtest.Place(t, path)); err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
@@ -45,7 +46,7 @@ func TestCursorSurvivesReopening(t *testing.T) {
 // them fail, as SQLite's own waiting would, and they need not look again and again.
 func TestWritersQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+		db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -221,8 +221,8 @@ func (d *DB) DeleteSession(ctx context.Context, user, id string) error {
 func (d *DB) AppendAudit(ctx context.Context, e citywarden.AuditEntry) (int64, error) {
 	var id int64
 	err := d.tx(ctx, func(q querier) error {
-		return q.QueryRowContext(ctx, `INSERT INTO audit (at, actor, role, address, action, target, detail, status, before)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id`,
+		return q.QueryRowContext(ctx, `INSERT INTO audit (id, at, actor, role, address, action, target, detail, status, before)
+			VALUES ((SELECT COALESCE(MAX(id), 0) + 1 FROM audit), $1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id`,
 			toMS(e.At), e.User, e.Role, e.Address, e.Action, e.Target, e.Detail, e.Status, string(e.Before)).Scan(&id)
 	})
 	if err != nil {

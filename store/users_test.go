@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/store/pgtest"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -14,7 +15,7 @@ var usersNoon = time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC)
 
 func openUsers(t *testing.T) *DB {
 	t.Helper()
-	db, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,15 +51,19 @@ func (b *backupCmd) Run(ctx context.Context, o output) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(o.out, "%s: %d bytes, as of %s, commit groups %d to %d%s\n", b.File, info.Size(), when(m.Time), m.FirstGroup, m.LastGroup, withSeries(m))
+	fmt.Fprintf(o.out, "%s: %d bytes, as of %s, commit groups %d to %d%s\n", b.File, info.Size(), when(m.Time), m.FirstGroup, m.LastGroup, whatElse(m))
 	return nil
 }
 
-func withSeries(m app.Manifest) string {
+func whatElse(m app.Manifest) string {
+	s := "; the time series are in an InfluxDB of their own: back it up too"
 	if m.Series {
-		return ", time series"
+		s = ", time series"
 	}
-	return "; the time series are in an InfluxDB of their own: back it up too"
+	if m.PostgreSQL {
+		s += "; the database is in a PostgreSQL: pg_dump it before this"
+	}
+	return s
 }
 
 type restoreCmd struct {
@@ -75,6 +79,6 @@ func (r *restoreCmd) Run(ctx context.Context, o output) error {
 		return err
 	}
 	fmt.Fprintf(o.out, "%s holds the platform as of %s: commit groups %d to %d%s (%s)\nstart it with: citywarden serve --data %s\n",
-		r.Data, when(m.Time), m.FirstGroup, m.LastGroup, withSeries(m), time.Since(begun).Round(time.Millisecond), r.Data)
+		r.Data, when(m.Time), m.FirstGroup, m.LastGroup, whatElse(m), time.Since(begun).Round(time.Millisecond), r.Data)
 	return nil
 }

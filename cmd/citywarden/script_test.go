@@ -18,6 +18,8 @@ import (
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/udp"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -35,6 +37,8 @@ func TestMain(m *testing.M) {
 //	coap TOKEN JSON           the same over CoAP; prints the code, ! coap wants a 4.xx or 5.xx
 //	api METHOD PATH [JSON]    call the HTTP API as admin and print the answer; ! api wants a 4xx or 5xx
 //	await REGEXP CMD…         run a citywarden command, or "api-get PATH", until its output matches, at most 30 s
+//	postgres FILE             start a PostgreSQL and write a configuration to FILE that uses it; the
+//	                          condition [postgres] says whether there is one to start
 //	grab VAR REGEXP           set VAR to the first group of REGEXP in what was printed last
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -54,6 +58,13 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": serveCommand, "stop": stopCommand, "publish": publishCommand, "post": postCommand,
 			"coap": coapCommand, "api": apiCommand, "await": awaitCommand, "grab": grabCommand,
+			"postgres": postgresCommand,
+		},
+		Condition: func(name string) (bool, error) {
+			if name == "postgres" {
+				return pgtest.Installed(), nil
+			}
+			return false, fmt.Errorf("unknown condition %s", name)
 		},
 	})
 }
@@ -109,6 +120,18 @@ func stopCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("stopped with %v:\n%s", err, w.stderr)
 	}
 	w.process = nil
+}
+
+func postgresCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 || neg {
+		ts.Fatalf("usage: postgres FILE")
+	}
+	s, err := pgtest.Start()
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(s.Stop()) })
+	url, err := s.Create("citywarden")
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("sql: {url: \""+url+"\"}\n"), 0o600))
 }
 
 func publishCommand(ts *testscript.TestScript, neg bool, args []string) {
