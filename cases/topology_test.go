@@ -9,6 +9,7 @@ import (
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 // squares returns a file of grids, one of 0.001 by 0.001 degrees per code, at
@@ -89,7 +90,7 @@ func TestCodesThatDoNotFitAreSaid(t *testing.T) {
 }
 
 func TestGridsKeepWhatTheyWere(t *testing.T) {
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	db, err := store.Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
 	if err != nil {
 		t.Fatal(err)
 	}
