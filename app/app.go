@@ -156,6 +156,7 @@ type building struct {
 	hub      *api.Hub
 	db       *store.DB
 	journal  *journal.Journal
+	space    *journal.Space
 	core     *influx.Core // nil when the series are in an InfluxDB of its own
 	series   *influx.Series
 	models   *devices.Models
@@ -268,6 +269,12 @@ func (b *building) state(ctx context.Context) error {
 		return err
 	}
 	b.closers = append(b.closers, b.journal.Close)
+	b.space, err = journal.NewSpace(journal.SpaceOptions{
+		Dir: b.config.Data, Reserve: b.config.Log.Reserve, Logger: b.component("disk"), Metrics: b.metrics,
+	})
+	if err != nil {
+		return err
+	}
 	s := b.config.Series
 	o := influx.Options{
 		URL: s.URL, Database: s.Database, Org: s.Org, Token: s.Token, Username: s.User, Password: s.Password,
@@ -284,7 +291,7 @@ func (b *building) state(ctx context.Context) error {
 		return err
 	}
 	b.closers = append(b.closers, b.series.Close)
-	b.parts = append(b.parts, part{"log", b.journal.Run})
+	b.parts = append(b.parts, part{"log", b.journal.Run}, part{"disk", b.space.Run})
 	return nil
 }
 
@@ -412,7 +419,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
 		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo, APIKeys: b.db, Open311: api.Open311(b.config.Open311), CAPSender: b.config.CAP.Sender,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices}, Accounts: accounts, Audit: b.db, Hub: b.hub,
-		Console: console.Handler(), Backup: b.backup, Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready,
+		Console: console.Handler(), Backup: b.backup, Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready, Trouble: b.trouble,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
 	})
 	if err != nil {
@@ -453,10 +460,30 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, events *api.Hub,
 // ready returns nil when messages can be taken. An InfluxDB that is away delays
 // only the series: who asks here must not keep the devices out for it.
 func (b *building) ready() error {
+	if err := b.space.Full(); err != nil {
+		return err
+	}
 	if err := b.journal.Ready(); err != nil {
 		return fmt.Errorf("log: %w", err)
 	}
 	return nil
+}
+
+// trouble is what people are told while ready returns an error.
+func (b *building) trouble() citywarden.Text {
+	switch {
+	case b.space.Full() != nil:
+		return citywarden.Text{
+			ZH: "磁盘空间不足：暂不确认设备消息，设备会保留并重发；腾出空间后自动恢复。",
+			EN: "The disk is nearly full: messages of devices are not acknowledged, and devices send them again later. It goes on by itself when there is room.",
+		}
+	case b.journal.Ready() != nil:
+		return citywarden.Text{
+			ZH: "持久日志无法写入：暂不确认设备消息，设备会保留并重发。",
+			EN: "The durable log can't be written: messages of devices are not acknowledged, and devices send them again later.",
+		}
+	}
+	return citywarden.Text{}
 }
 
 func (b *building) serveDevices(context.Context) error {
@@ -508,7 +535,7 @@ func (b *building) Tick(ctx context.Context) error { return b.ingest.Tick(ctx) }
 func (b *building) pipeline(context.Context) error {
 	var err error
 	b.ingest, err = ingest.New(ingest.Options{
-		Log: b.journal, Directory: b.devices, Trim: b.journal.Trim, Logger: b.component("ingest"), Metrics: b.metrics,
+		Log: b.journal, Directory: b.devices, Trim: b.journal.Trim, Full: b.space.Full, Logger: b.component("ingest"), Metrics: b.metrics,
 	})
 	if err != nil {
 		return err

@@ -68,6 +68,7 @@ type LogConfig struct {
 	URL      string              `yaml:"url"` // of a NATS cluster with JetStream; "" for the embedded one
 	MaxAge   citywarden.Duration `yaml:"max_age"`
 	MaxBytes int64               `yaml:"max_bytes"` // bytes on disk
+	Reserve  int64               `yaml:"reserve"`   // bytes that stay free on the disk of the data folder: with less, messages are not acknowledged
 }
 
 // SeriesConfig is where the time series go.
@@ -224,7 +225,7 @@ func Default() Config {
 		HTTP:      HTTPConfig{Addr: ":8080"},
 		MQTT:      MQTTConfig{Addr: ":1883"},
 		CoAP:      CoAPConfig{Addr: ":5683"},
-		Log:       LogConfig{MaxAge: days(7), MaxBytes: 20 << 30},
+		Log:       LogConfig{MaxAge: days(7), MaxBytes: 20 << 30, Reserve: 512 << 20},
 		Series:    SeriesConfig{Database: "citywarden", Retention: days(400)},
 		Operators: 1,
 		Cases: CasesConfig{
@@ -361,6 +362,9 @@ func (c *Config) Check() error {
 	}
 	if c.Log.MaxBytes < 64<<20 {
 		return keyErrorf("log.max_bytes", "%d is too small; at least 67108864 (64 MiB)", c.Log.MaxBytes)
+	}
+	if c.Log.Reserve < 8<<20 {
+		return keyErrorf("log.reserve", "%d is too small; at least 8388608 (8 MiB), so that what was acknowledged can be dealt with", c.Log.Reserve)
 	}
 	if c.Series.Retention != 0 && c.Series.Retention.Std() < time.Hour {
 		return keyErrorf("series.retention", "%s is too short; at least 1h, or 0s to keep everything", c.Series.Retention)

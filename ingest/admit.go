@@ -17,9 +17,12 @@ const (
 )
 
 // admit blocks while a consumer that holds back is too far behind. It fails
-// only when ctx ends.
+// when ctx ends, and at once when there is no room.
 func (p *Pipeline) admit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := p.full(); err != nil {
 		return err
 	}
 	for _, c := range p.consumers {

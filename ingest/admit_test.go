@@ -227,3 +227,32 @@ func TestNobodyWaitsForAPipelineThatEnded(t *testing.T) {
 		<-over
 	})
 }
+
+// TestNothingIsTakenWithoutRoom: while there is no room a message is refused at
+// once and not logged, but what the alarms need goes on.
+func TestNothingIsTakenWithoutRoom(t *testing.T) {
+	full := citywarden.Errorf(citywarden.CodeTransient, "the disk is full")
+	room := full
+	l := new(memLog)
+	p, err := New(Options{Log: l, Directory: one{testModel()}, Logger: slog.New(slog.DiscardHandler), Full: func() error { return room }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	accept := func() (err error) {
+		p.Accept(t.Context(), citywarden.Uplink{Device: "d", Protocol: "mqtt", Payload: []byte(sample(1))}, func(e error) { err = e })
+		return err
+	}
+	if err := accept(); !errors.Is(err, full) || citywarden.CodeOf(err) != citywarden.CodeTransient {
+		t.Errorf("Accept without room = %v, want %v", err, full)
+	}
+	if end := l.seal(); end != 0 {
+		t.Errorf("a refused message is in the log at %d", end)
+	}
+	if err := p.Tick(t.Context()); err != nil {
+		t.Errorf("Tick without room = %v", err)
+	}
+	room = nil
+	if err := accept(); err != nil {
+		t.Errorf("Accept with room = %v", err)
+	}
+}

@@ -71,7 +71,10 @@ type Options struct {
 	Directory Directory
 	// Trim is called every minute with the position that every consumer's
 	// Cursor has passed: what lies before it may leave the log. Nil keeps everything.
-	Trim    func(context.Context, citywarden.Position) error
+	Trim func(context.Context, citywarden.Position) error
+	// Full returns why no message can be taken at the time, nil when they can. It is
+	// asked before each. Nil: they always can.
+	Full    func() error
 	Logger  *slog.Logger          // nil for slog.Default
 	Metrics prometheus.Registerer // nil for none
 }
@@ -82,6 +85,7 @@ type Pipeline struct {
 	log       Log
 	directory Directory
 	trim      func(context.Context, citywarden.Position) error
+	full      func() error
 	logger    *slog.Logger
 	metrics   *metrics
 	consumers []*consumer
@@ -95,9 +99,12 @@ func New(o Options) (*Pipeline, error) {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the pipeline needs a log and a directory of devices")
 	}
 	p := &Pipeline{
-		log: o.Log, directory: o.Directory, trim: o.Trim,
+		log: o.Log, directory: o.Directory, trim: o.Trim, full: o.Full,
 		logger: cmp.Or(o.Logger, slog.Default()),
 		ring:   new(ring),
+	}
+	if p.full == nil {
+		p.full = func() error { return nil }
 	}
 	var err error
 	p.metrics, err = newMetrics(o.Metrics, p.Lag)
@@ -123,7 +130,8 @@ func (p *Pipeline) Attach(c Consumer) {
 // decoded, so whether it made sense is not known here: see Check.
 //
 // Accept owns up.Payload from now on. It blocks while the log, or a consumer that
-// holds back, can't keep up; when ctx ends meanwhile, that is a CodeTransient error.
+// holds back, can't keep up; when ctx ends meanwhile, that is a CodeTransient error. While Options.Full
+// says that there is no room it fails at once, with CodeTransient.
 func (p *Pipeline) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
 	begin := time.Now()
 	if up.Received.IsZero() {

@@ -69,6 +69,7 @@ type Options struct {
 	Backup      func(context.Context, io.Writer) error // writes all that the platform keeps
 	Metrics     http.Handler                           // serves /metrics; nil: nothing there
 	Ready       func() error                           // nil error: messages can be taken; nil func: always
+	Trouble     func() citywarden.Text                 // why they can't, for people; zero while they can; nil func: always zero
 	CAPSender   string                                 // who sends CAP messages, a name that no other sender has
 	Citizens    bool                                   // whether they may report cases (随手拍)
 	Proxies     []netip.Prefix                         // reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed

@@ -11,11 +11,12 @@ import (
 )
 
 type info struct {
-	Version  string    `json:"version,omitempty" doc:"Left out for those who are not signed in"`
-	Demo     bool      `json:"demo" doc:"This is the demo county"`
-	TimeZone string    `json:"time_zone" doc:"IANA name"`
-	Now      time.Time `json:"now"`
-	MQTT     string    `json:"mqtt,omitempty" doc:"host:port for the MQTT connection of a device; left out when MQTT is off, and for those who are not signed in"`
+	Version  string           `json:"version,omitempty" doc:"Left out for those who are not signed in"`
+	Demo     bool             `json:"demo" doc:"This is the demo county"`
+	TimeZone string           `json:"time_zone" doc:"IANA name"`
+	Now      time.Time        `json:"now"`
+	Trouble  *citywarden.Text `json:"trouble,omitempty" doc:"Why messages of devices are not acknowledged at the moment; left out while they are, and for those who are not signed in"`
+	MQTT     string           `json:"mqtt,omitempty" doc:"host:port for the MQTT connection of a device; left out when MQTT is off, and for those who are not signed in"`
 }
 
 type summary struct {
@@ -55,6 +56,11 @@ func (s *server) info(ctx context.Context, _ *struct{}) (*output[info], error) {
 	out := info{Demo: s.Demo, TimeZone: s.TimeZone, Now: time.Now().UTC()}
 	if callerOf(ctx).Name != "" {
 		out.Version, out.MQTT = s.Version, reachable(s.MQTT, requestOf(ctx).host)
+		if s.Trouble != nil {
+			if t := s.Trouble(); t != (citywarden.Text{}) {
+				out.Trouble = &t
+			}
+		}
 	}
 	return outputOf(out), nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/citywarden/citywarden"
 )
@@ -190,4 +192,57 @@ func TestAFullDiskIsOverWhenThereIsRoomAgain(t *testing.T) {
 	again := open(t, Options{Dir: log})
 	check("read after opening again", payloads(all(t, again, 0)))
 	again.Close()
+}
+
+// TestSpaceIsKeptFree: what is left on the disk is noticed before it is full,
+// and that there is room again, too.
+func TestSpaceIsKeptFree(t *testing.T) {
+	dir := small(t)
+	reg := prometheus.NewRegistry()
+	s, err := NewSpace(SpaceOptions{Dir: dir, Reserve: 8 << 20, Logger: slog.New(slog.DiscardHandler), Metrics: reg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "file")
+	use := func(mib int64) { // makes the file that large, and looks
+		t.Helper()
+		b := make([]byte, mib<<20)
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.look(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full := func() float64 {
+		t.Helper()
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "citywarden_disk_full" {
+				return f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		t.Fatal("no citywarden_disk_full")
+		return 0
+	}
+	for _, step := range []struct {
+		mib  int64
+		full bool
+	}{
+		{20, false}, {25, true}, {31, true},
+		{24, true}, // exactly the reserve is free: not yet
+		{22, false}, {24, false}, {25, true}, {0, false},
+	} {
+		use(step.mib)
+		err := s.Full()
+		if (err != nil) != step.full || (full() == 1) != step.full {
+			t.Errorf("with %d of 32 MiB used Full() = %v, metric %g; want full: %v", step.mib, err, full(), step.full)
+		}
+		if err != nil && citywarden.CodeOf(err) != citywarden.CodeTransient {
+			t.Errorf("Full() = %v, want a transient error", err)
+		}
+	}
 }

@@ -1,0 +1,176 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/plgd-dev/go-coap/v3/message"
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+	"github.com/plgd-dev/go-coap/v3/udp"
+)
+
+// TestAFullDiskLosesNothing fills the disk under load, twice: below the reserve
+// no message is acknowledged on any protocol, and the platform says so; with room
+// it goes on by itself, and everything that was acknowledged is in the series.
+func TestAFullDiskLosesNothing(t *testing.T) {
+	t.Parallel()
+	const devices = 4
+	dir := t.TempDir()
+	disk := filepath.Join(dir, "data")
+	if err := os.Mkdir(disk, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=128m"); err != nil {
+		t.Skipf("mounting a small file system needs root: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(disk, 0) })
+	const reserve = 32 << 20
+	writeFile(t, filepath.Join(dir, "c.yaml"), fmt.Sprintf("log:\n  reserve: %d\n", reserve))
+	p, err := launch(dir, "data", "--config", "c.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	tokens := addDevices(t, p, devices)
+	c := clientOf(t, p)
+
+	start := time.Now().Add(-time.Hour).UnixMilli()
+	next := make([]int64, devices)
+	acked := make([][]int64, devices)
+	var count atomic.Int64
+	var over atomic.Bool
+	var wg sync.WaitGroup
+	for i := range devices {
+		next[i] = start
+		wg.Go(func() {
+			for !over.Load() {
+				m, err := dial(p.mqtt, tokens[i])
+				if err != nil {
+					continue
+				}
+				for !over.Load() && m.publish(16, &next[i], func(ts int64) { acked[i] = append(acked[i], ts); count.Add(1) }) == nil {
+				}
+				m.c.Close()
+				time.Sleep(50 * time.Millisecond) // as a device waits before it connects again
+			}
+		})
+	}
+	t.Cleanup(func() { over.Store(true); wg.Wait() })
+	flow := func(round int) {
+		t.Helper()
+		goal := count.Load() + 500
+		if !wait(30*time.Second, func() bool { return count.Load() >= goal }) {
+			t.Fatalf("round %d: messages are not acknowledged\n%s", round, p.stderr)
+		}
+	}
+	ready := func() int {
+		res, err := http.Get(p.http + "/readyz")
+		if err != nil {
+			return 0
+		}
+		defer res.Body.Close()
+		return res.StatusCode
+	}
+	for round := range 2 {
+		flow(round)
+		filler := filepath.Join(disk, "filler")
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(disk, &st); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filler, make([]byte, int64(st.Bavail)*int64(st.Bsize)-reserve+1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if !wait(10*time.Second, func() bool { return ready() == http.StatusServiceUnavailable }) {
+			t.Fatalf("round %d: /readyz is %d on a full disk", round, ready())
+		}
+		refusesAll(t, p, c, tokens[0])
+		before := count.Load()
+		if wait(2*time.Second, func() bool { return count.Load() > before }) {
+			t.Errorf("round %d: %d messages were acknowledged on a full disk", round, count.Load()-before)
+		}
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		if !wait(10*time.Second, func() bool { return ready() == http.StatusOK }) {
+			t.Fatalf("round %d: /readyz is %d with room on the disk", round, ready())
+		}
+	}
+	flow(2)
+	over.Store(true)
+	wg.Wait()
+	for i := range devices {
+		missing := 0
+		if !wait(30*time.Second, func() bool {
+			missing = 0
+			seen := readSeries(t, c, fmt.Sprintf("d%d", i), start, next[i])
+			for _, ts := range acked[i] {
+				if seen[ts] != 1 {
+					missing++
+				}
+			}
+			return missing == 0
+		}) {
+			t.Errorf("d%d: %d of %d acknowledged readings are not in the series exactly once", i, missing, len(acked[i]))
+		}
+	}
+	t.Logf("%d acknowledged readings, all there", count.Load())
+}
+
+// refusesAll checks what HTTP, CoAP, the metrics and the API say on a full disk.
+func refusesAll(t *testing.T, p *process, c *client, token string) {
+	t.Helper()
+	res, err := http.Post(p.http+"/api/v1/"+token+"/telemetry", "application/json", strings.NewReader(`{"smoke":0.5}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
+		t.Errorf("HTTP on a full disk: %s, Retry-After %q", res.Status, res.Header.Get("Retry-After"))
+	}
+	conn, err := udp.Dial(p.coap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	answer, err := conn.Post(t.Context(), "/api/v1/"+token+"/telemetry", message.AppJSON, bytes.NewReader([]byte(`{"smoke":0.5}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.Code() != codes.ServiceUnavailable || !answer.Options().HasOption(message.MaxAge) {
+		t.Errorf("CoAP on a full disk: %v, %v", answer.Code(), answer.Options())
+	}
+	res, err = http.Get(p.http + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	metrics, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(metrics), "\ncitywarden_disk_full 1\n") {
+		t.Error("the metrics don't say that the disk is full")
+	}
+	var info struct {
+		Trouble *struct{ ZH, EN string }
+	}
+	if err := c.call(t.Context(), "GET", "/info", nil, &info); err != nil {
+		t.Fatal(err)
+	}
+	if info.Trouble == nil || info.Trouble.ZH == "" || !strings.Contains(info.Trouble.EN, "nearly full") {
+		t.Errorf("/info on a full disk says %+v", info.Trouble)
+	}
+}
