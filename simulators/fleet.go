@@ -21,6 +21,8 @@ type Options struct {
 	Token  func(id citywarden.DeviceID) string // the credential of a device; required
 	Seed   uint64                              // same seed, same county life
 	Start  time.Time                           // when the world began, zero for the moment that Run is called; see NewWorld
+	Lasts  time.Duration                       // how long the devices report, 0 until ctx is done
+	Speed  float64                             // times faster than real, 0 for 1; more needs Lasts and no Start: the world ends when Run does
 	Logger *slog.Logger                        // nil discards
 	Acked  func(Message)                       // called after the platform acknowledged a message, by many goroutines; may be nil
 }
@@ -28,6 +30,8 @@ type Options struct {
 // Fleet is the devices of a county, each with a connection of its own.
 type Fleet struct {
 	o     Options
+	wall  func(time.Time) time.Time // the real time of a moment of the world
+	until time.Time                 // of the world, zero for ever
 	stats struct{ sent, acked, retried, skipped, connects atomic.Uint64 }
 }
 
@@ -68,41 +72,15 @@ func (f *Fleet) Stats() Stats {
 	return Stats{s.sent.Load(), s.acked.Load(), s.retried.Load(), s.skipped.Load(), s.connects.Load()}
 }
 
-// Run connects the devices and reports until ctx is done; then it disconnects
-// all of them and returns nil. It returns an error at once when an option is
-// missing. A platform that is away is waited for.
+// Run connects the devices and reports until ctx is done or Lasts is over; then
+// it disconnects all of them and returns nil. It returns an error at once when
+// the options make no sense. A platform that is away is waited for.
 func (f *Fleet) Run(ctx context.Context) error {
-	if f.o.County == nil || f.o.Token == nil {
-		return citywarden.Errorf(citywarden.CodeInvalid, "a fleet needs a county and the tokens of its devices")
+	devices, err := f.devices(time.Now())
+	if err != nil {
+		return err
 	}
-	now := time.Now()
-	start := f.o.Start
-	if start.IsZero() {
-		start = now
-	}
-	w := NewWorld(f.o.County, f.o.Seed, start)
-	var devices []*device
-	for i := range f.o.County.Devices {
-		id := f.o.County.Devices[i].ID
-		s, err := w.Stream(id)
-		if err != nil {
-			return err
-		}
-		if now.Sub(start) > boot { // the world is older than this fleet
-			s.SwitchOn(now)
-		}
-		d := &device{f: f, id: id, stream: s, log: f.o.Logger.With("device", string(id)), rnd: rand.New(rand.NewPCG(f.o.Seed, hash(string(id))))}
-		switch coap := SpeaksCoAP(f.o.County.Devices[i].Model); {
-		case coap && f.o.CoAP != "":
-			d.dial = func(ctx context.Context) (Link, error) { return dialCoAP(ctx, f.o.CoAP, f.o.Token(id)) }
-		case !coap && f.o.MQTT != "":
-			d.dial = func(ctx context.Context) (Link, error) { return DialMQTT(ctx, TCP(f.o.MQTT), id, f.o.Token(id)) }
-		default:
-			continue
-		}
-		devices = append(devices, d)
-	}
-	f.o.Logger.Info("simulators started", "devices", len(devices), "seed", f.o.Seed, "start", start)
+	f.o.Logger.Info("simulators started", "devices", len(devices), "seed", f.o.Seed, "start", f.o.Start)
 	var all sync.WaitGroup
 	for _, d := range devices {
 		all.Go(func() { d.run(ctx) })
@@ -111,6 +89,61 @@ func (f *Fleet) Run(ctx context.Context) error {
 	s := f.Stats()
 	f.o.Logger.Info("simulators stopped", "sent", s.Sent, "acked", s.Acked, "retried", s.Retried, "skipped", s.Skipped)
 	return nil
+}
+
+// devices returns the devices of a fleet that begins now.
+func (f *Fleet) devices(now time.Time) ([]*device, error) {
+	o := &f.o
+	if o.Speed == 0 {
+		o.Speed = 1
+	}
+	switch {
+	case o.County == nil || o.Token == nil:
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "a fleet needs a county and the tokens of its devices")
+	case !(o.Speed >= 1):
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "speed %g: 1 is real time, more is faster", o.Speed)
+	case o.Speed > 1 && (o.Lasts <= 0 || !o.Start.IsZero()):
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "speed %g: say how long the county is to last, and not when it begins", o.Speed)
+	}
+	begins, wall := Faster(now, o.Lasts, o.Speed)
+	f.wall = wall
+	if o.Start.IsZero() {
+		o.Start = begins
+	}
+	if o.Lasts > 0 {
+		f.until = begins.Add(o.Lasts)
+	}
+	w := NewWorld(o.County, o.Seed, o.Start)
+	var out []*device
+	for i := range o.County.Devices {
+		id := o.County.Devices[i].ID
+		s, err := w.Stream(id)
+		if err != nil {
+			return nil, err
+		}
+		if begins.Sub(o.Start) > boot { // the world is older than this fleet
+			s.SwitchOn(begins)
+		}
+		d := &device{f: f, id: id, stream: s, log: o.Logger.With("device", string(id)), rnd: rand.New(rand.NewPCG(o.Seed, hash(string(id))))}
+		switch coap := SpeaksCoAP(o.County.Devices[i].Model); {
+		case coap && o.CoAP != "":
+			d.dial = func(ctx context.Context) (Link, error) { return dialCoAP(ctx, o.CoAP, o.Token(id)) }
+		case !coap && o.MQTT != "":
+			d.dial = func(ctx context.Context) (Link, error) { return DialMQTT(ctx, TCP(o.MQTT), id, o.Token(id)) }
+		default:
+			continue
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// Faster returns when a world begins that lasts so long, is played from now on
+// speed times faster than real, and ends when that is over; and the real time of
+// each of its moments. At speed 1 it begins now.
+func Faster(now time.Time, lasts time.Duration, speed float64) (start time.Time, wall func(time.Time) time.Time) {
+	start = now.Add(-time.Duration(float64(lasts) * (1 - 1/speed))).UTC().Truncate(time.Millisecond)
+	return start, func(t time.Time) time.Time { return now.Add(time.Duration(float64(t.Sub(start)) / speed)) }
 }
 
 // SpeaksCoAP reports whether devices of that model report over CoAP, as
@@ -153,25 +186,29 @@ func (d *device) run(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		m := d.stream.Next()
-		if time.Since(m.At) > Backlog {
+		if !d.f.until.IsZero() && !m.At.Before(d.f.until) {
+			return
+		}
+		due := d.f.wall(m.At)
+		if time.Since(due) > Backlog {
 			d.f.stats.skipped.Add(1)
 			continue
 		}
 		if d.link == nil { // connect early, so that the report itself is in time
 			d.connect(ctx)
 		}
-		if !d.wait(ctx, time.Until(m.At)) {
+		if !d.wait(ctx, time.Until(due)) {
 			return
 		}
-		d.deliver(ctx, m)
+		d.deliver(ctx, m, due)
 	}
 }
 
-// deliver sends m until it is acknowledged, refused, or too old.
-func (d *device) deliver(ctx context.Context, m Message) {
+// deliver sends m, which is due, until it is acknowledged, refused, or too old.
+func (d *device) deliver(ctx context.Context, m Message, due time.Time) {
 	stats := &d.f.stats
 	for sent := false; ctx.Err() == nil; {
-		if time.Since(m.At) > Backlog {
+		if time.Since(due) > Backlog {
 			stats.skipped.Add(1)
 			return
 		}

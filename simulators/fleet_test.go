@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -359,6 +360,9 @@ func TestLongOutage(t *testing.T) {
 			t.Fatal(err)
 		}
 		dials := 0
+		if _, err := f.devices(start); err != nil {
+			t.Fatal(err)
+		}
 		d := &device{f: f, id: "pl-d1-01", stream: s, log: f.o.Logger, rnd: rand.New(rand.NewPCG(1, 2)), dial: func(context.Context) (Link, error) {
 			dials++
 			if away() {
@@ -422,10 +426,75 @@ func TestFleetJoinsAnOlderWorld(t *testing.T) {
 	}
 }
 
-func TestFleetNeedsACounty(t *testing.T) {
-	for _, o := range []Options{{}, {County: county.Demo()}, {Token: token}} {
+// TestCountyAtAnySpeed: the whole county sends the same at any speed, byte for
+// byte and device by device: what its streams say, no more and no less.
+func TestCountyAtAnySpeed(t *testing.T) {
+	const lasts = 20 * time.Minute
+	c := county.Demo()
+	begins := monday.Add(9 * time.Hour)
+	var want []byte
+	w := NewWorld(c, 5, begins)
+	for _, d := range c.Devices {
+		s := mustStream(t, w, d.ID)
+		for m := s.Next(); m.At.Before(begins.Add(lasts)); m = s.Next() {
+			want = fmt.Appendf(want, "%s %s\n", m.Device, m.Payload)
+		}
+	}
+	truth := fmt.Sprint(w.Incidents(begins, begins.Add(lasts)))
+	for _, speed := range []float64{1, 7, 60, 600} {
+		synctest.Test(t, func(t *testing.T) {
+			// It is played so that it begins at the same time.
+			time.Sleep(time.Until(begins.Add(time.Duration(float64(lasts) * (1 - 1/speed)))))
+			started := time.Now()
+			f := NewFleet(Options{County: c, MQTT: "-", CoAP: "-", Token: token, Seed: 5, Lasts: lasts, Speed: speed})
+			ds, err := f.devices(started)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent := make([]recorder, len(ds))
+			var all sync.WaitGroup
+			for i, d := range ds {
+				d.dial = func(context.Context) (Link, error) { return &sent[i], nil }
+				all.Go(func() { d.run(t.Context()) })
+			}
+			all.Wait()
+			if took := time.Since(started); took > time.Duration(float64(lasts)/speed)+boot {
+				t.Errorf("at speed %g it took %s", speed, took)
+			}
+			var got []byte
+			for i, d := range ds {
+				for _, payload := range sent[i] {
+					got = fmt.Appendf(got, "%s %s\n", d.id, payload)
+				}
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("at speed %g the county sends %d bytes, its streams have %d", speed, len(got), len(want))
+			}
+			if happened := fmt.Sprint(ds[0].stream.w.Incidents(begins, begins.Add(lasts))); happened != truth {
+				t.Errorf("at speed %g happens\n%s\nand at another\n%s", speed, happened, truth)
+			}
+		})
+	}
+}
+
+// recorder is a link that keeps what is sent.
+type recorder []string
+
+func (r *recorder) Send(_ context.Context, payload []byte) error {
+	*r = append(*r, string(payload))
+	return nil
+}
+
+func (*recorder) Close() {}
+
+func TestFleetsThatCannotBe(t *testing.T) {
+	c := county.Demo()
+	for _, o := range []Options{
+		{}, {County: c}, {Token: token}, {County: c, Token: token, Speed: 0.5}, {County: c, Token: token, Speed: 60},
+		{County: c, Token: token, Speed: 60, Lasts: time.Hour, Start: monday},
+	} {
 		if err := NewFleet(o).Run(t.Context()); citywarden.CodeOf(err) != citywarden.CodeInvalid {
-			t.Errorf("Run without an option = %v, want invalid", err)
+			t.Errorf("Run with %+v = %v, want invalid", o, err)
 		}
 	}
 }

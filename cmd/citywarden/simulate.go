@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/simulators"
@@ -74,15 +75,20 @@ func (simulateDevicesCmd) Run(o output) error {
 }
 
 type simulateCountyCmd struct {
-	Devices *os.File `arg:"" help:"CSV with the columns id and token, as citywarden simulate devices prints it."`
-	MQTT    string   `help:"Address of the platform's MQTT." default:"127.0.0.1:1883" name:"mqtt"`
-	CoAP    string   `help:"Address of the platform's CoAP, UDP." default:"127.0.0.1:5683" name:"coap"`
-	Seed    uint64   `help:"Same seed, same county life." default:"350623"`
+	Devices *os.File      `arg:"" help:"CSV with the columns id and token, as citywarden simulate devices prints it."`
+	MQTT    string        `help:"Address of the platform's MQTT." default:"127.0.0.1:1883" name:"mqtt"`
+	CoAP    string        `help:"Address of the platform's CoAP, UDP." default:"127.0.0.1:5683" name:"coap"`
+	Seed    uint64        `help:"Same seed, same county life." default:"350623"`
+	For     time.Duration `help:"How long; 0 until it is interrupted." default:"0"`
+	Speed   float64       `help:"Times faster than real: what happens in --for lies in the past then, up to now." default:"1"`
 }
 
-// Run runs the devices until it is interrupted.
+// Run runs the devices until it is interrupted, or --for is over.
 func (s *simulateCountyCmd) Run(ctx context.Context, o output) error {
 	defer s.Devices.Close()
+	if !(s.Speed >= 1) || s.Speed > 1 && s.For <= 0 {
+		return &usageError{fmt.Sprintf("--speed %g: 1 is real time, more is faster and needs --for", s.Speed)}
+	}
 	tokens, err := readTokens(s.Devices)
 	if err != nil {
 		return &usageError{fmt.Sprintf("%s: %v", s.Devices.Name(), err)}
@@ -94,7 +100,7 @@ func (s *simulateCountyCmd) Run(ctx context.Context, o output) error {
 	}
 	fmt.Fprintf(o.out, "%d devices report to %s and %s; Ctrl-C stops them\n", len(c.Devices), s.MQTT, s.CoAP)
 	return simulators.NewFleet(simulators.Options{
-		County: c, MQTT: s.MQTT, CoAP: s.CoAP, Seed: s.Seed,
+		County: c, MQTT: s.MQTT, CoAP: s.CoAP, Seed: s.Seed, Lasts: s.For, Speed: s.Speed,
 		Token:  func(id citywarden.DeviceID) string { return tokens[id] },
 		Logger: slog.New(slog.NewTextHandler(o.err, nil)),
 	}).Run(ctx)

@@ -60,17 +60,14 @@ func (s *Scenario) Play(ctx context.Context, o Options) (*Verdict, error) {
 		}
 		tokens[s.Devices[i].ID] = token
 	}
-	// Faster: begin so long ago that the end is at its real time.
 	now := time.Now()
-	start := now.Add(-time.Duration(float64(s.Lasts) * (1 - 1/speed))).UTC().Truncate(time.Millisecond)
+	start, wall := simulators.Faster(now, s.Lasts, speed)
 	w, err := s.World(start)
 	if err != nil {
 		return nil, err
 	}
 	o.Logger.Info("scenario begins", "title", s.Title.EN, "start", start, "lasts", s.Lasts, "devices", len(s.Devices))
-	p := &play{o: o, until: start.Add(s.Lasts), wall: func(t time.Time) time.Time {
-		return now.Add(time.Duration(float64(t.Sub(start)) / speed))
-	}}
+	p := &play{o: o, until: start.Add(s.Lasts), wall: wall}
 	var all sync.WaitGroup
 	for i := range s.Devices {
 		id := s.Devices[i].ID

@@ -81,24 +81,31 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// TestShippedScenarios: they load, in both languages, and cover the domains.
-func TestShippedScenarios(t *testing.T) {
+// shipped returns the scenarios that come with the simulators, by file.
+func shipped(t *testing.T) map[string]*Scenario {
+	t.Helper()
 	const dir = "../scenarios"
 	files, err := filepath.Glob(dir + "/*.yaml")
 	if err != nil || len(files) < 20 {
 		t.Fatalf("%d files: %v", len(files), err)
 	}
-	domains := map[string]int{}
+	out := map[string]*Scenario{}
 	for _, f := range files {
 		text, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := Load(f, text, func(path string) (io.ReadCloser, error) { return os.Open(filepath.Join(dir, path)) })
-		if err != nil {
-			t.Error(err)
-			continue
+		if out[f], err = Load(f, text, func(path string) (io.ReadCloser, error) { return os.Open(filepath.Join(dir, path)) }); err != nil {
+			t.Fatal(err)
 		}
+	}
+	return out
+}
+
+// TestShippedScenarios: they load, in both languages, and cover the domains.
+func TestShippedScenarios(t *testing.T) {
+	domains := map[string]int{}
+	for f, s := range shipped(t) {
 		domain, _, _ := strings.Cut(filepath.Base(f), "-")
 		domains[domain]++
 		if s.Title.ZH == s.Title.EN || len(s.Incidents)+len(s.Faults)+len(s.Expect) == 0 {
