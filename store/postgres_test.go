@@ -11,7 +11,15 @@ import (
 )
 
 // Everything here holds for PostgreSQL, too.
-func TestOnPostgres(t *testing.T) { pgtest.Rerun(t) }
+func TestOnPostgres(t *testing.T) {
+	pgtest.Rerun(t, func(url string) error {
+		db, err := Open(t.Context(), url)
+		if err != nil {
+			return err
+		}
+		return db.Close()
+	})
+}
 
 func TestAnyTextIsTaken(t *testing.T) {
 	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -22,8 +23,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// env names the folder of the server's socket to the tests that run on it.
-const env = "CITYWARDEN_TEST_POSTGRES"
+const (
+	// env names the folder of the server's socket to the tests that run on it.
+	env = "CITYWARDEN_TEST_POSTGRES"
+	// template is the database that those of Place are copies of.
+	template = "prepared"
+)
 
 // ErrMissing says that PostgreSQL is not installed here.
 var ErrMissing = errors.New("no PostgreSQL here; install postgresql (Debian) to run this test")
@@ -83,7 +88,7 @@ func (s *Server) Stop() error {
 
 // Create makes an empty database, unless there is one of that name, and
 // returns its URL.
-func (s *Server) Create(name string) (string, error) { return create(s.dir, name) }
+func (s *Server) Create(name string) (string, error) { return create(s.dir, name, "template0") }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
@@ -119,7 +124,7 @@ func binaries() (string, error) {
 
 var creating sync.Mutex
 
-func create(dir, name string) (string, error) {
+func create(dir, name, template string) (string, error) {
 	creating.Lock()
 	defer creating.Unlock()
 	place := func(name string) string { return "postgres://postgres@/" + name + "?host=" + url.QueryEscape(dir) }
@@ -129,7 +134,7 @@ func create(dir, name string) (string, error) {
 		return "", err
 	}
 	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, "CREATE DATABASE "+name)
+	_, err = conn.Exec(ctx, "CREATE DATABASE "+name+" TEMPLATE "+template)
 	if pg := new(pgconn.PgError); errors.As(err, &pg) && pg.Code == "42P04" { // it is there
 		err = nil
 	}
@@ -137,8 +142,9 @@ func create(dir, name string) (string, error) {
 }
 
 // Rerun runs all tests of the package once more on a PostgreSQL; the test that
-// calls it is left out. The tests must open what Place returns.
-func Rerun(t *testing.T) {
+// calls it is left out. The tests must open what Place returns: a copy of the
+// database that prepare was given, which spares each of them the migrations.
+func Rerun(t *testing.T, prepare func(url string) error) {
 	if Rerunning() {
 		t.Skip("this is the run on PostgreSQL")
 	}
@@ -157,7 +163,15 @@ func Rerun(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	c := exec.CommandContext(t.Context(), os.Args[0], "-test.skip=^"+t.Name()+"$")
+	place, err := s.Create(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := prepare(place); err != nil {
+		t.Fatal(err)
+	}
+	// -test.cpu is not inherited, and make race depends on it.
+	c := exec.CommandContext(t.Context(), os.Args[0], "-test.skip=^"+t.Name()+"$", fmt.Sprintf("-test.cpu=%d", runtime.GOMAXPROCS(0)))
 	c.Env = append(os.Environ(), env+"="+s.dir)
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Errorf("on PostgreSQL: %v\n%s", err, out)
@@ -175,7 +189,7 @@ func Place(t testing.TB, path string) string {
 	if dir == "" {
 		return path
 	}
-	place, err := create(dir, fmt.Sprintf("t%x", sha256.Sum256([]byte(path)))[:32])
+	place, err := create(dir, fmt.Sprintf("t%x", sha256.Sum256([]byte(path)))[:32], template)
 	if err != nil {
 		t.Fatal(err)
 	}
