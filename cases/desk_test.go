@@ -26,11 +26,7 @@ func monday() time.Time { return time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC) }
 
 func openDesk(t testing.TB, path string, o cases.Options) (*cases.Desk, *store.DB) {
 	t.Helper()
-	db, err := store.Open(t.Context(), pgtest.Place(t, path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
+	db := pgtest.Open(t, path, store.Open)
 	d, err := cases.New(db, o)
 	if err != nil {
 		t.Fatal(err)
@@ -481,11 +477,7 @@ func TestACommitOfUnknownOutcomeIsRepeated(t *testing.T) {
 	ts := storm(f, r, 30)
 	once := newDesk(t)
 	apply(t, once, f, ts...)
-	db, err := store.Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
 	d, err := cases.New(&failing{db, r}, cases.Options{})
 	if err != nil {
 		t.Fatal(err)

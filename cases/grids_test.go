@@ -82,11 +82,7 @@ func TestEveryPointLiesInOneGrid(t *testing.T) {
 }
 
 func TestGridsSurviveAndReadTheirOwnGeoJSON(t *testing.T) {
-	db, err := store.Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
 	g, err := cases.LoadGrids(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)

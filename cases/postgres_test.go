@@ -8,12 +8,4 @@ import (
 )
 
 // Everything here holds on PostgreSQL, too.
-func TestOnPostgres(t *testing.T) {
-	pgtest.Rerun(t, func(url string) error {
-		db, err := store.Open(t.Context(), url)
-		if err != nil {
-			return err
-		}
-		return db.Close()
-	})
-}
+func TestOnPostgres(t *testing.T) { pgtest.Rerun(t, store.Open) }

@@ -90,11 +90,7 @@ func TestCodesThatDoNotFitAreSaid(t *testing.T) {
 }
 
 func TestGridsKeepWhatTheyWere(t *testing.T) {
-	db, err := store.Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
 	g, err := cases.LoadGrids(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)

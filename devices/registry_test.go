@@ -19,17 +19,10 @@ import (
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/devices"
 	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
-func openStore(t testing.TB, path string) *store.DB {
-	t.Helper()
-	db, err := store.Open(context.Background(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return db
-}
+func openStore(t testing.TB, path string) *store.DB { return pgtest.Open(t, path, store.Open) }
 
 func newRegistry(t testing.TB, o devices.Options) *devices.Registry {
 	t.Helper()

@@ -17,6 +17,7 @@ import (
 	"github.com/citywarden/citywarden/ingest/influx"
 	"github.com/citywarden/citywarden/ingest/journal"
 	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 // holes is the time series without some readings of one device.
@@ -42,11 +43,7 @@ func TestAudit(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	dev := &directory{citywarden.Model{Name: "meter", Domain: citywarden.Building, Codec: "json", Metrics: []citywarden.Metric{
 		{Name: "energy", Kind: citywarden.KindNumber}, {Name: "power", Kind: citywarden.KindNumber}}}}
-	db, err := store.Open(t.Context(), filepath.Join(dir, "x.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := pgtest.Open(t, filepath.Join(dir, "x.db"), store.Open)
 	j, err := journal.Open(t.Context(), journal.Options{Dir: filepath.Join(dir, "log"), Logger: log})
 	if err != nil {
 		t.Fatal(err)

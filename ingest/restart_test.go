@@ -17,6 +17,7 @@ import (
 	"github.com/citywarden/citywarden/ingest"
 	"github.com/citywarden/citywarden/ingest/journal"
 	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 type directory struct{ model citywarden.Model }
@@ -35,11 +36,7 @@ func TestTheLedgerBalancesAcrossCrashes(t *testing.T) {
 	dir := t.TempDir()
 	log := slog.New(slog.DiscardHandler)
 	dev := &directory{citywarden.Model{Name: "meter", Codec: "json", Metrics: []citywarden.Metric{{Name: "energy", Kind: citywarden.KindNumber}}}}
-	db, err := store.Open(t.Context(), filepath.Join(dir, "x.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := pgtest.Open(t, filepath.Join(dir, "x.db"), store.Open)
 	random := rand.New(rand.NewPCG(1, 2))
 	counts := map[citywarden.DeviceID]*sent{"a": {}, "b": {}, "c": {}}
 	devices := []citywarden.DeviceID{"a", "b", "c"}

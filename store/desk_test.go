@@ -16,11 +16,7 @@ import (
 
 func deskDB(t *testing.T) *DB {
 	t.Helper()
-	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "desk.db")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "desk.db"), Open)
 	return db
 }
 

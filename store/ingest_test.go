@@ -12,11 +12,7 @@ import (
 )
 
 func TestLedger(t *testing.T) {
-	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), Open)
 	nine := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
 	ten := nine.Add(time.Hour)
 	at := func(seq uint64, i int) citywarden.Position { return citywarden.PositionAt(seq, i) }
@@ -93,11 +89,7 @@ func TestLedger(t *testing.T) {
 }
 
 func TestRefusedReadingsAreCountedOnce(t *testing.T) {
-	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), Open)
 	nine := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
 	at := citywarden.PositionAt(1, 0)
 	half := citywarden.DeadLetter{Position: at, Stage: citywarden.FailedDecode, Device: "a", Payload: []byte("{}"), Received: nine, Reason: "half of it"}
@@ -147,11 +139,7 @@ func TestRefusedReadingsAreCountedOnce(t *testing.T) {
 }
 
 func TestTrimDeadLettersKeepsTheNewest(t *testing.T) {
-	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), Open)
 	var letters []citywarden.DeadLetter
 	for i := range 5 {
 		letters = append(letters, citywarden.DeadLetter{Position: citywarden.PositionAt(1, i), Stage: citywarden.FailedDecode, Device: "a"})

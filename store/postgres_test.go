@@ -11,22 +11,10 @@ import (
 )
 
 // Everything here holds for PostgreSQL, too.
-func TestOnPostgres(t *testing.T) {
-	pgtest.Rerun(t, func(url string) error {
-		db, err := Open(t.Context(), url)
-		if err != nil {
-			return err
-		}
-		return db.Close()
-	})
-}
+func TestOnPostgres(t *testing.T) { pgtest.Rerun(t, Open) }
 
 func TestAnyTextIsTaken(t *testing.T) {
-	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), Open)
 	dead := []citywarden.DeadLetter{{Position: 1, Device: "d", Topic: "a\x00b\xff", Reason: "数据\x00"}}
 	if err := db.SaveLedger(t.Context(), "ingest", 0, 1, nil, dead); err != nil {
 		t.Errorf("a dead letter with a topic that is no text: %v", err)

@@ -11,10 +11,7 @@ import (
 
 func TestRuleSnapshotSurvivesReopening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
-	db, err := Open(t.Context(), pgtest.Place(t, path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := pgtest.Open(t, path, Open)
 	if pos, data, err := db.LoadSnapshot(t.Context()); err != nil || pos != 0 || data != nil {
 		t.Fatalf("LoadSnapshot before any = %d, %v, %v; want 0, nil, nil", pos, data, err)
 	}
@@ -26,10 +23,7 @@ func TestRuleSnapshotSurvivesReopening(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if db, err = Open(t.Context(), pgtest.Place(t, path)); err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db = pgtest.Open(t, path, Open)
 	pos, data, err := db.LoadSnapshot(t.Context())
 	if err != nil || pos != citywarden.PositionAt(3, 3) || !bytes.Equal(data, []byte{0, 2, 255}) {
 		t.Fatalf("LoadSnapshot = %d, %v, %v; want the one saved last", pos, data, err)

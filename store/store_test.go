@@ -15,10 +15,7 @@ import (
 func TestCursorSurvivesReopening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a b", "x.db")
 	path = filepath.Join(filepath.Dir(filepath.Dir(path)), "x y.db")
-	db, err := Open(t.Context(), pgtest.Place(t, path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := pgtest.Open(t, path, Open)
 	if p, err := db.Cursor(t.Context(), "series"); err != nil || p != 0 {
 		t.Fatalf("Cursor before any = %d, %v; want 0", p, err)
 	}
@@ -33,10 +30,7 @@ func TestCursorSurvivesReopening(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if db, err = Open(t.Context(), pgtest.Place(t, path)); err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db = pgtest.Open(t, path, Open)
 	if p, err := db.Cursor(t.Context(), "series"); err != nil || p != citywarden.Position(9<<16|3) {
 		t.Fatalf("Cursor after reopening = %d, %v; want %d", p, err, 9<<16|3)
 	}
@@ -46,11 +40,7 @@ func TestCursorSurvivesReopening(t *testing.T) {
 // them fail, as SQLite's own waiting would, and they need not look again and again.
 func TestWritersQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
+		db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), Open)
 		slow, begun := make(chan struct{}), make(chan struct{})
 		first := make(chan error)
 		go func() {

@@ -6,20 +6,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/store/pgtest"
-	"github.com/google/go-cmp/cmp"
 )
 
 var usersNoon = time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC)
 
 func openUsers(t *testing.T) *DB {
 	t.Helper()
-	db, err := Open(t.Context(), pgtest.Place(t, filepath.Join(t.TempDir(), "x.db")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), Open)
 	for _, u := range []citywarden.User{
 		{Name: "admin", Role: citywarden.RoleAdmin, Created: usersNoon},
 		{Name: "li", Title: "派遣员 李", Role: citywarden.RoleDispatcher, Created: usersNoon},

@@ -22,6 +22,7 @@ import (
 	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/photos"
 	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 // city is a platform in memory: it keeps devices, alarms and cases, and applies
@@ -562,11 +563,7 @@ func (s *syncWriter) Write(b []byte) (int, error) {
 
 func newPlatform(t testing.TB) *platform {
 	t.Helper()
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
 	c := newCity()
 	p := &platform{city: c, t: t, db: db, tokens: map[citywarden.Role]string{}, log: &bytes.Buffer{}}
 	log := slog.New(slog.NewTextHandler(&syncWriter{w: p.log}, &slog.HandlerOptions{Level: slog.LevelInfo}))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 func TestSignInWorkSignOut(t *testing.T) {
@@ -246,11 +247,7 @@ func TestChangePassword(t *testing.T) {
 
 func TestFirstAdmin(t *testing.T) {
 	for _, given := range []string{"", "given one"} {
-		db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
+		db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
 		a := newAccounts(db, hashing{time: 1, memoryKiB: 8, threads: 1})
 		pw, err := a.EnsureAdmin(t.Context(), given)
 		if err != nil || (pw == "") != (given != "") || given == "" && len(pw) < 20 {

@@ -25,6 +25,7 @@ import (
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/ingest/influx"
 	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 // begin is when the readings of these tests begin: recent, so that no
@@ -56,11 +57,7 @@ func reading(metric string, v citywarden.Value, at time.Duration) citywarden.Rea
 
 func openStore(t testing.TB) *store.DB {
 	t.Helper()
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
 	return db
 }
 

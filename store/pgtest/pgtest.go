@@ -1,5 +1,11 @@
-// Package pgtest lets tests run on a PostgreSQL of their own: a private server
-// on a unix socket, started from the installed binaries.
+// Package pgtest opens databases for tests, without the time that migrations
+// take, and lets the tests of a package run on a PostgreSQL of their own, too: a
+// private server on a unix socket, started from the installed binaries.
+//
+//	func TestOnPostgres(t *testing.T) { pgtest.Rerun(t, store.Open) }
+//
+//	func TestX(t *testing.T) {
+//		db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
 package pgtest
 
 import (
@@ -8,6 +14,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -142,9 +150,8 @@ func create(dir, name, template string) (string, error) {
 }
 
 // Rerun runs all tests of the package once more on a PostgreSQL; the test that
-// calls it is left out. The tests must open what Place returns: a copy of the
-// database that prepare was given, which spares each of them the migrations.
-func Rerun(t *testing.T, prepare func(url string) error) {
+// calls it is left out. The tests must open databases with Open, or what Place returns.
+func Rerun[DB io.Closer](t *testing.T, open func(context.Context, string) (DB, error)) {
 	if Rerunning() {
 		t.Skip("this is the run on PostgreSQL")
 	}
@@ -167,9 +174,7 @@ func Rerun(t *testing.T, prepare func(url string) error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := prepare(place); err != nil {
-		t.Fatal(err)
-	}
+	prepare(t, place, open)
 	// -test.cpu is not inherited, and make race depends on it.
 	c := exec.CommandContext(t.Context(), os.Args[0], "-test.skip=^"+t.Name()+"$", fmt.Sprintf("-test.cpu=%d", runtime.GOMAXPROCS(0)))
 	c.Env = append(os.Environ(), env+"="+s.dir)
@@ -180,6 +185,64 @@ func Rerun(t *testing.T, prepare func(url string) error) {
 
 // Rerunning reports whether this is the run on PostgreSQL that Rerun began.
 func Rerunning() bool { return os.Getenv(env) != "" }
+
+// Open opens the database at path with open, or under Rerun a PostgreSQL database
+// of that path alone, and closes it when the test ends. A new one begins as a
+// copy of one that open made before.
+func Open[DB io.Closer](t testing.TB, path string, open func(context.Context, string) (DB, error)) DB {
+	t.Helper()
+	if !Rerunning() {
+		fill(t, path, open)
+	}
+	db, err := open(t.Context(), Place(t, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// prepared is an SQLite file that open made.
+var prepared struct {
+	sync.Once
+	file []byte
+}
+
+// fill writes a prepared SQLite file to path, unless there is one.
+func fill[DB io.Closer](t testing.TB, path string, open func(context.Context, string) (DB, error)) {
+	t.Helper()
+	prepared.Do(func() {
+		made := filepath.Join(t.TempDir(), "prepared.db")
+		prepare(t, made, open)
+		var err error
+		if prepared.file, err = os.ReadFile(made); err != nil {
+			t.Fatal(err)
+		}
+	})
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(prepared.file); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// prepare lets open bring the database at place up to date.
+func prepare[DB io.Closer](t testing.TB, place string, open func(context.Context, string) (DB, error)) {
+	t.Helper()
+	db, err := open(t.Context(), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // Place returns where a test opens the database that is to be at path: there,
 // or under Rerun in a PostgreSQL database of that path alone.
