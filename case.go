@@ -443,10 +443,11 @@ type Case struct {
 	Exempt         bool         `json:"overdue_exempt,omitempty"` // an appeal was approved; that it was late stays a fact
 	Satisfaction   Satisfaction `json:"satisfaction,omitempty"`   // of the call-back
 
-	Timeline    []CaseStep   `json:"timeline,omitempty"`    // left out in lists
-	Attachments []Attachment `json:"attachments,omitempty"` // left out in lists
-	Actions     []Action     `json:"actions,omitempty"`     // what the asking person may do next
-	Revision    int64        `json:"revision"`              // grows with every step
+	Timeline    []CaseStep   `json:"timeline,omitempty"`     // left out in lists
+	Attachments []Attachment `json:"attachments,omitempty"`  // left out in lists
+	Actions     []Action     `json:"actions,omitempty"`      // what the asking person may do next
+	GridOfficer string       `json:"grid_officer,omitempty"` // who looks after its unit grid now; left out in lists
+	Revision    int64        `json:"revision"`               // grows with every step
 }
 
 // SeenBy returns CodeDenied unless u may see the case: a department sees what it

@@ -13,12 +13,17 @@ type SiteID string
 
 // Check returns a CodeInvalid error unless id has the form that SiteID states.
 func (id SiteID) Check() error {
-	s := string(id)
-	bad := func(r rune) bool { return r == '/' || !unicode.IsPrint(r) }
-	if n := utf8.RuneCountInString(s); n == 0 || n > 64 || !utf8.ValidString(s) || strings.TrimSpace(s) != s || strings.ContainsFunc(s, bad) {
-		return Errorf(CodeInvalid, "site id %q: use 1 to 64 printable characters without a slash", s)
+	if !plainName(string(id)) {
+		return Errorf(CodeInvalid, "site id %q: use 1 to 64 printable characters without a slash", id)
 	}
 	return nil
+}
+
+// plainName reports whether s has 1 to 64 printable characters without a slash.
+func plainName(s string) bool {
+	bad := func(r rune) bool { return r == '/' || !unicode.IsPrint(r) }
+	n := utf8.RuneCountInString(s)
+	return n > 0 && n <= 64 && utf8.ValidString(s) && strings.TrimSpace(s) == s && !strings.ContainsFunc(s, bad)
 }
 
 // Site is a place with several devices: a building, a car park, a pumping

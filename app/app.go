@@ -155,6 +155,7 @@ type building struct {
 	metrics  *prometheus.Registry
 	hub      *api.Hub
 	db       *store.DB
+	people   *api.Accounts
 	journal  *journal.Journal
 	space    *journal.Space
 	core     *influx.Core // nil when the series are in an InfluxDB of its own
@@ -162,6 +163,7 @@ type building struct {
 	models   *devices.Models
 	devices  *devices.Registry
 	grids    *cases.Grids
+	officers *cases.Responsibility
 	classes  *cases.Classes
 	calendar *cases.Calendar
 	cases    *cases.Desk
@@ -306,6 +308,10 @@ func (b *building) registry(ctx context.Context) error {
 	if b.grids, err = cases.LoadGrids(ctx, b.db); err != nil {
 		return err
 	}
+	b.people = api.NewAccounts(b.db)
+	if b.officers, err = cases.LoadResponsibility(ctx, b.db, b.grids, b.people.Officer); err != nil {
+		return err
+	}
 	b.devices, err = devices.New(ctx, b.db, b.models, devices.Options{
 		Grid: b.grids.At, Publish: b.hub.Publish, OnChange: b.deviceChanged, Logger: b.component("devices"),
 	})
@@ -337,7 +343,7 @@ func (b *building) desk(ctx context.Context) error {
 	}
 	b.cases, err = cases.New(b.db, cases.Options{
 		Classes: b.classes, Calendar: b.calendar, Grids: b.grids, Notify: receivers,
-		Where: b.where, Publish: b.hub.Publish, Logger: b.component("cases"),
+		Where: b.where, Officers: b.officers.Officer, Publish: b.hub.Publish, Logger: b.component("cases"),
 		Limits: limits, Overdue: overdue, Near: b.config.Cases.Near, Within: b.config.Cases.Within.Std(),
 		Operators: b.config.Operators, Metrics: b.metrics,
 	})
@@ -377,30 +383,28 @@ func (b *building) where(id citywarden.DeviceID) (citywarden.Point, bool) {
 }
 
 // accounts makes the first admin, and the posts of the demo.
-func (b *building) accounts(ctx context.Context) (*api.Accounts, error) {
-	a := api.NewAccounts(b.db)
+func (b *building) accounts(ctx context.Context) error {
 	password := b.options.AdminPassword
 	if b.demoState != nil && password == "" {
 		password = b.demoState.password()
 	}
-	made, err := a.EnsureAdmin(ctx, password)
+	made, err := b.people.EnsureAdmin(ctx, password)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	b.admin = made
 	if b.demoState == nil {
-		return a, nil
+		return nil
 	}
 	b.posts = b.demoState.password()
 	if !b.demoState.OwnPassword {
 		b.admin = b.posts
 	}
-	return a, b.seedUsers(ctx, a)
+	return b.seedUsers(ctx)
 }
 
 func (b *building) serveHTTP(ctx context.Context) error {
-	accounts, err := b.accounts(ctx)
-	if err != nil {
+	if err := b.accounts(ctx); err != nil {
 		return err
 	}
 	if b.http == nil {
@@ -418,7 +422,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
 		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
 		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo, APIKeys: b.db, Open311: api.Open311(b.config.Open311), CAPSender: b.config.CAP.Sender,
-		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices}, Accounts: accounts, Audit: b.db, Hub: b.hub,
+		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices}, Responsibility: b.officers, Accounts: b.people, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Backup: b.backup, Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready, Trouble: b.trouble,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
 	})

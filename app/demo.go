@@ -82,6 +82,17 @@ func posts() []citywarden.User {
 		{Name: "chengguan", Title: "城管 许静", Role: citywarden.RoleDepartment, Department: "城管执法大队"},
 		{Name: "gongdian", Title: "供电抢修 李涛", Role: citywarden.RoleDepartment, Department: "供电公司"},
 		{Name: "wangge", Title: "网格员 张萍", Role: citywarden.RoleOfficer},
+		{Name: "wangge2", Title: "网格员 郑海", Role: citywarden.RoleOfficer},
+	}
+}
+
+// rounds are the responsibility grids of the demo's officers: the communities to
+// both sides of Zhongshan Road.
+func rounds() []citywarden.ResponsibilityGrid {
+	const town = county.Code + county.Town
+	return []citywarden.ResponsibilityGrid{
+		{ID: "绥安-北", Name: "中山路以北", Officer: "wangge", Grids: []citywarden.GridCode{town + "001", town + "002", town + "003"}},
+		{ID: "绥安-南", Name: "中山路以南", Officer: "wangge2", Grids: []citywarden.GridCode{town + "004", town + "005", town + "006"}},
 	}
 }
 
@@ -98,13 +109,20 @@ func seedRules(dir string) error {
 	return os.CopyFS(dir, files)
 }
 
-// seed puts the county's grids, map layers and devices into the platform, each
+// seed puts the county's grids, their officers, map layers and devices into the platform, each
 // only if it is not there yet, so that a demo that was killed while it seeded
 // goes on.
 func (b *building) seed(ctx context.Context, c *county.County) error {
 	if len(b.grids.All()) == 0 {
 		if err := b.grids.Add(ctx, c.Grids); err != nil {
 			return fmt.Errorf("unit grids: %w", err)
+		}
+	}
+	if len(b.officers.All()) == 0 {
+		for _, g := range rounds() {
+			if _, err := b.officers.Save(ctx, g); err != nil {
+				return err
+			}
 		}
 	}
 	if err := os.MkdirAll(b.path("map"), 0o700); err != nil {
@@ -134,9 +152,9 @@ func (b *building) seed(ctx context.Context, c *county.County) error {
 }
 
 // seedUsers makes the posts of the demo, and the key "demo" for apps.
-func (b *building) seedUsers(ctx context.Context, a *api.Accounts) error {
+func (b *building) seedUsers(ctx context.Context) error {
 	for _, u := range posts() {
-		_, err := a.Create(ctx, u, b.demoState.password())
+		_, err := b.people.Create(ctx, u, b.demoState.password())
 		if err != nil && citywarden.CodeOf(err) != citywarden.CodeConflict {
 			return fmt.Errorf("user %s: %w", u.Name, err)
 		}

@@ -58,6 +58,7 @@ import (
 //	why-not DEVICE RULE [--at T]  print why there was no alarm
 //	cases [--work-orders]         print the cases, the newest first
 //	case ID                       print a case with its timeline
+//	api METHOD PATH [JSON|@FILE]  call the HTTP API --as USER, or admin, and print the answer
 //	notices                       print what was told of cases, the newest first
 //	case ID ACTION                act on a case: --as USER, --note TEXT, --department NAME, --officer USER, --until 'DATE TIME'
 //
@@ -84,7 +85,7 @@ func TestScenarios(t *testing.T) {
 			"publish": publishCommand, "unplug": unplugCommand, "latest": latestCommand, "series": seriesCommand,
 			"ledger": ledgerCommand, "watch": watchCommand, "heard": heardCommand,
 			"alarms": alarmsCommand, "summary": summaryCommand, "alarm": alarmCommand, "backtest": backtestCommand, "why-not": whyNotCommand,
-			"cases": casesCommand, "case": caseCommand, "notices": noticesCommand,
+			"cases": casesCommand, "case": caseCommand, "notices": noticesCommand, "api": apiCommand,
 		},
 	})
 }
@@ -198,7 +199,7 @@ func (w *world) call(user, method, path string, in, out any) error {
 		}
 		return refusal(fmt.Sprintf("%d %s", status, body))
 	}
-	if out == nil {
+	if out == nil || len(body) == 0 {
 		return nil
 	}
 	return json.Unmarshal(body, out)
@@ -209,16 +210,24 @@ type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
+// table is a body that is sent as it is.
+type table []byte
+
 func (w *world) send(token, method, path string, in any) (status int, body []byte, err error) {
-	b, err := json.Marshal(in)
-	if err != nil {
-		return 0, nil, err
+	b, kind := []byte(nil), "application/json"
+	switch in := in.(type) {
+	case table:
+		b, kind = in, "text/csv"
+	default:
+		if b, err = json.Marshal(in); err != nil {
+			return 0, nil, err
+		}
 	}
 	r, err := http.NewRequest(method, "http://citywarden/api/v1"+path, bytes.NewReader(b))
 	if err != nil {
 		return 0, nil, err
 	}
-	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Content-Type", kind)
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -745,6 +754,22 @@ func caseCommand(ts *testscript.TestScript, neg bool, args []string) {
 			fmt.Fprintf(ts.Stdout(), "  %s %s by %s: %s\n", clock(s.At), s.Action, s.By, note)
 		}
 	}
+	synctest.Wait()
+	outcome(ts, neg, err)
+}
+
+func apiCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, flags := expect(ts, args, "api METHOD PATH [JSON|@FILE] [--as USER]", 2, 3, "as")
+	var in any
+	if len(args) == 3 {
+		in = json.RawMessage(args[2])
+		if name, ok := strings.CutPrefix(args[2], "@"); ok {
+			in = table(ts.ReadFile(name))
+		}
+	}
+	var out json.RawMessage
+	err := worldOf(ts).call(as(flags), args[0], args[1], in, &out)
+	fmt.Fprintf(ts.Stdout(), "%s\n", out)
 	synctest.Wait()
 	outcome(ts, neg, err)
 }

@@ -943,6 +943,7 @@ func (d *Desk) Case(ctx context.Context, id citywarden.CaseID, by string, role c
 	}
 	now := time.Now().UTC()
 	shine(&c, now)
+	c.GridOfficer = d.opt.Officers(c.Grid)
 	c.Actions = c.Next(citywarden.CaseStep{By: by, Role: role, At: now})
 	return c, nil
 }

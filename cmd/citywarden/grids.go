@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strings"
 
 	"github.com/citywarden/citywarden"
 )
@@ -12,6 +13,9 @@ import (
 type gridsCmd struct {
 	Import gridImportCmd `cmd:"" help:"Check unit grids as GeoJSON and take them, all or none."`
 	Areas  gridAreasCmd  `cmd:"" help:"List the counties, towns or villages that the unit grids make up."`
+
+	Assign   gridAssignCmd   `cmd:"" help:"Read responsibility grids from CSV or GeoJSON: which officer looks after which unit grids."`
+	Officers gridOfficersCmd `cmd:"" help:"List responsibility grids with their officers."`
 }
 
 type gridImportCmd struct {
@@ -79,6 +83,77 @@ func (g *gridAreasCmd) Run(ctx context.Context, o output) error {
 	err = list(ctx, c, "/areas", url.Values{"level": {g.Level}, "under": {g.Under}}, func(a citywarden.Area) error {
 		items = append(items, a)
 		rows = append(rows, []string{a.Code, dash(a.Name), fmt.Sprint(a.Grids), fmt.Sprintf("%.0f", a.Area)})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if g.JSON {
+		return toJSON(o.out, items)
+	}
+	table(o.out, rows)
+	return nil
+}
+
+type gridAssignCmd struct {
+	remote
+	File    *os.File `arg:"" help:"CSV with the columns id, officer, grids and name, or GeoJSON; - reads the standard input."`
+	Replace bool     `help:"Responsibility grids that the file lacks go, when nothing is wrong with it."`
+}
+
+// Run reads the file and prints what is wrong with which line.
+func (g *gridAssignCmd) Run(ctx context.Context, o output) error {
+	defer g.File.Close()
+	c, err := g.client(ctx)
+	if err != nil {
+		return err
+	}
+	var r citywarden.TableReport
+	if err := c.call(ctx, "POST", fmt.Sprintf("/responsibility-grids/import?replace=%t", g.Replace), g.File, &r); err != nil {
+		return err
+	}
+	return printTable(o, g.JSON, g.File.Name(), "responsibility grids", r)
+}
+
+// printTable prints what became of a table that was imported from file.
+func printTable(o output, asJSON bool, file, what string, r citywarden.TableReport) error {
+	if asJSON {
+		if err := toJSON(o.out, r); err != nil {
+			return err
+		}
+	} else {
+		for _, l := range r.Lines {
+			if l.Error != "" {
+				fmt.Fprintf(o.err, "%s:%d: error: %s\n", file, l.Line, l.Error)
+			} else {
+				fmt.Fprintf(o.err, "%s:%d: warning: %s\n", file, l.Line, l.Warning)
+			}
+		}
+		fmt.Fprintf(o.out, "%s: %d new, %d changed, %d the same, %d removed, %d failed\n", what, r.Added, r.Changed, r.Same, r.Removed, r.Failed)
+	}
+	if r.Failed > 0 {
+		return fmt.Errorf("%d lines were not taken", r.Failed)
+	}
+	return nil
+}
+
+type gridOfficersCmd struct{ remote }
+
+// Run lists the responsibility grids.
+func (g *gridOfficersCmd) Run(ctx context.Context, o output) error {
+	c, err := g.client(ctx)
+	if err != nil {
+		return err
+	}
+	items := []citywarden.ResponsibilityGrid{}
+	rows := [][]string{{"ID", "NAME", "OFFICER", "GRIDS"}}
+	err = list(ctx, c, "/responsibility-grids", url.Values{}, func(x citywarden.ResponsibilityGrid) error {
+		items = append(items, x)
+		codes := make([]string, len(x.Grids))
+		for i, code := range x.Grids {
+			codes[i] = string(code)
+		}
+		rows = append(rows, []string{string(x.ID), dash(x.Name), dash(x.Officer), strings.Join(codes, " ")})
 		return nil
 	})
 	if err != nil {

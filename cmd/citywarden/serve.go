@@ -81,7 +81,7 @@ func greeting(a *app.App, demo bool) string {
 	if k := a.CoAPAddr(); k != nil {
 		s += fmt.Sprintf("  CoAP     %s (UDP)\n", reachable(k))
 	}
-	const posts = "zhiban, paiqian,\n           xiaofang, gongshui, chengguan, gongdian, wangge\n"
+	const posts = "zhiban, paiqian,\n           xiaofang, gongshui, chengguan, gongdian, wangge, wangge2\n"
 	switch p := a.AdminPassword(); {
 	case p != "" && demo:
 		s += fmt.Sprintf("  sign in  admin, password %s\n", p)

@@ -180,6 +180,20 @@ func (a *Accounts) Update(ctx context.Context, u citywarden.User) (citywarden.Us
 	return u, nil
 }
 
+// Officer returns CodeInvalid unless name is a grid officer.
+func (a *Accounts) Officer(ctx context.Context, name string) error {
+	u, _, err := a.store.UserByName(ctx, name)
+	switch {
+	case citywarden.CodeOf(err) == citywarden.CodeNotFound:
+		return citywarden.Errorf(citywarden.CodeInvalid, "send an officer: %w", err)
+	case err != nil:
+		return err
+	case u.Role != citywarden.RoleOfficer:
+		return citywarden.Errorf(citywarden.CodeInvalid, "send an officer: %s is %s, not officer", name, u.Role)
+	}
+	return nil
+}
+
 // SignIn checks name and password and opens a session. Address is where the
 // caller is. It returns CodeUnauthenticated when name or password is wrong, in
 // the same time for both, and CodeTransient after too many wrong tries.

@@ -78,6 +78,8 @@ type Options struct {
 	Demo        bool   // tells the console that this is the demo county
 	MQTT        string // where MQTT listens, "host:port"; "" when it doesn't
 	Logger      *slog.Logger
+
+	Responsibility Responsibility
 }
 
 // Audit keeps who changed what; its methods are those of store.DB.
@@ -165,6 +167,7 @@ func newServer(o Options) (*server, error) {
 	s.backupRoutes()
 	s.placeRoutes()
 	s.gridRoutes()
+	s.responsibilityRoutes()
 	s.infoRoutes()
 	s.eventRoutes()
 	s.plainRoutes()
@@ -177,7 +180,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

@@ -144,6 +144,11 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"list-grid-versions", "/grids/350623100001001/versions", "", nil},
 		{"list-areas", "/areas", "", nil},
 		{"get-area-outlines", "/areas/outlines", "", nil},
+		{"list-responsibility-grids", "/responsibility-grids", "", nil},
+		{"get-responsibility-grid", "/responsibility-grids/north", "", nil},
+		{"put-responsibility-grid", "/responsibility-grids/north", `{"officer":"officer","grids":["350623100001001"]}`, admins},
+		{"delete-responsibility-grid", "/responsibility-grids/north", "", admins},
+		{"import-responsibility-grids", "/responsibility-grids/import", "id,officer,grids\n", admins},
 		{"watch-events", "/events", "", nil},
 		{"list-users", "/users", "", admins},
 		{"create-user", "/users", `{"name":"li","role":"viewer","password":"a good one"}`, admins},
@@ -205,7 +210,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 
 func contentType(op string) string {
 	switch op {
-	case "import-devices":
+	case "import-devices", "import-responsibility-grids":
 		return "text/csv"
 	case "attach-photo":
 		return "multipart/form-data; boundary=" + boundary

@@ -576,6 +576,10 @@ func newPlatform(t testing.TB) *platform {
 	if err != nil {
 		t.Fatal(err)
 	}
+	officers, err := cases.LoadResponsibility(t.Context(), db, grids, p.accounts.Officer)
+	if err != nil {
+		t.Fatal(err)
+	}
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
 		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Cases: desk{c}, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
@@ -583,7 +587,7 @@ func newPlatform(t testing.TB) *platform {
 		Rules:   rules, RuleFiles: rules, Lab: newLab(t, c),
 		Backup: func(_ context.Context, w io.Writer) error { _, err := io.WriteString(w, "PK"); return err },
 		Ledger: books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
-		Layers: sheets{"grids": `{"type":"FeatureCollection","features":[]}`}, Grids: grids, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,
+		Layers: sheets{"grids": `{"type":"FeatureCollection","features":[]}`}, Grids: grids, Responsibility: officers, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,
 		Console: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<!doctype html>") }),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "citywarden_up 1\n") }),
 		Version: "test", MQTT: "[::]:11883",

@@ -97,6 +97,11 @@ func (s *server) updateUser(ctx context.Context, in *struct {
 	Body changedUser
 }) (*output[citywarden.User], error) {
 	b := in.Body
+	if b.Role != citywarden.RoleOfficer {
+		if err := s.keepsOfficer(in.Name); err != nil {
+			return nil, err
+		}
+	}
 	u, err := s.Accounts.Update(ctx, citywarden.User{Name: in.Name, Title: b.Title, Role: b.Role, Department: b.Department})
 	if err != nil {
 		return nil, err
@@ -105,6 +110,9 @@ func (s *server) updateUser(ctx context.Context, in *struct {
 }
 
 func (s *server) deleteUser(ctx context.Context, in *UserPath) (*struct{}, error) {
+	if err := s.keepsOfficer(in.Name); err != nil {
+		return nil, err
+	}
 	return nil, s.Accounts.store.DeleteUser(ctx, in.Name)
 }
 
