@@ -38,6 +38,7 @@ type Engine struct {
 	byAlarm map[citywarden.AlarmID]*instance
 	out     []citywarden.Transition
 	orphans []orphan
+	changed []*rule     // since the last record, or new
 	dirty   []*instance // of rules that changed
 	empty   []*group    // that lost their last member
 	retied  []*instance // that have other inhibitors now
@@ -181,13 +182,15 @@ func (e *Engine) Step(x citywarden.Entry) []citywarden.Transition {
 	}
 	if e.unsettled() {
 		e.closeOrphans(at)
-		e.evaluateDirty()
 		e.settleTies(at)
 	}
 	if e.soon(at - 1) {
 		e.fire(at - 1)
 	}
 	e.now = at
+	if len(e.dirty)+len(e.changed) > 0 {
+		e.review()
+	}
 	e.lookAnew()
 	switch x.Kind {
 	case citywarden.RecordUplink:
@@ -603,7 +606,7 @@ func (e *Engine) Deadline() time.Time { return fromMS(e.due(never)) }
 // unsettled reports whether rules or devices changed in a way that the next
 // record brings to effect, whatever it is.
 func (e *Engine) unsettled() bool {
-	return len(e.orphans)+len(e.dirty)+len(e.empty)+len(e.retied)+len(e.anew) > 0
+	return len(e.orphans)+len(e.changed)+len(e.dirty)+len(e.empty)+len(e.retied)+len(e.anew) > 0
 }
 
 // Now returns Record.At of the newest record, in whole milliseconds.

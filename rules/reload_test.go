@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -103,4 +104,46 @@ func TestALaneThatChangesItsLateKeepsWhatWaits(t *testing.T) {
 		}
 		w.expect("10s raised d major")
 	}
+}
+
+func TestALoweredThresholdIsEvaluatedAtOnce(t *testing.T) {
+	// Devices that report once in an hour would be watched by the old one until then.
+	for _, c := range []struct{ name, was, now string }{
+		{"lowered", `levels: [{severity: major, when: 'x > 5'}]`, `levels: [{severity: major, when: 'x > 3'}]`},
+		{"with for", `levels: [{severity: major, when: 'x > 5'}]`, `levels: [{severity: major, when: 'x > 3', for: 10s}]`},
+		{"late", `{late: 60s, levels: [{severity: major, when: 'x > 5'}]}`, `{late: 60s, levels: [{severity: major, when: 'x > 3'}]}`},
+		{"in a group", `{group: {by: attr.zone}, levels: [{severity: major, when: 'n_of(x > 5, "10m") >= 1'}]}`, `{group: {by: attr.zone}, levels: [{severity: major, when: 'n_of(x > 3, "10m") >= 1'}]}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rule := func(x string) string {
+				if strings.HasPrefix(x, "{") {
+					return "rules:\n- {id: r, select: {model: probe}, " + x[1:] + "\n"
+				}
+				return probeRule(x)
+			}
+			w := newWorld(t, rule(c.was), dev("d", "probe"))
+			w.put("d", 0, "x", 4.0)
+			w.reload(2*time.Minute, rule(c.now))
+			w.to(5 * time.Minute)
+			w.expect(map[string]string{"lowered": "2m0s", "with for": "2m10s", "late": "1m0s", "in a group": "2m0s"}[c.name] + " raised d major")
+		})
+	}
+}
+
+func TestANewRuleSeesWhatIsThere(t *testing.T) {
+	w := newWorld(t, probeRule(`levels: [{severity: major, when: 'x > 5'}]`), dev("d", "probe"), dev("old", "probe"))
+	w.put("old", 0, "x", 4.0)
+	w.put("d", 30*time.Minute, "x", 4.0)
+	w.reload(31*time.Minute, probeRule(`levels: [{severity: major, when: 'x > 5'}]`)+"- {id: s, select: {model: probe}, levels: [{severity: minor, when: 'x > 3'}]}\n")
+	w.expect("31m0s raised d minor") // what old measured is no more known
+}
+
+func TestWhatAReloadDoesIsDatedWhenItWas(t *testing.T) {
+	w := newWorld(t, probeRule(`levels: [{severity: major, when: 'x > 5', for: 1h}]`), dev("d", "probe"), dev("e", "probe"))
+	w.put("d", 0, "x", 6.0)
+	w.put("e", 5*s, "x", 9.0)
+	w.reload(2*time.Minute, probeRule(`levels: [{severity: major, when: 'x > 5', for: 30s}]`))
+	w.expect("2m0s raised d major\n2m0s raised e major")
+	w.reload(3*time.Minute, probeRule(`levels: [{severity: major, when: 'x > 7', for: 30s}]`))
+	w.expect("2m0s raised d major\n2m0s raised e major\n3m0s cleared d major")
 }

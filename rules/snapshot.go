@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -459,7 +458,7 @@ func (e *Engine) Snapshot() ([]byte, error) {
 	var inst savedInstance
 	for _, x := range slices.Concat(e.runs, e.retired) {
 		r := x.save()
-		if x.rule.silent && len(e.anew) > 0 || slices.ContainsFunc(e.dirty, func(i *instance) bool { return i.run == x }) {
+		if x.rule.silent && len(e.anew) > 0 || slices.Contains(e.changed, x.rule) || slices.ContainsFunc(e.dirty, func(i *instance) bool { return i.run == x }) {
 			r.version = "" // who restores it evaluates what this engine has not yet
 		}
 		c.rule(&r)
@@ -558,7 +557,12 @@ func (e *Engine) Restore(data []byte) error {
 		e.restoreRule(&s.rules[i], seats)
 		versions[s.rules[i].id] = s.rules[i].version
 	}
-	if slices.ContainsFunc(e.set.rules, func(r *rule) bool { return r.silent && versions[r.ID] != r.Version }) {
+	for _, r := range e.set.rules {
+		if versions[r.ID] != r.Version {
+			e.changed = append(e.changed, r)
+		}
+	}
+	if slices.ContainsFunc(e.changed, func(r *rule) bool { return r.silent }) {
 		for _, id := range slices.Sorted(maps.Keys(e.devices)) {
 			e.anew = append(e.anew, e.devices[id])
 		}
@@ -740,8 +744,8 @@ func (e *Engine) restoreInstance(x *run, s *savedInstance, d *device, changed bo
 
 // SetRules runs set from now on. The engine keeps its history and the state of
 // rules by their id. The next Step closes the alarms of removed rules and
-// evaluates those of changed rules again: an active alarm stays active until
-// its new condition is false, a pending one keeps the time since when it holds.
+// evaluates new and changed rules: an active alarm stays active until its new
+// condition is false, a pending one keeps the time since when it holds.
 func (e *Engine) SetRules(set *Set) error {
 	data, err := e.Snapshot()
 	if err != nil {
@@ -792,23 +796,54 @@ func (e *Engine) takeOverWaiting(old *Engine) {
 // Rules returns the rules that the engine runs.
 func (e *Engine) Rules() []citywarden.Rule { return e.set.Rules() }
 
-// evaluateDirty evaluates the instances of changed rules.
-func (e *Engine) evaluateDirty() {
-	list := e.dirty
-	e.dirty = nil
-	slices.SortFunc(list, func(a, b *instance) int {
-		return cmp.Or(cmp.Compare(a.run.rule.ID, b.run.rule.ID), cmp.Compare(a.entity, b.entity))
-	})
+// review evaluates what rules say now that are new or changed, of every device
+// and group: at once, and not with its next reading. It is for Step, as the
+// engine's clock may have stood for long before it.
+func (e *Engine) review() {
+	rules, list := e.changed, e.dirty
+	e.changed, e.dirty = nil, nil
+	slices.SortFunc(list, byRuleAndEntity)
 	for _, inst := range list {
 		switch {
 		case inst.dropped:
 		case inst.run.rule.of != nil:
-			e.review(inst)
+			e.reviewStorm(inst)
 		case inst.clock == math.MinInt64: // waits to be evaluated for the first time
 			e.rearm(inst)
 		default:
-			e.apply(inst, inst.clock)
+			ts := e.now - e.delay(inst)
+			e.catchUp(inst, ts)
+			e.apply(inst, max(ts, inst.clock))
 			e.rearm(inst)
+		}
+	}
+	if len(rules) == 0 {
+		return
+	}
+	all := slices.Sorted(maps.Keys(e.devices))
+	for _, r := range rules {
+		if r.arrival { // those whose silence is long enough are in anew
+			continue
+		}
+		for _, id := range all {
+			d := e.devices[id]
+			if d.plan == nil || d.arrived == 0 {
+				continue
+			}
+			b := d.plan.binding(r)
+			if b == nil || d.skips(b) {
+				continue
+			}
+			ts := e.now - d.lag - r.late
+			if r.late > 0 {
+				e.release(d, b.lane, ts)
+			}
+			switch g := d.group(b); {
+			case g == nil && d.instance(b) == nil:
+				e.evaluateOwn(b, d, max(ts, d.reached(b)))
+			case g != nil && g.inst == nil:
+				e.evaluateGroup(g, b, d, ts)
+			}
 		}
 	}
 }

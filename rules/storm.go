@@ -241,11 +241,12 @@ func (e *Engine) free(parent *instance, t int64) {
 	}
 }
 
-// review brings the storm to what its changed rule says.
-func (e *Engine) review(parent *instance) {
+// reviewStorm brings the storm to what its changed rule says.
+func (e *Engine) reviewStorm(parent *instance) {
 	if !parent.open {
 		return
 	}
+	parent.clock = max(parent.clock, e.now)
 	a, now := &parent.alarm, parent.run.rule.Severity
 	kind := citywarden.Lowered
 	if now > a.Severity {

@@ -210,7 +210,7 @@ func TestStormsAndChangedRulesAndDevices(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.mains(3*time.Minute, true, "m6")
-		if got := w.story(); !strings.HasPrefix(got, "30s lowered D1 minor\n30s cleared D1 minor\n30s unsuppressed m1 major\n") || strings.Count(got, "unsuppressed m") != 5 {
+		if got := w.story(); !strings.HasPrefix(got, "3m0s lowered D1 minor\n3m0s cleared D1 minor\n3m0s unsuppressed m1 major\n") || strings.Count(got, "unsuppressed m") != 5 {
 			t.Errorf("story:\n%s", got)
 		}
 	})
