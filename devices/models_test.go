@@ -41,6 +41,7 @@ func TestBuiltin(t *testing.T) {
 			"kind:text lane:text zone:text"},
 		"parking-gateway": {citywarden.Parking, "mains:bool:", "building:text district:text"},
 		"energy-meter":    {citywarden.Building, "power:number:kW energy:number:kW.h mains:bool:", "night_limit:number building:text district:text"},
+		"heat-meter":      {citywarden.Building, "energy:number:kW.h power:number:kW volume:number:m3 flow:number:m3/h supply:number:Cel return:number:Cel", "building:text"},
 		"water-meter":     {citywarden.Building, "volume:number:m3 flow:number:m3/h", "dma:text"},
 	} {
 		model, ok := m.Model(name)

@@ -58,7 +58,7 @@ var suits = map[string][]citywarden.ModelName{
 	Burst: {"pressure-logger", "flow-meter"}, Leak: {"pressure-logger", "flow-meter"}, ShutValve: {"valve"},
 	Rain: nil, Blockage: {"drain-level"}, OpenCover: {"manhole-cover"}, Gas: {"gas-detector"},
 	BlockedLane: {"parking-bay"}, Overstay: {"parking-bay"}, Magnet: {"parking-bay"},
-	QuietLoad: {"energy-meter"}, RunningTap: {"water-meter"}, Replaced: {"energy-meter", "water-meter"},
+	QuietLoad: {"energy-meter"}, RunningTap: {"water-meter"}, Replaced: {"energy-meter", "heat-meter", "water-meter"},
 	HotRoom: {"climate-sensor"}, Trapped: {"lift"},
 }
 

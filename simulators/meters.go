@@ -51,7 +51,7 @@ var (
 )
 
 // load is what a meter's building draws: base at all hours, span on top of it
-// as the building is used. Electricity in kW, water in m³/h.
+// as the building is used. Electricity and heat in kW, water in m³/h.
 // Each kelvin above 26 °C, or for heat below 16 °C, draws more while the
 // building is used.
 type load struct{ base, span, cool, heat float64 }
@@ -65,12 +65,12 @@ var loads = map[citywarden.DeviceID]load{
 }
 
 // usualLoads are the loads of meters that loads does not name, by the use of
-// their building.
+// their building. What heat has besides the weather is hot water.
 var usualLoads = map[string]struct{ power, heat, water load }{
-	"office": {load{base: 6, span: 54, cool: 3}, load{base: 1, heat: 7}, load{base: 0.02, span: 1.6}},
-	"mall":   {load{base: 24, span: 210, cool: 11}, load{base: 2, heat: 12}, load{base: 0.06, span: 7}},
-	"school": {load{base: 4, span: 38, cool: 2}, load{base: 1, heat: 9}, load{base: 0.03, span: 4}},
-	"homes":  {load{base: 11, span: 19, cool: 4}, load{base: 3, heat: 11}, load{base: 0.04, span: 3}},
+	"office": {load{base: 6, span: 54, cool: 3}, load{base: 1, span: 1, heat: 7}, load{base: 0.02, span: 1.6}},
+	"mall":   {load{base: 24, span: 210, cool: 11}, load{base: 2, span: 4, heat: 12}, load{base: 0.06, span: 7}},
+	"school": {load{base: 4, span: 38, cool: 2}, load{base: 1, span: 1, heat: 9}, load{base: 0.03, span: 4}},
+	"homes":  {load{base: 11, span: 19, cool: 4}, load{base: 3, span: 6, heat: 11}, load{base: 0.04, span: 3}},
 	"shut":   {load{base: 0.15}, load{}, load{}},
 }
 
@@ -80,8 +80,7 @@ const quietLoad = 6.4
 // registersBegan is when the meters were installed; a Monday.
 var registersBegan = time.Date(2022, 1, 3, 0, 0, 0, 0, shanghai)
 
-// meter is an energy or water meter. An energy meter whose zone is "heating"
-// counts heat.
+// meter is an energy, heat or water meter.
 type meter struct {
 	w       *World
 	dev     *citywarden.Device
@@ -89,7 +88,6 @@ type meter struct {
 	changes *gauge
 	use     use
 	load    load
-	water   bool
 	wraps   float64 // its register goes on at 0 there
 
 	hours   int64   // since registersBegan, up to which thermal is known
@@ -102,34 +100,38 @@ type meter struct {
 // Reporting of the meters.
 const (
 	energyReport = 10 * time.Second
-	waterReport  = 30 * time.Second
+	slowReport   = 30 * time.Second // of those that run on a battery
+)
+
+// The water of a heating: the valve keeps spread kelvin between supply and
+// return; each kelvin of a cubic metre carries waterHeat kWh.
+const (
+	spread    = 20.0
+	waterHeat = 1.163
 )
 
 func newMeter(w *World, dev *citywarden.Device, id uint64) *meter {
-	m := &meter{w: w, dev: dev, id: id, water: dev.Model == "water-meter"}
+	m := &meter{w: w, dev: dev, id: id}
 	kind := "office"
 	if b := w.county.Building(attr(dev, "building")); b != nil {
 		kind = b.Use
 	}
 	m.use = uses[kind]
-	switch l, ok := loads[dev.ID]; {
-	case ok:
-		m.load = l
-	case m.water:
+	report := slowReport
+	m.wraps = 1e6 // XXXXXX.XX kWh of DL/T 645, kWh or m³ of CJ/T 188
+	switch dev.Model {
+	case "water-meter":
 		m.load = usualLoads[kind].water
-	case attr(dev, "zone") == "heating":
+	case "heat-meter":
 		m.load = usualLoads[kind].heat
 	default:
-		m.load = usualLoads[kind].power
+		report, m.load = energyReport, usualLoads[kind].power
 	}
-	report := energyReport
-	// XXXXXX.XX kWh of DL/T 645; a current transformer makes it a hundred times that.
-	m.wraps = 1e6
-	if m.load.base+m.load.span > 25 {
-		m.wraps = 1e8
+	if l, ok := loads[dev.ID]; ok {
+		m.load = l
 	}
-	if m.water {
-		report, m.wraps = waterReport, 1e6 // XXXXXX.XX m³ of CJ/T 188
+	if dev.Model == "energy-meter" && m.load.base+m.load.span > 25 {
+		m.wraps = 1e8 // it has a current transformer
 	}
 	m.changes = newGauge(w, dev, id, w.beat(dev, id, report), 0, nil, QuietLoad, RunningTap, Replaced, MainsLost)
 	return m
@@ -212,7 +214,7 @@ func (m *meter) day(d int) *curve {
 // never goes back.
 func (m *meter) extra(t time.Time) (rate, sum float64) {
 	kind := QuietLoad
-	if m.water {
+	if m.dev.Model == "water-meter" {
 		kind = RunningTap
 	}
 	if m.w.script == nil {
@@ -258,9 +260,22 @@ func (m *meter) read(b *body, t time.Time) {
 		_, sum := m.extra(t)
 		return m.register(t) + sum
 	})
-	if m.water {
+	switch m.dev.Model {
+	case "water-meter":
 		b.number("volume", total, 3)
 		b.number("flow", math.Max(0, now+more), 3)
+		m.w.battery(b, m.id, t)
+		return
+	case "heat-meter":
+		// The colder it is, the warmer the supply.
+		supply := math.Min(75, math.Max(45, 75-1.5*m.w.outdoors(t))) + 0.2*m.w.noise(m.id, "supply", t)
+		between := spread + 0.2*m.w.noise(m.id, "return", t)
+		b.number("energy", total, 2)
+		b.number("power", math.Max(0, now), 3)
+		b.number("volume", math.Mod(total/(waterHeat*spread), m.wraps), 3)
+		b.number("flow", math.Max(0, now)/(waterHeat*between), 3)
+		b.number("supply", supply, 1)
+		b.number("return", supply-between, 1)
 		m.w.battery(b, m.id, t)
 		return
 	}

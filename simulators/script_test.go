@@ -329,7 +329,7 @@ func TestWeather(t *testing.T) {
 // TestWeatherInTheMeters: cooling draws in July, heating in January, both by
 // day, and the register counts what is drawn.
 func TestWeatherInTheMeters(t *testing.T) {
-	c := town(dev("e", "energy-meter", 0, map[string]any{"building": "b"}), dev("q", "energy-meter", 0, map[string]any{"building": "b", "zone": "heating"}))
+	c := town(dev("e", "energy-meter", 0, map[string]any{"building": "b"}), dev("q", "heat-meter", 0, map[string]any{"building": "b"}))
 	c.Buildings = []county.Building{{Code: "b", Use: "office"}}
 	w := scripted(t, Script{County: c, Start: monday})
 	mean := func(id citywarden.DeviceID, month time.Month, hour int) (sum float64) {
@@ -348,23 +348,111 @@ func TestWeatherInTheMeters(t *testing.T) {
 	if day, night := mean("e", 7, 15), mean("e", 7, 3); night > 0.2*day {
 		t.Errorf("electricity in July: %.1f kW at night, %.1f by day", night, day)
 	}
-	m := newMeter(w, c.Device("e"), 7)
-	from, sum := time.Date(2026, 7, 1, 5, 13, 0, 0, shanghai), 0.0
-	for at := from; at.Before(from.AddDate(0, 0, 3)); at = at.Add(time.Minute) {
-		sum += (m.mean(at) + m.mean(at.Add(time.Minute))) / 2 / 60
+	for id, from := range map[citywarden.DeviceID]time.Time{
+		"e": time.Date(2026, 7, 1, 5, 13, 0, 0, shanghai), "q": time.Date(2026, 1, 14, 5, 13, 0, 0, shanghai),
+	} {
+		m, sum := newMeter(w, c.Device(id), 7), 0.0
+		for at := from; at.Before(from.AddDate(0, 0, 3)); at = at.Add(time.Minute) {
+			sum += (m.mean(at) + m.mean(at.Add(time.Minute))) / 2 / 60
+		}
+		if got := m.register(from.AddDate(0, 0, 3)) - m.register(from); math.Abs(got-sum) > 1e-3*sum {
+			t.Errorf("the register of %s counts %.2f kWh in three days, the load says %.2f", id, got, sum)
+		}
 	}
-	if got := m.register(from.AddDate(0, 0, 3)) - m.register(from); math.Abs(got-sum) > 1e-3*sum {
-		t.Errorf("the register counts %.2f kWh in three days, the load says %.2f", got, sum)
+}
+
+// TestConsumptionByUse looks at four weeks of a winter in buildings of each use,
+// at electricity, heat and water: what is drawn when nobody is there, when it is most,
+// and that weekends are as they should be.
+func TestConsumptionByUse(t *testing.T) {
+	begin := time.Date(2026, 1, 5, 0, 0, 0, 0, shanghai) // a Monday
+	const weeks = 4
+	for use, want := range map[string]struct {
+		busy    [2]int  // hours in which a working day has its highest
+		night   float64 // most that is drawn at three, as a share of the highest
+		weekend float64 // most of a Sunday, as a share of a working day
+		least   float64
+	}{
+		"office": {[2]int{8, 17}, 0.3, 0.45, 0.03},
+		"school": {[2]int{7, 16}, 0.3, 0.35, 0.01},
+		"mall":   {[2]int{10, 21}, 0.3, 1.4, 0.9},
+		"homes":  {[2]int{18, 21}, 0.55, 1.4, 0.9},
+	} {
+		for _, model := range []citywarden.ModelName{"energy-meter", "heat-meter", "water-meter"} {
+			d := dev("m", model, 0, map[string]any{"building": "b"})
+			c := town(d)
+			c.Buildings = []county.Building{{Code: "b", Use: use}}
+			m := newMeter(scripted(t, Script{County: c, Start: begin}), &d, 7)
+			var hours [24]float64 // of the working days
+			workday, sunday := 0.0, 0.0
+			for h := range weeks * 7 * 24 {
+				v := m.mean(begin.Add(time.Duration(h)*time.Hour)) / weeks
+				if v < 0 {
+					t.Fatalf("%s, %s: %.2f is drawn in hour %d", use, model, v, h)
+				}
+				switch day := h / 24 % 7; {
+				case day < 5:
+					hours[h%24] += v / 5
+					workday += v / 5
+				case day == 6:
+					sunday += v
+				}
+			}
+			highest := slices.Max(hours[:])
+			// A heating has most to do in the cold of the morning.
+			if h := slices.Index(hours[:], highest); h > want.busy[1] || h < want.busy[0] && (model != "heat-meter" || h < 6) {
+				t.Errorf("%s, %s: most is drawn at %d o'clock", use, model, h)
+			}
+			if night := hours[3]; night > want.night*highest || night <= 0 {
+				t.Errorf("%s, %s: %.2f is drawn at night, %.2f at most", use, model, night, highest)
+			}
+			if share := sunday / workday; share > want.weekend || share < want.least {
+				t.Errorf("%s, %s: on Sunday %.2f of a working day", use, model, share)
+			}
+		}
+	}
+}
+
+// TestHeatIsWhatTheWaterCarries: output, flow and both temperatures of a heat
+// meter go together, as do its two registers; the colder, the warmer the supply.
+func TestHeatIsWhatTheWaterCarries(t *testing.T) {
+	supply := map[time.Month]float64{}
+	for _, month := range []time.Month{time.January, time.July} {
+		c := town(dev("q", "heat-meter", 0, map[string]any{"building": "b"}))
+		c.Buildings = []county.Building{{Code: "b", Use: "homes"}}
+		start := time.Date(2026, month, 14, 0, 0, 0, 0, shanghai)
+		rs := reports(t, scripted(t, Script{County: c, Start: start}), "q", start.AddDate(0, 0, 1))
+		for i, r := range rs {
+			v := r.number
+			if carried := waterHeat * v["flow"] * (v["supply"] - v["return"]); math.Abs(carried-v["power"]) > 0.03*v["power"]+0.1 {
+				t.Fatalf("%s: %.2f kW, the water carries %.2f", r.at, v["power"], carried)
+			}
+			if v["return"] < 20 || v["supply"] > 80 || v["supply"] < v["return"]+15 {
+				t.Fatalf("%s: supply %.1f °C, return %.1f °C", r.at, v["supply"], v["return"])
+			}
+			if i > 0 && (v["energy"] < rs[i-1].number["energy"] || v["volume"] < rs[i-1].number["volume"]) {
+				t.Fatalf("%s: a register goes back", r.at)
+			}
+			supply[month] += v["supply"] / float64(len(rs))
+		}
+		first, last := rs[0].number, rs[len(rs)-1].number
+		kWh, m3 := last["energy"]-first["energy"], last["volume"]-first["volume"]
+		if math.Abs(kWh-waterHeat*spread*m3) > 0.01*kWh {
+			t.Errorf("%s: %.1f kWh of %.2f m³", month, kWh, m3)
+		}
+	}
+	if supply[time.January] < supply[time.July]+5 {
+		t.Errorf("the supply is %.1f °C in January and %.1f in July", supply[time.January], supply[time.July])
 	}
 }
 
 // TestRegistersWrapAndAreReplaced: apart from that they only count up.
 func TestRegistersWrapAndAreReplaced(t *testing.T) {
-	c := town(dev("e", "energy-meter", 0, nil), dev("w", "water-meter", 0, nil))
+	c := town(dev("e", "energy-meter", 0, nil), dev("w", "water-meter", 0, nil), dev("q", "heat-meter", 0, nil))
 	w := scripted(t, Script{County: c, Start: monday, Incidents: []Incident{
-		happens(Replaced, "e", monday, 600, 601, 0), happens(Replaced, "w", monday, 600, 601, 0), happens(RunningTap, "w", monday, 60, 120, 2),
+		happens(Replaced, "e", monday, 600, 601, 0), happens(Replaced, "w", monday, 600, 601, 0), happens(Replaced, "q", monday, 600, 601, 0), happens(RunningTap, "w", monday, 60, 120, 2),
 	}})
-	for id, name := range map[citywarden.DeviceID]string{"e": "energy", "w": "volume"} {
+	for id, name := range map[citywarden.DeviceID]string{"e": "energy", "w": "volume", "q": "energy"} {
 		rs := reports(t, w, id, monday.Add(20*time.Hour))
 		back := 0
 		for i := 1; i < len(rs); i++ {
@@ -378,7 +466,12 @@ func TestRegistersWrapAndAreReplaced(t *testing.T) {
 			t.Errorf("%s went back %d times", name, back)
 		}
 	}
-	m := newMeter(w, c.Device("w"), 7)
+	m := newMeter(w, c.Device("q"), 7)
+	m.wraps = 50
+	if v := m.shown(monday.AddDate(0, 0, 30), m.register); v < 0 || v >= 50 {
+		t.Errorf("a heat register up to 50 shows %g", v)
+	}
+	m = newMeter(w, c.Device("w"), 7)
 	if night, day := m.mean(monday.Add(3*time.Hour)), m.mean(monday.Add(10*time.Hour)); night > 0.1*day {
 		t.Errorf("water: %.2f m³/h at night, %.2f by day", night, day)
 	}

@@ -207,6 +207,7 @@ var hardware = map[citywarden.ModelName]func(w *World, dev *citywarden.Device, i
 	"manhole-cover":   newCover,
 	"gas-detector":    newGasDetector,
 	"energy-meter":    func(w *World, d *citywarden.Device, id uint64) source { return newMeter(w, d, id) },
+	"heat-meter":      func(w *World, d *citywarden.Device, id uint64) source { return newMeter(w, d, id) },
 	"water-meter":     func(w *World, d *citywarden.Device, id uint64) source { return newMeter(w, d, id) },
 	"climate-sensor":  newClimate,
 	"lift":            newLift,
