@@ -120,9 +120,13 @@ type SeriesQuery struct {
 	From   time.Time     // inclusive
 	To     time.Time     // exclusive
 	Every  time.Duration // interval of the aggregate; 0 for raw points
-	Agg    string        // mean, min, max, sum, count, last; "" means mean
+	Agg    string        // mean, min, max, sum, count, last, increase; "" means mean
 	Limit  int           // at most so many points; 0 means 10,000
 }
+
+// AggIncrease is the Agg that says by how much a counter went up in each
+// interval, since the last reading before it. Before From that is looked for in one interval.
+const AggIncrease = "increase"
 
 // SeriesPoint is one point of a series.
 type SeriesPoint struct {

@@ -160,6 +160,7 @@ type building struct {
 	space    *journal.Space
 	core     *influx.Core // nil when the series are in an InfluxDB of its own
 	series   *influx.Series
+	rollups  *ingest.Rollups
 	models   *devices.Models
 	devices  *devices.Registry
 	grids    *cases.Grids
@@ -280,7 +281,7 @@ func (b *building) state(ctx context.Context) error {
 	s := b.config.Series
 	o := influx.Options{
 		URL: s.URL, Database: s.Database, Org: s.Org, Token: s.Token, Username: s.User, Password: s.Password,
-		Retention: s.Retention.Std(), Cursors: b.db, Refusals: b.db, Logger: b.component("series"), Metrics: b.metrics,
+		Retention: s.Retention.Std(), Rollups: s.kept(), Cursors: b.db, Refusals: b.db, Logger: b.component("series"), Metrics: b.metrics,
 	}
 	if s.URL == "" {
 		if b.core, err = influx.OpenCore(b.path(seriesDir)); err != nil {
@@ -419,7 +420,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		return err
 	}
 	handler, err := api.New(api.Options{
-		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.series,
+		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.rollups,
 		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
 		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo, APIKeys: b.db, Open311: api.Open311(b.config.Open311), CAPSender: b.config.CAP.Sender,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices}, Responsibility: b.officers, Accounts: b.people, Audit: b.db, Hub: b.hub,
@@ -545,7 +546,10 @@ func (b *building) pipeline(context.Context) error {
 		return err
 	}
 	b.ledger = ingest.NewLedger(b.db, b.component("ledger"))
-	for _, c := range []ingest.Consumer{b.devices, b.ledger, b.series, b.engine} {
+	b.rollups = ingest.NewRollups(ingest.RollupOptions{
+		Store: b.series, Series: b.series, Cursors: b.db, Directory: b.devices, Domains: b.domains(), Logger: b.component("rollups"),
+	})
+	for _, c := range []ingest.Consumer{b.devices, b.ledger, b.series, b.rollups, b.engine} {
 		b.ingest.Attach(c)
 	}
 	b.lab = rules.NewLab(b.engine, b.history(), b.cases, b.classes.Check)
@@ -556,7 +560,7 @@ func (b *building) pipeline(context.Context) error {
 			b.component("log").Warn("start not logged; backtests can't tell this outage from silence", "err", err)
 		}
 	})
-	b.parts = append(b.parts, part{"devices", b.devices.Run}, part{"ledger", b.ledger.Run},
+	b.parts = append(b.parts, part{"devices", b.devices.Run}, part{"ledger", b.ledger.Run}, part{"rollups", b.rollups.Run},
 		part{"rules", b.engine.Run}, part{"ingest", b.ingest.Run}, part{"rule files", b.rules.Run})
 	return nil
 }

@@ -80,6 +80,29 @@ type SeriesConfig struct {
 	User      string              `yaml:"user"`      // InfluxDB 1.x
 	Password  string              `yaml:"password"`  // InfluxDB 1.x; CITYWARDEN_SERIES_PASSWORD overrides it
 	Retention citywarden.Duration `yaml:"retention"` // of the embedded core; 0s keeps everything
+	Rollups   RollupsConfig       `yaml:"rollups"`
+}
+
+// RollupsConfig is how long the rollups of readings are kept; 0s keeps them for
+// ever. Each is kept at least as long as what it is made of.
+type RollupsConfig struct {
+	Minute  citywarden.Duration `yaml:"minute"`
+	Quarter citywarden.Duration `yaml:"quarter"` // of an hour
+	Hour    citywarden.Duration `yaml:"hour"`
+	Day     citywarden.Duration `yaml:"day"`
+}
+
+// kept returns how long each level is kept.
+func (s SeriesConfig) kept() [4]time.Duration {
+	out := [...]time.Duration{s.Rollups.Minute.Std(), s.Rollups.Quarter.Std(), s.Rollups.Hour.Std(), s.Rollups.Day.Std()}
+	least := s.Retention.Std()
+	for i := range out {
+		if least == 0 || out[i] != 0 && out[i] < least {
+			out[i] = least
+		}
+		least = out[i]
+	}
+	return out
 }
 
 // SQLConfig is where devices, users, alarms and cases are kept.
@@ -226,7 +249,7 @@ func Default() Config {
 		MQTT:      MQTTConfig{Addr: ":1883"},
 		CoAP:      CoAPConfig{Addr: ":5683"},
 		Log:       LogConfig{MaxAge: days(7), MaxBytes: 20 << 30, Reserve: 512 << 20},
-		Series:    SeriesConfig{Database: "citywarden", Retention: days(400)},
+		Series:    SeriesConfig{Database: "citywarden", Retention: days(400), Rollups: RollupsConfig{Minute: days(400), Quarter: days(1100), Hour: days(3660)}},
 		Operators: 1,
 		Cases: CasesConfig{
 			Hours: []string{"08:00-12:00", "14:00-18:00"},
@@ -368,6 +391,14 @@ func (c *Config) Check() error {
 	}
 	if c.Series.Retention != 0 && c.Series.Retention.Std() < time.Hour {
 		return keyErrorf("series.retention", "%s is too short; at least 1h, or 0s to keep everything", c.Series.Retention)
+	}
+	for _, r := range []struct {
+		key  string
+		keep citywarden.Duration
+	}{{"minute", c.Series.Rollups.Minute}, {"quarter", c.Series.Rollups.Quarter}, {"hour", c.Series.Rollups.Hour}, {"day", c.Series.Rollups.Day}} {
+		if r.keep != 0 && r.keep.Std() < time.Hour {
+			return keyErrorf("series.rollups."+r.key, "%s is too short; at least 1h, or 0s to keep everything", r.keep)
+		}
 	}
 	if err := new(slog.Level).UnmarshalText([]byte(c.LogLevel)); err != nil {
 		return keyErrorf("log_level", "%q is none; it is debug, info, warn or error", c.LogLevel)

@@ -21,13 +21,18 @@ const (
 )
 
 func (b *building) history() history {
-	h := &ingest.History{Log: b.journal, Directory: b.devices, Series: b.series}
+	return history{&ingest.History{Log: b.journal, Directory: b.devices, Series: b.series, Domains: b.domains()}, b.ingest.Lag}
+}
+
+// domains returns the domains that there are models of.
+func (b *building) domains() []citywarden.Domain {
+	var out []citywarden.Domain
 	for _, m := range b.models.All() {
-		if !slices.Contains(h.Domains, m.Domain) {
-			h.Domains = append(h.Domains, m.Domain)
+		if !slices.Contains(out, m.Domain) {
+			out = append(out, m.Domain)
 		}
 	}
-	return history{h, b.ingest.Lag}
+	return out
 }
 
 func (b *building) books() *books {

@@ -263,7 +263,7 @@ func (s *server) series(ctx context.Context, in *struct {
 	From   string                `query:"from" doc:"RFC 3339, inclusive; 24 hours before to when left out"`
 	To     string                `query:"to" doc:"RFC 3339, exclusive; now when left out"`
 	Every  string                `query:"every" doc:"Interval of the aggregate, like 1m, 1h or 1d"`
-	Agg    string                `query:"agg" enum:"mean,min,max,sum,count,last" doc:"mean when left out"`
+	Agg    string                `query:"agg" enum:"mean,min,max,sum,count,last,increase" doc:"mean when left out; increase is by how much a counter went up, whatever resets and rollovers"`
 }) (*output[seriesOutput], error) {
 	from, to, err := day(in.From, in.To)
 	if err != nil {

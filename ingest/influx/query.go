@@ -117,8 +117,8 @@ func quote(s string) string { return `'` + quoteEscapes.Replace(s) + `'` }
 func (s *Series) selectPoints(ctx context.Context, text string) ([]citywarden.SeriesPoint, error) {
 	rows, err := s.influxQL(ctx, http.MethodGet, text)
 	if err != nil {
-		if citywarden.CodeOf(err) == citywarden.CodeInvalid && strings.Contains(err.Error(), "database not found") {
-			return []citywarden.SeriesPoint{}, nil // nothing was ever written
+		if nothingThere(err) {
+			return []citywarden.SeriesPoint{}, nil
 		}
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func point(row []json.RawMessage) (p citywarden.SeriesPoint, ok bool, err error)
 
 // influxQL runs one statement and returns the rows of its first series.
 func (s *Series) influxQL(ctx context.Context, method, text string) ([][]json.RawMessage, error) {
-	t, err := s.run(ctx, method, text)
+	t, err := s.run(ctx, method, "", text)
 	return t.Values, err
 }
 
@@ -170,9 +170,13 @@ type table struct {
 	Values  [][]json.RawMessage
 }
 
-// run runs one statement and returns the first series of the answer.
-func (s *Series) run(ctx context.Context, method, text string) (table, error) {
+// run runs one statement in a retention policy, "" for the readings' own, and
+// returns the first series of the answer.
+func (s *Series) run(ctx context.Context, method, policy, text string) (table, error) {
 	args := url.Values{"db": {s.opt.Database}, "q": {text}, "epoch": {"ns"}}
+	if policy != "" {
+		args.Set("rp", policy)
+	}
 	var body io.Reader
 	target := s.base + "query"
 	if method == http.MethodPost {
@@ -210,6 +214,12 @@ func (s *Series) run(ctx context.Context, method, text string) (table, error) {
 		return table{}, nil
 	}
 	return first.Series[0], nil
+}
+
+// nothingThere reports whether err says that nothing was ever written.
+func nothingThere(err error) bool {
+	return citywarden.CodeOf(err) == citywarden.CodeInvalid &&
+		(strings.Contains(err.Error(), "database not found") || strings.Contains(err.Error(), "retention policy not found"))
 }
 
 func (s *Series) queryError(err error) error {

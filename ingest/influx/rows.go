@@ -25,8 +25,13 @@ const (
 // of time: as many as come in one page, but never only some of those of one
 // time. None means that there are no more.
 func (s *Series) Rows(ctx context.Context, domain citywarden.Domain, q citywarden.HistoryQuery) ([]citywarden.SeriesRow, error) {
+	return s.rows(ctx, "", domain, q)
+}
+
+// rows are the Rows of a retention policy.
+func (s *Series) rows(ctx context.Context, policy string, domain citywarden.Domain, q citywarden.HistoryQuery) ([]citywarden.SeriesRow, error) {
 	for from := q.From; from.Before(q.To); {
-		rows, next, err := s.page(ctx, domain, from, q)
+		rows, next, err := s.page(ctx, policy, domain, from, q)
 		if err != nil {
 			return nil, fmt.Errorf("series of %s from %s: %w", domain, from.Format(time.RFC3339), err)
 		}
@@ -39,12 +44,12 @@ func (s *Series) Rows(ctx context.Context, domain citywarden.Domain, q citywarde
 }
 
 // page returns the rows of one statement, and where the next one begins.
-func (s *Series) page(ctx context.Context, domain citywarden.Domain, from time.Time, q citywarden.HistoryQuery) (rows []citywarden.SeriesRow, next time.Time, err error) {
+func (s *Series) page(ctx context.Context, policy string, domain citywarden.Domain, from time.Time, q citywarden.HistoryQuery) (rows []citywarden.SeriesRow, next time.Time, err error) {
 	for limit := pageRows; ; limit *= 10 {
-		t, err := s.run(ctx, http.MethodGet, rowsText(domain, from, q, limit))
+		t, err := s.run(ctx, http.MethodGet, policy, rowsText(domain, from, q, limit))
 		if err != nil {
-			if citywarden.CodeOf(err) == citywarden.CodeInvalid && strings.Contains(err.Error(), "database not found") {
-				return nil, q.To, nil // nothing was ever written
+			if nothingThere(err) {
+				return nil, q.To, nil
 			}
 			return nil, q.To, err
 		}

@@ -40,9 +40,10 @@ type Options struct {
 	Token     string            // of InfluxDB 2 and 3
 	Username  string            // of InfluxDB 1, with Password
 	Password  string
-	Org       string        // of InfluxDB 2
-	Database  string        // database, or bucket; "" means "citywarden"
-	Retention time.Duration // how long readings are kept, at least 1h, 0 for ever; a server's own setting is left as it is
+	Org       string           // of InfluxDB 2
+	Database  string           // database, or bucket; "" means "citywarden"
+	Retention time.Duration    // how long readings are kept, at least 1h, 0 for ever; a server's own setting is left as it is
+	Rollups   [4]time.Duration // the same of each of citywarden.RollupLevels; at least as long as that before, and as Retention
 	Cursors   Cursors
 	Refusals  Refusals
 	Logger    *slog.Logger          // nil for none
@@ -73,7 +74,11 @@ type Series struct {
 
 	prepared bool // of the core: the database is there and its retention set
 
+	rollups  [4]api.WriteAPIBlocking
+	policies [4]bool // whether the retention policy of the level is there
+
 	mu      sync.Mutex
+	moved   chan struct{} // closed when reached grows; nil when nobody waits
 	loaded  bool
 	reached citywarden.Position // written
 	saved   citywarden.Position // stored as the cursor
@@ -115,6 +120,9 @@ func New(o Options) (*Series, error) {
 	opts.SetHTTPClient(&http.Client{Transport: o.Transport, Timeout: writeTimeout, CheckRedirect: noRedirect})
 	s.client = influxdb2.NewClientWithOptions(s.base, token, opts)
 	s.writer = s.client.WriteAPIBlocking(o.Org, o.Database)
+	for i := range s.rollups {
+		s.rollups[i] = s.client.WriteAPIBlocking(o.Org, o.Database+"/"+policyName(i))
+	}
 
 	points := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "citywarden_series_points_total",
@@ -173,6 +181,27 @@ func (s *Series) Written(ctx context.Context) (citywarden.Position, error) {
 	defer s.mu.Unlock()
 	err := s.load(ctx)
 	return s.reached, err
+}
+
+// Reached returns once the readings of the log up to p are written.
+func (s *Series) Reached(ctx context.Context, p citywarden.Position) error {
+	for {
+		s.mu.Lock()
+		if err := s.load(ctx); err != nil || s.reached >= p {
+			s.mu.Unlock()
+			return err
+		}
+		if s.moved == nil {
+			s.moved = make(chan struct{})
+		}
+		moved := s.moved
+		s.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return citywarden.Errorf(citywarden.CodeTransient, "wait for the series: %w", ctx.Err())
+		}
+	}
 }
 
 // Consume writes the readings of entries in batches. It returns an error, and
@@ -251,8 +280,12 @@ func (s *Series) write(ctx context.Context, ls []line, p citywarden.Position) er
 		}
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.reached = max(s.reached, p)
-	s.mu.Unlock()
+	if s.moved != nil {
+		close(s.moved)
+		s.moved = nil
+	}
 	return nil
 }
 

@@ -1,0 +1,193 @@
+package influx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	influxhttp "github.com/influxdata/influxdb-client-go/v2/api/http"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Rollups lie in a retention policy for each level, rollup_1m to rollup_1d: in
+// InfluxDB 2 and 3 in buckets or databases named DATABASE/rollup_1m and so on. A line has the
+// device as its only tag, so that a window is one point whatever the device is
+// changed to, and for each metric the fields
+//
+//	METRIC.last
+//	METRIC.count, METRIC.min, METRIC.max, METRIC.sum, METRIC.first  when there was more than one reading
+//	METRIC.increase                                                 and it is a counter
+//
+// A window with one reading, as most of devices that report each minute or less
+// often, costs one field.
+
+// policyName returns the name of the retention policy of a level.
+func policyName(level int) string {
+	return [...]string{"rollup_1m", "rollup_15m", "rollup_1h", "rollup_1d"}[level]
+}
+
+// levelOf returns the number of the level with windows of that length.
+func levelOf(length time.Duration) (int, error) {
+	levels := citywarden.RollupLevels()
+	if i := slices.Index(levels[:], length); i >= 0 {
+		return i, nil
+	}
+	return 0, citywarden.Errorf(citywarden.CodeInternal, "no rollups of %s", length)
+}
+
+// WriteRollups stores rows, over those of the same device and window. A row that
+// is older than the retention of its level is not kept. It is called by one goroutine at a time.
+func (s *Series) WriteRollups(ctx context.Context, length time.Duration, domain citywarden.Domain, rows []citywarden.RollupRow) error {
+	level, err := levelOf(length)
+	if err != nil {
+		return err
+	}
+	if err := s.preparePolicy(ctx, level); err != nil {
+		return err
+	}
+	for part := range slices.Chunk(rows, batch) {
+		var body []byte
+		for i := range part {
+			body = appendRollup(body, domain, &part[i])
+		}
+		err := s.rollups[level].WriteRecord(ctx, string(body))
+		var e *influxhttp.Error
+		switch {
+		case err == nil:
+		case errors.As(err, &e) && e.StatusCode == http.StatusBadRequest && strings.Contains(e.Message, "beyond retention"):
+		default:
+			return s.explain(err)
+		}
+	}
+	return nil
+}
+
+// preparePolicy makes the retention policy of a level, once. InfluxDB 2 and 3 have no
+// such thing: their buckets are made by hand, and the write says when one is missing.
+func (s *Series) preparePolicy(ctx context.Context, level int) error {
+	if s.policies[level] {
+		return nil
+	}
+	if s.opt.URL == "" {
+		if err := s.create(ctx); err != nil {
+			return citywarden.Errorf(citywarden.CodeTransient, "prepare %s: %w", s.where(), err)
+		}
+	}
+	keep := s.opt.Rollups[level]
+	settings := fmt.Sprintf("DURATION %s REPLICATION 1 SHARD DURATION %s", duration(keep), duration(shardDuration(keep)))
+	where := fmt.Sprintf("RETENTION POLICY %s ON %s ", ident(policyName(level)), ident(s.opt.Database))
+	_, err := s.influxQL(ctx, http.MethodPost, "CREATE "+where+settings)
+	if err != nil && s.opt.URL == "" { // it is there, with another retention
+		_, err = s.influxQL(ctx, http.MethodPost, "ALTER "+where+settings)
+	}
+	switch code := citywarden.CodeOf(err); {
+	case err == nil, s.opt.URL != "" && code == citywarden.CodeInvalid:
+	case s.opt.URL != "" && code == citywarden.CodeDenied:
+		s.log.Warn("retention policy not made; it is used when it is there", "policy", policyName(level), "err", err)
+	case s.opt.URL != "" && strings.Contains(err.Error(), "404"): // InfluxDB 3 has no such statement's path
+	default:
+		return citywarden.Errorf(citywarden.CodeTransient, "make retention policy %s: %w", policyName(level), err)
+	}
+	s.policies[level] = true
+	return nil
+}
+
+func appendRollup(b []byte, domain citywarden.Domain, r *citywarden.RollupRow) []byte {
+	b = appendEscaped(b, string(domain), `, `)
+	b = appendTag(b, deviceName, string(r.Device))
+	sep := byte(' ')
+	field := func(m citywarden.MetricName, stat string, v float64) {
+		b = append(b, sep)
+		sep = ','
+		b = appendEscaped(b, string(m)+"."+stat, `,= `)
+		b = append(b, '=')
+		b = strconv.AppendFloat(b, v, 'g', -1, 64)
+	}
+	for m, x := range r.Metrics {
+		field(m, "last", x.Last)
+		if x.Count == 1 {
+			continue
+		}
+		field(m, "count", float64(x.Count))
+		field(m, "min", x.Min)
+		field(m, "max", x.Max)
+		field(m, "sum", x.Sum)
+		field(m, "first", x.First)
+		if x.Counter {
+			field(m, "increase", x.Increase)
+		}
+	}
+	b = append(b, ' ')
+	b = strconv.AppendInt(b, r.Time.UnixNano(), 10)
+	return append(b, '\n')
+}
+
+// RollupRows returns the rollups of a level whose windows begin in q's time, as Rows does.
+func (s *Series) RollupRows(ctx context.Context, length time.Duration, domain citywarden.Domain, q citywarden.HistoryQuery) ([]citywarden.RollupRow, error) {
+	level, err := levelOf(length)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.rows(ctx, policyName(level), domain, q)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]citywarden.RollupRow, len(rows))
+	for i := range rows {
+		out[i] = rollupRow(&rows[i])
+	}
+	return out, nil
+}
+
+func rollupRow(r *citywarden.SeriesRow) citywarden.RollupRow {
+	out := citywarden.RollupRow{Device: r.Device, Time: r.Time, Metrics: map[citywarden.MetricName]citywarden.Rollup{}}
+	for field, v := range r.Values {
+		metric, ok := strings.CutSuffix(string(field), ".last")
+		if !ok {
+			continue
+		}
+		stat := func(name string) (float64, bool) {
+			x, ok := r.Values[citywarden.MetricName(metric+"."+name)]
+			return x.Float(), ok
+		}
+		x := citywarden.RollupOf(v.Float())
+		if n, many := stat("count"); many {
+			x.Count = int64(n)
+			x.Min, _ = stat("min")
+			x.Max, _ = stat("max")
+			x.Sum, _ = stat("sum")
+			x.First, _ = stat("first")
+			x.Increase, x.Counter = stat("increase")
+		}
+		out.Metrics[citywarden.MetricName(metric)] = x
+	}
+	return out
+}
+
+// OldestRollup returns the begin of the oldest window of a level that is kept, zero for none.
+func (s *Series) OldestRollup(ctx context.Context, length time.Duration, domain citywarden.Domain) (time.Time, error) {
+	level, err := levelOf(length)
+	if err != nil {
+		return time.Time{}, err
+	}
+	t, err := s.run(ctx, http.MethodGet, policyName(level), fmt.Sprintf("SELECT *::field FROM %s ORDER BY time ASC LIMIT 1", ident(string(domain))))
+	switch {
+	case err != nil && nothingThere(err):
+		return time.Time{}, nil
+	case err != nil:
+		return time.Time{}, err
+	case len(t.Values) == 0 || len(t.Values[0]) == 0:
+		return time.Time{}, nil
+	}
+	ns, err := strconv.ParseInt(string(t.Values[0][0]), 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("answer of %s: time %s is not in nanoseconds", s.where(), t.Values[0][0])
+	}
+	return time.Unix(0, ns).UTC(), nil
+}

@@ -1,0 +1,418 @@
+package influx_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/ingest"
+	"github.com/citywarden/citywarden/ingest/influx"
+)
+
+var rollover = 1000.0
+
+var meterModel = &citywarden.Model{Name: "meter", Domain: citywarden.Building, Metrics: []citywarden.Metric{
+	{Name: "power", Kind: citywarden.KindNumber},
+	{Name: "energy", Kind: citywarden.KindNumber, Counter: true, Max: &rollover},
+	{Name: "on", Kind: citywarden.KindBool},
+}}
+
+// meters is a directory in which every device is a meter.
+type meters struct{}
+
+func (meters) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
+	return device(string(id), meterModel), meterModel, nil
+}
+
+// flaky lets requests to the core fail while it is set.
+type flaky struct {
+	http.RoundTripper
+	rnd *rand.Rand // nil: none fails
+}
+
+func (f *flaky) RoundTrip(r *http.Request) (*http.Response, error) {
+	if f.rnd != nil && f.rnd.IntN(8) == 0 {
+		return nil, errors.New("connection lost")
+	}
+	return f.RoundTripper.RoundTrip(r)
+}
+
+// history is what devices reported, and how the log holds it.
+type history struct {
+	entries []citywarden.Entry
+	values  map[citywarden.DeviceID]map[citywarden.MetricName]map[int64]float64 // what the series end up with
+}
+
+// randomHistory is some hours of three devices: one reports every second for a
+// while, one now and then, one in batches that come late, some twice; all of
+// them change a reading that they sent before now and then.
+func randomHistory(rnd *rand.Rand, start time.Time) history {
+	h := history{values: map[citywarden.DeviceID]map[citywarden.MetricName]map[int64]float64{}}
+	pos := uint64(0)
+	add := func(at time.Time, id string, rs ...citywarden.Reading) {
+		pos++
+		e := entry(pos, device(id, meterModel), meterModel, rs...)
+		e.At = at
+		e.Uplink.Received = at
+		h.entries = append(h.entries, e)
+		d := h.values[e.Device.ID]
+		if d == nil {
+			d = map[citywarden.MetricName]map[int64]float64{}
+			h.values[e.Device.ID] = d
+		}
+		for _, r := range rs {
+			if r.Value.Kind() == citywarden.KindNumber {
+				if d[r.Metric] == nil {
+					d[r.Metric] = map[int64]float64{}
+				}
+				d[r.Metric][r.Time.UnixNano()] = r.Value.Float()
+			}
+		}
+	}
+	energy := map[string]float64{}
+	sample := func(id string, at time.Time) []citywarden.Reading {
+		energy[id] += float64(rnd.IntN(120)) / 4
+		if energy[id] > rollover || rnd.IntN(50) == 0 {
+			energy[id] = float64(rnd.IntN(40)) / 4
+		}
+		return []citywarden.Reading{
+			{Metric: "power", Value: citywarden.Number(float64(rnd.IntN(400)-200) / 4), Time: at},
+			{Metric: "energy", Value: citywarden.Number(energy[id]), Time: at},
+			{Metric: "on", Value: citywarden.Bool(rnd.IntN(2) == 0), Time: at},
+		}
+	}
+	var batch, sent []citywarden.Reading
+	now := start
+	for now.Before(start.Add(6 * time.Hour)) {
+		now = now.Add(time.Duration(rnd.IntN(int(2 * time.Minute))))
+		switch rnd.IntN(8) {
+		case 0:
+			for range rnd.IntN(30) {
+				now = now.Add(time.Second)
+				add(now, "busy", sample("busy", now)...)
+			}
+		case 1, 2:
+			at := now.Add(time.Duration(rnd.IntN(int(5 * time.Minute)))) // its clock is ahead
+			add(now, "calm", sample("calm", at)...)
+		case 3:
+			add(now, "calm", sample("calm", now.Add(-time.Duration(rnd.IntN(int(3*time.Hour)))))...)
+		case 4, 5:
+			batch = append(batch, sample("logger", now)...)
+		case 6:
+			if rnd.IntN(3) == 0 {
+				add(now, "logger", batch...)
+				sent, batch = batch, nil
+			}
+		case 7:
+			if len(sent) > 0 && rnd.IntN(3) == 0 { // again, one of them corrected
+				again := slices.Clone(sent)
+				again[0].Value = citywarden.Number(float64(rnd.IntN(100)))
+				add(now, "logger", again...)
+			}
+		}
+	}
+	add(now.Add(49*time.Hour), "busy", sample("busy", now)...) // by then every window is closed
+	add(now.Add(50*time.Hour), "busy")
+	return h
+}
+
+// brute is what the readings of a metric come to in each window.
+func brute(values map[int64]float64, length time.Duration, metric citywarden.MetricName) map[int64]citywarden.Rollup {
+	m, _ := meterModel.Metric(metric)
+	times := make([]int64, 0, len(values))
+	for at := range values {
+		times = append(times, at)
+	}
+	slices.Sort(times)
+	out := map[int64]citywarden.Rollup{}
+	for _, at := range times {
+		v := values[at]
+		begin := time.Unix(0, at).Truncate(length).Unix()
+		r, ok := out[begin]
+		if !ok {
+			r = citywarden.Rollup{Min: v, Max: v, First: v, Last: v}
+		}
+		if m.Counter {
+			switch {
+			case v >= r.Last:
+				r.Increase += v - r.Last
+			case r.Last >= 900 && v <= 100:
+				r.Increase += 1000 - r.Last + v
+			default:
+				r.Increase += v
+			}
+		}
+		r.Count++
+		r.Sum += v
+		r.Min, r.Max, r.Last = min(r.Min, v), max(r.Max, v), v
+		out[begin] = r
+	}
+	return out
+}
+
+// TestRollupsAreWhatTheReadingsComeTo compares the rollups of random histories,
+// with restarts and failing requests at random moments, with a brute force over
+// the readings, and queries with one over the intervals.
+func TestRollupsAreWhatTheReadingsComeTo(t *testing.T) {
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			rolled(t, rand.New(rand.NewPCG(seed, 7)), influx.Options{Transport: openCore(t).Transport()})
+		})
+	}
+	t.Run("server", func(t *testing.T) {
+		t.Parallel()
+		rolled(t, rand.New(rand.NewPCG(99, 7)), influx.Options{URL: startServer(t), Transport: http.DefaultTransport})
+	})
+}
+
+func rolled(t *testing.T, rnd *rand.Rand, o influx.Options) {
+	ctx := t.Context()
+	// It begins in the evening, so that a day is complete.
+	start := time.Now().UTC().Truncate(24 * time.Hour).Add(-76*time.Hour + time.Duration(rnd.IntN(2*60))*time.Minute)
+	h := randomHistory(rnd, start)
+	net := &flaky{RoundTripper: o.Transport}
+	o.Transport = net
+	db := openStore(t)
+	o.Cursors = db
+	s := newSeries(t, o)
+
+	newRollups := func() *ingest.Rollups {
+		return ingest.NewRollups(ingest.RollupOptions{Store: s, Series: s, Cursors: db, Directory: meters{}, Domains: []citywarden.Domain{citywarden.Building}})
+	}
+	r := newRollups()
+	restarts := 0
+	for i := 0; i < len(h.entries); {
+		n := min(1+rnd.IntN(20), len(h.entries)-i)
+		part := h.entries[i : i+n]
+		if err := s.Consume(ctx, part); err != nil {
+			t.Fatal(err)
+		}
+		net.rnd = rnd
+		err := r.Consume(ctx, part)
+		for range 1000 {
+			if err == nil {
+				break
+			}
+			err = r.Consume(ctx, part)
+		}
+		net.rnd = nil
+		if err != nil {
+			t.Fatal(err)
+		}
+		i += n
+		if rnd.IntN(20) == 0 && i < len(h.entries) { // as after kill -9: what is after the cursor comes again
+			restarts++
+			r = newRollups()
+			at, err := r.Cursor(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			i = 0
+			for h.entries[i].Position <= at {
+				i++
+			}
+		}
+	}
+	t.Logf("%d messages, %d restarts", len(h.entries), restarts)
+
+	first := h.entries[0].At.Add(6 * time.Minute) // what the log begins in is not rolled up
+	for id, metrics := range h.values {
+		for metric, values := range metrics {
+			for _, level := range citywarden.RollupLevels() {
+				oldest, err := s.OldestRollup(ctx, level, citywarden.Building)
+				if err != nil || oldest.IsZero() || oldest.After(first.Add(level+time.Hour)) {
+					t.Fatalf("the oldest rollup by %s is of %s, %v; the first message came at %s", level, oldest, err, h.entries[0].At)
+				}
+				want := brute(values, level, metric)
+				got := map[int64]citywarden.Rollup{}
+				for q := (citywarden.HistoryQuery{From: start.Add(-48 * time.Hour), To: start.Add(96 * time.Hour), Devices: map[citywarden.DeviceID]bool{id: true}}); ; {
+					rows, err := s.RollupRows(ctx, level, citywarden.Building, q)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if len(rows) == 0 {
+						break
+					}
+					for _, row := range rows {
+						if x, ok := row.Metrics[metric]; ok {
+							x.Counter = false // a field that is not compared
+							got[row.Time.Unix()] = x
+						}
+					}
+					q.From = rows[len(rows)-1].Time.Add(1)
+				}
+				for at := range want {
+					if time.Unix(at, 0).Before(oldest) {
+						delete(want, at)
+					}
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Fatalf("%s of %s by %s (-readings +rollups):\n%s", metric, id, level, diff)
+				}
+			}
+			if err := queries(ctx, rnd, r, start, id, metric, values); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// queries compares random queries with a brute force.
+func queries(ctx context.Context, rnd *rand.Rand, r *ingest.Rollups, start time.Time, id citywarden.DeviceID, metric citywarden.MetricName, values map[int64]float64) error {
+	for range 10 {
+		every := []time.Duration{time.Minute, 90 * time.Second, 5 * time.Minute, 15 * time.Minute, 45 * time.Minute, time.Hour, 2 * time.Hour, 24 * time.Hour, 48 * time.Hour}[rnd.IntN(9)]
+		agg := []string{"", "min", "max", "sum", "count", "last", "mean"}[rnd.IntN(7)]
+		from := start.Add(time.Duration(rnd.IntN(int(8*time.Hour))) - time.Hour)
+		to := from.Add(time.Duration(rnd.IntN(int(9 * time.Hour))))
+		part := map[int64]float64{}
+		for at, v := range values {
+			if at >= from.UnixNano() && at < to.UnixNano() {
+				part[at] = v
+			}
+		}
+		byInterval := map[int64]map[int64]float64{}
+		for at, v := range part {
+			begin := at - at%int64(every)
+			if byInterval[begin] == nil {
+				byInterval[begin] = map[int64]float64{}
+			}
+			byInterval[begin][at] = v
+		}
+		want := map[string]float64{}
+		for begin, vs := range byInterval {
+			for _, x := range brute(vs, 1<<62, metric) {
+				want[time.Unix(0, begin).UTC().Format(time.RFC3339)] = x.Value(agg)
+			}
+		}
+		points, err := r.Query(ctx, citywarden.SeriesQuery{Device: id, Domain: citywarden.Building, Metric: metric, From: from, To: to, Every: every, Agg: agg})
+		if err != nil {
+			return err
+		}
+		got := map[string]float64{}
+		for i, p := range points {
+			got[p.Time.Format(time.RFC3339)] = p.Value.Float()
+			if i > 0 && !points[i-1].Time.Before(p.Time) {
+				return fmt.Errorf("%s of %s: the points are not in the order of time", metric, id)
+			}
+		}
+		near := cmp.Comparer(func(a, b float64) bool { return a-b < 1e-9 && b-a < 1e-9 }) // the server divides in another order
+		if diff := cmp.Diff(want, got, near); diff != "" {
+			return fmt.Errorf("%s %s of %s every %s from %s to %s (-readings +query):\n%s", agg, metric, id, every, from, to, diff)
+		}
+	}
+	return nil
+}
+
+// TestIncreaseOfACounter is by how much a register went up, with a reset, a
+// rollover and an interval without readings.
+func TestIncreaseOfACounter(t *testing.T) {
+	ctx := t.Context()
+	db := openStore(t)
+	s := newSeries(t, influx.Options{Transport: openCore(t).Transport(), Cursors: db})
+	r := ingest.NewRollups(ingest.RollupOptions{Store: s, Series: s, Cursors: db, Directory: meters{}, Domains: []citywarden.Domain{citywarden.Building}})
+	var pos uint64
+	put := func(at time.Duration, v float64) {
+		t.Helper()
+		pos++
+		e := entry(pos, device("m", meterModel), meterModel, reading("energy", citywarden.Number(v), at))
+		e.At = begin.Add(at)
+		for _, c := range []ingest.Consumer{s, r} {
+			if err := c.Consume(ctx, []citywarden.Entry{e}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put(0, 100) // the log begins: the first minutes have no rollups
+	for _, x := range []struct {
+		at time.Duration
+		v  float64
+	}{
+		{10 * time.Minute, 110}, {20 * time.Minute, 130},
+		{61 * time.Minute, 140}, {70 * time.Minute, 5}, {80 * time.Minute, 9}, // replaced: counts from 0
+		{190 * time.Minute, 950}, {200 * time.Minute, 20}, // rolled over at 1000
+		{241 * time.Minute, 21}, {300 * time.Minute, 22},
+	} {
+		put(x.at, x.v)
+	}
+	for name, q := range map[string]citywarden.SeriesQuery{
+		"by hour":       {From: begin, To: begin.Add(5 * time.Hour), Every: time.Hour},
+		"by hour, open": {Every: time.Hour},
+	} {
+		q.Device, q.Domain, q.Metric, q.Agg = "m", citywarden.Building, "energy", citywarden.AggIncrease
+		points, err := r.Query(ctx, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []any
+		for _, p := range points {
+			got = append(got, p.Time.Sub(begin).Hours(), p.Value.Float())
+		}
+		want := []any{0.0, 30.0, 1.0, 10.0 + 5 + 4, 3.0, 941.0 + 70, 4.0, 1.0}
+		if q.To.IsZero() {
+			want = append(want, 5.0, 1.0)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	for name, q := range map[string]citywarden.SeriesQuery{
+		"no counter":  {Metric: "power", Every: time.Hour},
+		"no interval": {Metric: "energy"},
+	} {
+		q.Device, q.Domain, q.Agg = "m", citywarden.Building, citywarden.AggIncrease
+		if _, err := r.Query(ctx, q); citywarden.CodeOf(err) != citywarden.CodeInvalid {
+			t.Errorf("%s: %v, want an invalid query", name, err)
+		}
+	}
+}
+
+// TestQueriesReadRollups: a year by the hour must not read every reading.
+func TestQueriesReadRollups(t *testing.T) {
+	ctx := t.Context()
+	db := openStore(t)
+	var raw atomic.Int32
+	s := newSeries(t, influx.Options{Transport: openCore(t).Transport(), Cursors: db})
+	r := ingest.NewRollups(ingest.RollupOptions{Store: s, Series: counting{s, &raw}, Cursors: db, Directory: meters{}, Domains: []citywarden.Domain{citywarden.Building}})
+	for i := range 300 {
+		e := entry(uint64(i+1), device("m", meterModel), meterModel, reading("power", citywarden.Number(float64(i)), time.Duration(i)*time.Minute))
+		e.At = begin.Add(time.Duration(i) * time.Minute)
+		for _, c := range []ingest.Consumer{s, r} {
+			if err := c.Consume(ctx, []citywarden.Entry{e}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	q := citywarden.SeriesQuery{Device: "m", Domain: citywarden.Building, Metric: "power", Every: time.Hour, From: begin.Add(time.Hour), To: begin.Add(4 * time.Hour)}
+	points, err := r.Query(ctx, q)
+	if err != nil || len(points) != 3 || points[0].Value.Float() != 89.5 {
+		t.Fatalf("%v, %v; want the means of three hours", points, err)
+	}
+	if n := raw.Load(); n != 0 {
+		t.Errorf("the readings were asked %d times", n)
+	}
+	q.To = time.Time{}
+	if points, err = r.Query(ctx, q); err != nil || len(points) != 4 || raw.Load() != 1 {
+		t.Errorf("%v, %v, readings asked %d times; want four hours, the last from the readings", points, err, raw.Load())
+	}
+}
+
+// counting counts the queries.
+type counting struct {
+	*influx.Series
+	n *atomic.Int32
+}
+
+func (c counting) Query(ctx context.Context, q citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error) {
+	c.n.Add(1)
+	return c.Series.Query(ctx, q)
+}

@@ -1,0 +1,586 @@
+package ingest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+const (
+	rollupName = "rollups"
+	// rollupGrace is how long after its end, by the clock of the log, a window is
+	// still open. What comes later has it computed again.
+	rollupGrace = time.Minute
+	// rollupPoints bounds the readings that open windows hold one by one; beyond it windows
+	// are computed from the series instead.
+	rollupPoints = 4_000_000
+	// rollupLate is how often at most late readings have their windows computed again.
+	rollupLate = time.Second
+	// rollupSpan is how much of the series is read at a time to compute windows again.
+	rollupSpan = 24 * time.Hour
+)
+
+// RollupStore keeps readings and rollups.
+type RollupStore interface {
+	Rows
+	// RollupRows returns the rollups of a level whose windows begin in q's time, as Rows does.
+	RollupRows(ctx context.Context, level time.Duration, domain citywarden.Domain, q citywarden.HistoryQuery) ([]citywarden.RollupRow, error)
+	// WriteRollups stores rows, over those of the same device and window.
+	WriteRollups(ctx context.Context, level time.Duration, domain citywarden.Domain, rows []citywarden.RollupRow) error
+	// OldestRollup returns the begin of the oldest window that is kept, zero for none.
+	OldestRollup(ctx context.Context, level time.Duration, domain citywarden.Domain) (time.Time, error)
+}
+
+// SeriesReader answers from the readings themselves.
+type SeriesReader interface {
+	Query(ctx context.Context, q citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error)
+	// Reached returns once the readings of the log up to p are written.
+	Reached(ctx context.Context, p citywarden.Position) error
+}
+
+// RollupCursors remember how far the rollups are.
+type RollupCursors interface {
+	Cursor(ctx context.Context, name string) (citywarden.Position, error)
+	SetCursor(ctx context.Context, name string, p citywarden.Position) error
+}
+
+// RollupOptions are what Rollups need: all but the logger.
+type RollupOptions struct {
+	Store     RollupStore
+	Series    SeriesReader
+	Cursors   RollupCursors
+	Directory Directory
+	Domains   []citywarden.Domain
+	Logger    *slog.Logger // nil for slog.Default
+}
+
+// Rollups is the consumer "rollups". It rolls up the numbers among the readings
+// in windows of each length of RollupLevels: as they come while a window is
+// open, and again from the series when readings come late, and for the windows in which the
+// platform was started. A window is always what the readings of the series in it come to, however
+// often they came and in which order. It answers queries, from the rollups where they can.
+//
+// A window of minutes is closed when the log reaches a minute after its end. The
+// cursor stays before the first reading of a window that is open. Longer windows
+// that were open when the platform was stopped are computed from the shorter ones.
+type Rollups struct {
+	opt RollupOptions
+	log *slog.Logger
+
+	mu      sync.Mutex
+	known   bool // reached and saved are read
+	reached citywarden.Position
+	saved   citywarden.Position
+	begun   bool      // the first entry since the start was seen
+	whole   time.Time // windows of minutes that begin before are not whole in memory
+	levels  []*rollupLevel
+	points  int       // in the windows of minutes
+	late    bool      // there are windows that must be computed again
+	lateAt  time.Time // when that was done last
+	stage   int       // of a flush that failed: the level to go on with
+	to      time.Time // of that flush; zero when there is none
+	closed  time.Time // windows of minutes that end before are closed
+
+	there atomic.Pointer[rollupsThere]
+}
+
+// rollupLevel is the windows of one length.
+type rollupLevel struct {
+	length  time.Duration
+	windows map[int64]map[rollupKey]*rollupWindow // by the seconds of their begin
+	since   map[citywarden.Domain]time.Time       // windows that begin before are not rolled up
+	redo    []int64                               // windows to be computed again for all devices, once they close
+}
+
+type rollupKey struct {
+	domain citywarden.Domain
+	device citywarden.DeviceID
+	metric citywarden.MetricName
+}
+
+// rollupWindow is a window of one metric that is open, or to be computed again.
+type rollupWindow struct {
+	first    citywarden.Position // of its first reading, on the level of minutes
+	points   []rollupPoint       // by time, each time once; on the level of minutes
+	total    citywarden.Rollup   // on the other levels
+	rollover float64
+	dirty    bool // to be computed from the level below
+}
+
+type rollupPoint struct {
+	at int64
+	v  float64
+}
+
+// NewRollups returns Rollups.
+func NewRollups(o RollupOptions) *Rollups {
+	r := &Rollups{opt: o, log: cmp.Or(o.Logger, slog.Default())}
+	for _, l := range citywarden.RollupLevels() {
+		r.levels = append(r.levels, &rollupLevel{
+			length: l, windows: map[int64]map[rollupKey]*rollupWindow{}, since: map[citywarden.Domain]time.Time{},
+		})
+	}
+	return r
+}
+
+// Name implements Consumer.
+func (r *Rollups) Name() string { return rollupName }
+
+// Cursor implements Consumer: before the first reading of an open window.
+func (r *Rollups) Cursor(ctx context.Context) (citywarden.Position, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.load(ctx)
+	return r.saved, err
+}
+
+func (r *Rollups) load(ctx context.Context) error {
+	if r.known {
+		return nil
+	}
+	p, err := r.opt.Cursors.Cursor(ctx, rollupName)
+	if err != nil {
+		return err
+	}
+	r.reached, r.saved, r.known = p, p, true
+	return nil
+}
+
+// Consume implements Consumer. It waits until the series are as far.
+func (r *Rollups) Consume(ctx context.Context, entries []citywarden.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	if err := r.opt.Series.Reached(ctx, last(entries)); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	for i := range entries {
+		e := &entries[i]
+		if e.Position <= r.reached {
+			continue
+		}
+		if err := r.begin(ctx, e.At); err != nil {
+			return err
+		}
+		if err := r.advance(ctx, e.At); err != nil {
+			return err
+		}
+		r.add(e)
+		r.reached = e.Position
+	}
+	return r.again(ctx)
+}
+
+// begin notes where the history that this process sees begins: what is in memory
+// of the windows before is not all of them.
+func (r *Rollups) begin(ctx context.Context, at time.Time) error {
+	if r.begun {
+		return nil
+	}
+	whole := at.Add(maxAhead)
+	for _, d := range r.opt.Domains {
+		after := whole // when nothing was ever rolled up
+		for _, l := range r.levels {
+			oldest, err := r.opt.Store.OldestRollup(ctx, l.length, d)
+			if err != nil {
+				return err
+			}
+			if oldest.IsZero() {
+				oldest = ceil(after, l.length)
+			}
+			l.since[d], after = oldest, oldest
+		}
+	}
+	for _, l := range r.levels[1:] {
+		for w := at.Add(-rollupGrace).Truncate(l.length); w.Before(whole); w = w.Add(l.length) {
+			l.redo = append(l.redo, w.Unix())
+		}
+	}
+	r.whole, r.begun = whole, true
+	r.closed = at.Add(-rollupGrace).Truncate(time.Minute)
+	r.publish()
+	return nil
+}
+
+func ceil(t time.Time, d time.Duration) time.Time {
+	if c := t.Truncate(d); c.Before(t) {
+		return c.Add(d)
+	}
+	return t
+}
+
+// advance closes the windows that are due when the log has come to at.
+func (r *Rollups) advance(ctx context.Context, at time.Time) error {
+	to := at.Add(-rollupGrace).Truncate(time.Minute)
+	if r.to.IsZero() {
+		if !to.After(r.closed) {
+			return nil
+		}
+		r.to = to
+	}
+	if err := r.flush(ctx); err != nil {
+		return err
+	}
+	return r.save(ctx)
+}
+
+// again has windows computed again that late readings came for.
+func (r *Rollups) again(ctx context.Context) error {
+	if !r.late || time.Since(r.lateAt) < rollupLate || r.closed.IsZero() {
+		return nil
+	}
+	if r.to.IsZero() {
+		r.to = r.closed
+	}
+	if err := r.flush(ctx); err != nil {
+		return err
+	}
+	return r.save(ctx)
+}
+
+// Run has windows computed again that the last late readings came for, until ctx is done.
+func (r *Rollups) Run(ctx context.Context) error {
+	for pause(ctx, 2*rollupLate) {
+		r.mu.Lock()
+		err := r.again(ctx)
+		r.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			r.log.Warn("rollups of late readings not written; it is tried again", "err", err)
+		}
+	}
+	return nil
+}
+
+// add adds the numbers of e to their windows of minutes.
+func (r *Rollups) add(e *citywarden.Entry) {
+	if e.Device == nil || e.Model == nil {
+		return
+	}
+	l := r.levels[0]
+	for i := range e.Readings {
+		x := &e.Readings[i]
+		v := x.Value.Float()
+		if x.Value.Kind() != citywarden.KindNumber || v-v != 0 { // the series hold no infinite ones
+			continue
+		}
+		begin := x.Time.Truncate(l.length)
+		if since, ok := l.since[e.Model.Domain]; !ok || begin.Before(since) {
+			continue
+		}
+		w := l.window(begin.Unix(), rollupKey{e.Model.Domain, e.Device.ID, x.Metric})
+		if w.first == 0 {
+			w.first = e.Position
+			w.rollover = rollover(e.Model, x.Metric)
+		}
+		if !w.dirty && (begin.Before(r.whole) || !begin.Add(l.length).After(r.closed) || r.points >= rollupPoints) {
+			w.dirty = true
+			r.points -= len(w.points)
+			w.points = nil
+		}
+		if w.dirty {
+			r.late = r.late || !begin.Add(l.length).After(r.closed)
+			continue
+		}
+		n := len(w.points)
+		w.put(rollupPoint{x.Time.UnixNano(), v})
+		r.points += len(w.points) - n
+	}
+}
+
+// window returns the window of k that begins at, which it makes when it is not there.
+func (l *rollupLevel) window(at int64, k rollupKey) *rollupWindow {
+	all := l.windows[at]
+	if all == nil {
+		all = map[rollupKey]*rollupWindow{}
+		l.windows[at] = all
+	}
+	w := all[k]
+	if w == nil {
+		w = new(rollupWindow)
+		all[k] = w
+	}
+	return w
+}
+
+// put adds p; the last of one time counts, as in the series.
+func (w *rollupWindow) put(p rollupPoint) {
+	i := len(w.points)
+	if i > 0 && w.points[i-1].at >= p.at {
+		i = sort.Search(i, func(i int) bool { return w.points[i].at >= p.at })
+		if w.points[i].at == p.at {
+			w.points[i].v = p.v
+			return
+		}
+	}
+	w.points = slices.Insert(w.points, i, p)
+}
+
+// rolled is the rollup of a window, and what the level above needs to know.
+type rolled struct {
+	total    citywarden.Rollup
+	rollover float64
+	again    bool // it may have been written before
+}
+
+// flush closes the windows that end by r.to, level by level: what is written of
+// one is read by the next. When it fails, the next call goes on with that level.
+func (r *Rollups) flush(ctx context.Context) error {
+	for ; r.stage < len(r.levels); r.stage++ {
+		l := r.levels[r.stage]
+		due := l.due(r.to)
+		done := map[int64]map[rollupKey]rolled{}
+		for _, at := range due {
+			done[at] = map[rollupKey]rolled{}
+			for k, w := range l.windows[at] {
+				if !w.dirty {
+					done[at][k] = rolled{w.sum(), w.rollover, false}
+				}
+			}
+		}
+		if err := r.compute(ctx, l, due, done); err != nil {
+			return err
+		}
+		if err := r.write(ctx, l, done); err != nil {
+			return err
+		}
+		// From here on nothing fails.
+		for _, at := range due {
+			for _, w := range l.windows[at] {
+				r.points -= len(w.points)
+			}
+			delete(l.windows, at)
+		}
+		l.redo = slices.DeleteFunc(l.redo, func(at int64) bool { return !time.Unix(at, 0).Add(l.length).After(r.to) })
+		if r.stage+1 < len(r.levels) {
+			r.pass(r.levels[r.stage+1], done)
+		}
+	}
+	r.closed, r.to, r.stage = r.to, time.Time{}, 0
+	r.late, r.lateAt = false, time.Now()
+	r.publish()
+	return nil
+}
+
+// due returns the begins of the windows that end by to, in order.
+func (l *rollupLevel) due(to time.Time) []int64 {
+	begins := slices.Collect(maps.Keys(l.windows))
+	begins = append(begins, l.redo...)
+	begins = slices.DeleteFunc(begins, func(at int64) bool { return time.Unix(at, 0).Add(l.length).After(to) })
+	slices.Sort(begins)
+	return slices.Compact(begins)
+}
+
+func (w *rollupWindow) sum() citywarden.Rollup {
+	out := w.total
+	for _, p := range w.points {
+		out.Merge(citywarden.RollupOf(p.v), w.rollover)
+	}
+	return out
+}
+
+// pass hands what was rolled up to the windows of the next level.
+func (r *Rollups) pass(l *rollupLevel, done map[int64]map[rollupKey]rolled) {
+	for _, at := range slices.Sorted(maps.Keys(done)) {
+		begin := time.Unix(at, 0).UTC().Truncate(l.length)
+		for k, x := range done[at] {
+			if begin.Before(l.since[k.domain]) {
+				continue
+			}
+			w := l.window(begin.Unix(), k)
+			w.rollover = x.rollover
+			closed := !begin.Add(l.length).After(r.closed)
+			if w.dirty = w.dirty || x.again || closed || begin.Before(r.whole); !w.dirty {
+				w.total.Merge(x.total, x.rollover)
+			}
+		}
+	}
+}
+
+// compute adds to done the due windows that memory does not have: those of
+// minutes from the readings, the others from the level below.
+func (r *Rollups) compute(ctx context.Context, l *rollupLevel, due []int64, done map[int64]map[rollupKey]rolled) error {
+	type part struct {
+		domain citywarden.Domain
+		span   int64
+	}
+	type need struct {
+		from, to int64
+		devices  map[citywarden.DeviceID]bool // nil for all
+		keys     map[int64]map[rollupKey]bool // nil for a window of which all are needed
+	}
+	parts := map[part]*need{}
+	span := max(rollupSpan, l.length)
+	ask := func(domain citywarden.Domain, at int64) *need {
+		p := part{domain, time.Unix(at, 0).Truncate(span).Unix()}
+		n := parts[p]
+		if n == nil {
+			n = &need{from: at, devices: map[citywarden.DeviceID]bool{}, keys: map[int64]map[rollupKey]bool{}}
+			parts[p] = n
+		}
+		n.from, n.to = min(n.from, at), max(n.to, at+int64(l.length/time.Second))
+		if n.keys[at] == nil {
+			n.keys[at] = map[rollupKey]bool{}
+		}
+		return n
+	}
+	for _, at := range due {
+		if slices.Contains(l.redo, at) {
+			for _, d := range r.opt.Domains {
+				if !time.Unix(at, 0).Before(l.since[d]) {
+					n := ask(d, at)
+					n.devices, n.keys[at] = nil, nil
+				}
+			}
+			continue
+		}
+		for k, w := range l.windows[at] {
+			if w.dirty {
+				n := ask(k.domain, at)
+				if n.devices != nil {
+					n.devices[k.device] = true
+				}
+				n.keys[at][k] = true
+			}
+		}
+	}
+	for p, n := range parts {
+		q := citywarden.HistoryQuery{From: time.Unix(n.from, 0).UTC(), To: time.Unix(n.to, 0).UTC(), Devices: n.devices}
+		take := func(device citywarden.DeviceID, metric citywarden.MetricName, at time.Time, x citywarden.Rollup) {
+			k, begin := rollupKey{p.domain, device, metric}, at.Truncate(l.length).Unix()
+			keys, asked := n.keys[begin]
+			if !asked || keys != nil && !keys[k] {
+				return
+			}
+			if done[begin] == nil {
+				done[begin] = map[rollupKey]rolled{}
+			}
+			have, ok := done[begin][k]
+			if !ok || !have.again {
+				have = rolled{again: true, rollover: r.rollover(k)}
+			}
+			have.total.Merge(x, have.rollover)
+			done[begin][k] = have
+		}
+		if err := r.each(ctx, l, p.domain, q, take); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// each calls take for every number in q's time, or every rollup of the level
+// below, in the order of time.
+func (r *Rollups) each(ctx context.Context, l *rollupLevel, domain citywarden.Domain, q citywarden.HistoryQuery,
+	take func(citywarden.DeviceID, citywarden.MetricName, time.Time, citywarden.Rollup)) error {
+	if l != r.levels[0] {
+		below := r.levels[slices.Index(r.levels, l)-1].length
+		for q.From.Before(q.To) {
+			rows, err := r.opt.Store.RollupRows(ctx, below, domain, q)
+			if err != nil || len(rows) == 0 {
+				return err
+			}
+			for i := range rows {
+				for m, x := range rows[i].Metrics {
+					take(rows[i].Device, m, rows[i].Time, x)
+				}
+			}
+			q.From = rows[len(rows)-1].Time.Add(1)
+		}
+		return nil
+	}
+	for q.From.Before(q.To) {
+		rows, err := r.opt.Store.Rows(ctx, domain, q)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		for i := range rows {
+			for m, v := range rows[i].Values {
+				if v.Kind() == citywarden.KindNumber {
+					take(rows[i].Device, m, rows[i].Time, citywarden.RollupOf(v.Float()))
+				}
+			}
+		}
+		q.From = rows[len(rows)-1].Time.Add(1)
+	}
+	return nil
+}
+
+func (r *Rollups) rollover(k rollupKey) float64 {
+	_, model, err := r.opt.Directory.Device(k.device)
+	if err != nil {
+		return -1 // deleted meanwhile
+	}
+	return rollover(model, k.metric)
+}
+
+func rollover(model *citywarden.Model, metric citywarden.MetricName) float64 {
+	m, ok := model.Metric(metric)
+	if !ok {
+		return -1
+	}
+	return m.Rollover()
+}
+
+// write stores what was rolled up, a row for each device and window.
+func (r *Rollups) write(ctx context.Context, l *rollupLevel, done map[int64]map[rollupKey]rolled) error {
+	type place struct {
+		device citywarden.DeviceID
+		at     int64
+	}
+	domains := map[citywarden.Domain]map[place]citywarden.RollupRow{}
+	for at, keys := range done {
+		for k, x := range keys {
+			rows := domains[k.domain]
+			if rows == nil {
+				rows = map[place]citywarden.RollupRow{}
+				domains[k.domain] = rows
+			}
+			p := place{k.device, at}
+			row, ok := rows[p]
+			if !ok {
+				row = citywarden.RollupRow{Device: k.device, Time: time.Unix(at, 0).UTC(), Metrics: map[citywarden.MetricName]citywarden.Rollup{}}
+				rows[p] = row
+			}
+			row.Metrics[k.metric] = x.total
+		}
+	}
+	for d, rows := range domains {
+		if err := r.opt.Store.WriteRollups(ctx, l.length, d, slices.Collect(maps.Values(rows))); err != nil {
+			return fmt.Errorf("rollups of %s: %w", l.length, err)
+		}
+	}
+	return nil
+}
+
+// save stores the cursor: before the newest entry, so that a restart begins at a
+// time that was reached, and before the first reading of every window of minutes.
+func (r *Rollups) save(ctx context.Context) error {
+	p := r.reached
+	for _, all := range r.levels[0].windows {
+		for _, w := range all {
+			p = min(p, w.first)
+		}
+	}
+	if p = max(p, 1) - 1; p <= r.saved {
+		return nil
+	}
+	if err := r.opt.Cursors.SetCursor(ctx, rollupName, p); err != nil {
+		return err
+	}
+	r.saved = p
+	return nil
+}
