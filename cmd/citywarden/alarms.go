@@ -40,10 +40,6 @@ type alarmListCmd struct {
 
 // Run lists alarms, the newest first.
 func (a *alarmListCmd) Run(ctx context.Context, o output) error {
-	c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
 	q := url.Values{"limit": {"1000"}}
 	for k, v := range map[string]string{"state": a.State, "rule": a.Rule, "device": a.Device,
 		"suppressed": a.Suppressed, "assignee": a.Assignee, "acked": a.Acked} {
@@ -51,21 +47,9 @@ func (a *alarmListCmd) Run(ctx context.Context, o output) error {
 			q.Set(k, v)
 		}
 	}
-	items := []citywarden.Alarm{}
-	rows := [][]string{{"ID", "SEVERITY", "STATE", "ACKED", "SUPPRESSED", "RAISED", "CASE", "TITLE"}}
-	err = list(ctx, c, "/alarms", q, func(x citywarden.Alarm) error {
-		items = append(items, x)
-		rows = append(rows, []string{string(x.ID), x.Severity.String(), string(x.State), yes(x.Acked), suppressed(&x), when(x.RaisedAt), dash(string(x.Case)), x.Title.String()})
-		return nil
+	return printList(ctx, o, &a.remote, "/alarms", q, []string{"ID", "SEVERITY", "STATE", "ACKED", "SUPPRESSED", "RAISED", "CASE", "TITLE"}, func(x citywarden.Alarm) []string {
+		return []string{string(x.ID), x.Severity.String(), string(x.State), yes(x.Acked), suppressed(&x), when(x.RaisedAt), dash(string(x.Case)), x.Title.String()}
 	})
-	if err != nil {
-		return err
-	}
-	if a.JSON {
-		return toJSON(o.out, items)
-	}
-	table(o.out, rows)
-	return nil
 }
 
 // suppressed says how x is suppressed.
@@ -251,29 +235,13 @@ type alarmHistoryCmd struct {
 
 // Run prints the history of an alarm, the oldest first.
 func (a *alarmHistoryCmd) Run(ctx context.Context, o output) error {
-	c, err := a.client(ctx)
-	if err != nil {
-		return err
-	}
-	steps := []citywarden.AlarmStep{}
-	rows := [][]string{{"LOGGED", "WHAT", "SEVERITY", "BY", "MORE"}}
-	err = list(ctx, c, "/alarms/"+url.PathEscape(a.ID)+"/history", url.Values{}, func(s citywarden.AlarmStep) error {
-		steps = append(steps, s)
+	return printList(ctx, o, &a.remote, "/alarms/"+url.PathEscape(a.ID)+"/history", url.Values{}, []string{"LOGGED", "WHAT", "SEVERITY", "BY", "MORE"}, func(s citywarden.AlarmStep) []string {
 		more := cmp.Or(s.Text, s.Reason, s.Assignee, string(s.SuppressedBy))
 		if more == "" && s.Why != nil {
 			more = s.Why.Summary.In("en")
 		}
-		rows = append(rows, []string{when(s.Logged), string(s.Kind), s.Severity.String(), dash(s.By), dash(more)})
-		return nil
+		return []string{when(s.Logged), string(s.Kind), s.Severity.String(), dash(s.By), dash(more)}
 	})
-	if err != nil {
-		return err
-	}
-	if a.JSON {
-		return toJSON(o.out, steps)
-	}
-	table(o.out, rows)
-	return nil
 }
 
 type alarmLoadCmd struct {

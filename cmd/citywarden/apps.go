@@ -19,25 +19,9 @@ type appListCmd struct{ remote }
 
 // Run lists the apps.
 func (k *appListCmd) Run(ctx context.Context, o output) error {
-	c, err := k.client(ctx)
-	if err != nil {
-		return err
-	}
-	items := []citywarden.APIKey{}
-	rows := [][]string{{"NAME", "PER MINUTE", "SINCE", "CONTACT"}}
-	err = list(ctx, c, "/api-keys", url.Values{}, func(x citywarden.APIKey) error {
-		items = append(items, x)
-		rows = append(rows, []string{x.Name, strconv.Itoa(x.PerMinute), when(x.Created), dash(x.Contact)})
-		return nil
+	return printList(ctx, o, &k.remote, "/api-keys", url.Values{}, []string{"NAME", "PER MINUTE", "SINCE", "CONTACT"}, func(x citywarden.APIKey) []string {
+		return []string{x.Name, strconv.Itoa(x.PerMinute), when(x.Created), dash(x.Contact)}
 	})
-	if err != nil {
-		return err
-	}
-	if k.JSON {
-		return toJSON(o.out, items)
-	}
-	table(o.out, rows)
-	return nil
 }
 
 type appAddCmd struct {

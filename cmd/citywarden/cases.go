@@ -34,10 +34,6 @@ type caseListCmd struct {
 
 // Run lists cases.
 func (k *caseListCmd) Run(ctx context.Context, o output) error {
-	c, err := k.client(ctx)
-	if err != nil {
-		return err
-	}
 	q := url.Values{"limit": {"1000"}}
 	if k.Stage != "" {
 		q.Set("stage", k.Stage)
@@ -53,21 +49,9 @@ func (k *caseListCmd) Run(ctx context.Context, o output) error {
 	if k.WorkOrders {
 		q.Set("work_orders", "true")
 	}
-	items := []citywarden.Case{}
-	rows := [][]string{{"ID", "CLASS", "STAGE", "DEADLINE", "LIGHT", "STAGE LIGHT", "GRID", "DEPARTMENT", "TITLE"}}
-	err = list(ctx, c, "/cases", q, func(x citywarden.Case) error {
-		items = append(items, x)
-		rows = append(rows, []string{string(x.ID), string(x.Class), string(x.Stage), when(x.Deadline), dash(string(x.Light)), dash(string(x.StageLight)), dash(string(x.Grid)), dash(x.Department), x.Title.String()})
-		return nil
+	return printList(ctx, o, &k.remote, "/cases", q, []string{"ID", "CLASS", "STAGE", "DEADLINE", "LIGHT", "STAGE LIGHT", "GRID", "DEPARTMENT", "TITLE"}, func(x citywarden.Case) []string {
+		return []string{string(x.ID), string(x.Class), string(x.Stage), when(x.Deadline), dash(string(x.Light)), dash(string(x.StageLight)), dash(string(x.Grid)), dash(x.Department), x.Title.String()}
 	})
-	if err != nil {
-		return err
-	}
-	if k.JSON {
-		return toJSON(o.out, items)
-	}
-	table(o.out, rows)
-	return nil
 }
 
 type caseShowCmd struct {
@@ -221,25 +205,9 @@ type caseDuplicatesCmd struct {
 
 // Run lists what a case may be a duplicate of.
 func (k *caseDuplicatesCmd) Run(ctx context.Context, o output) error {
-	c, err := k.client(ctx)
-	if err != nil {
-		return err
-	}
-	items := []citywarden.Duplicate{}
-	rows := [][]string{{"ID", "AWAY", "OPENED", "STAGE", "TITLE"}}
-	err = list(ctx, c, "/cases/"+url.PathEscape(k.ID)+"/duplicates", url.Values{}, func(x citywarden.Duplicate) error {
-		items = append(items, x)
-		rows = append(rows, []string{string(x.Case.ID), fmt.Sprintf("%.0f m", x.Distance), when(x.Case.Opened), string(x.Case.Stage), x.Case.Title.String()})
-		return nil
+	return printList(ctx, o, &k.remote, "/cases/"+url.PathEscape(k.ID)+"/duplicates", url.Values{}, []string{"ID", "AWAY", "OPENED", "STAGE", "TITLE"}, func(x citywarden.Duplicate) []string {
+		return []string{string(x.Case.ID), fmt.Sprintf("%.0f m", x.Distance), when(x.Case.Opened), string(x.Case.Stage), x.Case.Title.String()}
 	})
-	if err != nil {
-		return err
-	}
-	if k.JSON {
-		return toJSON(o.out, items)
-	}
-	table(o.out, rows)
-	return nil
 }
 
 type caseWorkflowCmd struct{}

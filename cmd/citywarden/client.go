@@ -143,6 +143,30 @@ func list[T any](ctx context.Context, c *client, path string, q url.Values, f fu
 	}
 }
 
+// printList prints every item of a list: as JSON when r asks for it, else as a
+// table with a row for each.
+func printList[T any](ctx context.Context, o output, r *remote, path string, q url.Values, heading []string, row func(T) []string) error {
+	c, err := r.client(ctx)
+	if err != nil {
+		return err
+	}
+	items := []T{}
+	rows := [][]string{heading}
+	err = list(ctx, c, path, q, func(it T) error {
+		items = append(items, it)
+		rows = append(rows, row(it))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if r.JSON {
+		return toJSON(o.out, items)
+	}
+	table(o.out, rows)
+	return nil
+}
+
 // table prints rows in columns, the first row as the heading.
 func table(w io.Writer, rows [][]string) {
 	var width []int

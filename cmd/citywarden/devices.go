@@ -87,10 +87,6 @@ type deviceListCmd struct {
 
 // Run lists devices.
 func (d *deviceListCmd) Run(ctx context.Context, o output) error {
-	c, err := d.client(ctx)
-	if err != nil {
-		return err
-	}
 	q := url.Values{"limit": {"1000"}}
 	if d.Model != "" {
 		q.Set("model", d.Model)
@@ -98,21 +94,9 @@ func (d *deviceListCmd) Run(ctx context.Context, o output) error {
 	if d.Search != "" {
 		q.Set("q", d.Search)
 	}
-	items := []citywarden.DeviceView{}
-	rows := [][]string{{"ID", "NAME", "MODEL", "STATUS", "LAST SEEN", "ALARM", "LATEST"}}
-	err = list(ctx, c, "/devices", q, func(v citywarden.DeviceView) error {
-		items = append(items, v)
-		rows = append(rows, []string{string(v.ID), v.Name, string(v.Model), string(v.Status), when(v.LastSeen), dash(v.Alarm), latest(v.Latest)})
-		return nil
+	return printList(ctx, o, &d.remote, "/devices", q, []string{"ID", "NAME", "MODEL", "STATUS", "LAST SEEN", "ALARM", "LATEST"}, func(v citywarden.DeviceView) []string {
+		return []string{string(v.ID), v.Name, string(v.Model), string(v.Status), when(v.LastSeen), dash(v.Alarm), latest(v.Latest)}
 	})
-	if err != nil {
-		return err
-	}
-	if d.JSON {
-		return toJSON(o.out, items)
-	}
-	table(o.out, rows)
-	return nil
 }
 
 // latest prints values by the names of their metrics.

@@ -74,25 +74,9 @@ type gridAreasCmd struct {
 
 // Run lists the areas.
 func (g *gridAreasCmd) Run(ctx context.Context, o output) error {
-	c, err := g.client(ctx)
-	if err != nil {
-		return err
-	}
-	items := []citywarden.Area{}
-	rows := [][]string{{"CODE", "NAME", "GRIDS", "AREA M2"}}
-	err = list(ctx, c, "/areas", url.Values{"level": {g.Level}, "under": {g.Under}}, func(a citywarden.Area) error {
-		items = append(items, a)
-		rows = append(rows, []string{a.Code, dash(a.Name), fmt.Sprint(a.Grids), fmt.Sprintf("%.0f", a.Area)})
-		return nil
+	return printList(ctx, o, &g.remote, "/areas", url.Values{"level": {g.Level}, "under": {g.Under}}, []string{"CODE", "NAME", "GRIDS", "AREA M2"}, func(a citywarden.Area) []string {
+		return []string{a.Code, dash(a.Name), fmt.Sprint(a.Grids), fmt.Sprintf("%.0f", a.Area)}
 	})
-	if err != nil {
-		return err
-	}
-	if g.JSON {
-		return toJSON(o.out, items)
-	}
-	table(o.out, rows)
-	return nil
 }
 
 type gridAssignCmd struct {
@@ -141,27 +125,11 @@ type gridOfficersCmd struct{ remote }
 
 // Run lists the responsibility grids.
 func (g *gridOfficersCmd) Run(ctx context.Context, o output) error {
-	c, err := g.client(ctx)
-	if err != nil {
-		return err
-	}
-	items := []citywarden.ResponsibilityGrid{}
-	rows := [][]string{{"ID", "NAME", "OFFICER", "GRIDS"}}
-	err = list(ctx, c, "/responsibility-grids", url.Values{}, func(x citywarden.ResponsibilityGrid) error {
-		items = append(items, x)
+	return printList(ctx, o, &g.remote, "/responsibility-grids", url.Values{}, []string{"ID", "NAME", "OFFICER", "GRIDS"}, func(x citywarden.ResponsibilityGrid) []string {
 		codes := make([]string, len(x.Grids))
 		for i, code := range x.Grids {
 			codes[i] = string(code)
 		}
-		rows = append(rows, []string{string(x.ID), dash(x.Name), dash(x.Officer), strings.Join(codes, " ")})
-		return nil
+		return []string{string(x.ID), dash(x.Name), dash(x.Officer), strings.Join(codes, " ")}
 	})
-	if err != nil {
-		return err
-	}
-	if g.JSON {
-		return toJSON(o.out, items)
-	}
-	table(o.out, rows)
-	return nil
 }

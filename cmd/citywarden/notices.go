@@ -21,31 +21,15 @@ type noticeListCmd struct {
 
 // Run lists notices.
 func (k *noticeListCmd) Run(ctx context.Context, o output) error {
-	c, err := k.client(ctx)
-	if err != nil {
-		return err
-	}
 	q := url.Values{"limit": {"1000"}}
 	for name, v := range map[string]string{"state": k.State, "case": k.Case} {
 		if v != "" {
 			q.Set(name, v)
 		}
 	}
-	items := []citywarden.Notice{}
-	rows := [][]string{{"KEY", "RECEIVER", "STATE", "AT", "TRIES", "TEXT", "ERROR"}}
-	err = list(ctx, c, "/notices", q, func(x citywarden.Notice) error {
-		items = append(items, x)
-		rows = append(rows, []string{x.Key, dash(x.Receiver), string(x.State), when(x.At), fmt.Sprint(x.Tries), x.Text.String(), dash(x.Error)})
-		return nil
+	return printList(ctx, o, &k.remote, "/notices", q, []string{"KEY", "RECEIVER", "STATE", "AT", "TRIES", "TEXT", "ERROR"}, func(x citywarden.Notice) []string {
+		return []string{x.Key, dash(x.Receiver), string(x.State), when(x.At), fmt.Sprint(x.Tries), x.Text.String(), dash(x.Error)}
 	})
-	if err != nil {
-		return err
-	}
-	if k.JSON {
-		return toJSON(o.out, items)
-	}
-	table(o.out, rows)
-	return nil
 }
 
 type noticeResendCmd struct {

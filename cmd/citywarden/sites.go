@@ -21,29 +21,13 @@ type siteListCmd struct{ remote }
 
 // Run lists the sites.
 func (s *siteListCmd) Run(ctx context.Context, o output) error {
-	c, err := s.client(ctx)
-	if err != nil {
-		return err
-	}
-	items := []citywarden.Site{}
-	rows := [][]string{{"ID", "NAME", "ATTRIBUTES"}}
-	err = list(ctx, c, "/sites", url.Values{}, func(x citywarden.Site) error {
-		items = append(items, x)
+	return printList(ctx, o, &s.remote, "/sites", url.Values{}, []string{"ID", "NAME", "ATTRIBUTES"}, func(x citywarden.Site) []string {
 		var attrs []string
 		for _, k := range slices.Sorted(maps.Keys(x.Attributes)) {
 			attrs = append(attrs, fmt.Sprintf("%s=%v", k, x.Attributes[k]))
 		}
-		rows = append(rows, []string{string(x.ID), x.Name, strings.Join(attrs, " ")})
-		return nil
+		return []string{string(x.ID), x.Name, strings.Join(attrs, " ")}
 	})
-	if err != nil {
-		return err
-	}
-	if s.JSON {
-		return toJSON(o.out, items)
-	}
-	table(o.out, rows)
-	return nil
 }
 
 type siteSetCmd struct {
