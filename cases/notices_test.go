@@ -62,13 +62,15 @@ type office struct {
 	db         *store.DB
 	all, chief *mailbox
 	stop       func()
+	limits     map[citywarden.Stage]cases.Limit // none unless the test is about what is overdue
+	overdue    []citywarden.Escalation
 }
 
 func inOffice(t *testing.T, test func(t *testing.T, o *office)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Until(monday()))
-		o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}}
+		o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}, limits: map[citywarden.Stage]cases.Limit{}}
 		path := filepath.Join(t.TempDir(), "x.db")
 		o.open(t, path)
 		test(t, o)
@@ -80,10 +82,7 @@ func (o *office) open(t *testing.T, path string, receivers ...cases.Receiver) {
 	if receivers == nil {
 		receivers = []cases.Receiver{{Name: "all", All: true, Sender: o.all}, {Name: "chief", Sender: o.chief}}
 	}
-	o.Desk, o.db = openDesk(t, path, cases.Options{
-		Notify: receivers,
-		Limits: map[citywarden.Stage]cases.Limit{}, // what is overdue has tests of its own
-	})
+	o.Desk, o.db = openDesk(t, path, cases.Options{Notify: receivers, Limits: o.limits, Overdue: o.overdue})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- o.Run(ctx) }()
@@ -588,7 +587,7 @@ func TestQuietHours(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}}
+		o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}, limits: map[citywarden.Stage]cases.Limit{}}
 		o.open(t, filepath.Join(t.TempDir(), "x.db"), cases.Receiver{Name: "all", All: true, Quiet: quiet, Sender: o.all}, cases.Receiver{Name: "chief", Quiet: quiet, Sender: o.chief})
 		defer o.stop()
 		order := keyed("k")
@@ -631,7 +630,7 @@ func TestEveryNoticeArrivesAcrossCrashes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			time.Sleep(time.Until(monday()))
 			r := rand.New(rand.NewPCG(seed, 3))
-			o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}}
+			o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}, limits: map[citywarden.Stage]cases.Limit{}}
 			unsure := 0
 			for i, m := range []*mailbox{o.all, o.chief} {
 				luck := rand.New(rand.NewPCG(seed, uint64(4+i)))
