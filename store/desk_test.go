@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +20,88 @@ func deskDB(t *testing.T) *DB {
 	t.Helper()
 	db := pgtest.Open(t, filepath.Join(t.TempDir(), "desk.db"), Open)
 	return db
+}
+
+// Who applies transitions to years of alarms and cases must not go through a
+// table for one, however quick that is in a test.
+func TestTheDeskScansNoTable(t *testing.T) {
+	db := deskDB(t)
+	if db.stmts == nil {
+		t.Skip("asks SQLite for its plans")
+	}
+	ctx, a, c := t.Context(), deskAlarm(1, citywarden.AlarmActive), citywarden.Case{ID: "E1", Key: "k", Rule: "r"}
+	n := citywarden.Notice{Key: "n", Case: c.ID, Receiver: "all", State: citywarden.NoticePending}
+	a.Case = c.ID
+	err := db.desk(t, func(tx *DeskTx) error {
+		_, err := tx.AddTransition(ctx, citywarden.Transition{Key: "t", Alarm: a})
+		errs := []error{err, tx.SetCursor(ctx, "c", 1), tx.SaveAlarm(ctx, a), tx.SaveCase(ctx, c, 0), tx.MoveAlarms(ctx, "E1", "E2"), tx.SaveNotice(ctx, n),
+			tx.SetTimer(ctx, citywarden.CaseTimer{Case: "E1", Kind: citywarden.TimerClose}), tx.ParkTimers(ctx, "E1", citywarden.TimerClose, true)}
+		_, err = tx.Alarm(ctx, a.ID)
+		errs = append(errs, err)
+		_, err = tx.ActiveAlarm(ctx, a.Rule, a.Entity)
+		errs = append(errs, err)
+		_, err = tx.CaseByKey(ctx, c.Key)
+		errs = append(errs, err)
+		_, err = tx.Case(ctx, c.ID)
+		errs = append(errs, err)
+		_, err = tx.StepsAfter(ctx, c.ID, 0)
+		errs = append(errs, err)
+		_, err = tx.NextSerial(ctx, "20261123")
+		errs = append(errs, err)
+		_, err = tx.AddNotices(ctx, []citywarden.Notice{n})
+		errs = append(errs, err)
+		_, err = tx.PendingNotices(ctx, c.ID)
+		errs = append(errs, err)
+		_, _, err = tx.TakeTimer(ctx, time.UnixMilli(1))
+		errs = append(errs, err)
+		_, err = tx.DropTimers(ctx, c.ID, citywarden.TimerClose)
+		errs = append(errs, err)
+		_, err = tx.Tally(ctx, c.ID)
+		errs = append(errs, err)
+		_, err = tx.Devices(ctx, c.ID)
+		errs = append(errs, err)
+		_, err = tx.OpenedBy(ctx, c.Rule, time.UnixMilli(1))
+		errs = append(errs, err)
+		_, err = tx.Held(ctx, c.ID)
+		errs = append(errs, err)
+		_, err = tx.Attachments(ctx, c.ID)
+		return errors.Join(append(errs, err)...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(db.stmts.by) < 20 {
+		t.Errorf("only %d queries were looked at", len(db.stmts.by))
+	}
+	for query := range db.stmts.by {
+		rows, err := db.sql.Query("EXPLAIN QUERY PLAN "+query, make([]any, parameters(query))...)
+		if err != nil {
+			t.Errorf("%s: %v", query, err)
+			continue
+		}
+		for rows.Next() {
+			var id, parent, unused int
+			var step string
+			if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
+				t.Error(err)
+			}
+			if strings.HasPrefix(step, "SCAN") {
+				t.Errorf("%s\n\t%s", query, step)
+			}
+		}
+		if err := rows.Err(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// parameters returns how many parameters a query has: the highest $n.
+func parameters(query string) (n int) {
+	for _, m := range regexp.MustCompile(`\$(\d+)`).FindAllStringSubmatch(query, -1) {
+		i, _ := strconv.Atoi(m[1])
+		n = max(n, i)
+	}
+	return n
 }
 
 func (d *DB) desk(t *testing.T, f func(*DeskTx) error) error {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -35,6 +36,8 @@ type DB struct {
 	// turn is held while writing: SQLite has one writer at a time, and those that
 	// wait for its lock look again up to 100 ms later, in no order. Here they queue.
 	turn chan struct{}
+	// stmts is nil for PostgreSQL, whose driver has its own.
+	stmts *statements
 	// owner is nil for SQLite.
 	owner *owner
 }
@@ -59,7 +62,7 @@ func openSQLite(ctx context.Context, path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	d := &DB{sql: db, turn: make(chan struct{}, 1)}
+	d := &DB{sql: db, turn: make(chan struct{}, 1), stmts: &statements{db: db, by: map[string]*sql.Stmt{}}}
 	if err := d.migrate(ctx, goose.DialectSQLite3); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("database %s: %w", path, err)
@@ -144,13 +147,72 @@ func (d *DB) tx(ctx context.Context, f func(querier) error) error {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
 	defer t.Rollback() // no effect after Commit
-	if err := f(t); err != nil {
+	q := querier(t)
+	if d.stmts != nil {
+		q = prepared{t, d.stmts}
+	}
+	if err := f(q); err != nil {
 		return err
 	}
 	if err := t.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
+}
+
+// statements keeps what writers run again and again, compiled: SQLite takes
+// about as long to compile a statement as to run it.
+type statements struct {
+	db *sql.DB
+	mu sync.Mutex
+	by map[string]*sql.Stmt
+}
+
+// maxStatements bounds statements; nearly all texts are constants.
+const maxStatements = 500
+
+// of returns the compiled query, nil when there is none: let the query itself say why.
+func (s *statements) of(ctx context.Context, query string) *sql.Stmt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.by[query]
+	if st != nil || len(s.by) == maxStatements {
+		return st
+	}
+	st, err := s.db.PrepareContext(ctx, query)
+	if err != nil {
+		return nil
+	}
+	s.by[query] = st
+	return st
+}
+
+// prepared is a transaction that runs its queries compiled. The rows of one must
+// be read before the same query is run again.
+type prepared struct {
+	*sql.Tx
+	stmts *statements
+}
+
+func (p prepared) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if st := p.stmts.of(ctx, query); st != nil {
+		return p.StmtContext(ctx, st).ExecContext(ctx, args...)
+	}
+	return p.Tx.ExecContext(ctx, query, args...)
+}
+
+func (p prepared) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if st := p.stmts.of(ctx, query); st != nil {
+		return p.StmtContext(ctx, st).QueryContext(ctx, args...)
+	}
+	return p.Tx.QueryContext(ctx, query, args...)
+}
+
+func (p prepared) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	if st := p.stmts.of(ctx, query); st != nil {
+		return p.StmtContext(ctx, st).QueryRowContext(ctx, args...)
+	}
+	return p.Tx.QueryRowContext(ctx, query, args...)
 }
 
 // toMS returns t as stored: milliseconds since 1970, 0 for the zero time.
