@@ -71,11 +71,13 @@ func (s *demoState) derive(name string, n int) string {
 func (s *demoState) password() string                    { return s.derive("password", 12) }
 func (s *demoState) token(id citywarden.DeviceID) string { return s.derive("device "+string(id), 20) }
 
-// posts are the people of the demo county, one for each post of the workflow
-// and each department that its cases go to.
-func posts() []citywarden.User {
+// Posts returns the people of the demo county: one for each post of the workflow
+// and each department that its cases go to, and who connects devices and writes rules.
+func Posts() []citywarden.User {
 	return []citywarden.User{
-		{Name: "zhiban", Title: "值班长 林敏", Role: citywarden.RoleSupervisor},
+		{Name: "zhiban", Title: "监督中心 林敏", Role: citywarden.RoleSupervisor},
+		{Name: "shouli", Title: "受理员 苏梅", Role: citywarden.RoleAcceptor},
+		{Name: "banzhang", Title: "值班长 郭立", Role: citywarden.RoleShiftLeader},
 		{Name: "paiqian", Title: "派遣员 陈立", Role: citywarden.RoleDispatcher},
 		{Name: "xiaofang", Title: "消防 吴强", Role: citywarden.RoleDepartment, Department: "消防救援大队"},
 		{Name: "gongshui", Title: "供水抢修 黄辉", Role: citywarden.RoleDepartment, Department: "供水公司"},
@@ -83,6 +85,8 @@ func posts() []citywarden.User {
 		{Name: "gongdian", Title: "供电抢修 李涛", Role: citywarden.RoleDepartment, Department: "供电公司"},
 		{Name: "wangge", Title: "网格员 张萍", Role: citywarden.RoleOfficer},
 		{Name: "wangge2", Title: "网格员 郑海", Role: citywarden.RoleOfficer},
+		{Name: "guize", Title: "规则工程师 何涛", Role: citywarden.RoleEngineer},
+		{Name: "changshang", Title: "设备厂商 叶明", Role: citywarden.RoleVendor},
 	}
 }
 
@@ -153,7 +157,7 @@ func (b *building) seed(ctx context.Context, c *county.County) error {
 
 // seedUsers makes the posts of the demo, and the key "demo" for apps.
 func (b *building) seedUsers(ctx context.Context) error {
-	for _, u := range posts() {
+	for _, u := range Posts() {
 		_, err := b.people.Create(ctx, u, b.demoState.password())
 		if err != nil && citywarden.CodeOf(err) != citywarden.CodeConflict {
 			return fmt.Errorf("user %s: %w", u.Name, err)

@@ -81,14 +81,24 @@ func greeting(a *app.App, demo bool) string {
 	if k := a.CoAPAddr(); k != nil {
 		s += fmt.Sprintf("  CoAP     %s (UDP)\n", reachable(k))
 	}
-	const posts = "zhiban, paiqian,\n           xiaofang, gongshui, chengguan, gongdian, wangge, wangge2\n"
+	posts := ""
+	for i, u := range app.Posts() {
+		switch {
+		case i == 0:
+		case i%6 == 0:
+			posts += ",\n           "
+		default:
+			posts += ", "
+		}
+		posts += u.Name
+	}
 	switch p := a.AdminPassword(); {
 	case p != "" && demo:
 		s += fmt.Sprintf("  sign in  admin, password %s\n", p)
-		s += "           the posts of the demo have the same password: " + posts
+		s += "           the posts of the demo have the same password:\n           " + posts + "\n"
 	case demo:
 		s += "  sign in  admin, with the password from CITYWARDEN_ADMIN_PASSWORD\n"
-		s += fmt.Sprintf("           the posts of the demo have the password %s: %s", a.PostsPassword(), posts)
+		s += fmt.Sprintf("           the posts of the demo have the password %s:\n           %s\n", a.PostsPassword(), posts)
 	case p != "":
 		s += fmt.Sprintf("  sign in  admin, password %s (shown this once; change it in the console)\n", p)
 	}
