@@ -14,7 +14,8 @@ import (
 type parkingZone struct {
 	base   float64 // arrivals per hour and bay in the dead of night
 	peaks  [2]peak
-	rest   float64       // factor of the peaks on days off
+	day    float64       // at least so many between the peaks
+	rest   float64       // factor of the day on days off
 	stay   time.Duration // the median; stays are log-normal
 	spread float64       // standard deviation of the logarithm of a stay
 }
@@ -22,9 +23,9 @@ type parkingZone struct {
 type peak struct{ hour, width, rate float64 }
 
 var parkingZones = map[string]parkingZone{
-	"fuqian":    {0.02, [2]peak{{9.5, 1.2, 1.7}, {15.5, 1.3, 1.5}}, 0.35, 50 * time.Minute, 0.6}, // offices
-	"zhongshan": {0.05, [2]peak{{10, 1.6, 1.6}, {18.5, 1.8, 1.9}}, 0.9, 35 * time.Minute, 0.7},   // shops along the road
-	"mall":      {0.01, [2]peak{{11.5, 1.2, 1.2}, {18.5, 1.6, 1.9}}, 1.3, 80 * time.Minute, 0.5},
+	"fuqian":    {0.02, [2]peak{{9.5, 1.2, 1.7}, {15.5, 1.3, 1.5}}, 0.7, 0.35, 50 * time.Minute, 0.6}, // offices
+	"zhongshan": {0.05, [2]peak{{10, 1.6, 1.6}, {18.5, 1.8, 1.9}}, 0.9, 0.9, 35 * time.Minute, 0.7},   // shops along the road
+	"mall":      {0.01, [2]peak{{11.5, 1.2, 1.2}, {18.5, 1.6, 1.9}}, 0.75, 1.3, 80 * time.Minute, 0.5},
 }
 
 // rate returns the arrivals per hour at t.
@@ -35,6 +36,9 @@ func (z *parkingZone) rate(t time.Time) float64 {
 		d := math.Abs(h - p.hour)
 		d = math.Min(d, 24-d) / p.width
 		sum += p.rate * math.Exp(-d*d/2)
+	}
+	if h > z.peaks[0].hour && h < z.peaks[1].hour {
+		sum = math.Max(sum, z.day)
 	}
 	if !work {
 		sum *= z.rest
