@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +21,7 @@ import (
 type simulateDeviceCmd struct {
 	Model   string            `help:"Model of the device." required:"" placeholder:"NAME"`
 	Print   bool              `help:"Print its messages: when, topic, payload. So it is without --plot, too."`
-	Plot    string            `help:"Draw what it measures, as SVG." type:"path" placeholder:"FILE.svg"`
+	Plot    string            `help:"Draw what it measures, as SVG or PNG." type:"path" placeholder:"FILE.svg"`
 	For     time.Duration     `help:"How long." default:"10m"`
 	Start   string            `help:"When it begins, in the week of Monday 23 November 2026." default:"Mon 09:00"`
 	Every   time.Duration     `help:"Between two reports; 0 for what is usual." default:"0"`
@@ -36,6 +37,13 @@ var simulatedWeek = time.Date(2026, 11, 23, 0, 0, 0, 0, time.FixedZone("CST", 8*
 
 // Run prints or draws what a virtual device sends.
 func (s *simulateDeviceCmd) Run(o output) error {
+	write := (*chart.Chart).WriteSVG
+	switch ext := strings.ToLower(filepath.Ext(s.Plot)); {
+	case ext == ".png":
+		write = (*chart.Chart).WritePNG
+	case s.Plot != "" && ext != ".svg":
+		return &usageError{fmt.Sprintf("--plot %s: name a file that ends in .svg or .png", s.Plot)}
+	}
 	models, err := devices.LoadModels(devices.Builtin())
 	if err != nil {
 		return err
@@ -128,7 +136,7 @@ func (s *simulateDeviceCmd) Run(o output) error {
 		return err
 	}
 	defer f.Close()
-	if err := picture.Write(f); err != nil {
+	if err := write(&picture, f); err != nil {
 		return err
 	}
 	return f.Close()

@@ -1,13 +1,11 @@
-// Package chart draws curves over time as SVG, one below the other: what a
+// Package chart draws curves over time as SVG or PNG, one below the other: what a
 // simulator did, to look at.
 package chart
 
 import (
-	"bytes"
-	"encoding/xml"
 	"fmt"
-	"io"
 	"math"
+	"strconv"
 	"time"
 )
 
@@ -39,41 +37,73 @@ type Span struct {
 
 // The measures of the picture, in pixels.
 const (
-	width, left, right = 900, 70, 20
-	head, panel, gap   = 40, 130, 34
+	width, leftEdge, rightEdge = 900, 70, 880
+	head, panel, gap           = 40, 130, 34
 )
 
-// Write writes c as SVG. The same chart gives the same bytes.
-func (c *Chart) Write(w io.Writer) error {
-	from, to := c.ends()
-	span := to.Sub(from).Seconds()
+// canvas is what a chart is painted on, in pixels from the top left.
+type canvas interface {
+	begin(width, height int) // once, first
+	span(x, y, width, height float64, name string)
+	text(x, y, size float64, at anchor, c ink, s string) // y of its base line
+	line(points []point, width float64, c ink) // at least one point
+}
+
+type point struct{ x, y float64 }
+
+// anchor says which part of a text is at its x.
+type anchor int
+
+const (
+	left anchor = iota
+	middle
+	right
+)
+
+// ink is a colour, 0xRRGGBB.
+type ink uint32
+
+const (
+	black  ink = 0x111111
+	grey   ink = 0x555555
+	mark   ink = 0x999999
+	faint  ink = 0xe5e7eb
+	blue   ink = 0x2563eb
+	brown  ink = 0x92400e
+	yellow ink = 0xfdf0b6
+)
+
+// paint paints c.
+func (c *Chart) paint(to canvas) error {
+	from, until := c.ends()
+	span := until.Sub(from)
 	if span <= 0 {
 		return fmt.Errorf("chart %q: nothing to draw", c.Title)
 	}
-	height := head + len(c.Curves)*(panel+gap) + 20
-	var b bytes.Buffer
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">`+"\n", width, height, width, height)
-	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", width, height)
-	fmt.Fprintf(&b, `<text x="%d" y="24" font-size="16">%s</text>`+"\n", left, escape(c.Title))
+	for _, k := range c.Curves {
+		if len(k.Points) == 0 {
+			return fmt.Errorf("chart %q: nothing to draw of %s", c.Title, k.Name)
+		}
+	}
+	to.begin(width, head+len(c.Curves)*(panel+gap)+20)
+	to.text(leftEdge, 24, 16, left, black, c.Title)
 	x := func(t time.Time) float64 {
-		return left + math.Min(1, math.Max(0, t.Sub(from).Seconds()/span))*(width-left-right)
+		return leftEdge + math.Min(1, math.Max(0, t.Sub(from).Seconds()/span.Seconds()))*(rightEdge-leftEdge)
 	}
 	for i := range c.Curves {
 		top := float64(head + i*(panel+gap) + 14)
-		c.draw(&b, &c.Curves[i], top, x)
-		for at := from.Truncate(tick(to.Sub(from))); !at.After(to); at = at.Add(tick(to.Sub(from))) {
+		c.panel(to, &c.Curves[i], top, x)
+		for at := from.Truncate(tick(span)); !at.After(until); at = at.Add(tick(span)) {
 			if at.Before(from) {
 				continue
 			}
-			fmt.Fprintf(&b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="#999"/>`+"\n", x(at), top+panel, x(at), top+panel+4)
+			to.line([]point{{x(at), top + panel}, {x(at), top + panel + 4}}, 1, mark)
 			if i == len(c.Curves)-1 {
-				fmt.Fprintf(&b, `<text x="%.1f" y="%.1f" text-anchor="middle" fill="#555">%s</text>`+"\n", x(at), top+panel+18, at.Format("15:04:05"))
+				to.text(x(at), top+panel+18, 12, middle, grey, at.Format("15:04:05"))
 			}
 		}
 	}
-	b.WriteString("</svg>\n")
-	_, err := w.Write(b.Bytes())
-	return err
+	return nil
 }
 
 // ends returns the first and the last moment of all curves.
@@ -91,8 +121,8 @@ func (c *Chart) ends() (from, to time.Time) {
 	return from, to
 }
 
-// draw draws one panel.
-func (c *Chart) draw(b *bytes.Buffer, k *Curve, top float64, x func(time.Time) float64) {
+// panel paints one panel.
+func (c *Chart) panel(to canvas, k *Curve, top float64, x func(time.Time) float64) {
 	low, high := math.Inf(1), math.Inf(-1)
 	for _, p := range k.Points {
 		low, high = math.Min(low, p.Y), math.Max(high, p.Y)
@@ -104,30 +134,30 @@ func (c *Chart) draw(b *bytes.Buffer, k *Curve, top float64, x func(time.Time) f
 	}
 	y := func(v float64) float64 { return top + panel*(high-v)/(high-low) }
 	for _, s := range c.Spans {
-		fmt.Fprintf(b, `<rect x="%.1f" y="%.1f" width="%.1f" height="%d" fill="#fde68a" fill-opacity="0.6"><title>%s</title></rect>`+"\n", x(s.From), top, math.Max(1, x(s.To)-x(s.From)), panel, escape(s.Name))
-		fmt.Fprintf(b, `<text x="%.1f" y="%.1f" fill="#92400e" font-size="10">%s</text>`+"\n", x(s.From)+2, top+10, escape(s.Name))
+		to.span(x(s.From), top, math.Max(1, x(s.To)-x(s.From)), panel, s.Name)
+		to.text(x(s.From)+2, top+10, 10, left, brown, s.Name)
 	}
 	name := k.Name
 	if k.Unit != "" {
 		name += ", " + k.Unit
 	}
-	fmt.Fprintf(b, `<text x="%d" y="%.1f" fill="#111">%s</text>`+"\n", left, top-4, escape(name))
+	to.text(leftEdge, top-4, 12, left, black, name)
 	for n := 0; ; n++ {
 		v := low + float64(n)*step
 		if v > high+step/2 {
 			break
 		}
-		fmt.Fprintf(b, `<line x1="%d" y1="%.1f" x2="%d" y2="%.1f" stroke="#e5e7eb"/>`+"\n", left, y(v), width-right, y(v))
-		fmt.Fprintf(b, `<text x="%d" y="%.1f" text-anchor="end" fill="#555">%.*f</text>`+"\n", left-6, y(v)+4, digits(step), v)
+		to.line([]point{{leftEdge, y(v)}, {rightEdge, y(v)}}, 1, faint)
+		to.text(leftEdge-6, y(v)+4, 12, right, grey, strconv.FormatFloat(v, 'f', digits(step), 64))
 	}
-	b.WriteString(`<polyline fill="none" stroke="#2563eb" stroke-width="1.5" points="`)
+	var curve []point
 	for i, p := range k.Points {
 		if k.Step && i > 0 {
-			fmt.Fprintf(b, "%.1f,%.1f ", x(p.At), y(k.Points[i-1].Y))
+			curve = append(curve, point{x(p.At), y(k.Points[i-1].Y)})
 		}
-		fmt.Fprintf(b, "%.1f,%.1f ", x(p.At), y(p.Y))
+		curve = append(curve, point{x(p.At), y(p.Y)})
 	}
-	b.WriteString(`"/>` + "\n")
+	to.line(curve, 1.5, blue)
 }
 
 // nice returns a step of 1, 2 or 5 times a power of ten that is at least v.
@@ -158,10 +188,4 @@ func tick(span time.Duration) time.Duration {
 		}
 	}
 	return 7 * 24 * time.Hour
-}
-
-func escape(s string) string {
-	var b bytes.Buffer
-	_ = xml.EscapeText(&b, []byte(s)) // a bytes.Buffer takes everything
-	return b.String()
 }
