@@ -12,11 +12,14 @@ type Problem struct {
 	Col     int    `json:"col"`  // in characters, from 1
 	Message string `json:"message"`
 	Snippet string `json:"snippet"` // the line, and below it a caret; "" when there is no such line
+
+	// Suggestion is the word that was probably meant, which Message says too.
+	Suggestion string `json:"suggestion,omitempty"`
 }
 
 // ProblemAt returns the problem at line and col of a file that consists of lines.
 func ProblemAt(file string, lines []string, line, col int, message string) Problem {
-	p := Problem{File: file, Line: line, Col: col, Message: message}
+	p := Problem{File: file, Line: line, Col: col, Message: message, Suggestion: suggested(message)}
 	if line >= 1 && line <= len(lines) {
 		text := strings.ReplaceAll(strings.TrimRight(lines[line-1], "\r"), "\t", " ")
 		p.Snippet = "  " + text + "\n  " + strings.Repeat(" ", width(text, col-1)) + "^"

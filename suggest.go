@@ -2,6 +2,7 @@ package citywarden
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -26,7 +27,20 @@ func DidYouMean(s string, words []string) string {
 	if best == "" {
 		return ""
 	}
-	return fmt.Sprintf("; did you mean %q?", best)
+	return fmt.Sprintf(didYouMean+"%q?", best)
+}
+
+const didYouMean = "; did you mean "
+
+// suggested returns the word that DidYouMean put into message, "" for none.
+func suggested(message string) string {
+	_, rest, _ := strings.Cut(message, didYouMean)
+	quoted, err := strconv.QuotedPrefix(rest)
+	if err != nil {
+		return ""
+	}
+	word, _ := strconv.Unquote(quoted)
+	return word
 }
 
 // editDistance counts the insertions, deletions, substitutions and swaps of

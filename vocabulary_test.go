@@ -109,6 +109,10 @@ func TestDidYouMean(t *testing.T) {
 		if got := DidYouMean(in, words); got != want {
 			t.Errorf("DidYouMean(%q) = %q, want %q", in, got, want)
 		}
+		word := strings.TrimSuffix(strings.TrimPrefix(want, `; did you mean "`), `"?`)
+		if got := ProblemAt("", nil, 0, 0, "no metric"+want+" It has more").Suggestion; got != word {
+			t.Errorf("after %q the suggestion is %q, want %q", want, got, word)
+		}
 	}
 }
 

@@ -211,14 +211,18 @@ func (s *Set) Rules() []citywarden.Rule {
 	return out
 }
 
-// Untested returns the rules that no test expects anything of.
-func (s *Set) Untested() []citywarden.RuleID {
-	var out []citywarden.RuleID
+// Untested lists the rules that no test expects anything of.
+func (s *Set) Untested() citywarden.Problems {
+	tested := map[citywarden.RuleID]bool{}
+	for i := range s.tests {
+		for _, x := range s.tests[i].expect {
+			tested[x.none], tested[x.alarm] = true, true
+		}
+	}
+	var out citywarden.Problems
 	for _, r := range s.rules {
-		if !slices.ContainsFunc(s.tests, func(t testCase) bool {
-			return slices.ContainsFunc(t.expect, func(x expectation) bool { return x.none == r.ID || x.alarm == r.ID })
-		}) {
-			out = append(out, r.ID)
+		if !tested[r.ID] {
+			r.node.into(&out).report("no test expects anything of rule %s", r.ID)
 		}
 	}
 	return out

@@ -284,7 +284,7 @@ func printLoad(w io.Writer, l *citywarden.AlarmLoad) {
 	}
 	fmt.Fprintf(w, "floods       %d\n", len(l.Floods))
 	for _, f := range l.Floods {
-		fmt.Fprintf(w, "  %s to %s, %d alarms\n", when(f.From), when(f.To), f.Alarms)
+		fmt.Fprintf(w, "  %s to %s, %s\n", when(f.From), when(f.To), counted(f.Alarms, "alarm"))
 	}
 	fmt.Fprintf(w, "chattering   %d\n", len(l.Chattering))
 	for _, c := range l.Chattering {

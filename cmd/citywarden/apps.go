@@ -47,7 +47,7 @@ func (k *appAddCmd) Run(ctx context.Context, o output) error {
 	if k.JSON {
 		return toJSON(o.out, made)
 	}
-	fmt.Fprintf(o.out, "app %s may report %d cases a minute\nkey %s\n", made.App.Name, made.App.PerMinute, made.Key)
+	fmt.Fprintf(o.out, "app %s may report %s a minute\nkey %s\n", made.App.Name, counted(made.App.PerMinute, "case"), made.Key)
 	return nil
 }
 

@@ -35,8 +35,8 @@ func (a *auditCmd) Run(ctx context.Context, o output) error {
 			return err
 		}
 	} else {
-		fmt.Fprintf(o.out, "%s to %s: %d messages with %d readings in the log, %d points looked for in the time series\n",
-			when(r.From), when(r.To), r.Messages, r.Readings, r.Points)
+		fmt.Fprintf(o.out, "%s to %s: %s with %s in the log, %s looked for in the time series\n",
+			when(r.From), when(r.To), counted(r.Messages, "message"), counted(r.Readings, "reading"), counted(r.Points, "point"))
 		for _, n := range r.Notes {
 			fmt.Fprintln(o.out, "note:", n)
 		}
@@ -49,7 +49,7 @@ func (a *auditCmd) Run(ctx context.Context, o output) error {
 		}
 	}
 	if r.Found > 0 {
-		return fmt.Errorf("%d differences", r.Found)
+		return fmt.Errorf("found %s", counted(r.Found, "difference"))
 	}
 	if !a.JSON {
 		fmt.Fprintln(o.out, "log, ledger and time series agree")

@@ -148,7 +148,7 @@ func (c *client) watch(ctx context.Context, path string, body, out any, progress
 
 // printBacktest prints a report for people.
 func printBacktest(w io.Writer, b *citywarden.Backtest) {
-	fmt.Fprintf(w, "%s to %s, %d readings in %d messages, in %s\n", when(b.From), when(b.To), b.Readings, b.Messages, b.Took)
+	fmt.Fprintf(w, "%s to %s, %s in %s, in %s\n", when(b.From), when(b.To), counted(b.Readings, "reading"), counted(b.Messages, "message"), b.Took)
 	for i := range b.Rules {
 		r := &b.Rules[i]
 		now := "no rule of that id runs"
@@ -192,7 +192,7 @@ func printBacktest(w io.Writer, b *citywarden.Backtest) {
 		}
 		table(w, rows)
 		if r.Now != nil {
-			fmt.Fprintf(w, "\n%d alarms in both, %d only in tried, %d only now\n", r.Both, r.OnlyTried, r.OnlyNow)
+			fmt.Fprintf(w, "\n%s in both, %d only in tried, %d only now\n", counted(r.Both, "alarm"), r.OnlyTried, r.OnlyNow)
 		}
 		if len(r.Alarms) > 0 {
 			fmt.Fprintln(w)

@@ -93,7 +93,7 @@ func (d *deadReplayCmd) Run(ctx context.Context, o output) error {
 	if d.JSON {
 		return toJSON(o.out, r)
 	}
-	fmt.Fprintf(o.out, "%d messages brought in again, %d still can't be used\n", r.Replayed, r.Failing)
+	fmt.Fprintf(o.out, "%s brought in again, %d still can't be used\n", counted(r.Replayed, "message"), r.Failing)
 	if len(r.First) > 0 {
 		deadLetters(o, r.First)
 	}

@@ -58,10 +58,10 @@ func (g *gridImportCmd) Run(ctx context.Context, o output) error {
 		for _, p := range r.Warnings {
 			fmt.Fprintf(o.err, "%s: warning: %s: %s\n", g.File.Name(), p.Kind, p.Text)
 		}
-		fmt.Fprintf(o.out, "%d grids in %s: %d new, %d changed, %d the same, %d ended\n", r.Grids, r.CRS, r.Added, r.Changed, r.Same, r.Ended)
+		fmt.Fprintf(o.out, "%s in %s: %d new, %d changed, %d the same, %d ended\n", counted(r.Grids, "grid"), r.CRS, r.Added, r.Changed, r.Same, r.Ended)
 	}
 	if n := len(r.Errors); n > 0 {
-		return fmt.Errorf("nothing was taken: %d errors", n)
+		return fmt.Errorf("nothing was taken: %s", counted(n, "error"))
 	}
 	return nil
 }

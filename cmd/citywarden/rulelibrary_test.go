@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "write the table of docs/rule-library.md
 func TestManualWithBuiltinModels(t *testing.T) {
 	for _, c := range []struct{ command, want string }{
 		{"check", "6 rules, all good\n"},
-		{"test", "1 tests of 6 rules, all good\n"},
+		{"test", "1 test of 6 rules, all good\n"},
 	} {
 		var out, errs bytes.Buffer
 		if code := run(t.Context(), []string{"rules", c.command, "../../rules/testdata/manual"}, output{&out, &errs}); code != 0 {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing/fstest"
 
 	"github.com/citywarden/citywarden"
@@ -77,24 +79,66 @@ func (r *ruleFiles) files() (fs.FS, error) {
 type ruleCheckCmd struct {
 	ruleFiles
 	Strict bool `help:"Fail on warnings, too."`
+	JSON   bool `help:"Print what was found as JSON, for editors and CI."`
+}
+
+// finding is what rules check --json prints of each thing that it found. Names
+// stay as they are: editors and CI read them.
+type finding struct {
+	File       string `json:"file"` // in the folder
+	Line       int    `json:"line"` // from 1; 0 when it has no place
+	Col        int    `json:"col"`  // in characters, from 1
+	Severity   string `json:"severity"`
+	Message    string `json:"message"`
+	Suggestion string `json:"suggestion"` // the word that was probably meant, "" for none
+}
+
+// findings are ps as severity.
+func findings(severity string, ps citywarden.Problems) []finding {
+	out := make([]finding, len(ps))
+	for i, p := range ps {
+		out[i] = finding{p.File, p.Line, p.Col, severity, p.Message, p.Suggestion}
+	}
+	return out
 }
 
 // Run checks the files and says how many rules they hold.
 func (r *ruleCheckCmd) Run(o output) error {
 	set, err := r.load()
-	if err != nil {
+	var wrong citywarden.Problems
+	if err != nil && (!r.JSON || !errors.As(err, &wrong)) {
 		return err
 	}
-	for _, w := range set.Warnings() {
-		fmt.Fprintf(o.err, "warning: %s\n", w.Error())
+	var report struct {
+		Rules    int       `json:"rules"`
+		Findings []finding `json:"findings"`
 	}
-	for _, id := range set.Untested() {
-		fmt.Fprintf(o.err, "hint: no test expects anything of rule %s\n", id)
+	report.Findings = findings("error", wrong)
+	warnings := 0
+	if set != nil {
+		warnings, report.Rules = len(set.Warnings()), set.Len()
+		report.Findings = slices.Concat(report.Findings, findings("warning", set.Warnings()), findings("hint", set.Untested()))
 	}
-	if n := len(set.Warnings()); r.Strict && n > 0 {
-		return fmt.Errorf("%d warnings, and --strict takes none", n)
+	if r.JSON {
+		if err := toJSON(o.out, report); err != nil {
+			return err
+		}
+	} else {
+		for _, w := range set.Warnings() {
+			fmt.Fprintf(o.err, "warning: %s\n", w.Error())
+		}
+		for _, h := range set.Untested() {
+			fmt.Fprintf(o.err, "hint: %s\n", h.Error())
+		}
 	}
-	fmt.Fprintf(o.out, "%d rules, all good\n", set.Len())
+	switch {
+	case len(wrong) > 0:
+		return fmt.Errorf("found %s", counted(len(wrong), "mistake"))
+	case r.Strict && warnings > 0:
+		return fmt.Errorf("%s, and --strict takes none", counted(warnings, "warning"))
+	case !r.JSON:
+		fmt.Fprintf(o.out, "%s, all good\n", counted(set.Len(), "rule"))
+	}
 	return nil
 }
 
@@ -117,9 +161,9 @@ func (r *ruleTestCmd) Run(o output) error {
 		fmt.Fprintf(o.out, "ok    %s (%s:%d)\n", t.Name, t.File, t.Line)
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d tests failed", failed, len(results))
+		return fmt.Errorf("%d of %s failed", failed, counted(len(results), "test"))
 	}
-	fmt.Fprintf(o.out, "%d tests of %d rules, all good\n", len(results), set.Len())
+	fmt.Fprintf(o.out, "%s of %s, all good\n", counted(len(results), "test"), counted(set.Len(), "rule"))
 	return nil
 }
 
@@ -141,7 +185,11 @@ func (r *ruleReloadCmd) Run(ctx context.Context, o output) error {
 	for _, w := range s.Warnings {
 		fmt.Fprintf(o.err, "warning: %s\n", w.Error())
 	}
-	fmt.Fprintf(o.out, "%d rules run, %d tests passed\n", s.Rules, s.Tests)
+	verb := "run"
+	if s.Rules == 1 {
+		verb = "runs"
+	}
+	fmt.Fprintf(o.out, "%s %s, %s passed\n", counted(s.Rules, "rule"), verb, counted(s.Tests, "test"))
 	return nil
 }
 
