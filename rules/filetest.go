@@ -38,12 +38,14 @@ type testInput struct {
 }
 
 type testOrder struct {
-	at    int64
-	kind  citywarden.OrderKind
-	rule  citywarden.RuleID
-	on    string // entity
-	by    string
-	until int64
+	node   node
+	at     int64
+	kind   citywarden.OrderKind
+	rule   citywarden.RuleID
+	on     string // entity
+	by     string
+	reason string
+	until  int64
 }
 
 type expectation struct {
@@ -57,6 +59,9 @@ type expectation struct {
 	severity citywarden.Severity
 	order    string
 	acked    *bool
+	ackedBy  string
+	audible  *bool
+	hushed   citywarden.Suppression // how it is suppressed
 	members  []citywarden.DeviceID
 	why      string
 }
@@ -231,7 +236,7 @@ func (t *testCase) readInput(n node, left int) int {
 }
 
 func (t *testCase) readOrder(n node) {
-	o := testOrder{by: "tester"}
+	o := testOrder{node: n, by: "tester", reason: "test"}
 	for _, f := range n.fields(testOrderShape) {
 		switch f.name {
 		case "at":
@@ -240,15 +245,23 @@ func (t *testCase) readOrder(n node) {
 			o.until = f.val.duration("for").Std().Milliseconds()
 		case "by":
 			o.by, _ = f.val.text("by")
+		case "reason":
+			o.reason, _ = f.val.text("reason")
 		case "entity", "device":
 			o.on, _ = f.val.text(f.name)
 		default:
+			if o.kind != "" {
+				f.key.report("an order is one of %s and %s; write two", o.kind, f.name)
+			}
 			v, _ := f.val.text(f.name)
 			o.kind, o.rule = citywarden.OrderKind(f.name), citywarden.RuleID(v)
 		}
 	}
 	if o.kind == "" || o.on == "" {
 		n.report("an order says what, of which rule and entity, like {at: 5m, ack: fire.zone-smoke, entity: Z1}")
+	}
+	if (o.kind == citywarden.OrderShelve) != (o.until > 0) {
+		n.report("shelve, and only that, says for how long: {at: 5m, shelve: fire.zone-smoke, entity: Z1, for: 1h}")
 	}
 	t.orders = append(t.orders, o)
 }
@@ -283,6 +296,17 @@ func (t *testCase) readExpectation(n node) {
 		case "acked":
 			b := f.val.bool("acked")
 			x.acked = &b
+		case "acked_by":
+			x.ackedBy, _ = f.val.text("acked_by")
+		case "annunciated":
+			b := f.val.bool("annunciated")
+			x.audible = &b
+		case "suppressed":
+			v, _ := f.val.text("suppressed")
+			x.hushed = citywarden.Suppression(v)
+			if ways := expectationShape.enum("suppressed"); !slices.Contains(ways, v) {
+				f.val.report("no suppression %q%s", v, choices(v, ways, "there are"))
+			}
 		case "members":
 			for _, v := range f.val.strings("members") {
 				x.members = append(x.members, citywarden.DeviceID(v))
@@ -360,7 +384,7 @@ func (s *Set) checkTest(t *testCase) {
 		}
 	}
 	for _, o := range t.orders {
-		known(t.node, o.rule)
+		known(o.node, o.rule)
 	}
 }
 
@@ -518,7 +542,11 @@ func (t *testCase) run(ctx context.Context, set *Set) Result {
 	for _, o := range t.orders {
 		plan = append(plan, moment{o.at, 1, func() error {
 			tr := b.last[string(o.rule)+"\x00"+o.on]
-			order := &citywarden.AlarmOrder{Kind: o.kind, Alarm: tr.Alarm.ID, By: o.by, Reason: "test"}
+			if tr.Alarm.ID == "" {
+				at(o.node).report("at %s %s has had no alarm of %s to %s", time.Duration(o.at)*time.Millisecond, o.on, o.rule, o.kind)
+				return nil
+			}
+			order := &citywarden.AlarmOrder{Kind: o.kind, Alarm: tr.Alarm.ID, By: o.by, Reason: o.reason}
 			if o.until > 0 {
 				order.Until = abs(o.at + o.until)
 			}
@@ -621,6 +649,15 @@ func (x *expectation) compare(n node, inst *instance, b *bench, at time.Duration
 	if x.acked != nil && a.Acked != *x.acked {
 		n.report("at %s alarm %s has acked %t, not %t", at, a.ID, a.Acked, *x.acked)
 	}
+	if x.ackedBy != "" && a.AckedBy != x.ackedBy {
+		n.report("at %s alarm %s is acknowledged by %q, not %q", at, a.ID, a.AckedBy, x.ackedBy)
+	}
+	if got := inst.audible(); x.audible != nil && got != *x.audible {
+		n.report("at %s alarm %s has annunciated %t, not %t", at, a.ID, got, *x.audible)
+	}
+	if !suppressedAs(a, x.hushed) {
+		n.report("at %s alarm %s is suppressed as %v, not %s", at, a.ID, a.Suppressions(), x.hushed)
+	}
 	for _, m := range x.members {
 		if !slices.Contains(a.Members, m) {
 			n.report("at %s alarm %s has the members %v, without %s", at, a.ID, a.Members, m)
@@ -635,6 +672,18 @@ func (x *expectation) compare(n node, inst *instance, b *bench, at time.Duration
 			n.report("at %s the explanation of alarm %s does not contain %q; it says %s", at, a.ID, x.why, why)
 		}
 	}
+}
+
+// suppressedAs reports whether a is suppressed in that way, among others; "" is
+// whatever way.
+func suppressedAs(a *citywarden.Alarm, way citywarden.Suppression) bool {
+	switch way {
+	case "":
+		return true
+	case citywarden.SuppressionNone:
+		return !a.Suppressed()
+	}
+	return slices.Contains(a.Suppressions(), way)
 }
 
 // state names where the instance stands, as tests and people call it.

@@ -350,6 +350,52 @@ func TestAFailingTestSaysWhatIsExpected(t *testing.T) {
 	}
 }
 
+func TestATestSaysWhatBecameOfOrders(t *testing.T) {
+	rule := probeRule("levels: [{severity: major, when: 'x > 5'}]\n  clear: {when: 'x < 5', for: 1h}")
+	set := load(t, rule+`tests:
+- name: t
+  devices: {d: {model: probe}, e: {model: probe}}
+  input: [{device: d, metric: x, values: "6"}]
+  orders:
+  - {at: 1s, ack: r, device: e}
+  - {at: 2s, out_of_service: r, device: d, by: li, reason: repair}
+  - {at: 3s, ack: r, device: d, by: wang}
+  - {at: 5s, in_service: r, device: d, by: li}
+  expect:
+  - {at: 1s, alarm: r, device: d, suppressed: shelved}
+  - {at: 1s, alarm: r, device: d, suppressed: none, annunciated: true}
+  - {at: 2s, alarm: r, device: d, suppressed: none}
+  - {at: 2s, alarm: r, device: d, suppressed: out_of_service, annunciated: true}
+  - {at: 3s, alarm: r, device: d, suppressed: out_of_service, acked_by: li}
+  - {at: 4s, alarm: r, device: d, suppressed: out_of_service, acked_by: wang}
+  - {at: 5s, alarm: r, device: d, suppressed: none, annunciated: true, acked: false}
+`)
+	want := `r.yaml:11:5: at 1s e has had no alarm of r to ack
+r.yaml:16:5: at 1s alarm r:d:1 is suppressed as [], not shelved
+r.yaml:18:5: at 2s alarm r:d:1 is suppressed as [out_of_service], not none
+r.yaml:19:5: at 2s alarm r:d:1 has annunciated false, not true
+r.yaml:20:5: at 3s alarm r:d:1 is acknowledged by "wang", not "li"
+`
+	got := ""
+	for _, p := range Test(set)[0].Problems {
+		got += fmt.Sprintf("%s:%d:%d: %s\n", p.File, p.Line, p.Col, p.Message)
+	}
+	if got != want {
+		t.Errorf("the test says\n%s\nwant\n%s", got, want)
+	}
+	for order, want := range map[string]string{
+		"{at: 1s, ack: r, device: d, reset: r}":           "an order is one of ack and reset; write two",
+		"{at: 1s, shelve: r, device: d}":                  "shelve, and only that, says for how long",
+		"{at: 1s, out_of_service: r, device: d, for: 1h}": "shelve, and only that, says for how long",
+		"{at: 1s, out_of_servce: r, device: d}":           `did you mean "out_of_service"?`,
+		"{at: 1s, ack: q, device: d}":                     `r.yaml:9:12: no rule "q"`,
+	} {
+		if got := loadErr(t, rule+"tests:\n- name: t\n  devices: {d: {model: probe}}\n  orders: ["+order+"]\n  expect: [{none: r}]\n"); !strings.Contains(got, want) {
+			t.Errorf("%s: %s, want %q", order, got, want)
+		}
+	}
+}
+
 // generator writes random expressions that closures and expr's VM both understand.
 type generator struct{ r *rand.Rand }
 
