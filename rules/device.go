@@ -291,6 +291,7 @@ func (e *Engine) lookAnew() {
 		if len(d.quiet) > 0 && e.now-max(d.heard(), e.up) >= d.quiet[0] {
 			e.evaluateAny(d)
 		}
+		d.quietDue = 0 // it may have been set for a silence that no rule asks for now
 		e.armQuiet(d)
 		for k := range d.lanes {
 			e.release(d, k, d.newestTS-d.plan.lates[k])

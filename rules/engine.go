@@ -180,18 +180,19 @@ func (e *Engine) Step(x citywarden.Entry) []citywarden.Transition {
 	} else if e.soon(at-outage-1) && e.due(at-outage-1) > 0 {
 		e.up = at
 	}
-	if e.unsettled() {
+	settle := e.unsettled()
+	if settle {
 		e.closeOrphans(at)
-		e.settleTies(at)
 	}
 	if e.soon(at - 1) {
 		e.fire(at - 1)
 	}
 	e.now = at
-	if len(e.dirty)+len(e.changed) > 0 {
+	if settle {
 		e.review()
+		e.settleTies(at)
+		e.lookAnew()
 	}
-	e.lookAnew()
 	switch x.Kind {
 	case citywarden.RecordUplink:
 		e.uplink(&x)

@@ -111,7 +111,7 @@ func (inst *instance) attribute(name string) (any, bool) {
 		if name == inst.run.rule.groupBy {
 			return inst.entity, true
 		}
-		if len(inst.g.members) == 0 {
+		if inst.g == nil || len(inst.g.members) == 0 { // about to be closed
 			return nil, false
 		}
 		d = inst.g.members[0]

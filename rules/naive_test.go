@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type naive struct {
 	seen    map[citywarden.DeviceID]map[string][]seen // by metric, ascending in time
 	heard   map[citywarden.DeviceID][]int64
 	out     []string
+	trees   map[string]ast.Node
 }
 
 // seen is one reading.
@@ -53,6 +55,17 @@ func (n *naive) device(id citywarden.DeviceID) *citywarden.Device {
 		return nil
 	}
 	return n.devices[i]
+}
+
+// adjacent returns the registered neighbours of d.
+func (n *naive) adjacent(d *citywarden.Device) []*citywarden.Device {
+	var out []*citywarden.Device
+	for _, id := range d.Adjacent {
+		if o := n.device(id); o != nil {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // upTo returns the readings of a metric up to and with at.
@@ -313,7 +326,7 @@ func (s scene) call(n *ast.CallNode) any {
 		if err != nil {
 			return nil
 		}
-		last := t0.UnixMilli()
+		last := max(t0.UnixMilli(), ms(s.d.Created))
 		for _, ts := range s.n.heard[s.d.ID] {
 			if ts <= s.at {
 				last = ts
@@ -324,9 +337,7 @@ func (s scene) call(n *ast.CallNode) any {
 		look := slices.Clone(s.g)
 		if s.d != nil {
 			look = append(look, s.d)
-			for _, id := range s.d.Adjacent {
-				look = append(look, s.n.device(id))
-			}
+			look = append(look, s.n.adjacent(s.d)...)
 		}
 		for _, d := range look {
 			for _, x := range s.n.seen[d.ID]["event"] {
@@ -438,10 +449,7 @@ func (s scene) call(n *ast.CallNode) any {
 func (s scene) members(n *ast.CallNode) (lo, hi int) {
 	list := s.g
 	if n.Callee.String() == "n_adj" {
-		list = nil
-		for _, id := range s.d.Adjacent {
-			list = append(list, s.n.device(id))
-		}
+		list = s.n.adjacent(s.d)
 	}
 	for _, d := range list {
 		m := s
@@ -463,9 +471,11 @@ func (s scene) members(n *ast.CallNode) (lo, hi int) {
 	return lo, hi
 }
 
+var probeModel = sync.OnceValue(func() *citywarden.Model { return cityModels()["probe"] })
+
 // metricsOf returns the metrics that n reads.
 func metricsOf(n ast.Node) map[string]bool {
-	m, _ := cityModels().Model("probe")
+	m := probeModel()
 	out := map[string]bool{}
 	ast.Walk(&n, visitor(func(n ast.Node) {
 		if id, ok := n.(*ast.IdentifierNode); ok {
@@ -504,14 +514,28 @@ type watcher struct {
 	ending  bool
 	latched bool
 	flips   []int64
+
+	stage     *stage // where others and people interfere; nil in a history of readings only
+	inhibited bool   // a level waits for an inhibitor to clear
+	wakes     []int64
+	zone      string // attr.zone of the entity, "" for none
+	gone      bool   // of a rule that is gone: about to be closed
+	alarm     citywarden.Alarm
 }
 
 func (n *naive) parse(x string) ast.Node {
+	if tree := n.trees[x]; tree != nil {
+		return tree
+	}
 	m, _ := cityModels().Model("probe")
 	tree, err := parser.ParseWithConfig(x, language(m))
 	if err != nil {
 		panic(err)
 	}
+	if n.trees == nil {
+		n.trees = map[string]ast.Node{}
+	}
+	n.trees[x] = tree.Node
 	return tree.Node
 }
 
@@ -573,7 +597,9 @@ func (w *watcher) next() int64 {
 		}
 		switch l.state {
 		case "pending":
-			due = min(due, l.since+l.hold)
+			if !w.inhibited {
+				due = min(due, l.since+l.hold)
+			}
 		case "clearing":
 			due = min(due, max(l.since+l.calm, w.held()))
 		}
@@ -598,7 +624,7 @@ func (w *watcher) look(t int64) {
 	s := w.scene
 	s.at = t
 	in, _ := w.inForce(t)
-	flipped := false
+	flipped, inhibited := false, false
 	for _, l := range w.levels {
 		when := s.eval(l.when)
 		if when == true {
@@ -621,9 +647,14 @@ func (w *watcher) look(t int64) {
 				if l.stalled {
 					l.since, l.stalled = t, false
 				}
-				if t >= l.since+l.hold {
-					l.state, l.since, flipped = "active", t, true
+				if t < l.since+l.hold {
+					break
 				}
+				if w.stage != nil && !w.open && w.stage.inhibited(w) {
+					inhibited = true
+					break
+				}
+				l.state, l.since, flipped = "active", t, true
 			}
 			continue
 		}
@@ -656,6 +687,7 @@ func (w *watcher) look(t int64) {
 			}
 		}
 	}
+	w.inhibited = inhibited
 	if flipped && w.r.flap != nil {
 		w.flips = append(w.flips, t)
 	}
@@ -664,6 +696,10 @@ func (w *watcher) look(t int64) {
 
 func (w *watcher) settle(t int64, in bool) {
 	say := func(kind citywarden.TransitionKind) {
+		if w.stage != nil {
+			w.stage.say(w, t, kind)
+			return
+		}
 		w.n.out = append(w.n.out, fmt.Sprintf("%s %s %s %s %s", w.r.ID, w.entity, time.Duration(t-t0.UnixMilli())*time.Millisecond, kind, w.sev))
 	}
 	sev, ending := citywarden.Severity(0), true
@@ -807,9 +843,7 @@ func (n *naive) triggers(r *rule, d *citywarden.Device) []int64 {
 	}
 	sources := []*citywarden.Device{d}
 	if adjacent {
-		for _, id := range d.Adjacent {
-			sources = append(sources, n.device(id))
-		}
+		sources = append(sources, n.adjacent(d)...)
 	}
 	for _, s := range sources {
 		for m := range reads {
@@ -936,12 +970,29 @@ func (a *author) rule(i int, late bool) string {
 	return b.String()
 }
 
+// values writes a message.
+func (a *author) values(at time.Duration) (pairs []any) {
+	r := a.r
+	for _, p := range []struct {
+		name string
+		v    any
+		in   int
+	}{{"x", float64(r.IntN(14)) / 2, 1}, {"y", float64(r.IntN(10)) / 2, 2}, {"on", r.IntN(3) == 0, 3}, {"mode", []string{"auto", "fault"}[r.IntN(2)], 4},
+		{"c", float64(at / time.Minute), 3}, {"event", []string{"boom", "tick"}[r.IntN(2)], 40}} {
+		if r.IntN(p.in+1) < 1 {
+			pairs = append(pairs, p.name, p.v)
+		}
+	}
+	return pairs
+}
+
 // random writes rules, a history, and plays it with the engine in the order in
 // which it arrives and with the naive one in the order in which it happened.
 func random(t testing.TB, seed uint64) (yaml string, got, want []string) {
 	a := &author{generator{rand.New(rand.NewPCG(seed, 5))}}
 	r := a.r
 	late := seed%3 == 0
+	again := rand.New(rand.NewPCG(seed, 8))
 	yaml = "rules:\n"
 	for i := range 1 + r.IntN(5) {
 		yaml += a.rule(i, late)
@@ -972,20 +1023,15 @@ func random(t testing.TB, seed uint64) (yaml string, got, want []string) {
 		if late {
 			m.at += time.Duration(r.IntN(60_000)) * time.Millisecond
 		}
-		for _, p := range []struct {
-			name string
-			v    any
-			in   int
-		}{{"x", float64(r.IntN(14)) / 2, 1}, {"y", float64(r.IntN(10)) / 2, 2}, {"on", r.IntN(3) == 0, 3}, {"mode", []string{"auto", "fault"}[r.IntN(2)], 4},
-			{"c", float64(at / time.Minute), 3}, {"event", []string{"boom", "tick"}[r.IntN(2)], 40}} {
-			if r.IntN(p.in+1) < 1 {
-				m.pairs = append(m.pairs, p.name, p.v)
-			}
-		}
+		m.pairs = a.values(at)
 		if len(m.pairs) == 0 {
 			continue
 		}
 		log = append(log, m)
+		if late && again.IntN(8) == 0 { // it is sent once more
+			m.at += time.Duration(again.IntN(120_000)) * time.Millisecond
+			log = append(log, m)
+		}
 		id := citywarden.DeviceID(m.id)
 		ts := t0.Add(m.ts).UnixMilli()
 		if n.seen[id] == nil {
@@ -1011,7 +1057,7 @@ func random(t testing.TB, seed uint64) (yaml string, got, want []string) {
 		}
 	}
 	end := at + time.Hour
-	w.to(end + 2*time.Minute)
+	w.to(end + 5*time.Minute)
 	for _, tr := range w.got {
 		switch tr.Kind {
 		case citywarden.WentDark, citywarden.CameBack, citywarden.Joined, citywarden.Flapped, citywarden.Steadied:

@@ -147,3 +147,42 @@ func TestWhatAReloadDoesIsDatedWhenItWas(t *testing.T) {
 	w.reload(3*time.Minute, probeRule(`levels: [{severity: major, when: 'x > 7', for: 30s}]`))
 	w.expect("2m0s raised d major\n2m0s raised e major\n3m0s cleared d major")
 }
+
+func TestARuleThatGroupsDifferentlyAndIsInhibited(t *testing.T) {
+	rule := func(group, n string) string {
+		return "rules:\n- {id: a, select: {model: probe}, levels: [{severity: minor, when: 'y > 5'}]}\n" +
+			"- {id: r, select: {model: probe}, " + group + "inhibit_by: [{rule: a, equal: [attr.site]}], levels: [{severity: major, when: '" + n + "'}]}\n"
+	}
+	each, group := rule("", "x > 5"), rule("group: {by: attr.zone}, ", `n_of(x > 5, "1m") >= 1`)
+	for _, c := range []struct{ was, is, want string }{
+		{each, group, "0s raised d major\n10s cleared d major\n10s raised Z major"},
+		{group, each, "0s raised Z major\n10s cleared Z major\n10s raised d major"},
+	} {
+		w := newWorld(t, c.was, dev("d", "probe", "site", "s", "zone", "Z"))
+		w.put("d", 0, "x", 9.0)
+		w.reload(10*s, c.is)
+		w.expect(c.want)
+		if reason := w.got[1].Alarm.Reason; reason != "rule groups differently now" {
+			t.Errorf("reason %q", reason)
+		}
+	}
+}
+
+func TestAReloadRaisesNothingThatAnInhibitorHoldsAnew(t *testing.T) {
+	held := "- {id: b, select: {model: probe}, inhibit_by: [{rule: a, equal: [attr.zone]}], levels: [{severity: minor, when: 'x > 5'}]}\n"
+	w := newWorld(t, "rules:\n- {id: a, select: {model: probe}, group: {by: attr.zone}, levels: [{severity: major, when: 'n_of(on, \"10m\") >= 1'}]}\n"+held, dev("d", "probe", "zone", "Z"))
+	w.put("d", 0, "on", true)
+	w.put("d", 5*s, "x", 9.0)
+	w.reload(10*s, "rules:\n- {id: a, select: {model: probe}, levels: [{severity: major, when: 'on'}]}\n"+held)
+	w.to(60 * s)
+	w.expect("0s raised Z major\n10s cleared Z major\n10s raised d major")
+}
+
+func TestASilenceIsLookedAtOnlyWhenARuleAsksForIt(t *testing.T) {
+	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'x > 5 and count(y, "15m") > 9'}]`), dev("d", "probe"))
+	w.put("d", 0, "y", 1.0) // the model's silence, 20 minutes, is timed from here
+	w.put("d", 10*s, "y", 1.0)
+	w.reload(4*time.Minute, probeRule(`levels: [{severity: minor, when: 'silent("3m") and count(y, "15m") >= 1'}]`))
+	w.to(time.Hour)
+	w.expect("4m0s raised d minor\n20m10s cleared d minor")
+}

@@ -822,9 +822,6 @@ func (e *Engine) review() {
 	}
 	all := slices.Sorted(maps.Keys(e.devices))
 	for _, r := range rules {
-		if r.arrival { // those whose silence is long enough are in anew
-			continue
-		}
 		for _, id := range all {
 			d := e.devices[id]
 			if d.plan == nil || d.arrived == 0 {
@@ -834,7 +831,10 @@ func (e *Engine) review() {
 			if b == nil || d.skips(b) {
 				continue
 			}
-			ts := e.now - d.lag - r.late
+			ts := e.now
+			if !r.arrival {
+				ts -= d.lag + r.late
+			}
 			if r.late > 0 {
 				e.release(d, b.lane, ts)
 			}
