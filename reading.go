@@ -2,6 +2,8 @@ package citywarden
 
 import (
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -127,6 +129,69 @@ type SeriesQuery struct {
 // AggIncrease is the Agg that says by how much a counter went up in each
 // interval, since the last reading before it. Before From that is looked for in one interval.
 const AggIncrease = "increase"
+
+// SeriesAggregates are what an Agg may be.
+var SeriesAggregates = [...]string{"mean", "min", "max", "sum", "count", "last", AggIncrease}
+
+// GroupQuery asks for the readings of one metric of all devices of a domain, put
+// together by a tag of the devices and by interval.
+type GroupQuery struct {
+	Domain Domain
+	Metric MetricName
+	By     string        // device, model, grid, site or zone; "" puts all into one group
+	From   time.Time     // inclusive
+	To     time.Time     // exclusive
+	Every  time.Duration // the interval
+	Agg    string        // as that of a SeriesQuery, but not last
+}
+
+// GroupTags are what a GroupQuery may group by.
+var GroupTags = [...]string{"device", "model", "grid", "site", "zone"}
+
+// Check returns a CodeInvalid error when q makes no sense.
+func (q *GroupQuery) Check() error {
+	switch {
+	case q.Domain == "" || q.Metric == "":
+		return Errorf(CodeInvalid, "a query by groups needs a domain and a metric")
+	case q.By != "" && !slices.Contains(GroupTags[:], q.By):
+		return Errorf(CodeInvalid, "group by %q: it is %s", q.By, strings.Join(GroupTags[:], ", "))
+	case !q.From.Before(q.To):
+		return Errorf(CodeInvalid, "from %s is not before to %s", q.From.Format(time.RFC3339), q.To.Format(time.RFC3339))
+	case q.Every < time.Second:
+		return Errorf(CodeInvalid, "every %s: the interval is at least 1s", q.Every)
+	case q.Agg == "last" || q.Agg != "" && !slices.Contains(SeriesAggregates[:], q.Agg):
+		return Errorf(CodeInvalid, "agg %q of a group: it is mean, min, max, sum, count or increase", q.Agg)
+	}
+	return nil
+}
+
+// Tag returns what d is grouped by.
+func (q *GroupQuery) Tag(d *Device) string {
+	switch q.By {
+	case "device":
+		return string(d.ID)
+	case "model":
+		return string(d.Model)
+	case "grid":
+		return string(d.Grid)
+	case "":
+		return ""
+	}
+	s, _ := d.Attributes[q.By].(string)
+	return s
+}
+
+// SeriesGroup is the points of one group.
+type SeriesGroup struct {
+	Name   string // the value of the tag, "" for those without
+	Points []SeriesPoint
+}
+
+// DeviceReading is a reading and whose it is.
+type DeviceReading struct {
+	Device DeviceID
+	Reading
+}
 
 // SeriesPoint is one point of a series.
 type SeriesPoint struct {

@@ -40,9 +40,12 @@ type RollupStore interface {
 	OldestRollup(ctx context.Context, level time.Duration, domain citywarden.Domain) (time.Time, error)
 }
 
-// SeriesReader answers from the readings themselves.
-type SeriesReader interface {
+// ReadingStore is the series of the readings themselves.
+type ReadingStore interface {
 	Query(ctx context.Context, q citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error)
+	// Store writes readings that are not from the log. refused says for each entry
+	// why the server did not take it, nil when it did.
+	Store(ctx context.Context, entries []citywarden.Entry) (refused []error, err error)
 	// Reached returns once the readings of the log up to p are written.
 	Reached(ctx context.Context, p citywarden.Position) error
 }
@@ -56,7 +59,7 @@ type RollupCursors interface {
 // RollupOptions are what Rollups need: all but the logger.
 type RollupOptions struct {
 	Store     RollupStore
-	Series    SeriesReader
+	Series    ReadingStore
 	Cursors   RollupCursors
 	Directory Directory
 	Domains   []citywarden.Domain
@@ -457,6 +460,10 @@ func (r *Rollups) compute(ctx context.Context, l *rollupLevel, due []int64, done
 			}
 		}
 	}
+	below := time.Duration(0)
+	if i := slices.Index(r.levels, l); i > 0 {
+		below = r.levels[i-1].length
+	}
 	for p, n := range parts {
 		q := citywarden.HistoryQuery{From: time.Unix(n.from, 0).UTC(), To: time.Unix(n.to, 0).UTC(), Devices: n.devices}
 		take := func(device citywarden.DeviceID, metric citywarden.MetricName, at time.Time, x citywarden.Rollup) {
@@ -475,21 +482,20 @@ func (r *Rollups) compute(ctx context.Context, l *rollupLevel, due []int64, done
 			have.total.Merge(x, have.rollover)
 			done[begin][k] = have
 		}
-		if err := r.each(ctx, l, p.domain, q, take); err != nil {
+		if err := r.each(ctx, below, p.domain, q, take); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// each calls take for every number in q's time, or every rollup of the level
-// below, in the order of time.
-func (r *Rollups) each(ctx context.Context, l *rollupLevel, domain citywarden.Domain, q citywarden.HistoryQuery,
+// each calls take for every rollup of a level in q's time, or with 0 for every
+// number, in the order of time.
+func (r *Rollups) each(ctx context.Context, level time.Duration, domain citywarden.Domain, q citywarden.HistoryQuery,
 	take func(citywarden.DeviceID, citywarden.MetricName, time.Time, citywarden.Rollup)) error {
-	if l != r.levels[0] {
-		below := r.levels[slices.Index(r.levels, l)-1].length
+	if level > 0 {
 		for q.From.Before(q.To) {
-			rows, err := r.opt.Store.RollupRows(ctx, below, domain, q)
+			rows, err := r.opt.Store.RollupRows(ctx, level, domain, q)
 			if err != nil || len(rows) == 0 {
 				return err
 			}

@@ -15,9 +15,6 @@ type rollupsThere struct {
 	since  []map[citywarden.Domain]time.Time // by level
 }
 
-// rollupAggs are the aggregates that rollups have.
-var rollupAggs = [...]string{"", "mean", "min", "max", "sum", "count", "last", citywarden.AggIncrease}
-
 // publish lets queries use what is written.
 func (r *Rollups) publish() {
 	t := &rollupsThere{closed: r.closed}
@@ -42,7 +39,7 @@ func (r *Rollups) Query(ctx context.Context, q citywarden.SeriesQuery) ([]citywa
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "series agg %s: the metric %s of a %s is no counter, or there is no interval of at least 1s", q.Agg, q.Metric, model.Name)
 	}
 	backwards := !q.From.IsZero() && !q.To.IsZero() && !q.From.Before(q.To)
-	if !ok || m.Kind != citywarden.KindNumber || q.Every < time.Second || q.Limit < 0 || backwards || !slices.Contains(rollupAggs[:], q.Agg) {
+	if !ok || m.Kind != citywarden.KindNumber || q.Every < time.Second || q.Limit < 0 || backwards || q.Agg != "" && !slices.Contains(citywarden.SeriesAggregates[:], q.Agg) {
 		return r.opt.Series.Query(ctx, q) // which says what is wrong, if anything
 	}
 	if q.Limit == 0 {

@@ -35,6 +35,7 @@ type commands struct {
 	Deadletters deadlettersCmd `cmd:"" help:"List messages that could not be used, and bring them in again."`
 	Notices     noticesCmd     `cmd:"" help:"List what was told of cases, and send again what was given up."`
 	Apps        appsCmd        `cmd:"" help:"List the apps that may report cases by Open311, make and revoke their keys."`
+	Series      seriesCmd      `cmd:"" help:"Export readings of a running platform, and import those of the past."`
 	Rules       rulesCmd       `cmd:"" help:"Check, test and backtest alarm rules."`
 	Audit       auditCmd       `cmd:"" help:"Compare the durable log, the ledger and the time series of a running platform; exits 1 with the differences."`
 	Backup      backupCmd      `cmd:"" help:"Back up a running platform into one file."`

@@ -169,6 +169,7 @@ func newServer(o Options) (*server, error) {
 	s.gridRoutes()
 	s.responsibilityRoutes()
 	s.infoRoutes()
+	s.seriesRoutes()
 	s.eventRoutes()
 	s.plainRoutes()
 	// huma describes its own errors; what is sent are ours, see transform.

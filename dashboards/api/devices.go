@@ -65,11 +65,6 @@ type Models interface {
 	All() []citywarden.Model
 }
 
-// Series answers what a metric was over time.
-type Series interface {
-	Query(ctx context.Context, q citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error)
-}
-
 // deviceBody is a device as people write it. What the platform adds may stand
 // there too and is ignored, so that a device that was read can be changed and
 // written back.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,21 +29,22 @@ import (
 // city is a platform in memory: it keeps devices, alarms and cases, and applies
 // orders like the engine does.
 type city struct {
-	mu      sync.Mutex
-	devices map[citywarden.DeviceID]citywarden.DeviceView
-	sites   map[citywarden.SiteID]citywarden.Site
-	alarms  map[citywarden.AlarmID]citywarden.Alarm
-	cases   map[citywarden.CaseID]*citywarden.Case
-	queries []citywarden.SeriesQuery
-	points  []citywarden.SeriesPoint
-	orders  []citywarden.AlarmOrder
-	steps   []citywarden.AlarmStep
-	stuck   bool                               // orders are taken but not applied
-	past    bool                               // later alarms have taken the place of all: orders have no effect
-	between func(*city, citywarden.AlarmOrder) // runs before an order is applied
-	photos  []citywarden.Attachment            // of every case
-	reports []citywarden.ReportedCase
-	secrets []string // of the reports
+	mu       sync.Mutex
+	devices  map[citywarden.DeviceID]citywarden.DeviceView
+	sites    map[citywarden.SiteID]citywarden.Site
+	alarms   map[citywarden.AlarmID]citywarden.Alarm
+	cases    map[citywarden.CaseID]*citywarden.Case
+	queries  []citywarden.SeriesQuery
+	points   []citywarden.SeriesPoint
+	imported []citywarden.DeviceReading
+	orders   []citywarden.AlarmOrder
+	steps    []citywarden.AlarmStep
+	stuck    bool                               // orders are taken but not applied
+	past     bool                               // later alarms have taken the place of all: orders have no effect
+	between  func(*city, citywarden.AlarmOrder) // runs before an order is applied
+	photos   []citywarden.Attachment            // of every case
+	reports  []citywarden.ReportedCase
+	secrets  []string // of the reports
 }
 
 func text(s string) citywarden.Text { return citywarden.Text{ZH: s, EN: s} }
@@ -214,6 +216,28 @@ func (c *city) Query(_ context.Context, q citywarden.SeriesQuery) ([]citywarden.
 	defer c.mu.Unlock()
 	c.queries = append(c.queries, q)
 	return c.points[:min(len(c.points), q.Limit)], nil
+}
+
+func (c *city) Groups(_ context.Context, q citywarden.GroupQuery) ([]citywarden.SeriesGroup, error) {
+	if err := q.Check(); err != nil {
+		return nil, err
+	}
+	return []citywarden.SeriesGroup{{Name: q.By, Points: c.points}}, nil
+}
+
+func (c *city) Export(_ context.Context, q citywarden.HistoryQuery, f func([]citywarden.SeriesRow) error) error {
+	rows := []citywarden.SeriesRow{
+		{Device: "smoke-1", Time: q.From, Values: map[citywarden.MetricName]citywarden.Value{"smoke": citywarden.Number(0.25), "button": citywarden.Bool(true)}},
+		{Device: "smoke-2", Time: q.From, Values: map[citywarden.MetricName]citywarden.Value{"note": citywarden.TextValue("a, \"b\"")}},
+	}
+	return f(slices.DeleteFunc(rows, func(r citywarden.SeriesRow) bool { return q.Devices != nil && !q.Devices[r.Device] }))
+}
+
+func (c *city) Import(_ context.Context, readings []citywarden.DeviceReading) ([]error, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.imported = append(c.imported, readings...)
+	return make([]error, len(readings)), nil
 }
 
 func (c *city) Alarms(_ context.Context, f citywarden.AlarmFilter) (out []citywarden.Alarm, next string, err error) {
@@ -702,6 +726,20 @@ func (fullDisk) AppendAudit(context.Context, citywarden.AuditEntry) (int64, erro
 // broken is a series that can't be reached.
 type broken struct{}
 
-func (broken) Query(context.Context, citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error) {
-	return nil, fmt.Errorf("query series: dial tcp 10.0.0.5:8086: connection refused")
+func (broken) Groups(context.Context, citywarden.GroupQuery) ([]citywarden.SeriesGroup, error) {
+	return nil, errUnreachable
 }
+
+func (broken) Export(context.Context, citywarden.HistoryQuery, func([]citywarden.SeriesRow) error) error {
+	return errUnreachable
+}
+
+func (broken) Import(context.Context, []citywarden.DeviceReading) ([]error, error) {
+	return nil, errUnreachable
+}
+
+func (broken) Query(context.Context, citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error) {
+	return nil, errUnreachable
+}
+
+var errUnreachable = errors.New("query series: dial tcp 10.0.0.5:8086: connection refused")

@@ -326,11 +326,7 @@ func TestIncreaseOfACounter(t *testing.T) {
 		pos++
 		e := entry(pos, device("m", meterModel), meterModel, reading("energy", citywarden.Number(v), at))
 		e.At = begin.Add(at)
-		for _, c := range []ingest.Consumer{s, r} {
-			if err := c.Consume(ctx, []citywarden.Entry{e}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		consume(t, []citywarden.Entry{e}, s, r)
 	}
 	put(0, 100) // the log begins: the first minutes have no rollups
 	for _, x := range []struct {
@@ -383,15 +379,13 @@ func TestQueriesReadRollups(t *testing.T) {
 	var raw atomic.Int32
 	s := newSeries(t, influx.Options{Transport: openCore(t).Transport(), Cursors: db})
 	r := ingest.NewRollups(ingest.RollupOptions{Store: s, Series: counting{s, &raw}, Cursors: db, Directory: meters{}, Domains: []citywarden.Domain{citywarden.Building}})
+	var log []citywarden.Entry
 	for i := range 300 {
 		e := entry(uint64(i+1), device("m", meterModel), meterModel, reading("power", citywarden.Number(float64(i)), time.Duration(i)*time.Minute))
 		e.At = begin.Add(time.Duration(i) * time.Minute)
-		for _, c := range []ingest.Consumer{s, r} {
-			if err := c.Consume(ctx, []citywarden.Entry{e}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		log = append(log, e)
 	}
+	consume(t, log, s, r)
 	q := citywarden.SeriesQuery{Device: "m", Domain: citywarden.Building, Metric: "power", Every: time.Hour, From: begin.Add(time.Hour), To: begin.Add(4 * time.Hour)}
 	points, err := r.Query(ctx, q)
 	if err != nil || len(points) != 3 || points[0].Value.Float() != 89.5 {
@@ -415,4 +409,107 @@ type counting struct {
 func (c counting) Query(ctx context.Context, q citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error) {
 	c.n.Add(1)
 	return c.Series.Query(ctx, q)
+}
+
+// TestGroupsAndImport: readings of the past that are imported change the
+// rollups that are closed, and groups are what their devices come to together.
+func TestGroupsAndImport(t *testing.T) {
+	ctx := t.Context()
+	db := openStore(t)
+	s := newSeries(t, influx.Options{Transport: openCore(t).Transport(), Cursors: db})
+	r := ingest.NewRollups(ingest.RollupOptions{Store: s, Series: s, Cursors: db, Directory: zones{}, Domains: []citywarden.Domain{citywarden.Building}})
+	read := func(id, metric string, v float64, at time.Duration) citywarden.DeviceReading {
+		return citywarden.DeviceReading{Device: citywarden.DeviceID(id), Reading: reading(metric, citywarden.Number(v), at)}
+	}
+	if _, err := r.Import(ctx, []citywarden.DeviceReading{read("a1", "power", 1, 0)}); citywarden.CodeOf(err) != citywarden.CodeTransient {
+		t.Errorf("import before the log is read = %v, want a transient error", err)
+	}
+	var log []citywarden.Entry
+	for i := range 240 { // a1 and b1 each minute, 4 h
+		at := time.Duration(i) * time.Minute
+		es := []citywarden.Entry{
+			entry(uint64(2*i+1), device("a1", meterModel), meterModel, reading("power", citywarden.Number(float64(i)), at), reading("energy", citywarden.Number(float64(i)), at)),
+			entry(uint64(2*i+2), device("b1", meterModel), meterModel, reading("power", citywarden.Number(1), at), reading("energy", citywarden.Number(float64(2*i)), at)),
+		}
+		for k := range es {
+			es[k].At = begin.Add(at)
+		}
+		log = append(log, es...)
+	}
+	consume(t, log, s, r)
+	groups := func(q citywarden.GroupQuery) map[string][]float64 {
+		t.Helper()
+		q.Domain, q.From, q.To, q.Every = citywarden.Building, begin.Add(time.Hour), begin.Add(4*time.Hour), time.Hour
+		gs, err := r.Groups(ctx, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string][]float64{}
+		for _, g := range gs {
+			for i, p := range g.Points {
+				if !p.Time.Equal(q.From.Add(time.Duration(i) * time.Hour)) {
+					t.Errorf("point %d of %q is of %s", i, g.Name, p.Time)
+				}
+				out[g.Name] = append(out[g.Name], p.Value.Float())
+			}
+		}
+		return out
+	}
+	check := func(what string, q citywarden.GroupQuery, want map[string][]float64) {
+		t.Helper()
+		if diff := cmp.Diff(want, groups(q)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	check("max by zone", citywarden.GroupQuery{Metric: "power", By: "zone", Agg: "max"}, map[string][]float64{"a": {119, 179, 239}, "b": {1, 1, 1}})
+	check("count of all", citywarden.GroupQuery{Metric: "power", Agg: "count"}, map[string][]float64{"": {120, 120, 120}})
+	check("increase of all", citywarden.GroupQuery{Metric: "energy", Agg: citywarden.AggIncrease}, map[string][]float64{"": {59 + 118, 60 + 120, 60 + 120}})
+
+	refused, err := r.Import(ctx, []citywarden.DeviceReading{
+		read("a2", "power", 1000, 90*time.Minute), read("a2", "power", 2000, 90*time.Minute+time.Second),
+		read("a2", "nothing", 1, time.Hour), {Device: "a2", Reading: reading("power", citywarden.Bool(true), time.Hour)},
+		{Device: "a2", Reading: citywarden.Reading{Metric: "power", Value: citywarden.Number(1), Time: time.Now()}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, err := range refused {
+		if (err != nil) != (i >= 2) {
+			t.Errorf("reading %d: %v", i, err)
+		}
+	}
+	check("after the import", citywarden.GroupQuery{Metric: "power", By: "zone", Agg: "max"}, map[string][]float64{"a": {2000, 179, 239}, "b": {1, 1, 1}})
+	for _, level := range []time.Duration{time.Minute, 15 * time.Minute, time.Hour} {
+		rows, err := s.RollupRows(ctx, level, citywarden.Building, citywarden.HistoryQuery{From: begin, To: begin.Add(4 * time.Hour), Devices: map[citywarden.DeviceID]bool{"a2": true}})
+		want := citywarden.Rollup{Count: 2, Min: 1000, Max: 2000, Sum: 3000, First: 1000, Last: 2000}
+		if err != nil || len(rows) != 1 || rows[0].Metrics["power"] != want {
+			t.Errorf("rollups of %s after the import: %+v, %v", level, rows, err)
+		}
+	}
+	n := 0
+	if err := r.Export(ctx, citywarden.HistoryQuery{From: begin, To: begin.Add(24 * time.Hour)}, func(rows []citywarden.SeriesRow) error {
+		n += len(rows)
+		return nil
+	}); err != nil || n != 482 {
+		t.Errorf("exported %d rows, %v; want 482", n, err)
+	}
+}
+
+// consume hands entries to consumers of the log, one after the other.
+func consume(t *testing.T, entries []citywarden.Entry, to ...ingest.Consumer) {
+	t.Helper()
+	for _, c := range to {
+		if err := c.Consume(t.Context(), entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// zones is meters in the zone that their id begins with.
+type zones struct{}
+
+func (zones) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
+	d := device(string(id), meterModel)
+	d.Attributes = map[string]any{"zone": string(id[:1])}
+	return d, meterModel, nil
 }

@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	influxdb2 "github.com/influxdata/influxdb-client-go/v2"
@@ -72,7 +74,7 @@ type Series struct {
 	written, rejected prometheus.Counter
 	seconds           prometheus.Histogram
 
-	prepared bool // of the core: the database is there and its retention set
+	prepared atomic.Bool // of the core: the database is there and its retention set
 
 	rollups  [4]api.WriteAPIBlocking
 	policies [4]bool // whether the retention policy of the level is there
@@ -289,6 +291,31 @@ func (s *Series) write(ctx context.Context, ls []line, p citywarden.Position) er
 	return nil
 }
 
+// Store writes readings that are not from the log; they change no cursor and
+// become no dead letters. refused says for each entry why the server did not take it, nil when it did.
+func (s *Series) Store(ctx context.Context, entries []citywarden.Entry) (refused []error, err error) {
+	var todo []line
+	for i := range entries {
+		e := entries[i]
+		e.Position = citywarden.Position(i) // to know it again
+		todo = lines(todo, &e)
+	}
+	if err := s.prepare(ctx); err != nil {
+		return nil, err
+	}
+	var lost rejects
+	for part := range slices.Chunk(todo, batch) {
+		if err := s.send(ctx, part, &lost); err != nil {
+			return nil, err
+		}
+	}
+	refused = make([]error, len(entries))
+	for i := range lost.list {
+		refused[lost.list[i].Position] = citywarden.Errorf(citywarden.CodeInvalid, "%s", lost.list[i].Reason)
+	}
+	return refused, nil
+}
+
 // rejects are the readings that the server did not take, by message.
 type rejects struct {
 	list []citywarden.Refused
@@ -433,7 +460,7 @@ func (s *Series) where() string {
 // prepare makes the core's database and sets its retention, once. A server's
 // database is made only when it turns out to be missing.
 func (s *Series) prepare(ctx context.Context) error {
-	if s.opt.URL != "" || s.prepared {
+	if s.opt.URL != "" || s.prepared.Load() {
 		return nil
 	}
 	if err := s.create(ctx); err != nil {
@@ -444,7 +471,7 @@ func (s *Series) prepare(ctx context.Context) error {
 	if _, err := s.influxQL(ctx, http.MethodPost, alter); err != nil {
 		return citywarden.Errorf(citywarden.CodeTransient, "set the retention of %s: %w", s.where(), err)
 	}
-	s.prepared = true
+	s.prepared.Store(true)
 	return nil
 }
 
