@@ -20,7 +20,9 @@ type coapLink struct {
 	path string
 }
 
-func dialCoAP(ctx context.Context, addr, token string) (Link, error) {
+// DialCoAP opens a CoAP endpoint towards addr, a host:port; token is that of the
+// device. Whether anybody is there shows only when something is sent.
+func DialCoAP(ctx context.Context, addr, token string) (Link, error) {
 	c, err := udp.Dial(addr,
 		options.WithContext(context.WithoutCancel(ctx)), // closed by close, after the last answer
 		options.WithErrors(func(error) {}),              // send reports what matters

@@ -19,6 +19,7 @@ import (
 type simulateScenarioCmd struct {
 	File     string  `arg:"" help:"Scenario (YAML)." type:"path"`
 	URL      string  `help:"The platform's MQTT." default:"mqtt://127.0.0.1:1883" name:"url" placeholder:"mqtt://HOST:PORT"`
+	CoAP     string  `help:"The platform's CoAP; empty where it has none: all devices speak MQTT then." default:"coap://127.0.0.1:5683" name:"coap" placeholder:"coap://HOST:PORT"`
 	API      string  `help:"The platform's HTTP API." default:"http://127.0.0.1:8080" env:"CITYWARDEN_SERVER" name:"api" placeholder:"URL"`
 	Token    string  `help:"Token to sign in with, instead of a user and password." env:"CITYWARDEN_TOKEN"`
 	User     string  `help:"User to sign in as." default:"admin" env:"CITYWARDEN_USER"`
@@ -45,6 +46,12 @@ func (s *simulateScenarioCmd) Run(ctx context.Context, o output) error {
 	if err != nil {
 		return err
 	}
+	coap := ""
+	if s.CoAP != "" {
+		if coap, err = hostPort("--coap", s.CoAP, "coap", "5683"); err != nil {
+			return err
+		}
+	}
 	if !(s.Speed >= 1) {
 		return &usageError{fmt.Sprintf("--speed %g: 1 is real time, more is faster", s.Speed)}
 	}
@@ -66,7 +73,7 @@ func (s *simulateScenarioCmd) Run(ctx context.Context, o output) error {
 		}
 	}
 	v, err := story.Play(ctx, scenario.Options{
-		Dial: simulators.TCP(addr), Platform: caller{c}, Speed: s.Speed,
+		Dial: simulators.TCP(addr), CoAP: coap, Platform: caller{c}, Speed: s.Speed,
 		Logger: slog.New(slog.NewTextHandler(o.err, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {
@@ -84,15 +91,19 @@ func (s *simulateScenarioCmd) Run(ctx context.Context, o output) error {
 }
 
 // brokerAddr returns host:port of mqtt://host:port, or of host:port.
-func brokerAddr(s string) (string, error) {
-	if u, err := url.Parse(s); err == nil && u.Scheme == "mqtt" && u.Host != "" {
+func brokerAddr(s string) (string, error) { return hostPort("--url", s, "mqtt", "1883") }
+
+// hostPort returns host:port of scheme://host:port, or of host:port; without a
+// port it is the usual one.
+func hostPort(flag, s, scheme, port string) (string, error) {
+	if u, err := url.Parse(s); err == nil && u.Scheme == scheme && u.Host != "" {
 		if u.Port() == "" {
-			return net.JoinHostPort(u.Hostname(), "1883"), nil
+			return net.JoinHostPort(u.Hostname(), port), nil
 		}
 		return u.Host, nil
 	}
 	if _, _, err := net.SplitHostPort(s); err != nil {
-		return "", &usageError{fmt.Sprintf("--url %q: write mqtt://HOST:PORT", s)}
+		return "", &usageError{fmt.Sprintf("%s %q: write %s://HOST:PORT", flag, s, scheme)}
 	}
 	return s, nil
 }

@@ -46,7 +46,7 @@ type canvas interface {
 	begin(width, height int) // once, first
 	span(x, y, width, height float64, name string)
 	text(x, y, size float64, at anchor, c ink, s string) // y of its base line
-	line(points []point, width float64, c ink) // at least one point
+	line(points []point, width float64, c ink)           // at least one point
 }
 
 type point struct{ x, y float64 }

@@ -23,6 +23,7 @@ type Platform interface {
 // Options say where a scenario is played.
 type Options struct {
 	Dial     simulators.Dialer // required: the platform's MQTT
+	CoAP     string            // host:port of the platform's CoAP; "" for none: all devices speak MQTT then
 	Platform Platform          // required
 	// Speed is how many times faster than in real time it is played, 0 for 1. It
 	// then begins in the past and ends now, as if the devices had been away: what a
@@ -75,7 +76,11 @@ func (s *Scenario) Play(ctx context.Context, o Options) (*Verdict, error) {
 		if err != nil {
 			return nil, err
 		}
-		all.Go(func() { p.device(ctx, id, tokens[id], src) })
+		dial := func() (simulators.Link, error) { return simulators.DialMQTT(ctx, o.Dial, id, tokens[id]) }
+		if s.coap[id] && o.CoAP != "" {
+			dial = func() (simulators.Link, error) { return simulators.DialCoAP(ctx, o.CoAP, tokens[id]) }
+		}
+		all.Go(func() { p.device(ctx, id, dial, src) })
 	}
 	all.Wait()
 	if !wait(ctx, time.Until(p.wall(p.until).Add(settles))) {
@@ -116,7 +121,7 @@ type play struct {
 }
 
 // device sends what a device has to send until the scenario is over.
-func (p *play) device(ctx context.Context, id citywarden.DeviceID, token string, src *simulators.Faulty) {
+func (p *play) device(ctx context.Context, id citywarden.DeviceID, dial func() (simulators.Link, error), src *simulators.Faulty) {
 	var link simulators.Link
 	hangUp := func() {
 		if link != nil {
@@ -137,7 +142,7 @@ func (p *play) device(ctx context.Context, id citywarden.DeviceID, token string,
 		for done := false; !done; {
 			var err error
 			if link == nil {
-				link, err = simulators.DialMQTT(ctx, p.o.Dial, id, token)
+				link, err = dial()
 			}
 			if err == nil {
 				err = link.Send(ctx, m.Payload)

@@ -8,7 +8,7 @@
 // A scenario says which devices there are, what happens (the truth), what goes
 // wrong with the devices, and which alarms and cases a platform ought to have
 // because of it, and no others. It uses a platform as hardware and people do:
-// MQTT for the devices, the HTTP API for registering them and for looking at
+// MQTT or CoAP for the devices, the HTTP API for registering them and for looking at
 // the alarms. The same scenario is played in virtual time by tests and in real
 // time by `citywarden simulate`.
 package scenario
@@ -38,6 +38,7 @@ type Scenario struct {
 	county  *simulators.County
 	network *simulators.Network
 	every   map[citywarden.DeviceID]time.Duration
+	coap    map[citywarden.DeviceID]bool // what speaks CoAP; the others speak MQTT
 }
 
 // Clock is a time of the week, in the county's time.
@@ -101,7 +102,7 @@ const expectWithin = 5 * time.Minute
 // scenario. Mistakes say the line, what is wrong and what is allowed.
 func Load(name string, file []byte, open func(path string) (io.ReadCloser, error)) (*Scenario, error) {
 	root, d := parse(name, file)
-	s := &Scenario{county: &simulators.County{}, every: map[citywarden.DeviceID]time.Duration{}}
+	s := &Scenario{county: &simulators.County{}, every: map[citywarden.DeviceID]time.Duration{}, coap: map[citywarden.DeviceID]bool{}}
 	nodes := map[citywarden.DeviceID]string{}
 	var water, expect node
 	root.fields("a scenario",
@@ -239,6 +240,7 @@ func (s *Scenario) device(n node, nodes map[citywarden.DeviceID]string) {
 	d := citywarden.Device{Attributes: map[string]any{}}
 	at := simulators.PointAt(simulators.Size/2, simulators.Size/2)
 	var every time.Duration
+	coap := false
 	n.fields("a device",
 		field{"id", true, func(n node) {
 			d.ID = citywarden.DeviceID(n.scalar("id"))
@@ -273,6 +275,15 @@ func (s *Scenario) device(n node, nodes map[citywarden.DeviceID]string) {
 			n.items("adjacent", func(n node) { d.Adjacent = append(d.Adjacent, citywarden.DeviceID(n.scalar("adjacent"))) })
 		}},
 		field{"node", false, func(n node) { nodes[d.ID] = n.scalar("node") }},
+		field{"protocol", false, func(n node) {
+			switch p := n.scalar("protocol"); p {
+			case "mqtt":
+			case "coap":
+				coap = true
+			default:
+				n.fail("protocol: %q is neither mqtt nor coap", p)
+			}
+		}},
 		field{"every", false, func(n node) {
 			if every = n.duration("every"); every < time.Second {
 				n.fail("every: at least 1s")
@@ -283,6 +294,7 @@ func (s *Scenario) device(n node, nodes map[citywarden.DeviceID]string) {
 	if every > 0 {
 		s.every[d.ID] = every
 	}
+	s.coap[d.ID] = coap
 	s.Devices = append(s.Devices, d)
 }
 

@@ -4,11 +4,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/simulators"
 )
 
 const good = `title: {zh: 火灾, en: A fire}
@@ -65,6 +67,7 @@ func TestMistakes(t *testing.T) {
 		{"what: lost", "what: tired", `no kind of fault "tired"; there are stuck, wrong-model`},
 		{"size: 0.5", "size: 5", "is a share, 0 to 1"},
 		{"severity: critical", "severity: bad", "severity"},
+		{"every: 30s", "protocol: http", `s.yaml:5:45: protocol: "http" is neither mqtt nor coap`},
 		{"at: 5m, within", "at: 29m, within", "the scenario lasts 30m"},
 		{"- {alarm: device.clock}", "- {alarm: device.clock, if: ever}", `unknown key "if"`},
 		{"devices:", "devices: none\nx:", "devices: write a list here"},
@@ -102,12 +105,22 @@ func shipped(t *testing.T) map[string]*Scenario {
 	return out
 }
 
-// TestShippedScenarios: they load, in both languages, and cover the domains.
+// TestShippedScenarios: they load, in both languages, and cover the domains, the
+// protocols, all that can happen and all that can go wrong.
 func TestShippedScenarios(t *testing.T) {
-	domains := map[string]int{}
+	domains, covered := map[string]int{}, map[string]bool{}
 	for f, s := range shipped(t) {
 		domain, _, _ := strings.Cut(filepath.Base(f), "-")
 		domains[domain]++
+		for _, i := range s.Incidents {
+			covered[i.Kind] = true
+		}
+		for _, f := range s.Faults {
+			covered[f.Kind] = true
+		}
+		for _, d := range s.Devices {
+			covered["coap"] = covered["coap"] || s.coap[d.ID]
+		}
 		if s.Title.ZH == s.Title.EN || len(s.Incidents)+len(s.Faults)+len(s.Expect) == 0 {
 			t.Errorf("%s: nothing happens, or its title is in one language", f)
 		}
@@ -115,6 +128,11 @@ func TestShippedScenarios(t *testing.T) {
 	for _, d := range []string{"fire", "pipe", "parking", "building", "device"} {
 		if domains[d] < 3 {
 			t.Errorf("%d scenarios of %s", domains[d], d)
+		}
+	}
+	for _, what := range append(slices.Concat(simulators.Kinds(), simulators.Faults()), "coap") {
+		if !covered[what] {
+			t.Errorf("no scenario has %s", what)
 		}
 	}
 }
