@@ -898,6 +898,8 @@ type CaseFilter struct {
 	Class      ClassCode
 	Request    RequestKind // waits for a decision on such a request
 	WorkOrders bool        // work orders instead of cases
+
+	Work []WorkFilter // has work that one of these selects; nil for all
 	Page
 }
 

@@ -49,6 +49,7 @@ const (
 	MayWriteUsers    Permission = "write users"
 	MayBackup        Permission = "make backups"
 	MaySeeReporters  Permission = "see who reported a case"
+	MayEvaluate      Permission = "see evaluations" // a department its own only
 )
 
 var permissions = map[Permission][]Role{
@@ -60,6 +61,8 @@ var permissions = map[Permission][]Role{
 	MayOutOfService: {RoleAdmin, RoleSupervisor, RoleShiftLeader, RoleEngineer},
 	MayOpenCases:    {RoleAdmin, RoleSupervisor, RoleAcceptor, RoleShiftLeader, RoleOfficer, RoleCitizen},
 	MaySeeReporters: {RoleAdmin, RoleSupervisor, RoleAcceptor, RoleOfficer}, // who verify and call back
+	// People are graded there: for those who lead, and for departments themselves.
+	MayEvaluate:     {RoleAdmin, RoleSupervisor, RoleAcceptor, RoleShiftLeader, RoleDispatcher, RoleDepartment, RoleViewer, RoleService},
 	MayWriteDevices: {RoleAdmin, RoleVendor},
 	MayWriteSites:   {RoleAdmin, RoleEngineer}, // thresholds of rules stand there
 	MayWriteGrids:   {RoleAdmin},

@@ -335,6 +335,10 @@ func (b *building) desk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	measures, err := b.config.Cases.measures()
+	if err != nil {
+		return err
+	}
 	if b.photos, err = photos.Open(b.path("photos")); err != nil {
 		return err
 	}
@@ -346,7 +350,7 @@ func (b *building) desk(ctx context.Context) error {
 		Classes: b.classes, Calendar: b.calendar, Grids: b.grids, Notify: receivers,
 		Where: b.where, Officers: b.officers.Officer, Publish: b.hub.Publish, Logger: b.component("cases"),
 		Limits: limits, Overdue: overdue, Near: b.config.Cases.Near, Within: b.config.Cases.Within.Std(),
-		Operators: b.config.Operators, Metrics: b.metrics,
+		Measures: measures, Operators: b.config.Operators, Metrics: b.metrics,
 	})
 	b.parts = append(b.parts, part{"cases", b.runCases})
 	return err
@@ -421,7 +425,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 	}
 	handler, err := api.New(api.Options{
 		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.rollups,
-		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
+		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Evaluations: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
 		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo, APIKeys: b.db, Open311: api.Open311(b.config.Open311), CAPSender: b.config.CAP.Sender,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices}, Responsibility: b.officers, Accounts: b.people, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Backup: b.backup, Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready, Trouble: b.trouble,

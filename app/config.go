@@ -142,6 +142,24 @@ type CasesConfig struct {
 	Overdue []OverdueConfig             `yaml:"overdue"`
 	Near    float64                     `yaml:"duplicate_distance"` // metres
 	Within  citywarden.Duration         `yaml:"duplicate_time"`
+
+	Evaluation EvaluationConfig `yaml:"evaluation"`
+}
+
+// EvaluationConfig is how cases are evaluated; what is left out is as usual.
+type EvaluationConfig struct {
+	Denominators map[string]string             `yaml:"denominators"` // of indicators
+	Weights      map[string]map[string]float64 `yaml:"weights"`      // of indicators in the scores of areas, departments and posts, per cent
+	Volume       []citywarden.VolumeStep       `yaml:"volume"`       // what a count of cases is worth in a score
+}
+
+// measures returns the measures of evaluations.
+func (c CasesConfig) measures() (*cases.Measures, error) {
+	m, err := cases.NewMeasures(cases.MeasureOptions(c.Evaluation))
+	if err != nil {
+		return nil, keyErrorf("cases.evaluation", "%v", err)
+	}
+	return m, nil
 }
 
 // OverdueConfig says who else is told when a limit has passed for so long.
@@ -258,6 +276,7 @@ func Default() Config {
 				citywarden.PendingDispatch: "1小时", citywarden.Handled: "1小时", citywarden.Checking: "2紧急工作时", citywarden.PendingClose: "1小时",
 			},
 			Overdue: []OverdueConfig{}, Near: 50, Within: citywarden.Duration(24 * time.Hour),
+			Evaluation: EvaluationConfig{Denominators: cases.Denominators(), Weights: cases.Weights(), Volume: cases.Volume()},
 		},
 		Notices:  NoticesConfig{Mail: MailConfig{Security: "starttls"}, Receivers: []ReceiverConfig{}},
 		CAP:      CAPConfig{Sender: "citywarden"},
@@ -357,6 +376,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if _, err := c.Cases.overdue(c.Notices.names()); err != nil {
+		return err
+	}
+	if _, err := c.Cases.measures(); err != nil {
 		return err
 	}
 	if c.Cases.Near <= 0 || c.Cases.Near > 10_000 {

@@ -28,6 +28,7 @@ type reader interface {
 	CaseReader
 	TransitionReader
 	LoadReader
+	WorkReader
 	NoticeReader
 	AttachmentReader
 	ReportReader
@@ -60,6 +61,7 @@ type CaseReader interface {
 type Tx interface {
 	AlarmTx
 	CaseTx
+	WorkTx
 	CountTx
 	TimerTx
 	NoticeTx
@@ -116,6 +118,8 @@ type Options struct {
 	Near     float64                          // how far from each other duplicates may lie, in metres; 0 means 50
 	Within   time.Duration                    // and how far apart in time; 0 means 24 h
 	Officers func(citywarden.GridCode) string // who is sent to look in a unit grid when nobody is named; nil for nobody
+
+	Measures *Measures // of evaluations; nil for the usual ones
 
 	Operators int                   // on duty at a time, for the alarm load; 0 means 1
 	Metrics   prometheus.Registerer // nil for none
@@ -179,6 +183,11 @@ func New[T Tx](s Store[T], o Options) (*Desk, error) {
 	}
 	if o.Within == 0 {
 		o.Within = 24 * time.Hour
+	}
+	if o.Measures == nil {
+		if o.Measures, err = NewMeasures(MeasureOptions{}); err != nil {
+			return nil, err
+		}
 	}
 	if o.Officers == nil {
 		o.Officers = func(citywarden.GridCode) string { return "" }

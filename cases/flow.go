@@ -75,7 +75,7 @@ func (d *Desk) begun(before citywarden.Case, c *citywarden.Case, at time.Time) e
 
 // save saves c, which was at revision was, and sets the timers of what it waits for.
 func (d *Desk) save(ctx context.Context, tx Tx, c citywarden.Case, was int64) error {
-	if err := tx.SaveCase(ctx, c, was); err != nil {
+	if err := d.keep(ctx, tx, c, was); err != nil {
 		return err
 	}
 	if _, moved := citywarden.Moved(c.Timeline); !moved {

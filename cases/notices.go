@@ -221,6 +221,7 @@ func (d *Desk) Resend(ctx context.Context, key, receiver string) (citywarden.Not
 // Everything it knows is stored: after a crash it goes on with what is due.
 func (d *Desk) Run(ctx context.Context) error {
 	var all sync.WaitGroup
+	all.Go(func() { d.loop(ctx, nil, func() (time.Time, error) { return time.Time{}, d.accountAll(ctx) }) })
 	for i, r := range d.opt.Notify {
 		all.Go(func() { d.loop(ctx, d.moved[i+1], func() (time.Time, error) { return d.deliver(ctx, r) }) })
 	}
@@ -246,7 +247,7 @@ func (d *Desk) loop(ctx context.Context, moved <-chan struct{}, work func() (tim
 		due, err := work()
 		switch {
 		case err != nil && ctx.Err() == nil:
-			d.opt.Logger.Error("notices and deadlines of cases are late", "err", err)
+			d.opt.Logger.Error("notices, deadlines or evaluation of cases are late", "err", err)
 			wait.Reset(pause)
 		case due.IsZero():
 			wait.Stop()
@@ -414,7 +415,7 @@ func (d *Desk) autoClose(ctx context.Context, tx Tx, x citywarden.CaseTimer, c c
 		return err
 	}
 	out.inCase(c.ID)
-	return tx.SaveCase(ctx, c, was)
+	return d.keep(ctx, tx, c, was)
 }
 
 // Notices are tried again after 10 s, 20 s, 40 s and so on up to 15 minutes, and

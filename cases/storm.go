@@ -105,7 +105,7 @@ func (d *Desk) note(ctx context.Context, tx Tx, t citywarden.Transition, c cityw
 	if err := c.Do(step); err != nil {
 		return err
 	}
-	if err := tx.SaveCase(ctx, c, was); err != nil {
+	if err := d.keep(ctx, tx, c, was); err != nil {
 		return err
 	}
 	out.inCase(c.ID)

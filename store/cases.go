@@ -162,6 +162,9 @@ func (d *DB) Cases(ctx context.Context, f citywarden.CaseFilter) ([]citywarden.C
 			w.and(x.column+" <> '' AND "+x.column+" = $", x.value)
 		}
 	}
+	if f.Work != nil {
+		w.anyWork(f.Work)
+	}
 	if err := w.after("opened", "id", f.After); err != nil {
 		return nil, "", err
 	}

@@ -49,6 +49,7 @@ type Options struct {
 	Orders  Orders
 	Cases   Cases
 
+	Evaluations Evaluations
 	Attachments Attachments
 	Reports     Reports
 	APIKeys     APIKeys
@@ -158,6 +159,7 @@ func newServer(o Options) (*server, error) {
 	s.alarmRoutes()
 	s.capRoutes()
 	s.caseRoutes()
+	s.evaluationRoutes()
 	s.attachmentRoutes()
 	s.reportRoutes()
 	s.apiKeyRoutes()
@@ -181,7 +183,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Evaluations", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

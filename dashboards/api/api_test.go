@@ -79,6 +79,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 	write, operate, admins := []citywarden.Role{admin, vendor}, []citywarden.Role{admin, supervisor, acceptor, leader, dispatcher, officer}, []citywarden.Role{admin}
 	// The case is not dispatched yet, and no citizen reported it.
 	see := slices.DeleteFunc(slices.Clone(citywarden.Roles), func(r citywarden.Role) bool { return r == citywarden.RoleDepartment || r == citizen })
+	evaluate := []citywarden.Role{admin, supervisor, acceptor, leader, dispatcher, citywarden.RoleDepartment, citywarden.RoleViewer, citywarden.RoleService}
 	rows := []row{
 		{"get-me", "/me", "", citywarden.Roles},
 		{"logout", "/logout", "", citywarden.Roles},
@@ -132,6 +133,8 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"list-alarm-caps", "/alarms/cap", "", nil},
 		{"get-alarm-history", "/alarms/" + alarm + "/history", "", nil},
 		{"list-cases", "/cases", "", citywarden.Roles},
+		{"get-evaluation", "/evaluation?by=department", "", evaluate},
+		{"list-evaluated-cases", "/evaluation/cases?by=department&indicator=handled", "", evaluate},
 		{"get-workflow", "/workflow", "", citywarden.Roles},
 		{"get-case", "/cases/" + aCase, "", see},
 		{"list-duplicates", "/cases/" + aCase + "/duplicates", "", see},
