@@ -81,8 +81,10 @@ func (s *simulateLoadCmd) Run(ctx context.Context, o output) error {
 	if err := l.Check(); err != nil {
 		return &usageError{err.Error()}
 	}
-	if most := openFiles(); most > 0 && len(l.Devices)+100 > most {
-		return &usageError{fmt.Sprintf("%d devices need as many open files and this process may have %d; say `ulimit -n %d` first", len(l.Devices), most, len(l.Devices)+1000)}
+	if most, need := openFiles(), len(l.Devices)+100; most > 0 && need > most {
+		return &usageError{fmt.Sprintf("%d devices need %d open files, and this process may have %d; "+
+			"raise that as root with `ulimit -n %[4]d`, or with LimitNOFILE=%[4]d in a systemd unit; the platform needs as many. %[5]d devices fit now",
+			len(l.Devices), need, most, len(l.Devices)+1000, max(0, most-100))}
 	}
 	if s.Tokens == nil {
 		if c, err = (&remote{Server: s.API, Token: s.Token, User: s.User, Password: s.Password}).client(ctx); err != nil {
