@@ -52,6 +52,14 @@ bench: ## run all benchmarks, each beside its baseline
 bench-rules: ## run the rule engine's benchmarks, beside expr's VM over all rules of the model
 	go test -run '^$$' -bench . -benchmem ./rules
 
+.PHONY: bench-ingest
+bench-ingest: ## run 400,000 messages through the platform, and beside it through mosquitto, telegraf and influxd
+	BENCH_INGEST=400000 go test ./cmd/citywarden -run '^TestIngestBesidePeers$$' -v -timeout 20m
+
+.PHONY: nightly
+nightly: ## kill the platform 50 times under load and look for what was acknowledged
+	CRASH_ROUNDS=50 go test ./cmd/citywarden -run '^TestKillLosesNothing$$' -v -timeout 30m
+
 DIST = dashboards/console/dist dashboards/grafana/plugin/dist
 
 .PHONY: web
