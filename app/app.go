@@ -67,6 +67,7 @@ type App struct {
 	http    net.Listener
 	mqtt    net.Listener
 	coap    *net.UDPConn
+	metrics *prometheus.Registry
 	admin   string // password to print, "" when one was set before
 	posts   string // password of the demo's posts, "" without the demo
 }
@@ -152,7 +153,6 @@ type building struct {
 	*App
 	options  Options
 	location *time.Location
-	metrics  *prometheus.Registry
 	hub      *api.Hub
 	db       *store.DB
 	people   *api.Accounts
