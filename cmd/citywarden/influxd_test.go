@@ -1,13 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -119,4 +126,117 @@ func TestRemoteInfluxDB(t *testing.T) {
 	if !wait(60*time.Second, func() bool { return stored() == 3 }) {
 		t.Fatalf("%d points after influxd came back, want 3\n%s", stored(), p.stderr)
 	}
+}
+
+// TestInfluxDBMisbehaves puts between the platform and a real influxd what goes
+// wrong with one, at load: it is gone, it knows the token no more, it fails, it takes half
+// of a batch, it is slow. What was acknowledged meanwhile is in the series in the end, once.
+func TestInfluxDBMisbehaves(t *testing.T) {
+	t.Parallel()
+	dir, addr := t.TempDir(), freeAddr(t)
+	startInflux(t, filepath.Join(dir, "influx"), addr)
+	server := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: addr})
+	var mode atomic.Value
+	mode.Store("")
+	var hit sync.Map // the modes in which a write came
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/query" {
+			server.ServeHTTP(w, r)
+			return
+		}
+		now := mode.Load().(string)
+		_, again := hit.LoadOrStore(now, true)
+		fail := func(code int, message string) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(code)
+			fmt.Fprintf(w, `{"code":"x","message":%q,"error":%q}`, message, message)
+		}
+		switch now {
+		case "gone":
+			panic(http.ErrAbortHandler)
+		case "401":
+			fail(http.StatusUnauthorized, "unauthorized access")
+		case "500":
+			fail(http.StatusInternalServerError, "engine: cache maximum memory size exceeded")
+		case "slow":
+			time.Sleep(2 * time.Second)
+			server.ServeHTTP(w, r)
+		case "partial":
+			body, err := io.ReadAll(r.Body)
+			lines := strings.SplitAfter(string(body), "\n")
+			if err != nil || again || len(lines) < 4 {
+				if !again {
+					hit.Delete(now) // not yet: there is nothing to take a half of
+				}
+				r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+				server.ServeHTTP(w, r)
+				return
+			}
+			half := strings.Join(lines[:len(lines)/2], "")
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(half)), int64(len(half))
+			server.ServeHTTP(httptest.NewRecorder(), r)
+			fail(http.StatusBadRequest, "partial write: shard 7 is not there dropped=1")
+		default:
+			server.ServeHTTP(w, r)
+		}
+	}))
+	defer proxy.Close()
+	writeFile(t, filepath.Join(dir, "c.yaml"), "series:\n  url: "+proxy.URL+"\n  database: county\n")
+	p, err := launch(dir, "data", "--config", "c.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	const devices = 4
+	tokens := addDevices(t, p, devices)
+	start := time.Now().Add(-time.Hour).UnixMilli()
+	next := make([]int64, devices)
+	acked := make([][]int64, devices)
+	var count atomic.Int64
+	var over atomic.Bool
+	var wg sync.WaitGroup
+	for i := range devices {
+		next[i] = start
+		m, err := dial(p.mqtt, tokens[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			defer m.c.Close()
+			for !over.Load() {
+				if err := m.publish(4, &next[i], func(ts int64) { acked[i] = append(acked[i], ts); count.Add(1) }); err != nil {
+					t.Errorf("d%d: %v", i, err)
+					return
+				}
+				time.Sleep(2 * time.Millisecond) // a load that the machine can bear
+			}
+		})
+	}
+	for _, m := range []string{"gone", "401", "500", "partial", "slow"} {
+		mode.Store(m)
+		goal := count.Load() + 400
+		if !wait(60*time.Second, func() bool { _, seen := hit.Load(m); return seen && count.Load() >= goal }) {
+			t.Errorf("%s: no write came, or messages are not acknowledged: %d of %d", m, count.Load(), goal)
+		}
+	}
+	mode.Store("")
+	over.Store(true)
+	wg.Wait()
+	c := clientOf(t, p)
+	for i := range devices {
+		missing := 0
+		if !wait(90*time.Second, func() bool {
+			missing = 0
+			seen := readSeries(t, c, fmt.Sprintf("d%d", i), start, next[i])
+			for _, ts := range acked[i] {
+				if seen[ts] != 1 {
+					missing++
+				}
+			}
+			return missing == 0
+		}) {
+			t.Errorf("d%d: %d of %d acknowledged readings are not in the series exactly once\n%s", i, missing, len(acked[i]), p.stderr)
+		}
+	}
+	t.Logf("%d acknowledged readings, all there", count.Load())
 }
