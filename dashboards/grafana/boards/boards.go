@@ -28,7 +28,7 @@ const pluginID = "citywarden-datasource"
 // All returns every dashboard as JSON, by file name.
 func All() (map[string][]byte, error) {
 	out := map[string][]byte{}
-	for name, build := range map[string]func() (dashboard.Dashboard, error){"duty-desk.json": dutyDesk} {
+	for name, build := range map[string]func() (dashboard.Dashboard, error){"duty-desk.json": dutyDesk, "platform.json": platform} {
 		d, err := build()
 		if err != nil {
 			return nil, fmt.Errorf("dashboard %s: %w", name, err)
