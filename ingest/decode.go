@@ -31,6 +31,7 @@ type message struct {
 	readings []citywarden.Reading // zero Time: none was given
 	attrs    map[string]any
 	stated   time.Time // the newest time that was given, zero when none was
+	relative bool      // times count from the arrival, and say nothing about the clock of the device
 }
 
 // codec decodes the payloads of one format. It fails when the payload as a
@@ -112,7 +113,7 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 	var oldTime time.Time
 	for _, r := range m.readings {
 		given := r.Time
-		if given.After(m.stated) {
+		if given.After(m.stated) && !m.relative {
 			m.stated = given
 		}
 		switch {

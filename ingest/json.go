@@ -12,7 +12,8 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// decodeJSON is the codec "json": the bodies of ThingsBoard's device API.
+// decodeJSON is the codec "json": the bodies of ThingsBoard's device API, or a
+// SenML pack, see senML.
 //
 // Telemetry is {"k":v, …}, {"ts":milliseconds, "values":{"k":v, …}}, or an
 // array of such objects; client attributes are {"k":v, …}. A key is the name of a metric
@@ -21,12 +22,16 @@ import (
 func decodeJSON(model *citywarden.Model, up *citywarden.Uplink, drop *dropped) (message, error) {
 	d := jsonDecoder{model: model, scanner: scanner{b: up.Payload}, drop: drop, outer: make([]member, 0, 4), inner: make([]member, 0, 8)}
 	s := &d.scanner
+	attributes := strings.HasSuffix(up.Topic, "/attributes")
+	if !attributes && len(s.b) > 0 && s.b[0]>>5 == cborArray { // no JSON begins like that
+		p := senML{model: model, up: up, drop: drop}
+		return p.cbor()
+	}
 	s.space()
 	if s.i == len(s.b) {
 		return message{}, citywarden.Errorf(citywarden.CodeInvalid, "empty message; send a JSON object like {\"%s\": …}", d.firstMetric())
 	}
-	attributes := strings.HasSuffix(up.Topic, "/attributes")
-	if c := s.peek(); c != '{' && (c != '[' || attributes) {
+	if c := s.peek(); c != '{' && (c != '[' || attributes) { // attributes are no measurements, so they come in no pack
 		what := "an object or an array of objects"
 		if attributes {
 			what = "an object"
@@ -44,6 +49,9 @@ func decodeJSON(model *citywarden.Model, up *citywarden.Uplink, drop *dropped) (
 			err = d.attributes(whole)
 		case whole.kind() == '{':
 			err = d.element(whole)
+		case d.isSenML(whole):
+			p := senML{model: model, up: up, drop: drop}
+			return p.json(&d.scanner, whole)
 		default:
 			err = d.elements(whole)
 		}
@@ -155,9 +163,13 @@ func (d *jsonDecoder) unknown(key string, when time.Time) string {
 	case key == "values" && when.IsZero():
 		return `"values" without "ts"; send {"ts": …, "values": {…}}, or the readings alone`
 	}
+	return unknownMetric(d.model, key)
+}
+
+func unknownMetric(m *citywarden.Model, key string) string {
 	var names []string
-	for i := range d.model.Metrics {
-		names = append(names, string(d.model.Metrics[i].Name))
+	for i := range m.Metrics {
+		names = append(names, string(m.Metrics[i].Name))
 	}
 	s := fmt.Sprintf("unknown metric %s", quote(key))
 	if hint := citywarden.DidYouMean(key, names); hint != "" {
@@ -166,7 +178,7 @@ func (d *jsonDecoder) unknown(key string, when time.Time) string {
 	if len(names) > 12 {
 		names = append(names[:12], "…")
 	}
-	return s + fmt.Sprintf("; %s has %s", d.model.Name, strings.Join(names, ", "))
+	return s + fmt.Sprintf("; %s has %s", m.Name, strings.Join(names, ", "))
 }
 
 func (d *jsonDecoder) attributes(t token) error {
@@ -263,16 +275,26 @@ func parseTime(t token) (time.Time, error) {
 		}
 		n = int64(f)
 	}
+	at, ok := timeSince1970(n)
+	if !ok {
+		return time.Time{}, fmt.Errorf("ts %d is no time; send milliseconds since 1970", n)
+	}
+	return at, nil
+}
+
+// timeSince1970 returns the time that n is in the unit that makes it a year
+// before 2100.
+func timeSince1970(n int64) (t time.Time, ok bool) {
 	const s = 4_100_000_000 // the end of 2099
 	switch {
 	case n < s:
-		return time.Unix(max(n, -s), 0).UTC(), nil
+		return time.Unix(max(n, -s), 0).UTC(), true
 	case n < s*1e3:
-		return time.UnixMilli(n).UTC(), nil
+		return time.UnixMilli(n).UTC(), true
 	case n < s*1e6:
-		return time.UnixMicro(n).UTC(), nil
+		return time.UnixMicro(n).UTC(), true
 	case n < s*1e9:
-		return time.Unix(0, n).UTC(), nil
+		return time.Unix(0, n).UTC(), true
 	}
-	return time.Time{}, fmt.Errorf("ts %d is no time; send milliseconds since 1970", n)
+	return time.Time{}, false
 }

@@ -15,6 +15,10 @@ import (
 
 const requestTag message.OptionID = 292 // RFC 9175 §3.2
 
+// formats are the content formats that are taken; the body itself says what it
+// is, so that one that was left out or is general does no harm.
+var formats = []message.MediaType{message.TextPlain, message.AppJSON, message.AppOctets, message.AppSenmlJSON, message.AppSenmlCbor}
+
 // request looks at a request. It returns the whole body when there is something
 // to store, else the answer.
 func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
@@ -37,8 +41,8 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	case m.Code != codes.POST:
 		return nil, answer{code: codes.MethodNotAllowed, detail: "use POST"}
 	}
-	if cf, err := m.Options.ContentFormat(); err == nil && cf != message.TextPlain && cf != message.AppJSON && cf != message.AppOctets {
-		return nil, answer{code: codes.UnsupportedMediaType, detail: fmt.Sprintf("content format %d; send JSON (50)", cf)}
+	if cf, err := m.Options.ContentFormat(); err == nil && !slices.Contains(formats, cf) {
+		return nil, answer{code: codes.UnsupportedMediaType, detail: fmt.Sprintf("content format %d; send JSON (50) or SenML (110, 112)", cf)}
 	}
 	id, err := l.opts.Auth.Authenticate(token)
 	if err != nil {
