@@ -532,7 +532,7 @@ func (b *building) ruleEngine(ctx context.Context) error {
 		return err
 	}
 	engine := rules.New(set, rules.Options{Devices: b.devices, Holiday: b.calendar.Holiday})
-	b.engine = rules.NewRunner(engine, b.cases, b.db, rules.RunnerOptions{Tick: b, Logger: b.component("rules")})
+	b.engine = rules.NewRunner(engine, b.cases, b.db, rules.RunnerOptions{Tick: b, History: b.history(), Logger: b.component("rules")})
 	b.rules.engine, b.rules.asked = b.engine, b.options.ReloadRules
 	return nil
 }

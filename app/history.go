@@ -21,7 +21,8 @@ const (
 )
 
 func (b *building) history() history {
-	return history{&ingest.History{Log: b.journal, Directory: b.devices, Series: b.series, Domains: b.domains()}, b.ingest.Lag}
+	return history{&ingest.History{Log: b.journal, Directory: b.devices, Series: b.series, Domains: b.domains()},
+		func() map[string]uint64 { return b.ingest.Lag() }} // the pipeline comes later
 }
 
 // domains returns the domains that there are models of.

@@ -1029,7 +1029,7 @@ func random(t testing.TB, seed uint64) (yaml string, got, want []string) {
 		}
 		log = append(log, m)
 		if late && again.IntN(8) == 0 { // it is sent once more
-			m.at += time.Duration(again.IntN(120_000)) * time.Millisecond
+			m.at = max(m.at, m.ts+time.Duration(again.IntN(60_000))*time.Millisecond)
 			log = append(log, m)
 		}
 		id := citywarden.DeviceID(m.id)

@@ -8,13 +8,23 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// reload runs yaml from now on, as Runner.Reload does: with a record at once.
+// reload runs yaml from now on, as Runner.Reload does: with what the history
+// has, and a record at once.
 func (w *world) reload(at time.Duration, yaml string) {
 	w.t.Helper()
 	w.to(at - time.Millisecond)
 	w.set = load(w.t, yaml)
+	past := w.e.recall(w.set)
+	if past != nil {
+		for i := range w.log {
+			past.hear(&w.log[i])
+		}
+	}
 	if err := w.e.SetRules(w.set); err != nil {
 		w.t.Fatal(err)
+	}
+	if past != nil {
+		past.fill(w.e)
 	}
 	w.tick(at)
 }

@@ -42,9 +42,10 @@ type Ticker interface {
 // RunnerOptions are the optional parts of a Runner; the zero value works, but
 // then nothing fires timers while no message comes.
 type RunnerOptions struct {
-	Tick   Ticker
-	Logger *slog.Logger
-	Every  time.Duration // between two snapshots; 0 means 30 s
+	Tick    Ticker
+	History History // fills windows that are longer after a reload; nil: they begin with what the engine has
+	Logger  *slog.Logger
+	Every   time.Duration // between two snapshots; 0 means 30 s
 }
 
 // Runner drives an engine as the consumer "alarms" of the log.
@@ -54,15 +55,16 @@ type Runner struct {
 	opt   RunnerOptions
 	moved chan struct{} // has a token when the engine moved on
 
-	mu      sync.Mutex // held while the engine steps and the desk stores, so that both stay together
-	e       *Engine
-	begun   bool
-	applied citywarden.Position // cursor of the desk
-	stepped citywarden.Position // last entry the engine took
-	kept    citywarden.Position // of the newest snapshot
-	replay  rerun               // nil unless the engine is behind the desk
-	waiting []citywarden.Transition
-	saved   time.Time
+	mu        sync.Mutex // held while the engine steps and the desk stores, so that both stay together
+	e         *Engine
+	begun     bool
+	applied   citywarden.Position // cursor of the desk
+	stepped   citywarden.Position // last entry the engine took
+	kept      citywarden.Position // of the newest snapshot
+	replay    rerun               // nil unless the engine is behind the desk
+	recalling *recall             // nil unless a reload reads the history
+	waiting   []citywarden.Transition
+	saved     time.Time
 }
 
 // NewRunner returns a runner of e, which it owns from now on.
@@ -143,6 +145,9 @@ func (r *Runner) Consume(ctx context.Context, entries []citywarden.Entry) error 
 		}
 		ts := r.e.Step(entries[i])
 		r.stepped = entries[i].Position
+		if r.recalling != nil {
+			r.recalling.hear(&entries[i])
+		}
 		if r.stepped > r.applied {
 			r.waiting = append(r.waiting, ts...)
 			continue
@@ -299,15 +304,26 @@ func (r *Runner) DeviceChanged(d citywarden.Device, deleted bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.e.DeviceChanged(d, deleted)
+	if r.recalling != nil {
+		r.recalling.e.DeviceChanged(d, deleted)
+	}
 	r.move()
 }
 
-// Reload runs set from now on; alarms keep their state by rule id. What changes
-// by it, and a snapshot, follow with the next record of the log; a tick is
-// appended so that there is one.
+// Reload runs set from now on; alarms keep their state by rule id. What set looks
+// back at and the rules before did not is read from the history first, while
+// those go on. What changes by it, and a snapshot, follow with the next record
+// of the log; a tick is appended so that there is one. One Reload at a time.
 func (r *Runner) Reload(ctx context.Context, set *Set) error {
+	past, err := r.remind(ctx, set)
 	r.mu.Lock()
-	err := r.e.SetRules(set)
+	r.recalling = nil
+	if err == nil {
+		err = r.e.SetRules(set)
+	}
+	if err == nil && past != nil {
+		past.fill(r.e)
+	}
 	r.saved = time.Time{}
 	r.mu.Unlock()
 	if err != nil {

@@ -26,6 +26,7 @@ type plant struct {
 	broken  error
 	snapPos citywarden.Position
 	snap    []byte
+	reading func() // called while the history is read, nil for nothing
 }
 
 func newPlant() *plant { return &plant{more: make(chan struct{}, 1), keys: map[string]int{}} }
@@ -48,6 +49,24 @@ func (p *plant) Tick(context.Context) error {
 	defer p.mu.Unlock()
 	p.ticks++
 	return nil
+}
+
+func (p *plant) Entries(_ context.Context, q citywarden.HistoryQuery, f func([]citywarden.Entry) error) (time.Time, error) {
+	if p.reading != nil {
+		p.reading()
+	}
+	p.mu.Lock()
+	log := slices.Clone(p.log)
+	p.mu.Unlock()
+	for _, x := range log {
+		if x.At.Before(q.From) || !x.At.Before(q.To) {
+			continue
+		}
+		if err := f([]citywarden.Entry{x}); err != nil {
+			return q.From, err
+		}
+	}
+	return q.From, nil
 }
 
 func (p *plant) Cursor(context.Context) (citywarden.Position, error) {
@@ -162,7 +181,7 @@ func (p *plant) consume(ctx context.Context, t *testing.T, r *Runner) {
 // start runs a runner; stop ends it, with a last snapshot only when clean.
 func (p *plant) start(t *testing.T, set *Set, devices Devices, every time.Duration) (r *Runner, stop func(clean bool)) {
 	ctx, cancel := context.WithCancel(t.Context())
-	r = NewRunner(New(set, Options{Devices: devices}), p, p, RunnerOptions{Tick: p, Every: every})
+	r = NewRunner(New(set, Options{Devices: devices}), p, p, RunnerOptions{Tick: p, History: p, Every: every})
 	var wg sync.WaitGroup
 	wg.Go(func() { p.consume(ctx, t, r) })
 	wg.Go(func() {
@@ -461,4 +480,70 @@ func TestRunnerReloads(t *testing.T) {
 		}
 		stop(true)
 	})
+}
+
+func TestALongerWindowRefillsFromHistory(t *testing.T) {
+	rule := func(when string) string { return probeRule(`levels: [{severity: major, when: '` + when + `'}]`) }
+	for _, c := range []struct{ name, was, is string }{
+		{"longer", `avg(x, "30s") > 50`, `avg(x, "10m") < 4 and count(x, "10m") == 12`},
+		{"of a metric that nothing read", `y > 50`, `avg(x, "10m") < 4 and count(x, "10m") == 12`},
+		{"one by one", `x > 50`, `count(x < 4, "10m") == 12`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, d := newPlant(), dev("d", "probe")
+				w := &world{t: t, devices: []*citywarden.Device{d}}
+				r, stop := p.start(t, load(t, rule(c.was)), w, time.Hour)
+				for range 10 {
+					p.send(d, "x", 3)
+					time.Sleep(40 * time.Second)
+				}
+				p.reading = func() { // the platform goes on meanwhile
+					p.send(d, "x", 3.5)
+					time.Sleep(10 * time.Second)
+					p.send(d, "x", 3.5)
+					time.Sleep(10 * time.Second)
+					synctest.Wait()
+				}
+				synctest.Wait()
+				if err := r.Reload(t.Context(), load(t, rule(c.is))); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				got := p.view()
+				if len(got.applied) != 1 || got.applied[0].Kind != citywarden.Raised {
+					t.Errorf("applied %s", tell(got.applied))
+				}
+				if len(got.snap) == 0 {
+					t.Error("no snapshot followed")
+				}
+				stop(true)
+			})
+		})
+	}
+}
+
+func TestAReloadWithoutHistoryGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPlant(), dev("d", "probe")
+		w := &world{t: t, devices: []*citywarden.Device{d}}
+		r, stop := p.start(t, load(t, probeRule(`levels: [{severity: major, when: 'y > 5'}]`)), w, time.Hour)
+		r.opt.History = broken{}
+		if err := r.Reload(t.Context(), load(t, probeRule(`levels: [{severity: major, when: 'avg(x, "10m") > 5'}]`))); err != nil {
+			t.Fatal(err)
+		}
+		p.send(d, "x", 6)
+		synctest.Wait()
+		if got := p.view(); len(got.applied) != 1 {
+			t.Errorf("applied %s", tell(got.applied))
+		}
+		stop(true)
+	})
+}
+
+// broken is a History that can't be read.
+type broken struct{}
+
+func (broken) Entries(context.Context, citywarden.HistoryQuery, func([]citywarden.Entry) error) (time.Time, error) {
+	return time.Time{}, errors.New("disk gone")
 }

@@ -46,11 +46,6 @@ func newStage(set *Set, devices []*citywarden.Device) *stage {
 	}
 }
 
-// rules returns those that can be true.
-func (g *stage) rules() []*rule {
-	return slices.DeleteFunc(slices.Clone(g.set.rules), func(r *rule) bool { return r.ID == "zz" })
-}
-
 func byName(a, b *watcher) int {
 	return cmp.Or(cmp.Compare(a.r.ID, b.r.ID), cmp.Compare(a.entity, b.entity))
 }
@@ -261,7 +256,7 @@ func (g *stage) due(w *watcher) int64 {
 // patience returns the silences of d that matter, ascending.
 func (g *stage) patience(d *citywarden.Device) []int64 {
 	out := []int64{2 * g.model(d).Heartbeat.Std().Milliseconds()}
-	for _, r := range g.rules() {
+	for _, r := range g.set.rules {
 		for _, x := range []string{"1m", "3m"} {
 			if x == "3m" && !strings.Contains(r.Text, "silent(attr.wait") || x == "1m" && !strings.Contains(r.Text, `silent("1m")`) {
 				continue
@@ -348,7 +343,7 @@ func (g *stage) to(at int64) {
 
 // onAny looks at the rules with silent for d.
 func (g *stage) onAny(d *citywarden.Device) {
-	for _, r := range g.rules() {
+	for _, r := range g.set.rules {
 		if r.arrival {
 			w := g.actor(r, d)
 			w.until(g.now - 1)
@@ -358,7 +353,7 @@ func (g *stage) onAny(d *citywarden.Device) {
 }
 
 func (g *stage) darkness(d *citywarden.Device) {
-	for _, r := range g.rules() {
+	for _, r := range g.set.rules {
 		w := g.actor(r, d)
 		if r.silent || !w.open {
 			continue
@@ -396,7 +391,7 @@ func (g *stage) wants(r *rule, metrics map[string]bool) (own, adj bool) {
 // reading has the rules of one late see a message.
 func (g *stage) reading(x released) {
 	d := g.device(x.d)
-	for _, r := range g.rules() {
+	for _, r := range g.set.rules {
 		own, adj := g.wants(r, x.metrics)
 		if d == nil || !own || r.arrival || r.late != x.late {
 			continue
@@ -507,7 +502,7 @@ func (g *stage) changeDevice(at int64, devices []*citywarden.Device, d *cityward
 		g.waiting = slices.DeleteFunc(g.waiting, func(x released) bool { return x.d == d.ID })
 	}
 	members := map[string]bool{}
-	for _, r := range g.rules() {
+	for _, r := range g.set.rules {
 		for _, m := range g.devices {
 			members[string(r.ID)+"/"+g.entity(r, m)] = true
 		}
@@ -548,7 +543,7 @@ func (g *stage) changeRules(at int64, set *Set) {
 	old := g.set
 	g.set = set
 	changed := map[citywarden.RuleID]bool{}
-	for _, r := range g.rules() {
+	for _, r := range g.set.rules {
 		was := old.byID[r.ID]
 		changed[r.ID] = was == nil || was.Version != r.Version
 	}
@@ -581,7 +576,7 @@ func (g *stage) changeRules(at int64, set *Set) {
 			w.look(max(at-w.late(), w.clock))
 		}
 	}
-	for _, r := range g.rules() {
+	for _, r := range g.set.rules {
 		if !changed[r.ID] {
 			continue
 		}
@@ -595,33 +590,12 @@ func (g *stage) changeRules(at int64, set *Set) {
 		}
 	}
 	g.settleTies()
-	if slices.ContainsFunc(g.rules(), func(r *rule) bool { return changed[r.ID] && r.silent }) {
+	if slices.ContainsFunc(g.set.rules, func(r *rule) bool { return changed[r.ID] && r.silent }) {
 		for _, d := range g.devices {
 			g.lookAnew(d)
 		}
 	}
 	g.to(at)
-}
-
-// remembering reads all that the author's rules may, as long as they may, so
-// that no reload needs what nobody wanted before. It is never true.
-const remembering = `- id: zz
-  mode: shadow
-  late: 60s
-  select: {model: probe}
-  levels:
-  - {severity: minor, for: 2m, when: 'x > 1000000 and changed(x) and changed(on) and changed(mode) and prev(y) > 1000000 and prev(c) > 1 and event("never", "10m") and n_adj(WINDOWS, "10m") >= 9 and WINDOWS'}
-`
-
-func everyWindow() string {
-	var all []string
-	for _, m := range []string{"x", "y", "c"} {
-		for _, w := range []string{"20s", "90s", "10m"} {
-			all = append(all, fmt.Sprintf(`avg(%s, "%s") > 1000000`, m, w))
-		}
-	}
-	all = append(all, `count(x > 1000000 and y > 1000000 and on and mode == "auto", "10m") > 9`, `count(changed(on), "10m") > 9`, `count(mode, "10m") > 99999`, `count(mode, "20s") > 99999`, `count(mode, "90s") > 99999`)
-	return strings.ReplaceAll(remembering, "WINDOWS", strings.Join(all, " and "))
 }
 
 // disturb plays a random history in which rules, devices and people interfere
@@ -649,7 +623,7 @@ func disturb(t testing.TB, seed uint64) (story string, got, want []string) {
 		for _, i := range slices.Sorted(maps.Keys(texts)) {
 			out += texts[i]
 		}
-		return out + everyWindow()
+		return out
 	}
 	for i := range count {
 		write(i)
@@ -746,7 +720,7 @@ func disturb(t testing.TB, seed uint64) (story string, got, want []string) {
 			} else {
 				write(i)
 			}
-			fmt.Fprintf(&b, "%s reload\n%s", at, strings.TrimSuffix(yaml(), everyWindow()))
+			fmt.Fprintf(&b, "%s reload\n%s", at, yaml())
 			w.reload(at, yaml())
 			g.changeRules(now, w.set)
 			continue

@@ -1,0 +1,183 @@
+package rules
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// recall fills what new rules look back at and the running ones did not: a
+// longer window, another metric. Its engine has the memory of the new rules and
+// evaluates nothing. It hears the stored history and, meanwhile, what comes in.
+type recall struct {
+	e     *Engine
+	wants map[citywarden.ModelName][]int // metrics
+	back  time.Duration                  // how far
+	upTo  citywarden.Position            // the rest of the log it hears as it comes in
+}
+
+// recallPatience bounds how long a reload waits for the history; then the
+// windows begin with what the engine has.
+const recallPatience = 5 * time.Minute
+
+// recall returns what has to be read before the engine runs set, nil for nothing.
+func (e *Engine) recall(set *Set) *recall {
+	x := &recall{wants: map[citywarden.ModelName][]int{}}
+	for _, p := range set.order {
+		old := e.set.plans[p.model.Name]
+		for i := range p.memory {
+			m := &p.memory[i]
+			had := memory{keep: -1}
+			if old != nil {
+				if k := old.metric(p.names[i], i); k >= 0 {
+					had = old.memory[k]
+				}
+			}
+			longer := slices.ContainsFunc(m.windows, func(w int64) bool { return !slices.Contains(had.windows, w) })
+			if m.keep <= had.keep && m.each <= had.each && !longer {
+				continue
+			}
+			back := m.keep
+			if had.keep < 0 {
+				back = max(back, p.stale[i])
+			}
+			x.wants[p.model.Name] = append(x.wants[p.model.Name], i)
+			x.back = max(x.back, time.Duration(back)*time.Millisecond)
+		}
+	}
+	if x.back == 0 {
+		return nil
+	}
+	x.back = min(x.back, maxSpan)
+	x.e = New(set, e.opt)
+	return x
+}
+
+// devices returns those whose history is wanted.
+func (x *recall) devices() map[citywarden.DeviceID]bool {
+	out := map[citywarden.DeviceID]bool{}
+	for id, d := range x.e.devices {
+		if d.plan != nil && len(x.wants[d.model]) > 0 {
+			out[id] = true
+		}
+	}
+	return out
+}
+
+// hear remembers the readings of a message.
+func (x *recall) hear(entry *citywarden.Entry) {
+	if entry.Device == nil || len(entry.Readings) == 0 {
+		return
+	}
+	d := x.e.devices[entry.Device.ID]
+	if d == nil || d.plan == nil || entry.At.Before(d.reg.Created) { // of another device of that name
+		return
+	}
+	x.e.now = ms(entry.At)
+	touched := uint64(0)
+	for i := range entry.Readings {
+		r := &entry.Readings[i]
+		ts := min(ms(r.Time), x.e.now)
+		mask, _ := x.e.remember(d, r, ts)
+		touched |= mask
+		d.newestTS = max(d.newestTS, ts)
+	}
+	d.trim(touched)
+}
+
+// fill gives e, which runs the rules that x was made for, what was remembered.
+func (x *recall) fill(e *Engine) {
+	for id, from := range x.e.devices {
+		to := e.devices[id]
+		if to == nil || to.plan == nil || from.plan == nil || to.model != from.model {
+			continue
+		}
+		for _, i := range x.wants[to.model] {
+			old, r := to.rings[i], from.rings[i]
+			if r == nil {
+				continue
+			}
+			if old != nil { // what the history does not have
+				for k := range old.s {
+					var text *string
+					if old.texts != nil {
+						text = &old.texts[k]
+					}
+					r.insert(old.s[k], text, &to.plan.memory[i])
+				}
+			}
+			to.rings[i] = r
+			e.await(to, i)
+		}
+	}
+}
+
+// await has the newest readings of metric i wait for the rules with late, as if
+// these had been there when they came.
+func (e *Engine) await(d *device, i int) {
+	for k, late := range d.plan.lates {
+		if late == 0 {
+			continue
+		}
+		l, waits := &d.lanes[k], false
+		for _, s := range d.rings[i].between(max(l.done, d.newestTS-late), d.newestTS) {
+			if s.arrived()+late > e.now {
+				l.add(point{ts: s.ts, arr: s.arrived(), mask: bit(i)})
+				waits = true
+			}
+		}
+		if waits {
+			e.anew = append(e.anew, d)
+		}
+	}
+}
+
+// errRecalled ends the reading of a history.
+var errRecalled = errors.New("all that was wanted has been read")
+
+// remind reads the history for set and returns what came of it, nil when
+// nothing was wanted or could be read. Until it is stopped by Reload, Consume
+// tells it what comes in.
+func (r *Runner) remind(ctx context.Context, set *Set) (*recall, error) {
+	if r.opt.History == nil {
+		return nil, nil
+	}
+	r.mu.Lock()
+	x := r.e.recall(set)
+	if x == nil {
+		r.mu.Unlock()
+		return nil, nil
+	}
+	x.upTo, r.recalling = r.stepped, x
+	now := maxTime(r.e.Now(), time.Now())
+	q := citywarden.HistoryQuery{From: now.Add(-x.back), To: now.Add(time.Millisecond), Devices: x.devices()}
+	r.mu.Unlock()
+
+	begun := time.Now()
+	limited, cancel := context.WithTimeout(ctx, recallPatience)
+	defer cancel()
+	_, err := r.opt.History.Entries(limited, q, func(entries []citywarden.Entry) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for i := range entries {
+			if entries[i].Position > x.upTo {
+				return errRecalled
+			}
+			x.hear(&entries[i])
+		}
+		return nil
+	})
+	switch {
+	case err == nil || errors.Is(err, errRecalled):
+		r.opt.Logger.Info("history read for windows that are longer now", "back", x.back, "took", time.Since(begun))
+		return x, nil
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("history for the new rules: %w", ctx.Err())
+	}
+	r.opt.Logger.Warn("no history for the new rules; their windows begin with what the engine has", "back", x.back, "err", err)
+	return nil, nil
+}
