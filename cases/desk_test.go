@@ -703,6 +703,37 @@ func TestCreate(t *testing.T) {
 	}
 }
 
+func TestNear(t *testing.T) {
+	d := newDesk(t)
+	at := citywarden.Point{Lat: 24.1170, Lon: 117.6130}
+	var ids []citywarden.CaseID
+	for _, n := range []citywarden.NewCase{
+		{Class: "event/0506", Title: "30 m away", Location: &citywarden.Point{Lat: 24.11727, Lon: 117.6130}},
+		{Class: "event/0506", Title: "there", Location: &at},
+		{Class: "event/0506", Title: "500 m away", Location: &citywarden.Point{Lat: 24.1215, Lon: 117.6130}},
+		{Class: "event/0501", Title: "of another class", Location: &at},
+		{Class: "event/0506", Title: "nobody knows where"},
+	} {
+		c, err := d.Create(t.Context(), n, "lin", citywarden.RoleAcceptor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, c.ID)
+	}
+	ds, err := d.Near(t.Context(), "event/0506", at)
+	if err != nil || len(ds) != 2 || ds[0].Case.ID != ids[1] || ds[1].Case.ID != ids[0] || ds[1].Distance < 29 || ds[1].Distance > 31 {
+		t.Errorf("Near = %+v, %v", ds, err)
+	}
+	for _, bad := range []struct {
+		class citywarden.ClassCode
+		at    citywarden.Point
+	}{{"event/9", at}, {"event/0506", citywarden.Point{Lat: 117, Lon: 24}}} {
+		if _, err := d.Near(t.Context(), bad.class, bad.at); citywarden.CodeOf(err) != citywarden.CodeInvalid {
+			t.Errorf("Near(%s, %v) = %v", bad.class, bad.at, err)
+		}
+	}
+}
+
 func TestFiltersAndPages(t *testing.T) {
 	d, f := newDesk(t), &feed{}
 	var ts []citywarden.Transition

@@ -213,6 +213,23 @@ func (d *Desk) Duplicates(ctx context.Context, id citywarden.CaseID) ([]cityward
 	if err != nil || c.Location == nil || c.WorkOrder {
 		return nil, err
 	}
+	return d.alike(ctx, c)
+}
+
+// Near returns the cases that one of class which is opened at p now might be a
+// duplicate of, as Duplicates does. CodeInvalid for a class that there is not.
+func (d *Desk) Near(ctx context.Context, class citywarden.ClassCode, p citywarden.Point) ([]citywarden.Duplicate, error) {
+	if err := d.opt.Classes.Check(class); err != nil {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "look for duplicates: %w", err)
+	}
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	return d.alike(ctx, citywarden.Case{Class: class, Location: &p, Opened: time.Now()})
+}
+
+// alike returns the cases of c's class that are near it in place and time.
+func (d *Desk) alike(ctx context.Context, c citywarden.Case) ([]citywarden.Duplicate, error) {
 	like, err := d.read.CasesLike(ctx, c.Class, c.Opened.Add(-d.opt.Within), c.Opened.Add(d.opt.Within))
 	if err != nil {
 		return nil, err
@@ -220,7 +237,7 @@ func (d *Desk) Duplicates(ctx context.Context, id citywarden.CaseID) ([]cityward
 	now := time.Now()
 	var out []citywarden.Duplicate
 	for _, o := range like {
-		if o.ID == id || o.Location == nil || o.Stage == citywarden.Rejected || o.Stage == citywarden.Voided {
+		if o.ID == c.ID || o.Location == nil || o.Stage == citywarden.Rejected || o.Stage == citywarden.Voided {
 			continue
 		}
 		if away := c.Location.Distance(*o.Location); away <= d.opt.Near {

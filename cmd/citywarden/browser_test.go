@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"image"
+	"image/png"
 	"net/url"
 	"os"
 	"os/exec"
@@ -16,6 +18,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/citywarden/citywarden"
 )
@@ -261,6 +264,25 @@ func (b *browser) calm() {
 	}
 }
 
+// fair fails the test when axe finds something serious on the page. axe is there
+// when the console's packages are installed.
+func (b *browser) fair(page string) {
+	b.t.Helper()
+	axe, err := os.ReadFile("../../dashboards/console/web/node_modules/axe-core/axe.min.js")
+	if err != nil {
+		b.t.Logf("axe does not look at %s: %v", page, err)
+		return
+	}
+	const run = `axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] }).then(r =>
+		r.violations.map(v => v.impact + ' ' + v.id + ' ' + v.nodes.map(n => n.target.join(' ')).join(', ')).join('\n'))`
+	ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
+	defer cancel()
+	found, err := chromedp.Run(ctx, chromedp.Evaluate[string](string(axe)+";\n"+run, chromedp.EvalAwaitPromise))
+	if err != nil || found != "" {
+		b.t.Errorf("axe on %s: %s %v", page, found, err)
+	}
+}
+
 // edit puts one text in the place of another in a field, as a person does who types.
 func (b *browser) edit(selector, before, after string) {
 	b.t.Helper()
@@ -351,4 +373,87 @@ func TestAlarmAndRulePagesInChromium(t *testing.T) {
 		}
 	}
 	b.calm()
+}
+
+// TestDesksInChromium is a case's way over the desks: entered by the acceptor,
+// filed, dispatched with the keyboard alone, handled with a photo, seen by
+// supervision.
+func TestDesksInChromium(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Skip("chromium is not installed")
+	}
+	p, err := launch(t.TempDir(), "data", "--demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	b := openBrowser(t, p.http, "zh-CN")
+	b.signIn("admin", testPassword, "登录", "地图")
+
+	enter := func(title string) {
+		b.visit("/intake/new", "上报人")
+		b.fill("input[maxlength='200']", title)
+		b.fill("input[list=classes]", "event/0506")
+		b.fill("input[placeholder='24.117']", "24.117")
+		b.fill("input[placeholder='117.613']", "117.613")
+	}
+	enter("东门路口积水")
+	b.fair("/intake/new")
+	b.screenshot("entry")
+	b.click("登记案卷")
+	b.see("立案条件")
+	b.fair("/intake")
+	b.screenshot("intake")
+	enter("东门路口又积水了")
+	b.see("位置相近的同类案卷：1 件")
+	b.screenshot("entry-near")
+
+	b.visit("/intake", "东门路口积水")
+	b.click("东门路口积水")
+	b.click("立案")
+	b.do(chromedp.WaitVisible(chromedp.CSS("dialog[open]")))
+	b.click("立案")
+	b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog[open]")))
+
+	b.visit("/dispatch", "东门路口积水")
+	b.do(chromedp.Focus(chromedp.CSS(".pick[tabindex='0']")), chromedp.KeyEvent(kb.Enter)) // chooses
+	b.see("办理经过")
+	b.fair("/dispatch")
+	b.do(chromedp.KeyEvent(kb.Enter), chromedp.WaitVisible(chromedp.CSS("dialog[open]")), chromedp.KeyEvent(kb.Enter), // with the department of the class
+		chromedp.WaitNotPresent(chromedp.CSS("dialog[open]")))
+	b.visit("/handling", "东门路口积水")
+	b.click("东门路口积水")
+	b.see("还没有照片")
+	photo := filepath.Join(t.TempDir(), "photo.png")
+	f, err := os.Create(photo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := png.Encode(f, image.NewGray(image.Rect(0, 0, 320, 240))); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.do(chromedp.SetUploadFiles(chromedp.CSS(".panel input[type=file]"), []string{photo}), chromedp.WaitVisible(chromedp.CSS(".photos img")))
+	b.screenshot("handling")
+	b.visit("/supervision", "按部门")
+	b.fair("/supervision")
+	b.screenshot("supervision")
+	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
+	for _, page := range []struct{ path, text string }{{"/intake", "受理"}, {"/intake/new", "上报人"}, {"/dispatch", "派遣"}, {"/handling", "东门路口积水"}, {"/tasks", "没有派给您"}, {"/supervision", "督办"}} {
+		b.visit(page.path, page.text)
+		if wide, err := evaluate[int](b, `document.documentElement.scrollWidth`); err != nil || wide > 390 {
+			t.Errorf("%s is %d px wide on a phone of 390 (%v)", page.path, wide, err)
+		}
+	}
+	b.calm()
+}
+
+// fill types a text into an empty field.
+func (b *browser) fill(selector, text string) {
+	b.t.Helper()
+	field := chromedp.CSS(selector)
+	b.do(chromedp.WaitVisible(field), chromedp.SendKeys(field, text))
 }

@@ -305,14 +305,15 @@ func (s *server) trusts(a netip.Addr) bool {
 }
 
 // secureHeaders tells browsers to run and load nothing but our own files. The
-// map draws in a worker that it makes from a blob.
+// map draws in a worker that it makes from a blob; who reports or looks from a
+// phone may send where they are.
 func secureHeaders(h http.Header, path string) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=(), payment=(), usb=()")
+	h.Set("Permissions-Policy", "camera=(), microphone=(), geolocation=(self), payment=(), usb=()")
 	if strings.HasPrefix(path, "/api/") {
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		h.Set("Cache-Control", "no-store")

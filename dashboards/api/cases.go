@@ -19,6 +19,7 @@ type Cases interface {
 	Do(ctx context.Context, id citywarden.CaseID, step citywarden.CaseStep, revision int64) (citywarden.Case, error)
 	Create(ctx context.Context, c citywarden.NewCase, by string, role citywarden.Role) (citywarden.Case, error)
 	Duplicates(ctx context.Context, id citywarden.CaseID) ([]citywarden.Duplicate, error)
+	Near(ctx context.Context, class citywarden.ClassCode, p citywarden.Point) ([]citywarden.Duplicate, error)
 }
 
 // Notices looks up what was told of cases.
@@ -112,6 +113,8 @@ func (s *server) caseRoutes() {
 		summary: "Take an action; the workflow says which role may take which"}, s.act)
 	handle(s, route{method: "GET", path: "/api/v1/cases/{id}/duplicates", id: "list-duplicates", tag: tag, may: citywarden.MayRead,
 		summary: "Cases of the same class, near in place and time, that it may be a duplicate of; the nearest first"}, s.duplicates)
+	handle(s, route{method: "GET", path: "/api/v1/duplicates", id: "list-near-cases", tag: tag, may: citywarden.MayOpenCases,
+		summary: "Cases that a new one of that class and place may be a duplicate of; the nearest first"}, s.nearCases)
 	handle(s, route{method: "GET", path: "/api/v1/workflow", id: "get-workflow", tag: tag, may: citywarden.MayReadCases,
 		summary: "The workflow of cases as a table"}, s.workflow)
 	handle(s, route{method: "GET", path: "/api/v1/notices", id: "list-notices", tag: tag, may: citywarden.MayRead,
@@ -221,9 +224,25 @@ func (s *server) duplicates(ctx context.Context, in *CasePath) (*listOutput[city
 	if err != nil {
 		return nil, err
 	}
+	return seenDuplicates(ctx, ds), nil
+}
+
+func (s *server) nearCases(ctx context.Context, in *struct {
+	Class citywarden.ClassCode `query:"class" required:"true" maxLength:"32"`
+	Lat   float64              `query:"lat" required:"true" doc:"Latitude, WGS 84, degrees"`
+	Lon   float64              `query:"lon" required:"true" doc:"Longitude, WGS 84, degrees"`
+}) (*listOutput[citywarden.Duplicate], error) {
+	ds, err := s.Cases.Near(ctx, in.Class, citywarden.Point{Lat: in.Lat, Lon: in.Lon})
+	if err != nil {
+		return nil, err
+	}
+	return seenDuplicates(ctx, ds), nil
+}
+
+// seenDuplicates leaves out what the caller may not see.
+func seenDuplicates(ctx context.Context, ds []citywarden.Duplicate) *listOutput[citywarden.Duplicate] {
 	u := callerOf(ctx)
-	ds = slices.DeleteFunc(ds, func(d citywarden.Duplicate) bool { return d.Case.SeenBy(u) != nil })
-	return listOf(ds, ""), nil
+	return listOf(slices.DeleteFunc(ds, func(d citywarden.Duplicate) bool { return d.Case.SeenBy(u) != nil }), "")
 }
 
 func (s *server) workflow(context.Context, *struct{}) (*output[workflow], error) {

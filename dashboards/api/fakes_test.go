@@ -388,6 +388,18 @@ func (d desk) Duplicates(_ context.Context, id citywarden.CaseID) ([]citywarden.
 	return out, nil
 }
 
+func (d desk) Near(_ context.Context, class citywarden.ClassCode, _ citywarden.Point) ([]citywarden.Duplicate, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []citywarden.Duplicate
+	for _, c := range d.cases {
+		if c.Class == class {
+			out = append(out, citywarden.Duplicate{Case: *c, Distance: 12.5})
+		}
+	}
+	return out, nil
+}
+
 func (d desk) Create(_ context.Context, n citywarden.NewCase, by string, role citywarden.Role) (citywarden.Case, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

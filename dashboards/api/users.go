@@ -63,6 +63,8 @@ func (s *server) userRoutes() {
 		summary: "Make a token for a program (a user with the role service); it is shown once"}, s.createToken)
 	handle(s, route{method: "DELETE", path: "/api/v1/users/{name}/sessions/{id}", id: "delete-session", tag: tag, may: citywarden.MayWriteUsers, status: http.StatusNoContent,
 		summary: "End a sign-in or a token"}, s.deleteSession)
+	handle(s, route{method: "GET", path: "/api/v1/officers", id: "list-officers", tag: tag, may: citywarden.MayRead,
+		summary: "The grid officers, who may be sent to verify and to check"}, s.listOfficers)
 	handle(s, route{method: "GET", path: "/api/v1/audit", id: "list-audit", tag: tag, may: citywarden.MayWriteUsers,
 		summary: "Who changed what, when, from where, and how it was before and after; the newest first"}, s.listAudit)
 }
@@ -73,6 +75,25 @@ func (s *server) listUsers(ctx context.Context, _ *struct{}) (*listOutput[citywa
 		return nil, err
 	}
 	return listOf(us, ""), nil
+}
+
+type officer struct {
+	Name  string `json:"name"`
+	Title string `json:"title,omitempty"`
+}
+
+func (s *server) listOfficers(ctx context.Context, _ *struct{}) (*listOutput[officer], error) {
+	us, err := s.Accounts.store.Users(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []officer
+	for _, u := range us {
+		if u.Role == citywarden.RoleOfficer {
+			out = append(out, officer{u.Name, u.Title})
+		}
+	}
+	return listOf(out, ""), nil
 }
 
 func (s *server) getUser(ctx context.Context, in *UserPath) (*output[citywarden.User], error) {

@@ -28,8 +28,8 @@ async function ask(method: string, path: string, accept: string, body?: unknown,
     res = await fetch('/api/v1' + path, {
       method,
       credentials: 'same-origin',
-      headers: body === undefined ? { Accept: accept } : { Accept: accept, 'Content-Type': 'application/json' },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      headers: body === undefined || body instanceof FormData ? { Accept: accept } : { Accept: accept, 'Content-Type': 'application/json' },
+      body: body === undefined || body instanceof FormData ? body : JSON.stringify(body),
       signal,
     })
   } catch (e) {
@@ -94,6 +94,10 @@ export async function stream<P, R>(path: string, body: unknown, progress: (p: P)
 
 export const get = <T>(path: string, signal?: AbortSignal) => call<T>('GET', path, undefined, signal)
 export const post = <T>(path: string, body: unknown = {}) => call<T>('POST', path, body)
+export const put = <T>(path: string, body: unknown) => call<T>('PUT', path, body)
+export const remove = (path: string) => call<void>('DELETE', path)
+/** send posts a form with files. */
+export const send = <T>(path: string, form: FormData) => call<T>('POST', path, form)
 
 /** query writes the parameters that have a value as "?a=b&c=d", or "". */
 export function query(params: Record<string, string | number | boolean | undefined>): string {

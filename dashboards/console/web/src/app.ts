@@ -5,7 +5,7 @@ import { ApiError, get } from './api'
 import { setClock } from './format'
 import { t } from './i18n'
 import { Live, type LiveState } from './live'
-import type { CaseClass, Device, Info, List, Model, User } from './types'
+import type { CaseClass, Device, Info, List, Model, Move, Role, User } from './types'
 
 type Listener = () => void
 
@@ -36,6 +36,7 @@ export const state = {
   info: undefined as Info | undefined,
   models: new Map<string, Model>(),
   classes: new Map<string, CaseClass>(),
+  moves: [] as Move[], // the workflow of cases
   live: 'connecting' as LiveState,
   expired: false,
 }
@@ -44,16 +45,18 @@ let live: Live | undefined
 
 /** enter loads what every page needs and opens the live stream; the user is signed in. */
 export async function enter(user: User) {
-  const [info, models, classes] = await Promise.all([
+  const [info, models, classes, workflow] = await Promise.all([
     get<Info>('/info'),
     get<List<Model>>('/models'),
     get<List<CaseClass>>('/classes'),
+    get<{ moves: Move[] }>('/workflow'),
   ])
   setClock(info.time_zone, info.now)
   state.user = user
   state.info = info
   state.models = new Map((models.items ?? []).map((m) => [m.name, m]))
   state.classes = new Map((classes.items ?? []).map((c) => [c.code, c]))
+  state.moves = workflow.moves
   state.expired = false
   live?.close()
   live = new Live({
@@ -225,16 +228,23 @@ export function useNames(ids: string[]): (id: string) => string {
 }
 
 const roles = {
-  alarms: ['admin', 'supervisor', 'dispatcher', 'officer'],
-  outOfService: ['admin', 'supervisor', 'engineer'],
+  alarms: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'dispatcher', 'officer'],
+  outOfService: ['admin', 'supervisor', 'shift_leader', 'engineer'],
   rules: ['admin', 'engineer'],
   users: ['admin'],
   devices: ['admin', 'vendor'],
-  cases: ['admin', 'supervisor', 'officer'],
-}
+  cases: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'officer'], // open them
+  reporters: ['admin', 'supervisor', 'acceptor', 'officer'],
+  // the pages of the posts
+  intake: ['admin', 'supervisor', 'acceptor', 'shift_leader'],
+  dispatch: ['admin', 'dispatcher'],
+  handling: ['admin', 'department'],
+  tasks: ['admin', 'officer'],
+  supervision: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'dispatcher', 'viewer'],
+} satisfies Record<string, Role[]>
 
 /** may says whether to show the buttons; the server decides. */
-export const may = (what: keyof typeof roles) => state.user !== undefined && roles[what].includes(state.user.role)
+export const may = (what: keyof typeof roles) => state.user !== undefined && (roles[what] as Role[]).includes(state.user.role)
 
 /** upsert puts x into items by its id: in its place, or in front. */
 export function upsert<T extends { id: string }>(items: T[], x: T): T[] {

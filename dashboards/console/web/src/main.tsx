@@ -3,7 +3,7 @@ import { render } from 'preact'
 import { useEffect, useRef, useState } from 'preact/hooks'
 import './style.css'
 import { ApiError, get } from './api'
-import { enter, go, leave, redraw, reload, said, state, usePlace, useRedraw, words } from './app'
+import { enter, go, leave, may, redraw, reload, said, state, usePlace, useRedraw, words } from './app'
 import { whenSignedOut } from './api'
 import { lang, t, type Key } from './i18n'
 import { Alarms } from './pages/alarms'
@@ -18,12 +18,25 @@ import { parse } from './url'
 import type { User } from './types'
 import type { Sign } from './shapes'
 
+const Intake = lazy('intake', async () => (await import('./pages/intake')).Intake)
+const Entry = lazy('entry', async () => (await import('./pages/intake')).Entry)
+const Dispatch = lazy('dispatch', async () => (await import('./pages/desks')).Dispatch)
+const Handling = lazy('handling', async () => (await import('./pages/desks')).Handling)
+const Supervision = lazy('supervision', async () => (await import('./pages/desks')).Supervision)
+const Tasks = lazy('tasks', async () => (await import('./pages/tasks')).Tasks)
+const Task = lazy('task', async () => (await import('./pages/tasks')).Task)
 const Load = lazy('load', async () => (await import('./pages/load')).Load)
 
-const pages: { path: string; sign: Sign; title: Key }[] = [
+/** pages are those of the navigation; of some only certain posts have a use. */
+const pages: { path: string; sign: Sign; title: Key; may?: Parameters<typeof may>[0] }[] = [
   { path: '', sign: 'map', title: 'nav.map' },
   { path: 'alarms', sign: 'alarm', title: 'nav.alarms' },
+  { path: 'intake', sign: 'inbox', title: 'nav.intake', may: 'intake' },
+  { path: 'dispatch', sign: 'send', title: 'nav.dispatch', may: 'dispatch' },
+  { path: 'handling', sign: 'tool', title: 'nav.handling', may: 'handling' },
+  { path: 'tasks', sign: 'walk', title: 'nav.tasks', may: 'tasks' },
   { path: 'cases', sign: 'case', title: 'nav.cases' },
+  { path: 'supervision', sign: 'eye', title: 'nav.supervision', may: 'supervision' },
   { path: 'devices', sign: 'device', title: 'nav.devices' },
   { path: 'rules', sign: 'rule', title: 'nav.rules' },
 ]
@@ -50,7 +63,8 @@ function Desk() {
   const { pathname, search } = usePlace()
   const place = parse(pathname, search)
   const [first = '', second] = place.path
-  const page = pages.find((p) => p.path === first)
+  const shown = pages.filter((p) => p.may === undefined || may(p.may))
+  const page = shown.find((p) => p.path === first) ?? (first === 'intake' && second === 'new' && may('cases') ? pages.find((p) => p.path === 'cases') : undefined)
   const main = useRef<HTMLElement>(null)
   const before = useRef(pathname)
   useEffect(() => {
@@ -73,8 +87,8 @@ function Desk() {
         </a>
         {state.info?.demo && <span class="tag">{t('app.demo')}</span>}
         <nav aria-label={t('nav.main')}>
-          {pages.map((p) => (
-            <a key={p.path} href={'/' + p.path} aria-current={p.path === first ? 'page' : undefined}>
+          {shown.map((p) => (
+            <a key={p.path} href={'/' + p.path} aria-current={p === page ? 'page' : undefined}>
               <Icon name={p.sign} />
               <span>{t(p.title)}</span>
             </a>
@@ -90,6 +104,11 @@ function Desk() {
       <main id="main" ref={main} tabIndex={-1} class={'page page-' + (first || 'map')}>
         {first === '' && <MapPage search={search} />}
         {first === 'alarms' && (second === 'load' ? <Load search={search} /> : <Alarms search={search} />)}
+        {page !== undefined && first === 'intake' && (second === 'new' ? <Entry search={search} /> : <Intake search={search} />)}
+        {page !== undefined && first === 'dispatch' && <Dispatch search={search} />}
+        {page !== undefined && first === 'handling' && <Handling search={search} />}
+        {page !== undefined && first === 'tasks' && (second === undefined ? <Tasks /> : <Task key={second} id={second} />)}
+        {page !== undefined && first === 'supervision' && <Supervision search={search} />}
         {first === 'cases' && (second === undefined ? <Cases search={search} /> : <CasePage key={second} id={second} />)}
         {first === 'devices' &&
           (second === undefined ? <Devices search={search} /> : <DevicePage key={second} id={second} search={search} />)}

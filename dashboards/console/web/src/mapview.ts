@@ -80,6 +80,7 @@ export class MapView {
     look: Look,
     onPick: (p: Picked) => void,
     label: string,
+    onPoint?: (p: Point) => void, // instead of onPick: where was clicked
   ) {
     setWorkerUrl(new URL(workerURL, location.href).href)
     this.look = look
@@ -108,6 +109,11 @@ export class MapView {
     // For whoever waits until everything is drawn.
     this.map.on('idle', () => (el.dataset.state = 'idle'))
     this.map.on('dataloading', () => (el.dataset.state = 'busy'))
+    if (onPoint !== undefined) {
+      this.map.on('click', (e) => onPoint({ lat: e.lngLat.lat, lon: e.lngLat.lng }))
+      this.map.getCanvas().style.cursor = 'crosshair'
+      return
+    }
     this.map.on('click', (e) => void this.click(e, onPick))
     this.map.on('mousemove', (e) => {
       const hit = this.hit(e)

@@ -10,6 +10,8 @@ export interface Point {
   lon: number
 }
 
+export type Source = 'sensor' | 'officer' | 'citizen' | 'app' | 'hotline' | 'transfer' | 'operator'
+
 export type Severity = 'critical' | 'major' | 'minor' | 'warning' | 'indeterminate'
 export const severities: Severity[] = ['critical', 'major', 'minor', 'warning', 'indeterminate']
 
@@ -167,6 +169,32 @@ export interface CaseRequest {
   endorsed?: boolean
 }
 
+/** Attachment is a photo of a case. */
+export interface Attachment {
+  id: string
+  type: string
+  kind: string
+  by: string
+  role?: Role
+  at: string
+}
+
+/** Officer is somebody who may be sent to look. */
+export interface Officer {
+  name: string
+  title?: string
+}
+
+/** Report is what somebody outside of the administration said. */
+export interface Report {
+  description?: string
+  address?: string
+  answers?: Record<string, string>
+  media_url?: string
+  reporter: { name?: string; phone?: string; email?: string }
+  at: string
+}
+
 /** Duplicate is a case that another may be a duplicate of. */
 export interface Duplicate {
   case: Case
@@ -198,7 +226,7 @@ export interface Case {
   class_name: Text
   title: Text
   key?: string
-  source: 'sensor' | 'officer' | 'citizen' | 'app' | 'hotline' | 'transfer' | 'operator'
+  source: Source
   work_order?: boolean
   severity?: Severity
   stage: Stage
@@ -223,7 +251,10 @@ export interface Case {
   handled_by?: string
   handled_at?: string
   officer?: string // who was sent to verify or check
+  opened_by?: string
+  stage_since?: string
   stage_deadline?: string
+  stage_yellow_at?: string
   stage_light?: Light
   request?: CaseRequest
   extensions?: number

@@ -89,6 +89,31 @@ export function Deadline({ of, long = false }: { of: Case; long?: boolean }) {
   )
 }
 
+/** dueLight is the light of the limit of a case's stage at this moment. */
+export function dueLight(c: Case): Light | undefined {
+  if (c.stage_deadline === undefined) return undefined
+  if (now() > Date.parse(c.stage_deadline)) return 'red'
+  return c.stage_yellow_at !== undefined && now() > Date.parse(c.stage_yellow_at) ? 'yellow' : 'green'
+}
+
+/** Due is the light of what is to be done now, with what is left of its limit. */
+export function Due({ of, long = false }: { of: Case; long?: boolean }) {
+  if (of.closed_at !== undefined) return <span class="quiet">{t('ca.finished', time(of.closed_at))}</span>
+  const l = dueLight(of)
+  if (of.suspended_until !== undefined) return <span class="quiet">{t('ca.did', t('ca.suspendedUntil'), fullTime(of.suspended_until))}</span>
+  if (l === undefined) return <span class="quiet">{t('ca.light.none')}</span>
+  const left = Date.parse(of.stage_deadline!) - now()
+  return (
+    <span class={'mark light-' + l} title={fullTime(of.stage_deadline)}>
+      <LightIcon of={l} />
+      <span>
+        <span class="word">{known('ca.light.', l)}</span> <span class="nowrap">{left >= 0 ? t('ca.left', span(left)) : t('ca.late', span(-left))}</span>
+        {long && <span class="quiet"> · {t('ca.until', fullTime(of.stage_deadline))}</span>}
+      </span>
+    </span>
+  )
+}
+
 function LightIcon({ of }: { of: Light }) {
   return (
     <svg class="icon" width="16" height="16" viewBox="0 0 20 20" aria-hidden="true">
@@ -151,7 +176,7 @@ export function lazy<P extends object>(name: string, load: () => Promise<Compone
 
 export const Empty = ({ children }: { children: ComponentChildren }) => <p class="empty">{children}</p>
 
-/** Modal is a dialog over the page: "box" in the middle, "drawer" at the side. Escape and the cross close it. */
+/** Modal is a dialog over the page: "box" in the middle, "drawer" at the side, "photo" as large as the window. Escape and the cross close it. */
 export function Modal({
   title,
   kind = 'box',
@@ -159,7 +184,7 @@ export function Modal({
   children,
 }: {
   title: string
-  kind?: 'box' | 'drawer'
+  kind?: 'box' | 'drawer' | 'photo'
   onClose: () => void
   children: ComponentChildren
 }) {

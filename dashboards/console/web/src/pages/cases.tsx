@@ -1,15 +1,18 @@
 // Cases: the stages as a strip, the list with deadline lights, and one case
 // with its evidence, its timeline and what may be done next.
-import { useEffect, useState } from 'preact/hooks'
-import { ApiError, enc, get, list, post } from '../api'
-import { go, may, say, state, upsert, useLive, useLoad, useNames, useTick, words } from '../app'
+import { useState } from 'preact/hooks'
+import { ApiError, enc, get, list } from '../api'
+import { go, may, state, upsert, useLive, useLoad, useNames, useTick } from '../app'
 import { fullTime, limit } from '../format'
 import { className, known, t, text } from '../i18n'
-import { Deadline, Empty, Failed, Icon, lightOf, Loading, Modal, place, PlaceFields, Search, SeverityIcon, SeverityMark, useBusy, When, who, Wrong } from '../ui'
+import { Deadline, Due, Empty, Failed, Icon, lightOf, Loading, Search, SeverityIcon, SeverityMark, When, who } from '../ui'
 import { href, withFilter } from '../url'
-import { endStages, openStages, sideStages, type Alarm, type Case, type CaseClass, type CaseStep, type Duplicate, type Move, type Stage } from '../types'
+import { endStages, openStages, sideStages, type Alarm, type Case, type CaseStep, type Stage } from '../types'
+import { Actions } from './act'
 import { AlarmState } from './alarms'
+import { Photos } from './photos'
 import { Why } from './whydrawer'
+import { Reported } from './work'
 
 const most = 3000
 
@@ -72,9 +75,9 @@ export function Cases({ search }: { search: string }) {
           </button>
         </div>
         {may('cases') && !orders && (
-          <button type="button" class="primary" aria-haspopup="dialog" onClick={() => set('new', '1')}>
+          <a class="button primary" href="/intake/new">
             <Icon name="plus" size={16} /> {t('ca.open')}
-          </button>
+          </a>
         )}
       </div>
       <div class="stages" role="group" aria-label={t('ca.stages')}>
@@ -135,9 +138,6 @@ export function Cases({ search }: { search: string }) {
           {loaded.data.more && <p class="quiet foot">{t('c.partial', loaded.data.items.length)}</p>}
         </>
       )}
-      {q.get('new') === '1' && may('cases') && (
-        <OpenCase device={q.get('device') ?? ''} onClose={() => go('/cases' + withFilter(withFilter(search, 'new', ''), 'device', ''), true)} />
-      )}
     </>
   )
 }
@@ -159,7 +159,7 @@ function CaseTable({ items }: { items: Case[] }) {
         {items.map((c) => (
           <tr role="row" key={c.id}>
             <td role="cell" class="c-light">
-              <Deadline of={c} />
+              {c.deadline === undefined ? <Due of={c} /> : <Deadline of={c} />}
             </td>
             <td role="cell" class="c-main">
               <a class="title" href={href(['cases', c.id])}>
@@ -189,20 +189,11 @@ function CaseTable({ items }: { items: Case[] }) {
   )
 }
 
-/** forward are the actions that bring a case on; the others are shown less loudly. */
-const forward = [
-  'register', 'exists', 'file', 'dispatch', 'accept', 'handle', 'send_check', 'verify', 'close',
-  'approve_send_back', 'approve_extension', 'approve_suspension', 'resume', 'endorse_appeal', 'approve_appeal', 'call_back',
-]
-const satisfactions = ['satisfied', 'fairly', 'dissatisfied', 'unreached'] as const
-
 /** CasePage is one case. */
 export function CasePage({ id }: { id: string }) {
   useTick(1000)
   const loaded = useLoad('case ' + id, (signal) => get<Case>('/cases/' + enc(id), signal))
-  const [acting, setActing] = useState('')
   const [why, setWhy] = useState('')
-  const workflow = useLoad('workflow', (signal) => get<{ moves: Move[] }>('/workflow', signal))
   // An event carries no actions of ours: ask again instead of taking it.
   useLive<Case>('case', (c) => {
     if (c.id === id && c.revision !== loaded.data?.revision) loaded.again()
@@ -223,7 +214,7 @@ export function CasePage({ id }: { id: string }) {
         <span class="tag">{t(`stage.${c.stage}`)}</span>
       </div>
       <p class="lead">
-        <Deadline of={c} long />
+        {c.deadline === undefined ? <Due of={c} long /> : <Deadline of={c} long />}
       </p>
       <Track stage={c.stage} />
       <div class="columns">
@@ -234,21 +225,17 @@ export function CasePage({ id }: { id: string }) {
             {(c.actions ?? []).length === 0 ? (
               <p class="quiet">{over ? t('ca.over') : t('ca.nothing')}</p>
             ) : (
-              <div class="buttons">
-                {(c.actions ?? []).map((a) => (
-                  <button
-                    type="button"
-                    key={a}
-                    class={forward.includes(a) ? 'primary' : ''}
-                    aria-haspopup="dialog"
-                    onClick={() => setActing(a)}
-                  >
-                    {known('act.', a)}
-                  </button>
-                ))}
-              </div>
+              <Actions
+                of={c}
+                onDone={(x) => {
+                  loaded.change(() => x)
+                  if (x.actions === undefined || x.timeline === undefined) loaded.again()
+                }}
+                onConflict={loaded.again}
+              />
             )}
           </section>
+          <Reported of={c} />
           {(c.alarms ?? []).length > 0 && (
             <section class={'card evidence' + (c.back_to_normal ? '' : ' pending')}>
               <h2>
@@ -258,6 +245,7 @@ export function CasePage({ id }: { id: string }) {
               <CaseAlarms ids={c.alarms ?? []} />
             </section>
           )}
+          <Photos of={c} />
           <section class="card">
             <h2>{t('ca.timeline')}</h2>
             <ol class="timeline">
@@ -306,25 +294,12 @@ export function CasePage({ id }: { id: string }) {
         </section>
       </div>
       {why !== '' && <Why id={why} alarm={undefined} onClose={() => setWhy('')} />}
-      {acting !== '' && (
-        <Act
-          c={c}
-          action={acting}
-          needs={workflow.data?.moves.find((m) => m.action === acting && m.from.includes(c.stage))?.needs ?? []}
-          onClose={() => setActing('')}
-          onDone={(x) => {
-            loaded.change(() => x)
-            if (x.actions === undefined || x.timeline === undefined) loaded.again()
-          }}
-          onConflict={loaded.again}
-        />
-      )}
     </>
   )
 }
 
 /** Asked says what waits for a decision. */
-function Asked({ of: c }: { of: Case }) {
+export function Asked({ of: c }: { of: Case }) {
   const r = c.request!
   return (
     <section class="card">
@@ -341,7 +316,7 @@ function Asked({ of: c }: { of: Case }) {
 }
 
 /** marks is what is to be known of a case besides its stage. */
-function marks(c: Case): string {
+export function marks(c: Case): string {
   return [
     c.supervised && t('mark.supervised'),
     (c.urged ?? 0) > 0 && t('mark.urged', c.urged!),
@@ -382,7 +357,8 @@ function Track({ stage }: { stage: Stage }) {
   )
 }
 
-function Step({ s, onWhy }: { s: CaseStep; onWhy: (id: string) => void }) {
+/** Step is one line of a timeline. */
+export function Step({ s, onWhy }: { s: CaseStep; onWhy: (id: string) => void }) {
   const said = text(s.text, s.note)
   return (
     <li class={'step-' + s.action}>
@@ -459,262 +435,5 @@ function CaseAlarms({ ids }: { ids: string[] }) {
       </ul>
       {why !== undefined && <Why id={why.id} alarm={why} onClose={() => setWhy(undefined)} />}
     </>
-  )
-}
-
-function Act({
-  c,
-  action,
-  needs,
-  onClose,
-  onDone,
-  onConflict,
-}: {
-  c: Case
-  action: string
-  needs: NonNullable<Move['needs']>
-  onClose: () => void
-  onDone: (c: Case) => void
-  onConflict: () => void
-}) {
-  const usual = state.classes.get(c.class)?.department ?? ''
-  const [note, setNote] = useState('')
-  const [department, setDepartment] = useState(action === 'dispatch' ? c.department || usual : '')
-  const [officer, setOfficer] = useState('')
-  const [until, setUntil] = useState('')
-  const [other, setOther] = useState('')
-  const [satisfaction, setSatisfaction] = useState<string>(satisfactions[0])
-  const [wrong, setWrong] = useState('')
-  const { busy, error, run } = useBusy()
-  // The revision that was on the screen when the dialog opened: what came after it was not seen.
-  const [revision] = useState(c.revision)
-  useEffect(() => setWrong(''), [note, department, until, other])
-  const noteNeeded = needs.includes('note')
-  const depNeeded = needs.includes('department')
-  const departments = [...new Set([...state.classes.values()].map((x) => x.department).filter(Boolean))].sort()
-  const submit = (e: Event) => {
-    e.preventDefault()
-    if (depNeeded && department.trim() === '') return setWrong(t('ca.depMissing'))
-    if (needs.includes('until') && until === '') return setWrong(t('ca.untilMissing'))
-    if (needs.includes('case') && other === '') return setWrong(t('ca.caseMissing'))
-    if (noteNeeded && note.trim() === '') return setWrong(t('ca.noteMissing'))
-    run(async () => {
-      try {
-        const x = await post<Case>(`/cases/${enc(c.id)}/actions/${enc(action)}`, {
-          note: note.trim() || undefined,
-          department: depNeeded ? department.trim() : undefined,
-          officer: officer.trim() || undefined,
-          until: needs.includes('until') ? new Date(until).toISOString() : undefined,
-          case: needs.includes('case') ? other : undefined,
-          satisfaction: needs.includes('satisfaction') ? satisfaction : undefined,
-          revision,
-        })
-        onDone(x)
-        say(t('ca.did', known('did.', action), text(c.title, c.id)))
-        onClose()
-      } catch (e) {
-        if (!(e instanceof ApiError) || e.status !== 409) throw e
-        say(words(e), true)
-        onConflict()
-        onClose()
-      }
-    })
-  }
-  return (
-    <Modal title={known('act.', action)} onClose={onClose}>
-      <form onSubmit={submit}>
-        <p class="quiet">
-          {text(c.title)} · {c.id}
-        </p>
-        {depNeeded && (
-          <label>
-            {t('ca.depNeeded')}
-            <input list="departments" autofocus value={department} onInput={(e) => setDepartment(e.currentTarget.value)} aria-invalid={wrong !== ''} />
-            <datalist id="departments">
-              {departments.map((d) => (
-                <option key={d} value={d} />
-              ))}
-            </datalist>
-            {usual !== '' && <span class="quiet small">{t('ca.depHint', usual)}</span>}
-          </label>
-        )}
-        {needs.includes('officer') && (
-          <label>
-            {t('ca.officer')}
-            <input value={officer} autofocus autocapitalize="off" spellcheck={false} onInput={(e) => setOfficer(e.currentTarget.value)} />
-            <span class="quiet small">{t('ca.officerHint')}</span>
-          </label>
-        )}
-        {needs.includes('until') && (
-          <label>
-            {t('ca.untilWhen')}
-            <input type="date" autofocus value={until} onInput={(e) => setUntil(e.currentTarget.value)} aria-invalid={wrong === t('ca.untilMissing')} />
-          </label>
-        )}
-        {needs.includes('case') && <Duplicates of={c} chosen={other} onChoose={setOther} />}
-        {needs.includes('satisfaction') && (
-          <label>
-            {t('ca.satisfaction')}
-            <select value={satisfaction} onChange={(e) => setSatisfaction(e.currentTarget.value)}>
-              {satisfactions.map((s) => (
-                <option key={s} value={s}>
-                  {t(`sat.${s}`)}
-                </option>
-              ))}
-            </select>
-          </label>
-        )}
-        {['verify', 'close'].includes(action) && (c.alarms ?? []).length > 0 && !c.back_to_normal && (
-          <p class="note">
-            <Icon name="warn" size={16} /> {t('ca.did', t('ca.notNormal'), t('ca.notNormalText'))}
-          </p>
-        )}
-        {action === 'close' && c.closing_condition && (
-          <p class="note">
-            {t('ca.did', t('ca.closing'), c.closing_condition)}
-          </p>
-        )}
-        {action === 'file' && c.filing_condition && (
-          <p class="note">
-            {t('ca.did', t('ca.filing'), c.filing_condition)}
-          </p>
-        )}
-        <label>
-          {noteNeeded ? t('ca.noteNeeded') : t('ca.note')}
-          <textarea
-            rows={3}
-            autofocus={noteNeeded || action === 'handle'}
-            value={note}
-            onInput={(e) => setNote(e.currentTarget.value)}
-            aria-invalid={wrong !== '' && noteNeeded}
-          />
-        </label>
-        <Wrong text={wrong || error} />
-        <footer>
-          <button type="button" onClick={onClose}>
-            {t('c.cancel')}
-          </button>
-          <button type="submit" class="primary" autofocus={needs.length === 0 && action !== 'handle'} disabled={busy}>
-            {known('act.', action)}
-          </button>
-        </footer>
-      </form>
-    </Modal>
-  )
-}
-
-/** Duplicates offers the cases that c may be a duplicate of, and takes any number. */
-function Duplicates({ of: c, chosen, onChoose }: { of: Case; chosen: string; onChoose: (id: string) => void }) {
-  const loaded = useLoad('duplicates ' + c.id, (signal) => list<Duplicate>(`/cases/${enc(c.id)}/duplicates`, {}, 20, signal))
-  return (
-    <>
-      {(loaded.data?.items ?? []).map((d) => (
-        <label key={d.case.id} class="choice">
-          <input type="radio" name="duplicate" checked={chosen === d.case.id} onChange={() => onChoose(d.case.id)} />
-          <span>
-            {text(d.case.title, d.case.id)}
-            <span class="sub">
-              {d.case.id} · {Math.round(d.distance_m)} m · <When at={d.case.opened} />
-            </span>
-          </span>
-        </label>
-      ))}
-      {loaded.data !== undefined && loaded.data.items.length === 0 && <p class="quiet">{t('ca.noDuplicates')}</p>}
-      <label>
-        {t('ca.duplicateOf')}
-        <input value={chosen} autocapitalize="off" spellcheck={false} onInput={(e) => onChoose(e.currentTarget.value.trim())} />
-      </label>
-    </>
-  )
-}
-
-/** OpenCase registers a case by hand. */
-function OpenCase({ device, onClose }: { device: string; onClose: () => void }) {
-  const [kind, setKind] = useState('')
-  const [title, setTitle] = useState('')
-  const [description, setDescription] = useState('')
-  const [at, setAt] = useState(device)
-  const [lat, setLat] = useState('')
-  const [lon, setLon] = useState('')
-  const [wrong, setWrong] = useState('')
-  const { busy, error, run } = useBusy()
-  useEffect(() => setWrong(''), [kind, title, lat, lon])
-  const classes = [...state.classes.values()]
-  const label = (k: CaseClass) => `${text(k.name, k.code)} ${k.code}`
-  const typed = kind.trim()
-  const chosen = classes.find((k) => label(k) === typed || k.code === typed || k.name.zh === typed || k.name.en === typed)
-  const submit = (e: Event) => {
-    e.preventDefault()
-    if (title.trim() === '') return setWrong(t('ca.badTitle'))
-    if (chosen === undefined) return setWrong(t('ca.badClass'))
-    const location = place(lat, lon)
-    if (location === 'bad') return setWrong(t('de.badPlace'))
-    run(async () => {
-      if (at.trim() !== '') await get('/devices/' + enc(at.trim())) // a name that is not there says so
-      const c = await post<Case>('/cases', {
-        class: chosen.code,
-        title: title.trim(),
-        description: description.trim() || undefined,
-        device: at.trim() || undefined,
-        location,
-      })
-      say(t('ca.opens', c.id))
-      onClose()
-      go(href(['cases', c.id]))
-    })
-  }
-  return (
-    <Modal title={t('ca.open')} onClose={onClose}>
-      <form onSubmit={submit}>
-        <p class="quiet">{t('ca.openText')}</p>
-        <label>
-          {t('ca.openTitle')}
-          <input autofocus value={title} maxLength={200} onInput={(e) => setTitle(e.currentTarget.value)} aria-invalid={wrong === t('ca.badTitle')} />
-        </label>
-        <label>
-          {t('ca.openClass')}
-          <input list="classes" value={kind} autocomplete="off" onInput={(e) => setKind(e.currentTarget.value)} aria-invalid={wrong === t('ca.badClass')} />
-          <datalist id="classes">
-            {classes.map((k) => (
-              <option key={k.code} value={label(k)} />
-            ))}
-          </datalist>
-          {chosen === undefined && <span class="quiet small">{t('ca.openClassHint')}</span>}
-        </label>
-        {chosen !== undefined && (
-          <p class="note small">
-            {[
-              chosen.filing_condition && t('ca.did', t('ca.filing'), chosen.filing_condition),
-              chosen.limit && t('ca.did', t('ca.limit'), limit(chosen.limit)),
-              chosen.department && t('ca.did', t('ca.department'), chosen.department),
-            ]
-              .filter(Boolean)
-              .map((x, i) => (
-                <span key={i} class="line">
-                  {x}
-                </span>
-              ))}
-          </p>
-        )}
-        <label>
-          {t('ca.openMore')}
-          <textarea rows={3} value={description} onInput={(e) => setDescription(e.currentTarget.value)} />
-        </label>
-        <label>
-          {t('ca.openDevice')}
-          <input value={at} autocapitalize="off" spellcheck={false} onInput={(e) => setAt(e.currentTarget.value)} />
-        </label>
-        <PlaceFields lat={lat} lon={lon} setLat={setLat} setLon={setLon} />
-        <Wrong text={wrong || error} />
-        <footer>
-          <button type="button" onClick={onClose}>
-            {t('c.cancel')}
-          </button>
-          <button type="submit" class="primary" disabled={busy}>
-            {t('ca.open')}
-          </button>
-        </footer>
-      </form>
-    </Modal>
   )
 }

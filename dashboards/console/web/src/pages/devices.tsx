@@ -290,7 +290,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
           </dl>
           <div class="buttons">
             {may('cases') && (
-              <a class="button" href={href(['cases'], { new: '1', device: d.id })}>
+              <a class="button" href={href(['intake', 'new'], { device: d.id })}>
                 {t('ca.openHere')}
               </a>
             )}
