@@ -115,7 +115,7 @@ func TestMerge(t *testing.T) {
 		kept := open("event/0501", here)
 		near, nearer := open("event/0501", citywarden.Point{Lat: 24.1004, Lon: 117.6}), open("event/0501", citywarden.Point{Lat: 24.1001, Lon: 117.6})
 		open("event/0501", citywarden.Point{Lat: 24.101, Lon: 117.6}) // 111 m away
-		open("event/0502", here)                                     // something else
+		open("event/0502", here)                                      // something else
 		found := func() (ids []citywarden.CaseID) {
 			t.Helper()
 			ds, err := o.Duplicates(t.Context(), kept)
