@@ -59,6 +59,7 @@ import (
 //	cases [--work-orders]         print the cases, the newest first
 //	case ID                       print a case with its timeline
 //	api METHOD PATH [JSON|@FILE]  call the HTTP API --as USER, or admin, and print the answer
+//	evaluation BY FROM TO         print what the work on cases was worth, by area, department or post
 //	notices                       print what was told of cases, the newest first
 //	case ID ACTION                act on a case: --as USER, --note TEXT, --department NAME, --officer USER, --until 'DATE TIME'
 //
@@ -85,7 +86,7 @@ func TestScenarios(t *testing.T) {
 			"publish": publishCommand, "unplug": unplugCommand, "latest": latestCommand, "series": seriesCommand,
 			"ledger": ledgerCommand, "watch": watchCommand, "heard": heardCommand,
 			"alarms": alarmsCommand, "summary": summaryCommand, "alarm": alarmCommand, "backtest": backtestCommand, "why-not": whyNotCommand,
-			"cases": casesCommand, "case": caseCommand, "notices": noticesCommand, "api": apiCommand,
+			"cases": casesCommand, "case": caseCommand, "notices": noticesCommand, "evaluation": evaluationCommand, "api": apiCommand,
 		},
 	})
 }
@@ -780,6 +781,23 @@ func noticesCommand(ts *testscript.TestScript, neg bool, args []string) {
 	err := worldOf(ts).call("admin", "GET", "/notices?limit=1000", nil, &out)
 	for _, n := range out.Items {
 		fmt.Fprintf(ts.Stdout(), "%s %s %s to %q %s %s: %s\n", clock(n.At), n.Kind, n.Case, n.Receiver, n.State, n.Severity, n.Text.EN)
+	}
+	outcome(ts, neg, err)
+}
+
+func evaluationCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, _ = expect(ts, args, "evaluation BY FROM TO", 3, 3)
+	var e citywarden.Evaluation
+	err := worldOf(ts).call("admin", "GET", "/evaluation?"+url.Values{"by": {args[0]}, "from": {args[1]}, "to": {args[2]}}.Encode(), nil, &e)
+	for _, r := range e.Rows {
+		fmt.Fprintf(ts.Stdout(), "%s:", r.Key)
+		for _, f := range r.Figures {
+			fmt.Fprintf(ts.Stdout(), " %s %d/%d", f.Indicator, f.Cases, f.Of)
+		}
+		if r.Score != nil {
+			fmt.Fprintf(ts.Stdout(), " = %.2f %s", *r.Score, r.Grade)
+		}
+		fmt.Fprintln(ts.Stdout())
 	}
 	outcome(ts, neg, err)
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -111,8 +112,10 @@ func settled(q citywarden.EvaluationQuery) (citywarden.EvaluationQuery, error) {
 	return q, nil
 }
 
+// asOf returns the end of the period, or now, with what was done in this very
+// millisecond.
 func asOf(q citywarden.EvaluationQuery) time.Time {
-	if now := time.Now().UTC().Truncate(time.Millisecond); now.Before(q.To) {
+	if now := time.Now().UTC().Truncate(time.Millisecond).Add(time.Millisecond); now.Before(q.To) {
 		return now
 	}
 	return q.To
@@ -208,6 +211,9 @@ type alike struct {
 	state citywarden.WorkStates
 }
 
+// atOnce is how many kinds of work are counted at the same time.
+const atOnce = 4
+
 func (d *Desk) tally(ctx context.Context, q citywarden.EvaluationQuery, until time.Time, s subject) (tally, error) {
 	t := tally{by: map[string]counts{}, all: counts{}}
 	states := map[citywarden.WorkKind]citywarden.WorkStates{}
@@ -217,29 +223,46 @@ func (d *Desk) tally(ctx context.Context, q citywarden.EvaluationQuery, until ti
 			states[p.kind] |= p.states
 		}
 	}
-	for _, kind := range slices.Sorted(maps.Keys(states)) {
+	var mu sync.Mutex // guards t and failed
+	var failed error
+	var all sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for kind, states := range states {
 		f := filter(q, until, s)
-		f.Kind, f.States = kind, states[kind]
-		err := d.read.CountWork(ctx, f, func(c citywarden.WorkCount) {
-			a := alike{kind, c.Marks, c.State}
-			t.all[a] += c.N
-			key := c.Key
-			if q.By == citywarden.ByArea {
-				key = areaOf(key, q.Level)
+		f.Kind, f.States = kind, states
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			err := d.read.CountWork(ctx, f, func(c citywarden.WorkCount) {
+				key := c.Key
+				if q.By == citywarden.ByArea {
+					key = areaOf(key, q.Level)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				t.add(key, alike{kind, c.Marks, c.State}, c.N)
+			})
+			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed = err
 			}
-			if key == "" {
-				return // nobody in particular
-			}
-			if t.by[key] == nil {
-				t.by[key] = counts{}
-			}
-			t.by[key][a] += c.N
 		})
-		if err != nil {
-			return t, err
-		}
 	}
-	return t, nil
+	all.Wait()
+	return t, failed
+}
+
+// add counts n more; of nobody in particular, in all only.
+func (t *tally) add(key string, a alike, n int) {
+	t.all[a] += n
+	if key == "" {
+		return
+	}
+	if t.by[key] == nil {
+		t.by[key] = counts{}
+	}
+	t.by[key][a] += n
 }
 
 // areaOf returns the code of the area of level l that a village or a unit grid is

@@ -20,6 +20,6 @@ CREATE TABLE case_work (
 -- the order of the index.
 CREATE INDEX case_work_by_person ON case_work (kind, month, person, marks, done);
 CREATE INDEX case_work_by_department ON case_work (kind, month, department, marks, done);
-CREATE INDEX case_work_by_village ON case_work (kind, month, village, marks, done);
+CREATE INDEX case_work_by_village ON case_work (kind, month, village, marks, done, grid);
 -- What was not done at a time.
 CREATE INDEX case_work_undone ON case_work (kind, done, began);
