@@ -13,7 +13,8 @@ type (
 	// "E0501202611230001". A maintenance work order begins with W.
 	CaseID string
 	// ClassCode names a class of component or event of GB/T 30428.2-2013:
-	// "component/0101", "event/0501". What a code means is data, see package cases.
+	// "component/0101", "event/0501", or of CJ/T 214-2007: "event/0402@cjt214".
+	// What a code means is data, see package cases.
 	ClassCode string
 )
 
@@ -429,6 +430,9 @@ type Case struct {
 	HandledBy  string    `json:"handled_by,omitempty"`
 	HandledAt  time.Time `json:"handled_at,omitzero"` // when the work was last reported done; zero again after rework
 
+	FilingRule   string `json:"filing_rule,omitempty"`   // of the class: which of its conditions the case meets
+	ClassVersion int    `json:"class_version,omitempty"` // of the class table that name, conditions and limit are from
+
 	Request        *Request     `json:"request,omitempty"`     // that waits for a decision
 	Extensions     int          `json:"extensions,omitempty"`  // approved
 	Suspensions    int          `json:"suspensions,omitempty"` // approved
@@ -482,6 +486,7 @@ type CaseStep struct {
 
 	Officer      string       `json:"officer,omitempty"`      // who is sent to look
 	Class        ClassCode    `json:"class,omitempty"`        // when it is registered or filed as another class
+	FilingRule   string       `json:"filing_rule,omitempty"`  // of the class, when another than before
 	Until        time.Time    `json:"until,omitzero"`         // when the suspension shall end
 	Case         CaseID       `json:"case,omitempty"`         // that it is a duplicate of
 	Satisfaction Satisfaction `json:"satisfaction,omitempty"` // of the person who reported it
@@ -588,6 +593,9 @@ func (c *Case) record(m Move, step CaseStep) {
 	case Register, File:
 		if step.Class != "" {
 			c.Class = step.Class
+		}
+		if step.FilingRule != "" {
+			c.FilingRule = step.FilingRule
 		}
 	case SendVerify, SendCheck:
 		c.Officer = step.Officer
@@ -912,22 +920,12 @@ type NewCase struct {
 	Device      DeviceID  `json:"device,omitempty"`   // takes its location when none is given
 	Source      Source    `json:"source,omitempty"`   // "" for what the post of the person says
 	Reporter    *Reporter `json:"reporter,omitempty"` // who reported it, when that is somebody else
+
+	FilingRule string `json:"filing_rule,omitempty"` // of the class: which of its conditions it meets; "" for the first
 }
 
 // Duplicate is a case that may be about the same thing as another.
 type Duplicate struct {
 	Case     Case    `json:"case"`
 	Distance float64 `json:"distance_m"`
-}
-
-// Class is one row of the table of components and events, with the rule for
-// filing, closing and the handling limit (GB/T 30428.2 and .8).
-type Class struct {
-	Code       ClassCode `json:"code"`
-	Standard   string    `json:"standard"` // "GB/T 30428.2-2013" or "CJ/T 214-2007"
-	Name       Text      `json:"name"`
-	Condition  string    `json:"filing_condition,omitempty"`
-	Closing    string    `json:"closing_condition,omitempty"`
-	Limit      string    `json:"limit"` // "2紧急工作时", "4小时", "1天"
-	Department string    `json:"department"`
 }

@@ -23,7 +23,8 @@ type Report struct {
 	App         string            `json:"app,omitempty"` // that it came by: the name of its API key
 	Class       ClassCode         `json:"class"`         // as reported; the case may be filed as another
 	Description string            `json:"description,omitempty"`
-	Answers     map[string]string `json:"answers,omitempty"` // to questions of the class
+	FilingRule  string            `json:"filing_rule,omitempty"` // of the class, as reported; "" for the first
+	Answers     map[string]string `json:"answers,omitempty"`     // to questions of the class
 	Location    *Point            `json:"location,omitempty"`
 	Address     string            `json:"address,omitempty"` // in words
 	AddressID   string            `json:"address_id,omitempty"`

@@ -321,7 +321,10 @@ func (b *building) registry(ctx context.Context) error {
 
 func (b *building) desk(ctx context.Context) error {
 	var err error
-	if b.classes, err = cases.LoadClasses(); err != nil {
+	if b.classes, err = b.config.Cases.classes(); err != nil {
+		return err
+	}
+	if err := b.classes.Keep(ctx, b.db); err != nil {
 		return err
 	}
 	if b.calendar, err = b.config.Cases.calendar(b.location); err != nil {

@@ -136,12 +136,14 @@ type Open311Config struct {
 
 // CasesConfig is how cases are worked.
 type CasesConfig struct {
-	Hours   []string                    `yaml:"hours"` // working time of a day: "08:00-12:00"
-	Days    string                      `yaml:"days"`  // CSV file of holidays and shifted workdays; "" for the State Council's
-	Limits  map[citywarden.Stage]string `yaml:"limits"`
-	Overdue []OverdueConfig             `yaml:"overdue"`
-	Near    float64                     `yaml:"duplicate_distance"` // metres
-	Within  citywarden.Duration         `yaml:"duplicate_time"`
+	Hours    []string                    `yaml:"hours"`    // working time of a day: "08:00-12:00"
+	Classes  string                      `yaml:"classes"`  // CSV file of classes that is put over the built-in table; "" for none
+	Standard string                      `yaml:"standard"` // the numbering of classes that people here use
+	Days     string                      `yaml:"days"`     // CSV file of holidays and shifted workdays; "" for the State Council's
+	Limits   map[citywarden.Stage]string `yaml:"limits"`
+	Overdue  []OverdueConfig             `yaml:"overdue"`
+	Near     float64                     `yaml:"duplicate_distance"` // metres
+	Within   citywarden.Duration         `yaml:"duplicate_time"`
 
 	Evaluation EvaluationConfig `yaml:"evaluation"`
 }
@@ -186,7 +188,7 @@ func (c CasesConfig) calendar(zone *time.Location) (*cases.Calendar, error) {
 		return nil, keyErrorf("cases.hours", "say when people work, like [08:00-12:00, 14:00-18:00]")
 	}
 	if c.Days != "" {
-		o.Days = daysFile(c.Days)
+		o.Days = oneFile(c.Days)
 	}
 	cal, err := cases.NewCalendar(o)
 	switch {
@@ -198,11 +200,27 @@ func (c CasesConfig) calendar(zone *time.Location) (*cases.Calendar, error) {
 	return cal, nil
 }
 
-// daysFile is a file system that has one file, whatever its name.
-type daysFile string
+// classes returns the table of classes.
+func (c CasesConfig) classes() (*cases.Classes, error) {
+	if !slices.Contains(citywarden.Standards, c.Standard) {
+		return nil, keyErrorf("cases.standard", "%q is none; write %s", c.Standard, strings.Join(citywarden.Standards, " or "))
+	}
+	var own []fs.FS
+	if c.Classes != "" {
+		own = append(own, oneFile(c.Classes))
+	}
+	k, err := cases.LoadClasses(c.Standard, own...)
+	if err != nil {
+		return nil, keyErrorf("cases.classes", "%s: %v", c.Classes, err)
+	}
+	return k, nil
+}
+
+// oneFile is a file system that has one file, whatever its name.
+type oneFile string
 
 // Open opens the file.
-func (d daysFile) Open(string) (fs.File, error) { return os.Open(string(d)) }
+func (o oneFile) Open(string) (fs.File, error) { return os.Open(string(o)) }
 
 // sinceMidnight reads 08:00 to 24:00, since midnight.
 func sinceMidnight(s string) (time.Duration, error) {
@@ -270,7 +288,7 @@ func Default() Config {
 		Series:    SeriesConfig{Database: "citywarden", Retention: days(400), Rollups: RollupsConfig{Minute: days(400), Quarter: days(1100), Hour: days(3660)}},
 		Operators: 1,
 		Cases: CasesConfig{
-			Hours: []string{"08:00-12:00", "14:00-18:00"},
+			Hours: []string{"08:00-12:00", "14:00-18:00"}, Standard: citywarden.GBT30428,
 			Limits: map[citywarden.Stage]string{
 				citywarden.Reported: "1小时", citywarden.Verifying: "24紧急工作时", citywarden.PendingFiling: "1小时",
 				citywarden.PendingDispatch: "1小时", citywarden.Handled: "1小时", citywarden.Checking: "2紧急工作时", citywarden.PendingClose: "1小时",
@@ -373,6 +391,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if _, err := c.Cases.stageLimits(); err != nil {
+		return err
+	}
+	if _, err := c.Cases.classes(); err != nil {
 		return err
 	}
 	if _, err := c.Cases.overdue(c.Notices.names()); err != nil {

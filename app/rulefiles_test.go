@@ -35,7 +35,7 @@ func TestRuleFilesAreTakenWhenTheyAreWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	classes, err := cases.LoadClasses()
+	classes, err := cases.LoadClasses("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -177,7 +177,7 @@ func TestCalendarMistakesNameTheLine(t *testing.T) {
 }
 
 func TestClasses(t *testing.T) {
-	c, err := cases.LoadClasses(fstest.MapFS{"classes.csv": {Data: []byte(
+	c, err := cases.LoadClasses("", fstest.MapFS{"classes.csv": {Data: []byte(
 		"code,name_zh,name_en,filing_condition,closing_condition,limit,department\n" +
 			"event/0501,供水管道破裂,water main burst,漏水,止水,2紧急工作时,漳浦自来水公司\n")}})
 	if err != nil {
@@ -197,7 +197,7 @@ func TestClasses(t *testing.T) {
 	if all := c.All(); len(all) < 190 || all[0].Code != "component/0101" {
 		t.Errorf("there are %d classes, the first %s", len(all), all[0].Code)
 	}
-	_, err = cases.LoadClasses(fstest.MapFS{"classes.csv": {Data: []byte(
+	_, err = cases.LoadClasses("", fstest.MapFS{"classes.csv": {Data: []byte(
 		"code,name_zh,name_en,filing_condition,closing_condition,limit,department\nevent/0501,a,b,,,2 hours,x\n")}})
 	if citywarden.CodeOf(err) != citywarden.CodeInvalid || err == nil || err.Error()[:14] != "classes.csv:2:" {
 		t.Errorf("a bad limit: %v, want classes.csv:2: …", err)

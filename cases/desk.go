@@ -151,7 +151,7 @@ const cursorName = "desk"
 func New[T Tx](s Store[T], o Options) (*Desk, error) {
 	var err error
 	if o.Classes == nil {
-		if o.Classes, err = LoadClasses(); err != nil {
+		if o.Classes, err = LoadClasses(""); err != nil {
 			return nil, err
 		}
 	}
@@ -537,7 +537,9 @@ func (d *Desk) open(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 // says at which stage it begins; pending filing when it does not.
 func (d *Desk) begin(ctx context.Context, tx Tx, c citywarden.Case, step citywarden.CaseStep) (citywarden.Case, error) {
 	if k, ok := d.opt.Classes.Class(c.Class); ok {
-		c.ClassName, c.Condition, c.Closing, c.Limit = k.Name, k.Condition, k.Closing, k.Limit
+		if err := d.opt.Classes.put(k, c.FilingRule, &c); err != nil {
+			return c, err
+		}
 	} else {
 		c.ClassName = citywarden.Text{ZH: string(c.Class), EN: string(c.Class)}
 	}
@@ -561,7 +563,7 @@ func (d *Desk) begin(ctx context.Context, tx Tx, c citywarden.Case, step citywar
 // caseID returns the number of a case as citywarden.CaseID describes it; after
 // 9,999 cases of one day the serial has five digits.
 func caseID(class citywarden.ClassCode, workOrder bool, day string, n int64) citywarden.CaseID {
-	kind, digits, _ := strings.Cut(string(class), "/")
+	digits := class.Digits()
 	if len(digits) != 4 {
 		digits = "0000"
 	}
@@ -569,7 +571,7 @@ func caseID(class citywarden.ClassCode, workOrder bool, day string, n int64) cit
 	switch {
 	case workOrder:
 		letter = "W"
-	case kind == "component":
+	case class.Kind() == "component":
 		letter = "C"
 	}
 	return citywarden.CaseID(fmt.Sprintf("%s%s%s%04d", letter, digits, day, n))
@@ -772,8 +774,8 @@ func (d *Desk) step(c *citywarden.Case, step citywarden.CaseStep) error {
 	step.At = time.Now().UTC().Truncate(time.Millisecond)
 	switch step.Action {
 	case citywarden.Dispatch:
-		if k, ok := d.opt.Classes.Class(c.Class); ok && step.Department == "" {
-			step.Department = k.Department
+		if step.Department == "" {
+			step.Department = d.opt.Classes.department(c)
 		}
 	case citywarden.SendVerify, citywarden.SendCheck:
 		if step.Officer == "" {
@@ -860,7 +862,7 @@ func (d *Desk) draft(n citywarden.NewCase, role citywarden.Role) (citywarden.Cas
 		return citywarden.Case{}, err
 	}
 	c := citywarden.Case{
-		Class: n.Class, Title: citywarden.Text{ZH: title, EN: title}, Source: source,
+		Class: n.Class, FilingRule: n.FilingRule, Title: citywarden.Text{ZH: title, EN: title}, Source: source,
 		Opened: time.Now().UTC().Truncate(time.Millisecond),
 	}
 	if n.Location != nil {

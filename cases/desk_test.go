@@ -155,7 +155,7 @@ func TestAnAlarmOpensACase(t *testing.T) {
 		ID: "E0501202611230001", Class: "event/0501", ClassName: citywarden.Text{ZH: "供水管道破裂", EN: "water main burst"},
 		Title: citywarden.Text{ZH: "管网爆管", EN: "Pipe burst"}, Key: "burst/D7", Source: citywarden.SourceSensor,
 		Severity: citywarden.Major, Stage: citywarden.PendingFiling, Location: &citywarden.Point{Lat: 24.105, Lon: 117.605},
-		Grid: "350623100001001", Condition: "跑冒滴漏、路面溢水", Closing: "止水，消除安全隐患", Limit: "1紧急工作时",
+		Grid: "350623100001001", Condition: "跑冒滴漏、路面溢水", Closing: "止水，消除安全隐患", FilingRule: "1", Limit: "1紧急工作时",
 		Opened: monday().Add(time.Second), Alarms: []citywarden.AlarmID{"pipe.burst:p1:1"}, Members: 1, Rule: "pipe.burst", Revision: 1,
 		Entered: monday().Add(time.Second), StageWarn: monday().Add(48*time.Minute + time.Second), StageDue: monday().Add(time.Hour + time.Second),
 		StageLight: c.StageLight, // of today
@@ -891,7 +891,7 @@ func TestTimelineRebuildsTheCase(t *testing.T) {
 				t.Fatal(err)
 			}
 			// What the class table, the place and the clock say is not in the timeline.
-			want.ClassName, want.Title, want.OpenedBy, want.Condition, want.Closing, want.Limit = got.ClassName, got.Title, got.OpenedBy, got.Condition, got.Closing, got.Limit
+			want.ClassName, want.Title, want.OpenedBy, want.Condition, want.Closing, want.Limit, want.FilingRule, want.ClassVersion = got.ClassName, got.Title, got.OpenedBy, got.Condition, got.Closing, got.Limit, got.FilingRule, got.ClassVersion
 			want.Alarms, want.Attachments, want.Actions, want.Light, want.StageLight = got.Alarms, got.Attachments, got.Actions, got.Light, got.StageLight
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Fatalf("case %s (-from its timeline +stored):\n%s", id, diff)

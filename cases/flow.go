@@ -24,18 +24,29 @@ func StageLimits() map[citywarden.Stage]Limit {
 }
 
 // advance takes step in c and sets the limits that begin with it. Registering or
-// filing as another class takes that class's conditions and limit.
+// filing as another class, or by another of its rules, takes the conditions and the
+// limit from the table as it is now; else the case keeps those that it has.
 func (d *Desk) advance(c *citywarden.Case, step citywarden.CaseStep) error {
-	k, ok := d.opt.Classes.Class(step.Class)
-	if step.Class != "" && !ok {
+	before := *c
+	if step.Action != citywarden.Register && step.Action != citywarden.File {
+		step.Class, step.FilingRule = "", ""
+	}
+	if step.FilingRule == "" && (step.Class == "" || step.Class == c.Class) {
+		if err := c.Do(step); err != nil {
+			return err
+		}
+		return d.begun(before, c, step.At)
+	}
+	k, ok := d.opt.Classes.Class(cmp.Or(step.Class, c.Class))
+	if !ok {
 		return citywarden.Errorf(citywarden.CodeInvalid, "%s case %s: %w", step.Action, c.ID, d.opt.Classes.Check(step.Class))
 	}
-	before := *c
+	step.FilingRule = cmp.Or(step.FilingRule, k.Rules[0].ID)
 	if err := c.Do(step); err != nil {
 		return err
 	}
-	if c.Class != before.Class {
-		c.ClassName, c.Condition, c.Closing, c.Limit = k.Name, k.Condition, k.Closing, k.Limit
+	if err := d.opt.Classes.put(k, step.FilingRule, c); err != nil {
+		return fmt.Errorf("%s case %s: %w", step.Action, c.ID, err)
 	}
 	return d.begun(before, c, step.At)
 }

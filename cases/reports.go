@@ -39,7 +39,7 @@ func (d *Desk) Report(ctx context.Context, r citywarden.Report, photos []citywar
 		return c, citywarden.Errorf(citywarden.CodeInvalid, "report: %w", d.opt.Classes.Check(r.Class))
 	}
 	r.At = time.Now().UTC().Truncate(time.Millisecond)
-	draft := citywarden.Case{Class: r.Class, Title: k.Name, Source: r.Source, Opened: r.At}
+	draft := citywarden.Case{Class: r.Class, FilingRule: r.FilingRule, Title: k.Name, Source: r.Source, Opened: r.At}
 	if r.Location != nil {
 		if away := d.opt.Grids.distance(*r.Location); away > reportRange {
 			return c, citywarden.Errorf(citywarden.CodeInvalid, "report: the position %.5f, %.5f lies %.0f km from this county", r.Location.Lat, r.Location.Lon, away/1000)

@@ -141,7 +141,7 @@ var limitShape = mapping("limit",
 )
 
 var orderShape = mapping("case",
-	key{"class", false, pattern(classCode.String()), "class of GB/T 30428.2, like event/0595"},
+	key{"class", false, pattern(classCode.String()), "class of GB/T 30428.2, like event/0595, or of CJ/T 214, like event/0402@cjt214"},
 	key{"key", true, textShape, "names its one open case, like fire/{{zone}}"},
 	key{"merge", false, durationShape, "an alarm within that time reopens the case"},
 	key{"escalate", false, listOf(escalationShape), "whom to tell when nobody cares"},

@@ -113,7 +113,7 @@ const (
 
 var (
 	ruleID    = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
-	classCode = regexp.MustCompile(`^(component|event)/[0-9]{4}$`)
+	classCode = regexp.MustCompile(`^(component|event)/[0-9]{4}(@cjt214)?$`)
 	attrName  = regexp.MustCompile(`^attr\.([A-Za-z_][A-Za-z0-9_]*)$`)
 )
 

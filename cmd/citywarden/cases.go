@@ -157,6 +157,7 @@ type caseDoCmd struct {
 	Department   string    `help:"For dispatch and redispatch: who shall handle it; for dispatch the class's own when left out."`
 	Officer      string    `help:"For send_verify and send_check: the grid officer who shall go and look."`
 	Class        string    `help:"For register and file: the class that it is instead."`
+	FilingRule   string    `help:"For register and file: which filing rule of the class it meets, 1, 2, 3 …; classes lists them."`
 	Until        time.Time `help:"For request_suspension: when it shall end, like 2027-03-01T08:00:00+08:00."`
 	Into         string    `help:"For merge: the case that it is a duplicate of."`
 	Satisfaction string    `help:"For call_back: satisfied, fairly, dissatisfied or unreached."`
@@ -174,7 +175,7 @@ func (k *caseDoCmd) Run(ctx context.Context, o output) error {
 	}
 	body := map[string]any{}
 	for name, v := range map[string]string{
-		"note": k.Note, "department": k.Department, "officer": k.Officer, "class": k.Class, "case": k.Into, "satisfaction": k.Satisfaction,
+		"note": k.Note, "department": k.Department, "officer": k.Officer, "class": k.Class, "filing_rule": k.FilingRule, "case": k.Into, "satisfaction": k.Satisfaction,
 	} {
 		if v != "" {
 			body[name] = v

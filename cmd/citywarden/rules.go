@@ -29,6 +29,8 @@ type rulesCmd struct {
 type ruleFiles struct {
 	Path   string `arg:"" optional:"" default:"data/rules" help:"Folder of rule files, or one file (default data/rules)." type:"path"`
 	Models string `help:"Folder of device models of your own (default data/models when it is there)." type:"path" placeholder:"DIR"`
+
+	Classes string `help:"CSV file of classes of your own, as cases.classes of the configuration." type:"path" placeholder:"FILE"`
 }
 
 func (r *ruleFiles) load() (*rules.Set, error) {
@@ -56,7 +58,15 @@ func (r *ruleFiles) load() (*rules.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	classes, err := cases.LoadClasses()
+	var own []fs.FS
+	if r.Classes != "" {
+		b, err := os.ReadFile(r.Classes)
+		if err != nil {
+			return nil, &usageError{fmt.Sprintf("--classes: %v", err)}
+		}
+		own = append(own, fstest.MapFS{"classes.csv": {Data: b}})
+	}
+	classes, err := cases.LoadClasses("", own...)
 	if err != nil {
 		return nil, err
 	}

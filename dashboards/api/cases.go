@@ -30,7 +30,10 @@ type Notices interface {
 
 // Classes are the classes of components and events.
 type Classes interface {
-	All() []citywarden.Class
+	All() []citywarden.Class // of the numbering that people here use
+	Of(standard string) []citywarden.Class
+	Table(ctx context.Context, version int) (citywarden.ClassTable, error)
+	Tables(context.Context) ([]citywarden.ClassTable, error) // the oldest first, without their classes
 }
 
 // CasePath holds the path parameter of one case.
@@ -49,6 +52,7 @@ type actionBody struct {
 	Department   string                  `json:"department,omitempty" maxLength:"100" doc:"That shall handle the case; dispatching without one takes that of the class"`
 	Officer      string                  `json:"officer,omitempty" maxLength:"64" doc:"User name of the grid officer who shall verify or check; left out: that of the unit grid"`
 	Class        citywarden.ClassCode    `json:"class,omitempty" maxLength:"32" doc:"When it is registered or filed as another class than it was reported"`
+	FilingRule   string                  `json:"filing_rule,omitempty" maxLength:"8" doc:"When it is registered or filed by another filing rule of its class: 1, 2, 3 …"`
 	Until        time.Time               `json:"until,omitzero" doc:"When the suspension shall end, at most a year from now"`
 	Case         citywarden.CaseID       `json:"case,omitempty" maxLength:"64" doc:"That it is a duplicate of, when merging"`
 	Satisfaction citywarden.Satisfaction `json:"satisfaction,omitempty" doc:"Of the person who reported it, when calling back"`
@@ -122,8 +126,14 @@ func (s *server) caseRoutes() {
 	handle(s, route{method: "POST", path: "/api/v1/notices/resend", id: "resend-notice", tag: tag, may: citywarden.MayOperateAlarms,
 		summary: "Send a notice once more that was given up (dead); its key stays"}, s.resend)
 	handle(s, route{method: "GET", path: "/api/v1/classes", id: "list-classes", tag: tag, may: citywarden.MayRead,
-		summary: "Classes of components and events (GB/T 30428.2)"}, func(context.Context, *struct{}) (*listOutput[citywarden.Class], error) {
-		return listOf(s.Classes.All(), ""), nil
+		summary: "Classes of components and events with their filing rules (GB/T 30428.2, CJ/T 214)"}, s.listClasses)
+	handle(s, route{method: "GET", path: "/api/v1/classes/versions", id: "list-class-versions", tag: tag, may: citywarden.MayRead,
+		summary: "Since when which version of the class table holds, the oldest first"}, func(ctx context.Context, _ *struct{}) (*listOutput[citywarden.ClassTable], error) {
+		all, err := s.Classes.Tables(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return listOf(all, ""), nil
 	})
 }
 
@@ -160,6 +170,24 @@ func (s *server) listCases(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return listOf(cs, next), nil
+}
+
+func (s *server) listClasses(ctx context.Context, in *struct {
+	Standard string `query:"standard" enum:"GB/T 30428.2-2013,CJ/T 214-2007" doc:"Numbering; left out: the one that is used here"`
+	Version  int    `query:"version" minimum:"1" doc:"Of the table, in both numberings; left out: as it is now"`
+}) (*listOutput[citywarden.Class], error) {
+	all := s.Classes.All()
+	switch {
+	case in.Version != 0:
+		t, err := s.Classes.Table(ctx, in.Version)
+		if err != nil {
+			return nil, err
+		}
+		all = slices.DeleteFunc(t.Classes, func(k citywarden.Class) bool { return in.Standard != "" && k.Standard != in.Standard })
+	case in.Standard != "":
+		all = s.Classes.Of(in.Standard)
+	}
+	return listOf(all, ""), nil
 }
 
 func (s *server) listNotices(ctx context.Context, in *struct {
@@ -286,7 +314,7 @@ func (s *server) act(ctx context.Context, in *struct {
 		}
 	}
 	c, err := s.Cases.Do(ctx, in.ID, citywarden.CaseStep{
-		Action: in.Action, By: u.Name, Role: u.Role, Note: b.Note, Department: b.Department, Officer: b.Officer, Class: b.Class,
+		Action: in.Action, By: u.Name, Role: u.Role, Note: b.Note, Department: b.Department, Officer: b.Officer, Class: b.Class, FilingRule: b.FilingRule,
 		Until: b.Until.UTC(), Case: b.Case, Satisfaction: b.Satisfaction, At: time.Now().UTC(),
 	}, b.Revision)
 	if err != nil {

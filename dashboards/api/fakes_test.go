@@ -522,6 +522,18 @@ func (m models) All() []citywarden.Model { return m }
 type classes []citywarden.Class
 
 func (c classes) All() []citywarden.Class { return c }
+func (c classes) Of(standard string) []citywarden.Class {
+	return slices.DeleteFunc(slices.Clone(c), func(k citywarden.Class) bool { return k.Standard != standard })
+}
+func (c classes) Table(_ context.Context, version int) (citywarden.ClassTable, error) {
+	if version != 1 {
+		return citywarden.ClassTable{}, citywarden.Errorf(citywarden.CodeNotFound, "no version %d of the class table", version)
+	}
+	return citywarden.ClassTable{Version: 1, From: noon, Classes: slices.Clone(c)}, nil
+}
+func (c classes) Tables(context.Context) ([]citywarden.ClassTable, error) {
+	return []citywarden.ClassTable{{Version: 1, From: noon}}, nil
+}
 
 type ruleSet []citywarden.Rule
 
@@ -623,8 +635,9 @@ func newPlatform(t testing.TB) *platform {
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
 		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
-		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire"}},
-		Rules:   rules, RuleFiles: rules, Lab: newLab(t, c),
+		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire",
+			Rules: []citywarden.FilingRule{{ID: "1", Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire"}, {ID: "2", Condition: "d", Limit: "5天", Department: "fire"}}}},
+		Rules: rules, RuleFiles: rules, Lab: newLab(t, c),
 		Backup: func(_ context.Context, w io.Writer) error { _, err := io.WriteString(w, "PK"); return err },
 		Ledger: books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
 		Layers: sheets{"grids": `{"type":"FeatureCollection","features":[]}`}, Grids: grids, Responsibility: officers, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,

@@ -363,10 +363,16 @@ func (s *server) geoDefinition(code string) (geoAnswer, error) {
 		return geoAnswer{}, err
 	}
 	d := geoDefinition{Code: code, Attributes: []geoAttribute{}}
-	if k.Condition != "" {
+	var conditions []geoValue
+	for _, r := range k.Rules {
+		if r.Condition != "" {
+			conditions = append(conditions, geoValue{r.ID, r.Condition})
+		}
+	}
+	if conditions != nil {
 		d.Attributes = append(d.Attributes, geoAttribute{
 			Variable: true, Code: conditionKey, Type: "singlevaluelist", Order: 1,
-			Description: "立案条件 · which condition of the class it meets", Values: []geoValue{{"1", k.Condition}},
+			Description: "立案条件 · which condition of the class it meets", Values: conditions,
 		})
 	}
 	return geoAnswer{"service_definition", d, d}, nil
@@ -476,14 +482,15 @@ func geoReport(f url.Values, k citywarden.Class) (citywarden.Report, error) {
 			continue
 		}
 		for _, v := range f[name] {
+			rule, known := k.Rule(v)
 			switch {
 			case v == "":
 			case m[1] != conditionKey || k.Condition == "":
 				wrong("attribute %q is not in the definition of service %s", m[1], serviceCode(k.Code))
-			case v != "1" || r.Answers != nil:
+			case !known || rule.Condition == "" || r.Answers != nil:
 				wrong("attribute %q takes one of the keys of its definition", m[1])
 			default:
-				r.Answers = map[string]string{conditionKey: k.Condition}
+				r.Answers, r.FilingRule = map[string]string{conditionKey: rule.Condition}, rule.ID
 			}
 		}
 	}

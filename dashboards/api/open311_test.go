@@ -66,9 +66,9 @@ func TestOpen311Documents(t *testing.T) {
 		{"services.json", geoJSON, `[{"service_code":"E0501","service_name":"fire","description":"a \u003e b \u0026 c","metadata":true,"type":"realtime","keywords":"fire,fire,fire","group":"突发事件"}]`},
 		{"services/E0501.xml", geoXML, head + `<service_definition><service_code>E0501</service_code><attributes><attribute><variable>true</variable><code>condition</code><datatype>singlevaluelist</datatype>` +
 			`<required>false</required><datatype_description></datatype_description><order>1</order><description>立案条件 · which condition of the class it meets</description>` +
-			`<values><value><key>1</key><name>a &gt; b &amp; c</name></value></values></attribute></attributes></service_definition>`},
+			`<values><value><key>1</key><name>a &gt; b &amp; c</name></value><value><key>2</key><name>d</name></value></values></attribute></attributes></service_definition>`},
 		{"services/E0501.json", geoJSON, `{"service_code":"E0501","attributes":[{"variable":true,"code":"condition","datatype":"singlevaluelist","required":false,"datatype_description":null,"order":1,` +
-			`"description":"立案条件 · which condition of the class it meets","values":[{"key":"1","name":"a \u003e b \u0026 c"}]}]}`},
+			`"description":"立案条件 · which condition of the class it meets","values":[{"key":"1","name":"a \u003e b \u0026 c"},{"key":"2","name":"d"}]}]}`},
 		{"requests/" + id + ".xml", geoXML, head + `<service_requests><request><service_request_id>` + id + `</service_request_id><status>open</status><status_notes>已收到，待核实立案</status_notes>` +
 			`<service_name>fire</service_name><service_code>E0501</service_code><description>水管爆了</description><agency_responsible></agency_responsible><service_notice></service_notice>` +
 			`<requested_datetime>2026-11-23T12:00:00+08:00</requested_datetime><updated_datetime>2026-11-23T12:00:00+08:00</updated_datetime><expected_datetime></expected_datetime>` +
@@ -134,7 +134,7 @@ func TestOpen311Refuses(t *testing.T) {
 		{good + "&description=%FF", 400, []string{"UTF-8"}},
 		{good + "&media_url=javascript:alert(1)", 400, []string{"media_url"}},
 		{good + "&attribute[colour]=red", 400, []string{`attribute "colour"`}},
-		{good + "&attribute[condition]=2", 400, []string{`attribute "condition"`}},
+		{good + "&attribute[condition]=3", 400, []string{`attribute "condition"`}},
 		{good + "&attribute[condition][]=1&attribute[condition][]=1", 400, []string{`attribute "condition"`}},
 		{good + "&attribute[=1", 400, []string{"written wrongly"}},
 		{good + "&lat=x&long=y&media_url=z&attribute[q]=1", 400, []string{"decimal degrees", "media_url", `attribute "q"`}},
