@@ -60,9 +60,10 @@ type Notice struct {
 
 // NoticeFilter selects notices; zero fields select all.
 type NoticeFilter struct {
-	Case  CaseID
-	Alarm AlarmID
-	State NoticeState
+	Case       CaseID
+	Alarm      AlarmID
+	State      NoticeState
+	Department string // only of cases that this department has
 	Page
 }
 

@@ -85,6 +85,9 @@ func (d *DB) Notices(ctx context.Context, f citywarden.NoticeFilter) ([]cityward
 	if f.State != "" {
 		w.and("state = $", string(f.State))
 	}
+	if f.Department != "" {
+		w.and("case_id IN (SELECT cases.id FROM cases WHERE cases.department = $)", f.Department)
+	}
 	if err := w.after("at", "id", f.After); err != nil {
 		return nil, "", err
 	}

@@ -122,7 +122,7 @@ func (s *server) caseRoutes() {
 	handle(s, route{method: "GET", path: "/api/v1/workflow", id: "get-workflow", tag: tag, may: citywarden.MayReadCases,
 		summary: "The workflow of cases as a table"}, s.workflow)
 	handle(s, route{method: "GET", path: "/api/v1/notices", id: "list-notices", tag: tag, may: citywarden.MayRead,
-		summary: "What was told of cases, and to whom, the newest first"}, s.listNotices)
+		summary: "What was told of cases, and to whom, the newest first; a department sees those of the cases that it has"}, s.listNotices)
 	handle(s, route{method: "POST", path: "/api/v1/notices/resend", id: "resend-notice", tag: tag, may: citywarden.MayOperateAlarms,
 		summary: "Send a notice once more that was given up (dead); its key stays"}, s.resend)
 	handle(s, route{method: "GET", path: "/api/v1/classes", id: "list-classes", tag: tag, may: citywarden.MayRead,
@@ -196,7 +196,11 @@ func (s *server) listNotices(ctx context.Context, in *struct {
 	Alarm citywarden.AlarmID     `query:"alarm" maxLength:"300"`
 	State citywarden.NoticeState `query:"state" enum:"pending,sent,dropped,dead,kept"`
 }) (*listOutput[citywarden.Notice], error) {
-	ns, next, err := s.Notices.Notices(ctx, citywarden.NoticeFilter{Case: in.Case, Alarm: in.Alarm, State: in.State, Page: in.page()})
+	f := citywarden.NoticeFilter{Case: in.Case, Alarm: in.Alarm, State: in.State, Page: in.page()}
+	if u := callerOf(ctx); u.Role == citywarden.RoleDepartment {
+		f.Department = u.Department
+	}
+	ns, next, err := s.Notices.Notices(ctx, f)
 	if err != nil {
 		return nil, err
 	}

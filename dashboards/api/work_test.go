@@ -2,13 +2,16 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/citywarden/citywarden"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/store"
 )
 
 const (
@@ -425,5 +428,37 @@ func TestInternalErrorsStayInside(t *testing.T) {
 	id := strings.TrimPrefix(got.Instance, "urn:citywarden:request:")
 	if log := p.log.String(); !strings.Contains(log, "10.0.0.5") || !strings.Contains(log, id) || !strings.Contains(got.Detail, id) {
 		t.Errorf("log = %s, answer %s", log, a.body)
+	}
+}
+
+func TestADepartmentReadsItsNoticesOnly(t *testing.T) {
+	p := newPlatform(t)
+	err := p.db.UpdateDesk(t.Context(), func(tx *store.DeskTx) error {
+		for id, department := range map[citywarden.CaseID]string{"E1": "fire", "E2": "gas"} {
+			c := citywarden.Case{ID: id, Department: department}
+			if err := tx.SaveCase(t.Context(), c, 0); err != nil {
+				return err
+			}
+			n := citywarden.Notice{Key: string(id), Case: id, Receiver: "all", State: citywarden.NoticeSent, At: noon}
+			if _, err := tx.AddNotices(t.Context(), []citywarden.Notice{n}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for role, want := range map[citywarden.Role]string{citywarden.RoleDepartment: "[E1]", citywarden.RoleDispatcher: "[E1 E2]"} {
+		var got list[citywarden.Notice]
+		p.do(p.as(role), "GET /api/v1/notices", "").into(t, &got)
+		var ids []string
+		for _, n := range got.Items {
+			ids = append(ids, string(n.Case))
+		}
+		slices.Sort(ids)
+		if fmt.Sprint(ids) != want {
+			t.Errorf("%s reads the notices of %v, want %s", role, ids, want)
+		}
 	}
 }
