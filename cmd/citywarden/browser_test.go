@@ -116,12 +116,17 @@ func (b *browser) see(text string) {
 	}
 }
 
-// click clicks the first button or link that is visible and reads so.
+// click clicks the first button or link that is visible and reads so: in the
+// dialog that is open, else on the page, else around it.
 func (b *browser) click(text string) {
 	b.t.Helper()
 	js := fmt.Sprintf(`(() => {
-		const all = [...(document.querySelector('dialog[open]') ?? document).querySelectorAll('button, a, [role=tab], summary')].filter(e => e.offsetParent !== null && !e.disabled)
-		const e = all.find(e => e.innerText.trim() === %[1]q || e.getAttribute('aria-label') === %[1]q) ?? all.find(e => e.innerText.trim().startsWith(%[1]q))
+		const dialog = document.querySelector('dialog[open]')
+		const find = root => {
+			const all = [...(root?.querySelectorAll('button, a, [role=tab], summary') ?? [])].filter(e => e.offsetParent !== null && !e.disabled)
+			return all.find(e => e.innerText.trim() === %[1]q || e.getAttribute('aria-label') === %[1]q) ?? all.find(e => e.innerText.trim().startsWith(%[1]q))
+		}
+		const e = dialog ? find(dialog) : find(document.querySelector('main')) ?? find(document)
 		if (!e) return false
 		e.click()
 		return true
