@@ -160,6 +160,7 @@ var libraryRules = []played{
 		device e3 energy-meter building=homes
 		e3 {"mains": false}
 		sleep 61s`},
+	{"building.district-outage", "south", citywarden.Critical, "outage/south", "", "", outage()},
 	{"building.temperature", "t1", citywarden.Minor, "climate/t1", "", "", `
 		device t1 climate-sensor
 		t1 {"temperature": 36}
@@ -196,6 +197,18 @@ var libraryRules = []played{
 	{"parking.sensor-stuck", "b3", citywarden.Warning, "sensor/b3", "", "", `
 		device b3 parking-bay
 		50 x 30m b3 {"occupied": false, "magnetic_x": 24, "magnetic_y": -3, "magnetic_z": 36}`},
+}
+
+// outage is a power cut at 21 meters of a district.
+func outage() string {
+	var b strings.Builder
+	for i := range 21 {
+		fmt.Fprintf(&b, "device o%d energy-meter building=o%d, district=south\n", i, i)
+	}
+	for i := range 21 {
+		fmt.Fprintf(&b, "o%d {\"mains\": false}\n", i)
+	}
+	return b.String() + "sleep 61s"
 }
 
 // TestLibrary plays every rule of the library through the whole platform, in

@@ -229,21 +229,23 @@ func ceil(t time.Time, d time.Duration) time.Time {
 // advance closes the windows that are due when the log has come to at.
 func (r *Rollups) advance(ctx context.Context, at time.Time) error {
 	to := at.Add(-rollupGrace).Truncate(time.Minute)
-	if r.to.IsZero() {
-		if !to.After(r.closed) {
-			return nil
+	for to.After(r.closed) || !r.to.IsZero() {
+		if r.to.IsZero() { // else one that failed before is first
+			r.to = to
 		}
-		r.to = to
+		if err := r.flush(ctx); err != nil {
+			return err
+		}
+		if err := r.save(ctx); err != nil {
+			return err
+		}
 	}
-	if err := r.flush(ctx); err != nil {
-		return err
-	}
-	return r.save(ctx)
+	return nil
 }
 
 // again has windows computed again that late readings came for.
 func (r *Rollups) again(ctx context.Context) error {
-	if !r.late || time.Since(r.lateAt) < rollupLate || r.closed.IsZero() {
+	if !r.late && r.to.IsZero() || time.Since(r.lateAt) < rollupLate || r.closed.IsZero() {
 		return nil
 	}
 	if r.to.IsZero() {
@@ -367,13 +369,16 @@ func (r *Rollups) flush(ctx context.Context) error {
 			}
 			delete(l.windows, at)
 		}
+		if r.stage == 0 {
+			r.late = false
+		}
 		l.redo = slices.DeleteFunc(l.redo, func(at int64) bool { return !time.Unix(at, 0).Add(l.length).After(r.to) })
 		if r.stage+1 < len(r.levels) {
 			r.pass(r.levels[r.stage+1], done)
 		}
 	}
 	r.closed, r.to, r.stage = r.to, time.Time{}, 0
-	r.late, r.lateAt = false, time.Now()
+	r.lateAt = time.Now()
 	r.publish()
 	return nil
 }

@@ -212,6 +212,31 @@ func vmTakes(b *testing.B, n int, form string) float64 {
 	return float64(cpu()-began) / float64(rounds)
 }
 
+// BenchmarkLoad reads, checks and compiles so many rules, with a test of each.
+func BenchmarkLoad(b *testing.B) {
+	for _, n := range []int{1_000, 10_000} {
+		files, m := many(n, `M > K and (M + 1) * 2 > K or count(M > K, "1h") > 5`)
+		for i := range n / 1000 {
+			f := files[fmt.Sprintf("%d.yaml", i)]
+			f.Data = append(f.Data, "tests:\n"...)
+			for k := range 1000 {
+				f.Data = fmt.Appendf(f.Data, "- {name: t%d, devices: {d: {model: wide}}, input: [{device: d, metric: m%d, values: 1}], expect: [{none: r%d}]}\n", k, k%20, i*1000+k)
+			}
+		}
+		b.Run(fmt.Sprintf("%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			began := cpu()
+			for b.Loop() {
+				set, err := Load(files, m)
+				if err != nil || len(set.rules) != n || len(set.Untested()) > 0 {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric((cpu()-began).Seconds()*1e3/float64(b.N), "cpu-ms/load")
+		})
+	}
+}
+
 // BenchmarkSnapshot is a snapshot with so many open alarms, ten on each device.
 func BenchmarkSnapshot(b *testing.B) {
 	const n = 100_000

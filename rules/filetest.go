@@ -323,11 +323,8 @@ func (t *testCase) readExpectation(n node) {
 
 // checkTest reports names in a test that do not exist.
 func (s *Set) checkTest(t *testCase) {
-	var ids, rules []string
+	var ids []string
 	models := map[citywarden.DeviceID]*citywarden.Model{}
-	for _, r := range s.rules {
-		rules = append(rules, string(r.ID))
-	}
 	for _, d := range t.devices {
 		ids = append(ids, string(d.ID))
 		m, ok := s.schema.Model(d.Model)
@@ -374,7 +371,7 @@ func (s *Set) checkTest(t *testCase) {
 	}
 	known := func(n node, id citywarden.RuleID) {
 		if s.byID[id] == nil {
-			n.report("no rule %q%s", id, citywarden.DidYouMean(string(id), rules))
+			n.report("no rule %q%s", id, citywarden.DidYouMean(string(id), s.ruleNames()))
 		}
 	}
 	for _, x := range t.expect {
@@ -386,6 +383,14 @@ func (s *Set) checkTest(t *testCase) {
 	for _, o := range t.orders {
 		known(o.node, o.rule)
 	}
+}
+
+func (s *Set) ruleNames() []string {
+	out := make([]string, len(s.rules))
+	for i, r := range s.rules {
+		out[i] = string(r.ID)
+	}
+	return out
 }
 
 func parseValue(s string, k citywarden.Kind) (citywarden.Value, bool) {

@@ -92,6 +92,7 @@ type meter struct {
 
 	hours   int64   // since registersBegan, up to which thermal is known
 	thermal float64 // what the weather added to the register up to then
+	drawn   float64 // what the weather draws then
 
 	installed time.Time // when it was replaced, zero for never
 	before    float64   // what had been counted then
@@ -168,8 +169,12 @@ func (m *meter) mean(t time.Time) float64 {
 // weather returns what cooling and heating draw k hours after registersBegan.
 func (m *meter) weather(k int64) float64 {
 	t := registersBegan.Add(time.Duration(k) * time.Hour)
+	share := m.share(t)
+	if share == 0 { // years of such nights are summed up
+		return 0
+	}
 	out := m.w.outdoors(t)
-	return m.share(t) * (m.load.cool*math.Max(0, out-26) + m.load.heat*math.Max(0, 16-out))
+	return share * (m.load.cool*math.Max(0, out-26) + m.load.heat*math.Max(0, 16-out))
 }
 
 // register returns what the meter has counted up to t: the integral of mean, so
@@ -190,13 +195,15 @@ func (m *meter) register(t time.Time) float64 {
 		return sum
 	}
 	k := int64(math.Floor(hours))
-	if k < m.hours {
-		m.hours, m.thermal = 0, 0
+	if k < m.hours || m.hours == 0 {
+		m.hours, m.thermal, m.drawn = 0, 0, m.weather(0)
 	}
 	for ; m.hours < k; m.hours++ {
-		m.thermal += (m.weather(m.hours) + m.weather(m.hours+1)) / 2
+		next := m.weather(m.hours + 1)
+		m.thermal += (m.drawn + next) / 2
+		m.drawn = next
 	}
-	f, a, b := hours-float64(k), m.weather(k), m.weather(k+1)
+	f, a, b := hours-float64(k), m.drawn, m.weather(k+1)
 	return sum + m.thermal + f*(a+(b-a)*f/2)
 }
 

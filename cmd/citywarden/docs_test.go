@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,6 +45,24 @@ func blocksOf(t *testing.T, path string) []block {
 		}
 	}
 	return out
+}
+
+// TestGuidesOfBothLanguages: who reads the guide for rule engineers in Chinese
+// gets the same examples as who reads it in English, and in the same order. What
+// has a name or is run is the same; blocks to look at only may be in either language.
+func TestGuidesOfBothLanguages(t *testing.T) {
+	run := func(path string) []block {
+		return slices.DeleteFunc(blocksOf(t, path), func(b block) bool { return b.lang == "" })
+	}
+	en, zh := run("../../docs/rule-engineers.md"), run("../../docs/rule-engineers.zh.md")
+	if len(en) != len(zh) || len(en) == 0 {
+		t.Errorf("%d blocks are run in English, %d in Chinese", len(en), len(zh))
+	}
+	for i := range min(len(en), len(zh)) {
+		if a, b := en[i], zh[i]; a.lang != b.lang || a.name != b.name || a.text != b.text {
+			t.Errorf("rule-engineers.md:%d and rule-engineers.zh.md:%d differ:\n%s %s\n%s\n%s %s\n%s", a.line, b.line, a.lang, a.name, a.text, b.lang, b.name, b.text)
+		}
+	}
 }
 
 var makeTarget = regexp.MustCompile(`(?m)^make ([a-z-]+)`)

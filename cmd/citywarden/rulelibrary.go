@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -104,7 +105,7 @@ func (r *ruleLibraryCmd) list(o output, folders []string) error {
 	if err != nil {
 		return err
 	}
-	for _, x := range set.Rules() {
+	for _, x := range byFile(set) {
 		if !slices.Contains(folders, path.Dir(x.File)) {
 			continue
 		}
@@ -118,6 +119,14 @@ func (r *ruleLibraryCmd) list(o output, folders []string) error {
 		}
 	}
 	return nil
+}
+
+// byFile returns the rules of set in the order of their files, those of storms
+// beside the rules that make them.
+func byFile(set *rules.Set) []citywarden.Rule {
+	all := set.Rules()
+	slices.SortStableFunc(all, func(a, b citywarden.Rule) int { return cmp.Compare(a.File, b.File) })
+	return all
 }
 
 // attributes returns the attributes that a device must have for the rule, and

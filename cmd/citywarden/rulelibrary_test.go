@@ -95,7 +95,7 @@ func TestRuleLibraryPage(t *testing.T) {
 	}
 	var b strings.Builder
 	folder := ""
-	for _, r := range set.Rules() {
+	for _, r := range byFile(set) {
 		if f := path.Dir(r.File); f != folder {
 			folder = f
 			fmt.Fprintf(&b, "\n### %s\n\n| rule | title | worst | models | a device needs | may be set (default) |\n|---|---|---|---|---|---|\n", folder)
