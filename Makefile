@@ -57,7 +57,7 @@ bench-ingest: ## run 400,000 messages through the platform, and beside it throug
 	BENCH_INGEST=400000 go test ./cmd/citywarden -run '^TestIngestBesidePeers$$' -v -timeout 20m
 
 .PHONY: nightly
-nightly: ## kill the platform 50 times under load and look for what was acknowledged
+nightly: ## kill the platform 50 times under load over MQTT, HTTP and CoAP and look for what was acknowledged
 	CRASH_ROUNDS=50 go test ./cmd/citywarden -run '^TestKillLosesNothing$$' -v -timeout 30m
 
 DIST = dashboards/console/dist dashboards/grafana/plugin/dist
