@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/citywarden/citywarden/dashboards/api"
 	"github.com/citywarden/citywarden/devices"
 	"github.com/citywarden/citywarden/ingest"
+	"github.com/citywarden/citywarden/ingest/trace"
 )
 
 // alarmed is the registry as people see it: each device with its worst alarm.
@@ -83,6 +85,25 @@ func (b *books) Audit(ctx context.Context, from time.Time) (citywarden.Audit, er
 // Replay brings in dead letters again.
 func (b *books) Replay(ctx context.Context, device citywarden.DeviceID) (citywarden.Replay, error) {
 	return b.pipeline.Replay(ctx, b.Ledger, device)
+}
+
+// tracedDesk is the desk that tells of the records which changed alarms.
+type tracedDesk struct {
+	*cases.Desk
+	trace *trace.Tracer
+}
+
+// Apply stores transitions, with the cases that they open or join.
+func (d tracedDesk) Apply(ctx context.Context, upTo citywarden.Position, ts []citywarden.Transition) error {
+	begin := time.Now()
+	err := d.Desk.Apply(ctx, upTo, ts)
+	end := time.Now()
+	for i := range ts {
+		if t := &ts[i]; d.trace.Follows(t.Position) {
+			d.trace.Span(t.Position, "desk", begin, end, err, slog.String("alarm", string(t.Alarm.ID)), slog.String("transition", string(t.Kind)))
+		}
+	}
+	return err
 }
 
 // countyGrids are the unit grids; when they change, so does where devices lie.

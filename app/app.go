@@ -35,6 +35,7 @@ import (
 	"github.com/citywarden/citywarden/ingest"
 	"github.com/citywarden/citywarden/ingest/influx"
 	"github.com/citywarden/citywarden/ingest/journal"
+	"github.com/citywarden/citywarden/ingest/trace"
 	"github.com/citywarden/citywarden/photos"
 	"github.com/citywarden/citywarden/rules"
 	"github.com/citywarden/citywarden/store"
@@ -123,7 +124,7 @@ func Open(ctx context.Context, c Config, o Options) (_ *App, err error) {
 	}
 	b := &building{App: a, options: o}
 	for _, step := range []func(context.Context) error{
-		b.folder, b.listen, b.state, b.registry, b.desk, b.ruleEngine, b.pipeline, b.serveHTTP, b.serveDevices, b.demo,
+		b.folder, b.listen, b.tracer, b.state, b.registry, b.desk, b.ruleEngine, b.pipeline, b.serveHTTP, b.serveDevices, b.demo,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -173,6 +174,7 @@ type building struct {
 	engine   *rules.Runner
 	lab      *rules.Lab
 	ledger   *ingest.Ledger
+	trace    *trace.Tracer // nil when no message is followed
 	ingest   *ingest.Pipeline
 
 	demoState *demoState // nil unless this is the demo
@@ -256,6 +258,22 @@ func (b *building) path(name ...string) string {
 }
 
 func (b *building) component(name string) *slog.Logger { return b.log.With("component", name) }
+
+// tracer opens the way to the collector of traces, before anything that has to tell it something.
+func (b *building) tracer(ctx context.Context) error {
+	c := b.config.Traces
+	if c.URL == "" {
+		return nil
+	}
+	var err error
+	if b.trace, err = trace.New(ctx, trace.Options{
+		URL: c.URL, Ratio: c.Ratio, Service: c.Service, Version: b.options.Version, Logger: b.component("traces"),
+	}); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.trace.Close)
+	return nil
+}
 
 // state opens what keeps: the database, the log and the series.
 func (b *building) state(ctx context.Context) error {
@@ -535,7 +553,11 @@ func (b *building) ruleEngine(ctx context.Context) error {
 		return err
 	}
 	engine := rules.New(set, rules.Options{Devices: b.devices, Holiday: b.calendar.Holiday})
-	b.engine = rules.NewRunner(engine, b.cases, b.db, rules.RunnerOptions{Tick: b, History: b.history(), Logger: b.component("rules")})
+	var desk rules.Desk = b.cases
+	if b.trace != nil {
+		desk = tracedDesk{b.cases, b.trace}
+	}
+	b.engine = rules.NewRunner(engine, desk, b.db, rules.RunnerOptions{Tick: b, History: b.history(), Logger: b.component("rules")})
 	b.rules.engine, b.rules.asked = b.engine, b.options.ReloadRules
 	return nil
 }
@@ -545,10 +567,14 @@ func (b *building) ruleEngine(ctx context.Context) error {
 func (b *building) Tick(ctx context.Context) error { return b.ingest.Tick(ctx) }
 
 func (b *building) pipeline(context.Context) error {
-	var err error
-	b.ingest, err = ingest.New(ingest.Options{
+	o := ingest.Options{
 		Log: b.journal, Directory: b.devices, Trim: b.journal.Trim, Full: b.space.Full, Logger: b.component("ingest"), Metrics: b.metrics,
-	})
+	}
+	if b.trace != nil {
+		o.Trace = b.trace
+	}
+	var err error
+	b.ingest, err = ingest.New(o)
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,8 @@ type Config struct {
 	Open311   Open311Config `yaml:"open311"`
 	CAP       CAPConfig     `yaml:"cap"`
 
-	LogLevel string `yaml:"log_level"` // of what is printed: debug, info, warn or error
+	Traces   TracesConfig `yaml:"traces"`
+	LogLevel string       `yaml:"log_level"` // of what is printed: debug, info, warn or error
 }
 
 // HTTPConfig is the listener for people and programs.
@@ -275,6 +276,13 @@ type CAPConfig struct {
 	Sender string `yaml:"sender"` // a name that no other sender in the world has, like the county's domain
 }
 
+// TracesConfig says which messages are followed through the platform.
+type TracesConfig struct {
+	URL     string  `yaml:"url"`     // of an OpenTelemetry collector, OTLP over HTTP; "" for none
+	Ratio   float64 `yaml:"ratio"`   // of the messages: 0.01 is one in a hundred
+	Service string  `yaml:"service"` // the name of this platform there
+}
+
 // Default returns the configuration of a platform that is started with nothing
 // said.
 func Default() Config {
@@ -298,6 +306,7 @@ func Default() Config {
 		},
 		Notices:  NoticesConfig{Mail: MailConfig{Security: "starttls"}, Receivers: []ReceiverConfig{}},
 		CAP:      CAPConfig{Sender: "citywarden"},
+		Traces:   TracesConfig{Ratio: 0.01, Service: "citywarden"},
 		LogLevel: "info",
 	}
 }
@@ -373,6 +382,7 @@ func (c *Config) Check() error {
 	}{
 		{"series.url", c.Series.URL, "http://influx.example:8086", []string{"http", "https"}},
 		{"log.url", c.Log.URL, "nats://nats.example:4222", []string{"nats", "tls", "ws", "wss"}},
+		{"traces.url", c.Traces.URL, "http://collector.example:4318", []string{"http", "https"}},
 	} {
 		if u.url == "" {
 			continue
@@ -383,6 +393,9 @@ func (c *Config) Check() error {
 	}
 	if c.SQL.URL != "" && !store.IsURL(c.SQL.URL) { // not shown: it may hold a password
 		return keyErrorf("sql.url", "this is no URL of a PostgreSQL database; write it like postgres://USER:PASSWORD@HOST:5432/DATABASE")
+	}
+	if r := c.Traces.Ratio; !(r > 0 && r <= 1) {
+		return keyErrorf("traces.ratio", "%v: write more than 0, up to 1 for every message; to follow none leave traces.url empty", r)
 	}
 	if _, err := c.Notices.receivers(zone); err != nil {
 		return err

@@ -229,6 +229,7 @@ func (p *Pipeline) tail(ctx context.Context, start citywarden.Position) {
 		if !ok {
 			return
 		}
+		p.traceDecoding(entries, d.decoding)
 		for i := range entries {
 			if entries[i].Reject != nil {
 				p.metrics.dead.Inc()
@@ -284,7 +285,9 @@ func (p *Pipeline) catchUp(ctx context.Context, c *consumer) {
 // deliver has c consume entries, however often it takes.
 func (p *Pipeline) deliver(ctx context.Context, c *consumer, entries []citywarden.Entry) {
 	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
+		begin := time.Now()
 		err := c.Consume(ctx, entries)
+		p.traceConsuming(c.Name(), entries, begin, err)
 		if err == nil {
 			c.pass(last(entries))
 			if c.holding.Load() && c.behind(p.log.Last()) <= resumeBehind {
@@ -343,6 +346,8 @@ type logDecoder struct {
 	state *decoder
 	after citywarden.Position // what was read so far
 	from  citywarden.Position // what is before is only looked at for duplicates
+
+	decoding time.Time // when the newest group came to be decoded
 }
 
 // openDecoder returns a decoder of what comes after from. It begins so far before it that it knows
@@ -385,6 +390,7 @@ func (d *logDecoder) next(ctx context.Context) (entries []citywarden.Entry, ok b
 			continue
 		}
 		wait = minBackoff
+		d.decoding = time.Now()
 		entries = since(d.state.group(recs), d.from)
 		d.after = groupEnd(recs[len(recs)-1].Position)
 		if len(entries) > 0 {

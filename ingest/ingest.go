@@ -65,6 +65,15 @@ type Consumer interface {
 	Consume(context.Context, []citywarden.Entry) error
 }
 
+// Tracer tells of the way of some records, by their position in the log.
+type Tracer interface {
+	// Follows reports whether it wants to hear of the record.
+	Follows(citywarden.Position) bool
+	// Root tells how a record came in, Span of a later stage and the error with which it ended.
+	Root(at citywarden.Position, stage string, begin, end time.Time, attrs ...slog.Attr)
+	Span(at citywarden.Position, stage string, begin, end time.Time, err error, attrs ...slog.Attr)
+}
+
 // Options are what a Pipeline needs: Log and Directory.
 type Options struct {
 	Log       Log
@@ -75,6 +84,7 @@ type Options struct {
 	// Full returns why no message can be taken at the time, nil when they can. It is
 	// asked before each. Nil: they always can.
 	Full    func() error
+	Trace   Tracer                // nil for none
 	Logger  *slog.Logger          // nil for slog.Default
 	Metrics prometheus.Registerer // nil for none
 }
@@ -86,6 +96,7 @@ type Pipeline struct {
 	directory Directory
 	trim      func(context.Context, citywarden.Position) error
 	full      func() error
+	trace     Tracer
 	logger    *slog.Logger
 	metrics   *metrics
 	consumers []*consumer
@@ -99,12 +110,15 @@ func New(o Options) (*Pipeline, error) {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the pipeline needs a log and a directory of devices")
 	}
 	p := &Pipeline{
-		log: o.Log, directory: o.Directory, trim: o.Trim, full: o.Full,
+		log: o.Log, directory: o.Directory, trim: o.Trim, full: o.Full, trace: o.Trace,
 		logger: cmp.Or(o.Logger, slog.Default()),
 		ring:   new(ring),
 	}
 	if p.full == nil {
 		p.full = func() error { return nil }
+	}
+	if p.trace == nil {
+		p.trace = untraced{}
 	}
 	var err error
 	p.metrics, err = newMetrics(o.Metrics, p.Lag)
@@ -145,7 +159,12 @@ func (p *Pipeline) Accept(ctx context.Context, up citywarden.Uplink, done func(e
 		done(err)
 		return
 	}
-	p.log.Append(citywarden.Record{Kind: citywarden.RecordUplink, Uplink: &up}, func(_ citywarden.Position, err error) {
+	device, protocol, size := up.Device, up.Protocol, len(up.Payload)
+	p.log.Append(citywarden.Record{Kind: citywarden.RecordUplink, Uplink: &up}, func(at citywarden.Position, err error) {
+		if err == nil && p.trace.Follows(at) {
+			p.trace.Root(at, "receive", begin, time.Now(),
+				slog.String("device", string(device)), slog.String("protocol", protocol), slog.Int("bytes", size))
+		}
 		finish(err)
 		done(err)
 	})
@@ -195,13 +214,22 @@ func (p *Pipeline) Tick(ctx context.Context) error {
 	return err
 }
 
+// stages are the first stages of records that no device sent.
+var stages = map[citywarden.RecordKind]string{citywarden.RecordOrder: "order", citywarden.RecordTick: "tick"}
+
 func (p *Pipeline) append(ctx context.Context, rec citywarden.Record) (citywarden.Position, error) {
 	type result struct {
 		at  citywarden.Position
 		err error
 	}
 	done := make(chan result, 1)
-	p.log.Append(rec, func(at citywarden.Position, err error) { done <- result{at, err} })
+	stage, begin := stages[rec.Kind], time.Now()
+	p.log.Append(rec, func(at citywarden.Position, err error) {
+		if err == nil && p.trace.Follows(at) {
+			p.trace.Root(at, stage, begin, time.Now())
+		}
+		done <- result{at, err}
+	})
 	select {
 	case r := <-done:
 		return r.at, r.err

@@ -17,6 +17,15 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
+// fireRule raises an alarm and a case for each smoke detector that reports anything.
+const fireRule = `rules:
+- id: fire.smoke
+  select: {model: [smoke-detector]}
+  levels: [{severity: critical, when: 'smoke >= 0'}]
+  clear: {when: 'smoke < 0'}
+  case: {class: event/0595, key: 'fire/{{device}}'}
+`
+
 // TestKillLosesNothing kills the platform at random moments under load over MQTT
 // at QoS 1, HTTP and confirmable CoAP, and checks that every acknowledged reading is in the series, exactly once, and
 // that the alarm and the case of each device are there once.
@@ -29,13 +38,7 @@ func TestKillLosesNothing(t *testing.T) {
 		rounds = n
 	}
 	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "data", "rules", "fire.yaml"), `rules:
-- id: fire.smoke
-  select: {model: [smoke-detector]}
-  levels: [{severity: critical, when: 'smoke >= 0'}]
-  clear: {when: 'smoke < 0'}
-  case: {class: event/0595, key: 'fire/{{device}}'}
-`)
+	writeFile(t, filepath.Join(dir, "data", "rules", "fire.yaml"), fireRule)
 	p, err := launch(dir, "data")
 	if err != nil {
 		t.Fatal(err)
