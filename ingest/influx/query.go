@@ -227,7 +227,7 @@ func (s *Series) queryError(err error) error {
 	var e *influxhttp.Error
 	if errors.As(err, &e) {
 		switch e.StatusCode {
-		case http.StatusBadRequest:
+		case http.StatusBadRequest, http.StatusNotFound: // InfluxDB 3 has no database before the first write
 			code = citywarden.CodeInvalid
 		case http.StatusUnauthorized, http.StatusForbidden:
 			code = citywarden.CodeDenied

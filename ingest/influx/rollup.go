@@ -57,11 +57,15 @@ func (s *Series) WriteRollups(ctx context.Context, length time.Duration, domain 
 			body = appendRollup(body, domain, &part[i])
 		}
 		err := s.rollups[level].WriteRecord(ctx, string(body))
+		if missing(err) && s.opt.Org != "" {
+			if create := s.createBucket(ctx, s.opt.Database+"/"+policyName(level), s.opt.Rollups[level]); create != nil {
+				err = fmt.Errorf("%w (and it can't be created: %w)", err, create)
+			} else {
+				err = s.rollups[level].WriteRecord(ctx, string(body))
+			}
+		}
 		var e *influxhttp.Error
-		switch {
-		case err == nil:
-		case errors.As(err, &e) && e.StatusCode == http.StatusBadRequest && strings.Contains(e.Message, "beyond retention"):
-		default:
+		if err != nil && !(errors.As(err, &e) && blames(e, len(part)) && says(e, "beyond retention", "outside retention")) {
 			return s.explain(err)
 		}
 	}
@@ -69,9 +73,9 @@ func (s *Series) WriteRollups(ctx context.Context, length time.Duration, domain 
 }
 
 // preparePolicy makes the retention policy of a level, once. InfluxDB 2 and 3 have no
-// such thing: their buckets are made by hand, and the write says when one is missing.
+// such thing: the write makes a bucket that is missing, and a database makes itself.
 func (s *Series) preparePolicy(ctx context.Context, level int) error {
-	if s.policies[level] {
+	if s.policies[level] || s.opt.Org != "" {
 		return nil
 	}
 	if s.opt.URL == "" {

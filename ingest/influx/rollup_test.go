@@ -173,6 +173,14 @@ func TestRollupsAreWhatTheReadingsComeTo(t *testing.T) {
 		t.Parallel()
 		rolled(t, rand.New(rand.NewPCG(99, 7)), influx.Options{URL: startServer(t), Transport: http.DefaultTransport})
 	})
+	t.Run("as InfluxDB 2 answers", func(t *testing.T) {
+		t.Parallel()
+		rolled(t, rand.New(rand.NewPCG(100, 7)), influx.Options{URL: likeInfluxDB2(t, openCore(t)), Transport: http.DefaultTransport, Token: "secret", Org: "county"})
+	})
+	t.Run("as InfluxDB 3 answers", func(t *testing.T) {
+		t.Parallel()
+		rolled(t, rand.New(rand.NewPCG(101, 7)), influx.Options{URL: likeInfluxDB3(t, openCore(t)), Transport: http.DefaultTransport, Token: "secret"})
+	})
 }
 
 func rolled(t *testing.T, rnd *rand.Rand, o influx.Options) {

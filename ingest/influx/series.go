@@ -16,6 +16,7 @@ import (
 	influxdb2 "github.com/influxdata/influxdb-client-go/v2"
 	"github.com/influxdata/influxdb-client-go/v2/api"
 	influxhttp "github.com/influxdata/influxdb-client-go/v2/api/http"
+	"github.com/influxdata/influxdb-client-go/v2/domain"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/citywarden/citywarden"
@@ -119,7 +120,11 @@ func New(o Options) (*Series, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	opts := influxdb2.DefaultOptions().SetPrecision(time.Nanosecond).SetApplicationName("citywarden")
-	opts.SetHTTPClient(&http.Client{Transport: o.Transport, Timeout: writeTimeout, CheckRedirect: noRedirect})
+	way := o.Transport
+	if way == nil {
+		way = http.DefaultTransport
+	}
+	opts.SetHTTPClient(&http.Client{Transport: spoken{way}, Timeout: writeTimeout, CheckRedirect: noRedirect})
 	s.client = influxdb2.NewClientWithOptions(s.base, token, opts)
 	s.writer = s.client.WriteAPIBlocking(o.Org, o.Database)
 	for i := range s.rollups {
@@ -408,32 +413,38 @@ func (s *Series) send(ctx context.Context, ls []line, lost *rejects) error {
 }
 
 // blames reports whether e is about the data and not about the request, the
-// server or the way there: sending it again would change nothing.
+// server, its disk or the way there: sending it again would change nothing.
 func blames(e *influxhttp.Error, lines int) bool {
 	switch e.StatusCode {
 	case http.StatusRequestEntityTooLarge:
 		return lines > 1
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		for _, words := range []string{"partial write", "unable to parse", "parsing failed", "field type conflict", "beyond retention", "max key size"} {
-			if strings.Contains(e.Message, words) {
-				return true
-			}
-		}
+		return says(e, "partial write", "unable to parse", "parsing failed", "field type conflict", "beyond retention", "max key size") &&
+			!says(e, "no space left", "read-only file system", "input/output error", "too many open files", "cannot allocate memory", "is closed")
 	}
 	return false
+}
+
+func says(e *influxhttp.Error, any ...string) bool {
+	return slices.ContainsFunc(any, func(words string) bool { return strings.Contains(e.Message, words) })
 }
 
 // post writes body; when the database is not there it is created first.
 func (s *Series) post(ctx context.Context, body string) error {
 	err := s.writer.WriteRecord(ctx, body)
-	var e *influxhttp.Error
-	if errors.As(err, &e) && e.StatusCode == http.StatusNotFound {
+	if missing(err) {
 		if create := s.create(ctx); create != nil {
 			return fmt.Errorf("%w (and it can't be created: %w)", err, create)
 		}
 		err = s.writer.WriteRecord(ctx, body)
 	}
 	return err
+}
+
+// missing reports whether a write failed because its database or bucket is not there.
+func missing(err error) bool {
+	var e *influxhttp.Error
+	return errors.As(err, &e) && e.StatusCode == http.StatusNotFound
 }
 
 // explain gives a failed write a code and says what to do.
@@ -475,12 +486,26 @@ func (s *Series) prepare(ctx context.Context) error {
 	return nil
 }
 
+// create makes the database or bucket, for as long as Options.Retention.
 func (s *Series) create(ctx context.Context) error {
+	if s.opt.Org != "" {
+		return s.createBucket(ctx, s.opt.Database, s.opt.Retention)
+	}
 	q := "CREATE DATABASE " + ident(s.opt.Database)
 	if s.opt.URL != "" && s.opt.Retention > 0 {
 		q += " WITH DURATION " + duration(s.opt.Retention)
 	}
 	_, err := s.influxQL(ctx, http.MethodPost, q)
+	return err
+}
+
+// createBucket makes a bucket of an InfluxDB 2, which knows no other way.
+func (s *Series) createBucket(ctx context.Context, name string, keep time.Duration) error {
+	org, err := s.client.OrganizationsAPI().FindOrganizationByName(ctx, s.opt.Org)
+	if err != nil {
+		return fmt.Errorf("find the organisation %q: %w", s.opt.Org, err)
+	}
+	_, err = s.client.BucketsAPI().CreateBucketWithName(ctx, org, name, domain.RetentionRule{EverySeconds: int64(keep / time.Second)}) // 0: for ever
 	return err
 }
 

@@ -168,6 +168,12 @@ func TestAcceptance(t *testing.T) {
 	t.Run("server", func(t *testing.T) {
 		acceptance(t, influx.Options{URL: startServer(t), Username: "u", Password: "p", Retention: 400 * 24 * time.Hour})
 	})
+	t.Run("as InfluxDB 2 answers", func(t *testing.T) {
+		acceptance(t, influx.Options{URL: likeInfluxDB2(t, openCore(t)), Token: "secret", Org: "county"})
+	})
+	t.Run("as InfluxDB 3 answers", func(t *testing.T) {
+		acceptance(t, influx.Options{URL: likeInfluxDB3(t, openCore(t)), Token: "secret"})
+	})
 	t.Run("core by socket", func(t *testing.T) {
 		srv := httptest.NewServer(openCore(t).Handler())
 		defer srv.Close()
@@ -347,6 +353,8 @@ func TestOutage(t *testing.T) {
 		{"connection cut", func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }, citywarden.CodeTransient},
 		{"500", status(500, `{"error":"engine: no space left on device"}`), citywarden.CodeTransient},
 		{"503", status(503, ``), citywarden.CodeTransient},
+		// influxdata/docs.influxdata.com-ARCHIVE#2368
+		{"full disk of the server", status(400, `{"error":"partial write: write /var/lib/influxdb/data/x/_series/06/0002: no space left on device dropped=1"}`), citywarden.CodeTransient},
 		{"429", status(429, `{"code":"too many requests","message":"limit"}`), citywarden.CodeTransient},
 		{"401", status(401, `{"code":"unauthorized","message":"unauthorized access"}`), citywarden.CodeDenied},
 		{"403", status(403, `{"error":"forbidden"}`), citywarden.CodeDenied},
