@@ -430,18 +430,7 @@ func TestDesksInChromium(t *testing.T) {
 	b.visit("/handling", "东门路口积水")
 	b.click("东门路口积水")
 	b.see("还没有照片")
-	photo := filepath.Join(t.TempDir(), "photo.png")
-	f, err := os.Create(photo)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := png.Encode(f, image.NewGray(image.Rect(0, 0, 320, 240))); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	b.do(chromedp.SetUploadFiles(chromedp.CSS(".panel input[type=file]"), []string{photo}), chromedp.WaitVisible(chromedp.CSS(".photos img")))
+	b.do(chromedp.SetUploadFiles(chromedp.CSS(".panel input[type=file]"), []string{grayPhoto(t)}), chromedp.WaitVisible(chromedp.CSS(".photos img")))
 	b.screenshot("handling")
 	b.visit("/supervision", "按部门")
 	b.fair("/supervision")
@@ -454,6 +443,116 @@ func TestDesksInChromium(t *testing.T) {
 		}
 	}
 	b.calm()
+}
+
+// TestCitizensPageInChromium is a citizen with a phone: photo, class, a tap on
+// the map, and how far it is once somebody filed it. An app opens the page with
+// the place in its own coordinates.
+func TestCitizensPageInChromium(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Skip("chromium is not installed")
+	}
+	p, err := launch(t.TempDir(), "data", "--demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	b := openBrowser(t, p.http, "zh-CN")
+	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
+	b.visit("/report", "随手拍")
+	b.fair("/report")
+	b.click("提交")
+	b.see("请选择问题类别")
+	b.choose("form select", "event/05")
+	b.choose("label + label + label select", "event/0506")
+	b.fill("textarea", "东门路口积水很深")
+	b.click("提交")
+	b.see("请提供位置")
+	b.do(chromedp.SetUploadFiles(chromedp.CSS("input[type=file]"), []string{grayPhoto(t)}), chromedp.WaitVisible(chromedp.CSS(".photos img")))
+	b.click("在地图上指出")
+	b.do(chromedp.WaitVisible(chromedp.CSS("[data-state=idle] canvas")), chromedp.Click(chromedp.CSS(".canvas")))
+	b.see("地图上的位置")
+	b.screenshot("report")
+	b.click("提交")
+	b.see("已收到，谢谢")
+	b.see("待核实立案")
+	b.fair("/report when it was sent")
+	b.screenshot("report-sent")
+
+	c := clientOf(t, p)
+	newest := func(n int) (taken citywarden.Case) {
+		t.Helper()
+		seen := 0
+		if err := list(t.Context(), c, "/cases", url.Values{"class": {"event/0506"}}, func(k citywarden.Case) error {
+			if seen++; k.ID > taken.ID {
+				taken = k
+			}
+			return nil
+		}); err != nil || seen != n || taken.Location == nil || taken.Source != citywarden.SourceCitizen {
+			t.Fatalf("%d cases of citizens (%v), want %d; %+v", seen, err, n, taken)
+		}
+		return taken
+	}
+	first := newest(1)
+	for _, action := range []string{"register", "file"} {
+		if err := c.call(t.Context(), "POST", "/cases/"+string(first.ID)+"/actions/"+action, map[string]any{}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.click("刷新")
+	b.see("已立案，处理中")
+
+	// The same phone on another day, sent here by an app.
+	at := citywarden.Point{Lat: 24.117, Lon: 117.613}
+	shifted := citywarden.GCJ02.FromWGS84(at)
+	b.visit("/report?"+url.Values{"lat": {fmt.Sprint(shifted.Lat)}, "lon": {fmt.Sprint(shifted.Lon)}, "crs": {"GCJ-02"}}.Encode(), "应用给出的位置")
+	b.see(string(first.ID))
+	b.choose("form select", "event/05")
+	b.choose("label + label + label select", "event/0506")
+	b.fill("textarea", "又积水了")
+	b.click("提交")
+	b.see("已收到，谢谢")
+	if got := *newest(2).Location; got.Distance(at) > 1 {
+		t.Errorf("the place of an app in GCJ-02 became %v, want %v", got, at)
+	}
+	b.calm()
+}
+
+// choose chooses an option of a field, as a person does.
+func (b *browser) choose(selector, value string) {
+	b.t.Helper()
+	js := fmt.Sprintf(`(() => {
+		const e = document.querySelector(%q)
+		if (![...(e?.options ?? [])].some(o => o.value === %[2]q)) return false
+		e.value = %[2]q
+		e.dispatchEvent(new Event('change', { bubbles: true }))
+		return true
+	})()`, selector, value)
+	if !wait(90*time.Second, func() bool {
+		chosen, err := evaluate[bool](b, js)
+		return err == nil && chosen
+	}) {
+		b.screenshot("failed")
+		b.t.Fatalf("no field %s with the choice %q in:\n%s", selector, value, b.text())
+	}
+}
+
+// grayPhoto writes a photo and returns its path.
+func grayPhoto(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "photo.png")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := png.Encode(f, image.NewGray(image.Rect(0, 0, 320, 240))); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // fill types a text into an empty field.

@@ -568,6 +568,8 @@ func (b books) DeadLetters(context.Context, citywarden.DeadLetterFilter) ([]city
 	return []citywarden.DeadLetter{{Position: 7, Device: "smoke-1", Protocol: "mqtt", Topic: "v1/devices/me/telemetry", Payload: []byte("{"), Received: noon, Reason: "not JSON"}}, "7", nil
 }
 
+const noFeatures = `{"type":"FeatureCollection","features":[]}`
+
 type sheets map[string]string
 
 func (s sheets) Names() []string { return []string{"grids", "streets"} }
@@ -640,7 +642,7 @@ func newPlatform(t testing.TB) *platform {
 		Rules: rules, RuleFiles: rules, Lab: newLab(t, c),
 		Backup: func(_ context.Context, w io.Writer) error { _, err := io.WriteString(w, "PK"); return err },
 		Ledger: books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
-		Layers: sheets{"grids": `{"type":"FeatureCollection","features":[]}`}, Grids: grids, Responsibility: officers, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,
+		Layers: sheets{"grids": noFeatures, "streets": noFeatures}, Grids: grids, Responsibility: officers, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,
 		Console: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<!doctype html>") }),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "citywarden_up 1\n") }),
 		Version: "test", MQTT: "[::]:11883",

@@ -28,6 +28,11 @@ type mapView struct {
 	Layers []string         `json:"layers" nullable:"false"`
 }
 
+type layerInput struct {
+	Name  string `path:"name" maxLength:"64"`
+	Known string `header:"If-None-Match"`
+}
+
 type layerOutput struct {
 	ContentType string `header:"Content-Type"`
 	CacheFor    string `header:"Cache-Control"`
@@ -38,18 +43,26 @@ type layerOutput struct {
 
 func (s *server) placeRoutes() {
 	const tag = "map"
-	geo := map[string]*huma.MediaType{"application/geo+json": {Schema: &huma.Schema{Type: "object", AdditionalProperties: true}}}
 	handle(s, route{method: "GET", path: "/api/v1/map", id: "get-map", tag: tag, may: citywarden.MayRead,
 		summary: "Where the map begins and which layers it has"}, s.mapView)
 	handle(s, route{method: "GET", path: "/api/v1/map/layers/{name}", id: "get-layer", tag: tag, may: citywarden.MayRead,
-		responses: map[string]*huma.Response{
-			"200": {Description: "FeatureCollection; properties kind, name and code", Content: geo},
-			"304": {Description: "It is what If-None-Match names"},
-		},
-		summary: "One layer of the map as GeoJSON"}, s.layer)
+		responses: layerResponses(), summary: "One layer of the map as GeoJSON"}, s.layer)
+}
+
+func layerResponses() map[string]*huma.Response {
+	geo := map[string]*huma.MediaType{"application/geo+json": {Schema: &huma.Schema{Type: "object", AdditionalProperties: true}}}
+	return map[string]*huma.Response{
+		"200": {Description: "FeatureCollection; properties kind, name and code", Content: geo},
+		"304": {Description: "It is what If-None-Match names"},
+	}
 }
 
 func (s *server) mapView(context.Context, *struct{}) (*output[mapView], error) {
+	return outputOf(s.area()), nil
+}
+
+// area returns where the map begins and its layers.
+func (s *server) area() mapView {
 	sw, ne, ok := s.Layers.Bounds()
 	if !ok {
 		sw, ne = citywarden.Point{Lat: 18, Lon: 73}, citywarden.Point{Lat: 54, Lon: 135} // China
@@ -58,17 +71,14 @@ func (s *server) mapView(context.Context, *struct{}) (*output[mapView], error) {
 	if names == nil {
 		names = []string{}
 	}
-	return outputOf(mapView{
+	return mapView{
 		Center: citywarden.Point{Lat: (sw.Lat + ne.Lat) / 2, Lon: (sw.Lon + ne.Lon) / 2},
 		Bounds: [2][2]float64{{sw.Lon, sw.Lat}, {ne.Lon, ne.Lat}},
 		Layers: names,
-	}), nil
+	}
 }
 
-func (s *server) layer(ctx context.Context, in *struct {
-	Name  string `path:"name" maxLength:"64"`
-	Known string `header:"If-None-Match"`
-}) (*layerOutput, error) {
+func (s *server) layer(ctx context.Context, in *layerInput) (*layerOutput, error) {
 	data, err := s.Layers.Layer(ctx, in.Name)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,8 +53,9 @@ func slow(wait time.Duration) error {
 type reportForm struct {
 	Class       citywarden.ClassCode `form:"class" required:"true" maxLength:"32" doc:"One of the classes of GET /api/v1/public/report"`
 	Description string               `form:"description" required:"false" maxLength:"4000" doc:"What is the matter; plain text"`
-	Lat         string               `form:"lat" required:"false" maxLength:"32" doc:"Latitude, WGS 84, degrees"`
-	Lon         string               `form:"lon" required:"false" maxLength:"32" doc:"Longitude, WGS 84, degrees"`
+	Lat         string               `form:"lat" required:"false" maxLength:"32" doc:"Latitude, degrees"`
+	Lon         string               `form:"lon" required:"false" maxLength:"32" doc:"Longitude, degrees"`
+	CRS         string               `form:"crs" required:"false" maxLength:"64" doc:"Coordinate system of the position: WGS84 when missing, CGCS2000 or GCJ-02"`
 	Address     string               `form:"address" required:"false" maxLength:"300" doc:"Where it is, in words; needed without a position"`
 	Name        string               `form:"name" required:"false" maxLength:"100"`
 	Phone       string               `form:"phone" required:"false" maxLength:"40" doc:"For questions and the call-back; only who verifies sees it"`
@@ -64,7 +66,12 @@ type reportChoices struct {
 	Groups    []reportGroup `json:"groups" nullable:"false"`
 	MaxPhotos int           `json:"max_photos"`
 	MaxPhoto  int           `json:"max_photo_bytes"`
+	Map       mapView       `json:"map" doc:"To point at the place; its layers are below /api/v1/public/map/layers/"`
 }
+
+// publicLayers are the layers of the map that everybody may see: what anybody
+// sees who walks there.
+var publicLayers = []string{"streets", "buildings"}
 
 type reportGroup struct {
 	Code    string          `json:"code"`
@@ -103,6 +110,8 @@ func (s *server) reportRoutes() {
 		summary: "Report something, as a citizen (随手拍); a case is opened, which waits to be verified"}, s.report)
 	handle(s, route{method: "GET", path: "/api/v1/public/reports/{id}", id: "get-report-state", tag: tag, public: true,
 		summary: "How far a reported case is"}, s.reportState)
+	handle(s, route{method: "GET", path: "/api/v1/public/map/layers/{name}", id: "get-public-layer", tag: tag, public: true,
+		responses: layerResponses(), summary: "A layer of the map for citizens as GeoJSON: streets, buildings"}, s.publicLayer)
 	handle(s, route{method: "GET", path: "/api/v1/cases/{id}/report", id: "get-report", tag: tag, may: citywarden.MaySeeReporters,
 		summary: "What was reported of a case, and by whom"}, s.getReport)
 }
@@ -118,7 +127,8 @@ func (s *server) reportForm(context.Context, *struct{}) (*output[reportChoices],
 	if err := s.citizens(); err != nil {
 		return nil, err
 	}
-	out := reportChoices{Groups: []reportGroup{}, MaxPhotos: maxReportPhotos, MaxPhoto: citywarden.MaxPhoto}
+	out := reportChoices{Groups: []reportGroup{}, MaxPhotos: maxReportPhotos, MaxPhoto: citywarden.MaxPhoto, Map: s.area()}
+	out.Map.Layers = slices.DeleteFunc(out.Map.Layers, func(name string) bool { return !slices.Contains(publicLayers, name) })
 	at := map[string]int{}
 	for _, k := range s.Classes.All() {
 		code, name := k.Code.Group()
@@ -131,6 +141,19 @@ func (s *server) reportForm(context.Context, *struct{}) (*output[reportChoices],
 		out.Groups[i].Classes = append(out.Groups[i].Classes, reportClass{k.Code, k.Name})
 	}
 	return outputOf(out), nil
+}
+
+func (s *server) publicLayer(ctx context.Context, in *layerInput) (*layerOutput, error) {
+	if err := s.citizens(); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(publicLayers, in.Name) {
+		return nil, citywarden.Errorf(citywarden.CodeNotFound, "no layer %q of the map is public; there are %s", in.Name, strings.Join(publicLayers, ", "))
+	}
+	if err := slow(s.paces.lookups.take(placeOf(requestOf(ctx).address))); err != nil {
+		return nil, err
+	}
+	return s.layer(ctx, in)
 }
 
 func (s *server) report(ctx context.Context, in *struct {
@@ -149,6 +172,11 @@ func (s *server) report(ctx context.Context, in *struct {
 		if err != nil {
 			return nil, err
 		}
+		crs, err := citywarden.ParseCRS(f.CRS)
+		if err != nil {
+			return nil, err
+		}
+		p = crs.ToWGS84(p)
 		r.Location = &p
 	}
 	switch err := r.Check(); {

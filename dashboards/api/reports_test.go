@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"image"
 	"image/jpeg"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -93,6 +94,9 @@ func TestCitizenReports(t *testing.T) {
 	if len(choices.Groups) != 1 || choices.Groups[0].Name.ZH != "突发事件" || choices.Groups[0].Classes[0].Code != "event/0501" {
 		t.Errorf("choices %+v", choices)
 	}
+	if strings.Join(choices.Map.Layers, " ") != "streets" {
+		t.Errorf("a stranger sees the layers %v", choices.Map.Layers)
+	}
 	good := []string{"class", "event/0501", "description", "水管爆了", "lat", "24.117", "lon", "117.613", "phone", "13800000000", "photo", jpegFile, "photo", jpegFile}
 	a := p.do("", "POST /api/v1/public/reports", form(good...))
 	var got taken
@@ -103,6 +107,11 @@ func TestCitizenReports(t *testing.T) {
 	r := p.city.reports[0]
 	if r.Source != citywarden.SourceCitizen || *r.Location != (citywarden.Point{Lat: 24.117, Lon: 117.613}) || r.Reporter.Phone != "13800000000" || len(p.city.photos) != 2 {
 		t.Errorf("report %+v", r)
+	}
+	shifted := citywarden.GCJ02.FromWGS84(*r.Location)
+	p.do("", "POST /api/v1/public/reports", form("class", "event/0501", "description", "水", "lat", fmt.Sprint(shifted.Lat), "lon", fmt.Sprint(shifted.Lon), "crs", "gcj02"))
+	if at := p.city.reports[1].Location; math.Abs(at.Lat-24.117) > 1e-8 || math.Abs(at.Lon-117.613) > 1e-8 {
+		t.Errorf("from the map of a phone: %v", at)
 	}
 	path := "GET /api/v1/public/reports/" + string(got.Number)
 	a = p.do("", path, "", "Report-Secret", got.Secret)
@@ -134,6 +143,7 @@ func TestCitizenReports(t *testing.T) {
 		"not on earth":      {append([]string{"lat", "117.6", "lon", "24.1"}, good[:4]...), "-90 to 90"},
 		"NaN":               {append([]string{"lat", "NaN", "lon", "24.1"}, good[:4]...), "-90 to 90"},
 		"0, 0":              {append([]string{"lat", "0", "lon", "0"}, good[:4]...), "0, 0"},
+		"no such system":    {append([]string{"crs", "BD-09"}, good...), "GCJ-02"},
 		"a page":            {[]string{"class", "event/0501", "address", "x", "description", "<img src=x onerror=alert(1)>"}, "HTML"},
 		"too many photos":   {append([]string{"photo", jpegFile, "photo", jpegFile}, good...), "at most 3"},
 		"a photo that isnt": {append([]string{"photo", "GIF89a"}, good[:10]...), "no photo"},
@@ -153,8 +163,13 @@ func TestCitizenReports(t *testing.T) {
 	if a := p.do("", "POST /api/v1/public/reports", form(good...), "Origin", "https://elsewhere.example", "Sec-Fetch-Site", "cross-site"); a.status != http.StatusForbidden {
 		t.Errorf("from a page of another site: %d", a.status)
 	}
+	for name, status := range map[string]int{"streets": 200, "grids": 404, "pipes": 404} {
+		if a := p.do("", "GET /api/v1/public/map/layers/"+name, ""); a.status != status {
+			t.Errorf("a stranger asks for the layer %s: %d, want %d", name, a.status, status)
+		}
+	}
 	p.server.Citizens = false
-	for _, what := range []string{"GET /api/v1/public/report", path} {
+	for _, what := range []string{"GET /api/v1/public/report", "GET /api/v1/public/map/layers/streets", path} {
 		if a := p.do("", what, ""); a.status != http.StatusNotFound || !strings.Contains(a.problem(t).Detail, "switched off") {
 			t.Errorf("%s when it is off: %d %s", what, a.status, a.body)
 		}

@@ -45,8 +45,8 @@ type file struct {
 }
 
 // Handler returns a handler for GET and HEAD of the console's files. Below
-// /assets/ and for names with an extension a missing file is 404; every other
-// path answers with index.html. Files gzipped for clients
+// /assets/ and for names with an extension a missing file is 404; /report gives
+// report.html, the page of citizens, and every other path index.html. Files gzipped for clients
 // that take no Brotli stay in memory, under 1 MB together.
 func Handler() http.Handler {
 	dist, err := fs.Sub(files, "dist")
@@ -66,6 +66,9 @@ func handler(dist fs.FS) http.Handler {
 		}
 		name := strings.TrimPrefix(path.Clean("/"+r.URL.Path), "/")
 		f, ok := all[name]
+		if page, is := all[name+".html"]; !ok && is { // one with an entry of its own, like that of citizens
+			name, f, ok = name+".html", page, true
+		}
 		if !ok {
 			if strings.HasPrefix(name, "assets/") || hasExtension(name) {
 				http.Error(w, "no such file", http.StatusNotFound)

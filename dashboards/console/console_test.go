@@ -15,6 +15,7 @@ import (
 
 var made = fstest.MapFS{
 	"index.html":           {Data: []byte("<!doctype html>page" + strings.Repeat(" ", 500))},
+	"report.html":          {Data: []byte("<!doctype html>citizens")},
 	"favicon.svg":          {Data: []byte("<svg/>")},
 	"assets/main-1a.js":    {Data: []byte(strings.Repeat("let x;", 1000))},
 	"assets/main-1a.js.br": {Data: []byte("packed")},
@@ -31,6 +32,15 @@ func get(t *testing.T, h http.Handler, method, path, encoding string) *http.Resp
 	return w.Result()
 }
 
+func body(t *testing.T, res *http.Response) []byte {
+	t.Helper()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 func TestPaths(t *testing.T) {
 	h := handler(made)
 	for _, tt := range []struct {
@@ -43,6 +53,8 @@ func TestPaths(t *testing.T) {
 		{"GET", "/alarms?why=fire.zone-smoke:z1:1", 200, "text/html; charset=utf-8", "no-cache"},
 		{"GET", "/devices/pump.3.js", 200, "text/html; charset=utf-8", "no-cache"}, // an id, not a file
 		{"GET", "/index.html", 200, "text/html; charset=utf-8", "no-cache"},
+		{"GET", "/report", 200, "text/html; charset=utf-8", "no-cache"},
+		{"GET", "/report/", 200, "text/html; charset=utf-8", "no-cache"},
 		{"GET", "/favicon.svg", 200, "image/svg+xml", "no-cache"},
 		{"GET", "/assets/main-1a.js", 200, "text/javascript; charset=utf-8", "public, max-age=31536000, immutable"},
 		{"HEAD", "/assets/main-1a.js", 200, "text/javascript; charset=utf-8", "public, max-age=31536000, immutable"},
@@ -56,6 +68,14 @@ func TestPaths(t *testing.T) {
 		if res.StatusCode != tt.status || res.Header.Get("Content-Type") != tt.kind || res.Header.Get("Cache-Control") != tt.cache {
 			t.Errorf("%s %s = %d, %q, %q; want %d, %q, %q", tt.method, tt.path, res.StatusCode, res.Header.Get("Content-Type"),
 				res.Header.Get("Cache-Control"), tt.status, tt.kind, tt.cache)
+		}
+	}
+}
+
+func TestPageOfItsOwn(t *testing.T) {
+	for path, want := range map[string]string{"/report": "citizens", "/report?lat=24.1&lon=117.6": "citizens", "/reports": "page", "/report/x": "page"} {
+		if got := body(t, get(t, handler(made), "GET", path, "")); !bytes.Contains(got, []byte(">"+want)) {
+			t.Errorf("%s gives %.30q, want %s", path, got, want)
 		}
 	}
 }
@@ -81,7 +101,7 @@ func TestEncodings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if body, err := io.ReadAll(z); err != nil || !bytes.Equal(body, made["assets/main-1a.js"].Data) {
+	if got, err := io.ReadAll(z); err != nil || !bytes.Equal(got, made["assets/main-1a.js"].Data) {
 		t.Errorf("gzipped body differs (%v)", err)
 	}
 }
@@ -116,26 +136,31 @@ func TestPolicy(t *testing.T) {
 // and in words for developers.
 func TestBuilt(t *testing.T) {
 	h := Handler()
-	res := get(t, h, "GET", "/", "")
-	page, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if bytes.Contains(page, []byte("<script>")) || regexp.MustCompile(`\son[a-z]+=`).Match(page) {
-		t.Error("index.html has an inline script, which the policy forbids")
-	}
-	refs := regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllSubmatch(page, -1)
-	if len(refs) < 3 {
-		t.Fatalf("index.html refers to %d files", len(refs))
-	}
-	for _, m := range refs {
-		if res := get(t, h, "GET", string(m[1]), ""); res.StatusCode != 200 || strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") {
-			t.Errorf("index.html refers to %s: %d %s", m[1], res.StatusCode, res.Header.Get("Content-Type"))
+	for _, path := range []string{"/", "/report"} {
+		page := body(t, get(t, h, "GET", path, ""))
+		if bytes.Contains(page, []byte("<script>")) || regexp.MustCompile(`\son[a-z]+=`).Match(page) {
+			t.Errorf("%s has an inline script, which the policy forbids", path)
 		}
+		refs := regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllSubmatch(page, -1)
+		if len(refs) < 3 {
+			t.Fatalf("%s refers to %d files", path, len(refs))
+		}
+		size := 0
+		for _, m := range refs {
+			res := get(t, h, "GET", string(m[1]), "br")
+			if res.StatusCode != 200 || strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") {
+				t.Errorf("%s refers to %s: %d %s", path, m[1], res.StatusCode, res.Header.Get("Content-Type"))
+			}
+			size += len(body(t, res))
+		}
+		if most := map[string]int{"/": 150_000, "/report": 60_000}[path]; size > most {
+			t.Errorf("%s is %d bytes packed, want at most %d", path, size, most)
+		}
+		t.Logf("%s: %d bytes packed", path, size)
 	}
 	harmless := regexp.MustCompile(`^https?://(www\.w3\.org/|github\.com/(maplibre|mapbox)/|maplibre\.org/|maplibre\.invalid/|wiki\.openstreetmap\.org/wiki/This_map_requires_WebGL)`)
 	url := regexp.MustCompile(`https?://[A-Za-z0-9][A-Za-z0-9.-]*\.[a-z]{2,}[^\s"'` + "`" + `)<>\\]*`)
-	err = fs.WalkDir(files, "dist", func(name string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(files, "dist", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || strings.HasSuffix(name, ".br") {
 			return err
 		}

@@ -56,6 +56,7 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
     chunkSizeWarningLimit: 1200,
+    rollupOptions: { input: { index: join(import.meta.dirname, 'index.html'), report: join(import.meta.dirname, 'report.html') } },
   },
   plugins: [precompress()],
   test: { include: ['test/**/*.test.ts'], environment: 'node' },

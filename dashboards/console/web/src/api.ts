@@ -22,13 +22,13 @@ export function whenSignedOut(f: () => void) {
   onSignedOut = f
 }
 
-async function ask(method: string, path: string, accept: string, body?: unknown, signal?: AbortSignal): Promise<Response> {
+async function ask(method: string, path: string, accept: string, body?: unknown, signal?: AbortSignal, more?: Record<string, string>): Promise<Response> {
   let res: Response
   try {
     res = await fetch('/api/v1' + path, {
       method,
       credentials: 'same-origin',
-      headers: body === undefined || body instanceof FormData ? { Accept: accept } : { Accept: accept, 'Content-Type': 'application/json' },
+      headers: { Accept: accept, ...(body !== undefined && !(body instanceof FormData) && { 'Content-Type': 'application/json' }), ...more },
       body: body === undefined || body instanceof FormData ? body : JSON.stringify(body),
       signal,
     })
@@ -41,8 +41,8 @@ async function ask(method: string, path: string, accept: string, body?: unknown,
   return res
 }
 
-async function call<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
-  const res = await ask(method, path, 'application/json', body, signal)
+async function call<T>(method: string, path: string, body?: unknown, signal?: AbortSignal, more?: Record<string, string>): Promise<T> {
+  const res = await ask(method, path, 'application/json', body, signal, more)
   if (res.status === 204) return undefined as T
   const text = await res.text()
   return (text === '' ? undefined : JSON.parse(text)) as T
@@ -92,7 +92,7 @@ export async function stream<P, R>(path: string, body: unknown, progress: (p: P)
   }
 }
 
-export const get = <T>(path: string, signal?: AbortSignal) => call<T>('GET', path, undefined, signal)
+export const get = <T>(path: string, signal?: AbortSignal, headers?: Record<string, string>) => call<T>('GET', path, undefined, signal, headers)
 export const post = <T>(path: string, body: unknown = {}) => call<T>('POST', path, body)
 export const put = <T>(path: string, body: unknown) => call<T>('PUT', path, body)
 export const remove = (path: string) => call<void>('DELETE', path)

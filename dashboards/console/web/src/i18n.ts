@@ -1,8 +1,7 @@
 // The two languages. Both tables have the same keys (the compiler and a test
 // see to it); {0}, {1} are filled in by t.
+import type { Lang } from './lang'
 import type { Text } from './types'
-
-export type Lang = 'zh' | 'en'
 
 const en = {
   'app.name': 'citywarden',
@@ -1645,16 +1644,6 @@ let current: Lang = 'en'
 
 /** lang is the language in use. */
 export const lang = () => current
-
-/** firstLang picks the remembered language, else the first of the browser's that is known. */
-export function firstLang(remembered: string | null, browser: readonly string[]): Lang {
-  if (remembered === 'zh' || remembered === 'en') return remembered
-  for (const b of browser) {
-    if (/^zh\b/i.test(b)) return 'zh'
-    if (/^en\b/i.test(b)) return 'en'
-  }
-  return 'en'
-}
 
 /** setLang switches the language; who draws has to draw again. */
 export function setLang(l: Lang) {

@@ -3,26 +3,12 @@ import { useEffect, useRef, useState } from 'preact/hooks'
 import { ApiError, post } from './api'
 import { leave, redraw, say, state } from './app'
 import { timeZone } from './format'
-import { firstLang, lang, setLang, t, type Lang } from './i18n'
+import { lang, setLang, t } from './i18n'
+import { firstLang, type Lang } from './lang'
+import { remember, remembered } from './remember'
 import { Icon, Modal, useBusy, Wrong } from './ui'
 
 type Theme = 'auto' | 'light' | 'dark'
-
-const remember = (k: string, v: string) => {
-  try {
-    localStorage.setItem('citywarden.' + k, v)
-  } catch {
-    // a browser that remembers nothing: it holds until the page is closed
-  }
-}
-
-const remembered = (k: string) => {
-  try {
-    return localStorage.getItem('citywarden.' + k)
-  } catch {
-    return null
-  }
-}
 
 let theme: Theme = 'auto'
 const dark = matchMedia('(prefers-color-scheme: dark)')

@@ -1,15 +1,17 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, expect, it } from 'vitest'
-import { firstLang, known, setLang, t, tables, text } from '../src/i18n'
+import { known, setLang, t, tables, text } from '../src/i18n'
+import { firstLang, type Lang } from '../src/lang'
+import { tables as citizens } from '../src/report/words'
 
 afterEach(() => setLang('en'))
 
-it('has the same keys, none empty, with the same places to fill in', () => {
+it.each<[string, Record<Lang, Record<string, string>>]>([['the console', tables], ['the page of citizens', citizens]])('%s has the same keys, none empty, with the same places to fill in', (_, tables) => {
   expect(Object.keys(tables.zh).sort()).toEqual(Object.keys(tables.en).sort())
   const places = (s: string) => [...new Set(s.match(/\{\d\}/g) ?? [])].sort()
   for (const [k, v] of Object.entries(tables.en)) {
-    const z = tables.zh[k as keyof typeof tables.zh]
+    const z = tables.zh[k]!
     expect(v, k).not.toBe('')
     expect(z, k).not.toBe('')
     expect(places(z), k).toEqual(places(v))
@@ -19,12 +21,17 @@ it('has the same keys, none empty, with the same places to fill in', () => {
 it('has no text that nothing uses', () => {
   const src = join(import.meta.dirname, '../src')
   const code = readdirSync(src, { recursive: true, encoding: 'utf8' })
-    .filter((f) => /\.tsx?$/.test(f) && !f.endsWith('i18n.ts'))
+    .filter((f) => /\.tsx?$/.test(f) && !f.endsWith('i18n.ts') && !f.startsWith('report'))
     .map((f) => readFileSync(join(src, f), 'utf8'))
     .join('\n')
   const prefixes = [...code.matchAll(/['`]([a-z]+\.(?:[a-z0-9_]+\.)*)(?:\$\{|')/g)].map((m) => m[1]!)
   const unused = Object.keys(tables.en).filter((k) => !code.includes(`'${k}'`) && !prefixes.some((p) => k.startsWith(p)))
   expect(unused).toEqual([])
+})
+
+it('has no text for citizens that nothing uses', () => {
+  const code = readFileSync(join(import.meta.dirname, '../src/report/main.tsx'), 'utf8')
+  expect(Object.keys(citizens.en).filter((k) => !code.includes(`'${k}'`))).toEqual([])
 })
 
 it('begins with what was remembered, else with what the browser prefers', () => {

@@ -1,0 +1,116 @@
+// The citizen's page in both languages. It has a table of its own, so that a
+// phone does not load the console's.
+import type { Lang } from '../lang'
+import type { Text } from '../types'
+
+const zh = {
+  title: '随手拍',
+  lead: '发现井盖破损、积水、占道等城市问题，拍张照告诉我们。',
+  photo: '拍照或选择照片（最多 {0} 张）',
+  taken: '第 {0} 张照片',
+  remove: '删除第 {0} 张照片',
+  group: '是哪一类？',
+  kind: '具体是什么？',
+  choose: '请选择',
+  what: '情况说明',
+  where: '在哪里？',
+  onMap: '在地图上指出',
+  noMap: '收起地图',
+  locate: '使用我的位置',
+  locating: '正在定位…',
+  located: '已定位：{0}（±{1} 米）',
+  pointed: '地图上的位置：{0}',
+  linked: '应用给出的位置：{0}（{1}）',
+  notLocated: '没有取得位置。请允许定位、在地图上指出，或在下面写明地点。',
+  address: '地点（路名、门牌、附近标志）',
+  addressMore: '地点补充（可不填）',
+  person: '联系方式（可不填，只有核实和回访人员看得到）',
+  name: '姓名',
+  phone: '电话',
+  send: '提交',
+  sending: '正在提交…',
+  needKind: '请选择问题类别。',
+  needWhat: '请写明情况，或附一张照片。',
+  needPlace: '请提供位置，或写明地点。',
+  done: '已收到，谢谢！',
+  keep: '请记下编号和查询码，凭它们查看进度。本手机已替您记住。',
+  number: '编号',
+  secret: '查询码',
+  another: '再报一个',
+  mine: '我的上报与进度',
+  ask: '查询进度',
+  refresh: '刷新',
+  unknown: '没有这个编号和查询码。',
+  department: '办理部门',
+  reported: '上报时间',
+  deadline: '处置时限',
+  closed: '办结时间',
+  forget: '从本手机删除',
+  off: '这里没有开通市民上报。',
+  offline: '连不上平台，请检查网络后再试。',
+  again: '重试',
+  loading: '正在加载…',
+  language: '语言',
+}
+
+const en: typeof zh = {
+  title: 'Report a problem',
+  lead: 'A broken manhole cover, a flooded road, a blocked lane: take a photo and tell us.',
+  photo: 'Take or choose photos (at most {0})',
+  taken: 'Photo {0}',
+  remove: 'Remove photo {0}',
+  group: 'What kind of thing is it?',
+  kind: 'What exactly?',
+  choose: 'Choose',
+  what: 'What is the matter',
+  where: 'Where is it?',
+  onMap: 'Point at it on the map',
+  noMap: 'Close the map',
+  locate: 'Use my position',
+  locating: 'Looking for your position …',
+  located: 'Position: {0} (± {1} m)',
+  pointed: 'Place on the map: {0}',
+  linked: 'Place from the app: {0} ({1})',
+  notLocated: 'There is no position. Allow it, point at the place on the map, or say below where it is.',
+  address: 'Address (street, number, landmark)',
+  addressMore: 'More about the place (optional)',
+  person: 'How to reach you (optional; only those who verify and call back see it)',
+  name: 'Name',
+  phone: 'Telephone',
+  send: 'Send',
+  sending: 'Sending …',
+  needKind: 'Choose what kind of thing it is.',
+  needWhat: 'Say what is the matter, or add a photo.',
+  needPlace: 'Give the position, or say where it is.',
+  done: 'Received, thank you!',
+  keep: 'Note the number and the code: with them you see how far it is. This phone remembers them, too.',
+  number: 'Number',
+  secret: 'Code',
+  another: 'Report something else',
+  mine: 'My reports',
+  ask: 'See how far it is',
+  refresh: 'Refresh',
+  unknown: 'There is no report with this number and code.',
+  department: 'Handled by',
+  reported: 'Reported',
+  deadline: 'To be handled until',
+  closed: 'Closed',
+  forget: 'Forget on this phone',
+  off: 'Citizens can not report here.',
+  offline: 'The platform does not answer. Check the network and try again.',
+  again: 'Try again',
+  loading: 'Loading …',
+  language: 'Language',
+}
+
+export const tables = { zh, en }
+
+/** w returns a word in a language, with {0}, {1} filled in. */
+export const w = (lang: Lang, key: keyof typeof zh, ...args: (string | number)[]) =>
+  tables[lang][key].replace(/\{(\d)\}/g, (_, i) => String(args[Number(i)] ?? ''))
+
+/** textIn returns a text of the platform in a language, the other when it lacks; the standard's table writes English names small. */
+export function textIn(lang: Lang, s: Text): string {
+  const x = s[lang] || s.zh || s.en
+  return x.charAt(0).toUpperCase() + x.slice(1)
+}
