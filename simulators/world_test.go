@@ -559,7 +559,7 @@ func TestFlowIntoTheAreaShowsTheBurst(t *testing.T) {
 func TestRegistersOnlyCountUp(t *testing.T) {
 	c := county.Demo()
 	for _, d := range c.Devices {
-		register := map[citywarden.ModelName]string{"energy-meter": "energy", "water-meter": "volume"}[d.Model]
+		register := map[citywarden.ModelName]string{"energy-meter": "energy", "heat-meter": "energy", "water-meter": "volume"}[d.Model]
 		if register == "" {
 			continue
 		}
@@ -595,7 +595,7 @@ func TestRegistersOnlyCountUp(t *testing.T) {
 func TestRegisterIsTheIntegralOfTheLoad(t *testing.T) {
 	w := NewWorld(county.Demo(), 1, monday)
 	for _, d := range w.county.Devices {
-		if d.Model != "energy-meter" && d.Model != "water-meter" {
+		if d.Model != "energy-meter" && d.Model != "heat-meter" && d.Model != "water-meter" {
 			continue
 		}
 		m := newMeter(w, &d, hash(string(d.ID)))

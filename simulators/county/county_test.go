@@ -219,7 +219,7 @@ func TestDevices(t *testing.T) {
 			t.Errorf("logger %s has no neighbour", d.ID)
 		}
 	}
-	want := map[citywarden.ModelName]int{"parking-bay": 48, "smoke-detector": 32, "pressure-logger": 16, "energy-meter": 14, "water-meter": 10}
+	want := map[citywarden.ModelName]int{"parking-bay": 48, "smoke-detector": 32, "pressure-logger": 16, "energy-meter": 14, "heat-meter": 2, "water-meter": 10}
 	if diff := cmp.Diff(want, count); diff != "" {
 		t.Errorf("devices by model (-want +got):\n%s", diff)
 	}

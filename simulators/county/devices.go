@@ -10,7 +10,7 @@ import (
 func lower(s string) string { return strings.ToLower(s) }
 
 // devices returns the devices of the county: parking bays, smoke detectors,
-// pressure loggers, energy and water meters.
+// pressure loggers, energy, heat and water meters.
 func (l *lattice) devices(c *County) []citywarden.Device {
 	var out []citywarden.Device
 	add := func(id, name string, model citywarden.ModelName, at xy, attrs map[string]any) *citywarden.Device {
@@ -95,7 +95,7 @@ func (l *lattice) loggers(c *County, add addDevice) {
 	}
 }
 
-// meter is an energy or water meter of a site.
+// meter is an energy, heat or water meter of a site.
 type meter struct {
 	id, site, name string
 	night          float64 // limit of its load at night, kW; 0 for none
@@ -108,6 +108,10 @@ var energyMeters = [...]meter{
 	{"em-mall-03", "mall", "3层电表", 14}, {"em-mall-04", "mall", "4层影院电表", 18},
 	{"em-theatre-01", "theatre", "观众厅电表", 1}, {"em-theatre-02", "theatre", "后台电表", 1},
 	{"em-school-00", "school", "总电表", 8}, {"em-homes-00", "homes", "公区电表", 0},
+}
+
+var heatMeters = [...]meter{
+	{"hm-mall-00", "mall", "供暖热量表", 0}, {"hm-homes-00", "homes", "换热站热量表", 0},
 }
 
 var waterMeters = [...]meter{
@@ -133,6 +137,9 @@ func (l *lattice) meters(add addDevice) {
 	}
 	for k, m := range energyMeters {
 		place(k, m, "energy-meter", 3)
+	}
+	for k, m := range heatMeters {
+		place(k, m, "heat-meter", 2)
 	}
 	for k, m := range waterMeters {
 		place(k, m, "water-meter", 1)
