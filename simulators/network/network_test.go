@@ -358,7 +358,10 @@ func TestMistakes(t *testing.T) {
 	}
 	last := strings.Count(small, "\n")
 	for text, want := range map[string]string{
-		"[PIPS]\n":                                      `x.inp:+1: there is no section "[PIPS]"; did you mean "PIPES"?`,
+		"[PIPS]\n":                                      `x.inp:+1: there is no section "[PIPS]"; did you mean "[PIPES]"?`,
+		"[ENERGI]\n":                                    `x.inp:+1: there is no section "[ENERGI]"; did you mean "[ENERGY]"? EPANET 2.3 wants the whole name`,
+		"[COORD]\n":                                     `x.inp:+1: there is no section "[COORD]"; did you mean "[COORDINATES]"? EPANET 2.3 wants the whole name`,
+		"[ENERGY\n":                                     `x.inp:+1: there is no section "[ENERGY"; did you mean "[ENERGY]"? EPANET 2.3 wants the whole name`,
 		"UNITS furlongs\n":                              `x.inp:+1: unit of flow "furlongs" is not known; allowed are CFS, GPM, MGD, IMGD, AFD, LPS, LPM, MLD, CMH, CMD, CMS`,
 		"HEADLOSS D+W\n":                                `x.inp:+1: head loss formula "D+W" is not known; did you mean "D-W"?`,
 		"VSICOSITY 1\n":                                 `x.inp:+1: there is no option "VSICOSITY"; did you mean "VISCOSITY"?`,

@@ -14,7 +14,7 @@ import (
 )
 
 // sections are the sections of an input file, in the order in which one may name
-// what another defines. The first four letters tell them apart.
+// what another defines.
 var sections = []struct {
 	name string
 	// read reads a line; nil passes over it.
@@ -147,17 +147,9 @@ func (r *reader) scan(f io.Reader) error {
 		switch {
 		case len(l.words) == 0:
 		case l.words[0][0] == '[':
-			word := strings.ToUpper(strings.TrimSuffix(l.words[0][1:], "]"))
-			l.section = ""
-			var names []string
-			for _, s := range sections {
-				names = append(names, s.name)
-				if stem := s.name[:min(4, len(s.name))]; strings.HasPrefix(word, stem) {
-					l.section = s.name
-				}
-			}
-			if l.section == "" {
-				return r.fail(l, "there is no section %q%s", l.words[0], suggest(word, names))
+			var err error
+			if l.section, err = r.heading(l); err != nil {
+				return err
 			}
 			if l.section == "END" {
 				r.n.Title = strings.Join(title, "\n")
@@ -181,6 +173,26 @@ func (r *reader) scan(f io.Reader) error {
 		return citywarden.Errorf(citywarden.CodeInvalid, "read %s: %w", r.name, err)
 	}
 	return nil
+}
+
+// heading returns the section that begins with l. Its name stands in full, in
+// any case and with anything after the bracket, as for EPANET 2.2 and later;
+// before, the first four letters were enough.
+func (r *reader) heading(l line) (string, error) {
+	word := l.words[0]
+	var names []string
+	for _, s := range sections {
+		if begins(word, "["+s.name+"]") {
+			return s.name, nil
+		}
+		names = append(names, "["+s.name+"]")
+	}
+	for _, s := range sections {
+		if begins(word, "["+s.name[:min(4, len(s.name))]) {
+			return "", r.fail(l, "there is no section %q; did you mean \"[%s]\"? EPANET 2.3 wants the whole name", word, s.name)
+		}
+	}
+	return "", r.fail(l, "there is no section %q%s", word, suggest(word, names))
 }
 
 // words splits at blanks; a word in quotes may hold some.
