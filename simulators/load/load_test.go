@@ -3,6 +3,8 @@ package load
 import (
 	"log/slog"
 	"net"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	client "github.com/eclipse/paho.mqtt.golang/packets"
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -99,6 +102,104 @@ func TestLedger(t *testing.T) {
 		if have := len(p.have[string(id)]); uint64(have) != n {
 			t.Errorf("%s: %d acknowledged, the platform has %d", id, n, have)
 		}
+	}
+}
+
+// sink is a broker that acknowledges everything and keeps nothing.
+func sink(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer c.Close()
+				for {
+					p, err := client.ReadPacket(c)
+					if err != nil {
+						return
+					}
+					switch p := p.(type) {
+					case *client.ConnectPacket:
+						err = client.NewControlPacket(client.Connack).Write(c)
+					case *client.PublishPacket:
+						ack := client.NewControlPacket(client.Puback).(*client.PubackPacket)
+						ack.MessageID = p.MessageID
+						err = ack.Write(c)
+					}
+					if err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { ln.Close(); all.Wait() })
+	return ln.Addr().String()
+}
+
+// inUse returns the bytes of heap and stacks that are in use.
+func inUse() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse)
+}
+
+// memory runs a load and returns what was in use each second with all connected,
+// and how many messages were acknowledged by then.
+func memory(t *testing.T, o Options) (bytes, acked []int64) {
+	t.Helper()
+	before := inUse()
+	r, err := Run(t.Context(), o, func(p Progress) {
+		if p.Connected == int64(len(o.Devices)) {
+			bytes, acked = append(bytes, inUse()-before), append(acked, int64(p.Acked))
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(bytes) < 2 || r.Acked != r.Planned {
+		t.Fatalf("all were connected for %d seconds, %d of %d acknowledged", len(bytes), r.Acked, r.Planned)
+	}
+	return bytes, acked
+}
+
+// TestMemoryOfADevice compares loads of many and of few devices.
+func TestMemoryOfADevice(t *testing.T) {
+	const few, many = 50, 350
+	addr := sink(t)
+	of := func(n int) int64 {
+		bytes, _ := memory(t, Options{Addr: addr, Devices: devices(n), Every: time.Second, For: 5 * time.Second, Ramp: 500 * time.Millisecond, QoS: 1})
+		return slices.Max(bytes)
+	}
+	small, large := of(few), of(many)
+	each := (large - small) / (many - few)
+	t.Logf("%d bytes a device, both sides of its connection", each)
+	if each > 24<<10 {
+		t.Errorf("%d bytes a device, both sides of its connection", each)
+	}
+}
+
+// TestMessagesLeaveNothing: what is in use does not grow with the messages, nor
+// with storms; the ledger counts and keeps nothing else.
+func TestMessagesLeaveNothing(t *testing.T) {
+	bytes, acked := memory(t, Options{
+		Addr: sink(t), Devices: devices(20), Every: 2 * time.Millisecond, For: 6 * time.Second, Ramp: 500 * time.Millisecond, QoS: 1, Storm: 2 * time.Second,
+	})
+	last := len(bytes) - 1
+	more, messages := bytes[last]-bytes[0], acked[last]-acked[0]
+	t.Logf("%+d bytes after %d messages", more, messages)
+	// A ledger of the messages would have 16 bytes of each at the least.
+	if messages < 5000 || more > 8*messages+64<<10 {
+		t.Errorf("%d bytes more are in use %d messages later", more, messages)
 	}
 }
 
