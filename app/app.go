@@ -57,6 +57,13 @@ type Options struct {
 type Listeners struct {
 	HTTP net.Listener // for people and programs
 	MQTT net.Listener // for devices
+	CoAP CoAPConn     // for devices
+}
+
+// CoAPConn is a UDP socket for CoAP; *net.UDPConn is one.
+type CoAPConn interface {
+	coap.Conn
+	LocalAddr() net.Addr
 }
 
 // App is the whole platform, opened.
@@ -67,7 +74,7 @@ type App struct {
 	closers []func() error // in the order of opening
 	http    net.Listener
 	mqtt    net.Listener
-	coap    *net.UDPConn
+	coap    CoAPConn
 	metrics *prometheus.Registry
 	admin   string // password to print, "" when one was set before
 	posts   string // password of the demo's posts, "" without the demo
@@ -108,11 +115,14 @@ func Open(ctx context.Context, c Config, o Options) (_ *App, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &App{config: c, log: o.Logger, http: o.Listeners.HTTP, mqtt: o.Listeners.MQTT}
+	a := &App{config: c, log: o.Logger, http: o.Listeners.HTTP, mqtt: o.Listeners.MQTT, coap: o.Listeners.CoAP}
 	for _, l := range []net.Listener{a.http, a.mqtt} {
 		if l != nil {
 			a.closers = append(a.closers, closeOnce(l.Close))
 		}
+	}
+	if a.coap != nil {
+		a.closers = append(a.closers, closeOnce(a.coap.Close))
 	}
 	defer func() {
 		if err != nil {
@@ -226,7 +236,7 @@ func (b *building) listen(ctx context.Context) error {
 	if err := tcp("MQTT", b.config.MQTT.Addr, "mqtt", &b.mqtt); err != nil {
 		return err
 	}
-	if addr := b.config.CoAP.Addr; addr != "" {
+	if addr := b.config.CoAP.Addr; addr != "" && b.coap == nil {
 		l, err := lc.ListenPacket(ctx, "udp", addr)
 		if err != nil {
 			return listenError("CoAP", addr, "coap", err)

@@ -117,6 +117,7 @@ type world struct {
 	stop    context.CancelFunc // nil while the platform is down
 	stopped chan error
 	mqtt    *pipes
+	coap    *datagrams
 	http    *http.Client
 	tokens  map[string]string // of people, by name
 	devices map[string]string // access tokens
@@ -131,12 +132,12 @@ func worldOf(ts *testscript.TestScript) *world { return ts.Value("world").(*worl
 // open opens the platform on w.data and runs it.
 func (w *world) open() error {
 	c := Default()
-	c.Data, c.CoAP.Addr = w.data, ""
+	c.Data = w.data
 	web := newPipes()
-	w.mqtt = newPipes()
+	w.mqtt, w.coap = newPipes(), newDatagrams()
 	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	a, err := Open(context.Background(), c, Options{
-		Logger: log, AdminPassword: adminPassword, Listeners: Listeners{HTTP: web, MQTT: w.mqtt},
+		Logger: log, AdminPassword: adminPassword, Listeners: Listeners{HTTP: web, MQTT: w.mqtt, CoAP: w.coap},
 	})
 	if err != nil {
 		return err

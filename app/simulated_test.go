@@ -19,9 +19,9 @@ import (
 const simulated = "../simulators/scenarios"
 
 // TestSimulated plays every scenario of the simulators against the whole
-// platform with the rule library, in virtual time: devices speak MQTT, and what
-// the platform made of it is judged over the HTTP API, as `citywarden simulate`
-// does with any platform.
+// platform with the rule library, in virtual time: devices speak MQTT or CoAP, as
+// the scenario says, and what the platform made of it is judged over the HTTP
+// API, as `citywarden simulate` does with any platform.
 func TestSimulated(t *testing.T) {
 	if testing.Short() {
 		t.Skip("plays days of a county")
@@ -71,7 +71,7 @@ func playSimulated(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	defer w.end()
-	v, err := s.Play(context.Background(), scenario.Options{Dial: w.mqtt.Dial, Platform: asAdmin{w}})
+	v, err := s.Play(context.Background(), scenario.Options{Dial: w.mqtt.Dial, CoAP: w.coap.Dial, Platform: asAdmin{w}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"time"
 
+	"github.com/plgd-dev/go-coap/v3/dtls/server"
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
-	"github.com/plgd-dev/go-coap/v3/options"
-	"github.com/plgd-dev/go-coap/v3/udp"
+	"github.com/plgd-dev/go-coap/v3/message/pool"
+	coapnet "github.com/plgd-dev/go-coap/v3/net"
+	"github.com/plgd-dev/go-coap/v3/net/blockwise"
 	"github.com/plgd-dev/go-coap/v3/udp/client"
 )
 
@@ -20,27 +23,43 @@ type coapLink struct {
 	path string
 }
 
-// DialCoAP opens a CoAP endpoint towards addr, a host:port; token is that of the
-// device. Whether anybody is there shows only when something is sent.
-func DialCoAP(ctx context.Context, addr, token string) (Link, error) {
-	c, err := udp.Dial(addr,
-		options.WithContext(context.WithoutCancel(ctx)), // closed by close, after the last answer
-		options.WithErrors(func(error) {}),              // send reports what matters
-		options.WithPeriodicRunner(func(check func(time.Time) bool) {
-			go func() {
-				tick := time.NewTicker(time.Second)
-				defer tick.Stop()
-				for now := range tick.C {
-					if !check(now) {
-						return
-					}
-				}
-			}()
-		}),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", addr, err)
+// UDP returns a Dialer for host:port whose connections carry datagrams.
+func UDP(addr string) Dialer {
+	return func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{Timeout: connectWithin}).DialContext(ctx, "udp", addr)
 	}
+}
+
+// DialCoAP opens a CoAP endpoint; what dial returns must keep datagrams apart.
+// token is that of the device. Whether anybody is there shows only when
+// something is sent.
+func DialCoAP(ctx context.Context, dial Dialer, token string) (Link, error) {
+	conn, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o := client.DefaultConfig
+	o.MessagePool = pool.New(0, 0)
+	o.Errors = func(error) {} // Send reports what matters
+	// Of DTLS is only the name: this session takes any connection. It is closed by
+	// Close, after the last answer.
+	session := server.NewSession(context.WithoutCancel(ctx), coapnet.NewConn(conn), o.MaxMessageSize, o.MTU, true)
+	c := client.NewConnWithOpts(session, &o, client.WithBlockWise(func(c *client.Conn) *blockwise.BlockWise[*client.Conn] {
+		return blockwise.New(c, o.BlockwiseTransferTimeout, o.Errors, c.GetObservationRequest)
+	}))
+	go func() { _ = c.Run() }() // until it is closed
+	go func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case now := <-tick.C:
+				c.CheckExpirations(now) // sends again what was not acknowledged
+			case <-c.Done():
+				return
+			}
+		}
+	}()
 	return &coapLink{c: c, path: "/api/v1/" + token + "/telemetry"}, nil
 }
 

@@ -127,7 +127,7 @@ func (f *Fleet) devices(now time.Time) ([]*device, error) {
 		d := &device{f: f, id: id, stream: s, log: o.Logger.With("device", string(id)), rnd: rand.New(rand.NewPCG(o.Seed, hash(string(id))))}
 		switch coap := SpeaksCoAP(o.County.Devices[i].Model); {
 		case coap && o.CoAP != "":
-			d.dial = func(ctx context.Context) (Link, error) { return DialCoAP(ctx, o.CoAP, o.Token(id)) }
+			d.dial = func(ctx context.Context) (Link, error) { return DialCoAP(ctx, UDP(o.CoAP), o.Token(id)) }
 		case !coap && o.MQTT != "":
 			d.dial = func(ctx context.Context) (Link, error) { return DialMQTT(ctx, TCP(o.MQTT), id, o.Token(id)) }
 		default:

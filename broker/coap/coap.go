@@ -25,7 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -68,9 +68,17 @@ type Authenticator interface {
 	Authenticate(token string) (citywarden.DeviceID, error)
 }
 
+// Conn is a UDP socket; *net.UDPConn is one.
+type Conn interface {
+	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
+	SetReadDeadline(t time.Time) error // ends a read that waits
+	Close() error
+}
+
 // Options is what a Server works with. Conn, Accept, Check and Auth are required.
 type Options struct {
-	Conn    *net.UDPConn // closed by Run
+	Conn    Conn // closed by Run
 	Accept  Acceptor
 	Check   Checker
 	Auth    Authenticator

@@ -24,6 +24,7 @@ type loop struct {
 	slots  chan struct{}  // one per request between queue and its answer
 	queue  chan *exchange // to accept; never full, because slots bounds it
 	out    chan *exchange // to write; likewise
+	slow   *time.Ticker   // runs while there are requests that are not answered
 	quiet  quiet
 	blocks transfers // the reader's
 
@@ -43,7 +44,9 @@ func (s *Server) Run(ctx context.Context) error {
 		exchanges: exchanges{byID: make(map[exchangeID]*exchange)},
 		blocks:    transfers{byKey: make(map[string]*transfer)},
 		nextID:    uint16(time.Now().UnixNano()),
+		slow:      time.NewTicker(piggyback / 6),
 	}
+	defer l.slow.Stop()
 	stop := context.AfterFunc(ctx, func() { _ = s.opts.Conn.SetReadDeadline(time.Now()) })
 	defer stop()
 	var accepting, writing sync.WaitGroup
@@ -127,6 +130,9 @@ func (l *loop) datagram(buf []byte, peer netip.AddrPort) {
 		l.answer(x, unavailable)
 		return
 	}
+	if len(l.slots) == 1 {
+		l.slow.Reset(piggyback / 6)
+	}
 	x.up.Payload = body
 	l.queue <- x
 }
@@ -170,16 +176,17 @@ func (l *loop) accept(ctx context.Context) {
 // write answers requests when they are settled, and acknowledges those that
 // take longer than a device waits before it repeats them.
 func (l *loop) write(over <-chan struct{}) {
-	tick := time.NewTicker(piggyback / 6)
-	defer tick.Stop()
 	for {
 		select {
 		case x := <-l.out:
 			l.answer(x, l.outcome(x))
 			x.up = citywarden.Uplink{} // x is remembered for minutes, its payload need not be
 			<-l.slots
-		case <-tick.C:
+		case <-l.slow.C:
 			l.acknowledgeSlow()
+			if l.slow.Stop(); len(l.slots) > 0 {
+				l.slow.Reset(piggyback / 6)
+			}
 		case <-over:
 			return
 		}

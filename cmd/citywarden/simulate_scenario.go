@@ -46,11 +46,13 @@ func (s *simulateScenarioCmd) Run(ctx context.Context, o output) error {
 	if err != nil {
 		return err
 	}
-	coap := ""
+	var coap simulators.Dialer
 	if s.CoAP != "" {
-		if coap, err = hostPort("--coap", s.CoAP, "coap", "5683"); err != nil {
+		addr, err := hostPort("--coap", s.CoAP, "coap", "5683")
+		if err != nil {
 			return err
 		}
+		coap = simulators.UDP(addr)
 	}
 	if !(s.Speed >= 1) {
 		return &usageError{fmt.Sprintf("--speed %g: 1 is real time, more is faster", s.Speed)}

@@ -23,7 +23,7 @@ type Platform interface {
 // Options say where a scenario is played.
 type Options struct {
 	Dial     simulators.Dialer // required: the platform's MQTT
-	CoAP     string            // host:port of the platform's CoAP; "" for none: all devices speak MQTT then
+	CoAP     simulators.Dialer // the platform's CoAP; nil for none: all devices speak MQTT then
 	Platform Platform          // required
 	// Speed is how many times faster than in real time it is played, 0 for 1. It
 	// then begins in the past and ends now, as if the devices had been away: what a
@@ -77,7 +77,7 @@ func (s *Scenario) Play(ctx context.Context, o Options) (*Verdict, error) {
 			return nil, err
 		}
 		dial := func() (simulators.Link, error) { return simulators.DialMQTT(ctx, o.Dial, id, tokens[id]) }
-		if s.coap[id] && o.CoAP != "" {
+		if s.coap[id] && o.CoAP != nil {
 			dial = func() (simulators.Link, error) { return simulators.DialCoAP(ctx, o.CoAP, tokens[id]) }
 		}
 		all.Go(func() { p.device(ctx, id, dial, src) })
