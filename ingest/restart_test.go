@@ -104,7 +104,7 @@ func TestTheLedgerBalancesAcrossCrashes(t *testing.T) {
 		}
 	}
 
-	rows, err := ledger.Rows(t.Context(), time.Time{}, time.Now().Add(time.Hour), "")
+	rows, _, err := ledger.Rows(t.Context(), time.Time{}, time.Now().Add(time.Hour), "", citywarden.Page{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

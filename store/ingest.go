@@ -116,9 +116,28 @@ func (d *DB) TrimDeadLetters(ctx context.Context, keep int) (removed int64, err 
 }
 
 // LedgerRows returns the rows of the hours that begin in [from, to), of one
-// device or with "" of all, by hour and device. A zero to means no end.
+// device or with "" of all, by hour and device. A zero to is the end of time.
 func (d *DB) LedgerRows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error) {
-	var w where
+	w := ledgerWhere(from, to, device)
+	return d.ledger(ctx, &w, "")
+}
+
+// LedgerPage returns a page of LedgerRows, and the cursor of the next one, "" when there
+// is none. It returns CodeInvalid for a cursor that it did not give.
+func (d *DB) LedgerPage(ctx context.Context, from, to time.Time, device citywarden.DeviceID, p citywarden.Page) ([]citywarden.LedgerRow, string, error) {
+	w := ledgerWhere(from, to, device)
+	if err := w.beyond("ASC", "hour", "device", p.After); err != nil {
+		return nil, "", err
+	}
+	all, err := d.ledger(ctx, &w, limit(p))
+	if err != nil {
+		return nil, "", err
+	}
+	rows, next := page(all, p, func(r *citywarden.LedgerRow) string { return pageCursor(toMS(r.Hour), string(r.Device)) })
+	return rows, next, nil
+}
+
+func ledgerWhere(from, to time.Time, device citywarden.DeviceID) (w where) {
 	w.and("hour >= $", toMS(from))
 	if !to.IsZero() {
 		w.and("hour < $", toMS(to))
@@ -126,13 +145,17 @@ func (d *DB) LedgerRows(ctx context.Context, from, to time.Time, device cityward
 	if device != "" {
 		w.and("device = $", device)
 	}
+	return w
+}
+
+func (d *DB) ledger(ctx context.Context, w *where, limit string) ([]citywarden.LedgerRow, error) {
 	rows, err := list(ctx, d.sql, func(row scanner) (r citywarden.LedgerRow, err error) {
 		var hour int64
 		err = row.Scan(&r.Device, &hour, &r.Messages, &r.Received, &r.Stored, &r.Rejected, &r.Duplicate, &r.Quarantined)
 		r.Hour = fromMS(hour)
 		return r, err
 	}, `SELECT device, hour, messages, received, stored, rejected, duplicate, quarantined FROM ledger`+
-		w.text()+` ORDER BY hour, device`, w.args...)
+		w.text()+` ORDER BY hour, device`+limit, w.args...)
 	if err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}

@@ -66,6 +66,21 @@ func TestLedger(t *testing.T) {
 		}
 	}
 
+	var rows []citywarden.LedgerRow
+	for after := ""; len(rows) < 3; {
+		got, next, err := db.LedgerPage(t.Context(), time.Time{}, time.Time{}, "", citywarden.Page{Limit: 1, After: after})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, got...)
+		if after = next; next == "" {
+			break
+		}
+	}
+	if diff := cmp.Diff([]citywarden.LedgerRow{a, b}, rows); diff != "" {
+		t.Errorf("page by page:\n%s", diff)
+	}
+
 	first, next, err := db.DeadLetters(t.Context(), citywarden.DeadLetterFilter{Page: citywarden.Page{Limit: 2}})
 	if err != nil {
 		t.Fatal(err)

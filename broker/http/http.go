@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/citywarden/citywarden"
+	"golang.org/x/time/rate"
 )
 
 // The limits of a request.
@@ -67,10 +68,13 @@ func New(o Options) nethttp.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	return &handler{o}
+	return &handler{Options: o, unkept: rate.Sometimes{Interval: 10 * time.Second}}
 }
 
-type handler struct{ Options }
+type handler struct {
+	Options
+	unkept rate.Sometimes // paces what is logged of messages that can't be stored
+}
 
 func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	token, what, ok := target(r)
@@ -105,7 +109,9 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 		problem(w, nethttp.StatusForbidden, err.Error())
 		return
 	default:
-		h.Logger.Error("uplink not stored; the device was told to send it again", "device", id, "topic", up.Topic, "err", err)
+		h.unkept.Do(func() {
+			h.Logger.Error("uplink not stored; the device was told to send it again", "device", id, "topic", up.Topic, "err", err)
+		})
 		unavailable(w)
 		return
 	}

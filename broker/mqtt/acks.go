@@ -267,8 +267,10 @@ func (c *conn) answerError(p *pending) bool {
 			}
 			return true
 		}
-		b.log.Error("uplink not stored; the device is disconnected without acknowledgement and will send it again",
-			"device", c.device, "topic", p.topic, "qos", p.qos, "err", p.err)
+		b.unkept.Do(func() {
+			b.log.Error("uplink not stored; the device is disconnected without acknowledgement and will send it again",
+				"device", c.device, "topic", p.topic, "qos", p.qos, "err", p.err)
+		})
 		c.disconnect(packets.ErrServerBusy, "the message could not be stored; send it again")
 		return false
 	}

@@ -24,6 +24,7 @@ import (
 
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/citywarden/citywarden"
 )
@@ -84,7 +85,11 @@ type Broker struct {
 	opts    Options
 	log     *slog.Logger
 	metrics metrics
+	unkept  rate.Sometimes // paces what is logged of messages that can't be stored: on a full disk that is each
 }
+
+// unkeptEvery is how often at most it is logged that a message could not be stored; the metrics count them.
+const unkeptEvery = 10 * time.Second
 
 // New returns a Broker. It serves nothing before Run.
 func New(opts Options) (*Broker, error) {
@@ -98,7 +103,7 @@ func New(opts Options) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mqtt metrics: %w", err)
 	}
-	return &Broker{opts: opts, log: opts.Logger, metrics: m}, nil
+	return &Broker{opts: opts, log: opts.Logger, metrics: m, unkept: rate.Sometimes{Interval: unkeptEvery}}, nil
 }
 
 // Run serves until ctx is done, then waits up to a second for acknowledgements

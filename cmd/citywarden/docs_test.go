@@ -81,7 +81,6 @@ func TestDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ran := 0
 	for _, doc := range append(docs, "../../README.md") {
 		t.Run(filepath.Base(doc), func(t *testing.T) {
 			var p *process
@@ -102,7 +101,6 @@ func TestDocs(t *testing.T) {
 						p = startPlatform(t, filepath.Join(dir, "data"))
 					}
 					output = playShell(t, p, dir, doc, b)
-					ran++
 				case "output":
 					for want := range strings.Lines(b.text) {
 						if !strings.Contains(output, strings.TrimSpace(want)) {
@@ -115,9 +113,6 @@ func TestDocs(t *testing.T) {
 				}
 			}
 		})
-	}
-	if ran < 8 {
-		t.Errorf("only %d blocks of commands were run", ran)
 	}
 }
 

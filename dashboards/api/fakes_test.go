@@ -547,13 +547,13 @@ func (r ruleSet) ReloadRules(context.Context) error { return nil }
 
 type books struct{ rows []citywarden.LedgerRow }
 
-func (b books) Rows(_ context.Context, from, to time.Time, _ citywarden.DeviceID) (out []citywarden.LedgerRow, err error) {
+func (b books) Rows(_ context.Context, from, to time.Time, _ citywarden.DeviceID, _ citywarden.Page) (out []citywarden.LedgerRow, next string, err error) {
 	for _, r := range b.rows {
 		if !r.Hour.Before(from) && r.Hour.Before(to) {
 			out = append(out, r)
 		}
 	}
-	return out, nil
+	return out, "", nil
 }
 
 func (b books) Replay(_ context.Context, device citywarden.DeviceID) (citywarden.Replay, error) {

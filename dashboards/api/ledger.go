@@ -9,7 +9,7 @@ import (
 
 // Ledger answers what became of the messages.
 type Ledger interface {
-	Rows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error)
+	Rows(ctx context.Context, from, to time.Time, device citywarden.DeviceID, p citywarden.Page) ([]citywarden.LedgerRow, string, error)
 	DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error)
 	// Replay brings in again those of one device, or with "" of all, that can be used now.
 	Replay(ctx context.Context, device citywarden.DeviceID) (citywarden.Replay, error)
@@ -32,6 +32,7 @@ func (s *server) ledgerRoutes() {
 const maxLedgerSpan = 31 * 24 * time.Hour
 
 func (s *server) ledgerRows(ctx context.Context, in *struct {
+	Paging
 	From   string              `query:"from" doc:"RFC 3339, inclusive; 24 hours before to when left out"`
 	To     string              `query:"to" doc:"RFC 3339, exclusive; now when left out"`
 	Device citywarden.DeviceID `query:"device" maxLength:"64"`
@@ -43,11 +44,11 @@ func (s *server) ledgerRows(ctx context.Context, in *struct {
 	if to.Sub(from) > maxLedgerSpan {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "from %s to %s: ask for at most 31 days", from.Format(time.RFC3339), to.Format(time.RFC3339))
 	}
-	rows, err := s.Ledger.Rows(ctx, from, to, in.Device)
+	rows, next, err := s.Ledger.Rows(ctx, from, to, in.Device, in.page())
 	if err != nil {
 		return nil, err
 	}
-	return listOf(rows, ""), nil
+	return listOf(rows, next), nil
 }
 
 func (s *server) deadLetters(ctx context.Context, in *struct {
