@@ -32,6 +32,16 @@ func ParseCRS(s string) (CRS, error) {
 	return "", Errorf(CodeInvalid, "coordinate system %q: write WGS84, CGCS2000 or GCJ-02; convert all others, like BD-09 or a projection, before", s)
 }
 
+// PointIn returns p, given in the system that crs names as ParseCRS reads it, in
+// WGS 84; CodeInvalid unless it lies on earth.
+func PointIn(crs string, p Point) (Point, error) {
+	c, err := ParseCRS(crs)
+	if err != nil {
+		return p, err
+	}
+	return c.ToWGS84(p), p.Check()
+}
+
 // ToWGS84 returns p, given in c, in WGS 84. It undoes FromWGS84 to a millimetre.
 func (c CRS) ToWGS84(p Point) Point {
 	if c != GCJ02 || !inChina(p) {

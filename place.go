@@ -171,3 +171,11 @@ func (g *UnitGrid) Contains(p Point) bool {
 	}
 	return in
 }
+
+// Box is an area between two corners.
+type Box struct{ SouthWest, NorthEast Point }
+
+// Contains reports whether p lies in b or on its edge.
+func (b *Box) Contains(p Point) bool {
+	return p.Lat >= b.SouthWest.Lat && p.Lat <= b.NorthEast.Lat && p.Lon >= b.SouthWest.Lon && p.Lon <= b.NorthEast.Lon
+}

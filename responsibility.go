@@ -47,3 +47,8 @@ func (r *TableReport) Fail(line int, id string, err error) {
 	r.Failed++
 	r.Lines = append(r.Lines, TableLine{Line: line, ID: id, Error: err.Error()})
 }
+
+// Warn notes that a line was taken, but perhaps is not what was meant.
+func (r *TableReport) Warn(line int, id, text string) {
+	r.Lines = append(r.Lines, TableLine{Line: line, ID: id, Warning: text})
+}

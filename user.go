@@ -50,6 +50,8 @@ const (
 	MayBackup        Permission = "make backups"
 	MaySeeReporters  Permission = "see who reported a case"
 	MayEvaluate      Permission = "see evaluations" // a department its own only
+
+	MayWriteComponents Permission = "write components"
 )
 
 var permissions = map[Permission][]Role{
@@ -69,6 +71,8 @@ var permissions = map[Permission][]Role{
 	MayWriteRules:   {RoleAdmin, RoleEngineer},
 	MayWriteUsers:   {RoleAdmin},
 	MayBackup:       {RoleAdmin}, // everything is in one
+
+	MayWriteComponents: {RoleAdmin, RoleSupervisor}, // the supervision centre surveys them
 }
 
 // May returns a CodeDenied error unless the role may do p.

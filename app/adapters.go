@@ -106,16 +106,21 @@ func (d tracedDesk) Apply(ctx context.Context, upTo citywarden.Position, ts []ci
 	return err
 }
 
-// countyGrids are the unit grids; when they change, so does where devices lie.
+// countyGrids are the unit grids; when they change, so does where devices and
+// components lie.
 type countyGrids struct {
 	*cases.Grids
-	devices *devices.Registry
+	devices    *devices.Registry
+	components *cases.Components
 }
 
-// Import takes grids and looks up the grid of every device again.
+// Import takes grids and looks up the grid of every device and component again.
 func (g countyGrids) Import(ctx context.Context, r io.Reader, o citywarden.GridImport) (citywarden.GridReport, error) {
 	report, err := g.Grids.Import(ctx, r, o)
 	if err != nil || !report.Taken {
+		return report, err
+	}
+	if _, err := g.components.Regrid(ctx); err != nil {
 		return report, err
 	}
 	_, err = g.devices.Regrid(ctx)

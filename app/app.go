@@ -187,6 +187,8 @@ type building struct {
 	trace    *trace.Tracer // nil when no message is followed
 	ingest   *ingest.Pipeline
 
+	components *cases.Components
+
 	demoState *demoState // nil unless this is the demo
 }
 
@@ -341,6 +343,12 @@ func (b *building) registry(ctx context.Context) error {
 	if b.officers, err = cases.LoadResponsibility(ctx, b.db, b.grids, b.people.Officer); err != nil {
 		return err
 	}
+	if b.classes, err = b.config.Cases.classes(); err != nil {
+		return err
+	}
+	if b.components, err = cases.LoadComponents(ctx, b.db, b.classes, b.grids); err != nil {
+		return err
+	}
 	b.devices, err = devices.New(ctx, b.db, b.models, devices.Options{
 		Grid: b.grids.At, Publish: b.hub.Publish, OnChange: b.deviceChanged, Logger: b.component("devices"),
 	})
@@ -349,9 +357,6 @@ func (b *building) registry(ctx context.Context) error {
 
 func (b *building) desk(ctx context.Context) error {
 	var err error
-	if b.classes, err = b.config.Cases.classes(); err != nil {
-		return err
-	}
 	if err := b.classes.Keep(ctx, b.db); err != nil {
 		return err
 	}
@@ -458,7 +463,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.rollups,
 		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Cases: b.cases, Evaluations: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
 		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo, APIKeys: b.db, Open311: api.Open311(b.config.Open311), CAPSender: b.config.CAP.Sender,
-		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices}, Responsibility: b.officers, Accounts: b.people, Audit: b.db, Hub: b.hub,
+		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices, b.components}, Responsibility: b.officers, Components: b.components, Accounts: b.people, Audit: b.db, Hub: b.hub,
 		Console: console.Handler(), Backup: b.backup, Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready, Trouble: b.trouble,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
 	})

@@ -18,19 +18,26 @@ var year = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // BenchmarkCases lists, filters and evaluates a year of 100,000 cases, of which
 // 1,000 are open, in SQLite and in PostgreSQL. p95-ms should stay below 300.
-func BenchmarkCases(b *testing.B) {
-	b.Run("sqlite", func(b *testing.B) { benchCases(b, filepath.Join(b.TempDir(), "x.db")) })
+func BenchmarkCases(b *testing.B) { onBoth(b, benchCases) }
+
+// onBoth runs a benchmark on SQLite and on PostgreSQL.
+func onBoth(b *testing.B, f func(b *testing.B, place string)) {
+	b.Run("sqlite", func(b *testing.B) { f(b, filepath.Join(b.TempDir(), "x.db")) })
 	b.Run("postgres", func(b *testing.B) {
 		s, err := pgtest.Start()
 		if err != nil {
 			b.Skip(err)
 		}
-		b.Cleanup(func() { s.Stop() })
+		b.Cleanup(func() {
+			if err := s.Stop(); err != nil {
+				b.Error(err)
+			}
+		})
 		url, err := s.Create("bench")
 		if err != nil {
 			b.Fatal(err)
 		}
-		benchCases(b, url)
+		f(b, url)
 	})
 }
 

@@ -16,7 +16,6 @@ import (
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/store"
-	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 // called is an alarm that is annunciated at a time after monday.
@@ -271,25 +270,7 @@ func TestStaleAlarmsAndMetrics(t *testing.T) {
 
 // BenchmarkLoad measures the load of a day that has 100,000 transitions, of
 // which a third are annunciations.
-func BenchmarkLoad(b *testing.B) {
-	b.Run("SQLite", func(b *testing.B) { benchLoad(b, filepath.Join(b.TempDir(), "x.db")) })
-	b.Run("PostgreSQL", func(b *testing.B) {
-		s, err := pgtest.Start()
-		if err != nil {
-			b.Skip(err)
-		}
-		b.Cleanup(func() {
-			if err := s.Stop(); err != nil {
-				b.Error(err)
-			}
-		})
-		place, err := s.Create("load")
-		if err != nil {
-			b.Fatal(err)
-		}
-		benchLoad(b, place)
-	})
-}
+func BenchmarkLoad(b *testing.B) { onBoth(b, benchLoad) }
 
 func benchLoad(b *testing.B, place string) {
 	const alarms = 33_334

@@ -86,7 +86,7 @@ func readSheet(raw []byte, known, must []string) (sheet, error) {
 		row := sheetRow{cells: make(map[string]string, len(fields))}
 		row.line, _ = in.FieldPos(0)
 		for i, f := range fields[:min(len(fields), len(s.columns))] {
-			row.cells[s.columns[i]] = strings.TrimSpace(f)
+			row.cells[s.columns[i]] = citywarden.UnquoteCell(strings.TrimSpace(f))
 		}
 		if len(fields) != len(s.columns) {
 			row.bad = fmt.Errorf("%d cells for %d columns", len(fields), len(s.columns))

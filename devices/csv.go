@@ -206,7 +206,7 @@ func (p *importer) change(row row) (c change, warning string, err error) {
 	cell := make(map[string]string, len(p.header))
 	for i, name := range p.header {
 		if i < len(row.cells) {
-			cell[name] = unquoteCell(strings.TrimSpace(row.cells[i]))
+			cell[name] = citywarden.UnquoteCell(strings.TrimSpace(row.cells[i]))
 		}
 	}
 	d := citywarden.Device{ID: citywarden.DeviceID(cell["id"])}
@@ -386,13 +386,13 @@ func (r *Registry) Export(_ context.Context, dst io.Writer) error {
 		for i, id := range d.Adjacent {
 			ids[i] = string(id)
 		}
-		cells := []string{string(d.ID), quoteCell(d.Name), string(d.Model), lat, lon, strings.Join(ids, " "), strconv.FormatBool(d.Disabled)}
+		cells := []string{string(d.ID), citywarden.QuoteCell(d.Name), string(d.Model), lat, lon, strings.Join(ids, " "), strconv.FormatBool(d.Disabled)}
 		for _, name := range attrs {
 			var text string
 			if v, ok := citywarden.ValueOf(d.Attributes[name]); ok {
 				text = v.String()
 				if v.Kind() == citywarden.KindText {
-					text = quoteCell(text)
+					text = citywarden.QuoteCell(text)
 				}
 			}
 			cells = append(cells, text)
@@ -404,23 +404,4 @@ func (r *Registry) Export(_ context.Context, dst io.Writer) error {
 		return fmt.Errorf("export devices: %w", err)
 	}
 	return nil
-}
-
-// formulaStarts are what makes a spreadsheet take a cell for a formula.
-const formulaStarts = "=+-@"
-
-// quoteCell puts an apostrophe before a text that a spreadsheet would execute,
-// or that has such an apostrophe already; unquoteCell takes it away.
-func quoteCell(s string) string {
-	if t := strings.TrimLeft(s, "'"); t != "" && strings.ContainsRune(formulaStarts, rune(t[0])) {
-		return "'" + s
-	}
-	return s
-}
-
-func unquoteCell(s string) string {
-	if t := strings.TrimLeft(s, "'"); len(t) < len(s) && t != "" && strings.ContainsRune(formulaStarts, rune(t[0])) {
-		return s[1:]
-	}
-	return s
 }

@@ -213,7 +213,7 @@ func checkAttribute(m *citywarden.Model, name string, x any) (any, error) {
 			return nil, citywarden.Errorf(citywarden.CodeInvalid, "attribute %s is not a finite number", name)
 		}
 	case citywarden.KindText:
-		if err := checkText("attribute "+name, v.String(), 1000); err != nil {
+		if err := citywarden.CheckText("attribute "+name, v.String(), 1000); err != nil {
 			return nil, err
 		}
 	}

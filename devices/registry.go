@@ -12,8 +12,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/citywarden/citywarden"
 )
@@ -415,7 +413,7 @@ func (r *Registry) prepare(d citywarden.Device, old *citywarden.Device) (change,
 		return change{}, citywarden.Errorf(citywarden.CodeInvalid, "unknown model %q%s", d.Model, suggest(string(d.Model), r.models.names))
 	}
 	d.Name = strings.TrimSpace(d.Name)
-	if err := checkText("name", d.Name, 200); err != nil {
+	if err := citywarden.CheckText("name", d.Name, 200); err != nil {
 		return change{}, err
 	}
 	if d.Name == "" {
@@ -653,18 +651,4 @@ func (r *Registry) publish(kind string, at time.Time, data any) {
 	if r.opt.Publish != nil {
 		r.opt.Publish(citywarden.Event{Kind: kind, Time: at, Data: data})
 	}
-}
-
-// checkText returns CodeInvalid unless s is at most limit characters of UTF-8
-// without control characters.
-func checkText(what, s string, limit int) error {
-	switch {
-	case !utf8.ValidString(s):
-		return citywarden.Errorf(citywarden.CodeInvalid, "%s is not UTF-8", what)
-	case utf8.RuneCountInString(s) > limit:
-		return citywarden.Errorf(citywarden.CodeInvalid, "%s has %d characters; at most %d are kept", what, utf8.RuneCountInString(s), limit)
-	case strings.ContainsFunc(s, unicode.IsControl):
-		return citywarden.Errorf(citywarden.CodeInvalid, "%s %q has control characters in it", what, s)
-	}
-	return nil
 }

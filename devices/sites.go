@@ -55,7 +55,7 @@ func (r *Registry) SaveSite(ctx context.Context, s citywarden.Site) (citywarden.
 	if s.Name = strings.TrimSpace(s.Name); s.Name == "" {
 		s.Name = string(s.ID)
 	}
-	if err := checkText("name", s.Name, 200); err != nil {
+	if err := citywarden.CheckText("name", s.Name, 200); err != nil {
 		return citywarden.Site{}, err
 	}
 	if len(s.Attributes) > maxAttributes {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/citywarden/citywarden"
@@ -10,13 +9,7 @@ import (
 
 // ResponsibilityGrids returns all responsibility grids in the order of their ids.
 func (d *DB) ResponsibilityGrids(ctx context.Context) ([]citywarden.ResponsibilityGrid, error) {
-	all, err := list(ctx, d.sql, func(row scanner) (g citywarden.ResponsibilityGrid, err error) {
-		var data string
-		if err := row.Scan(&data); err != nil {
-			return g, err
-		}
-		return g, json.Unmarshal([]byte(data), &g)
-	}, `SELECT data FROM responsibility_grids ORDER BY id`)
+	all, err := documents[citywarden.ResponsibilityGrid](ctx, d.sql, `SELECT data FROM responsibility_grids ORDER BY id`)
 	if err != nil {
 		return nil, fmt.Errorf("list responsibility grids: %w", err)
 	}
@@ -31,17 +24,6 @@ func (d *DB) ChangeResponsibilityGrids(ctx context.Context, save []citywarden.Re
 				return fmt.Errorf("delete responsibility grid %s: %w", id, err)
 			}
 		}
-		for _, g := range save {
-			b, err := json.Marshal(g)
-			if err != nil {
-				return fmt.Errorf("write responsibility grid %s: %w", g.ID, err)
-			}
-			_, err = q.ExecContext(ctx, `INSERT INTO responsibility_grids (id, data) VALUES ($1, $2)
-				ON CONFLICT (id) DO UPDATE SET data = excluded.data`, g.ID, string(b))
-			if err != nil {
-				return fmt.Errorf("save responsibility grid %s: %w", g.ID, err)
-			}
-		}
-		return nil
+		return saveDocuments(ctx, q, "responsibility_grids", save, func(g citywarden.ResponsibilityGrid) citywarden.ResponsibilityGridID { return g.ID })
 	})
 }

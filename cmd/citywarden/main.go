@@ -30,6 +30,7 @@ type commands struct {
 	Devices     devicesCmd     `cmd:"" help:"Add, list, import and export devices of a running platform."`
 	Sites       sitesCmd       `cmd:"" help:"List and change sites, whose attributes hold for their devices."`
 	Grids       gridsCmd       `cmd:"" help:"Import unit grids and list the areas that they make up."`
+	Components  componentsCmd  `cmd:"" help:"Import, list and export the managed components of the city: manhole covers, hydrants, street lamps."`
 	Alarms      alarmsCmd      `cmd:"" help:"List, explain and acknowledge alarms of a running platform."`
 	Cases       casesCmd       `cmd:"" help:"List and work the cases of a running platform."`
 	Evaluation  evaluationCmd  `cmd:"" help:"Print what the work on cases was worth, by area, department or post (GB/T 30428.4)."`

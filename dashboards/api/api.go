@@ -81,6 +81,7 @@ type Options struct {
 	Logger      *slog.Logger
 
 	Responsibility Responsibility
+	Components     Components
 }
 
 // Audit keeps who changed what; its methods are those of store.DB.
@@ -170,6 +171,7 @@ func newServer(o Options) (*server, error) {
 	s.placeRoutes()
 	s.gridRoutes()
 	s.responsibilityRoutes()
+	s.componentRoutes()
 	s.infoRoutes()
 	s.seriesRoutes()
 	s.eventRoutes()
@@ -183,7 +185,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Evaluations", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Evaluations", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Components", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

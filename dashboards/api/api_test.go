@@ -80,6 +80,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 	// The case is not dispatched yet, and no citizen reported it.
 	see := slices.DeleteFunc(slices.Clone(citywarden.Roles), func(r citywarden.Role) bool { return r == citywarden.RoleDepartment || r == citizen })
 	evaluate := []citywarden.Role{admin, supervisor, acceptor, leader, dispatcher, citywarden.RoleDepartment, citywarden.RoleViewer, citywarden.RoleService}
+	survey := []citywarden.Role{admin, supervisor}
 	rows := []row{
 		{"get-me", "/me", "", citywarden.Roles},
 		{"logout", "/logout", "", citywarden.Roles},
@@ -157,6 +158,14 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"put-responsibility-grid", "/responsibility-grids/north", `{"officer":"officer","grids":["350623100001001"]}`, admins},
 		{"delete-responsibility-grid", "/responsibility-grids/north", "", admins},
 		{"import-responsibility-grids", "/responsibility-grids/import", "id,officer,grids\n", admins},
+		{"list-components", "/components", "", nil},
+		{"list-nearby-components", "/components/nearby?lat=24.1&lon=117.6", "", nil},
+		{"get-component-map", "/components/map?west=117&south=24&east=118&north=25", "", nil},
+		{"export-components", "/components/export", "", nil},
+		{"import-components", "/components/import", "id,lat,lon\n", survey},
+		{"put-component", "/components/3506230101000001", `{"location":{"lat":24.1,"lon":117.6}}`, survey},
+		{"get-component", "/components/3506230101000001", "", nil},
+		{"delete-component", "/components/3506230101000001", "", survey},
 		{"watch-events", "/events", "", nil},
 		{"list-users", "/users", "", admins},
 		{"create-user", "/users", `{"name":"li","role":"viewer","password":"a good one"}`, admins},
@@ -219,7 +228,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 
 func contentType(op string) string {
 	switch op {
-	case "import-devices", "import-responsibility-grids":
+	case "import-devices", "import-responsibility-grids", "import-components":
 		return "text/csv"
 	case "attach-photo":
 		return "multipart/form-data; boundary=" + boundary

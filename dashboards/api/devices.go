@@ -217,20 +217,12 @@ func (s *server) importDevices(ctx context.Context, in *struct {
 	return outputOf(report), nil
 }
 
-func (s *server) exportDevices(ctx context.Context, _ *struct{}) (*struct {
-	ContentType string `header:"Content-Type"`
-	Disposition string `header:"Content-Disposition"`
-	Body        []byte
-}, error) {
+func (s *server) exportDevices(ctx context.Context, _ *struct{}) (*file, error) {
 	var b bytes.Buffer
 	if err := s.Files.Export(ctx, &b); err != nil {
 		return nil, err
 	}
-	return &struct {
-		ContentType string `header:"Content-Type"`
-		Disposition string `header:"Content-Disposition"`
-		Body        []byte
-	}{"text/csv; charset=utf-8", `attachment; filename="devices.csv"`, b.Bytes()}, nil
+	return &file{"text/csv; charset=utf-8", `attachment; filename="devices.csv"`, b.Bytes()}, nil
 }
 
 func (s *server) latest(_ context.Context, in *DevicePath) (*output[map[citywarden.MetricName]citywarden.Latest], error) {

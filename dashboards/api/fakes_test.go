@@ -630,6 +630,14 @@ func newPlatform(t testing.TB) *platform {
 	if err != nil {
 		t.Fatal(err)
 	}
+	table, err := cases.LoadClasses("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	components, err := cases.LoadComponents(t.Context(), db, table, grids)
+	if err != nil {
+		t.Fatal(err)
+	}
 	evaluated, err := cases.New(db, cases.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -642,7 +650,7 @@ func newPlatform(t testing.TB) *platform {
 		Rules: rules, RuleFiles: rules, Lab: newLab(t, c),
 		Backup: func(_ context.Context, w io.Writer) error { _, err := io.WriteString(w, "PK"); return err },
 		Ledger: books{[]citywarden.LedgerRow{{Device: "smoke-1", Hour: noon, Messages: 2, Received: 3, Stored: 2, Rejected: 1}}},
-		Layers: sheets{"grids": noFeatures, "streets": noFeatures}, Grids: grids, Responsibility: officers, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,
+		Layers: sheets{"grids": noFeatures, "streets": noFeatures}, Grids: grids, Responsibility: officers, Components: components, Accounts: p.accounts, Audit: db, Hub: NewHub(log), Logger: log,
 		Console: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<!doctype html>") }),
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "citywarden_up 1\n") }),
 		Version: "test", MQTT: "[::]:11883",

@@ -46,18 +46,12 @@ func (s *server) gridRoutes() {
 	})
 	handle(s, route{method: "GET", path: "/api/v1/areas/outlines", id: "get-area-outlines", tag: tag, may: citywarden.MayRead,
 		responses: map[string]*huma.Response{"200": {Description: "FeatureCollection of MultiPolygons", Content: geo}},
-		summary:   "The outlines of counties, towns or villages as GeoJSON"}, func(_ context.Context, in *AreaQuery) (*struct {
-		ContentType string `header:"Content-Type"`
-		Body        []byte
-	}, error) {
+		summary:   "The outlines of counties, towns or villages as GeoJSON"}, func(_ context.Context, in *AreaQuery) (*file, error) {
 		b, err := s.Grids.AreasGeoJSON(in.Level, in.Under)
 		if err != nil {
 			return nil, err
 		}
-		return &struct {
-			ContentType string `header:"Content-Type"`
-			Body        []byte
-		}{"application/geo+json", b}, nil
+		return &file{ContentType: "application/geo+json", Body: b}, nil
 	})
 }
 

@@ -173,6 +173,7 @@ func newRegistry() huma.Registry {
 		{reflect.TypeFor[citywarden.WhyNotReason](), reflect.TypeFor[whyNotSchema]()},
 		{reflect.TypeFor[citywarden.AttachmentKind](), reflect.TypeFor[attachmentSchema]()},
 		{reflect.TypeFor[citywarden.Progress](), reflect.TypeFor[progressSchema]()},
+		{reflect.TypeFor[citywarden.ComponentState](), reflect.TypeFor[componentStateSchema]()},
 	} {
 		r.RegisterTypeAlias(a[0], a[1])
 	}
@@ -233,4 +234,11 @@ func (seriesPoint) Schema(huma.Registry) *huma.Schema {
 		Type: "array", Description: "[time (RFC 3339), value]", MinItems: &two, MaxItems: &two, Items: &huma.Schema{},
 		Examples: []any{[]any{"2026-11-23T07:00:00Z", 0.31}},
 	}
+}
+
+// file is an answer that is no JSON of ours. An empty Disposition has browsers show it.
+type file struct {
+	ContentType string `header:"Content-Type"`
+	Disposition string `header:"Content-Disposition"`
+	Body        []byte
 }
