@@ -232,9 +232,7 @@ func TestConsoleInChromium(t *testing.T) {
 	for _, page := range []struct{ path, text, name string }{{"/", "地图", "map"}, {"/alarms", "E0595", "alarms"}, {"/cases", "E0595", "cases"}, {"/devices", "em-gov", "devices"}} {
 		b.visit(page.path, page.text)
 		b.screenshot("narrow-" + page.name)
-		if wide, err := evaluate[int](b, `document.documentElement.scrollWidth`); err != nil || wide > 390 {
-			t.Errorf("%s is %d px wide on a phone of 390 (%v)", page.path, wide, err)
-		}
+		b.narrow(page.path)
 	}
 
 	c := clientOf(t, p)
@@ -373,9 +371,7 @@ func TestAlarmAndRulePagesInChromium(t *testing.T) {
 	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
 	for _, page := range []struct{ path, text string }{{"/alarms/load", "优先级分布"}, {"/rules", "fire.zone-smoke"}, {"/rules/fire.zone-smoke?tab=try", "开始回测"}} {
 		b.visit(page.path, page.text)
-		if wide, err := evaluate[int](b, `document.documentElement.scrollWidth`); err != nil || wide > 390 {
-			t.Errorf("%s is %d px wide on a phone of 390 (%v)", page.path, wide, err)
-		}
+		b.narrow(page.path)
 	}
 	b.calm()
 }
@@ -438,9 +434,7 @@ func TestDesksInChromium(t *testing.T) {
 	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
 	for _, page := range []struct{ path, text string }{{"/intake", "受理"}, {"/intake/new", "上报人"}, {"/dispatch", "派遣"}, {"/handling", "东门路口积水"}, {"/tasks", "没有派给您"}, {"/supervision", "督办"}} {
 		b.visit(page.path, page.text)
-		if wide, err := evaluate[int](b, `document.documentElement.scrollWidth`); err != nil || wide > 390 {
-			t.Errorf("%s is %d px wide on a phone of 390 (%v)", page.path, wide, err)
-		}
+		b.narrow(page.path)
 	}
 	b.calm()
 }
@@ -517,6 +511,56 @@ func TestCitizensPageInChromium(t *testing.T) {
 		t.Errorf("the place of an app in GCJ-02 became %v, want %v", got, at)
 	}
 	b.calm()
+}
+
+// TestOfficePagesInChromium is what is done behind the desks: the month is
+// evaluated, down to the cases behind a figure.
+func TestOfficePagesInChromium(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Skip("chromium is not installed")
+	}
+	p, err := launch(t.TempDir(), "data", "--demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	b := openBrowser(t, p.http, "zh-CN")
+	b.signIn("admin", testPassword, "登录", "地图")
+	b.visit("/cases", "E0595")
+
+	b.visit("/evaluation", "物联感知上报数")
+	b.see("分母：有效上报数")
+	b.fair("/evaluation")
+	b.screenshot("evaluation")
+	b.do(chromedp.Click(chromedp.CSS("button[aria-label*='物联感知上报数']")))
+	b.see("E0595")
+	b.fair("/evaluation with the cases of a figure")
+	b.click("关闭")
+	b.click("350623100") // its villages
+	b.see("仅 350623100 之内")
+	b.see("350623100005")
+	b.click("岗位")
+	b.see("网格监督员")
+	b.click("统计口径")
+	b.see("综合得分的权重")
+	if csv, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`fetch([...document.querySelectorAll('a[download]')].at(-1).href).then(r => r.text())`, chromedp.EvalAwaitPromise)); err != nil || !strings.Contains(csv, "网格监督员,") {
+		t.Errorf("the table is %.100q (%v)", csv, err)
+	}
+	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
+	for _, page := range []struct{ path, text string }{{"/evaluation?by=post", "网格监督员"}, {"/evaluation?period=own&from=2026-01-01", "起"}} {
+		b.visit(page.path, page.text)
+		b.narrow(page.path)
+	}
+	b.calm()
+}
+
+// narrow fails the test when the page is wider than a phone.
+func (b *browser) narrow(page string) {
+	b.t.Helper()
+	if wide, err := evaluate[int](b, `document.documentElement.scrollWidth`); err != nil || wide > 390 {
+		b.t.Errorf("%s is %d px wide on a phone of 390 (%v)", page, wide, err)
+	}
 }
 
 // choose chooses an option of a field, as a person does.

@@ -240,6 +240,7 @@ const roles = {
   dispatch: ['admin', 'dispatcher'],
   handling: ['admin', 'department'],
   tasks: ['admin', 'officer'],
+  evaluation: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'dispatcher', 'department', 'viewer'],
   supervision: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'dispatcher', 'viewer'],
 } satisfies Record<string, Role[]>
 

@@ -25,6 +25,7 @@ const Handling = lazy('handling', async () => (await import('./pages/desks')).Ha
 const Supervision = lazy('supervision', async () => (await import('./pages/desks')).Supervision)
 const Tasks = lazy('tasks', async () => (await import('./pages/tasks')).Tasks)
 const Task = lazy('task', async () => (await import('./pages/tasks')).Task)
+const Evaluation = lazy('evaluation', async () => (await import('./pages/evaluation')).Evaluation)
 const Load = lazy('load', async () => (await import('./pages/load')).Load)
 
 /** pages are those of the navigation; of some only certain posts have a use. */
@@ -37,6 +38,7 @@ const pages: { path: string; sign: Sign; title: Key; may?: Parameters<typeof may
   { path: 'tasks', sign: 'walk', title: 'nav.tasks', may: 'tasks' },
   { path: 'cases', sign: 'case', title: 'nav.cases' },
   { path: 'supervision', sign: 'eye', title: 'nav.supervision', may: 'supervision' },
+  { path: 'evaluation', sign: 'chart', title: 'nav.evaluation', may: 'evaluation' },
   { path: 'devices', sign: 'device', title: 'nav.devices' },
   { path: 'rules', sign: 'rule', title: 'nav.rules' },
 ]
@@ -109,6 +111,7 @@ function Desk() {
         {page !== undefined && first === 'handling' && <Handling search={search} />}
         {page !== undefined && first === 'tasks' && (second === undefined ? <Tasks /> : <Task key={second} id={second} />)}
         {page !== undefined && first === 'supervision' && <Supervision search={search} />}
+        {page !== undefined && first === 'evaluation' && <Evaluation search={search} />}
         {first === 'cases' && (second === undefined ? <Cases search={search} /> : <CasePage key={second} id={second} />)}
         {first === 'devices' &&
           (second === undefined ? <Devices search={search} /> : <DevicePage key={second} id={second} search={search} />)}

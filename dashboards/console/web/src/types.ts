@@ -500,3 +500,46 @@ export interface Series {
   points: [string, Value][] | null
   unit?: string
 }
+
+export type EvaluationBy = 'area' | 'department' | 'post'
+
+/** Evaluation is what the work on cases of a period was worth. */
+export interface Evaluation {
+  from: string
+  to: string // exclusive
+  as_of: string
+  by: EvaluationBy
+  indicators: Indicator[]
+  scores: { of: string; name: Text; parts: { indicator: string; weight: number }[] }[]
+  volume: { from: number; score: number }[]
+  grades: { grade: string; from: number }[]
+  rows: EvaluationRow[]
+  total?: EvaluationRow
+}
+
+/** Indicator is a share of cases, or, without a denominator, how many there are. */
+export interface Indicator {
+  code: string
+  name: Text
+  numerator: Text
+  denominator?: { code: string; name: Text }
+  better?: 'higher' | 'lower'
+  clause: string
+}
+
+export interface EvaluationRow {
+  key: string
+  name: Text
+  post?: string
+  person?: string
+  figures: Figure[]
+  score?: number
+  grade?: string
+}
+
+export interface Figure {
+  indicator: string
+  cases: number
+  of: number
+  rate?: number // none when there is nothing to be a share of
+}
