@@ -33,6 +33,11 @@ func TestPeersPage(t *testing.T) {
 	if len(names) < 30 {
 		t.Errorf("only %d tests are named", len(names))
 	}
+	for row := range strings.Lines(string(page)) {
+		if strings.HasPrefix(row, "| ") && !strings.Contains(row, "`") && !strings.HasPrefix(row, "| what happened") {
+			t.Errorf("no test is named in %s", row)
+		}
+	}
 	for _, n := range names {
 		if strings.HasPrefix(n[1], "Test") {
 			if !strings.Contains(tests.String(), "\nfunc "+n[1]+"(t *testing.T)") {

@@ -194,6 +194,10 @@ var libraryRules = []played{
 		t3 {"ts": @+20m, "values": {"temperature": 20}}
 		sleep 31m`},
 
+	{"pipe.sensor-stuck", "p5", citywarden.Warning, "sensor/p5", "", "", `
+		device p5 pressure-logger dma=D10
+		60 x 15m p5 {"pressure": 3.2}
+		sleep 3m`},
 	{"parking.sensor-stuck", "b3", citywarden.Warning, "sensor/b3", "", "", `
 		device b3 parking-bay
 		50 x 30m b3 {"occupied": false, "magnetic_x": 24, "magnetic_y": -3, "magnetic_z": 36}`},

@@ -357,6 +357,43 @@ func TestAppendBlocksWhileTheQueueIsFull(t *testing.T) {
 	}
 }
 
+// Many devices that send what they kept as fast as they can, with more of it than
+// the log takes, do not starve one that has a single message now and then.
+func TestAStormStarvesNobody(t *testing.T) {
+	j := open(t, Options{Dir: t.TempDir()})
+	run(t, j)
+	var stop atomic.Bool
+	var taken atomic.Int64 // of the storm
+	var storm sync.WaitGroup
+	for range 64 {
+		storm.Go(func() {
+			rec := func() citywarden.Record {
+				r := uplink(0)
+				r.Uplink.Payload = make([]byte, 4<<10)
+				return r
+			}
+			for !stop.Load() {
+				j.Append(rec(), func(citywarden.Position, error) {})
+				taken.Add(1)
+			}
+		})
+	}
+	defer func() { stop.Store(true); storm.Wait() }()
+	const full = maxQueueBytes / (4 << 10) // what waits when the log can't follow
+	for taken.Load() < 2*full {
+		runtime.Gosched()
+	}
+	for range 8 {
+		before := taken.Load()
+		if _, err := put(j, uplink(1)); err != nil {
+			t.Fatal(err)
+		}
+		if n := taken.Load() - before; n > 4*full {
+			t.Errorf("%d messages of the storm were taken before the one of a fire detector was durable, want at most about the %d that wait", n, full)
+		}
+	}
+}
+
 func TestAFailedWriteAcksNothingAndWedgesNothing(t *testing.T) {
 	j := open(t, Options{Dir: t.TempDir()})
 	run(t, j)

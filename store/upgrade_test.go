@@ -1,0 +1,134 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/citywarden/citywarden/store/pgtest"
+)
+
+// TestOlderSchemasAreBroughtUp begins with the schema of the first migration and
+// goes up one by one, with a row in each table from when it is there: whatever
+// version wrote a database, opening it loses nothing.
+func TestOlderSchemasAreBroughtUp(t *testing.T) {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil || len(files) < 21 {
+		t.Fatal(files, err)
+	}
+	place := pgtest.Place(t, filepath.Join(t.TempDir(), "old.db"))
+	driver, dialect := "sqlite", goose.DialectSQLite3
+	list := "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'goose_%' ORDER BY rowid"
+	if IsURL(place) {
+		driver, dialect = "pgx", goose.DialectPostgres
+		list = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'goose_%' ORDER BY oid"
+	}
+	old, err := sql.Open(driver, place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if IsURL(place) { // it is a copy of one that is up to date
+		for _, query := range []string{"DROP SCHEMA public CASCADE", "CREATE SCHEMA public", "CREATE DOMAIN blob AS bytea"} {
+			if _, err := old.ExecContext(t.Context(), query); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := goose.NewProvider(dialect, old, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := map[string]bool{}
+	for n := range len(files) - 1 {
+		if _, err := p.UpTo(t.Context(), int64(n+1)); err != nil {
+			t.Fatal(err)
+		}
+		for _, table := range column(t, old, list) {
+			if !filled[table] {
+				fill(t, old, table)
+				filled[table] = true
+			}
+		}
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	db, err := Open(t.Context(), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for table := range filled {
+		if n := column(t, db.sql, "SELECT count(*) FROM "+table); n[0] != "1" {
+			t.Errorf("%s had 1 row, now it has %s", table, n[0])
+		}
+	}
+}
+
+// fill adds a row to a table.
+func fill(t *testing.T, db *sql.DB, table string) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), "SELECT * FROM "+table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns, err := rows.ColumnTypes()
+	rows.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names, places []string
+	var values []any
+	for i, c := range columns {
+		names = append(names, c.Name())
+		places = append(places, fmt.Sprintf("$%d", i+1))
+		values = append(values, filler(c.DatabaseTypeName()))
+	}
+	query := fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s)", table, strings.Join(names, ", "), strings.Join(places, ", "))
+	if _, err := db.ExecContext(t.Context(), query, values...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+}
+
+// filler is the same for all columns of a type, so that rows refer to each other.
+func filler(kind string) any {
+	switch strings.ToUpper(kind) {
+	case "TEXT":
+		return "{}"
+	case "BLOB", "BYTEA":
+		return []byte{1}
+	}
+	return 1
+}
+
+// column returns the first column of what query finds.
+func column(t *testing.T, db *sql.DB, query string) (all []string) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), query)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, s)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
