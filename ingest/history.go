@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -41,7 +42,8 @@ const seriesEntries = 2048
 // did, as the consumers of the log got it: decoded with the models and devices
 // of now, the same readings left out as repeated. What lies before the log
 // comes from the time series, which know no arrivals, orders and ticks: each
-// reading arrives when it was measured. A history that does not go back to q.From
+// reading arrives when it was measured, and not once more with the message in the
+// log that brought it late. A history that does not go back to q.From
 // begins with a RecordStart. It returns since when the entries are
 // from the log, q.To when none is. f owns the entries; its error ends the
 // reading and is returned.
@@ -62,6 +64,7 @@ func (h *History) Entries(ctx context.Context, q citywarden.HistoryQuery, f func
 		if err := h.series(ctx, old, f); err != nil {
 			return logged, err
 		}
+		f = unlike(old, f)
 	}
 	return logged, h.log(ctx, before, q, f)
 }
@@ -75,6 +78,18 @@ func begun(f func([]citywarden.Entry) error) func([]citywarden.Entry) error {
 			if err := f([]citywarden.Entry{{Record: citywarden.Record{Kind: citywarden.RecordStart, At: entries[0].At}}}); err != nil {
 				return err
 			}
+		}
+		return f(entries)
+	}
+}
+
+// unlike leaves out the readings of told, the time that the series told of.
+func unlike(told citywarden.HistoryQuery, f func([]citywarden.Entry) error) func([]citywarden.Entry) error {
+	return func(entries []citywarden.Entry) error {
+		for i := range entries {
+			entries[i].Readings = slices.DeleteFunc(entries[i].Readings, func(r citywarden.Reading) bool {
+				return !r.Time.Before(told.From) && r.Time.Before(told.To)
+			})
 		}
 		return f(entries)
 	}

@@ -100,6 +100,10 @@ func TestHistoryGoesFromTheSeriesOverToTheLog(t *testing.T) {
 	put(111, up(110, "a", 0.1))
 	put(121, up(120, "b", 0.2))
 	put(122, up(110, "a", 0.1)) // the same once more
+	late := up(50, "b", 0.4) // what it measured before the log began, and something new
+	late.Uplink.Payload = fmt.Appendf(nil, `[{"ts":%d,"values":{"smoke":0.4}},{"ts":%d,"values":{"smoke":0.5}}]`, at(50).UnixMilli(), at(123).UnixMilli())
+	put(124, late)
+	put(124, citywarden.Record{Kind: citywarden.RecordTick})
 	put(125, citywarden.Record{Kind: citywarden.RecordTick})
 	put(130, citywarden.Record{Kind: citywarden.RecordOrder, Order: &citywarden.AlarmOrder{}})
 	put(131, up(130, "nobody", 1))
@@ -125,6 +129,8 @@ func TestHistoryGoesFromTheSeriesOverToTheLog(t *testing.T) {
 1m51s a smoke=0.1@1m50s
 2m1s b smoke=0.2@2m0s
 2m2s a 1 duplicates
+2m4s b smoke=0.5@2m3s
+2m4s tick
 2m5s tick
 2m10s order
 2m11s
@@ -136,12 +142,14 @@ func TestHistoryGoesFromTheSeriesOverToTheLog(t *testing.T) {
 1m51s
 2m1s b smoke=0.2@2m0s
 2m2s
+2m4s b smoke=0.5@2m3s
+2m4s tick
 2m5s tick
 2m10s order
 2m11s
 2m20s
 `},
-		{"in the log", 121, 126, nil, 121, "2m1s b smoke=0.2@2m0s\n2m2s a 1 duplicates\n2m5s tick\n"},
+		{"in the log", 121, 126, nil, 121, "2m1s b smoke=0.2@2m0s\n2m2s a 1 duplicates\n2m4s b smoke=0.4@50s smoke=0.5@2m3s\n2m4s tick\n2m5s tick\n"},
 		{"in the series", 45, 60, nil, 60, "50s start\n50s b smoke=0.4@50s\n"},
 		{"nothing", 60, 90, nil, 90, ""},
 		{"after the log", 500, 600, nil, 500, ""},
