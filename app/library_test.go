@@ -173,7 +173,7 @@ var libraryRules = []played{
 		device i1 lift
 		i1 {"trapped": true}
 		sleep 31s`},
-	{"building.lift-fault", "i2", citywarden.Minor, "lift/i2", "", "", `
+	{"building.lift-fault", "i2", citywarden.Minor, "lift-fault/i2", "", "", `
 		device i2 lift
 		i2 {"fault": true}
 		sleep 121s`},
