@@ -9,6 +9,12 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
+// otherNames are what functions are called elsewhere.
+var otherNames = map[string]string{
+	"average": "avg", "mean": "avg", "minimum": "min", "maximum": "max", "total": "sum", "stdev": "stddev", "std": "stddev",
+	"last": "prev", "previous": "prev", "diff": "delta", "derivative": "rate", "offline": "silent", "absent": "silent", "nodata": "silent",
+}
+
 // call compiles a function of the rule language.
 func (c *compiler) call(n *ast.CallNode) (code, error) {
 	id, ok := n.Callee.(*ast.IdentifierNode)
@@ -28,6 +34,9 @@ func (c *compiler) call(n *ast.CallNode) (code, error) {
 		slices.Sort(names)
 		if id.Value == "now" {
 			return code{}, errAt(n, "now() is not part of the rule language: rules run on event time; use ts, hour and weekday")
+		}
+		if known := otherNames[id.Value]; known != "" {
+			return code{}, errAt(n, "no function %q; did you mean %q?", id.Value, known)
 		}
 		return code{}, errAt(n, "no function %q%s", id.Value, choices(id.Value, names, "there are"))
 	}

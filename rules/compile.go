@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -15,7 +14,6 @@ import (
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/checker"
 	"github.com/expr-lang/expr/conf"
-	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/types"
 
@@ -318,7 +316,7 @@ func (c *compiler) compile(x expression) (code, error) {
 	config := c.plan.language
 	tree, err := parser.ParseWithConfig(x.text, config)
 	if err != nil {
-		return code{}, parseError(err)
+		return code{}, syntaxError(x.text, err)
 	}
 	got, err := c.node(tree.Node)
 	if err != nil {
@@ -359,18 +357,6 @@ func tooDeep(s string) (int, bool) {
 		}
 	}
 	return 0, false
-}
-
-func parseError(err error) error {
-	var fe *file.Error
-	if errors.As(err, &fe) {
-		msg := fe.Message
-		if strings.Contains(msg, "exceeds maximum allowed nodes") {
-			msg = fmt.Sprintf("the condition has more than %d parts; split the rule", maxNodes)
-		}
-		return &exprError{fe.From, msg}
-	}
-	return &exprError{0, err.Error()}
 }
 
 func (c *compiler) node(n ast.Node) (code, error) {
@@ -698,7 +684,7 @@ func (c *compiler) binary(n *ast.BinaryNode) (code, error) {
 		return code{}, err
 	}
 	mismatch := func(want string) error {
-		return errAt(n, "%s needs %s, but %s is a %s and %s is a %s", n.Operator, want, n.Left, l.kind, n.Right, r.kind)
+		return errAt(n, "%s needs %s, but %s is a %s and %s is a %s%s", n.Operator, want, n.Left, l.kind, n.Right, r.kind, sameKind(n, l, r))
 	}
 	switch op := n.Operator; op {
 	case "and", "&&", "or", "||":
@@ -759,6 +745,22 @@ func (c *compiler) binary(n *ast.BinaryNode) (code, error) {
 		return triCode(f), nil
 	}
 	return code{}, errAt(n, "operator %s is not part of the rule language", n.Operator)
+}
+
+// sameKind says how to compare what l or r is, "" where that is plain.
+func sameKind(n *ast.BinaryNode, l, r code) string {
+	name, other := n.Left.String(), r
+	if l.konst != nil {
+		name, other = n.Right.String(), l
+	}
+	switch {
+	case n.Operator != "==" && n.Operator != "!=" || other.konst == nil:
+	case name == "weekday":
+		return "; 1 is Monday, 7 is Sunday"
+	case l.kind == citywarden.KindBool || r.kind == citywarden.KindBool:
+		return "; write " + name + " or not " + name
+	}
+	return ""
 }
 
 // dropBare removes the bare bools since mark: they are sides of a comparison

@@ -31,6 +31,7 @@ func (s *Set) lint() {
 		}
 		warned := len(s.warn)
 		for _, name := range r.Models {
+			s.lintZero(r, s.plans[name])
 			s.lintTimes(r, s.plans[name])
 			s.lintTruth(r, s.plans[name])
 			if len(s.warn) > warned {
@@ -158,6 +159,18 @@ func attributeOf(m *citywarden.Model, n *ast.MemberNode) *citywarden.Attribute {
 	}
 	a, _ := m.Attribute(name.Value)
 	return a
+}
+
+// lintZero finds divisions by a 0 that is written there.
+func (s *Set) lintZero(r *rule, p *plan) {
+	for _, x := range r.conditions() {
+		for n := range nodes(p.parse(x)) {
+			b, ok := n.(*ast.BinaryNode)
+			if ok && (b.Operator == "/" || b.Operator == "%") && (b.Right.String() == "0" || b.Right.String() == "0.0") {
+				s.warningAt(x, b, "%s is always unknown: it divides by 0", b)
+			}
+		}
+	}
 }
 
 // lintTimes compares the times of r with how often devices of p report.

@@ -11,22 +11,37 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// truth is a condition over one changing number, like avg(power, "15m"): limits
-// of constants and attributes, joined by and, or and not. Between two of its
-// limits its truth is the same, so that trying one value of each stretch is
-// trying all of them.
-type truth struct {
-	m      *citywarden.Model
-	n      ast.Node
-	over   string // the changing number as written; "" for none
+// space is what the conditions of one rule depend on, for devices of one model.
+type space struct {
+	m     *citywarden.Model
+	vars  []variable
+	index map[string]int // into vars, by text
+}
+
+// variable is a changing number, like avg(power, "15m"), or something that is true
+// or false, like a metric of that kind or silent("15m"). Variables are taken to be
+// independent of each other, so that what is impossible here is impossible.
+type variable struct {
+	text   string
+	flag   bool
+	opaque bool // a flag that other variables may decide, like pressure > avg(pressure, "1h")
 	lo, hi float64
 	whole  bool // it has whole values only
-	attrs  map[string]*ast.MemberNode
+}
+
+// truth is a condition over the variables of a space: limits of constants and
+// attributes, and flags, joined by and, or and not. Between two limits of a variable its truth
+// is the same, so that trying one value of each stretch is trying all of them.
+type truth struct {
+	*space
+	n     ast.Node
+	at    map[ast.Node]int // the variables in it
+	attrs map[string]*ast.MemberNode
 }
 
 // truthOf returns the condition, ok false when it is of another form.
-func truthOf(n ast.Node, m *citywarden.Model) (truth, bool) {
-	t := truth{m: m, n: n, lo: math.Inf(-1), hi: math.Inf(1), attrs: map[string]*ast.MemberNode{}}
+func (s *space) truthOf(n ast.Node) (truth, bool) {
+	t := truth{space: s, n: n, at: map[ast.Node]int{}, attrs: map[string]*ast.MemberNode{}}
 	return t, t.logic(n)
 }
 
@@ -35,37 +50,67 @@ func (t *truth) logic(n ast.Node) bool {
 	case *ast.BoolNode:
 		return true
 	case *ast.UnaryNode:
-		return (n.Operator == "not" || n.Operator == "!") && t.logic(n.Node)
+		return t.logic(n.Node)
+	case *ast.IdentifierNode:
+		t.add(n, variable{text: n.Value, flag: true})
+		return true
 	case *ast.BinaryNode:
 		switch n.Operator {
 		case "and", "&&", "or", "||":
 			return t.logic(n.Left) && t.logic(n.Right)
+		case "??":
+			if id, ok := n.Left.(*ast.IdentifierNode); ok { // like test ?? false
+				t.add(n, variable{text: id.Value, flag: true})
+				return true
+			}
 		case "<", "<=", ">", ">=", "==", "!=":
-			return t.limit(n.Left) && t.limit(n.Right) || t.side(n.Left, n.Right) || t.side(n.Right, n.Left)
+			if t.limit(n.Left) && t.limit(n.Right) || t.side(n.Left, n.Right) || t.side(n.Right, n.Left) {
+				t.note(n)
+				return true
+			}
 		}
+		t.add(n, variable{text: n.String(), flag: true, opaque: true})
+		return true
+	case *ast.MemberNode:
+		t.add(n, variable{text: n.String(), flag: true})
+		return true
+	case *ast.CallNode:
+		t.add(n, variable{text: n.String(), flag: true, opaque: true})
+		return true
 	}
 	return false
 }
 
-// side takes x as the changing number and its other side as a limit.
+func (t *truth) add(n ast.Node, v variable) {
+	i, known := t.index[v.text]
+	if !known {
+		i = len(t.vars)
+		t.vars = append(t.vars, v)
+		t.index[v.text] = i
+	}
+	t.at[n] = i
+}
+
+// side takes x as a changing number and its other side as a limit.
 func (t *truth) side(x, other ast.Node) bool {
-	if !t.changing(x) || t.over != "" && t.over != x.String() {
+	v := variable{text: x.String(), lo: math.Inf(-1), hi: math.Inf(1)}
+	if !t.changing(x, &v) || !t.limit(other) {
 		return false
 	}
-	t.over = x.String()
-	return t.limit(other)
+	t.add(x, v)
+	return true
 }
 
 // changing reports whether n is a number that changes, and notes its range.
-func (t *truth) changing(n ast.Node) bool {
+func (t *truth) changing(n ast.Node, v *variable) bool {
 	switch n := n.(type) {
 	case *ast.IdentifierNode:
 		switch n.Value {
 		case "hour":
-			t.lo, t.hi, t.whole = 0, 23, true
+			v.lo, v.hi, v.whole = 0, 23, true
 			return true
 		case "weekday":
-			t.lo, t.hi, t.whole = 1, 7, true
+			v.lo, v.hi, v.whole = 1, 7, true
 			return true
 		}
 		m, ok := t.m.Metric(citywarden.MetricName(n.Value))
@@ -73,10 +118,10 @@ func (t *truth) changing(n ast.Node) bool {
 			return false
 		}
 		if m.Min != nil {
-			t.lo = *m.Min
+			v.lo = *m.Min
 		}
 		if m.Max != nil {
-			t.hi = *m.Max
+			v.hi = *m.Max
 		}
 		return true
 	case *ast.CallNode:
@@ -86,14 +131,14 @@ func (t *truth) changing(n ast.Node) bool {
 		}
 		switch id.Value {
 		case "avg", "min", "max", "prev":
-			return t.changing(n.Arguments[0])
+			return t.changing(n.Arguments[0], v)
 		case "delta", "rate", "sum":
 			return true
 		case "stddev":
-			t.lo = 0
+			v.lo = 0
 			return true
 		case "n_of", "n_adj", "count":
-			t.lo, t.whole = 0, true
+			v.lo, v.whole = 0, true
 			return true
 		}
 	}
@@ -106,11 +151,8 @@ func (t *truth) limit(n ast.Node) bool {
 	case *ast.IntegerNode, *ast.FloatNode:
 		return true
 	case *ast.MemberNode:
-		if a := attributeOf(t.m, n); a == nil || a.Kind != citywarden.KindNumber {
-			return false
-		}
-		t.attrs[n.String()] = n
-		return true
+		a := attributeOf(t.m, n)
+		return a != nil && a.Kind == citywarden.KindNumber
 	case *ast.UnaryNode:
 		return n.Operator == "-" && t.limit(n.Node)
 	case *ast.BinaryNode:
@@ -119,14 +161,17 @@ func (t *truth) limit(n ast.Node) bool {
 	return false
 }
 
-// at is a value of the changing number, and one that all attributes have
-// that have no default.
-type at struct{ x, attr float64 }
-
-func (t *truth) number(n ast.Node, v at) float64 {
-	if n.String() == t.over {
-		return v.x
+// note keeps the attributes in n.
+func (t *truth) note(n ast.Node) {
+	for n := range nodes(n) {
+		if m, ok := n.(*ast.MemberNode); ok && attributeOf(t.m, m) != nil {
+			t.attrs[m.String()] = m
+		}
 	}
+}
+
+// number computes a limit, where attributes without a default are attr.
+func (t *truth) number(n ast.Node, attr float64) float64 {
 	switch n := n.(type) {
 	case *ast.IntegerNode:
 		return float64(n.Value)
@@ -136,11 +181,11 @@ func (t *truth) number(n ast.Node, v at) float64 {
 		if f, ok := attributeOf(t.m, n).Default.(float64); ok {
 			return f
 		}
-		return v.attr
+		return attr
 	case *ast.UnaryNode:
-		return -t.number(n.Node, v)
+		return -t.number(n.Node, attr)
 	case *ast.BinaryNode:
-		a, b := t.number(n.Left, v), t.number(n.Right, v)
+		a, b := t.number(n.Left, attr), t.number(n.Right, attr)
 		switch n.Operator {
 		case "+":
 			return a + b
@@ -157,7 +202,17 @@ func (t *truth) number(n ast.Node, v at) float64 {
 	return nan
 }
 
-func (t *truth) holds(n ast.Node, v at) bool {
+// attempt is a value of each variable, 0 or 1 of a flag, and which of the values
+// that they are tried with attributes without a default have.
+type attempt struct {
+	x    []float64
+	attr int
+}
+
+func (t *truth) holds(n ast.Node, v attempt) bool {
+	if i, ok := t.at[n]; ok {
+		return v.x[i] != 0
+	}
 	switch n := n.(type) {
 	case *ast.BoolNode:
 		return n.Value
@@ -170,38 +225,58 @@ func (t *truth) holds(n ast.Node, v at) bool {
 		case "or", "||":
 			return t.holds(n.Left, v) || t.holds(n.Right, v)
 		}
-		return numTest(n.Operator)(t.number(n.Left, v), t.number(n.Right, v))
+		l, left := t.at[n.Left]
+		r, right := t.at[n.Right]
+		test := numTest(n.Operator)
+		switch {
+		case left:
+			return test(v.x[l], t.number(n.Right, t.attrValue(l, v.attr)))
+		case right:
+			return test(t.number(n.Left, t.attrValue(r, v.attr)), v.x[r])
+		}
+		return test(t.number(n.Left, attrTries[v.attr]), t.number(n.Right, attrTries[v.attr]))
 	}
 	return false
 }
 
-// limits returns the values at which the truth can change.
-func (t *truth) limits(attr float64) []float64 {
+// limits returns the values of variable i at which the truth can change.
+func (t *truth) limits(i, attr int) []float64 {
 	var out []float64
-	for n := range nodes(t.n) {
-		b, ok := n.(*ast.BinaryNode)
-		if !ok {
-			continue
-		}
-		switch b.Operator {
-		case "<", "<=", ">", ">=", "==", "!=":
-			for _, side := range []ast.Node{b.Left, b.Right} {
-				if f := t.number(side, at{attr: attr}); side.String() != t.over && !math.IsNaN(f) && !math.IsInf(f, 0) {
-					out = append(out, f)
-				}
-			}
+	for n, k := range t.pairs() {
+		if f := t.number(n, t.attrValue(i, attr)); k == i && !math.IsNaN(f) && !math.IsInf(f, 0) {
+			out = append(out, f)
 		}
 	}
 	return out
 }
 
+// pairs yields each limit and the variable that it limits.
+func (t *truth) pairs() func(func(ast.Node, int) bool) {
+	return func(yield func(ast.Node, int) bool) {
+		for n := range nodes(t.n) {
+			b, ok := n.(*ast.BinaryNode)
+			if !ok {
+				continue
+			}
+			for _, side := range [][2]ast.Node{{b.Left, b.Right}, {b.Right, b.Left}} {
+				if i, ok := t.at[side[0]]; ok && !t.vars[i].flag && !yield(side[1], i) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // tries returns one value of each stretch between limits, and the limits.
-func (t *truth) tries(limits []float64) []float64 {
+func (v *variable) tries(limits []float64) []float64 {
+	if v.flag {
+		return []float64{0, 1}
+	}
 	slices.Sort(limits)
 	limits = slices.Compact(limits)
 	var out []float64
 	add := func(x float64) {
-		if x >= t.lo && x <= t.hi {
+		if x >= v.lo && x <= v.hi {
 			out = append(out, x)
 		}
 	}
@@ -211,7 +286,7 @@ func (t *truth) tries(limits []float64) []float64 {
 			add((limits[i-1] + x) / 2)
 		}
 	}
-	for _, x := range []float64{t.lo, t.hi} {
+	for _, x := range []float64{v.lo, v.hi} {
 		if !math.IsInf(x, 0) {
 			add(x)
 			limits = append(limits, x)
@@ -227,11 +302,11 @@ func (t *truth) tries(limits []float64) []float64 {
 	for i := 1; i < len(limits); i++ { // between a limit and the range's end
 		add((limits[i-1] + limits[i]) / 2)
 	}
-	if t.whole {
+	if v.whole {
 		var whole []float64
 		for _, x := range out {
 			for _, w := range []float64{math.Floor(x) - 1, math.Floor(x), math.Ceil(x), math.Ceil(x) + 1} {
-				if w >= t.lo && w <= t.hi {
+				if w >= v.lo && w <= v.hi {
 					whole = append(whole, w)
 				}
 			}
@@ -242,75 +317,114 @@ func (t *truth) tries(limits []float64) []float64 {
 	return slices.Compact(out)
 }
 
-// attrValues are what attributes without a default are tried with: values in the
-// range of the changing number, above zero where there are any, as most limits are.
-func (t *truth) attrValues() []float64 {
-	switch lo, hi := !math.IsInf(t.lo, 0), !math.IsInf(t.hi, 0); {
-	case hi && t.lo < 0 && t.hi > 0:
-		return []float64{t.hi / 4, t.hi / 2}
+// attrTries are what attributes without a default are tried with where no
+// changing number has a range that tells better.
+var attrTries = []float64{1, 10}
+
+// attrValue returns what attributes without a default are tried with as limits of
+// variable i: values in its range, above zero where there are any, as most limits are.
+func (s *space) attrValue(i, try int) float64 {
+	v := &s.vars[i]
+	switch lo, hi := !math.IsInf(v.lo, 0), !math.IsInf(v.hi, 0); {
+	case hi && v.lo < 0 && v.hi > 0:
+		return []float64{v.hi / 4, v.hi / 2}[try]
 	case lo && hi:
-		return []float64{t.lo + (t.hi-t.lo)/4, t.lo + (t.hi-t.lo)/2}
+		return []float64{v.lo + (v.hi-v.lo)/4, v.lo + (v.hi-v.lo)/2}[try]
 	case lo:
-		return []float64{t.lo + 1, t.lo + 10}
+		return v.lo + attrTries[try]
 	case hi:
-		return []float64{t.hi - 1, t.hi - 10}
+		return v.hi - attrTries[try]
 	}
-	return []float64{1, 10}
+	return attrTries[try]
 }
 
-// together returns a value at which each of ts is as wanted, when there is one
-// for each value that attributes are tried with.
-func together(ts []truth, want []bool) (at, bool) {
-	var found at
-	for i, attr := range ts[0].attrValues() {
-		var limits []float64
-		for k := range ts {
-			limits = append(limits, ts[k].limits(attr)...)
-		}
-		k := slices.IndexFunc(ts[0].tries(limits), func(x float64) bool {
-			for i := range ts {
-				if ts[i].holds(ts[i].n, at{x, attr}) != want[i] {
-					return false
-				}
+// maxTrials bounds what one condition is tried with; what would take more is
+// not looked at.
+const maxTrials = 10_000
+
+// find returns an attempt at which each of ts is as wanted. It is sure when there
+// is none otherwise.
+func (s *space) find(attr int, ts []truth, want []bool) (v attempt, found, sure bool) {
+	tries := make([][]float64, len(s.vars))
+	all := 1
+	for i := range s.vars {
+		tries[i] = []float64{0}
+		if slices.ContainsFunc(ts, func(t truth) bool { return t.reads(i) }) {
+			var limits []float64
+			for k := range ts {
+				limits = append(limits, ts[k].limits(i, attr)...)
 			}
-			return true
-		})
-		if k < 0 {
-			return at{}, false
+			tries[i] = s.vars[i].tries(limits)
 		}
-		if i == 0 {
-			found = at{ts[0].tries(limits)[k], attr}
+		if all *= len(tries[i]); all > maxTrials {
+			return attempt{}, false, false
 		}
 	}
-	return found, true
+	v = attempt{make([]float64, len(s.vars)), attr}
+	for k := range all {
+		for i, xs := range tries {
+			v.x[i] = xs[k%len(xs)]
+			k /= len(xs)
+		}
+		ok := true
+		for i := range ts {
+			ok = ok && ts[i].holds(ts[i].n, v) == want[i]
+		}
+		if ok {
+			return v, true, true
+		}
+	}
+	return attempt{}, false, true
+}
+
+func (t *truth) reads(i int) bool {
+	for _, k := range t.at {
+		if k == i {
+			return true
+		}
+	}
+	return false
+}
+
+// together returns an attempt at which each of ts is as wanted, when there is one
+// for each value that attributes are tried with.
+func (s *space) together(ts []truth, want ...bool) (v attempt, can, sure bool) {
+	for attr := range attrTries {
+		at, found, known := s.find(attr, ts, want)
+		if !found {
+			return attempt{}, false, known
+		}
+		if attr == 0 {
+			v = at
+		}
+	}
+	return v, true, true
 }
 
 // lintTruth finds conditions that are never or always true, levels that are
 // never the highest, a clear that holds together with the level and a level that
 // has none.
 func (s *Set) lintTruth(r *rule, p *plan) {
-	type known struct {
-		truth
-		ok bool
-	}
-	levels := make([]known, len(r.levels))
+	sp := &space{m: p.model, index: map[string]int{}}
+	levels := make([]truth, len(r.levels))
+	known := make([]bool, len(r.levels))
 	for i := range r.levels {
 		l := &r.levels[i]
-		t, ok := truthOf(p.parse(l.when), p.model)
-		levels[i] = known{t, ok}
+		t, ok := sp.truthOf(p.parse(l.when))
 		if !ok {
 			continue
 		}
 		if len(t.attrs) == 0 {
-			if _, can := together([]truth{t}, []bool{true}); !can {
+			if _, can, sure := sp.together([]truth{t}, true); !can && sure {
 				s.warningAt(l.when, t.n, "the condition is never true%s", t.within())
 				continue
 			}
-			if _, can := together([]truth{t}, []bool{false}); !can {
+			if _, can, sure := sp.together([]truth{t}, false); !can && sure {
 				s.warningAt(l.when, t.n, "the condition is always true%s", t.within())
 				continue
 			}
 		}
+		levels[i], known[i] = t, true
 		clear := r.clear
 		if l.clear != nil {
 			clear = l.clear
@@ -319,26 +433,32 @@ func (s *Set) lintTruth(r *rule, p *plan) {
 			s.lintNoClear(l, t)
 			continue
 		}
-		if c, ok := truthOf(p.parse(clear.when), p.model); ok && c.over == t.over && t.over != "" {
-			if v, both := together([]truth{t, c}, []bool{true, true}); both {
-				s.warningAt(clear.when, c.n, "clear can be true together with level %s: at %s = %s%s both hold; the level wins, and the alarm stays",
-					l.severity, t.over, number(v.x), attrNote(v, t, c))
+		c, ok := sp.truthOf(p.parse(clear.when))
+		if !ok {
+			continue
+		}
+		for _, n := range joined(t.n, "or", "||") { // a clear is about one of them, and waits for the others by itself
+			part, _ := sp.truthOf(n)
+			if !c.about(part) {
+				continue
+			}
+			if v, both, _ := sp.together([]truth{part, c}, true, true); both {
+				s.warningAt(clear.when, c.n, "clear can be true together with level %s: at %s both hold; the level wins, and the alarm stays",
+					l.severity, sp.values(v, part, c))
+				break
 			}
 		}
 	}
 	for i := range r.levels {
 		for k := range r.levels {
 			low, high := &r.levels[i], &r.levels[k]
-			if low.severity >= high.severity || high.hold > low.hold || low.clear != nil || high.clear != nil ||
-				!levels[i].ok || !levels[k].ok || levels[i].over == "" || levels[i].over != levels[k].over {
+			if low.severity >= high.severity || high.hold > low.hold || low.clear != nil || high.clear != nil || !known[i] || !known[k] {
 				continue
 			}
 			apart := false // somewhere the lower level stands alone, for some value of attributes
-			a, b := levels[i].truth, levels[k].truth
-			for _, attr := range a.attrValues() {
-				apart = apart || slices.ContainsFunc(a.tries(append(a.limits(attr), b.limits(attr)...)), func(x float64) bool {
-					return a.holds(a.n, at{x, attr}) && !b.holds(b.n, at{x, attr})
-				})
+			for attr := range attrTries {
+				_, found, sure := sp.find(attr, []truth{levels[i], levels[k]}, []bool{true, false})
+				apart = apart || found || !sure
 			}
 			if !apart {
 				s.warningAt(low.when, levels[i].n, "level %s is never the highest: level %s is true whenever it is, and as soon", low.severity, high.severity)
@@ -348,37 +468,114 @@ func (s *Set) lintTruth(r *rule, p *plan) {
 	}
 }
 
-// attrNote says what attributes were tried with.
-func attrNote(v at, ts ...truth) string {
+// about reports whether t is about nothing but what o is about, and none of it
+// decides another part.
+func (t *truth) about(o truth) bool {
+	for _, i := range t.at {
+		if !o.reads(i) {
+			return false
+		}
+	}
+	for _, i := range o.at {
+		if o.vars[i].opaque {
+			return false
+		}
+	}
+	return len(t.at) > 0
+}
+
+// values says what v has tried ts with.
+func (s *space) values(v attempt, ts ...truth) string {
+	var out []string
+	for i, x := range s.vars {
+		if !slices.ContainsFunc(ts, func(t truth) bool { return t.reads(i) }) {
+			continue
+		}
+		if x.flag {
+			out = append(out, fmt.Sprintf("%s = %t", x.text, v.x[i] != 0))
+			continue
+		}
+		out = append(out, x.text+" = "+number(v.x[i]))
+	}
 	for _, t := range ts {
-		for _, n := range t.attrs {
-			if attributeOf(t.m, n).Default == nil {
-				return fmt.Sprintf(" and %s = %s", n, number(v.attr))
+		for limit, i := range t.pairs() {
+			for n := range nodes(limit) {
+				m, ok := n.(*ast.MemberNode)
+				if !ok || attributeOf(t.m, m).Default != nil {
+					continue
+				}
+				if text := fmt.Sprintf("%s = %s", m, number(s.attrValue(i, v.attr))); !slices.Contains(out, text) {
+					out = append(out, text)
+				}
 			}
 		}
 	}
-	return ""
+	return strings.Join(out, " and ")
 }
 
-// within tells the range that the changing number has.
+// within tells the ranges that the changing numbers have.
 func (t *truth) within() string {
-	switch lo, hi := !math.IsInf(t.lo, 0), !math.IsInf(t.hi, 0); {
-	case t.over == "":
-		return ""
-	case lo && hi:
-		return fmt.Sprintf(": %s is from %s to %s", t.over, number(t.lo), number(t.hi))
-	case lo:
-		return fmt.Sprintf(": %s is at least %s", t.over, number(t.lo))
-	case hi:
-		return fmt.Sprintf(": %s is at most %s", t.over, number(t.hi))
+	out := ""
+	for i, v := range t.vars {
+		if v.flag || !t.reads(i) {
+			continue
+		}
+		switch lo, hi := !math.IsInf(v.lo, 0), !math.IsInf(v.hi, 0); {
+		case lo && hi:
+			out += fmt.Sprintf(", %s is from %s to %s", v.text, number(v.lo), number(v.hi))
+		case lo:
+			out += fmt.Sprintf(", %s is at least %s", v.text, number(v.lo))
+		case hi:
+			out += fmt.Sprintf(", %s is at most %s", v.text, number(v.hi))
+		}
 	}
-	return ""
+	if out == "" {
+		return ""
+	}
+	return ":" + out[1:]
+}
+
+// oneLimit returns the limit that t is, or the only one of the conditions that
+// have to hold together; nil when there is none. Whole numbers don't linger at a limit.
+func (t *truth) oneLimit() *ast.BinaryNode {
+	var only *ast.BinaryNode
+	for _, n := range joined(t.n, "and", "&&") {
+		limits := false
+		for n := range nodes(n) {
+			i, ok := t.at[n]
+			limits = limits || ok && !t.vars[i].flag && !t.vars[i].whole
+		}
+		if !limits {
+			continue
+		}
+		b, _ := n.(*ast.BinaryNode)
+		if b == nil || only != nil {
+			return nil
+		}
+		if _, ok := t.at[b.Left]; !ok {
+			return nil
+		}
+		only = b
+	}
+	return only
+}
+
+// joined returns what n joins by one of the operators.
+func joined(n ast.Node, operators ...string) []ast.Node {
+	if b, ok := n.(*ast.BinaryNode); ok && slices.Contains(operators, b.Operator) {
+		return append(joined(b.Left, operators...), joined(b.Right, operators...)...)
+	}
+	return []ast.Node{n}
 }
 
 // lintNoClear suggests a clear with a deadband for a level that is one limit.
 func (s *Set) lintNoClear(l *level, t truth) {
-	b, ok := t.n.(*ast.BinaryNode)
-	if !ok || t.whole || b.Left.String() != t.over || strings.HasPrefix(t.over, "delta") || strings.HasPrefix(t.over, "rate") {
+	b := t.oneLimit()
+	if b == nil {
+		return
+	}
+	v := t.vars[t.at[b.Left]]
+	if strings.HasPrefix(v.text, "delta") || strings.HasPrefix(v.text, "rate") {
 		return
 	}
 	op, factor := "<", 0.9
@@ -390,23 +587,23 @@ func (s *Set) lintNoClear(l *level, t truth) {
 		return
 	}
 	limit := ""
-	if len(t.attrs) > 0 {
+	if slices.ContainsFunc(slices.Collect(nodes(b.Right)), func(n ast.Node) bool { _, is := n.(*ast.MemberNode); return is }) {
 		limit = b.Right.String()
 		if _, is := b.Right.(*ast.BinaryNode); is {
 			limit = "(" + limit + ")"
 		}
 		limit = number(factor) + " * " + limit
 	} else {
-		x := t.number(b.Right, at{})
+		x := t.number(b.Right, 0)
 		band := math.Abs(x) * 0.1
 		if x == 0 {
 			band = 0.1
 		}
 		x += map[string]float64{"<": -band, ">": band}[op]
-		if x <= t.lo || x >= t.hi { // no reading would clear it
+		if x <= v.lo || x >= v.hi { // no reading would clear it
 			return
 		}
 		limit = number(x)
 	}
-	s.warningAt(l.when, t.n, "without clear the alarm flaps while %s is around the limit; add a deadband, like clear: {when: '%s %s %s', for: 1m}", t.over, t.over, op, limit)
+	s.warningAt(l.when, b, "without clear the alarm flaps while %s is around the limit; add a deadband, like clear: {when: '%s %s %s', for: 1m}", v.text, v.text, op, limit)
 }

@@ -40,6 +40,7 @@ type rule struct {
 	index      int
 	where      expression
 	groupBy    string // the attribute that members share; "" for a rule per device
+	groupAt    node   // where that is said
 	late       int64  // ms
 	levels     []level
 	clear      *clause // nil: a level ends when its own condition is false
@@ -91,7 +92,9 @@ type storm struct {
 
 type inhibitor struct {
 	rule  citywarden.RuleID
+	at    node
 	equal []string // attributes
+	said  []node   // where
 }
 
 // caseOrder is the case or workorder of a rule, its templates not filled in.
@@ -307,7 +310,7 @@ func (s *Set) rule(n node) {
 			s.selection(r, f.val)
 		case "group":
 			for _, g := range f.val.fields(groupShape) {
-				r.groupBy = g.val.attribute("group.by")
+				r.groupBy, r.groupAt = g.val.attribute("group.by"), g.val
 			}
 			if r.groupBy == "" && len(*n.src.found) == before {
 				f.val.report("group needs by, like group: {by: attr.zone}")
@@ -468,6 +471,10 @@ func (s *Set) modelNames() []string {
 }
 
 func (n node) clause(what string) *clause {
+	if _, ok := n.scalar(); ok {
+		n.report("%s is a mapping, like %s: {when: 'pressure > 3', for: 5m}", what, what)
+		return nil
+	}
 	var c clause
 	for _, f := range n.fields(clauseShape.as(what)) {
 		switch f.name {
@@ -494,6 +501,7 @@ func (s *Set) levels(r *rule, n node) {
 	}
 	for _, it := range items {
 		var l level
+		before := len(*n.src.found)
 		for _, f := range it.fields(levelShape) {
 			switch f.name {
 			case "severity":
@@ -514,6 +522,7 @@ func (s *Set) levels(r *rule, n node) {
 			}
 		}
 		switch {
+		case len(*n.src.found) > before:
 		case l.when.text == "":
 			it.report("a level needs when, the condition")
 		case l.severity == 0:
@@ -629,11 +638,11 @@ func (n node) inhibitor() inhibitor {
 		switch f.name {
 		case "rule":
 			id, _ := f.val.text("inhibit_by.rule")
-			x.rule = citywarden.RuleID(id)
+			x.rule, x.at = citywarden.RuleID(id), f.val
 		case "equal":
 			for _, it := range f.val.items("inhibit_by.equal") {
 				if a := it.attribute("inhibit_by.equal"); a != "" {
-					x.equal = append(x.equal, a)
+					x.equal, x.said = append(x.equal, a), append(x.said, it)
 				}
 			}
 		}

@@ -128,6 +128,47 @@ func (s *Set) compile() {
 		}
 		p.watchOver()
 	}
+	s.sharedKeys()
+}
+
+// sharedKeys warns of a case and a work order with one key: whichever is opened
+// first takes the alarms of both, so that what concerns the city may stay a work order.
+func (s *Set) sharedKeys() {
+	cases := map[string][]*rule{}
+	for _, r := range s.rules {
+		if r.order != nil && !r.order.WorkOrder {
+			cases[r.order.key.shared()] = append(cases[r.order.key.shared()], r)
+		}
+	}
+	for _, r := range s.rules {
+		if r.order == nil || !r.order.WorkOrder {
+			continue
+		}
+		for _, other := range cases[r.order.key.shared()] {
+			if r.order.key.ofDevice() && !slices.ContainsFunc(r.Models, func(m citywarden.ModelName) bool { return slices.Contains(other.Models, m) }) {
+				continue
+			}
+			s.warning(r.order.key.node, "the case of rule %s has the same key; whichever is opened first takes the alarms of both, so give the work order a key of its own", other.ID)
+			break
+		}
+	}
+}
+
+// shared returns the key in the same words as others that come out the same.
+func (t template) shared() string {
+	var b strings.Builder
+	for _, part := range t.parts {
+		b.WriteString(part.text)
+		if part.name != "" {
+			b.WriteString("{{" + strings.TrimPrefix(part.name, "attr.") + "}}")
+		}
+	}
+	return b.String()
+}
+
+// ofDevice reports whether the key is of one device alone.
+func (t template) ofDevice() bool {
+	return slices.ContainsFunc(t.parts, func(p templatePart) bool { return p.name == "device" })
 }
 
 func (s *Set) compileRule(r *rule) {
@@ -136,7 +177,7 @@ func (s *Set) compileRule(r *rule) {
 		p := s.plans[name]
 		b := &binding{rule: r, plan: p, index: len(p.bindings)}
 		if r.groupBy != "" && !hasAttr(p.model, r.groupBy) {
-			r.node.report("rule %s groups by attr.%s, but model %s has no such attribute%s", r.ID, r.groupBy, name, citywarden.DidYouMean(r.groupBy, attrNames(p.model)))
+			r.groupAt.report("rule %s groups by attr.%s, but model %s has no such attribute%s", r.ID, r.groupBy, name, citywarden.DidYouMean(r.groupBy, attrNames(p.model)))
 			return
 		}
 		if r.where.text != "" {
@@ -174,9 +215,23 @@ func (s *Set) compileRule(r *rule) {
 	}
 	for _, in := range r.inhibitors {
 		if s.byID[in.rule] == nil {
-			s.warning(r.node, "rule %s is inhibited by %s, which is not loaded", r.ID, in.rule)
+			s.warning(in.at, "rule %s is inhibited by %s, which is not loaded%s", r.ID, in.rule, s.meant(in.rule))
+		}
+		for i, attr := range in.equal {
+			if !slices.ContainsFunc(r.Models, func(m citywarden.ModelName) bool { return hasAttr(s.plans[m].model, attr) }) {
+				in.said[i].report("no model of rule %s has the attribute %s%s", r.ID, attr, citywarden.DidYouMean(attr, attrNames(s.plans[r.Models[0]].model)))
+			}
 		}
 	}
+}
+
+// meant suggests a rule that is loaded instead of id.
+func (s *Set) meant(id citywarden.RuleID) string {
+	var ids []string
+	for _, r := range slices.Concat(s.rules, s.storms) {
+		ids = append(ids, string(r.ID))
+	}
+	return citywarden.DidYouMean(string(id), ids)
 }
 
 // orders checks and completes what r says about storms and cases, and adds the
@@ -391,7 +446,7 @@ func (s *Set) checkTemplate(r *rule, t *template) bool {
 		for _, mn := range r.Models {
 			m := s.plans[mn].model
 			if !hasAttr(m, name) {
-				t.node.reportAt(part.at, "model %s has no attribute %q%s; a placeholder is attr.NAME, device, entity, model or rule", mn, name, citywarden.DidYouMean(name, attrNames(m)))
+				t.node.reportAt(part.at, "model %s has no attribute %q; a placeholder is attr.NAME, device, entity, model or rule%s", mn, name, citywarden.DidYouMean(name, attrNames(m)))
 				ok = false
 				break
 			}

@@ -71,6 +71,9 @@ func (s *source) parse(text []byte) (root node, ok bool) {
 				line, col = t.Position.Line, t.Position.Column
 			}
 		}
+		if strings.Contains(msg, "\t") {
+			msg = "a tab can't stand here; indent with blanks"
+		}
 		s.report(line, col, "not valid YAML: %s", msg)
 		return node{}, false
 	}
@@ -144,7 +147,11 @@ func (n node) fields(s shape) []field {
 			key.report("key %q of %s is given twice", name, what)
 			continue
 		case len(allowed) > 0 && !slices.Contains(allowed, name):
-			key.report("unknown key %q of %s%s", name, what, choices(name, allowed, "it has"))
+			hint := choices(name, allowed, "it has")
+			if what == ruleShape.what && slices.Contains(levelShape.names(), name) {
+				hint = "; it stands in a level, like levels: [{severity: major, when: 'pressure < 2', for: 5m}]"
+			}
+			key.report("unknown key %q of %s%s", name, what, hint)
 			continue
 		}
 		seen[name] = true

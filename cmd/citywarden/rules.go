@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -86,6 +87,34 @@ func (r *ruleFiles) files() (fs.FS, error) {
 	return fstest.MapFS{filepath.Base(r.Path): {Data: b}}, err
 }
 
+// shown prints what was found, as "file:line:col: …" with files as the working
+// directory has them, so that an editor or a terminal finds the place.
+func (r *ruleFiles) shown(w io.Writer, lead string, ps citywarden.Problems) {
+	folder := r.Path
+	if info, err := os.Stat(folder); err == nil && !info.IsDir() {
+		folder = filepath.Dir(folder)
+	}
+	if here, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(here, folder); err == nil && filepath.IsLocal(rel) {
+			folder = rel
+		}
+	}
+	for _, p := range ps {
+		p.File = filepath.Join(folder, p.File)
+		fmt.Fprintf(w, "%s%v\n", lead, p)
+	}
+}
+
+// mistakes prints those that err tells of, if any, and returns how many.
+func (r *ruleFiles) mistakes(o output, err error) error {
+	var wrong citywarden.Problems
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	r.shown(o.err, "", wrong)
+	return fmt.Errorf("found %s", counted(len(wrong), "mistake"))
+}
+
 type ruleCheckCmd struct {
 	ruleFiles
 	Strict bool `help:"Fail on warnings, too."`
@@ -117,7 +146,7 @@ func (r *ruleCheckCmd) Run(o output) error {
 	set, err := r.load()
 	var wrong citywarden.Problems
 	if err != nil && (!r.JSON || !errors.As(err, &wrong)) {
-		return err
+		return r.mistakes(o, err)
 	}
 	var report struct {
 		Rules    int       `json:"rules"`
@@ -134,12 +163,8 @@ func (r *ruleCheckCmd) Run(o output) error {
 			return err
 		}
 	} else {
-		for _, w := range set.Warnings() {
-			fmt.Fprintf(o.err, "warning: %s\n", w.Error())
-		}
-		for _, h := range set.Untested() {
-			fmt.Fprintf(o.err, "hint: %s\n", h.Error())
-		}
+		r.shown(o.err, "warning: ", set.Warnings())
+		r.shown(o.err, "hint: ", set.Untested())
 	}
 	switch {
 	case len(wrong) > 0:
@@ -158,14 +183,15 @@ type ruleTestCmd struct{ ruleFiles }
 func (r *ruleTestCmd) Run(o output) error {
 	set, err := r.load()
 	if err != nil {
-		return err
+		return r.mistakes(o, err)
 	}
 	failed := 0
 	results := rules.Test(set)
 	for _, t := range results {
-		if err := t.Err(); err != nil {
+		if !t.OK() {
 			failed++
-			fmt.Fprintf(o.out, "FAIL  %s\n%v\n", t.Name, err)
+			fmt.Fprintf(o.out, "FAIL  %s (%s:%d)\n", t.Name, t.File, t.Line)
+			r.shown(o.out, "", t.Problems)
 			continue
 		}
 		fmt.Fprintf(o.out, "ok    %s (%s:%d)\n", t.Name, t.File, t.Line)
