@@ -560,7 +560,7 @@ func (b *building) ruleEngine(ctx context.Context) error {
 		}
 	}
 	var err error
-	if b.rules, err = newRuleFiles(dir, b.models, b.classes, b.config.Notices.names(), b.metrics, b.component("rules")); err != nil {
+	if b.rules, err = newRuleFiles(dir, b.models, b.classes, b.config.Notices.names(), b.db, b.metrics, b.component("rules")); err != nil {
 		return err
 	}
 	set, err := b.rules.load()

@@ -2,10 +2,12 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -29,6 +31,7 @@ type ruleFiles struct {
 	classes *cases.Classes
 	known   []string // receivers that rules can escalate to
 	engine  *rules.Runner
+	audit   audit
 	log     *slog.Logger
 	loads   *prometheus.CounterVec
 	current prometheus.Gauge
@@ -41,12 +44,18 @@ type ruleFiles struct {
 	seen   string // fingerprint of what was read last, good or not
 }
 
+// audit keeps who changed what; its methods are those of store.DB.
+type audit interface {
+	AppendAudit(ctx context.Context, e citywarden.AuditEntry) (int64, error)
+	FinishAudit(ctx context.Context, id int64, status int, after json.RawMessage) error
+}
+
 // pollRules is how often the folder is looked at. What changed is read when it
 // has stayed the same from one look to the next: an editor may be writing.
 const pollRules = 5 * time.Second
 
-func newRuleFiles(dir string, models *devices.Models, classes *cases.Classes, receivers []string, reg prometheus.Registerer, log *slog.Logger) (*ruleFiles, error) {
-	r := &ruleFiles{dir: dir, models: models, classes: classes, known: receivers, log: log,
+func newRuleFiles(dir string, models *devices.Models, classes *cases.Classes, receivers []string, audit audit, reg prometheus.Registerer, log *slog.Logger) (*ruleFiles, error) {
+	r := &ruleFiles{dir: dir, models: models, classes: classes, known: receivers, audit: audit, log: log,
 		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "citywarden_rule_loads_total", Help: "How often the rule files were read, by what became of it: good or refused.",
 		}, []string{"result"}),
@@ -121,20 +130,113 @@ func (r *ruleFiles) refuse(err error, problems ...citywarden.Problem) error {
 // ReloadRules reads the files again and lets the engine run them. After an
 // error, which lists every mistake, the rules that ran before go on.
 func (r *ruleFiles) ReloadRules(ctx context.Context) error {
+	return r.reload(ctx, "somebody asked for it")
+}
+
+// reload is ReloadRules, because of why.
+func (r *ruleFiles) reload(ctx context.Context, why string) error {
 	r.reloading.Lock()
 	defer r.reloading.Unlock()
 	set, err := r.load()
 	if err != nil {
 		if citywarden.CodeOf(err) == citywarden.CodeInvalid {
 			r.log.Warn("rules were not taken; those that run stay", "err", err)
+			if _, aerr := r.audit.AppendAudit(context.WithoutCancel(ctx), entryOfRules(why+"; "+err.Error(), http.StatusBadRequest)); aerr != nil {
+				return aerr
+			}
 		}
 		return err
 	}
-	if err := r.engine.Reload(ctx, set); err != nil {
+	d := differenceOf(r.engine.Rules(), set.Rules())
+	if d.text == "" {
+		return r.engine.Reload(ctx, set)
+	}
+	e := entryOfRules(why+"; "+d.text, 0)
+	e.Before = d.before
+	id, err := r.audit.AppendAudit(ctx, e)
+	if err != nil {
+		r.mu.Lock()
+		r.seen = "" // they are read again
+		r.mu.Unlock()
 		return err
 	}
-	r.log.Info("rules taken", "rules", set.Len())
+	status := http.StatusOK
+	if err = r.engine.Reload(ctx, set); err != nil {
+		status = http.StatusInternalServerError
+	}
+	// What was done is done, even when the caller is gone by now.
+	if aerr := r.audit.FinishAudit(context.WithoutCancel(ctx), id, status, d.after); aerr != nil {
+		r.log.Error("audit entry not finished", "entry", id, "status", status, "err", aerr)
+	}
+	if err != nil {
+		return err
+	}
+	r.log.Info("rules taken", "rules", set.Len(), "changed", d.text)
 	return nil
+}
+
+func entryOfRules(detail string, status int) citywarden.AuditEntry {
+	const most = 2000 // as of what people do
+	return citywarden.AuditEntry{
+		At: time.Now().UTC(), User: citywarden.Platform, Action: "take-rules", Target: "/api/v1/rules",
+		Detail: strings.ToValidUTF8(detail[:min(len(detail), most)], ""), Status: status,
+	}
+}
+
+// difference is how rules differ: in words, "" when they don't, and the versions
+// of those that differ, by id.
+type difference struct {
+	text          string
+	before, after json.RawMessage
+}
+
+// maxNamed bounds how many rules a difference names.
+const maxNamed = 500
+
+func differenceOf(before, after []citywarden.Rule) difference {
+	versions := func(list []citywarden.Rule) map[citywarden.RuleID]string {
+		m := map[citywarden.RuleID]string{}
+		for _, r := range list {
+			m[r.ID] = r.Version
+		}
+		return m
+	}
+	was, is := versions(before), versions(after)
+	old, now := map[citywarden.RuleID]string{}, map[citywarden.RuleID]string{}
+	var added, changed, removed int
+	named := 0
+	for _, r := range slices.Concat(before, after) {
+		a, b := was[r.ID], is[r.ID]
+		if a == b {
+			continue
+		}
+		switch {
+		case a == "":
+			added++
+		case b == "":
+			removed++
+		default:
+			changed++
+		}
+		delete(was, r.ID) // the same rule does not count again
+		delete(is, r.ID)
+		if named++; named > maxNamed {
+			continue
+		}
+		if a != "" {
+			old[r.ID] = a
+		}
+		if b != "" {
+			now[r.ID] = b
+		}
+	}
+	if added+changed+removed == 0 {
+		return difference{}
+	}
+	d := difference{text: fmt.Sprintf("%d changed, %d new, %d gone", changed, added, removed)}
+	d.before, _ = json.Marshal(old)
+	d.after, _ = json.Marshal(now)
+	return d
 }
 
 // RuleStatus says which rules run, and what is wrong with the files if they were
@@ -153,11 +255,12 @@ func (r *ruleFiles) Run(ctx context.Context) error {
 	before := ""
 	for {
 		var due bool
+		why := "files changed"
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-r.asked:
-			due = true
+			due, why = true, "SIGHUP"
 		case <-tick.C:
 			now, err := fingerprint(r.dir)
 			r.mu.Lock()
@@ -168,7 +271,7 @@ func (r *ruleFiles) Run(ctx context.Context) error {
 		if !due {
 			continue
 		}
-		if err := r.ReloadRules(ctx); err != nil && citywarden.CodeOf(err) != citywarden.CodeInvalid && ctx.Err() == nil {
+		if err := r.reload(ctx, why); err != nil && citywarden.CodeOf(err) != citywarden.CodeInvalid && ctx.Err() == nil {
 			r.log.Error("rules could not be read again", "err", err)
 		}
 	}

@@ -1,10 +1,14 @@
 package app
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -12,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/devices"
 	"github.com/citywarden/citywarden/rules"
@@ -40,7 +45,8 @@ func TestRuleFilesAreTakenWhenTheyAreWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		r, err := newRuleFiles(dir, models, classes, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		var book auditBook
+		r, err := newRuleFiles(dir, models, classes, nil, &book, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,5 +92,64 @@ func TestRuleFilesAreTakenWhenTheyAreWhole(t *testing.T) {
 		if version() == second {
 			t.Error("not taken at the signal")
 		}
+		third := version()
+		write(fmt.Sprintf(oneRule, "3") + "# nothing else\n")
+		hup <- syscall.SIGHUP
+		synctest.Wait()
+		write(fmt.Sprintf(oneRule, "3") + strings.ReplaceAll(strings.TrimPrefix(fmt.Sprintf(oneRule, "9"), "rules:\n"), "id: a", "id: b"))
+		hup <- syscall.SIGHUP
+		synctest.Wait()
+		write("rules: []\n")
+		if err := r.ReloadRules(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{
+			`400 files changed; rules in `,
+			`200 files changed; 1 changed, 0 new, 0 gone {"a":"` + first + `"} {"a":"` + second + `"}`,
+			`200 SIGHUP; 1 changed, 0 new, 0 gone {"a":"` + second + `"} {"a":"` + third + `"}`,
+			`200 SIGHUP; 0 changed, 1 new, 0 gone {} {"b":"`,
+			`200 somebody asked for it; 0 changed, 0 new, 2 gone {"a":"` + third + `","b":"`,
+		}
+		got := book.lines()
+		if len(got) != len(want) {
+			t.Fatalf("the audit says:\n%s", strings.Join(got, "\n"))
+		}
+		for i, w := range want {
+			if !strings.HasPrefix(got[i], citywarden.Platform+" take-rules /api/v1/rules "+w) {
+				t.Errorf("the audit says %q, want %q", got[i], w)
+			}
+		}
 	})
+}
+
+// auditBook is an audit in memory.
+type auditBook struct {
+	mu      sync.Mutex
+	entries []citywarden.AuditEntry
+}
+
+// AppendAudit adds e.
+func (b *auditBook) AppendAudit(_ context.Context, e citywarden.AuditEntry) (int64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.entries = append(b.entries, e)
+	return int64(len(b.entries)), nil
+}
+
+// FinishAudit completes an entry.
+func (b *auditBook) FinishAudit(_ context.Context, id int64, status int, after json.RawMessage) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.entries[id-1].Status, b.entries[id-1].After = status, after
+	return nil
+}
+
+func (b *auditBook) lines() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []string
+	for _, e := range b.entries {
+		out = append(out, fmt.Sprintf("%s %s %s %d %s %s %s", e.User, e.Action, e.Target, e.Status, e.Detail, e.Before, e.After))
+	}
+	return out
 }

@@ -41,6 +41,7 @@ type commands struct {
 	Series      seriesCmd      `cmd:"" help:"Export readings of a running platform, and import those of the past."`
 	Rules       rulesCmd       `cmd:"" help:"Check, test and backtest alarm rules."`
 	Audit       auditCmd       `cmd:"" help:"Compare the durable log, the ledger and the time series of a running platform; exits 1 with the differences."`
+	AuditLog    auditLogCmd    `cmd:"" help:"List who changed what, when, from where, and how it was before and after."`
 	Backup      backupCmd      `cmd:"" help:"Back up a running platform into one file."`
 	Restore     restoreCmd     `cmd:"" help:"Make a data folder of a backup."`
 	Simulate    simulateCmd    `cmd:"" help:"Run virtual devices against a platform."`
