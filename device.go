@@ -75,6 +75,7 @@ type Metric struct {
 	Min        *float64   `json:"min,omitempty"`  // plausible range; a reading outside has quality OutOfRange
 	Max        *float64   `json:"max,omitempty"`
 	Counter    bool       `json:"counter,omitempty"`     // only counts up, like a meter's register
+	Sequence   bool       `json:"sequence,omitempty"`    // numbers the device's messages: each has one more than that before, after Max comes Min
 	StaleAfter Duration   `json:"stale_after,omitempty"` // a value older than that is not current any more
 }
 

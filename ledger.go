@@ -65,6 +65,16 @@ type LedgerRow struct {
 	Rejected    int64     `json:"rejected"`
 	Duplicate   int64     `json:"duplicate"`
 	Quarantined int64     `json:"quarantined"`
+	Missing     int64     `json:"missing"`  // messages that never came, by the device's sequence numbers; one that comes late after all is taken off
+	Silent      int64     `json:"silent_s"` // seconds of the hour in which nothing was heard for longer than the heartbeat of the model allows
+}
+
+// LastHeard is what is remembered of a device to notice what is missing.
+type LastHeard struct {
+	Device    DeviceID
+	At        time.Time // when its newest message was logged
+	Sequence  int64     // the highest of its sequence numbers, when Sequenced
+	Sequenced bool
 }
 
 // Add counts an entry with an uplink.

@@ -167,8 +167,11 @@ func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)
 		case x.Name == "event" && x.Kind != citywarden.KindText:
 			fail(at+".kind", "event is a text, the name of what happened: event(\"valve.operated\", \"10m\") in rules looks for it")
 		}
-		if x.Kind != citywarden.KindNumber && (x.Unit != "" || x.Min != nil || x.Max != nil || x.Counter) {
-			fail(at+".kind", "unit, min, max and counter belong to a number, %s is a %s", x.Name, x.Kind)
+		if x.Kind != citywarden.KindNumber && (x.Unit != "" || x.Min != nil || x.Max != nil || x.Counter || x.Sequence) {
+			fail(at+".kind", "unit, min, max, counter and sequence belong to a number, %s is a %s", x.Name, x.Kind)
+		}
+		if x.Sequence && slices.ContainsFunc(m.Metrics[:i], func(o citywarden.Metric) bool { return o.Sequence }) {
+			fail(at+".sequence", "one metric numbers the messages, and one before %s does already", x.Name)
 		}
 		if x.Min != nil && x.Max != nil && *x.Min >= *x.Max {
 			fail(at+".min", "min %g is not below max %g", *x.Min, *x.Max)

@@ -69,6 +69,7 @@ func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
 					{"min", false, number(&x.Min)},
 					{"max", false, number(&x.Max)},
 					{"counter", false, boolean(&x.Counter)},
+					{"sequence", false, boolean(&x.Sequence)},
 					{"stale_after", false, duration(&x.StaleAfter)},
 				})
 				m.Metrics = append(m.Metrics, x)

@@ -29,10 +29,12 @@ type LedgerStore interface {
 	// Cursor returns the position a consumer's work reaches, 0 at first.
 	Cursor(ctx context.Context, name string) (citywarden.Position, error)
 	// SaveLedger adds rows to what is stored for their device and hour, adds dead
-	// letters, and moves the cursor from one position to the next, all or nothing. It does
+	// letters, remembers heard, and moves the cursor from one position to the next, all or nothing. It does
 	// nothing when the cursor is at to already, and returns CodeConflict when it is
 	// neither there nor at from.
-	SaveLedger(ctx context.Context, name string, from, to citywarden.Position, rows []citywarden.LedgerRow, dead []citywarden.DeadLetter) error
+	SaveLedger(ctx context.Context, name string, from, to citywarden.Position, rows []citywarden.LedgerRow, dead []citywarden.DeadLetter, heard []citywarden.LastHeard) error
+	// LastHeard returns what SaveLedger was given last of each device.
+	LastHeard(ctx context.Context) ([]citywarden.LastHeard, error)
 	// LedgerRows returns the rows of the hours that begin in [from, to), of one device or
 	// with "" of all, by hour and device.
 	LedgerRows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error)
@@ -47,7 +49,7 @@ type LedgerStore interface {
 }
 
 // Ledger is the consumer "ledger": it counts what became of every reading,
-// exactly once also across restarts, and keeps what could not be used. Its
+// exactly once also across restarts, notices what never came, and keeps what could not be used. Its
 // methods may be called by several goroutines.
 type Ledger struct {
 	store LedgerStore
@@ -60,6 +62,7 @@ type Ledger struct {
 	entries int
 	rows    map[ledgerKey]*citywarden.LedgerRow
 	dead    []citywarden.DeadLetter
+	gaps    gaps
 }
 
 type ledgerKey struct {
@@ -72,6 +75,7 @@ func NewLedger(s LedgerStore, log *slog.Logger) *Ledger {
 	return &Ledger{
 		store: s, log: cmp.Or(log, slog.Default()),
 		rows: map[ledgerKey]*citywarden.LedgerRow{},
+		gaps: gaps{heard: map[citywarden.DeviceID]citywarden.LastHeard{}, changed: map[citywarden.DeviceID]bool{}},
 	}
 }
 
@@ -95,6 +99,13 @@ func (l *Ledger) load(ctx context.Context) error {
 	at, err := l.store.Cursor(ctx, ledgerName)
 	if err != nil {
 		return err
+	}
+	heard, err := l.store.LastHeard(ctx)
+	if err != nil {
+		return err
+	}
+	for _, h := range heard {
+		l.gaps.heard[h.Device] = h
 	}
 	l.saved, l.counted, l.known = at, at, true
 	return nil
@@ -122,20 +133,25 @@ func (l *Ledger) Consume(ctx context.Context, entries []citywarden.Entry) error 
 func (l *Ledger) count(e *citywarden.Entry) {
 	l.counted = e.Position
 	l.entries++
+	l.gaps.note(e, l.row)
 	if e.Kind != citywarden.RecordUplink {
 		return
 	}
-	hour := e.At.UTC().Truncate(time.Hour)
-	key := ledgerKey{e.Uplink.Device, hour.Unix() / 3600}
-	r := l.rows[key]
-	if r == nil {
-		r = &citywarden.LedgerRow{Device: key.device, Hour: hour}
-		l.rows[key] = r
-	}
-	r.Add(e)
+	l.row(e.Uplink.Device, e.At.UTC().Truncate(time.Hour)).Add(e)
 	if e.Reject != nil {
 		l.dead = append(l.dead, *e.Reject)
 	}
+}
+
+// row returns what was counted of a device and hour since the last save.
+func (l *Ledger) row(device citywarden.DeviceID, hour time.Time) *citywarden.LedgerRow {
+	key := ledgerKey{device, hour.Unix() / 3600}
+	r := l.rows[key]
+	if r == nil {
+		r = &citywarden.LedgerRow{Device: device, Hour: hour}
+		l.rows[key] = r
+	}
+	return r
 }
 
 // save stores what was counted. Call it with mu held, which it keeps across
@@ -148,11 +164,16 @@ func (l *Ledger) save(ctx context.Context) error {
 	for _, r := range l.rows {
 		rows = append(rows, *r)
 	}
-	if err := l.store.SaveLedger(ctx, ledgerName, l.saved, l.counted, rows, l.dead); err != nil {
+	heard := make([]citywarden.LastHeard, 0, len(l.gaps.changed))
+	for id := range l.gaps.changed {
+		heard = append(heard, l.gaps.heard[id])
+	}
+	if err := l.store.SaveLedger(ctx, ledgerName, l.saved, l.counted, rows, l.dead, heard); err != nil {
 		return fmt.Errorf("save ledger up to group %d: %w", l.counted.Group(), err)
 	}
 	l.saved, l.entries, l.dead = l.counted, 0, nil
 	clear(l.rows)
+	clear(l.gaps.changed)
 	return nil
 }
 

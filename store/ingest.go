@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/base64"
 	"fmt"
 	"time"
@@ -10,11 +11,11 @@ import (
 )
 
 // SaveLedger adds rows to what is stored for their device and hour, adds dead
-// letters and moves the cursor called name from one position to the next, in
+// letters, remembers heard and moves the cursor called name from one position to the next, in
 // one transaction. It does nothing when the cursor is at to already (an earlier call was
 // committed without its caller knowing), and returns CodeConflict when it is
 // neither there nor at from.
-func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Position, rows []citywarden.LedgerRow, dead []citywarden.DeadLetter) error {
+func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Position, rows []citywarden.LedgerRow, dead []citywarden.DeadLetter, heard []citywarden.LastHeard) error {
 	return d.tx(ctx, func(q querier) error {
 		at, err := cursor(ctx, q, name)
 		if err != nil {
@@ -37,19 +38,46 @@ func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Po
 				return err
 			}
 		}
+		for _, h := range heard {
+			var sequence sql.NullInt64
+			if h.Sequenced {
+				sequence = sql.NullInt64{Int64: h.Sequence, Valid: true}
+			}
+			_, err := q.ExecContext(ctx, `INSERT INTO last_heard (device, at, sequence) VALUES ($1, $2, $3)
+				ON CONFLICT (device) DO UPDATE SET at = excluded.at, sequence = excluded.sequence`, h.Device, toMS(h.At), sequence)
+			if err != nil {
+				return fmt.Errorf("remember when device %s was heard: %w", h.Device, err)
+			}
+		}
 		return setCursor(ctx, q, name, to)
 	})
+}
+
+// LastHeard returns what SaveLedger was given last of each device.
+func (d *DB) LastHeard(ctx context.Context) ([]citywarden.LastHeard, error) {
+	all, err := list(ctx, d.sql, func(row scanner) (h citywarden.LastHeard, err error) {
+		var at int64
+		var sequence sql.NullInt64
+		err = row.Scan(&h.Device, &at, &sequence)
+		h.At, h.Sequence, h.Sequenced = fromMS(at), sequence.Int64, sequence.Valid
+		return h, err
+	}, `SELECT device, at, sequence FROM last_heard ORDER BY device`)
+	if err != nil {
+		return nil, fmt.Errorf("read when devices were heard: %w", err)
+	}
+	return all, nil
 }
 
 // addLedger adds r to what is stored for its device and hour.
 func addLedger(ctx context.Context, q querier, r *citywarden.LedgerRow) error {
 	_, err := q.ExecContext(ctx, `INSERT INTO ledger
-		(device, hour, messages, received, stored, rejected, duplicate, quarantined) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		(device, hour, messages, received, stored, rejected, duplicate, quarantined, missing, silent) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 		ON CONFLICT (hour, device) DO UPDATE SET
 			messages = ledger.messages + excluded.messages, received = ledger.received + excluded.received,
 			stored = ledger.stored + excluded.stored, rejected = ledger.rejected + excluded.rejected,
-			duplicate = ledger.duplicate + excluded.duplicate, quarantined = ledger.quarantined + excluded.quarantined`,
-		r.Device, toMS(r.Hour), r.Messages, r.Received, r.Stored, r.Rejected, r.Duplicate, r.Quarantined)
+			duplicate = ledger.duplicate + excluded.duplicate, quarantined = ledger.quarantined + excluded.quarantined,
+			missing = ledger.missing + excluded.missing, silent = ledger.silent + excluded.silent`,
+		r.Device, toMS(r.Hour), r.Messages, r.Received, r.Stored, r.Rejected, r.Duplicate, r.Quarantined, r.Missing, r.Silent)
 	if err != nil {
 		return fmt.Errorf("save ledger of device %s: %w", r.Device, err)
 	}
@@ -151,10 +179,10 @@ func ledgerWhere(from, to time.Time, device citywarden.DeviceID) (w where) {
 func (d *DB) ledger(ctx context.Context, w *where, limit string) ([]citywarden.LedgerRow, error) {
 	rows, err := list(ctx, d.sql, func(row scanner) (r citywarden.LedgerRow, err error) {
 		var hour int64
-		err = row.Scan(&r.Device, &hour, &r.Messages, &r.Received, &r.Stored, &r.Rejected, &r.Duplicate, &r.Quarantined)
+		err = row.Scan(&r.Device, &hour, &r.Messages, &r.Received, &r.Stored, &r.Rejected, &r.Duplicate, &r.Quarantined, &r.Missing, &r.Silent)
 		r.Hour = fromMS(hour)
 		return r, err
-	}, `SELECT device, hour, messages, received, stored, rejected, duplicate, quarantined FROM ledger`+
+	}, `SELECT device, hour, messages, received, stored, rejected, duplicate, quarantined, missing, silent FROM ledger`+
 		w.text()+` ORDER BY hour, device`+limit, w.args...)
 	if err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)

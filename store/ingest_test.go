@@ -23,8 +23,8 @@ func TestLedger(t *testing.T) {
 	save := func(from, to citywarden.Position, dead ...citywarden.DeadLetter) error {
 		return db.SaveLedger(t.Context(), "ledger", from, to, []citywarden.LedgerRow{
 			{Device: "a", Hour: nine, Messages: 1, Received: 10, Stored: 4, Rejected: 3, Duplicate: 2, Quarantined: 1},
-			{Device: "b", Hour: ten, Messages: 1, Received: 1, Stored: 1},
-		}, dead)
+			{Device: "b", Hour: ten, Messages: 1, Received: 1, Stored: 1, Missing: 3, Silent: 60},
+		}, dead, []citywarden.LastHeard{{At: nine}, {Device: "b", At: ten, Sequence: int64(to), Sequenced: true}})
 	}
 	if err := save(0, at(1, 3), letter(at(1, 0), "a"), letter(at(1, 2), "b")); err != nil {
 		t.Fatal(err)
@@ -42,8 +42,16 @@ func TestLedger(t *testing.T) {
 		t.Errorf("Cursor = %d, %v", p, err)
 	}
 
+	heard, err := db.LastHeard(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]citywarden.LastHeard{{At: nine}, {Device: "b", At: ten, Sequence: int64(at(2, 0)), Sequenced: true}}, heard); diff != "" {
+		t.Errorf("last heard:\n%s", diff)
+	}
+
 	a := citywarden.LedgerRow{Device: "a", Hour: nine, Messages: 2, Received: 20, Stored: 8, Rejected: 6, Duplicate: 4, Quarantined: 2}
-	b := citywarden.LedgerRow{Device: "b", Hour: ten, Messages: 2, Received: 2, Stored: 2}
+	b := citywarden.LedgerRow{Device: "b", Hour: ten, Messages: 2, Received: 2, Stored: 2, Missing: 6, Silent: 120}
 	tests := []struct {
 		name     string
 		from, to time.Time
@@ -109,7 +117,7 @@ func TestRefusedReadingsAreCountedOnce(t *testing.T) {
 	at := citywarden.PositionAt(1, 0)
 	half := citywarden.DeadLetter{Position: at, Stage: citywarden.FailedDecode, Device: "a", Payload: []byte("{}"), Received: nine, Reason: "half of it"}
 	rows := []citywarden.LedgerRow{{Device: "a", Hour: nine, Messages: 1, Received: 3, Stored: 2, Rejected: 1}}
-	if err := db.SaveLedger(t.Context(), "ledger", 0, at, rows, []citywarden.DeadLetter{half}); err != nil {
+	if err := db.SaveLedger(t.Context(), "ledger", 0, at, rows, []citywarden.DeadLetter{half}, nil); err != nil {
 		t.Fatal(err)
 	}
 	refused := citywarden.Refused{DeadLetter: half, Logged: nine.Add(59 * time.Minute), Readings: 2}
@@ -159,7 +167,7 @@ func TestTrimDeadLettersKeepsTheNewest(t *testing.T) {
 	for i := range 5 {
 		letters = append(letters, citywarden.DeadLetter{Position: citywarden.PositionAt(1, i), Stage: citywarden.FailedDecode, Device: "a"})
 	}
-	if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 4), nil, letters); err != nil {
+	if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 4), nil, letters, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ keep, removed, left int }{{9, 0, 5}, {5, 0, 5}, {3, 2, 3}} {

@@ -35,6 +35,7 @@ type commands struct {
 	Cases       casesCmd       `cmd:"" help:"List and work the cases of a running platform."`
 	Evaluation  evaluationCmd  `cmd:"" help:"Print what the work on cases was worth, by area, department or post (GB/T 30428.4)."`
 	Classes     classesCmd     `cmd:"" help:"List classes of components and events with their filing rules."`
+	Ledger      ledgerCmd      `cmd:"" help:"Print what became of the readings, and what never came, by hour and device."`
 	Deadletters deadlettersCmd `cmd:"" help:"List messages that could not be used, and bring them in again."`
 	Notices     noticesCmd     `cmd:"" help:"List what was told of cases, and send again what was given up."`
 	Apps        appsCmd        `cmd:"" help:"List the apps that may report cases by Open311, make and revoke their keys."`

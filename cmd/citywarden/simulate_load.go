@@ -191,7 +191,7 @@ func (s *simulateLoadCmd) messages(ctx context.Context, c *client, devices []loa
 	for _, d := range devices {
 		ours[d.ID] = true
 	}
-	q := url.Values{"from": {time.Now().Add(-30 * 24 * time.Hour).UTC().Format(time.RFC3339)}, "to": {time.Now().Add(time.Hour).UTC().Format(time.RFC3339)}}
+	q := url.Values{"limit": {"1000"}, "from": {time.Now().Add(-30 * 24 * time.Hour).UTC().Format(time.RFC3339)}, "to": {time.Now().Add(time.Hour).UTC().Format(time.RFC3339)}}
 	err = list(ctx, c, "/ledger", q, func(r citywarden.LedgerRow) error {
 		if ours[r.Device] {
 			sum += r.Messages

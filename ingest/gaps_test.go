@@ -1,0 +1,103 @@
+package ingest_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/ingest"
+	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
+)
+
+// TestGaps: what never came stands in the ledger, by sequence numbers and by silence, whenever
+// the platform is restarted in between.
+func TestGaps(t *testing.T) {
+	ten := time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC)
+	first, top := 1.0, 255.0
+	plain := &citywarden.Model{Name: "logger", Heartbeat: citywarden.Duration(10 * time.Minute), Metrics: []citywarden.Metric{
+		{Name: "pressure", Kind: citywarden.KindNumber}, {Name: "seq", Kind: citywarden.KindNumber, Sequence: true}}}
+	around := &citywarden.Model{Name: "around", Heartbeat: plain.Heartbeat, Metrics: []citywarden.Metric{
+		{Name: "seq", Kind: citywarden.KindNumber, Sequence: true, Min: &first, Max: &top}}}
+	type message struct {
+		at  time.Duration // after ten
+		seq float64       // -1 for none
+	}
+	const start = -2 // as seq: the platform begins to run
+	steps := func(seqs ...float64) (out []message) {
+		for i, s := range seqs {
+			out = append(out, message{time.Duration(i) * time.Minute, s})
+		}
+		return out
+	}
+	row := func(hour int, missing, silent int64) citywarden.LedgerRow {
+		return citywarden.LedgerRow{Hour: ten.Add(time.Duration(hour) * time.Hour), Missing: missing, Silent: silent}
+	}
+	for _, c := range []struct {
+		name  string
+		model *citywarden.Model
+		sent  []message
+		want  []citywarden.LedgerRow // hours in which something is missing
+	}{
+		{"none", plain, steps(7, 8, 9), nil},
+		{"no numbers", plain, steps(-1, -1), nil},
+		{"three missing", plain, steps(7, 9, 12), []citywarden.LedgerRow{row(0, 3, 0)}},
+		{"one of three comes late", plain, steps(7, 11, 9), []citywarden.LedgerRow{row(0, 2, 0)}},
+		{"the same again", plain, steps(7, 8, 8, 9), nil},
+		{"counts anew", plain, steps(5000, 5001, 1, 2), nil},
+		{"jumps", plain, steps(1, 500_000, 500_001), nil},
+		{"half a number", plain, steps(1, 1.5, 2), nil},
+		{"rolls over", around, steps(254, 255, 1, 2), nil},
+		{"rolls over a gap", around, steps(254, 3), []citywarden.LedgerRow{row(0, 3, 0)}},
+		{"late across the end", around, steps(254, 2, 255), []citywarden.LedgerRow{row(0, 1, 0)}},
+		{"silent in one hour", plain, []message{{0, -1}, {30 * time.Minute, -1}}, []citywarden.LedgerRow{row(0, 0, 20*60)}},
+		{"within the heartbeat", plain, []message{{0, -1}, {10 * time.Minute, -1}}, nil},
+		{"silent over hours", plain, []message{{30 * time.Minute, -1}, {2*time.Hour + 15*time.Minute, -1}},
+			[]citywarden.LedgerRow{row(0, 0, 20*60), row(1, 0, 3600), row(2, 0, 15*60)}},
+		{"the platform was away", plain, []message{{0, -1}, {50 * time.Minute, start}, {65 * time.Minute, -1}},
+			[]citywarden.LedgerRow{row(1, 0, 5*60)}},
+	} {
+		for _, restarts := range []bool{false, true} {
+			db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
+			l := ingest.NewLedger(db, nil)
+			for i, m := range c.sent {
+				e := citywarden.Entry{Record: citywarden.Record{Position: citywarden.PositionAt(uint64(i+1), 0), Kind: citywarden.RecordStart, At: ten.Add(m.at)}}
+				if m.seq != start {
+					e.Kind, e.Uplink = citywarden.RecordUplink, &citywarden.Uplink{Device: "d"}
+					e.Device, e.Model = &citywarden.Device{ID: "d"}, c.model
+				}
+				if m.seq >= 0 {
+					e.Readings = []citywarden.Reading{{Metric: "seq", Value: citywarden.Number(m.seq)}}
+				}
+				if err := l.Consume(t.Context(), []citywarden.Entry{e}); err != nil {
+					t.Fatal(err)
+				}
+				if restarts {
+					if _, _, err := l.Rows(t.Context(), ten, ten.Add(time.Hour), "d", citywarden.Page{}); err != nil { // saves
+						t.Fatal(err)
+					}
+					l = ingest.NewLedger(db, nil)
+				}
+			}
+			rows, _, err := l.Rows(t.Context(), ten.Add(-time.Hour), ten.Add(100*time.Hour), "", citywarden.Page{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []citywarden.LedgerRow
+			for _, r := range rows {
+				if r.Missing != 0 || r.Silent != 0 {
+					got = append(got, citywarden.LedgerRow{Hour: r.Hour, Missing: r.Missing, Silent: r.Silent})
+				}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("%s, restarts %t (-want +got):\n%s", c.name, restarts, diff)
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
