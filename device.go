@@ -86,6 +86,7 @@ type Attribute struct {
 	Kind    Kind   `json:"kind"`
 	Unit    string `json:"unit,omitempty"`
 	Default any    `json:"default,omitempty"` // nil when a device without it has none
+	Shared  bool   `json:"shared,omitempty"`  // the device itself may read it, and is told when it changes
 }
 
 // Metric returns the declaration of name.
@@ -115,13 +116,14 @@ type Status string
 const (
 	StatusNever  Status = "never"  // it has not reported yet
 	StatusOnline Status = "online" // it reported within twice its model's heartbeat
-	StatusSilent Status = "silent" // it did not
+	StatusSilent Status = "silent" // it did not, or its gateway said that it left
 )
 
 // Presence is when a device was last heard.
 type Presence struct {
 	Status   Status    `json:"status"`
 	LastSeen time.Time `json:"last_seen,omitzero"` // our time of its newest message
+	Left     bool      `json:"left,omitempty"`     // that one is its gateway's, which says that it left
 }
 
 // DeviceView is a device as people see it: with its presence, its latest
@@ -130,7 +132,8 @@ type DeviceView struct {
 	Device
 	Presence
 	Latest map[MetricName]Latest `json:"latest,omitempty"`
-	Alarm  string                `json:"alarm,omitempty"` // severity of its worst active alarm
+	Client map[string]any        `json:"client,omitempty"` // attributes that the device reported
+	Alarm  string                `json:"alarm,omitempty"`  // severity of its worst active alarm
 }
 
 // Latest is the newest reading of one metric by event time.

@@ -52,6 +52,27 @@ func (a alarmed) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, strin
 	return vs, next, err
 }
 
+// downlinks is what devices get.
+type downlinks struct {
+	*devices.Registry
+	pipeline *ingest.Pipeline
+	log      interface{ Last() citywarden.Position }
+}
+
+func (b *building) downlinks() downlinks { return downlinks{b.devices, b.ingest, b.journal} }
+
+// fresh is how long an answer waits for what its device has just reported.
+const fresh = 2 * time.Second
+
+// Attributes are those of the registry once it has taken what was acknowledged
+// before; when it is too far behind, those that it has.
+func (d downlinks) Attributes(ctx context.Context, id citywarden.DeviceID, client, shared []string) (citywarden.DeviceAttributes, error) {
+	wait, cancel := context.WithTimeout(ctx, fresh)
+	defer cancel()
+	_ = d.pipeline.Wait(wait, d.Registry.Name(), d.log.Last())
+	return d.Registry.Attributes(id, client, shared)
+}
+
 // deviceFiles gives the registry's import report the API's form.
 type deviceFiles struct{ *devices.Registry }
 

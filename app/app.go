@@ -471,7 +471,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		return err
 	}
 	handler = devicehttp.New(devicehttp.Options{
-		Accept: b.ingest, Check: b.ingest, Auth: b.devices, Next: handler, Logger: b.component("http"),
+		Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Next: handler, Logger: b.component("http"),
 	})
 	b.parts = append(b.parts, part{"http", func(ctx context.Context) error { return serve(ctx, b.http, handler, b.hub, b.log) }})
 	return nil
@@ -533,14 +533,14 @@ func (b *building) trouble() citywarden.Text {
 
 func (b *building) serveDevices(context.Context) error {
 	if b.mqtt != nil {
-		m, err := mqtt.New(mqtt.Options{Listener: b.mqtt, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Logger: b.component("mqtt"), Metrics: b.metrics})
+		m, err := mqtt.New(mqtt.Options{Listener: b.mqtt, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Logger: b.component("mqtt"), Metrics: b.metrics})
 		if err != nil {
 			return err
 		}
 		b.parts = append(b.parts, part{"mqtt", m.Run})
 	}
 	if b.coap != nil {
-		s, err := coap.New(coap.Options{Conn: b.coap, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Logger: b.component("coap"), Metrics: b.metrics})
+		s, err := coap.New(coap.Options{Conn: b.coap, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Logger: b.component("coap"), Metrics: b.metrics})
 		if err != nil {
 			return err
 		}

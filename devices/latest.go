@@ -58,8 +58,14 @@ func (r *Registry) consume(e *citywarden.Entry) map[citywarden.MetricName]citywa
 	if e.Uplink != nil && !e.Uplink.Received.IsZero() {
 		heard = e.Uplink.Received
 	}
-	if heard.After(d.lastSeen) {
-		d.lastSeen = heard
+	if !heard.Before(d.lastSeen) {
+		d.lastSeen, d.left = heard, e.Uplink != nil && e.Uplink.Topic == citywarden.DeviceDisconnected
+	}
+	if len(e.Attrs) > 0 {
+		var rest int
+		if d.client, rest = merged(d.client, e.Attrs); rest > 0 {
+			r.log.Warn("attributes of a device not kept", "device", d.device.ID, "left_out", rest, "kept", maxAttributes)
+		}
 	}
 	if !d.dirty {
 		d.dirty = true
@@ -168,7 +174,7 @@ func (r *Registry) states(es []*entry) []citywarden.DeviceView {
 	vs := make([]citywarden.DeviceView, len(es))
 	for i, e := range es {
 		vs[i].ID = e.device.ID
-		vs[i].LastSeen = e.lastSeen
+		vs[i].LastSeen, vs[i].Left, vs[i].Client = e.lastSeen, e.left, e.client
 		vs[i].Latest = e.latestValues()
 	}
 	return vs

@@ -65,7 +65,9 @@ type entry struct {
 
 	// guarded by Registry.valuesMu
 	lastSeen time.Time
+	left     bool                // its gateway said so, last
 	latest   []citywarden.Latest // as model.Metrics; zero Time where there is none
+	client   map[string]any      // attributes it reported; replaced as a whole when one changes
 	dirty    bool
 }
 
@@ -85,7 +87,8 @@ type Registry struct {
 	mu     sync.RWMutex
 	byID   map[citywarden.DeviceID]*entry
 	byHash map[tokenHash]*entry
-	order  []*entry // by id
+	order  []*entry                         // by id
+	behind map[citywarden.DeviceID][]*entry // by their gateway
 	sites  map[citywarden.SiteID]citywarden.Site
 
 	// flushMu makes Flush calls, and deletions, one after the other; held while
@@ -96,6 +99,8 @@ type Registry struct {
 	reached  citywarden.Position
 	saved    citywarden.Position
 	dirty    []*entry
+
+	listeners listeners
 }
 
 // New returns a Registry with all devices of the store. A device of a model
@@ -103,7 +108,7 @@ type Registry struct {
 // be decoded.
 func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) {
 	r := &Registry{store: s, models: m, opt: o, log: o.Logger,
-		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}, sites: map[citywarden.SiteID]citywarden.Site{}}
+		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}, behind: map[citywarden.DeviceID][]*entry{}, sites: map[citywarden.SiteID]citywarden.Site{}}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -127,12 +132,13 @@ func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) 
 		d := v.Device
 		d.SiteAttributes = r.sites[d.Site()].Attributes
 		e := newEntry(&d, model)
-		e.lastSeen = v.LastSeen
+		e.lastSeen, e.left, e.client = v.LastSeen, v.Left, v.Client
 		for i := range model.Metrics {
 			e.latest[i] = v.Latest[model.Metrics[i].Name]
 		}
 		r.byID[d.ID] = e
 		r.order = append(r.order, e)
+		r.join(e)
 		if len(token) == sha256.Size {
 			h := tokenHash(token)
 			e.token = &h
@@ -275,8 +281,8 @@ func (r *Registry) view(e *entry, now time.Time) citywarden.DeviceView {
 	v.Attributes, v.SiteAttributes = maps.Clone(v.Attributes), maps.Clone(v.SiteAttributes)
 	r.valuesMu.RLock()
 	defer r.valuesMu.RUnlock()
-	v.Presence = citywarden.Presence{Status: e.status(now), LastSeen: e.lastSeen}
-	v.Latest = e.latestValues()
+	v.Presence = citywarden.Presence{Status: e.status(now), LastSeen: e.lastSeen, Left: e.left}
+	v.Latest, v.Client = e.latestValues(), e.client
 	return v
 }
 
@@ -285,7 +291,7 @@ func (e *entry) status(now time.Time) citywarden.Status {
 	switch {
 	case e.lastSeen.IsZero():
 		return citywarden.StatusNever
-	case now.Sub(e.lastSeen) > 2*e.model.Heartbeat.Std():
+	case e.left, now.Sub(e.lastSeen) > 2*e.model.Heartbeat.Std():
 		return citywarden.StatusSilent
 	}
 	return citywarden.StatusOnline
@@ -388,6 +394,7 @@ func (r *Registry) remove(ctx context.Context, id citywarden.DeviceID) error {
 	}
 	r.order = slices.Delete(r.order, i, i+1)
 	delete(r.byID, id)
+	r.part(gone)
 	return nil
 }
 
@@ -501,6 +508,7 @@ func (r *Registry) save(ctx context.Context, cs []change) error {
 // show makes changes that are stored visible to everybody. It needs changeMu.
 func (r *Registry) show(cs []change) {
 	var views []citywarden.DeviceView
+	var told []citywarden.Downlink
 	now := time.Now()
 	r.mu.Lock()
 	var added []*entry
@@ -515,6 +523,8 @@ func (r *Registry) show(cs []change) {
 				added = append(added, e)
 			}
 		} else {
+			told = append(told, sharedChanges(e.device, e.model, c.device, c.model))
+			r.part(e)
 			r.valuesMu.Lock()
 			if e.model != c.model {
 				was := e.latestValues()
@@ -526,6 +536,7 @@ func (r *Registry) show(cs []change) {
 			e.device, e.model, e.search = c.device, c.model, searchText(c.device)
 			r.valuesMu.Unlock()
 		}
+		r.join(e)
 		if c.token != nil {
 			if e.token != nil {
 				delete(r.byHash, *e.token)
@@ -544,6 +555,9 @@ func (r *Registry) show(cs []change) {
 		}
 	}
 	r.mu.Unlock()
+	for _, m := range told {
+		r.Send(m)
+	}
 	for _, c := range cs {
 		if r.opt.OnChange != nil {
 			r.opt.OnChange(*c.device, false)

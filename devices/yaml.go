@@ -84,6 +84,7 @@ func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
 					{"kind", true, kind(&x.Kind)},
 					{"unit", false, text(&x.Unit)},
 					{"default", false, scalar(&x.Default)},
+					{"shared", false, boolean(&x.Shared)},
 				})
 				m.Attributes = append(m.Attributes, x)
 			})

@@ -94,6 +94,9 @@ func (d *dropped) reason() string {
 // decode turns up into readings of known metrics with a time and a quality.
 // raw holds, for each reading, the time as the device gave it.
 func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.Uplink) (m message, raw []time.Time, d dropped) {
+	if up.Topic == citywarden.DeviceConnected || up.Topic == citywarden.DeviceDisconnected {
+		return message{}, nil, d // only a sign of life
+	}
 	c, ok := codecNamed(model.Codec)
 	if !ok {
 		d.reject(1, "model %s names the codec %q, which does not exist", model.Name, model.Codec)
@@ -189,6 +192,11 @@ func (d *decoder) uplink(e *citywarden.Entry) {
 		return
 	}
 	e.Device, e.Model = device, model
+	if strings.HasPrefix(up.Topic, gatewayTopics) {
+		dropped := decodeGateway(d.directory, up)
+		e.Rejected, e.Reject = dropped.rejected, deadLetter(e, dropped.reason())
+		return
+	}
 	m, raw, dropped := decode(device, model, up)
 	e.Attrs, e.Stated, e.Rejected, e.Quarantined = m.attrs, m.stated, dropped.rejected, dropped.quarantined
 	if reason := dropped.reason(); reason != "" {

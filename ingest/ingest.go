@@ -20,6 +20,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,9 @@ type Log interface {
 type Directory interface {
 	// Device returns a device and its model, or CodeNotFound. Nobody changes what it returned.
 	Device(citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error)
+	// Child returns the device that a gateway calls name: CodeNotFound when it is
+	// none of those behind it, CodeDenied when it is disabled.
+	Child(gateway citywarden.DeviceID, name string) (citywarden.DeviceID, error)
 }
 
 // Consumer works with the entries of the log. Each has a goroutine of its own
@@ -146,7 +150,18 @@ func (p *Pipeline) Attach(c Consumer) {
 // Accept owns up.Payload from now on. It blocks while the log, or a consumer that
 // holds back, can't keep up; when ctx ends meanwhile, that is a CodeTransient error. While Options.Full
 // says that there is no room it fails at once, with CodeTransient.
+//
+// A gateway's message is put into the log as one of each device that it speaks
+// of; done tells of all of them.
 func (p *Pipeline) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
+	if strings.HasPrefix(up.Topic, gatewayTopics) {
+		p.acceptGateway(ctx, up, done)
+		return
+	}
+	p.accept(ctx, up, done)
+}
+
+func (p *Pipeline) accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
 	begin := time.Now()
 	if up.Received.IsZero() {
 		up.Received = begin
@@ -191,13 +206,22 @@ func (p *Pipeline) Check(up citywarden.Uplink) error {
 	if up.Received.IsZero() {
 		up.Received = time.Now().UTC()
 	}
-	device, model, err := p.directory.Device(up.Device)
-	if err != nil {
-		return err
+	parts, reasons := split(p.directory, &up)
+	if len(reasons) > 0 {
+		return citywarden.Errorf(citywarden.CodeInvalid, "%s", strings.Join(reasons, "; "))
 	}
-	_, _, dropped := decode(device, model, &up)
-	if reason := dropped.reason(); reason != "" {
-		return citywarden.Errorf(citywarden.CodeInvalid, "%s", reason)
+	for i := range parts {
+		device, model, err := p.directory.Device(parts[i].Device)
+		if err != nil {
+			return err
+		}
+		_, _, dropped := decode(device, model, &parts[i])
+		switch reason := dropped.reason(); {
+		case reason != "" && device.ID != up.Device:
+			return citywarden.Errorf(citywarden.CodeInvalid, "%s: %s", device.ID, reason)
+		case reason != "":
+			return citywarden.Errorf(citywarden.CodeInvalid, "%s", reason)
+		}
 	}
 	return nil
 }

@@ -102,6 +102,10 @@ func (l *memLog) Back(_ context.Context, p citywarden.Position, n uint64) (cityw
 // one is a directory in which every device is a smoke detector, but "nobody".
 type one struct{ model *citywarden.Model }
 
+func (one) Child(_ citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %q", name)
+}
+
 func (o one) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
 	if id == "nobody" {
 		return nil, nil, citywarden.Errorf(citywarden.CodeNotFound, "no device %s", id)

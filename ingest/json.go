@@ -188,9 +188,17 @@ func (d *jsonDecoder) attributes(t token) error {
 	}
 	d.out.attrs = make(map[string]any, len(list))
 	for _, m := range list {
+		if len(m.key) > maxKey {
+			d.drop.reject(1, "byte %d: the name of an attribute has at most %d bytes", m.at, maxKey)
+			continue
+		}
 		switch m.value.kind() {
 		case '"':
 			s, ok := m.value.text()
+			if len(s) > maxAttribute {
+				d.drop.reject(1, "byte %d: attribute %s has more than %d bytes", m.value.at, quote(string(m.key)), maxAttribute)
+				continue
+			}
 			if !ok {
 				d.drop.reject(1, "byte %d: attribute %s is not UTF-8; is the device sending GBK?", m.value.at, quote(string(m.key)))
 				continue
@@ -211,6 +219,12 @@ func (d *jsonDecoder) attributes(t token) error {
 	}
 	return nil
 }
+
+// The limits of an attribute that a device reports.
+const (
+	maxKey       = 64
+	maxAttribute = 4000
+)
 
 func quote(s string) string { return strconv.Quote(clip(s)) }
 

@@ -52,15 +52,20 @@ func (p *Pipeline) Replay(ctx context.Context, l *Ledger, device citywarden.Devi
 
 // again puts the messages of letters into the log and returns when they are durable.
 func (p *Pipeline) again(ctx context.Context, letters []citywarden.DeadLetter) error {
-	done := make(chan error, len(letters))
+	var ups []citywarden.Uplink
 	for i := range letters {
 		up := letters[i].Uplink()
+		parts, _ := split(p.directory, &up)
+		ups = append(ups, parts...)
+	}
+	done := make(chan error, len(ups))
+	for _, up := range ups {
 		if err := p.admit(ctx); err != nil {
 			return citywarden.Errorf(citywarden.CodeTransient, "bring in the dead letter of device %s: %w", up.Device, err)
 		}
 		p.log.Append(citywarden.Record{Kind: citywarden.RecordUplink, Uplink: &up}, func(_ citywarden.Position, err error) { done <- err })
 	}
-	for range letters {
+	for range ups {
 		if err := <-done; err != nil {
 			return err
 		}

@@ -22,6 +22,10 @@ import (
 
 type directory struct{ model citywarden.Model }
 
+func (*directory) Child(_ citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %q", name)
+}
+
 func (d *directory) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
 	return &citywarden.Device{ID: id, Model: d.model.Name}, &d.model, nil
 }

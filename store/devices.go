@@ -24,7 +24,7 @@ func (d *DB) LoadDevices(ctx context.Context, each func(v citywarden.DeviceView,
 		return 0, err
 	}
 	rows, err := d.sql.QueryContext(ctx, `SELECT d.id, d.name, d.model, d.attributes, d.lat, d.lon, d.grid, d.adjacent,
-			d.disabled, d.token, d.created, d.updated, l.last_seen, l.latest
+			d.disabled, d.token, d.created, d.updated, l.last_seen, l.latest, l.client, l.gone
 		FROM devices d LEFT JOIN device_latest l ON l.device = d.id ORDER BY d.id`)
 	if err != nil {
 		return 0, fmt.Errorf("read devices: %w", err)
@@ -36,12 +36,14 @@ func (d *DB) LoadDevices(ctx context.Context, each func(v citywarden.DeviceView,
 			attrs, adjacent  string
 			lat, lon         sql.NullFloat64
 			token, latest    sql.NullString
+			client           sql.NullString
+			left             sql.NullBool
 			created, updated int64
 			seen             sql.NullInt64
 			hash             []byte
 		)
 		if err := rows.Scan(&v.ID, &v.Name, &v.Model, &attrs, &lat, &lon, &v.Grid, &adjacent,
-			&v.Disabled, &token, &created, &updated, &seen, &latest); err != nil {
+			&v.Disabled, &token, &created, &updated, &seen, &latest, &client, &left); err != nil {
 			return 0, fmt.Errorf("read devices: %w", err)
 		}
 		v.Created, v.Updated, v.LastSeen = fromMS(created), fromMS(updated), fromMS(seen.Int64)
@@ -60,6 +62,12 @@ func (d *DB) LoadDevices(ctx context.Context, each func(v citywarden.DeviceView,
 		if latest.Valid {
 			if err := json.Unmarshal([]byte(latest.String), &v.Latest); err != nil {
 				return 0, fmt.Errorf("latest values of device %s: %w", v.ID, err)
+			}
+		}
+		v.Left = left.Bool
+		if client.Valid && client.String != "" {
+			if err := json.Unmarshal([]byte(client.String), &v.Client); err != nil {
+				return 0, fmt.Errorf("attributes that device %s reported: %w", v.ID, err)
 			}
 		}
 		if token.Valid {
@@ -142,10 +150,21 @@ func (d *DB) SaveLatest(ctx context.Context, vs []citywarden.DeviceView, reached
 			if err != nil {
 				return fmt.Errorf("device %s: %w", vs[i].ID, err)
 			}
-			if _, err := q.ExecContext(ctx, `INSERT INTO device_latest (device, last_seen, latest)
-				SELECT id, CAST($2 AS BIGINT), CAST($3 AS TEXT) FROM devices WHERE id = $1
-				ON CONFLICT (device) DO UPDATE SET last_seen = excluded.last_seen, latest = excluded.latest`,
-				vs[i].ID, toMS(vs[i].LastSeen), string(latest)); err != nil {
+			client := []byte(nil)
+			if len(vs[i].Client) > 0 {
+				if client, err = json.Marshal(vs[i].Client); err != nil {
+					return fmt.Errorf("device %s: %w", vs[i].ID, err)
+				}
+			}
+			left := 0
+			if vs[i].Left {
+				left = 1
+			}
+			if _, err := q.ExecContext(ctx, `INSERT INTO device_latest (device, last_seen, latest, client, gone)
+				SELECT id, CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS SMALLINT) FROM devices WHERE id = $1
+				ON CONFLICT (device) DO UPDATE SET last_seen = excluded.last_seen, latest = excluded.latest,
+					client = excluded.client, gone = excluded.gone`,
+				vs[i].ID, toMS(vs[i].LastSeen), string(latest), string(client), left); err != nil {
 				return fmt.Errorf("device %s: %w", vs[i].ID, err)
 			}
 		}

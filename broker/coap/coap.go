@@ -3,10 +3,11 @@
 //
 //	POST /api/v1/{token}/telemetry
 //	POST /api/v1/{token}/attributes
+//	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
 //
 //	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: 5683})
 //	…
-//	s, err := coap.New(coap.Options{Conn: conn, Accept: pipeline, Check: pipeline, Auth: registry, Logger: log})
+//	s, err := coap.New(coap.Options{Conn: conn, Accept: pipeline, Check: pipeline, Auth: registry, Down: registry, Logger: log})
 //	…
 //	err = s.Run(ctx) // serves until ctx is done
 //
@@ -68,6 +69,13 @@ type Authenticator interface {
 	Authenticate(token string) (citywarden.DeviceID, error)
 }
 
+// Downlinks knows what goes to devices.
+type Downlinks interface {
+	// Attributes returns the client and shared attributes that are named, all of a
+	// scope for nil, or CodeNotFound.
+	Attributes(ctx context.Context, id citywarden.DeviceID, client, shared []string) (citywarden.DeviceAttributes, error)
+}
+
 // Conn is a UDP socket; *net.UDPConn is one.
 type Conn interface {
 	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
@@ -76,12 +84,13 @@ type Conn interface {
 	Close() error
 }
 
-// Options is what a Server works with. Conn, Accept, Check and Auth are required.
+// Options is what a Server works with. Conn, Accept, Check, Auth and Down are required.
 type Options struct {
 	Conn    Conn // closed by Run
 	Accept  Acceptor
 	Check   Checker
 	Auth    Authenticator
+	Down    Downlinks
 	Logger  *slog.Logger          // nil for slog.Default()
 	Metrics prometheus.Registerer // nil for none
 }
@@ -96,8 +105,8 @@ type Server struct {
 
 // New returns a Server. It serves nothing before Run.
 func New(opts Options) (*Server, error) {
-	if opts.Conn == nil || opts.Accept == nil || opts.Check == nil || opts.Auth == nil {
-		return nil, errors.New("coap: Options need Conn, Accept, Check and Auth")
+	if opts.Conn == nil || opts.Accept == nil || opts.Check == nil || opts.Auth == nil || opts.Down == nil {
+		return nil, errors.New("coap: Options need Conn, Accept, Check, Auth and Down")
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()

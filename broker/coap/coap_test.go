@@ -77,6 +77,21 @@ func (*platform) Authenticate(token string) (citywarden.DeviceID, error) {
 	return citywarden.DeviceID(id), nil
 }
 
+// Attributes gives every device two attributes, and c one that fills blocks.
+func (*platform) Attributes(_ context.Context, id citywarden.DeviceID, client, shared []string) (citywarden.DeviceAttributes, error) {
+	a := citywarden.DeviceAttributes{Client: map[string]any{"firmware": "1.2"}, Shared: map[string]any{"report": 30.0}}
+	if id == "c" {
+		a.Client["note"] = strings.Repeat("x", 3000)
+	}
+	if client != nil && !slices.Contains(client, "firmware") {
+		a.Client = nil
+	}
+	if shared != nil && !slices.Contains(shared, "report") {
+		a.Shared = nil
+	}
+	return a, nil
+}
+
 // wait returns what was taken once there are n messages.
 func (p *platform) wait(t testing.TB, n int) []citywarden.Uplink {
 	t.Helper()
@@ -130,7 +145,7 @@ func serve(t testing.TB, p *platform) (addr string, book *logBook, stop func()) 
 		t.Fatal(err)
 	}
 	book = new(logBook)
-	s, err := New(Options{Conn: conn, Accept: p, Check: p, Auth: p, Logger: slog.New(slog.NewTextHandler(book, nil))})
+	s, err := New(Options{Conn: conn, Accept: p, Check: p, Auth: p, Down: p, Logger: slog.New(slog.NewTextHandler(book, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,6 +272,9 @@ func TestLibcoap(t *testing.T) {
 		{"blocks chosen by itself", goodPath, []string{"-f", file}, "", big},
 		{"blocks, non-confirmable", goodPath, []string{"-N", "-b", "256", "-f", file}, "", big},
 		{"undecodable", goodPath, []string{"-e", `nonsense`}, "4.00 byte 1: expected { or [", `nonsense`},
+		{"attributes", "api/v1/token-of-a/attributes", []string{"-m", "get"}, `{"client":{"firmware":"1.2"},"shared":{"report":30}}`, ""},
+		{"shared attributes", "api/v1/token-of-a/attributes?sharedKeys=report,x", []string{"-m", "get"}, `{"shared":{"report":30}}`, ""},
+		{"attributes in blocks", "api/v1/token-of-c/attributes", []string{"-m", "get", "-b", "256"}, `{"client":{"firmware":"1.2","note":"` + strings.Repeat("x", 3000) + `"},"shared":{"report":30}}`, ""},
 		{"unknown token", "api/v1/12345678/telemetry", []string{"-e", "{}"}, "4.01", ""},
 		{"unknown path", "api/v1/token-of-a/telemetries", []string{"-e", "{}"}, "4.04", ""},
 	} {
@@ -677,7 +695,7 @@ func BenchmarkPost(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := New(Options{Conn: conn, Accept: p, Check: p, Auth: p, Logger: slog.New(slog.DiscardHandler)})
+	s, err := New(Options{Conn: conn, Accept: p, Check: p, Auth: p, Down: p, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}

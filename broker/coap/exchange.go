@@ -25,13 +25,15 @@ type exchange struct {
 	at          time.Time
 	confirmable bool
 	token       message.Token
-	noResponse  uint32 // classes of answers the device does not want, RFC 7967
-	block       *block // Block1, nil when the body came in one piece
-	up          citywarden.Uplink
+	noResponse  uint32            // classes of answers the device does not want, RFC 7967
+	block       *block            // Block1, nil when the body came in one piece
+	up          citywarden.Uplink // of a POST
+	ask         *ask              // of a GET, nil for a POST
 
 	// Guarded by loop.mu.
 	settled  bool
 	err      error
+	body     []byte // of the answer to ask
 	separate bool   // acknowledged before it was answered
 	reply    []byte // the answer as it was sent
 }
@@ -93,9 +95,17 @@ func (e *exchanges) open() iter.Seq[*exchange] {
 	}
 }
 
+// ask is what a device wants to know.
+type ask struct {
+	device         citywarden.DeviceID
+	client, shared []string // attributes, see AttributeKeys
+	block          block    // Block2, the part that it wants
+}
+
 // answer is what a request is answered with; the zero answer means that it goes on.
 type answer struct {
 	code   codes.Code
+	body   []byte // JSON, of which the device gets the block that it asked for
 	detail string // diagnostic payload, RFC 7252 §5.5.2
 	size   uint32 // Size1, 0 for none
 }
@@ -106,6 +116,12 @@ func (a answer) options(x *exchange) message.Options {
 	var o message.Options
 	if a.code == codes.ServiceUnavailable {
 		o = append(o, message.Option{ID: message.MaxAge, Value: []byte{maxAge}})
+	}
+	if a.body != nil {
+		o = append(o, message.Option{ID: message.ContentFormat, Value: []byte{byte(message.AppJSON)}})
+		if b := x.ask.block; b.number > 0 || b.more {
+			o = append(o, message.Option{ID: message.Block2, Value: b.value()})
+		}
 	}
 	if x.block != nil {
 		o = append(o, message.Option{ID: message.Block1, Value: x.block.value()})

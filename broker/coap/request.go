@@ -38,6 +38,7 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	switch {
 	case !ok:
 		return nil, answer{code: codes.NotFound, detail: "POST to /api/v1/{token}/telemetry or /api/v1/{token}/attributes"}
+	case m.Code == codes.GET && what == "attributes":
 	case m.Code != codes.POST:
 		return nil, answer{code: codes.MethodNotAllowed, detail: "use POST"}
 	}
@@ -48,6 +49,11 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	if err != nil {
 		return nil, l.unauthenticated(x, token, err)
 	}
+	if m.Code == codes.GET {
+		var a answer
+		x.ask, a = newAsk(id, m.Options)
+		return nil, a
+	}
 	x.up = citywarden.Uplink{Device: id, Protocol: "coap", Topic: "v1/devices/me/" + what, Received: x.at.UTC()}
 	v, err := m.Options.GetUint32(message.Block1)
 	if err != nil {
@@ -56,6 +62,36 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	b := parseBlock(v)
 	x.block = &b
 	return l.blocks.add(transferKey(x, m.Options), b, m.Payload, x.at)
+}
+
+// newAsk reads what a device wants to know of its attributes.
+func newAsk(id citywarden.DeviceID, o message.Options) (*ask, answer) {
+	keys := map[string]string{}
+	for _, opt := range o {
+		if name, list, ok := strings.Cut(string(opt.Value), "="); ok && opt.ID == message.URIQuery {
+			keys[name] = list
+		}
+	}
+	a := &ask{device: id, block: block{szx: maxSZX}}
+	a.client, a.shared = citywarden.AttributeKeys(keys["clientKeys"], keys["sharedKeys"])
+	if v, err := o.GetUint32(message.Block2); err == nil {
+		if a.block = parseBlock(v); a.block.szx > maxSZX {
+			return nil, answer{code: codes.BadOption, detail: "blocks of Block2 have at most 1024 bytes"}
+		}
+	}
+	return a, answer{}
+}
+
+// part returns the block of body that the device asked for, and notes whether
+// there are more (RFC 7959 §2.4).
+func (a *ask) part(body []byte) ([]byte, bool) {
+	from := a.block.offset()
+	if from > 0 && from >= len(body) {
+		return nil, false
+	}
+	to := min(from+a.block.size(), len(body))
+	a.block.more = to < len(body)
+	return body[from:to], true
 }
 
 func (l *loop) unauthenticated(x *exchange, token string, err error) answer {
@@ -95,7 +131,9 @@ func target(o message.Options) (token, what string, ok bool) {
 	return string(p[2].Value), what, ok
 }
 
-// block is a Block1 option, RFC 7959 §2.2.
+const maxSZX = 6 // blocks of 1024 bytes
+
+// block is a Block1 or Block2 option, RFC 7959 §2.2.
 type block struct {
 	number uint32
 	more   bool

@@ -2,6 +2,7 @@ package coap
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,7 @@ type loop struct {
 	queue  chan *exchange // to accept; never full, because slots bounds it
 	out    chan *exchange // to write; likewise
 	slow   *time.Ticker   // runs while there are requests that are not answered
+	asking sync.WaitGroup // for what devices want to know
 	quiet  quiet
 	blocks transfers // the reader's
 
@@ -57,6 +59,7 @@ func (s *Server) Run(ctx context.Context) error {
 	err := l.read(ctx)
 	close(l.queue)
 	accepting.Wait()
+	l.asking.Wait()
 	l.drain()
 	close(over)
 	writing.Wait()
@@ -92,12 +95,12 @@ func (l *loop) read(ctx context.Context) error {
 			l.log.Debug("read datagram", "err", err)
 			continue
 		}
-		l.datagram(buf[:n], peer)
+		l.datagram(ctx, buf[:n], peer)
 	}
 }
 
 // datagram deals with one datagram; it keeps nothing of buf.
-func (l *loop) datagram(buf []byte, peer netip.AddrPort) {
+func (l *loop) datagram(ctx context.Context, buf []byte, peer netip.AddrPort) {
 	m := message.Message{Options: make(message.Options, 0, 32)}
 	if _, err := coder.DefaultCoder.Decode(buf, &m); err != nil {
 		l.malformed.Inc()
@@ -133,6 +136,10 @@ func (l *loop) datagram(buf []byte, peer netip.AddrPort) {
 	if len(l.slots) == 1 {
 		l.slow.Reset(piggyback / 6)
 	}
+	if x.ask != nil {
+		l.asking.Go(func() { l.look(ctx, x) })
+		return
+	}
 	x.up.Payload = body
 	l.queue <- x
 }
@@ -156,6 +163,19 @@ func (l *loop) first(x *exchange) bool {
 		l.transmit(x.id.peer, before.reply)
 	}
 	return false
+}
+
+// look finds out what a device wants to know. slots bounds how many do.
+func (l *loop) look(ctx context.Context, x *exchange) {
+	attrs, err := l.opts.Down.Attributes(ctx, x.ask.device, x.ask.client, x.ask.shared)
+	var body []byte
+	if err == nil {
+		body, err = json.Marshal(attrs)
+	}
+	l.mu.Lock()
+	x.settled, x.err, x.body = true, err, body
+	l.mu.Unlock()
+	l.out <- x
 }
 
 // accept hands requests on until queue is closed.
@@ -196,10 +216,18 @@ func (l *loop) write(over <-chan struct{}) {
 // outcome turns what became of a message into an answer.
 func (l *loop) outcome(x *exchange) answer {
 	l.mu.Lock()
-	err := x.err
+	err, body := x.err, x.body
+	x.body = nil // x is remembered for minutes
 	l.mu.Unlock()
 	switch citywarden.CodeOf(err) {
 	case "":
+		if x.ask != nil {
+			part, ok := x.ask.part(body)
+			if !ok {
+				return answer{code: codes.BadOption, detail: "the answer has fewer blocks"}
+			}
+			return answer{code: codes.Content, body: part}
+		}
 		if err := l.opts.Check.Check(x.up); err != nil {
 			return answer{code: codes.BadRequest, detail: err.Error()}
 		}
@@ -231,6 +259,9 @@ func (l *loop) answer(x *exchange, a answer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m := message.Message{Code: a.code, Token: x.token, Type: message.NonConfirmable, Payload: []byte(clip(a.detail))}
+	if a.body != nil {
+		m.Payload = a.body
+	}
 	switch {
 	case x.silent(a.code) && (!x.confirmable || x.separate):
 		return

@@ -3,10 +3,12 @@
 //
 //	POST /api/v1/{token}/telemetry
 //	POST /api/v1/{token}/attributes
+//	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
+//	GET  /api/v1/{token}/attributes/updates?timeout=20000
 //
 // and leaves every other request to the next handler:
 //
-//	h := http.New(http.Options{Accept: pipeline, Check: pipeline, Auth: registry, Next: api, Logger: log})
+//	h := http.New(http.Options{Accept: pipeline, Check: pipeline, Auth: registry, Down: registry, Next: api, Logger: log})
 //
 // 200 means that the message is durable and was understood. 400 means that it
 // is durable too, as a dead letter, and says what is wrong with it.
@@ -20,6 +22,7 @@ import (
 	"io"
 	"log/slog"
 	nethttp "net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +35,8 @@ const (
 	maxBody     = 256 << 10        // bytes
 	bodyTimeout = 10 * time.Second // for the body to arrive
 	retryAfter  = "5"              // seconds
+	waitUsual   = 20 * time.Second // for an update, when the device does not say
+	waitMost    = 5 * time.Minute
 )
 
 // Acceptor takes responsibility for messages.
@@ -54,11 +59,22 @@ type Authenticator interface {
 	Authenticate(token string) (citywarden.DeviceID, error)
 }
 
+// Downlinks knows what goes to devices.
+type Downlinks interface {
+	// Attributes returns the client and shared attributes that are named, all of a
+	// scope for nil, or CodeNotFound.
+	Attributes(ctx context.Context, id citywarden.DeviceID, client, shared []string) (citywarden.DeviceAttributes, error)
+	// Listen has send called with the messages of a kind for a device, and for
+	// those behind it, until cancel is called. send does not block.
+	Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink)) (cancel func())
+}
+
 // Options is what the handler works with; all but Logger are required.
 type Options struct {
 	Accept Acceptor
 	Check  Checker
 	Auth   Authenticator
+	Down   Downlinks
 	Next   nethttp.Handler // serves what is not a device's message
 	Logger *slog.Logger    // nil for slog.Default()
 }
@@ -85,6 +101,10 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	id, err := h.Auth.Authenticate(token)
 	if err != nil {
 		h.refuse(w, r, token, err)
+		return
+	}
+	if r.Method == nethttp.MethodGet {
+		h.get(w, r, id, what)
 		return
 	}
 	up := citywarden.Uplink{Device: id, Protocol: "http", Topic: "v1/devices/me/" + what, Received: time.Now().UTC()}
@@ -122,14 +142,70 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	w.WriteHeader(nethttp.StatusOK)
 }
 
-// target takes the token and "telemetry" or "attributes" out of the path.
+// get answers a device that asks.
+func (h *handler) get(w nethttp.ResponseWriter, r *nethttp.Request, id citywarden.DeviceID, what string) {
+	q := r.URL.Query()
+	if what == "attributes" {
+		client, shared := citywarden.AttributeKeys(q.Get("clientKeys"), q.Get("sharedKeys"))
+		attrs, err := h.Down.Attributes(r.Context(), id, client, shared)
+		if err != nil {
+			h.Logger.Error("attributes not read", "device", id, "err", err)
+			unavailable(w)
+			return
+		}
+		answer(w, attrs)
+		return
+	}
+	wait := waitUsual
+	if s := q.Get("timeout"); s != "" {
+		ms, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			problem(w, nethttp.StatusBadRequest, fmt.Sprintf("timeout %q: it is a number of milliseconds", s))
+			return
+		}
+		wait = min(time.Duration(ms)*time.Millisecond, waitMost)
+	}
+	got := make(chan citywarden.Downlink, 1)
+	cancel := h.Down.Listen(id, citywarden.DownlinkAttributes, func(m citywarden.Downlink) {
+		if m.Device == id {
+			select {
+			case got <- m:
+			default: // one answer has one update; the device asks for its attributes to have all
+			}
+		}
+	})
+	defer cancel()
+	late := time.NewTimer(wait)
+	defer late.Stop()
+	select {
+	case m := <-got:
+		answer(w, m.Body)
+	case <-late.C:
+		w.WriteHeader(nethttp.StatusRequestTimeout) // as ThingsBoard: nothing new
+	case <-r.Context().Done():
+	}
+}
+
+func answer(w nethttp.ResponseWriter, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(body) // the device hung up
+}
+
+// target takes the token out of the path, and what follows it: telemetry,
+// attributes or attributes/updates.
 func target(r *nethttp.Request) (token, what string, ok bool) {
 	rest, ok := strings.CutPrefix(r.URL.Path, "/api/v1/")
-	if !ok || r.Method != nethttp.MethodPost {
+	if !ok {
 		return "", "", false
 	}
-	token, what, ok = strings.Cut(rest, "/")
-	return token, what, ok && (what == "telemetry" || what == "attributes")
+	token, what, _ = strings.Cut(rest, "/")
+	switch r.Method {
+	case nethttp.MethodPost:
+		return token, what, what == "telemetry" || what == "attributes"
+	case nethttp.MethodGet:
+		return token, what, what == "attributes" || what == "attributes/updates"
+	}
+	return "", "", false
 }
 
 // hint shows as much of a token as a person needs to recognise it.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	nethttp "net/http"
 	"net/http/httptest"
@@ -31,7 +32,8 @@ type platform struct {
 	mu    sync.Mutex
 	taken []citywarden.Uplink
 	err   error
-	hold  chan struct{} // nil to hold nothing
+	hold  chan struct{}     // nil to hold nothing
+	send  func(body string) // to the device that listens
 }
 
 func (p *platform) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
@@ -72,6 +74,35 @@ func (*platform) Authenticate(token string) (citywarden.DeviceID, error) {
 	return citywarden.DeviceID(id), nil
 }
 
+func (*platform) Attributes(_ context.Context, _ citywarden.DeviceID, client, shared []string) (citywarden.DeviceAttributes, error) {
+	return known(client, shared), nil
+}
+
+// known is what the platform knows of each device.
+func known(client, shared []string) citywarden.DeviceAttributes {
+	pick := func(all map[string]any, names []string) map[string]any {
+		if names != nil {
+			maps.DeleteFunc(all, func(k string, _ any) bool { return !slices.Contains(names, k) })
+		}
+		return all
+	}
+	return citywarden.DeviceAttributes{
+		Client: pick(map[string]any{"firmware": "1.2", "uptime": 60.0}, client),
+		Shared: pick(map[string]any{"report": 30.0, "led": true}, shared),
+	}
+}
+
+func (p *platform) Listen(id citywarden.DeviceID, _ citywarden.DownlinkKind, send func(citywarden.Downlink)) func() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.send = func(body string) { send(citywarden.Downlink{Device: id, Body: json.RawMessage(body)}) }
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.send = nil
+	}
+}
+
 func (p *platform) got() []citywarden.Uplink {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,7 +111,7 @@ func (p *platform) got() []citywarden.Uplink {
 
 func newHandler(p *platform, log io.Writer) nethttp.Handler {
 	next := nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) { w.WriteHeader(nethttp.StatusTeapot) })
-	return New(Options{Accept: p, Check: p, Auth: p, Next: next, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	return New(Options{Accept: p, Check: p, Auth: p, Down: p, Next: next, Logger: slog.New(slog.NewTextHandler(log, nil))})
 }
 
 func TestAnswers(t *testing.T) {
@@ -248,3 +279,56 @@ func (l *oneConn) Close() error {
 	return nil
 }
 func (l *oneConn) Addr() net.Addr { return l.conn.LocalAddr() }
+
+// TestDeviceAsks: attributes as ThingsBoard's HTTP API gives them.
+func TestDeviceAsks(t *testing.T) {
+	for query, want := range map[string]string{
+		"":                                      `{"client":{"firmware":"1.2","uptime":60},"shared":{"led":true,"report":30}}`,
+		"?clientKeys=firmware,x&sharedKeys=led": `{"client":{"firmware":"1.2"},"shared":{"led":true}}`,
+		"?sharedKeys=report":                    `{"shared":{"report":30}}`,
+		"?sharedKeys=x":                         `{}`,
+	} {
+		w := httptest.NewRecorder()
+		newHandler(&platform{}, io.Discard).ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/token-of-a/attributes"+query, nil))
+		if got := strings.TrimSpace(w.Body.String()); w.Code != 200 || got != want || w.Header().Get("Content-Type") != "application/json" {
+			t.Errorf("%s: %d %s, want %s", query, w.Code, got, want)
+		}
+	}
+	w := httptest.NewRecorder()
+	newHandler(&platform{}, io.Discard).ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/nobody/attributes", nil))
+	if w.Code != 401 {
+		t.Errorf("unknown token: %d", w.Code)
+	}
+}
+
+// TestDeviceWaits: a device is told of the first update, or that there was none.
+func TestDeviceWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{}
+		h := newHandler(p, io.Discard)
+		w := httptest.NewRecorder()
+		begin := time.Now()
+		go func() {
+			time.Sleep(3 * time.Second)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.send(`{"report":60}`)
+		}()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/token-of-a/attributes/updates?timeout=20000", nil))
+		if got := strings.TrimSpace(w.Body.String()); w.Code != 200 || got != `{"report":60}` || time.Since(begin) != 3*time.Second {
+			t.Errorf("%d %s after %s", w.Code, got, time.Since(begin))
+		}
+		for query, wait := range map[string]time.Duration{"": waitUsual, "?timeout=1500": 1500 * time.Millisecond, "?timeout=99999999": waitMost} {
+			w, begin = httptest.NewRecorder(), time.Now()
+			h.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/token-of-a/attributes/updates"+query, nil))
+			if w.Code != 408 || time.Since(begin) != wait || p.send != nil {
+				t.Errorf("%s: %d after %s, want 408 after %s", query, w.Code, time.Since(begin), wait)
+			}
+		}
+		w = httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/token-of-a/attributes/updates?timeout=soon", nil))
+		if w.Code != 400 {
+			t.Errorf("timeout=soon: %d", w.Code)
+		}
+	})
+}

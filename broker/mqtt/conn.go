@@ -67,6 +67,11 @@ type conn struct {
 	busy     bool                // the sender has taken answers that it has not written yet
 	empty    chan struct{}       // closed when queue is empty and nothing is being written; nil when nobody waits
 	warned   map[string]bool
+	subs     map[string]subscription
+	names    map[citywarden.DeviceID]string // what the gateway calls those behind it
+	down     chan packets.Packet            // to be sent to the device; nil before it subscribes
+
+	pubacks chan uint16 // the device acknowledged what came from down
 
 	wake chan struct{} // for the sender: queue[0] is settled
 	room chan struct{} // for the reader: queue became shorter
@@ -86,6 +91,7 @@ func newConn(l *listener, nc net.Conn) *conn {
 		remote:   nc.RemoteAddr().String(),
 		gone:     make(chan struct{}),
 		writing:  make(chan struct{}, 1),
+		pubacks:  make(chan uint16, 1),
 		wake:     make(chan struct{}, 1),
 		room:     make(chan struct{}, 1),
 	}

@@ -17,14 +17,32 @@ const (
 	attributesTopic  = "v1/devices/me/attributes"
 	rpcFilter        = "v1/devices/me/rpc/request/+"
 	attributesFilter = "v1/devices/me/attributes/response/+"
+	requestTopic     = "v1/devices/me/attributes/request/" // and a number of the device's choice
+	responseTopic    = "v1/devices/me/attributes/response/"
+
+	gatewayRequest  = "v1/gateway/attributes/request"
+	gatewayResponse = "v1/gateway/attributes/response"
+	gatewayRPC      = "v1/gateway/rpc"
 )
 
-func mayPublish(topic string) bool { return topic == telemetryTopic || topic == attributesTopic }
+// mayStore reports whether what is published to topic goes into the log.
+func mayStore(topic string) bool {
+	switch topic {
+	case telemetryTopic, attributesTopic,
+		citywarden.GatewayTelemetry, citywarden.GatewayAttributes, citywarden.GatewayConnect, citywarden.GatewayDisconnect:
+		return true
+	}
+	return false
+}
 
 // maySubscribe compares filters as they are written: matching them, as mochi's
 // own access list does, would let a wildcard through that covers more.
 func maySubscribe(filter string) bool {
-	return filter == rpcFilter || filter == attributesTopic || filter == attributesFilter
+	switch filter {
+	case rpcFilter, attributesTopic, attributesFilter, citywarden.GatewayAttributes, gatewayResponse, gatewayRPC:
+		return true
+	}
+	return false
 }
 
 // hook is what we change in mochi.
@@ -39,7 +57,7 @@ func (h *hook) ID() string { return "citywarden" }
 func (h *hook) Provides(b byte) bool {
 	switch b {
 	case mochi.OnConnectAuthenticate, mochi.OnSessionEstablished, mochi.OnDisconnect, mochi.OnClientExpired,
-		mochi.OnACLCheck, mochi.OnPacketRead, mochi.OnPacketEncode, mochi.OnPublish:
+		mochi.OnACLCheck, mochi.OnSubscribed, mochi.OnUnsubscribed, mochi.OnPacketRead, mochi.OnPacketEncode, mochi.OnPublish:
 		return true
 	}
 	return false
@@ -100,7 +118,7 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 		return &refusal{packets.ErrServerUnavailable, unavailable3, fmt.Sprintf("access token %s could not be checked: %v", hint(token), err)}
 	}
 	if pk.Connect.WillFlag {
-		if !mayPublish(pk.Connect.WillTopic) {
+		if !mayStore(pk.Connect.WillTopic) {
 			return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf("will topic %q: %s", clip(pk.Connect.WillTopic), publishAdvice)}
 		}
 		c.will = &citywarden.Uplink{Device: id, Protocol: "mqtt", Topic: pk.Connect.WillTopic, Payload: pk.Connect.WillPayload}
@@ -108,7 +126,8 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 	return nil
 }
 
-const publishAdvice = "a device may publish to " + telemetryTopic + " and " + attributesTopic + " only"
+const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + " and " + requestTopic + "ID, a gateway to " +
+	citywarden.GatewayTelemetry + ", attributes, connect, disconnect and attributes/request, and to nothing else"
 
 // hint shows as much of a token as a person needs to recognise it.
 func hint(token string) string {
@@ -138,6 +157,7 @@ func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
 func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
 	c := connOf(cl)
 	h.broker.metrics.connections.Dec()
+	c.unsubscribeAll()
 	if c.will == nil || c.graceful.Load() || c.stopping.Load() || h.revoked(c) != nil {
 		return
 	}
@@ -167,7 +187,24 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 	return false
 }
 
-const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + attributesTopic + " and " + attributesFilter + " only"
+const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + attributesTopic + " and " + attributesFilter + ", a gateway to " +
+	citywarden.GatewayAttributes + ", " + gatewayResponse + " and " + gatewayRPC + ", and to nothing else"
+
+// OnSubscribed notes what was granted.
+func (h *hook) OnSubscribed(cl *mochi.Client, pk packets.Packet, codes []byte) {
+	for i, f := range pk.Filters {
+		if codes[i] <= packets.CodeGrantedQos2.Code {
+			connOf(cl).subscribe(f.Filter, min(codes[i], 1))
+		}
+	}
+}
+
+// OnUnsubscribed forgets it.
+func (h *hook) OnUnsubscribed(cl *mochi.Client, pk packets.Packet) {
+	for _, f := range pk.Filters {
+		connOf(cl).unsubscribe(f.Filter)
+	}
+}
 
 // revoked returns why the token of an open session is not good any more: it was
 // replaced or given to another device, or its device was deleted or disabled.
@@ -200,6 +237,8 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 		}
 	}
 	switch pk.FixedHeader.Type {
+	case packets.Puback:
+		connOf(cl).taken(pk.PacketID)
 	case packets.Disconnect:
 		c := connOf(cl)
 		c.graceful.Store(pk.ReasonCode == packets.CodeDisconnect.Code) // [MQTT-3.14.4-3]
@@ -237,12 +276,20 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 // errors too. ErrRejectPacket is the one error that makes mochi do nothing.
 func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connOf(cl)
-	if !mayPublish(pk.TopicName) {
+	asks := strings.HasPrefix(pk.TopicName, requestTopic) || pk.TopicName == gatewayRequest
+	if !asks && !mayStore(pk.TopicName) {
 		h.refuse(c, &pk)
 		return pk, packets.ErrRejectPacket
 	}
 	if c.repeated(&pk) {
 		return pk, packets.ErrRejectPacket
+	}
+	if asks {
+		c.asked(&pk)
+		return pk, packets.ErrRejectPacket
+	}
+	if pk.TopicName == citywarden.GatewayConnect {
+		c.remember(pk.Payload)
 	}
 	c.accept(&pk, citywarden.Uplink{
 		Device:   c.device,

@@ -1,10 +1,12 @@
 // Package mqtt is where devices connect over MQTT 3.1, 3.1.1 and 5. It speaks
-// ThingsBoard's device API: the user name is the device's access token, and a
-// device publishes to v1/devices/me/telemetry and v1/devices/me/attributes.
+// ThingsBoard's device API: the user name is the device's access token; a device
+// publishes to v1/devices/me/telemetry and v1/devices/me/attributes, asks for its
+// attributes at v1/devices/me/attributes/request/ID and is told when they change. A
+// gateway does the same for the devices behind it below v1/gateway/.
 //
 //	ln, err := net.Listen("tcp", ":1883")
 //	…
-//	b, err := mqtt.New(mqtt.Options{Listener: ln, Accept: pipeline, Check: pipeline, Auth: registry, Logger: log})
+//	b, err := mqtt.New(mqtt.Options{Listener: ln, Accept: pipeline, Check: pipeline, Auth: registry, Down: registry, Logger: log})
 //	…
 //	err = b.Run(ctx) // serves until ctx is done
 //
@@ -70,12 +72,25 @@ type Authenticator interface {
 	Authenticate(token string) (citywarden.DeviceID, error)
 }
 
+// Downlinks knows what goes to devices.
+type Downlinks interface {
+	// Attributes returns the client and shared attributes that are named, all of a
+	// scope for nil, or CodeNotFound.
+	Attributes(ctx context.Context, id citywarden.DeviceID, client, shared []string) (citywarden.DeviceAttributes, error)
+	// Child returns the device that a gateway calls name, or CodeNotFound.
+	Child(gateway citywarden.DeviceID, name string) (citywarden.DeviceID, error)
+	// Listen has send called with the messages of a kind for a device, and for
+	// those behind it, until cancel is called. send does not block.
+	Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink)) (cancel func())
+}
+
 // Options is what a Broker works with. All but Logger and Metrics are required.
 type Options struct {
 	Listener net.Listener          // closed by Run
 	Accept   Acceptor              // takes the messages
 	Check    Checker               // tells MQTT 5 devices what can't be used
 	Auth     Authenticator         // tells who is who
+	Down     Downlinks             // what goes to devices
 	Logger   *slog.Logger          // nil for slog.Default()
 	Metrics  prometheus.Registerer // nil for none
 }
@@ -93,8 +108,8 @@ const unkeptEvery = 10 * time.Second
 
 // New returns a Broker. It serves nothing before Run.
 func New(opts Options) (*Broker, error) {
-	if opts.Listener == nil || opts.Accept == nil || opts.Check == nil || opts.Auth == nil {
-		return nil, errors.New("mqtt: Options need Listener, Accept, Check and Auth")
+	if opts.Listener == nil || opts.Accept == nil || opts.Check == nil || opts.Auth == nil || opts.Down == nil {
+		return nil, errors.New("mqtt: Options need Listener, Accept, Check, Auth and Down")
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()

@@ -204,7 +204,7 @@ func TestBeforeAuthentication(t *testing.T) {
 
 func TestPublishElsewhereIsRefused(t *testing.T) {
 	topics := []string{"v1/devices/b/telemetry", "v1/devices/me/telemetry/extra", "V1/devices/me/telemetry", "/v1/devices/me/telemetry",
-		"v1/gateway/telemetry", "$SYS/broker/version", "$share/g", "$other", "a", strings.Repeat("x", 60000)}
+		"v1/gateway/other", "$SYS/broker/version", "$share/g", "$other", "a", strings.Repeat("x", 60000)}
 	for _, topic := range topics {
 		for qos := range byte(3) {
 			name := fmt.Sprintf("%.30s QoS %d", topic, qos)
@@ -878,7 +878,7 @@ func TestListenerBroken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := New(Options{Listener: ln, Accept: newJournal(), Check: reader{}, Auth: registry{}, Logger: slog.New(slog.DiscardHandler)})
+	b, err := New(Options{Listener: ln, Accept: newJournal(), Check: reader{}, Auth: registry{}, Down: &shelf{}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -893,7 +893,7 @@ func TestOptions(t *testing.T) {
 		t.Error("New took empty Options")
 	}
 	ln, r := newPipeListener(), prometheus.NewRegistry()
-	o := Options{Listener: ln, Accept: newJournal(), Check: reader{}, Auth: registry{}, Metrics: r}
+	o := Options{Listener: ln, Accept: newJournal(), Check: reader{}, Auth: registry{}, Down: &shelf{}, Metrics: r}
 	if _, err := New(o); err != nil {
 		t.Error(err)
 	}

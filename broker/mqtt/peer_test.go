@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -191,7 +193,7 @@ func serve(t testing.TB, ln net.Listener, a Acceptor) (book *logBook, stop func(
 	if !ok {
 		auth = registry{}
 	}
-	b, err := New(Options{Listener: ln, Accept: a, Check: reader{}, Auth: auth,
+	b, err := New(Options{Listener: ln, Accept: a, Check: reader{}, Auth: auth, Down: downOf(a),
 		Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
@@ -210,6 +212,72 @@ func serve(t testing.TB, ln net.Listener, a Acceptor) (book *logBook, stop func(
 	}
 	t.Cleanup(stop)
 	return book, stop
+}
+
+// shelf is what goes to devices, in memory. Behind the gateway "gw" are the
+// devices child-1 and child-2, which it calls "Device 1" and "Device 2".
+type shelf struct {
+	mu     sync.Mutex
+	listen map[citywarden.DeviceID][]func(citywarden.Downlink)
+}
+
+// shelved is an acceptor with a shelf that the test knows.
+type shelved struct {
+	*journal
+	*shelf
+}
+
+func downOf(a Acceptor) Downlinks {
+	if s, ok := a.(shelved); ok {
+		return s.shelf
+	}
+	return &shelf{}
+}
+
+func (*shelf) Attributes(_ context.Context, id citywarden.DeviceID, client, shared []string) (citywarden.DeviceAttributes, error) {
+	pick := func(all map[string]any, names []string) map[string]any {
+		if names != nil {
+			maps.DeleteFunc(all, func(k string, _ any) bool { return !slices.Contains(names, k) })
+		}
+		return all
+	}
+	return citywarden.DeviceAttributes{
+		Client: pick(map[string]any{"firmware": "1.2 of " + string(id), "uptime": 60.0}, client),
+		Shared: pick(map[string]any{"report": 30.0, "led": true}, shared),
+	}, nil
+}
+
+func (*shelf) Child(gateway citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	n, ok := strings.CutPrefix(name, "Device ")
+	if gateway != "gw" || !ok {
+		return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %q behind gateway %s", name, gateway)
+	}
+	return citywarden.DeviceID("child-" + n), nil
+}
+
+func (s *shelf) Listen(id citywarden.DeviceID, _ citywarden.DownlinkKind, send func(citywarden.Downlink)) func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listen == nil {
+		s.listen = map[citywarden.DeviceID][]func(citywarden.Downlink){}
+	}
+	s.listen[id] = append(s.listen[id], send)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.listen, id)
+	}
+}
+
+// send hands a body for device to who listens at at, and reports how many do.
+func (s *shelf) send(at, device citywarden.DeviceID, body string) int {
+	s.mu.Lock()
+	to := s.listen[at]
+	s.mu.Unlock()
+	for _, f := range to {
+		f(citywarden.Downlink{Device: device, Body: json.RawMessage(body)})
+	}
+	return len(to)
 }
 
 // serveTCP runs a broker on a free port.

@@ -82,7 +82,9 @@ type deviceBody struct {
 	Updated  time.Time                                   `json:"updated,omitzero" readOnly:"true"`
 	Status   citywarden.Status                           `json:"status,omitempty" readOnly:"true"`
 	LastSeen time.Time                                   `json:"last_seen,omitzero" readOnly:"true"`
+	Left     bool                                        `json:"left,omitempty" readOnly:"true"`
 	Latest   map[citywarden.MetricName]citywarden.Latest `json:"latest,omitempty" readOnly:"true"`
+	Client   map[string]any                              `json:"client,omitempty" readOnly:"true"`
 	Alarm    string                                      `json:"alarm,omitempty" readOnly:"true"`
 }
 

@@ -29,6 +29,10 @@ var meterModel = &citywarden.Model{Name: "meter", Domain: citywarden.Building, M
 // meters is a directory in which every device is a meter.
 type meters struct{}
 
+func (meters) Child(_ citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %q", name)
+}
+
 func (meters) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
 	return device(string(id), meterModel), meterModel, nil
 }
@@ -515,6 +519,10 @@ func consume(t *testing.T, entries []citywarden.Entry, to ...ingest.Consumer) {
 
 // zones is meters in the zone that their id begins with.
 type zones struct{}
+
+func (zones) Child(_ citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %q", name)
+}
 
 func (zones) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
 	d := device(string(id), meterModel)

@@ -1,0 +1,273 @@
+package mqtt
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Messages to devices don't take mochi's way: each has one receiver, and mochi
+// stalls a publisher for a subscriber that doesn't read. They wait in a queue of
+// the connection, of which one goroutine sends one after the other; one with
+// QoS 1 waits for its PUBACK.
+
+// maxDown is how many messages wait for a device. One that does not take them is
+// disconnected; it asks again when it comes back.
+const maxDown = 64
+
+// maxNames is how many devices of a gateway are remembered by the name that it
+// gave them.
+const maxNames = 4096
+
+// subscription is what a device subscribed to.
+type subscription struct {
+	qos    byte
+	cancel func() // nil when nothing comes by itself
+}
+
+// subscribe notes a granted subscription.
+func (c *conn) subscribe(filter string, qos byte) {
+	c.unsubscribe(filter)
+	c.mu.Lock()
+	if c.down == nil {
+		c.down = make(chan packets.Packet, maxDown)
+		c.listener.wg.Go(c.sendDown) // the reader that we are in is in wg itself
+	}
+	if c.subs == nil {
+		c.subs = map[string]subscription{}
+	}
+	c.subs[filter] = subscription{qos: qos}
+	c.mu.Unlock()
+	var cancel func()
+	switch filter {
+	case attributesTopic, citywarden.GatewayAttributes:
+		cancel = c.listener.broker.opts.Down.Listen(c.device, citywarden.DownlinkAttributes, func(m citywarden.Downlink) { c.tell(filter, m) })
+	default:
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.subs[filter] = subscription{qos, cancel}
+}
+
+func (c *conn) unsubscribe(filter string) {
+	c.mu.Lock()
+	s := c.subs[filter]
+	delete(c.subs, filter)
+	c.mu.Unlock()
+	if s.cancel != nil {
+		s.cancel()
+	}
+}
+
+func (c *conn) unsubscribeAll() {
+	c.mu.Lock()
+	subs := c.subs
+	c.subs = nil
+	c.mu.Unlock()
+	for _, s := range subs {
+		if s.cancel != nil {
+			s.cancel()
+		}
+	}
+}
+
+// tell passes on a message of the platform to who subscribed to filter: a device's
+// own to itself, that of a device behind a gateway to the gateway.
+func (c *conn) tell(filter string, m citywarden.Downlink) {
+	if (m.Device == c.device) != (filter == attributesTopic) {
+		return
+	}
+	body := []byte(m.Body)
+	if m.Device != c.device {
+		body, _ = json.Marshal(struct { // a string and JSON: no error
+			Device string          `json:"device"`
+			Data   json.RawMessage `json:"data"`
+		}{c.name(m.Device), m.Body})
+	}
+	c.deliver(filter, filter, body)
+}
+
+// deliver queues a message for the device if it subscribed to filter.
+func (c *conn) deliver(filter, topic string, body []byte) {
+	c.mu.Lock()
+	s, ok := c.subs[filter]
+	c.mu.Unlock()
+	if !ok {
+		return
+	}
+	select {
+	case c.down <- packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: s.qos}, TopicName: topic, Payload: body}:
+	default:
+		c.warn("device disconnected", "err", fmt.Sprintf("it does not take what is sent to it; %d messages wait", maxDown))
+		c.explained.Store(true)
+		_ = c.Conn.Close() // which ends the reader; Close waits for a write
+	}
+}
+
+// sendDown sends what is queued until the connection is gone.
+func (c *conn) sendDown() {
+	var id uint16
+	for {
+		var pk packets.Packet
+		select {
+		case pk = <-c.down:
+		case <-c.gone:
+			return
+		}
+		if pk.FixedHeader.Qos > 0 {
+			if id++; id == 0 {
+				id = 1
+			}
+			pk.PacketID = id
+		}
+		if c.client.WritePacket(pk) != nil {
+			return
+		}
+		for pk.FixedHeader.Qos > 0 {
+			select {
+			case acked := <-c.pubacks:
+				if acked == id {
+					pk.FixedHeader.Qos = 0
+				}
+			case <-c.gone:
+				return
+			}
+		}
+	}
+}
+
+// taken notes a PUBACK of the device. Only one is awaited at a time: the newest
+// counts.
+func (c *conn) taken(id uint16) {
+	for {
+		select {
+		case c.pubacks <- id:
+			return
+		default:
+		}
+		select {
+		case <-c.pubacks:
+		default:
+		}
+	}
+}
+
+// asked answers a request for attributes, and acknowledges it.
+func (c *conn) asked(pk *packets.Packet) {
+	if err := c.answerAttributes(pk.TopicName, pk.Payload); err != nil {
+		c.refuse(pk, err)
+		return
+	}
+	if n, ok := c.push(pk, nil); ok {
+		c.settle(n, nil)
+	}
+}
+
+func (c *conn) answerAttributes(topic string, payload []byte) error {
+	down := c.listener.broker.opts.Down
+	if topic == gatewayRequest {
+		var ask struct {
+			ID     json.RawMessage `json:"id"`
+			Device string          `json:"device"`
+			Client bool            `json:"client"`
+			Key    string          `json:"key"`
+			Keys   []string        `json:"keys"`
+		}
+		if err := json.Unmarshal(payload, &ask); err != nil || ask.Device == "" || ask.Key == "" && len(ask.Keys) == 0 {
+			return citywarden.Errorf(citywarden.CodeInvalid, `ask with {"id": 1, "device": "NAME", "client": true, "keys": ["a", "b"]}`)
+		}
+		id, err := down.Child(c.device, ask.Device)
+		if err != nil {
+			return err
+		}
+		c.call(id, ask.Device)
+		keys := ask.Keys
+		if ask.Key != "" {
+			keys = append(keys, ask.Key)
+		}
+		client, shared := []string{}, keys
+		if ask.Client {
+			client, shared = keys, client
+		}
+		attrs, err := down.Attributes(c.ctx, id, client, shared)
+		if err != nil {
+			return err
+		}
+		values := attrs.Shared
+		if ask.Client {
+			values = attrs.Client
+		}
+		answer := map[string]any{"id": ask.ID, "device": ask.Device}
+		switch v, ok := values[ask.Key]; {
+		case len(keys) > 1:
+			answer["values"] = values
+		case ok:
+			answer["value"] = v
+		}
+		return c.answer(gatewayResponse, gatewayResponse, answer)
+	}
+	var ask struct {
+		ClientKeys string `json:"clientKeys"`
+		SharedKeys string `json:"sharedKeys"`
+	}
+	id := strings.TrimPrefix(topic, requestTopic)
+	if id == "" || len(id) > 64 || strings.ContainsAny(id, "/+#") {
+		return citywarden.Errorf(citywarden.CodeInvalid, "ask at %s and a number, like %s1", requestTopic, requestTopic)
+	}
+	if err := json.Unmarshal(payload, &ask); err != nil {
+		return citywarden.Errorf(citywarden.CodeInvalid, `ask with {"clientKeys": "a,b", "sharedKeys": "c"}, or {} for all`)
+	}
+	client, shared := citywarden.AttributeKeys(ask.ClientKeys, ask.SharedKeys)
+	attrs, err := down.Attributes(c.ctx, c.device, client, shared)
+	if err != nil {
+		return err
+	}
+	return c.answer(attributesFilter, responseTopic+id, attrs)
+}
+
+func (c *conn) answer(filter, topic string, body any) error {
+	b, err := json.Marshal(body)
+	if err == nil {
+		c.deliver(filter, topic, b)
+	}
+	return err
+}
+
+// remember notes what a gateway calls the device of a connect message.
+func (c *conn) remember(payload []byte) {
+	var m struct {
+		Device string `json:"device"`
+	}
+	if json.Unmarshal(payload, &m) != nil {
+		return // the log says so
+	}
+	if id, err := c.listener.broker.opts.Down.Child(c.device, m.Device); err == nil {
+		c.call(id, m.Device)
+	}
+}
+
+func (c *conn) call(id citywarden.DeviceID, name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.names == nil {
+		c.names = map[citywarden.DeviceID]string{}
+	}
+	if len(c.names) < maxNames {
+		c.names[id] = name
+	}
+}
+
+// name returns what the gateway calls a device behind it, by default its id.
+func (c *conn) name(id citywarden.DeviceID) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.names[id]; n != "" {
+		return n
+	}
+	return string(id)
+}

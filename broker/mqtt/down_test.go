@@ -1,0 +1,215 @@
+package mqtt
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+	"github.com/google/go-cmp/cmp"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/citywarden/citywarden"
+)
+
+// heard collects what a paho client receives.
+type heard struct {
+	mu  sync.Mutex
+	got []string
+}
+
+func (h *heard) take(_ paho.Client, m paho.Message) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.got = append(h.got, fmt.Sprintf("%s %d %s", m.Topic(), m.Qos(), m.Payload()))
+}
+
+func (h *heard) must(t *testing.T, want ...string) {
+	t.Helper()
+	eventually(t, func() error {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if d := cmp.Diff(want, h.got); d != "" {
+			return fmt.Errorf("received (-want +got):\n%s", d)
+		}
+		return nil
+	})
+}
+
+func subscribe(t *testing.T, c paho.Client, h *heard, qos byte, filters ...string) {
+	t.Helper()
+	for _, f := range filters {
+		if tok := c.Subscribe(f, qos, h.take); !tok.WaitTimeout(10*time.Second) || tok.Error() != nil {
+			t.Fatalf("subscribe to %s: %v", f, tok.Error())
+		}
+	}
+}
+
+func publish(t *testing.T, c paho.Client, topic, body string) {
+	t.Helper()
+	if tok := c.Publish(topic, 1, false, body); !tok.WaitTimeout(10*time.Second) || tok.Error() != nil {
+		t.Fatalf("publish %s to %s: %v", body, topic, tok.Error())
+	}
+}
+
+// TestDeviceAttributes: what ThingsBoard's client SDK sends for attributes, and
+// what it waits for.
+func TestDeviceAttributes(t *testing.T) {
+	for _, version := range []uint{3, 4} {
+		s := shelved{newJournal(), &shelf{}}
+		addr, _, _ := serveTCP(t, s)
+		c := pahoClient(t, paho.NewClientOptions().AddBroker("tcp://"+addr).SetClientID("x").SetUsername("token-of-a").SetProtocolVersion(version))
+		var h heard
+		subscribe(t, c, &h, 1, attributesTopic, attributesFilter, rpcFilter)
+		publish(t, c, attributesTopic, `{"firmware":"1.2"}`)
+		publish(t, c, requestTopic+"1", `{"clientKeys":"firmware,x","sharedKeys":"report"}`)
+		publish(t, c, requestTopic+"2", `{"sharedKeys":"led,report"}`)
+		publish(t, c, requestTopic+"3", `{}`)
+		want := []string{
+			responseTopic + `1 1 {"client":{"firmware":"1.2 of a"},"shared":{"report":30}}`,
+			responseTopic + `2 1 {"shared":{"led":true,"report":30}}`,
+			responseTopic + `3 1 {"client":{"firmware":"1.2 of a","uptime":60},"shared":{"led":true,"report":30}}`,
+		}
+		h.must(t, want...)
+		if n := s.send("a", "a", `{"report":60}`); n != 1 {
+			t.Errorf("%d listen", n)
+		}
+		s.send("a", "a", `{"deleted":["led"]}`)
+		want = append(want, attributesTopic+` 1 {"report":60}`, attributesTopic+` 1 {"deleted":["led"]}`)
+		h.must(t, want...)
+		if tok := c.Unsubscribe(attributesTopic); !tok.WaitTimeout(10*time.Second) || tok.Error() != nil {
+			t.Fatal(tok.Error())
+		}
+		if n := s.send("a", "a", `{"report":90}`); n != 0 {
+			t.Errorf("%d listen after the end of the subscription", n)
+		}
+		got := s.wait(t, 1)
+		if len(got) != 1 || string(got[0].Payload) != `{"firmware":"1.2"}` {
+			t.Errorf("into the log went %v, want the attributes only", got)
+		}
+	}
+}
+
+// TestGatewaySequence: what ThingsBoard's gateway sends from its start to its end.
+func TestGatewaySequence(t *testing.T) {
+	s := shelved{newJournal(), &shelf{}}
+	addr, _, _ := serveTCP(t, s)
+	c := pahoClient(t, paho.NewClientOptions().AddBroker("tcp://"+addr).SetClientID("tb-gateway").SetUsername("token-of-gw"))
+	var h heard
+	subscribe(t, c, &h, 1, citywarden.GatewayAttributes, gatewayResponse, gatewayRPC, attributesTopic, attributesFilter)
+	sent := [][2]string{
+		{citywarden.GatewayConnect, `{"device":"Device 1","type":"default"}`},
+		{citywarden.GatewayTelemetry, `{"Device 1":[{"ts":1764000000000,"values":{"level":1}}]}`},
+		{citywarden.GatewayAttributes, `{"Device 1":{"firmware":"3"}}`},
+		{citywarden.GatewayDisconnect, `{"device":"Device 1"}`},
+	}
+	for _, m := range sent[:3] {
+		publish(t, c, m[0], m[1])
+	}
+	publish(t, c, gatewayRequest, `{"id":1,"device":"Device 1","client":true,"key":"firmware"}`)
+	publish(t, c, gatewayRequest, `{"id":2,"device":"Device 1","client":false,"keys":["report","led"]}`)
+	publish(t, c, gatewayRequest, `{"id":3,"device":"Device 1","client":false,"key":"x"}`)
+	want := []string{
+		gatewayResponse + ` 1 {"device":"Device 1","id":1,"value":"1.2 of child-1"}`,
+		gatewayResponse + ` 1 {"device":"Device 1","id":2,"values":{"led":true,"report":30}}`,
+		gatewayResponse + ` 1 {"device":"Device 1","id":3}`,
+	}
+	h.must(t, want...)
+	s.send("gw", "child-1", `{"report":60}`)
+	s.send("gw", "child-2", `{"report":70}`)
+	want = append(want, citywarden.GatewayAttributes+` 1 {"device":"Device 1","data":{"report":60}}`,
+		citywarden.GatewayAttributes+` 1 {"device":"child-2","data":{"report":70}}`) // it never said what it calls that one
+	h.must(t, want...)
+	publish(t, c, sent[3][0], sent[3][1])
+	var logged [][2]string
+	for _, up := range s.wait(t, 4) {
+		logged = append(logged, [2]string{up.Topic, string(up.Payload)})
+	}
+	if d := cmp.Diff(sent, logged); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestMosquittoSub: mosquitto's client asks and is told.
+func TestMosquittoSub(t *testing.T) {
+	sub, err := exec.LookPath("mosquitto_sub")
+	if err != nil {
+		t.Skip("mosquitto_sub is not installed (Debian: mosquitto-clients)")
+	}
+	s := shelved{newJournal(), &shelf{}}
+	addr, _, _ := serveTCP(t, s)
+	host, port, _ := strings.Cut(addr, ":")
+	for _, version := range []string{"mqttv311", "mqttv5"} {
+		done := make(chan string, 1)
+		go func() {
+			out, _ := exec.Command(sub, "-h", host, "-p", port, "-V", version, "-u", "token-of-a", "-q", "1", "-t", attributesTopic, "-C", "1", "-W", "20").CombinedOutput()
+			done <- string(out)
+		}()
+		eventually(t, func() error {
+			if s.send("a", "a", `{"report":60}`) == 0 {
+				return fmt.Errorf("nobody listens")
+			}
+			return nil
+		})
+		if out := <-done; strings.TrimSpace(out) != `{"report":60}` {
+			t.Errorf("%s: mosquitto_sub says %q", version, out)
+		}
+		eventually(t, func() error {
+			if n := s.send("a", "a", `{}`); n > 0 {
+				return fmt.Errorf("%d still listen", n)
+			}
+			return nil
+		})
+	}
+}
+
+// TestRequestsThatCannotBe are answered with the reason in MQTT 5.
+func TestRequestsThatCannotBe(t *testing.T) {
+	addr, _, _ := serveTCP(t, shelved{newJournal(), &shelf{}})
+	for _, c := range []struct{ topic, body, says string }{
+		{requestTopic + "1", "x", `"clientKeys"`},
+		{requestTopic, "{}", "and a number"},
+		{requestTopic + "1/2", "{}", "and a number"},
+		{gatewayRequest, `{"id":1}`, `"device"`},
+		{gatewayRequest, `{"id":1,"device":"Device 1","key":"x"}`, "no device"},
+	} {
+		p := dial(t, addr, 5)
+		p.connect("x", "token-of-a")
+		p.publish(c.topic, c.body, 1, 7)
+		pk := p.read(packets.Puback)
+		if pk.ReasonCode < 0x80 || !strings.Contains(pk.Properties.ReasonString, c.says) {
+			t.Errorf("%s %s: %+v, want %s", c.topic, c.body, pk, c.says)
+		}
+	}
+}
+
+// TestDeviceThatTakesNothing: one that subscribes and reads nothing holds nobody
+// up, and is disconnected.
+func TestDeviceThatTakesNothing(t *testing.T) {
+	s := shelved{newJournal(), &shelf{}}
+	addr, book, _ := serveTCP(t, s)
+	p := dial(t, addr, 4)
+	p.connect("x", "token-of-a")
+	p.subscribe(attributesTopic)
+	begin := time.Now()
+	for range maxDown + 2 { // one is sent and waits for its PUBACK
+		s.send("a", "a", `{"report":60}`)
+	}
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("the platform waited %s", d)
+	}
+	book.mustSay(t, "it does not take what is sent to it")
+	eventually(t, func() error {
+		if s.send("a", "a", `{"report":60}`) > 0 {
+			return fmt.Errorf("it still listens")
+		}
+		return nil
+	})
+	if !slices.ContainsFunc(strings.Split(book.String(), "\n"), func(l string) bool { return strings.Contains(l, "device=a") }) {
+		t.Error("the log does not name the device")
+	}
+}

@@ -1,0 +1,204 @@
+package devices
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/citywarden/citywarden"
+)
+
+// merged returns a copy of old with the attributes of more, and how many are
+// left out: a device keeps maxAttributes at most, of what is new the first by name.
+func merged(old, more map[string]any) (out map[string]any, rest int) {
+	out = make(map[string]any, len(old)+len(more))
+	maps.Copy(out, old)
+	for _, k := range slices.Sorted(maps.Keys(more)) {
+		if _, known := out[k]; known || len(out) < maxAttributes {
+			out[k] = more[k]
+		} else {
+			rest++
+		}
+	}
+	return out, rest
+}
+
+// Attributes returns what a device may read of itself: those of the client and
+// shared attributes that are named, all of a scope for nil. CodeNotFound when
+// there is no such device.
+func (r *Registry) Attributes(id citywarden.DeviceID, client, shared []string) (citywarden.DeviceAttributes, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e := r.byID[id]
+	if e == nil {
+		return citywarden.DeviceAttributes{}, notFound(id)
+	}
+	r.valuesMu.RLock()
+	reported := e.client
+	r.valuesMu.RUnlock()
+	return citywarden.DeviceAttributes{Client: chosen(reported, client), Shared: chosen(sharedOf(e.device, e.model), shared)}, nil
+}
+
+func chosen(all map[string]any, names []string) map[string]any {
+	if names == nil {
+		return all
+	}
+	out := map[string]any{}
+	for _, n := range names {
+		if v, ok := all[n]; ok {
+			out[n] = v
+		}
+	}
+	return out
+}
+
+// sharedOf returns the attributes that d is told: its own, its site's or the
+// defaults of those that its model shares.
+func sharedOf(d *citywarden.Device, m *citywarden.Model) map[string]any {
+	var out map[string]any
+	for i := range m.Attributes {
+		if !m.Attributes[i].Shared {
+			continue
+		}
+		if v, _ := d.Attribute(m, m.Attributes[i].Name); v != nil {
+			if out == nil {
+				out = map[string]any{}
+			}
+			out[m.Attributes[i].Name] = v
+		}
+	}
+	return out
+}
+
+// sharedChanges returns what to tell a device whose attributes changed; its Body
+// is nil when that is nothing.
+func sharedChanges(was *citywarden.Device, wasModel *citywarden.Model, now *citywarden.Device, model *citywarden.Model) citywarden.Downlink {
+	m := citywarden.Downlink{Device: now.ID, Kind: citywarden.DownlinkAttributes}
+	before, after := sharedOf(was, wasModel), sharedOf(now, model)
+	body := map[string]any{}
+	for k, v := range after {
+		if before[k] != v {
+			body[k] = v
+		}
+	}
+	var deleted []string
+	for k := range before {
+		if _, still := after[k]; !still {
+			deleted = append(deleted, k)
+		}
+	}
+	if slices.Sort(deleted); len(deleted) > 0 {
+		body["deleted"] = deleted
+	}
+	if len(body) > 0 {
+		m.Body, _ = json.Marshal(body) // texts, finite numbers and bools
+	}
+	return m
+}
+
+// Child returns the device that a gateway calls name, by its id or its name:
+// one whose attribute gateway is the gateway's id. CodeNotFound when there is
+// none, CodeDenied when it is disabled.
+func (r *Registry) Child(gateway citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e := r.byID[citywarden.DeviceID(name)]
+	if e == nil || e.device.Gateway() != gateway {
+		i := slices.IndexFunc(r.behind[gateway], func(e *entry) bool { return e.device.Name == name })
+		if i < 0 {
+			return "", citywarden.Errorf(citywarden.CodeNotFound,
+				"no device %q behind gateway %s; register it and set its attribute gateway to %q", name, gateway, gateway)
+		}
+		e = r.behind[gateway][i]
+	}
+	if e.device.Disabled {
+		return "", citywarden.Errorf(citywarden.CodeDenied, "device %s is disabled", e.device.ID)
+	}
+	return e.device.ID, nil
+}
+
+// join and part keep behind. They need mu.
+func (r *Registry) join(e *entry) {
+	if g := e.device.Gateway(); g != "" {
+		r.behind[g] = append(r.behind[g], e)
+	}
+}
+
+func (r *Registry) part(e *entry) {
+	g := e.device.Gateway()
+	if g == "" {
+		return
+	}
+	rest := slices.DeleteFunc(r.behind[g], func(o *entry) bool { return o == e })
+	if len(rest) == 0 {
+		delete(r.behind, g)
+		return
+	}
+	r.behind[g] = rest
+}
+
+// listeners are those who carry messages to devices.
+type listeners struct {
+	mu       sync.Mutex
+	byDevice map[citywarden.DeviceID][]*listener
+}
+
+type listener struct {
+	kind citywarden.DownlinkKind
+	send func(citywarden.Downlink)
+}
+
+// Listen has send called with the messages of a kind for a device and, where
+// none listens for those, for the devices behind it, until cancel is called. send
+// must not block.
+func (r *Registry) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink)) (cancel func()) {
+	l, x := &r.listeners, &listener{kind, send}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byDevice == nil {
+		l.byDevice = map[citywarden.DeviceID][]*listener{}
+	}
+	l.byDevice[id] = append(l.byDevice[id], x)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		rest := slices.DeleteFunc(slices.Clone(l.byDevice[id]), func(o *listener) bool { return o == x })
+		if len(rest) == 0 {
+			delete(l.byDevice, id)
+			return
+		}
+		l.byDevice[id] = rest
+	}
+}
+
+// of returns who listens for messages of that kind. What it returns is not changed.
+func (l *listeners) of(id citywarden.DeviceID, kind citywarden.DownlinkKind) []*listener {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []*listener
+	for _, x := range l.byDevice[id] {
+		if x.kind == kind {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// Send hands m to who listens for its device, or else for its gateway. One that
+// nobody listens for, or without a Body, is gone: devices ask for their attributes
+// when they connect.
+func (r *Registry) Send(m citywarden.Downlink) {
+	if m.Body == nil {
+		return
+	}
+	to := r.listeners.of(m.Device, m.Kind)
+	if len(to) == 0 {
+		if d, _, err := r.Device(m.Device); err == nil && d.Gateway() != "" {
+			to = r.listeners.of(d.Gateway(), m.Kind)
+		}
+	}
+	for _, x := range to {
+		x.send(m)
+	}
+}

@@ -1,0 +1,209 @@
+package devices_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/devices"
+)
+
+// valveModel shares two attributes with its devices.
+const valveModel = `name: test-valve
+title: {zh: 阀, en: Valve}
+domain: pipe
+report: 1m
+heartbeat: 5m
+metrics:
+- {name: level, title: {zh: 位, en: Level}, kind: number}
+attributes:
+- {name: every, title: {zh: 间隔, en: Interval}, kind: number, default: 60, shared: true}
+- {name: led, title: {zh: 灯, en: Light}, kind: bool, shared: true}
+- {name: secret, title: {zh: 内, en: Secret}, kind: text}
+- {name: gateway, title: {zh: 网关, en: Gateway}, kind: text}
+`
+
+func valves(t *testing.T, path string) *devices.Registry {
+	t.Helper()
+	models, err := devices.LoadModels(devices.Builtin(), fstest.MapFS{"valve.yaml": {Data: []byte(valveModel)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := devices.New(t.Context(), openStore(t, path), models, devices.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func heardOf(r *devices.Registry, id citywarden.DeviceID, p citywarden.Position, topic string, attrs map[string]any) {
+	d, m, err := r.Device(id)
+	if err != nil {
+		panic(err)
+	}
+	_ = r.Consume(context.Background(), []citywarden.Entry{{
+		Record: citywarden.Record{Position: p, Kind: citywarden.RecordUplink, At: time.Now(), Uplink: &citywarden.Uplink{Device: id, Topic: topic}},
+		Device: d, Model: m, Attrs: attrs,
+	}})
+}
+
+func TestAttributesOfADevice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	r := valves(t, path)
+	ctx := t.Context()
+	if _, err := r.Create(ctx, citywarden.Device{ID: "v1", Model: "test-valve", Attributes: map[string]any{"secret": "x", "led": true}}); err != nil {
+		t.Fatal(err)
+	}
+	heardOf(r, "v1", 1, "v1/devices/me/attributes", map[string]any{"firmware": "1", "uptime": 5.0})
+	heardOf(r, "v1", 2, "v1/devices/me/attributes", map[string]any{"uptime": 6.0})
+	check := func(r *devices.Registry) {
+		t.Helper()
+		for _, c := range []struct {
+			client, shared []string
+			want           citywarden.DeviceAttributes
+		}{
+			{nil, nil, citywarden.DeviceAttributes{Client: map[string]any{"firmware": "1", "uptime": 6.0}, Shared: map[string]any{"every": 60.0, "led": true}}},
+			{[]string{"firmware", "x"}, []string{"led", "secret"}, citywarden.DeviceAttributes{Client: map[string]any{"firmware": "1"}, Shared: map[string]any{"led": true}}},
+			{[]string{}, []string{"every"}, citywarden.DeviceAttributes{Client: map[string]any{}, Shared: map[string]any{"every": 60.0}}},
+		} {
+			got, err := r.Attributes("v1", c.client, c.shared)
+			if d := cmp.Diff(c.want, got); d != "" || err != nil {
+				t.Errorf("%v %v: %v\n%s", c.client, c.shared, err, d)
+			}
+		}
+	}
+	check(r)
+	if _, err := r.Attributes("v2", nil, nil); citywarden.CodeOf(err) != citywarden.CodeNotFound {
+		t.Errorf("of no device: %v", err)
+	}
+	if err := r.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	again := valves(t, path)
+	check(again)
+	many := map[string]any{}
+	for i := range 100 {
+		many[fmt.Sprint("a", i)] = "x"
+	}
+	heardOf(again, "v1", 3, "v1/devices/me/attributes", many)
+	if got, _ := again.Attributes("v1", nil, nil); len(got.Client) != 64 || got.Client["firmware"] != "1" {
+		t.Errorf("%d attributes are kept, firmware %v", len(got.Client), got.Client["firmware"])
+	}
+}
+
+// TestSharedAttributesArePushed to the device, or to its gateway.
+func TestSharedAttributesArePushed(t *testing.T) {
+	r := valves(t, filepath.Join(t.TempDir(), "x.db"))
+	ctx := t.Context()
+	v := citywarden.Device{ID: "v1", Model: "test-valve", Attributes: map[string]any{"gateway": "gw"}}
+	if _, err := r.Create(ctx, v); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	listen := func(id citywarden.DeviceID) func() {
+		return r.Listen(id, citywarden.DownlinkAttributes, func(m citywarden.Downlink) { got = append(got, fmt.Sprintf("%s: %s %s", id, m.Device, m.Body)) })
+	}
+	set := func(attrs map[string]any) {
+		t.Helper()
+		attrs["gateway"], v.Attributes = "gw", attrs
+		if _, err := r.Update(ctx, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(map[string]any{"led": true}) // nobody listens
+	end := listen("gw")
+	set(map[string]any{"led": true, "secret": "y"}) // nothing shared changed
+	set(map[string]any{"led": false, "every": 30})
+	self := listen("v1")
+	set(map[string]any{"every": 30})
+	set(map[string]any{})
+	self()
+	set(map[string]any{"every": 10})
+	end()
+	set(map[string]any{"every": 20})
+	if _, err := r.SaveSite(ctx, citywarden.Site{ID: "s", Attributes: map[string]any{"every": 5.0}}); err != nil {
+		t.Fatal(err)
+	}
+	listen("v1")
+	set(map[string]any{"site": "s"})
+	if _, err := r.SaveSite(ctx, citywarden.Site{ID: "s", Attributes: map[string]any{"every": 6.0}}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`gw: v1 {"every":30,"led":false}`, `v1: v1 {"deleted":["led"]}`, `v1: v1 {"every":60}`, `gw: v1 {"every":10}`,
+		`v1: v1 {"every":5}`, `v1: v1 {"every":6}`,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestChild(t *testing.T) {
+	r := valves(t, filepath.Join(t.TempDir(), "x.db"))
+	ctx := t.Context()
+	for _, d := range []citywarden.Device{
+		{ID: "v1", Name: "Valve One", Model: "test-valve", Attributes: map[string]any{"gateway": "gw"}},
+		{ID: "v2", Name: "Valve Two", Model: "test-valve", Attributes: map[string]any{"gateway": "other"}},
+		{ID: "v3", Model: "test-valve", Attributes: map[string]any{"gateway": "gw"}, Disabled: true},
+		{ID: "gw", Model: "iot-gateway"},
+	} {
+		if _, err := r.Create(ctx, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		"v1": "v1", "Valve One": "v1", "v2": `no device "v2" behind gateway gw; register it and set its attribute gateway to "gw"`,
+		"Valve Two": "no device", "v3": "device v3 is disabled", "gw": "no device", "": "no device",
+	} {
+		id, err := r.Child("gw", name)
+		if got := fmt.Sprint(id, err); !strings.Contains(got, want) {
+			t.Errorf("%q: %s, want %s", name, got, want)
+		}
+	}
+	if _, err := r.Update(ctx, citywarden.Device{ID: "v1", Name: "Valve One", Model: "test-valve"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Delete(ctx, "v2"); err != nil {
+		t.Fatal(err)
+	}
+	for gateway, name := range map[citywarden.DeviceID]string{"gw": "Valve One", "other": "Valve Two"} {
+		if id, err := r.Child(gateway, name); err == nil {
+			t.Errorf("%s still has %s, %s", gateway, name, id)
+		}
+	}
+}
+
+// TestGatewaySaysThatADeviceLeft: it counts as silent until it is heard again.
+func TestGatewaySaysThatADeviceLeft(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	r := valves(t, path)
+	if _, err := r.Create(t.Context(), citywarden.Device{ID: "v1", Model: "test-valve", Attributes: map[string]any{"gateway": "gw"}}); err != nil {
+		t.Fatal(err)
+	}
+	must := func(r *devices.Registry, status citywarden.Status, left bool) {
+		t.Helper()
+		v, err := r.Get("v1")
+		if err != nil || v.Status != status || v.Left != left {
+			t.Errorf("%s, left %t (%v); want %s, %t", v.Status, v.Left, err, status, left)
+		}
+	}
+	must(r, citywarden.StatusNever, false)
+	heardOf(r, "v1", 1, citywarden.DeviceConnected, nil)
+	must(r, citywarden.StatusOnline, false)
+	heardOf(r, "v1", 2, citywarden.DeviceDisconnected, nil)
+	must(r, citywarden.StatusSilent, true)
+	if err := r.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r = valves(t, path)
+	must(r, citywarden.StatusSilent, true)
+	heardOf(r, "v1", 3, "v1/devices/me/telemetry", nil)
+	must(r, citywarden.StatusOnline, false)
+}

@@ -1,0 +1,127 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/citywarden/citywarden"
+)
+
+// gatewayTopics begin the topics of gateways, which speak for devices behind them.
+const gatewayTopics = "v1/gateway/"
+
+// ofDevice is what a gateway's message is once it is that of a device.
+var ofDevice = map[string]string{
+	citywarden.GatewayTelemetry:  "v1/devices/me/telemetry",
+	citywarden.GatewayAttributes: "v1/devices/me/attributes",
+	citywarden.GatewayConnect:    citywarden.DeviceConnected, citywarden.GatewayDisconnect: citywarden.DeviceDisconnected,
+}
+
+// split takes a gateway's message apart into one of each device it speaks of.
+// What can't be read, or names no device behind the gateway, is left in a message
+// of the gateway itself, and reasons say why. Any other message comes back as it is.
+func split(dir Directory, up *citywarden.Uplink) (parts []citywarden.Uplink, reasons []string) {
+	if !strings.HasPrefix(up.Topic, gatewayTopics) {
+		return []citywarden.Uplink{*up}, nil
+	}
+	whole := func(format string, args ...any) ([]citywarden.Uplink, []string) {
+		return []citywarden.Uplink{*up}, []string{fmt.Sprintf(format, args...)}
+	}
+	s := &scanner{b: up.Payload}
+	s.space()
+	if s.i == len(s.b) || s.peek() != '{' {
+		return whole("a gateway sends an object like {\"device\": …} to %s", up.Topic)
+	}
+	t, err := s.value(0)
+	if err == nil {
+		err = s.end()
+	}
+	if err != nil {
+		return whole("%v", err)
+	}
+	list, err := s.members(t, nil)
+	if err != nil {
+		return whole("%v", err)
+	}
+	topic, ok := ofDevice[up.Topic]
+	switch up.Topic {
+	case citywarden.GatewayConnect, citywarden.GatewayDisconnect:
+		for _, m := range list {
+			if string(m.key) == "device" && m.value.kind() == '"' {
+				name, _ := m.value.text()
+				id, err := dir.Child(up.Device, string(name))
+				if err != nil {
+					return whole("%v", err)
+				}
+				part := *up
+				part.Device, part.Topic = id, topic
+				return []citywarden.Uplink{part}, nil
+			}
+		}
+		return whole("expected {\"device\": \"NAME\"}")
+	}
+	if !ok {
+		return whole("a gateway sends nothing to %s", up.Topic)
+	}
+	var rest []byte
+	for _, m := range list {
+		id, err := dir.Child(up.Device, string(m.key))
+		if err != nil {
+			reasons = append(reasons, err.Error())
+			rest = append(append(rest, ','), s.b[m.at:m.value.at+len(m.value.raw)]...)
+			continue
+		}
+		part := *up
+		part.Device, part.Topic, part.Payload = id, topic, m.value.raw
+		parts = append(parts, part)
+	}
+	if rest != nil {
+		rest[0] = '{'
+		part := *up
+		part.Payload = append(rest, '}')
+		parts = append(parts, part)
+	}
+	return parts, reasons
+}
+
+// acceptGateway is Accept for a gateway's message: done is called once all of its
+// parts are durable, with the first error.
+func (p *Pipeline) acceptGateway(ctx context.Context, up citywarden.Uplink, done func(error)) {
+	parts, _ := split(p.directory, &up)
+	if len(parts) == 0 { // {}
+		done(nil)
+		return
+	}
+	var left atomic.Int64
+	var first atomic.Pointer[error]
+	left.Store(int64(len(parts)))
+	for _, part := range parts {
+		p.accept(ctx, part, func(err error) {
+			if err != nil {
+				first.CompareAndSwap(nil, &err)
+			}
+			if left.Add(-1) > 0 {
+				return
+			}
+			if e := first.Load(); e != nil {
+				done(*e)
+				return
+			}
+			done(nil)
+		})
+	}
+}
+
+// decodeGateway says what is wrong with a message that split left as it is.
+func decodeGateway(dir Directory, up *citywarden.Uplink) (d dropped) {
+	_, reasons := split(dir, up)
+	for _, r := range reasons {
+		d.reject(1, "%s", r)
+	}
+	if len(reasons) == 0 {
+		d.reject(1, "the devices behind the gateway were registered afterwards; replay the dead letter")
+	}
+	return d
+}
