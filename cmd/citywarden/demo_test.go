@@ -75,6 +75,43 @@ func TestDemo(t *testing.T) {
 	c := clientOf(t, p)
 	for _, r := range wanted {
 		closeCaseOf(t, c, byRule[r][0])
+		backtestOf(t, c, r, started)
+	}
+}
+
+// backtestOf compares what a backtest of a rule that runs raises with what the
+// platform raised.
+func backtestOf(t *testing.T, c *client, id citywarden.RuleID, since time.Time) {
+	t.Helper()
+	var rule citywarden.Rule
+	if err := c.call(t.Context(), "GET", "/rules/"+string(id), nil, &rule); err != nil {
+		t.Fatal(err)
+	}
+	var got citywarden.Backtest
+	to := time.Now()
+	body := map[string]any{"text": "rules:\n" + rule.Text, "from": since.Add(-time.Minute), "to": to}
+	if err := c.watch(t.Context(), "/rules/backtest", body, &got, func(citywarden.BacktestProgress) {}); err != nil {
+		t.Fatalf("backtest of %s: %v", id, err)
+	}
+	raised := map[string]bool{}
+	for _, a := range got.Rules[0].Alarms {
+		raised[a.Entity+" at "+a.Raised.Format(time.RFC3339Nano)] = true
+	}
+	live := 0
+	if err := list(t.Context(), c, "/alarms", url.Values{"rule": {string(id)}}, func(a citywarden.Alarm) error {
+		if a.RaisedAt.After(to) {
+			return nil
+		}
+		live++
+		if x := a.Entity + " at " + a.RaisedAt.Format(time.RFC3339Nano); !raised[x] {
+			t.Errorf("the platform raised %s for %s, the backtest %v", id, x, raised)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if live == 0 || live != len(raised) {
+		t.Errorf("the platform raised %s %d times, the backtest %v", id, live, raised)
 	}
 }
 
