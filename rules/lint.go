@@ -19,6 +19,7 @@ func (s *Set) lint() {
 		before := len(*r.node.src.found)
 		for _, name := range r.Models {
 			p := s.plans[name]
+			clear(p.trees)
 			for _, x := range r.conditions() {
 				(&units{m: p.model, at: x}).of(p.parse(x))
 			}
@@ -56,12 +57,20 @@ func (r *rule) conditions() []expression {
 	return out
 }
 
-// parse returns the tree of a condition that has compiled.
+// parse returns the tree of a condition that has compiled. It keeps those of the
+// rule that is looked at.
 func (p *plan) parse(x expression) ast.Node {
+	if n := p.trees[x.text]; n != nil {
+		return n
+	}
 	tree, err := parser.ParseWithConfig(x.text, p.language)
 	if err != nil {
 		return &ast.NilNode{}
 	}
+	if p.trees == nil {
+		p.trees = map[string]ast.Node{}
+	}
+	p.trees[x.text] = tree.Node
 	return tree.Node
 }
 

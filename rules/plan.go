@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/conf"
 
 	"github.com/citywarden/citywarden"
@@ -16,9 +17,10 @@ import (
 type plan struct {
 	index    int
 	model    *citywarden.Model
-	language *conf.Config // of its conditions; nil until the first
-	stale    []int64      // by metric: a value older than that is unknown, ms; 0 never
-	quiet    int64        // a device that was not heard for that long has no data, ms; 0 never
+	language *conf.Config        // of its conditions; nil until the first
+	trees    map[string]ast.Node // of the conditions of the rule that lint looks at
+	stale    []int64             // by metric: a value older than that is unknown, ms; 0 never
+	quiet    int64               // a device that was not heard for that long has no data, ms; 0 never
 	names    []citywarden.MetricName
 	memory   []memory // by metric
 	bindings []*binding
