@@ -224,7 +224,7 @@ func (c *Classes) Check(code citywarden.ClassCode) error {
 	if _, ok := c.by[code]; ok {
 		return nil
 	}
-	return citywarden.Errorf(citywarden.CodeInvalid, "no class %q; GET /api/v1/classes lists them", code)
+	return citywarden.Errorf(citywarden.CodeInvalid, "no class %q; citywarden classes and GET /api/v1/classes list them", code)
 }
 
 // put gives the case what the table says of class k by its filing rule of that

@@ -305,6 +305,10 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64, want tri) (en, zh
 		}
 		return "nothing was heard for " + citywarden.Duration(s).String(), "已 " + spanZH(s) + " 未上报数据"
 	}
+	if leftText(l) == "skew()" {
+		off, _ := l.left.value(e.env(d, inst.g, r, t)).(float64)
+		return clockText(time.Duration(off) * time.Second)
+	}
 	name := citywarden.Text{EN: strings.TrimSpace(l.text), ZH: strings.TrimSpace(l.text)}
 	unit := ""
 	if d != nil && d.plan != nil && l.left.metric > 0 {
@@ -338,6 +342,17 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64, want tri) (en, zh
 	}
 	return name.EN + " is " + left + unit + ", " + wordEN + " " + right + unit,
 		name.ZH + is + left + unit + "，" + wordZH + " " + right + unit
+}
+
+// clockText says how far the clock of a device is off.
+func clockText(off time.Duration) (en, zh string) {
+	switch {
+	case off > 0:
+		return "its clock is " + citywarden.Duration(off).String() + " fast", "设备时钟快 " + spanZH(off)
+	case off < 0:
+		return "its clock, or its reporting, is " + citywarden.Duration(-off).String() + " behind", "设备时钟或上报滞后 " + spanZH(-off)
+	}
+	return "its clock is right", "设备时钟正常"
 }
 
 // leftText is the left side of a comparison as written.
@@ -375,7 +390,15 @@ func wrapped(s string) bool {
 // callText says a call over the window of one metric in words, with the unit of
 // its result; everything else stays as written.
 func callText(name citywarden.Text, model *citywarden.Model) (words citywarden.Text, unit string) {
-	fn, rest, _ := strings.Cut(strings.TrimSuffix(name.EN, ")"), "(")
+	per := citywarden.Text{EN: "second", ZH: "每秒"}
+	short := "/s"
+	call := name.EN
+	for times, p := range map[string][3]string{" * 60": {"minute", "每分钟", "/min"}, " * 3600": {"hour", "每小时", "/h"}} {
+		if c, ok := strings.CutSuffix(call, times); ok && strings.HasPrefix(c, "rate(") {
+			call, per, short = c, citywarden.Text{EN: p[0], ZH: p[1]}, p[2]
+		}
+	}
+	fn, rest, _ := strings.Cut(strings.TrimSuffix(call, ")"), "(")
 	metric, window, ok := strings.Cut(rest, ", ")
 	i := slices.IndexFunc(model.Metrics, func(m citywarden.Metric) bool { return string(m.Name) == metric })
 	window = strings.Trim(window, `"`)
@@ -395,6 +418,17 @@ func callText(name citywarden.Text, model *citywarden.Model) (words citywarden.T
 		return citywarden.Text{EN: "lowest " + en + " in " + window, ZH: within + "的最低值"}, m.Unit
 	case "max":
 		return citywarden.Text{EN: "highest " + en + " in " + window, ZH: within + "的最高值"}, m.Unit
+	case "sum":
+		return citywarden.Text{EN: "sum of " + en + " over " + window, ZH: within + "的累计值"}, m.Unit
+	case "stddev":
+		return citywarden.Text{EN: "standard deviation of " + en + " over " + window, ZH: within + "的标准差"}, m.Unit
+	case "count":
+		return citywarden.Text{EN: "number of readings of " + en + " in " + window, ZH: within + "的数据条数"}, ""
+	case "rate":
+		if m.Unit != "" {
+			unit = m.Unit + short
+		}
+		return citywarden.Text{EN: "change of " + en + " per " + per.EN + " over " + window, ZH: within + per.ZH + "的变化"}, unit
 	}
 	return name, ""
 }

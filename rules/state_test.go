@@ -361,6 +361,12 @@ func TestSkew(t *testing.T) {
 		1m10s raised c minor
 		1m50s cleared c minor
 		2m0s cleared a minor`)
+	if got, want := w.got[0].Why.Summary, (citywarden.Text{EN: "a: its clock is 1h fast, for 1m.", ZH: "a：设备时钟快 1 小时，已持续 1 分钟。"}); got != want {
+		t.Errorf("summary %+v, want %+v", got, want)
+	}
+	if en, zh := clockText(-90 * s); en != "its clock, or its reporting, is 1m30s behind" || zh != "设备时钟或上报滞后 1 分钟 30 秒" {
+		t.Errorf("behind: %s, %s", en, zh)
+	}
 }
 
 func TestGroup(t *testing.T) {
@@ -644,6 +650,11 @@ func TestASummarySaysACallInWords(t *testing.T) {
 	for _, c := range []struct{ when, en, zh string }{
 		{`delta(x, "1m") >= 4`, "change of x within 1m is 5 bar, at least 4 bar", "1 分钟内x的变化为 5 bar，不低于 4 bar"},
 		{`(max(x, "90s")) > 5`, "highest x in 90s is 6 bar, above 5 bar", "1 分钟 30 秒内x的最高值为 6 bar，高于 5 bar"},
+		{`sum(x, "1m") >= 20`, "sum of x over 1m is 21 bar, at least 20 bar", "1 分钟内x的累计值为 21 bar，不低于 20 bar"},
+		{`stddev(x, "1m") > 2`, "standard deviation of x over 1m is 2.357 bar, above 2 bar", "1 分钟内x的标准差为 2.357 bar，高于 2 bar"},
+		{`count(x, "1m") >= 6 and x > 5`, "number of readings of x in 1m is 6, at least 6", "1 分钟内x的数据条数为 6，不低于 6"},
+		{`rate(x, "1m") > 0.05`, "change of x per second over 1m is 0.083333 bar/s, above 0.05 bar/s", "1 分钟内x每秒的变化为 0.083333 bar/s，高于 0.05 bar/s"},
+		{`rate(x, "1m") * 60 > 3`, "change of x per minute over 1m is 5 bar/min, above 3 bar/min", "1 分钟内x每分钟的变化为 5 bar/min，高于 3 bar/min"},
 		{`(x + 1) * (x + 2) > 30`, "(x + 1) * (x + 2) is 56, above 30", "(x + 1) * (x + 2) 为 56，高于 30"},
 	} {
 		w := newWorld(t, probeRule("levels: [{severity: major, when: '"+c.when+"'}]"), dev("d", "probe"))
