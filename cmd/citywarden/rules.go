@@ -165,6 +165,9 @@ func (r *ruleCheckCmd) Run(o output) error {
 	} else {
 		r.shown(o.err, "warning: ", set.Warnings())
 		r.shown(o.err, "hint: ", set.Untested())
+		if set.Len() == 0 {
+			fmt.Fprintf(o.err, "hint: there is no rule in %s; rules stand in its *.yaml files under the key rules\n", r.Path)
+		}
 	}
 	switch {
 	case len(wrong) > 0:
