@@ -268,6 +268,8 @@ func NewAlarmID(rule RuleID, entity string, episode uint64) AlarmID {
 
 // AlarmFilter selects alarms; zero fields select all.
 type AlarmFilter struct {
+	ID       AlarmID
+	Area     AreaCode // that has all devices the alarm ever concerned
 	State    AlarmState
 	Severity Severity
 	Rule     RuleID

@@ -454,10 +454,13 @@ type Case struct {
 	Revision    int64        `json:"revision"`               // grows with every step
 }
 
-// SeenBy returns CodeDenied unless u may see the case: a department sees what it
-// has or once had, a citizen what they reported, all others everything.
+// SeenBy returns nil when u may see the case: a department sees what it has or
+// once had, a citizen what they reported, all others everything; else CodeDenied.
+// For who is confined to an area there are no cases elsewhere: CodeNotFound.
 func (c *Case) SeenBy(u User) error {
 	switch {
+	case !u.Area.Has(c.Grid):
+		return Errorf(CodeNotFound, "no case %s", c.ID)
 	case u.Role == RoleCitizen && c.OpenedBy != u.Name:
 		return Errorf(CodeDenied, "case %s was reported by somebody else", c.ID)
 	case u.Role == RoleDepartment && c.Department != u.Department && !slices.Contains(c.Dispatched, u.Department):
@@ -895,6 +898,7 @@ func LightAt(yellow, deadline, now time.Time) Light {
 
 // CaseFilter selects cases; zero fields select all.
 type CaseFilter struct {
+	Area       AreaCode // in which they lie
 	Stage      Stage
 	Open       bool // only those that are not closed, rejected or voided
 	Department string
@@ -909,6 +913,23 @@ type CaseFilter struct {
 
 	Work []WorkFilter // has work that one of these selects; nil for all
 	Page
+}
+
+// SeenBy leaves in f what u may see: a department its cases, a citizen what they
+// reported, who is confined to an area what lies there. CodeDenied when f asks for
+// the cases of another department.
+func (f *CaseFilter) SeenBy(u User) error {
+	f.Area = u.Area
+	switch u.Role {
+	case RoleDepartment:
+		if u.Department == "" || f.Department != "" && f.Department != u.Department {
+			return Errorf(CodeDenied, "%s sees the cases of %s only", u.Name, orNobody(u.Department))
+		}
+		f.Department = u.Department
+	case RoleCitizen:
+		f.OpenedBy = u.Name
+	}
+	return nil
 }
 
 // NewCase is what somebody says to open a case.

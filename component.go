@@ -131,6 +131,7 @@ func (c *Component) Check() error {
 // ComponentFilter selects components; zero fields select all.
 type ComponentFilter struct {
 	Class      ClassCode
+	Area       AreaCode
 	Grid       GridCode // or the code of an area with all unit grids in it
 	Department string   // that is authority, owner or maintainer
 	State      ComponentState

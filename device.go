@@ -136,6 +136,13 @@ type DeviceView struct {
 	Alarm  string                `json:"alarm,omitempty"`  // severity of its worst active alarm
 }
 
+// DeletedDevice is what is told of a device that is gone.
+type DeletedDevice struct {
+	ID      DeviceID `json:"id"`
+	Grid    GridCode `json:"grid,omitempty"` // that it lay in
+	Deleted bool     `json:"deleted"`
+}
+
 // Latest is the newest reading of one metric by event time.
 type Latest struct {
 	Value   Value     `json:"value"`
@@ -148,6 +155,7 @@ type DeviceFilter struct {
 	Model  ModelName
 	Domain Domain
 	Grid   GridCode
+	Area   AreaCode
 	Search string // part of the id or name, any case
 	Page
 }

@@ -82,6 +82,8 @@ type WorkFilter struct {
 	Need   WorkMark // has all of these
 	Not    WorkMark // and none of these
 
+	Area AreaCode // only on cases there
+
 	By  WorkKey
 	Key *string // has that key, of an area: begins with it; nil for every one
 }
@@ -112,9 +114,10 @@ type EvaluationQuery struct {
 	From  time.Time
 	To    time.Time // exclusive
 	By    EvaluationBy
-	Level Level  // of the areas; "" for towns
-	Under string // only in the area of that code; "" for everywhere
-	Only  string // only of that department; "" for all
+	Level Level    // of the areas; "" for towns
+	Under string   // only in the area of that code; "" for everywhere
+	Only  string   // only of that department; "" for all
+	Area  AreaCode // only on cases there
 }
 
 // Part is a part of the cases behind a figure.

@@ -32,6 +32,7 @@ const (
 // DeadLetterFilter selects dead letters; zero fields select all.
 type DeadLetterFilter struct {
 	Device DeviceID
+	Area   AreaCode // only of devices there
 	Stage  Failed
 	Open   bool // only those that were not brought in again
 	Oldest bool // the oldest first, instead of the newest

@@ -63,7 +63,9 @@ type NoticeFilter struct {
 	Case       CaseID
 	Alarm      AlarmID
 	State      NoticeState
-	Department string // only of cases that this department has
+	Key        string
+	Department string   // only of cases that this department has
+	Area       AreaCode // only of cases there
 	Page
 }
 

@@ -80,6 +80,31 @@ func (g GridCode) In(l Level) string {
 	return string(g[:n])
 }
 
+// AreaCode is the code of a county (6 digits), a town (9) or a village (12): what
+// the codes of all unit grids in it begin with. "" is everywhere.
+type AreaCode string
+
+var areaCode = regexp.MustCompile(`^[0-9]{6}(?:[0-9]{3}){0,2}$`)
+
+// Check returns a CodeInvalid error unless a is "" or has 6, 9 or 12 digits.
+func (a AreaCode) Check() error {
+	if a != "" && !areaCode.MatchString(string(a)) {
+		return Errorf(CodeInvalid, "area %q: use the code of a county (6 digits), a town (9) or a village (12), like 350623100", a)
+	}
+	return nil
+}
+
+// Has reports whether the unit grid g, or all unit grids whose codes begin with
+// it, lie in a. What lies in no unit grid, "", belongs to the county level.
+func (a AreaCode) Has(g GridCode) bool {
+	return strings.HasPrefix(string(g), string(a)) || g == "" && len(a) == 6
+}
+
+// Meets reports whether a has b, or is a part of it.
+func (a AreaCode) Meets(b AreaCode) bool {
+	return strings.HasPrefix(string(a), string(b)) || strings.HasPrefix(string(b), string(a))
+}
+
 // UnitGrid is one unit grid: the smallest area that city management is
 // responsible for, about one hectare (GB/T 30428.1).
 type UnitGrid struct {

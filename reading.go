@@ -139,6 +139,7 @@ type GroupQuery struct {
 	Domain Domain
 	Metric MetricName
 	By     string        // device, model, grid, site or zone; "" puts all into one group
+	Area   AreaCode      // only devices there
 	From   time.Time     // inclusive
 	To     time.Time     // exclusive
 	Every  time.Duration // the interval

@@ -2,6 +2,7 @@ package citywarden
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -104,8 +105,30 @@ type User struct {
 	Title      string    `json:"title,omitempty"` // how people call them: 值班长 林敏
 	Role       Role      `json:"role"`
 	Department string    `json:"department,omitempty"` // of RoleDepartment
+	Area       AreaCode  `json:"area,omitempty"`       // the county, town or village that they are confined to; "" for nothing
 	Created    time.Time `json:"created"`
 }
+
+// Check returns a CodeInvalid error when role, department and area of u don't
+// go together.
+func (u *User) Check() error {
+	switch {
+	case !slices.Contains(Roles, u.Role):
+		return Errorf(CodeInvalid, "user %s: unknown role %q", u.Name, u.Role)
+	case (u.Role == RoleDepartment) != (u.Department != ""):
+		return Errorf(CodeInvalid, "user %s: a user with the role department, and no other, names the department", u.Name)
+	case u.Area != "" && slices.Contains(everywhere, u.Role):
+		return Errorf(CodeInvalid, "user %s: what %s does holds everywhere; leave the area out", u.Name, u.Role)
+	}
+	if err := u.Area.Check(); err != nil {
+		return fmt.Errorf("user %s: %w", u.Name, err)
+	}
+	return nil
+}
+
+// everywhere are the roles that can't be confined to an area: devices, rules,
+// grids and users are the whole county's, and a citizen sees their own reports.
+var everywhere = []Role{RoleAdmin, RoleEngineer, RoleVendor, RoleCitizen}
 
 // Session is a sign-in of a person, or a token of a program.
 type Session struct {

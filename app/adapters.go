@@ -181,10 +181,11 @@ func (l *layers) Names() []string {
 	return out
 }
 
-// Layer returns a layer as GeoJSON; CodeNotFound when there is none of that name.
-func (l *layers) Layer(_ context.Context, name string) (json.RawMessage, error) {
+// Layer returns what of a layer touches an area as GeoJSON; CodeNotFound when there
+// is none of that name.
+func (l *layers) Layer(_ context.Context, name string, area citywarden.AreaCode) (json.RawMessage, error) {
 	if name == gridLayer {
-		return l.grids.GeoJSON()
+		return l.grids.GeoJSON(string(area))
 	}
 	if !slices.Contains(l.Names(), name) { // also keeps the name inside the folder
 		return nil, citywarden.Errorf(citywarden.CodeNotFound, "no map layer %q; there are %s", name, strings.Join(l.Names(), ", "))
@@ -193,14 +194,17 @@ func (l *layers) Layer(_ context.Context, name string) (json.RawMessage, error) 
 	if err != nil {
 		return nil, fmt.Errorf("map layer %s: %w", name, err)
 	}
+	if b, err = l.grids.Touching(b, area); err != nil {
+		return nil, fmt.Errorf("map layer %s: %w", name, err)
+	}
 	return b, nil
 }
 
-// Bounds returns the corners of all unit grids; ok is false without any.
-func (l *layers) Bounds() (southWest, northEast citywarden.Point, ok bool) {
+// Bounds returns the corners of the unit grids in an area; ok is false without any.
+func (l *layers) Bounds(area citywarden.AreaCode) (southWest, northEast citywarden.Point, ok bool) {
 	southWest = citywarden.Point{Lat: math.Inf(1), Lon: math.Inf(1)}
 	northEast = citywarden.Point{Lat: math.Inf(-1), Lon: math.Inf(-1)}
-	for _, g := range l.grids.All() {
+	for _, g := range l.grids.Under(string(area)) {
 		for _, p := range g.Ring {
 			southWest = citywarden.Point{Lat: min(southWest.Lat, p.Lat), Lon: min(southWest.Lon, p.Lon)}
 			northEast = citywarden.Point{Lat: max(northEast.Lat, p.Lat), Lon: max(northEast.Lon, p.Lon)}

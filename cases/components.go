@@ -148,7 +148,7 @@ func (c *Components) each(f citywarden.ComponentFilter, yield func(*component) b
 		}
 	}
 	for _, x := range c.order[i:] {
-		if f.Class != "" && x.Class != f.Class || f.Grid != "" && !strings.HasPrefix(string(x.Grid), string(f.Grid)) ||
+		if !f.Area.Has(x.Grid) || f.Class != "" && x.Class != f.Class || f.Grid != "" && !strings.HasPrefix(string(x.Grid), string(f.Grid)) ||
 			f.Department != "" && !x.BelongsTo(f.Department) || f.State != "" && x.State != f.State ||
 			f.In != nil && !f.In.Contains(x.Location) || search != "" && !strings.Contains(x.search, search) {
 			continue
@@ -165,7 +165,7 @@ const MaxNear = 5000
 // Near returns the components within so many metres of p, at most MaxNear, that
 // are not removed, the nearest first, at most limit. A class of components selects
 // those of it and of what is the same in the other numbering; any other class all.
-func (c *Components) Near(p citywarden.Point, class citywarden.ClassCode, within float64, limit int) []citywarden.Nearby {
+func (c *Components) Near(p citywarden.Point, class citywarden.ClassCode, area citywarden.AreaCode, within float64, limit int) []citywarden.Nearby {
 	within = min(within, MaxNear)
 	dLat := within / 111_000
 	dLon := min(180, dLat/max(0.01, math.Cos(p.Lat*math.Pi/180)))
@@ -184,7 +184,7 @@ func (c *Components) Near(p citywarden.Point, class citywarden.ClassCode, within
 	for row := lo.row; row <= hi.row; row++ {
 		for col := lo.col; col <= hi.col; col++ {
 			for _, x := range c.cells[componentCell{row, col}] {
-				if x.State == citywarden.Removed || classes != nil && !slices.Contains(classes, x.Class) {
+				if x.State == citywarden.Removed || !area.Has(x.Grid) || classes != nil && !slices.Contains(classes, x.Class) {
 					continue
 				}
 				if d := p.Distance(x.Location); d <= within {

@@ -186,7 +186,7 @@ func TestComponentsOfTheOlderNumbering(t *testing.T) {
 	if err != nil || x.Name != "路灯" || x.State != citywarden.Intact {
 		t.Fatalf("saved %+v, %v", x, err)
 	}
-	near := c.Near(x.Location, "component/0137", 10, 5) // what a street lamp is called here
+	near := c.Near(x.Location, "component/0137", "", 10, 5) // what a street lamp is called here
 	if len(near) != 1 || near[0].ID != x.ID {
 		t.Errorf("street lamps nearby: %v", near)
 	}
@@ -235,13 +235,13 @@ func TestListComponents(t *testing.T) {
 	}
 	at := citywarden.Point{Lat: 24.1004, Lon: 117.60051} // the fifth is removed
 	var near []citywarden.ComponentID
-	for _, x := range c.Near(at, "event/0501", 25, 10) {
+	for _, x := range c.Near(at, "event/0501", "", 25, 10) {
 		near = append(near, x.ID)
 	}
 	if diff := cmp.Diff([]citywarden.ComponentID{"3506230102000006", "3506230102000004", "3506230101000007", "3506230101000003"}, near); diff != "" {
 		t.Errorf("nearby (-want +got):\n%s", diff)
 	}
-	if x := c.Near(at, "component/0101", 5000, 2); len(x) != 2 || x[0].ID != "3506230101000007" || x[0].Distance < 10 || x[0].Distance > 25 {
+	if x := c.Near(at, "component/0101", "", 5000, 2); len(x) != 2 || x[0].ID != "3506230101000007" || x[0].Distance < 10 || x[0].Distance > 25 {
 		t.Errorf("the nearest two of a class: %v", x)
 	}
 	fc, err := c.GeoJSON(citywarden.ComponentFilter{Page: citywarden.Page{Limit: 3}})
@@ -260,7 +260,7 @@ func TestComponentsComeAndGo(t *testing.T) {
 	if x, err := c.Save(t.Context(), x); err != nil || x.Grid != "" {
 		t.Fatalf("moved: %+v, %v", x, err)
 	}
-	if n := c.Near(citywarden.Point{Lat: 24.1004, Lon: 117.6005}, "", 100, 9); len(n) != 0 {
+	if n := c.Near(citywarden.Point{Lat: 24.1004, Lon: 117.6005}, "", "", 100, 9); len(n) != 0 {
 		t.Errorf("it is still found where it was: %v", n)
 	}
 	if _, err := c.Save(t.Context(), citywarden.Component{ID: "3506230101000002", Name: "a\nb", Location: x.Location}); citywarden.CodeOf(err) != citywarden.CodeInvalid {
@@ -280,7 +280,7 @@ func TestComponentsComeAndGo(t *testing.T) {
 	if err := c.Delete(t.Context(), x.ID); err != nil {
 		t.Fatal(err)
 	}
-	if all, _ := load().List(citywarden.ComponentFilter{}); len(all) != 0 || len(c.Near(x.Location, "", 100, 9)) != 0 {
+	if all, _ := load().List(citywarden.ComponentFilter{}); len(all) != 0 || len(c.Near(x.Location, "", "", 100, 9)) != 0 {
 		t.Errorf("deleted, yet there: %v", all)
 	}
 	if err := c.Delete(t.Context(), x.ID); citywarden.CodeOf(err) != citywarden.CodeNotFound {
@@ -333,7 +333,7 @@ func BenchmarkComponents(b *testing.B) {
 		for name, within := range map[string]float64{"near": 100, "far": cases.MaxNear} {
 			b.Run(name, func(b *testing.B) {
 				measure(b, func() error {
-					c.Near(citywarden.Point{Lat: 24.15, Lon: 117.65}, "component/0101", within, 10)
+					c.Near(citywarden.Point{Lat: 24.15, Lon: 117.65}, "component/0101", "", within, 10)
 					return nil
 				})
 			})

@@ -150,7 +150,7 @@ func subjectOf(q citywarden.EvaluationQuery, key string) (subject, string, error
 
 // filter selects all work that is evaluated, of any kind.
 func filter(q citywarden.EvaluationQuery, until time.Time, s subject) citywarden.WorkFilter {
-	f := citywarden.WorkFilter{From: q.From, To: until, By: s.key}
+	f := citywarden.WorkFilter{From: q.From, To: until, By: s.key, Area: q.Area}
 	if q.Level == citywarden.LevelGrid {
 		f.By = citywarden.WorkByGrid
 	}

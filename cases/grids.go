@@ -384,11 +384,11 @@ func (f *feature) grid(crs citywarden.CRS) (citywarden.UnitGrid, error) {
 	return u, nil
 }
 
-// GeoJSON returns all grids as a FeatureCollection, what Import reads; the
-// property kind is "grid".
-func (g *Grids) GeoJSON() (json.RawMessage, error) {
+// GeoJSON returns the grids of the area of a code, "" for all, as a
+// FeatureCollection, what Import reads; the property kind is "grid".
+func (g *Grids) GeoJSON(area string) (json.RawMessage, error) {
 	fc := featureCollection{Type: "FeatureCollection", Features: []feature{}}
-	for _, u := range g.All() {
+	for _, u := range g.Under(area) {
 		f := feature{Type: "Feature", Properties: properties{
 			Kind: "grid", Code: string(u.Code), Name: u.Name, County: u.County, Town: u.Town, Village: u.Village, Area: u.Area,
 			Initial: u.Initial, Changed: u.Changed, Remark: u.Remark,
@@ -401,6 +401,55 @@ func (g *Grids) GeoJSON() (json.RawMessage, error) {
 		fc.Features = append(fc.Features, f)
 	}
 	return json.Marshal(fc)
+}
+
+// Touching returns a GeoJSON FeatureCollection with those of its features that have
+// a position in a, as they are.
+func (g *Grids) Touching(collection json.RawMessage, a citywarden.AreaCode) (json.RawMessage, error) {
+	if a == "" {
+		return collection, nil
+	}
+	var fc map[string]json.RawMessage
+	var features []json.RawMessage
+	err := json.Unmarshal(collection, &fc)
+	if err == nil {
+		err = json.Unmarshal(fc["features"], &features)
+	}
+	kept := []json.RawMessage{}
+	for _, f := range features {
+		var x struct {
+			Geometry struct {
+				Coordinates any `json:"coordinates"`
+			} `json:"geometry"`
+		}
+		if err == nil {
+			err = json.Unmarshal(f, &x)
+		}
+		if g.touches(x.Geometry.Coordinates, a) {
+			kept = append(kept, f)
+		}
+	}
+	if err != nil {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "GeoJSON: %w", err)
+	}
+	if fc["features"], err = json.Marshal(kept); err != nil {
+		return nil, err
+	}
+	return json.Marshal(fc)
+}
+
+// touches reports whether one of the positions in the coordinates of a geometry
+// lies in a.
+func (g *Grids) touches(coordinates any, a citywarden.AreaCode) bool {
+	list, _ := coordinates.([]any)
+	if len(list) >= 2 {
+		lon, ok := list[0].(float64)
+		lat, also := list[1].(float64)
+		if ok && also {
+			return a.Has(g.At(citywarden.Point{Lat: lat, Lon: lon}))
+		}
+	}
+	return slices.ContainsFunc(list, func(c any) bool { return g.touches(c, a) })
 }
 
 // AreasGeoJSON returns the outlines of the areas that Areas returns as a

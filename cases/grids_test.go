@@ -90,7 +90,7 @@ func TestGridsSurviveAndReadTheirOwnGeoJSON(t *testing.T) {
 	if err := g.Add(t.Context(), mesh(5)); err != nil {
 		t.Fatal(err)
 	}
-	text, err := g.GeoJSON()
+	text, err := g.GeoJSON("")
 	if err != nil {
 		t.Fatal(err)
 	}

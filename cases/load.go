@@ -25,19 +25,19 @@ const (
 
 // LoadReader reads what the alarm load is made of.
 type LoadReader interface {
-	// Annunciations returns those logged in [from, to), ordered by time.
-	Annunciations(ctx context.Context, from, to time.Time) ([]citywarden.Annunciation, error)
-	// StaleAlarms returns the live alarms that are active, not suppressed and were
-	// raised before that time, the oldest first, at most limit; count is how many
-	// there are.
-	StaleAlarms(ctx context.Context, before time.Time, limit int) (items []citywarden.Alarm, count int, err error)
+	// Annunciations returns those of alarms in an area logged in [from, to), ordered by time.
+	Annunciations(ctx context.Context, area citywarden.AreaCode, from, to time.Time) ([]citywarden.Annunciation, error)
+	// StaleAlarms returns the live alarms of an area that are active, not suppressed
+	// and were raised before that time, the oldest first, at most limit; count is how
+	// many there are.
+	StaleAlarms(ctx context.Context, area citywarden.AreaCode, before time.Time, limit int) (items []citywarden.Alarm, count int, err error)
 }
 
-// Load measures the alarm load from a time (inclusive) to another (exclusive).
-// Stale alarms are those of now.
-func (d *Desk) Load(ctx context.Context, from, to time.Time) (citywarden.AlarmLoad, error) {
+// Load measures the load by the alarms of an area from a time (inclusive) to
+// another (exclusive). Stale alarms are those of now.
+func (d *Desk) Load(ctx context.Context, area citywarden.AreaCode, from, to time.Time) (citywarden.AlarmLoad, error) {
 	l := citywarden.AlarmLoad{From: from, To: to, Operators: d.opt.Operators}
-	all, err := d.read.Annunciations(ctx, from, to)
+	all, err := d.read.Annunciations(ctx, area, from, to)
 	if err != nil {
 		return l, err
 	}
@@ -52,7 +52,7 @@ func (d *Desk) Load(ctx context.Context, from, to time.Time) (citywarden.AlarmLo
 	if l.Chattering, err = d.chattering(ctx, alarms); err != nil {
 		return l, err
 	}
-	l.Stale, _, err = d.read.StaleAlarms(ctx, time.Now().Add(-staleAfter), citywarden.MaxPage)
+	l.Stale, _, err = d.read.StaleAlarms(ctx, area, time.Now().Add(-staleAfter), citywarden.MaxPage)
 	return l, err
 }
 

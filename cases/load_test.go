@@ -45,7 +45,7 @@ func loadOf(t *testing.T, operators int, span time.Duration, all ...called) city
 		over.Alarm.RaisedAt, over.Alarm.State = tr.Alarm.RaisedAt, citywarden.AlarmCleared
 		apply(t, d, f, tr, over)
 	}
-	l, err := d.Load(t.Context(), monday(), monday().Add(span))
+	l, err := d.Load(t.Context(), "", monday(), monday().Add(span))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestStaleAlarmsAndMetrics(t *testing.T) {
 		look := func(at time.Time, want ...string) {
 			t.Helper()
 			time.Sleep(time.Until(at))
-			l, err := d.Load(t.Context(), monday(), monday().Add(time.Hour))
+			l, err := d.Load(t.Context(), "", monday(), monday().Add(time.Hour))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -314,7 +314,7 @@ func benchLoad(b *testing.B, place string) {
 	var took []time.Duration
 	for b.Loop() {
 		began := time.Now()
-		l, err := d.Load(b.Context(), monday(), monday().Add(24*time.Hour))
+		l, err := d.Load(b.Context(), "", monday(), monday().Add(24*time.Hour))
 		if err != nil || l.Alarms != alarms {
 			b.Fatalf("%d alarms, %v", l.Alarms, err)
 		}

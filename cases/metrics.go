@@ -61,7 +61,7 @@ func (s standing) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(activeDesc, prometheus.GaugeValue, float64(active[v]), v.String())
 	}
 	ch <- prometheus.MustNewConstMetric(unackedDesc, prometheus.GaugeValue, float64(unacked))
-	_, stale, err := s.d.read.StaleAlarms(ctx, time.Now().Add(-staleAfter), 0)
+	_, stale, err := s.d.read.StaleAlarms(ctx, "", time.Now().Add(-staleAfter), 0)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(staleDesc, err)
 		return

@@ -26,7 +26,7 @@ type ResponsibilityStore interface {
 type Responsibility struct {
 	store   ResponsibilityStore
 	grids   *Grids
-	officer func(ctx context.Context, name string) error
+	officer func(ctx context.Context, name string, grids ...citywarden.GridCode) error
 
 	changing sync.Mutex // held from reading all to replacing it, the store included
 
@@ -36,8 +36,8 @@ type Responsibility struct {
 }
 
 // LoadResponsibility returns the responsibility grids that are in s. officer
-// returns CodeInvalid unless name is a grid officer.
-func LoadResponsibility(ctx context.Context, s ResponsibilityStore, g *Grids, officer func(ctx context.Context, name string) error) (*Responsibility, error) {
+// returns CodeInvalid unless name is a grid officer who may see the grids.
+func LoadResponsibility(ctx context.Context, s ResponsibilityStore, g *Grids, officer func(ctx context.Context, name string, grids ...citywarden.GridCode) error) (*Responsibility, error) {
 	r := &Responsibility{store: s, grids: g, officer: officer}
 	all, err := s.ResponsibilityGrids(ctx)
 	if err != nil {
@@ -151,7 +151,7 @@ func (r *Responsibility) check(ctx context.Context, all map[citywarden.Responsib
 		return x, err
 	}
 	if x.Officer != "" {
-		if err := r.officer(ctx, x.Officer); err != nil {
+		if err := r.officer(ctx, x.Officer, x.Grids...); err != nil {
 			return x, err
 		}
 	}

@@ -31,7 +31,7 @@ func newResponsibility(t *testing.T) (*cases.Responsibility, func() *cases.Respo
 	if err := g.Add(t.Context(), mesh(4)); err != nil {
 		t.Fatal(err)
 	}
-	officer := func(_ context.Context, name string) error {
+	officer := func(_ context.Context, name string, _ ...citywarden.GridCode) error {
 		if name != "zhang" && name != "sun" {
 			return citywarden.Errorf(citywarden.CodeInvalid, "%s is no officer", name)
 		}

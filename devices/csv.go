@@ -358,13 +358,16 @@ func parseBool(s string) (bool, error) {
 	return false, fmt.Errorf("%q is neither true nor false", s)
 }
 
-// Export writes all devices as CSV that Import reads, without tokens: nobody
+// Export writes the devices of an area as CSV that Import reads, without tokens: nobody
 // can read them again. There is one attr. column for each attribute that any
 // device has.
-func (r *Registry) Export(_ context.Context, dst io.Writer) error {
+func (r *Registry) Export(_ context.Context, dst io.Writer, area citywarden.AreaCode) error {
 	var all []*citywarden.Device
 	names := map[string]bool{}
 	r.Each(func(d *citywarden.Device, _ *citywarden.Model) {
+		if !area.Has(d.Grid) {
+			return
+		}
 		all = append(all, d)
 		for name := range d.Attributes {
 			names[name] = true

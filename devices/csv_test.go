@@ -140,7 +140,7 @@ func TestExportImport(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := a.Export(t.Context(), &out); err != nil {
+	if err := a.Export(t.Context(), &out, ""); err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(out.String()) {
@@ -160,7 +160,7 @@ func TestExportImport(t *testing.T) {
 		t.Errorf("through CSV (-want +got):\n%s", diff)
 	}
 	var again bytes.Buffer
-	if err := b.Export(t.Context(), &again); err != nil || again.String() != out.String() {
+	if err := b.Export(t.Context(), &again, ""); err != nil || again.String() != out.String() {
 		t.Errorf("a second export differs: %v\n%s", err, cmp.Diff(out.String(), again.String()))
 	}
 }

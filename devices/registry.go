@@ -40,18 +40,12 @@ type Options struct {
 	// the grid that a device came with.
 	Grid func(citywarden.Point) citywarden.GridCode
 	// Publish is told of new readings (Kind "reading", ReadingEvent) and of
-	// changed devices (Kind "device", DeviceView or Deleted). It must not block.
+	// changed devices (Kind "device", DeviceView or DeletedDevice). It must not block.
 	Publish func(citywarden.Event)
 	// OnChange is told of every created, changed or deleted device after it was
 	// stored, one at a time and in order. It must not change the registry.
 	OnChange func(d citywarden.Device, deleted bool)
 	Logger   *slog.Logger
-}
-
-// Deleted is the Data of a "device" event about a device that is gone.
-type Deleted struct {
-	ID      citywarden.DeviceID `json:"id"`
-	Deleted bool                `json:"deleted"`
 }
 
 type tokenHash [sha256.Size]byte
@@ -244,7 +238,7 @@ func (r *Registry) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, str
 	for ; i < len(r.order); i++ {
 		e := r.order[i]
 		if f.Model != "" && e.model.Name != f.Model || f.Domain != "" && e.model.Domain != f.Domain ||
-			f.Grid != "" && e.device.Grid != f.Grid || search != "" && !strings.Contains(e.search, search) {
+			f.Grid != "" && e.device.Grid != f.Grid || !f.Area.Has(e.device.Grid) || search != "" && !strings.Contains(e.search, search) {
 			continue
 		}
 		if len(views) == size {
@@ -255,15 +249,17 @@ func (r *Registry) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, str
 	return views, "", nil
 }
 
-// Summary counts the devices by status.
-func (r *Registry) Summary() map[citywarden.Status]int {
+// Summary counts the devices of an area by status.
+func (r *Registry) Summary(area citywarden.AreaCode) map[citywarden.Status]int {
 	now, n := time.Now(), map[citywarden.Status]int{}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	r.valuesMu.RLock()
 	defer r.valuesMu.RUnlock()
 	for _, e := range r.order {
-		n[e.status(now)]++
+		if area.Has(e.device.Grid) {
+			n[e.status(now)]++
+		}
 	}
 	return n
 }
@@ -366,7 +362,7 @@ func (r *Registry) Delete(ctx context.Context, id citywarden.DeviceID) error {
 	if r.opt.OnChange != nil {
 		r.opt.OnChange(*d, true)
 	}
-	r.publish("device", time.Now(), Deleted{ID: id, Deleted: true})
+	r.publish("device", time.Now(), citywarden.DeletedDevice{ID: id, Grid: d.Grid, Deleted: true})
 	return nil
 }
 

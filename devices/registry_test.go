@@ -537,11 +537,11 @@ func TestRun(t *testing.T) {
 			t.Errorf("at the end: cursor %d, %v", at, s.saved["a"])
 		}
 		// Silent after twice the heartbeat, of 15 minutes.
-		if n := r.Summary(); n[citywarden.StatusOnline] != 2 {
+		if n := r.Summary(""); n[citywarden.StatusOnline] != 2 {
 			t.Errorf("Summary = %v", n)
 		}
 		time.Sleep(30*time.Minute - time.Second)
-		if n := r.Summary(); n[citywarden.StatusOnline] != 1 || n[citywarden.StatusSilent] != 1 {
+		if n := r.Summary(""); n[citywarden.StatusOnline] != 1 || n[citywarden.StatusSilent] != 1 {
 			t.Errorf("Summary after half an hour = %v", n)
 		}
 		time.Sleep(time.Minute)
@@ -693,7 +693,7 @@ func BenchmarkRegistry100k(b *testing.B) {
 	}
 	b.Run("Summary", func(b *testing.B) {
 		for b.Loop() {
-			r.Summary()
+			r.Summary("")
 		}
 	})
 	b.Run("Create", func(b *testing.B) {

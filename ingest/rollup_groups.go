@@ -70,7 +70,7 @@ func (g *groups) member(id citywarden.DeviceID) *groupMember {
 	if known {
 		return m
 	}
-	if d, model, err := g.r.opt.Directory.Device(id); err == nil {
+	if d, model, err := g.r.opt.Directory.Device(id); err == nil && g.q.Area.Has(d.Grid) {
 		if metric, ok := model.Metric(g.q.Metric); ok && metric.Kind == citywarden.KindNumber && (g.q.Agg != citywarden.AggIncrease || metric.Counter) {
 			m = &groupMember{group: g.q.Tag(d), rollover: metric.Rollover()}
 		}

@@ -165,6 +165,10 @@ func (d *DB) Alarms(ctx context.Context, f citywarden.AlarmFilter) ([]citywarden
 		w.and("suppressed <> 0 AND suppressed & $ <> 0", suppressionBits(f.Suppressed))
 	}
 	w.and(plus+"shadow = $", toInt(f.Shadow))
+	if f.ID != "" {
+		w.and("alarms.id = $", string(f.ID))
+	}
+	w.alarmIn(f.Area, "alarms.id")
 	if f.State != "" {
 		w.and("state = $", string(f.State))
 	}
@@ -267,30 +271,35 @@ func (d *DB) AlarmCounts(ctx context.Context) (bySeverity map[citywarden.Severit
 	return bySeverity, unacked, rows.Err()
 }
 
-// Annunciations returns the annunciations logged from a time (inclusive) to
-// another (exclusive), ordered by time.
-func (d *DB) Annunciations(ctx context.Context, from, to time.Time) ([]citywarden.Annunciation, error) {
+// Annunciations returns the annunciations of alarms in an area logged from a time
+// (inclusive) to another (exclusive), ordered by time.
+func (d *DB) Annunciations(ctx context.Context, area citywarden.AreaCode, from, to time.Time) ([]citywarden.Annunciation, error) {
+	var w where
+	w.and("annunciated <> 0 AND logged >= $ AND logged < $", toMS(from), toMS(to))
+	w.alarmIn(area, "transitions.alarm")
 	all, err := list(ctx, d.sql, func(row scanner) (a citywarden.Annunciation, err error) {
 		var logged, kind int64
 		err = row.Scan(&logged, &a.Alarm, &a.Severity, &kind)
 		a.At, a.WorkOrder = fromMS(logged), kind == 2
 		return a, err
-	}, `SELECT logged, alarm, severity, annunciated FROM transitions
-		WHERE annunciated <> 0 AND logged >= $1 AND logged < $2 ORDER BY logged`, toMS(from), toMS(to))
+	}, `SELECT logged, alarm, severity, annunciated FROM transitions`+w.text()+` ORDER BY logged`, w.args...)
 	if err != nil {
 		return nil, fmt.Errorf("list annunciations: %w", err)
 	}
 	return all, nil
 }
 
-// StaleAlarms returns the live alarms that are active, not suppressed and were
-// raised before that time, the oldest first, at most limit, and how many there are.
-func (d *DB) StaleAlarms(ctx context.Context, before time.Time, limit int) (items []citywarden.Alarm, count int, err error) {
-	const stale = ` FROM alarms WHERE shadow = 0 AND state = 'active' AND suppressed = 0 AND raised_at < $1`
-	if err := d.sql.QueryRowContext(ctx, `SELECT COUNT(*)`+stale, toMS(before)).Scan(&count); err != nil {
+// StaleAlarms returns the live alarms of an area that are active, not suppressed
+// and were raised before that time, the oldest first, at most limit, and how many
+// there are.
+func (d *DB) StaleAlarms(ctx context.Context, area citywarden.AreaCode, before time.Time, limit int) (items []citywarden.Alarm, count int, err error) {
+	var w where
+	w.and("shadow = 0 AND state = 'active' AND suppressed = 0 AND raised_at < $", toMS(before))
+	w.alarmIn(area, "alarms.id")
+	if err := d.sql.QueryRowContext(ctx, `SELECT COUNT(*) FROM alarms`+w.text(), w.args...).Scan(&count); err != nil {
 		return nil, 0, fmt.Errorf("count stale alarms: %w", err)
 	}
-	items, err = list(ctx, d.sql, scanAlarm, `SELECT case_id, data`+stale+` ORDER BY raised_at, id LIMIT $2`, toMS(before), limit)
+	items, err = list(ctx, d.sql, scanAlarm, `SELECT case_id, data FROM alarms`+w.text()+` ORDER BY raised_at, id LIMIT `+strconv.Itoa(limit), w.args...)
 	if err != nil {
 		return nil, 0, fmt.Errorf("list stale alarms: %w", err)
 	}

@@ -143,6 +143,7 @@ func (d *DB) Cases(ctx context.Context, f citywarden.CaseFilter) ([]citywarden.C
 	} else {
 		w.and("work_order = $", toInt(f.WorkOrders))
 	}
+	w.in(f.Area, "grid")
 	if f.Stage != "" {
 		w.and("stage = $", string(f.Stage))
 	}

@@ -197,6 +197,7 @@ func (d *DB) DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]
 	if f.Device != "" {
 		w.and("device = $", f.Device)
 	}
+	w.in(f.Area, "COALESCE((SELECT devices.grid FROM devices WHERE devices.id = dead_letters.device), '')")
 	if f.Stage != "" {
 		w.and("stage = $", f.Stage)
 	}

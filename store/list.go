@@ -63,6 +63,31 @@ func (w *where) and(term string, args ...any) {
 	w.terms = append(w.terms, b.String())
 }
 
+// in adds that what lies in the unit grid that the column, or another
+// expression, says lies in a.
+func (w *where) in(a citywarden.AreaCode, grid string) {
+	switch len(a) {
+	case 0:
+	case 6: // what lies in no grid, too
+		w.and("substr("+grid+", 1, 6) IN ($, '')", string(a))
+	default:
+		w.and(fmt.Sprintf("substr(%s, 1, %d) = $", grid, len(a)), string(a))
+	}
+}
+
+// alarmIn adds that a has all devices which the alarm, a column, ever concerned.
+func (w *where) alarmIn(a citywarden.AreaCode, alarm string) {
+	const concerned = "SELECT 1 FROM alarm_devices y LEFT JOIN devices d ON d.id = y.device WHERE y.alarm = "
+	switch len(a) {
+	case 0:
+	case 6:
+		w.and("NOT EXISTS ("+concerned+alarm+" AND substr(COALESCE(d.grid, ''), 1, 6) NOT IN ($, ''))", string(a))
+	default:
+		w.and("EXISTS (" + concerned + alarm + ")")
+		w.and(fmt.Sprintf("NOT EXISTS (%s%s AND substr(COALESCE(d.grid, ''), 1, %d) <> $)", concerned, alarm, len(a)), string(a))
+	}
+}
+
 // after adds that rows come behind the page cursor in the order of the columns
 // at and id, both descending.
 func (w *where) after(at, id, cursor string) error { return w.beyond("DESC", at, id, cursor) }

@@ -85,9 +85,13 @@ func (d *DB) Notices(ctx context.Context, f citywarden.NoticeFilter) ([]cityward
 	if f.State != "" {
 		w.and("state = $", string(f.State))
 	}
+	if f.Key != "" {
+		w.and("notice_key = $", f.Key)
+	}
 	if f.Department != "" {
 		w.and("case_id IN (SELECT cases.id FROM cases WHERE cases.department = $)", f.Department)
 	}
+	w.in(f.Area, "(SELECT cases.grid FROM cases WHERE cases.id = notices.case_id)")
 	if err := w.after("at", "id", f.After); err != nil {
 		return nil, "", err
 	}

@@ -17,18 +17,18 @@ import (
 // oldest ends when there is one more. Tokens of programs do not count.
 const maxSignIns = 50
 
-const userColumns = `u.name, u.title, u.role, u.department, u.created`
+const userColumns = `u.name, u.title, u.role, u.department, u.area, u.created`
 
 func scanUser(u *citywarden.User, created *int64) []any {
-	return []any{&u.Name, &u.Title, &u.Role, &u.Department, created}
+	return []any{&u.Name, &u.Title, &u.Role, &u.Department, &u.Area, created}
 }
 
 // AddUser stores a new user; hash is the hash of the password, "" for nobody
 // can sign in as this user. CodeConflict when the name is taken.
 func (d *DB) AddUser(ctx context.Context, u citywarden.User, hash string) error {
-	r, err := d.exec(ctx, `INSERT INTO users (name, title, role, department, password, created)
-		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name) DO NOTHING`,
-		u.Name, u.Title, u.Role, u.Department, hash, toMS(u.Created))
+	r, err := d.exec(ctx, `INSERT INTO users (name, title, role, department, password, created, area)
+		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) DO NOTHING`,
+		u.Name, u.Title, u.Role, u.Department, hash, toMS(u.Created), string(u.Area))
 	if err != nil {
 		return fmt.Errorf("add user %s: %w", u.Name, err)
 	}
@@ -40,13 +40,13 @@ func (d *DB) AddUser(ctx context.Context, u citywarden.User, hash string) error 
 	return nil
 }
 
-// UpdateUser changes title, role and department of the user named u.Name.
+// UpdateUser changes title, role, department and area of the user named u.Name.
 // CodeNotFound when there is none, CodeConflict when nobody would be left who
 // is admin.
 func (d *DB) UpdateUser(ctx context.Context, u citywarden.User) error {
 	return d.tx(ctx, func(q querier) error {
-		r, err := q.ExecContext(ctx, `UPDATE users SET title = $2, role = $3, department = $4 WHERE name = $1`,
-			u.Name, u.Title, u.Role, u.Department)
+		r, err := q.ExecContext(ctx, `UPDATE users SET title = $2, role = $3, department = $4, area = $5 WHERE name = $1`,
+			u.Name, u.Title, u.Role, u.Department, string(u.Area))
 		if err != nil {
 			return fmt.Errorf("update user %s: %w", u.Name, err)
 		}

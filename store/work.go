@@ -110,6 +110,11 @@ func (w *where) work(f *citywarden.WorkFilter) {
 	if f.Need|f.Not != 0 {
 		w.and("(marks & $) = $", int(f.Need|f.Not), int(f.Need))
 	}
+	if len(f.Area) == 6 {
+		w.in(f.Area, "village")
+	} else if f.Area != "" { // village is in an index
+		w.and("village >= $ AND village < $", string(f.Area), string(f.Area)+":")
+	}
 	area := f.By == citywarden.WorkByVillage || f.By == citywarden.WorkByGrid
 	switch {
 	case f.Key == nil && f.By == citywarden.WorkByDepartment:

@@ -41,6 +41,7 @@ type commands struct {
 	Apps        appsCmd        `cmd:"" help:"List the apps that may report cases by Open311, make and revoke their keys."`
 	Series      seriesCmd      `cmd:"" help:"Export readings of a running platform, and import those of the past."`
 	Rules       rulesCmd       `cmd:"" help:"Check, test and backtest alarm rules."`
+	Users       usersCmd       `cmd:"" help:"Add, list, change and delete users of a running platform."`
 	Audit       auditCmd       `cmd:"" help:"Compare the durable log, the ledger and the time series of a running platform; exits 1 with the differences."`
 	AuditLog    auditLogCmd    `cmd:"" help:"List who changed what, when, from where, and how it was before and after."`
 	Backup      backupCmd      `cmd:"" help:"Back up a running platform into one file."`

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/netip"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -157,7 +156,7 @@ func (a *Accounts) Create(ctx context.Context, u citywarden.User, password strin
 	return u, nil
 }
 
-// Update changes title, role and department. CodeNotFound, CodeInvalid, and
+// Update changes title, role, department and area. CodeNotFound, CodeInvalid, and
 // CodeConflict when nobody would be left who is admin.
 func (a *Accounts) Update(ctx context.Context, u citywarden.User) (citywarden.User, error) {
 	if err := checkUser(u); err != nil {
@@ -180,8 +179,8 @@ func (a *Accounts) Update(ctx context.Context, u citywarden.User) (citywarden.Us
 	return u, nil
 }
 
-// Officer returns CodeInvalid unless name is a grid officer.
-func (a *Accounts) Officer(ctx context.Context, name string) error {
+// Officer returns CodeInvalid unless name is a grid officer who sees the unit grids.
+func (a *Accounts) Officer(ctx context.Context, name string, grids ...citywarden.GridCode) error {
 	u, _, err := a.store.UserByName(ctx, name)
 	switch {
 	case citywarden.CodeOf(err) == citywarden.CodeNotFound:
@@ -190,6 +189,11 @@ func (a *Accounts) Officer(ctx context.Context, name string) error {
 		return err
 	case u.Role != citywarden.RoleOfficer:
 		return citywarden.Errorf(citywarden.CodeInvalid, "send an officer: %s is %s, not officer", name, u.Role)
+	}
+	for _, g := range grids {
+		if !u.Area.Has(g) {
+			return citywarden.Errorf(citywarden.CodeInvalid, "send an officer: %s sees the area %s only; name an officer of the place", name, u.Area)
+		}
 	}
 	return nil
 }
@@ -366,13 +370,7 @@ func checkUser(u citywarden.User) error {
 	if !userName.MatchString(u.Name) || u.Name == citywarden.Platform {
 		return citywarden.Errorf(citywarden.CodeInvalid, "user name %q: use 1 to 32 small letters, digits, '.', '_' or '-', beginning with a letter or digit, and not %s", u.Name, citywarden.Platform)
 	}
-	if !slices.Contains(citywarden.Roles, u.Role) {
-		return citywarden.Errorf(citywarden.CodeInvalid, "user %s: unknown role %q", u.Name, u.Role)
-	}
-	if (u.Role == citywarden.RoleDepartment) != (u.Department != "") {
-		return citywarden.Errorf(citywarden.CodeInvalid, "user %s: a user with the role department, and no other, names the department", u.Name)
-	}
-	return nil
+	return u.Check()
 }
 
 func checkPassword(user, password string) error {

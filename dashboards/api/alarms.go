@@ -20,7 +20,7 @@ type Alarms interface {
 
 // Load measures what alarms demand of the operators.
 type Load interface {
-	Load(ctx context.Context, from, to time.Time) (citywarden.AlarmLoad, error)
+	Load(ctx context.Context, area citywarden.AreaCode, from, to time.Time) (citywarden.AlarmLoad, error)
 }
 
 // Orders takes people's orders to the rule engine. Order returns once the order
@@ -120,7 +120,7 @@ func (s *server) listAlarms(ctx context.Context, in *struct {
 	Assignee   string                 `query:"assignee" maxLength:"64" doc:"Name of the user who shall look after it"`
 	Acked      string                 `query:"acked" enum:"true,false"`
 }) (*listOutput[citywarden.Alarm], error) {
-	f := citywarden.AlarmFilter{State: in.State, Rule: in.Rule, Device: in.Device, Suppressed: in.Suppressed, Assignee: in.Assignee, Page: in.page()}
+	f := citywarden.AlarmFilter{Area: callerOf(ctx).Area, State: in.State, Rule: in.Rule, Device: in.Device, Suppressed: in.Suppressed, Assignee: in.Assignee, Page: in.page()}
 	if in.Acked != "" {
 		acked := in.Acked == "true"
 		f.Acked = &acked
@@ -136,7 +136,7 @@ func (s *server) listAlarms(ctx context.Context, in *struct {
 }
 
 func (s *server) getAlarm(ctx context.Context, in *AlarmPath) (*output[citywarden.Alarm], error) {
-	a, err := s.Alarms.Alarm(ctx, in.ID)
+	a, err := s.seenAlarm(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +144,9 @@ func (s *server) getAlarm(ctx context.Context, in *AlarmPath) (*output[citywarde
 }
 
 func (s *server) why(ctx context.Context, in *AlarmPath) (*output[citywarden.Explanation], error) {
+	if _, err := s.seenAlarm(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	e, err := s.Alarms.Why(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -292,6 +295,10 @@ func (s *server) assign(ctx context.Context, in *struct {
 	Body assignBody
 }) (*output[citywarden.Alarm], error) {
 	to := in.Body.To
+	a, err := s.seenAlarm(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
 	if to != "" {
 		u, _, err := s.Accounts.store.UserByName(ctx, to)
 		if citywarden.CodeOf(err) == citywarden.CodeNotFound {
@@ -302,6 +309,9 @@ func (s *server) assign(ctx context.Context, in *struct {
 		}
 		if err := u.Role.May(citywarden.MayRead); err != nil {
 			return nil, citywarden.Errorf(citywarden.CodeInvalid, "assign alarm %s to %s: %w", in.ID, to, err)
+		}
+		if err := s.alarmSeenBy(ctx, &a, u); err != nil {
+			return nil, citywarden.Errorf(citywarden.CodeInvalid, "assign alarm %s: %s sees the area %s only", in.ID, to, u.Area)
 		}
 	}
 	o := citywarden.AlarmOrder{Kind: citywarden.OrderAssign, Alarm: in.ID, To: to}
@@ -322,6 +332,9 @@ func (s *server) assign(ctx context.Context, in *struct {
 }
 
 func (s *server) alarmHistory(ctx context.Context, in *AlarmPath) (*listOutput[citywarden.AlarmStep], error) {
+	if _, err := s.seenAlarm(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	steps, err := s.Alarms.History(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -345,7 +358,7 @@ func (s *server) alarmLoad(ctx context.Context, in *struct {
 	if in.From == "" {
 		from = from.Truncate(citywarden.LoadInterval) // intervals begin where people expect it
 	}
-	l, err := s.Load.Load(ctx, from, to)
+	l, err := s.Load.Load(ctx, callerOf(ctx).Area, from, to)
 	if err != nil {
 		return nil, err
 	}
@@ -360,7 +373,7 @@ func nothingChanged(a *citywarden.Alarm, done string) error {
 // applied. before says whether the alarm can be ordered so at all, after
 // whether the order changed it: somebody else may have been faster.
 func (s *server) order(ctx context.Context, o citywarden.AlarmOrder, before, after func(*citywarden.Alarm) error) (*output[citywarden.Alarm], error) {
-	a, err := s.Alarms.Alarm(ctx, o.Alarm)
+	a, err := s.seenAlarm(ctx, o.Alarm)
 	if err != nil {
 		return nil, err
 	}

@@ -103,8 +103,7 @@ type server struct {
 	zone    *time.Location
 
 	summaryMu sync.Mutex // held while the summary is counted, so that it is counted once
-	summary   summary
-	summaryAt time.Time
+	summaries map[viewer]counted
 }
 
 // New returns the handler of the whole HTTP side. It fails when something in o
@@ -127,7 +126,7 @@ func newServer(o Options) (*server, error) {
 	if o.TimeZone == "" {
 		o.TimeZone = "Asia/Shanghai"
 	}
-	s := &server{Options: o, log: o.Logger, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(), paces: newPaces(), started: time.Now().UTC().Truncate(time.Second)}
+	s := &server{Options: o, log: o.Logger, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(), paces: newPaces(), summaries: map[viewer]counted{}, started: time.Now().UTC().Truncate(time.Second)}
 	var err error
 	if s.zone, err = time.LoadLocation(o.TimeZone); err != nil {
 		return nil, fmt.Errorf("api: %w", err)

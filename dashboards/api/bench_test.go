@@ -14,7 +14,7 @@ func BenchmarkPublish(b *testing.B) {
 		b.Run(map[int]string{0: "nobody", 100: "hundred"}[n], func(b *testing.B) {
 			hub := NewHub(slog.New(slog.DiscardHandler))
 			for range n {
-				if _, _, _, _, err := hub.subscribe(0, []string{"alarm", "case", "device"}, "", citywarden.User{}); err != nil {
+				if _, _, _, _, err := hub.subscribe(0, []string{"alarm", "case", "device"}, ""); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -128,7 +128,7 @@ func (s *server) capRoutes() {
 }
 
 func (s *server) alarmCAP(ctx context.Context, in *AlarmPath) (*xmlOutput, error) {
-	a, err := s.Alarms.Alarm(ctx, in.ID)
+	a, err := s.seenAlarm(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -339,7 +339,7 @@ type atomLink struct {
 
 func (s *server) capFeed(ctx context.Context, _ *struct{}) (*xmlOutput, error) {
 	as, _, err := s.Alarms.Alarms(ctx, citywarden.AlarmFilter{
-		State: citywarden.AlarmActive, Suppressed: citywarden.SuppressionNone, Page: citywarden.Page{Limit: capMost},
+		Area: callerOf(ctx).Area, State: citywarden.AlarmActive, Suppressed: citywarden.SuppressionNone, Page: citywarden.Page{Limit: capMost},
 	})
 	if err != nil {
 		return nil, err

@@ -155,15 +155,8 @@ func (s *server) listCases(ctx context.Context, in *struct {
 		Stage: in.Stage, Open: in.Open, Department: in.Department, Grid: in.Grid, Alarm: in.Alarm, Officer: in.Officer, OpenedBy: in.OpenedBy,
 		Source: in.Source, Class: in.Class, Request: in.Request, WorkOrders: in.WorkOrders, Page: in.page(),
 	}
-	u := callerOf(ctx)
-	switch u.Role {
-	case citywarden.RoleDepartment:
-		if f.Department != "" && f.Department != u.Department {
-			return nil, citywarden.Errorf(citywarden.CodeDenied, "%s sees the cases of %s only", u.Name, u.Department)
-		}
-		f.Department = u.Department
-	case citywarden.RoleCitizen:
-		f.OpenedBy = u.Name
+	if err := f.SeenBy(callerOf(ctx)); err != nil {
+		return nil, err
 	}
 	cs, next, err := s.Cases.Cases(ctx, f)
 	if err != nil {
@@ -197,7 +190,9 @@ func (s *server) listNotices(ctx context.Context, in *struct {
 	State citywarden.NoticeState `query:"state" enum:"pending,sent,dropped,dead,kept"`
 }) (*listOutput[citywarden.Notice], error) {
 	f := citywarden.NoticeFilter{Case: in.Case, Alarm: in.Alarm, State: in.State, Page: in.page()}
-	if u := callerOf(ctx); u.Role == citywarden.RoleDepartment {
+	u := callerOf(ctx)
+	f.Area = u.Area
+	if u.Role == citywarden.RoleDepartment {
 		f.Department = u.Department
 	}
 	ns, next, err := s.Notices.Notices(ctx, f)
@@ -208,6 +203,15 @@ func (s *server) listNotices(ctx context.Context, in *struct {
 }
 
 func (s *server) resend(ctx context.Context, in *struct{ Body resendBody }) (*output[citywarden.Notice], error) {
+	if u := callerOf(ctx); u.Area != "" {
+		there, _, err := s.Notices.Notices(ctx, citywarden.NoticeFilter{Key: in.Body.Key, Area: u.Area})
+		if err != nil {
+			return nil, err
+		}
+		if len(there) == 0 {
+			return nil, citywarden.Errorf(citywarden.CodeNotFound, "no notice %s to %s", in.Body.Key, in.Body.Receiver)
+		}
+	}
 	n, err := s.Notices.Resend(ctx, in.Body.Key, in.Body.Receiver)
 	if err != nil {
 		return nil, err
@@ -216,6 +220,9 @@ func (s *server) resend(ctx context.Context, in *struct{ Body resendBody }) (*ou
 }
 
 func (s *server) createCase(ctx context.Context, in *struct{ Body citywarden.NewCase }) (*created[citywarden.Case], error) {
+	if err := s.inArea(ctx, in.Body); err != nil {
+		return nil, err
+	}
 	u := callerOf(ctx)
 	c, err := s.Cases.Create(ctx, in.Body, u.Name, u.Role)
 	if err != nil {
@@ -308,16 +315,25 @@ func (s *server) act(ctx context.Context, in *struct {
 	if b.Revision == 0 {
 		b.Revision = seen
 	}
+	c, err := s.seenCase(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if b.Case != "" {
+		if _, err := s.seenCase(ctx, b.Case); err != nil {
+			return nil, err
+		}
+	}
 	u := callerOf(ctx)
 	if u.Role == citywarden.RoleDepartment {
 		b.Department = u.Department
 	}
 	if b.Officer != "" {
-		if err := s.Accounts.Officer(ctx, b.Officer); err != nil {
+		if err := s.Accounts.Officer(ctx, b.Officer, c.Grid); err != nil {
 			return nil, err
 		}
 	}
-	c, err := s.Cases.Do(ctx, in.ID, citywarden.CaseStep{
+	c, err = s.Cases.Do(ctx, in.ID, citywarden.CaseStep{
 		Action: in.Action, By: u.Name, Role: u.Role, Note: b.Note, Department: b.Department, Officer: b.Officer, Class: b.Class, FilingRule: b.FilingRule,
 		Until: b.Until.UTC(), Case: b.Case, Satisfaction: b.Satisfaction, At: time.Now().UTC(),
 	}, b.Revision)

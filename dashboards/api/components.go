@@ -23,7 +23,7 @@ type Components interface {
 type ComponentReader interface {
 	Component(citywarden.ComponentID) (citywarden.Component, error)
 	List(citywarden.ComponentFilter) (page []citywarden.Component, next string)
-	Near(p citywarden.Point, class citywarden.ClassCode, within float64, limit int) []citywarden.Nearby
+	Near(p citywarden.Point, class citywarden.ClassCode, area citywarden.AreaCode, within float64, limit int) []citywarden.Nearby
 	// Export and GeoJSON return what a filter selects, at most its limit, all for 0.
 	Export(io.Writer, citywarden.ComponentFilter) error
 	GeoJSON(citywarden.ComponentFilter) (json.RawMessage, error)
@@ -47,8 +47,9 @@ type ComponentQuery struct {
 	Search     string                    `query:"q" maxLength:"100" doc:"Part of the code, name or address"`
 }
 
-func (q ComponentQuery) filter() citywarden.ComponentFilter {
-	return citywarden.ComponentFilter{Class: q.Class, Grid: q.Grid, Department: q.Department, State: q.State, Search: q.Search}
+// filter returns what q selects of what the caller sees.
+func (q ComponentQuery) filter(ctx context.Context) citywarden.ComponentFilter {
+	return citywarden.ComponentFilter{Area: callerOf(ctx).Area, Class: q.Class, Grid: q.Grid, Department: q.Department, State: q.State, Search: q.Search}
 }
 
 // PositionQuery is a position, in a coordinate system.
@@ -87,11 +88,11 @@ func (s *server) componentRoutes() {
 	csv := &huma.MediaType{Schema: &huma.Schema{Type: "string"}}
 	geo := &huma.MediaType{Schema: &huma.Schema{Type: "object", AdditionalProperties: true}}
 	handle(s, route{method: "GET", path: "/api/v1/components", id: "list-components", tag: tag, may: citywarden.MayRead,
-		summary: "Managed components (部件, GB/T 30428.2), by code"}, func(_ context.Context, in *struct {
+		summary: "Managed components (部件, GB/T 30428.2), by code"}, func(ctx context.Context, in *struct {
 		Paging
 		ComponentQuery
 	}) (*listOutput[citywarden.Component], error) {
-		f := in.filter()
+		f := in.filter(ctx)
 		f.Page = in.page()
 		return listOf(s.Components.List(f)), nil
 	})
@@ -106,8 +107,8 @@ func (s *server) componentRoutes() {
 	handle(s, route{method: "POST", path: "/api/v1/components/import", id: "import-components", tag: tag, may: citywarden.MayWriteComponents, maxBody: 64 << 20,
 		summary: "Add and change components from CSV or GeoJSON; the answer says what is wrong with which line"}, s.importComponents)
 	handle(s, route{method: "GET", path: "/api/v1/components/{id}", id: "get-component", tag: tag, may: citywarden.MayRead,
-		summary: "One component"}, func(_ context.Context, in *ComponentPath) (*output[citywarden.Component], error) {
-		x, err := s.Components.Component(in.ID)
+		summary: "One component"}, func(ctx context.Context, in *ComponentPath) (*output[citywarden.Component], error) {
+		x, err := s.seenComponent(ctx, in.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -117,11 +118,14 @@ func (s *server) componentRoutes() {
 		summary: "Add a component, or replace all that is said of it"}, s.putComponent)
 	handle(s, route{method: "DELETE", path: "/api/v1/components/{id}", id: "delete-component", tag: tag, may: citywarden.MayWriteComponents, status: http.StatusNoContent,
 		summary: "Delete a component that was a mistake; what is gone from the street has the state removed"}, func(ctx context.Context, in *ComponentPath) (*struct{}, error) {
+		if _, err := s.seenComponent(ctx, in.ID); err != nil {
+			return nil, err
+		}
 		return nil, s.Components.Delete(ctx, in.ID)
 	})
 }
 
-func (s *server) nearbyComponents(_ context.Context, in *struct {
+func (s *server) nearbyComponents(ctx context.Context, in *struct {
 	PositionQuery
 	Class  citywarden.ClassCode `query:"class" maxLength:"32" doc:"Of components: only of it, and of what is the same in the other numbering; of events: all"`
 	Within float64              `query:"within" exclusiveMinimum:"0" maximum:"5000" default:"100" doc:"Metres"`
@@ -131,10 +135,10 @@ func (s *server) nearbyComponents(_ context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return listOf(s.Components.Near(p, in.Class, in.Within, in.Limit), ""), nil
+	return listOf(s.Components.Near(p, in.Class, callerOf(ctx).Area, in.Within, in.Limit), ""), nil
 }
 
-func (s *server) componentMap(_ context.Context, in *struct {
+func (s *server) componentMap(ctx context.Context, in *struct {
 	ComponentQuery
 	West  float64 `query:"west" required:"true" doc:"Degrees, WGS 84, like the others"`
 	South float64 `query:"south" required:"true"`
@@ -142,7 +146,7 @@ func (s *server) componentMap(_ context.Context, in *struct {
 	North float64 `query:"north" required:"true"`
 	Limit int     `query:"limit" minimum:"1" maximum:"10000" default:"5000"`
 }) (*file, error) {
-	f := in.filter()
+	f := in.filter(ctx)
 	f.In = &citywarden.Box{SouthWest: citywarden.Point{Lat: in.South, Lon: in.West}, NorthEast: citywarden.Point{Lat: in.North, Lon: in.East}}
 	f.Limit = in.Limit
 	b, err := s.Components.GeoJSON(f)
@@ -152,19 +156,19 @@ func (s *server) componentMap(_ context.Context, in *struct {
 	return &file{ContentType: "application/geo+json", Body: b}, nil
 }
 
-func (s *server) exportComponents(_ context.Context, in *struct {
+func (s *server) exportComponents(ctx context.Context, in *struct {
 	ComponentQuery
 	Format string `query:"format" enum:"csv,geojson" default:"csv"`
 }) (*file, error) {
 	if in.Format == "geojson" {
-		b, err := s.Components.GeoJSON(in.filter())
+		b, err := s.Components.GeoJSON(in.filter(ctx))
 		if err != nil {
 			return nil, err
 		}
 		return &file{"application/geo+json", `attachment; filename="components.geojson"`, b}, nil
 	}
 	var b bytes.Buffer
-	if err := s.Components.Export(&b, in.filter()); err != nil {
+	if err := s.Components.Export(&b, in.filter(ctx)); err != nil {
 		return nil, err
 	}
 	return &file{"text/csv; charset=utf-8", `attachment; filename="components.csv"`, b.Bytes()}, nil
@@ -175,6 +179,9 @@ func (s *server) importComponents(ctx context.Context, in *struct {
 	Check   bool   `query:"check" doc:"Look, and take nothing"`
 	RawBody []byte `contentType:"text/csv"`
 }) (*output[citywarden.TableReport], error) {
+	if u := callerOf(ctx); u.Area != "" {
+		return nil, citywarden.Errorf(citywarden.CodeDenied, "%s sees the area %s only, and a file may be of everywhere; add components one by one", u.Name, u.Area)
+	}
 	r, err := s.Components.Import(ctx, bytes.NewReader(in.RawBody), citywarden.ComponentImport{CRS: in.CRS, Check: in.Check})
 	if err != nil {
 		return nil, err
@@ -186,10 +193,18 @@ func (s *server) putComponent(ctx context.Context, in *struct {
 	ComponentPath
 	Body componentBody
 }) (*output[citywarden.Component], error) {
+	if _, err := s.Components.Component(in.ID); err == nil { // one that is there
+		if _, err := s.seenComponent(ctx, in.ID); err != nil {
+			return nil, err
+		}
+	}
 	b := in.Body
 	at, err := citywarden.PointIn(b.CRS, b.Location)
 	if err != nil {
 		return nil, err
+	}
+	if u := callerOf(ctx); !u.Area.Has(s.Grids.At(at)) {
+		return nil, citywarden.Errorf(citywarden.CodeDenied, "%s adds components in the area %s only", u.Name, u.Area)
 	}
 	x, err := s.Components.Save(ctx, citywarden.Component{
 		ID: in.ID, Class: b.Class, Name: b.Name, Location: at, Authority: b.Authority, Owner: b.Owner, Maintainer: b.Maintainer, State: b.State,

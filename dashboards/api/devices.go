@@ -19,7 +19,7 @@ type DeviceReader interface {
 	Get(id citywarden.DeviceID) (citywarden.DeviceView, error)
 	Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error)
 	List(f citywarden.DeviceFilter) (page []citywarden.DeviceView, next string, err error)
-	Summary() map[citywarden.Status]int
+	Summary(citywarden.AreaCode) map[citywarden.Status]int
 }
 
 // DeviceWriter changes devices.
@@ -40,7 +40,7 @@ type Devices interface {
 // when nothing could be read; what is wrong with a line stands in the report.
 type DeviceFiles interface {
 	Import(ctx context.Context, r io.Reader) (ImportReport, error)
-	Export(ctx context.Context, w io.Writer) error
+	Export(ctx context.Context, w io.Writer, area citywarden.AreaCode) error
 }
 
 // ImportReport says what became of each line of a CSV file.
@@ -134,21 +134,24 @@ func (s *server) deviceRoutes() {
 	})
 }
 
-func (s *server) listDevices(_ context.Context, in *struct {
+func (s *server) listDevices(ctx context.Context, in *struct {
 	Paging
 	Model  citywarden.ModelName `query:"model"`
 	Domain citywarden.Domain    `query:"domain"`
 	Grid   citywarden.GridCode  `query:"grid"`
 	Search string               `query:"q" maxLength:"100" doc:"Part of the id or name"`
 }) (*listOutput[citywarden.DeviceView], error) {
-	ds, next, err := s.Devices.List(citywarden.DeviceFilter{Model: in.Model, Domain: in.Domain, Grid: in.Grid, Search: in.Search, Page: in.page()})
+	ds, next, err := s.Devices.List(citywarden.DeviceFilter{Model: in.Model, Domain: in.Domain, Grid: in.Grid, Area: callerOf(ctx).Area, Search: in.Search, Page: in.page()})
 	if err != nil {
 		return nil, err
 	}
 	return listOf(ds, next), nil
 }
 
-func (s *server) getDevice(_ context.Context, in *DevicePath) (*output[citywarden.DeviceView], error) {
+func (s *server) getDevice(ctx context.Context, in *DevicePath) (*output[citywarden.DeviceView], error) {
+	if _, _, err := s.seenDevice(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	d, err := s.Devices.Get(in.ID)
 	if err != nil {
 		return nil, err
@@ -221,13 +224,16 @@ func (s *server) importDevices(ctx context.Context, in *struct {
 
 func (s *server) exportDevices(ctx context.Context, _ *struct{}) (*file, error) {
 	var b bytes.Buffer
-	if err := s.Files.Export(ctx, &b); err != nil {
+	if err := s.Files.Export(ctx, &b, callerOf(ctx).Area); err != nil {
 		return nil, err
 	}
 	return &file{"text/csv; charset=utf-8", `attachment; filename="devices.csv"`, b.Bytes()}, nil
 }
 
-func (s *server) latest(_ context.Context, in *DevicePath) (*output[map[citywarden.MetricName]citywarden.Latest], error) {
+func (s *server) latest(ctx context.Context, in *DevicePath) (*output[map[citywarden.MetricName]citywarden.Latest], error) {
+	if _, _, err := s.seenDevice(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	d, err := s.Devices.Get(in.ID)
 	if err != nil {
 		return nil, err
@@ -269,7 +275,7 @@ func (s *server) series(ctx context.Context, in *struct {
 	} else if in.Agg != "" {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "agg %s needs every, the interval that it is taken over", in.Agg)
 	}
-	d, model, err := s.Devices.Device(in.ID)
+	d, model, err := s.seenDevice(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}

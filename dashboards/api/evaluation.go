@@ -52,7 +52,9 @@ func (s *server) evaluationRoutes() {
 // query returns what p asks for, as the caller may ask it.
 func (s *server) query(ctx context.Context, p EvaluationParams) (citywarden.EvaluationQuery, error) {
 	q := citywarden.EvaluationQuery{By: p.By, Level: p.Level, Under: p.Under}
-	if u := callerOf(ctx); u.Role == citywarden.RoleDepartment {
+	u := callerOf(ctx)
+	q.Area = u.Area
+	if u.Role == citywarden.RoleDepartment {
 		if u.Department == "" {
 			return q, citywarden.Errorf(citywarden.CodeDenied, "%s is in no department", u.Name)
 		}

@@ -49,7 +49,7 @@ func (s *server) events(ctx context.Context, in *eventsInput) (*huma.StreamRespo
 		kinds = nil
 	}
 	slices.Sort(kinds)
-	sub, missed, last, reset, err := s.Hub.subscribe(after, slices.Compact(kinds), in.Device, callerOf(ctx))
+	sub, missed, last, reset, err := s.Hub.subscribe(after, slices.Compact(kinds), in.Device)
 	if err != nil {
 		return nil, err
 	}
@@ -88,8 +88,14 @@ func (s *server) watch(ctx context.Context, st *stream, sub *subscriber, missed 
 	if reset {
 		st.write("id: %d\nevent: reset\ndata: {}\n\n", last)
 	}
+	u := callerOf(ctx)
+	event := func(e event) {
+		if s.sees(u, e.about) {
+			st.event(e)
+		}
+	}
 	for _, e := range missed {
-		st.event(e)
+		event(e)
 	}
 	st.id(last)
 	if err := st.flush(); err != nil {
@@ -105,10 +111,10 @@ func (s *server) watch(ctx context.Context, st *stream, sub *subscriber, missed 
 			if !ok {
 				return errors.New("cut off: it was too slow, or the platform stops")
 			}
-			st.event(e)
+			event(e)
 			for n := len(sub.queue); n > 0; n-- { // what is there already goes in the same write
 				if e, ok := <-sub.queue; ok {
-					st.event(e)
+					event(e)
 				}
 			}
 		case <-beat.C:
@@ -128,15 +134,18 @@ func (s *server) watch(ctx context.Context, st *stream, sub *subscriber, missed 
 	}
 }
 
-// stillValid returns an error when the session of ctx has ended or its user may
-// not read any more.
+// stillValid returns an error when the session of ctx has ended, or its user may
+// see something else than at its beginning.
 func (s *server) stillValid(ctx context.Context) error {
 	req := requestOf(ctx)
 	_, u, err := s.Accounts.store.Session(ctx, req.session.ID, time.Now())
 	if err != nil {
 		return fmt.Errorf("session of %s: %w", req.user.Name, err)
 	}
-	return u.Role.May(citywarden.MayRead)
+	if was := req.user; u.Role != was.Role || u.Department != was.Department || u.Area != was.Area {
+		return fmt.Errorf("%s may see something else now", u.Name)
+	}
+	return nil
 }
 
 // stream writes server-sent events. The first error stays.

@@ -208,11 +208,11 @@ func TestEventFilters(t *testing.T) {
 func TestSlowSubscriberIsCutOffAndCatchesUp(t *testing.T) {
 	hub := NewHub(slog.New(slog.DiscardHandler))
 	start := hub.last
-	slow, _, _, _, err := hub.subscribe(0, nil, "", citywarden.User{})
+	slow, _, _, _, err := hub.subscribe(0, nil, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	fast, _, _, _, err := hub.subscribe(0, nil, "", citywarden.User{})
+	fast, _, _, _, err := hub.subscribe(0, nil, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestSlowSubscriberIsCutOffAndCatchesUp(t *testing.T) {
 	if n != hubQueue {
 		t.Errorf("slow one got %d events, want %d", n, hubQueue)
 	}
-	_, missed, _, reset, err := hub.subscribe(last, nil, "", citywarden.User{})
+	_, missed, _, reset, err := hub.subscribe(last, nil, "")
 	if err != nil || reset || len(missed) != 10 || missed[0].id != last+1 {
 		t.Errorf("resume: %d missed, reset %v, %v", len(missed), reset, err)
 	}
@@ -240,15 +240,15 @@ func TestSlowSubscriberIsCutOffAndCatchesUp(t *testing.T) {
 func TestHubHasRoomForSoMany(t *testing.T) {
 	hub := NewHub(slog.New(slog.DiscardHandler))
 	for range hubSubscribers {
-		if _, _, _, _, err := hub.subscribe(0, nil, "", citywarden.User{}); err != nil {
+		if _, _, _, _, err := hub.subscribe(0, nil, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, _, _, _, err := hub.subscribe(0, nil, "", citywarden.User{}); citywarden.CodeOf(err) != citywarden.CodeTransient {
+	if _, _, _, _, err := hub.subscribe(0, nil, ""); citywarden.CodeOf(err) != citywarden.CodeTransient {
 		t.Errorf("one more: %v, want a transient error", err)
 	}
 	hub.Close()
-	if _, _, _, _, err := hub.subscribe(0, nil, "", citywarden.User{}); citywarden.CodeOf(err) != citywarden.CodeTransient {
+	if _, _, _, _, err := hub.subscribe(0, nil, ""); citywarden.CodeOf(err) != citywarden.CodeTransient {
 		t.Errorf("after Close: %v, want a transient error", err)
 	}
 	hub.Publish(alarmEvent(1))

@@ -161,7 +161,7 @@ func (c *city) DeleteSite(_ context.Context, id citywarden.SiteID) error {
 	return nil
 }
 
-func (c *city) Summary() map[citywarden.Status]int {
+func (c *city) Summary(citywarden.AreaCode) map[citywarden.Status]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := map[citywarden.Status]int{}
@@ -286,7 +286,7 @@ func (c *city) History(ctx context.Context, id citywarden.AlarmID) ([]citywarden
 }
 
 // Load counts the alarms raised in the time.
-func (c *city) Load(_ context.Context, from, to time.Time) (citywarden.AlarmLoad, error) {
+func (c *city) Load(_ context.Context, _ citywarden.AreaCode, from, to time.Time) (citywarden.AlarmLoad, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := citywarden.AlarmLoad{From: from, To: to, Operators: 1, PerOperator: citywarden.OperatorLoad{Goal: 1}}
@@ -503,7 +503,7 @@ func (f files) Import(ctx context.Context, r io.Reader) (ImportReport, error) {
 	return out, sc.Err()
 }
 
-func (f files) Export(_ context.Context, w io.Writer) error {
+func (f files) Export(_ context.Context, w io.Writer, _ citywarden.AreaCode) error {
 	ds, _, err := f.List(citywarden.DeviceFilter{})
 	if err != nil {
 		return err
@@ -574,14 +574,14 @@ type sheets map[string]string
 
 func (s sheets) Names() []string { return []string{"grids", "streets"} }
 
-func (s sheets) Layer(_ context.Context, name string) (json.RawMessage, error) {
+func (s sheets) Layer(_ context.Context, name string, _ citywarden.AreaCode) (json.RawMessage, error) {
 	if l, ok := s[name]; ok {
 		return json.RawMessage(l), nil
 	}
 	return nil, missing("layer", name)
 }
 
-func (s sheets) Bounds() (sw, ne citywarden.Point, ok bool) {
+func (s sheets) Bounds(citywarden.AreaCode) (sw, ne citywarden.Point, ok bool) {
 	return citywarden.Point{Lat: 24.1, Lon: 117.6}, citywarden.Point{Lat: 24.2, Lon: 117.8}, true
 }
 

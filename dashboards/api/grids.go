@@ -12,6 +12,7 @@ import (
 
 // Grids are the unit grids and the areas that they make up.
 type Grids interface {
+	At(citywarden.Point) citywarden.GridCode // "" for none
 	// Versions returns all that a code has stood for, the oldest first; CodeNotFound.
 	Versions(context.Context, citywarden.GridCode) ([]citywarden.UnitGrid, error)
 	Areas(l citywarden.Level, under string) []citywarden.Area
@@ -34,6 +35,9 @@ func (s *server) gridRoutes() {
 		summary: "All that the code of a unit grid has stood for, the oldest first"}, func(ctx context.Context, in *struct {
 		Code citywarden.GridCode `path:"code" maxLength:"64"`
 	}) (*listOutput[citywarden.UnitGrid], error) {
+		if !callerOf(ctx).Area.Has(in.Code) {
+			return nil, citywarden.Errorf(citywarden.CodeNotFound, "no unit grid %q", in.Code)
+		}
 		all, err := s.Grids.Versions(ctx, in.Code)
 		if err != nil {
 			return nil, err
@@ -41,13 +45,21 @@ func (s *server) gridRoutes() {
 		return listOf(all, ""), nil
 	})
 	handle(s, route{method: "GET", path: "/api/v1/areas", id: "list-areas", tag: tag, may: citywarden.MayRead,
-		summary: "Counties, towns or villages, as the unit grids make them up"}, func(_ context.Context, in *AreaQuery) (*listOutput[citywarden.Area], error) {
-		return listOf(s.Grids.Areas(in.Level, in.Under), ""), nil
+		summary: "Counties, towns or villages, as the unit grids make them up"}, func(ctx context.Context, in *AreaQuery) (*listOutput[citywarden.Area], error) {
+		under, ok := within(callerOf(ctx), in.Under)
+		if !ok {
+			return listOf([]citywarden.Area{}, ""), nil
+		}
+		return listOf(s.Grids.Areas(in.Level, under), ""), nil
 	})
 	handle(s, route{method: "GET", path: "/api/v1/areas/outlines", id: "get-area-outlines", tag: tag, may: citywarden.MayRead,
 		responses: map[string]*huma.Response{"200": {Description: "FeatureCollection of MultiPolygons", Content: geo}},
-		summary:   "The outlines of counties, towns or villages as GeoJSON"}, func(_ context.Context, in *AreaQuery) (*file, error) {
-		b, err := s.Grids.AreasGeoJSON(in.Level, in.Under)
+		summary:   "The outlines of counties, towns or villages as GeoJSON"}, func(ctx context.Context, in *AreaQuery) (*file, error) {
+		under, ok := within(callerOf(ctx), in.Under)
+		if !ok {
+			return nil, citywarden.Errorf(citywarden.CodeNotFound, "no unit grid lies in %s", in.Under)
+		}
+		b, err := s.Grids.AreasGeoJSON(in.Level, under)
 		if err != nil {
 			return nil, err
 		}

@@ -36,7 +36,7 @@ type event struct {
 	id     uint64
 	kind   string
 	device citywarden.DeviceID
-	cased  *citywarden.Case // of an event about a case; nil for others
+	about  any // citywarden.Event.Data
 	data   []byte
 }
 
@@ -44,7 +44,6 @@ type event struct {
 type subscriber struct {
 	kinds  []string            // nil for all
 	device citywarden.DeviceID // "" for all
-	user   citywarden.User     // who watches: cases that they may not see are left out
 	queue  chan event
 }
 
@@ -64,10 +63,7 @@ func (h *Hub) Publish(e citywarden.Event) {
 		h.log.Error("event not published", "kind", e.Kind, "err", err)
 		return
 	}
-	ev := event{kind: e.Kind, device: deviceOf(e.Data), data: data}
-	if c, ok := e.Data.(citywarden.Case); ok {
-		ev.cased = &c
-	}
+	ev := event{kind: e.Kind, device: deviceOf(e.Data), about: e.Data, data: data}
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -108,12 +104,12 @@ func (h *Hub) drop(s *subscriber) {
 	}
 }
 
-// subscribe starts a stream of the events, as user may see them, after the one with id after, 0 for
-// those that come from now on. It returns the events that were missed, and the
+// subscribe starts a stream of the events after the one with id after, 0 for those
+// that come from now on; not everybody may see all of them. It returns the events that were missed, and the
 // id that the stream begins behind. reset is true when the missed events are
 // not known any more. Call cancel when the stream ends.
-func (h *Hub) subscribe(after uint64, kinds []string, device citywarden.DeviceID, user citywarden.User) (s *subscriber, missed []event, last uint64, reset bool, err error) {
-	s = &subscriber{kinds: kinds, device: device, user: user, queue: make(chan event, hubQueue)}
+func (h *Hub) subscribe(after uint64, kinds []string, device citywarden.DeviceID) (s *subscriber, missed []event, last uint64, reset bool, err error) {
+	s = &subscriber{kinds: kinds, device: device, queue: make(chan event, hubQueue)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || len(h.subs) >= hubSubscribers {
@@ -149,8 +145,7 @@ func (h *Hub) passed(s *subscriber) (id uint64, ok bool) {
 }
 
 func (s *subscriber) wants(e event) bool {
-	return (s.kinds == nil || slices.Contains(s.kinds, e.kind)) && (s.device == "" || s.device == e.device) &&
-		(e.cased == nil || e.cased.SeenBy(s.user) == nil)
+	return (s.kinds == nil || slices.Contains(s.kinds, e.kind)) && (s.device == "" || s.device == e.device)
 }
 
 // deviceOf returns the device that the data of an event is about, "" for none.
@@ -162,7 +157,7 @@ func deviceOf(data any) citywarden.DeviceID {
 		return d.Device
 	case citywarden.DeviceView:
 		return d.ID
-	case citywarden.Device:
+	case citywarden.DeletedDevice:
 		return d.ID
 	}
 	return ""

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -23,6 +24,18 @@ type summary struct {
 	Devices deviceCount `json:"devices"`
 	Alarms  alarmCount  `json:"alarms"`
 	Cases   caseCount   `json:"cases"`
+}
+
+// viewer is all who see the same.
+type viewer struct {
+	area       citywarden.AreaCode
+	department string
+}
+
+// counted is a summary as it was at a time.
+type counted struct {
+	summary summary
+	at      time.Time
 }
 
 type deviceCount struct {
@@ -49,7 +62,7 @@ func (s *server) infoRoutes() {
 	handle(s, route{method: "GET", path: "/api/v1/info", id: "get-info", tag: tag, public: true,
 		summary: "What this platform is"}, s.info)
 	handle(s, route{method: "GET", path: "/api/v1/summary", id: "get-summary", tag: tag, may: citywarden.MayRead,
-		summary: "How many devices, alarms and cases there are, at most a second old"}, s.summarize)
+		summary: "How many devices, alarms and cases the caller sees, at most a second old"}, s.summarize)
 }
 
 func (s *server) info(ctx context.Context, _ *struct{}) (*output[info], error) {
@@ -87,19 +100,23 @@ func reachable(addr, host string) string {
 func (s *server) summarize(ctx context.Context, _ *struct{}) (*output[summary], error) {
 	s.summaryMu.Lock()
 	defer s.summaryMu.Unlock()
-	if time.Since(s.summaryAt) < time.Second {
-		return outputOf(s.summary), nil
+	u := callerOf(ctx)
+	maps.DeleteFunc(s.summaries, func(_ viewer, x counted) bool { return time.Since(x.at) >= time.Second })
+	x, ok := s.summaries[viewer{u.Area, u.Department}]
+	if !ok {
+		var err error
+		if x.summary, err = s.count(ctx, u); err != nil {
+			return nil, err
+		}
+		x.at = time.Now()
+		s.summaries[viewer{u.Area, u.Department}] = x
 	}
-	sum, err := s.count(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.summary, s.summaryAt = sum, time.Now()
-	return outputOf(sum), nil
+	return outputOf(x.summary), nil
 }
 
-func (s *server) count(ctx context.Context) (summary, error) {
-	n := s.Devices.Summary()
+// count counts what u sees.
+func (s *server) count(ctx context.Context, u citywarden.User) (summary, error) {
+	n := s.Devices.Summary(u.Area)
 	sum := summary{
 		Devices: deviceCount{Online: n[citywarden.StatusOnline], Silent: n[citywarden.StatusSilent], Never: n[citywarden.StatusNever]},
 		Alarms:  alarmCount{BySeverity: map[string]int{}},
@@ -107,7 +124,7 @@ func (s *server) count(ctx context.Context) (summary, error) {
 	}
 	sum.Devices.Total = sum.Devices.Online + sum.Devices.Silent + sum.Devices.Never
 	err := pages(func(p citywarden.Page) (string, error) {
-		as, next, err := s.Alarms.Alarms(ctx, citywarden.AlarmFilter{State: citywarden.AlarmActive, Page: p})
+		as, next, err := s.Alarms.Alarms(ctx, citywarden.AlarmFilter{Area: u.Area, State: citywarden.AlarmActive, Page: p})
 		for i := range as {
 			sum.Alarms.Active++
 			sum.Alarms.BySeverity[as[i].Severity.String()]++
@@ -120,8 +137,13 @@ func (s *server) count(ctx context.Context) (summary, error) {
 	if err != nil {
 		return summary{}, err
 	}
+	f := citywarden.CaseFilter{Open: true}
+	if err := f.SeenBy(u); err != nil {
+		return summary{}, err
+	}
 	err = pages(func(p citywarden.Page) (string, error) {
-		cs, next, err := s.Cases.Cases(ctx, citywarden.CaseFilter{Open: true, Page: p})
+		f.Page = p
+		cs, next, err := s.Cases.Cases(ctx, f)
 		for i := range cs {
 			sum.Cases.Open++
 			sum.Cases.ByStage[string(cs[i].Stage)]++

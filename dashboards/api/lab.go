@@ -147,6 +147,9 @@ func (s *server) whyNot(ctx context.Context, in *struct {
 	if at.IsZero() {
 		at = time.Now()
 	}
+	if _, _, err := s.seenDevice(ctx, in.Device); err != nil {
+		return nil, err
+	}
 	out, err := s.Lab.WhyNot(ctx, in.ID, in.Device, at.UTC())
 	if err != nil {
 		return nil, err

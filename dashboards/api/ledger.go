@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -48,6 +49,9 @@ func (s *server) ledgerRows(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if u := callerOf(ctx); u.Area != "" {
+		rows = slices.DeleteFunc(rows, func(r citywarden.LedgerRow) bool { return !u.Area.Has(s.gridOf(r.Device)) })
+	}
 	return listOf(rows, next), nil
 }
 
@@ -56,7 +60,7 @@ func (s *server) deadLetters(ctx context.Context, in *struct {
 	Device citywarden.DeviceID `query:"device" maxLength:"64"`
 	Open   bool                `query:"open" doc:"Only those that were not brought in again"`
 }) (*listOutput[citywarden.DeadLetter], error) {
-	ls, next, err := s.Ledger.DeadLetters(ctx, citywarden.DeadLetterFilter{Device: in.Device, Open: in.Open, Page: in.page()})
+	ls, next, err := s.Ledger.DeadLetters(ctx, citywarden.DeadLetterFilter{Device: in.Device, Area: callerOf(ctx).Area, Open: in.Open, Page: in.page()})
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +85,9 @@ func (s *server) auditLedger(ctx context.Context, in *struct {
 	from, _, err := day(in.From, "")
 	if err != nil {
 		return nil, err
+	}
+	if u := callerOf(ctx); u.Area != "" {
+		return nil, citywarden.Errorf(citywarden.CodeDenied, "%s sees the area %s only, and an audit is of all devices together", u.Name, u.Area)
 	}
 	a, err := s.Ledger.Audit(ctx, from)
 	if err != nil {

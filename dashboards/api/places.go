@@ -16,10 +16,10 @@ import (
 type Layers interface {
 	// Names returns the layers there are, in the order of drawing.
 	Names() []string
-	// Layer returns a layer as GeoJSON FeatureCollection; CodeNotFound.
-	Layer(ctx context.Context, name string) (json.RawMessage, error)
-	// Bounds returns the corners of the area; ok is false when none is known.
-	Bounds() (southWest, northEast citywarden.Point, ok bool)
+	// Layer returns what of a layer touches an area as GeoJSON FeatureCollection; CodeNotFound.
+	Layer(ctx context.Context, name string, area citywarden.AreaCode) (json.RawMessage, error)
+	// Bounds returns the corners of an area; ok is false when none is known.
+	Bounds(area citywarden.AreaCode) (southWest, northEast citywarden.Point, ok bool)
 }
 
 type mapView struct {
@@ -57,13 +57,13 @@ func layerResponses() map[string]*huma.Response {
 	}
 }
 
-func (s *server) mapView(context.Context, *struct{}) (*output[mapView], error) {
-	return outputOf(s.area()), nil
+func (s *server) mapView(ctx context.Context, _ *struct{}) (*output[mapView], error) {
+	return outputOf(s.area(callerOf(ctx).Area)), nil
 }
 
-// area returns where the map begins and its layers.
-func (s *server) area() mapView {
-	sw, ne, ok := s.Layers.Bounds()
+// area returns where the map of an area begins and its layers.
+func (s *server) area(a citywarden.AreaCode) mapView {
+	sw, ne, ok := s.Layers.Bounds(a)
 	if !ok {
 		sw, ne = citywarden.Point{Lat: 18, Lon: 73}, citywarden.Point{Lat: 54, Lon: 135} // China
 	}
@@ -79,7 +79,7 @@ func (s *server) area() mapView {
 }
 
 func (s *server) layer(ctx context.Context, in *layerInput) (*layerOutput, error) {
-	data, err := s.Layers.Layer(ctx, in.Name)
+	data, err := s.Layers.Layer(ctx, in.Name, callerOf(ctx).Area)
 	if err != nil {
 		return nil, err
 	}

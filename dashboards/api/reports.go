@@ -127,7 +127,7 @@ func (s *server) reportForm(context.Context, *struct{}) (*output[reportChoices],
 	if err := s.citizens(); err != nil {
 		return nil, err
 	}
-	out := reportChoices{Groups: []reportGroup{}, MaxPhotos: maxReportPhotos, MaxPhoto: citywarden.MaxPhoto, Map: s.area()}
+	out := reportChoices{Groups: []reportGroup{}, MaxPhotos: maxReportPhotos, MaxPhoto: citywarden.MaxPhoto, Map: s.area("")}
 	out.Map.Layers = slices.DeleteFunc(out.Map.Layers, func(name string) bool { return !slices.Contains(publicLayers, name) })
 	at := map[string]int{}
 	for _, k := range s.Classes.All() {
@@ -235,6 +235,9 @@ func (s *server) reportState(ctx context.Context, in *struct {
 }
 
 func (s *server) getReport(ctx context.Context, in *CasePath) (*output[citywarden.Report], error) {
+	if _, err := s.seenCase(ctx, in.ID); err != nil {
+		return nil, err
+	}
 	x, _, err := s.Reports.Reported(ctx, in.ID)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/citywarden/citywarden"
 )
@@ -37,12 +38,23 @@ type responsibilityBody struct {
 func (s *server) responsibilityRoutes() {
 	const tag = "map"
 	handle(s, route{method: "GET", path: "/api/v1/responsibility-grids", id: "list-responsibility-grids", tag: tag, may: citywarden.MayRead,
-		summary: "Responsibility grids: which officer looks after which unit grids"}, func(context.Context, *struct{}) (*listOutput[citywarden.ResponsibilityGrid], error) {
-		return listOf(s.Responsibility.All(), ""), nil
+		summary: "Responsibility grids: which officer looks after which unit grids"}, func(ctx context.Context, _ *struct{}) (*listOutput[citywarden.ResponsibilityGrid], error) {
+		var out []citywarden.ResponsibilityGrid
+		for _, g := range s.Responsibility.All() {
+			if g = partOf(g, callerOf(ctx)); len(g.Grids) > 0 {
+				out = append(out, g)
+			}
+		}
+		return listOf(out, ""), nil
 	})
 	handle(s, route{method: "GET", path: "/api/v1/responsibility-grids/{id}", id: "get-responsibility-grid", tag: tag, may: citywarden.MayRead,
-		summary: "One responsibility grid"}, func(_ context.Context, in *ResponsibilityPath) (*output[citywarden.ResponsibilityGrid], error) {
+		summary: "One responsibility grid"}, func(ctx context.Context, in *ResponsibilityPath) (*output[citywarden.ResponsibilityGrid], error) {
 		g, err := s.Responsibility.Get(in.ID)
+		if err == nil {
+			if g = partOf(g, callerOf(ctx)); len(g.Grids) == 0 {
+				err = citywarden.Errorf(citywarden.CodeNotFound, "no responsibility grid %q", in.ID)
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -77,11 +89,28 @@ func (s *server) responsibilityRoutes() {
 	})
 }
 
-// keepsOfficer returns CodeConflict when a responsibility grid names the user,
-// who then has to stay an officer.
-func (s *server) keepsOfficer(name string) error {
+// partOf returns g with the unit grids that u sees.
+func partOf(g citywarden.ResponsibilityGrid, u citywarden.User) citywarden.ResponsibilityGrid {
+	var seen []citywarden.GridCode
+	for _, code := range g.Grids {
+		switch {
+		case u.Area.Has(code):
+			seen = append(seen, code)
+		case u.Area.Meets(citywarden.AreaCode(code)): // u sees a part of it
+			seen = append(seen, citywarden.GridCode(u.Area))
+		}
+	}
+	g.Grids = seen
+	return g
+}
+
+// keepsOfficer returns CodeConflict when a responsibility grid names the user, who
+// then has to stay an officer who sees its unit grids. u is what becomes of the
+// user, nil when it is deleted.
+func (s *server) keepsOfficer(name string, u *citywarden.User) error {
 	for _, g := range s.Responsibility.All() {
-		if g.Officer == name {
+		stays := u != nil && u.Role == citywarden.RoleOfficer && !slices.ContainsFunc(g.Grids, func(code citywarden.GridCode) bool { return !u.Area.Has(code) })
+		if g.Officer == name && !stays {
 			return citywarden.Errorf(citywarden.CodeConflict, "%s looks after the responsibility grid %s; give it another officer first", name, g.ID)
 		}
 	}

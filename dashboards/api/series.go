@@ -76,7 +76,7 @@ func (s *server) groupSeries(ctx context.Context, in *struct {
 		return nil, fmt.Errorf("every: %w", err)
 	}
 	groups, err := s.Series.Groups(ctx, citywarden.GroupQuery{
-		Domain: in.Domain, Metric: in.Metric, By: in.By, From: from, To: to, Every: every.Std(), Agg: in.Agg,
+		Domain: in.Domain, Metric: in.Metric, By: in.By, Area: callerOf(ctx).Area, From: from, To: to, Every: every.Std(), Agg: in.Agg,
 	})
 	if err != nil {
 		return nil, err
@@ -112,10 +112,22 @@ func (s *server) exportSeries(ctx context.Context, in *struct {
 	if in.Device != "" {
 		q.Devices = map[citywarden.DeviceID]bool{}
 		for id := range strings.SplitSeq(in.Device, ",") {
-			if _, _, err := s.Devices.Device(citywarden.DeviceID(id)); err != nil {
+			if _, _, err := s.seenDevice(ctx, citywarden.DeviceID(id)); err != nil {
 				return nil, err
 			}
 			q.Devices[citywarden.DeviceID(id)] = true
+		}
+	} else if u := callerOf(ctx); u.Area != "" {
+		q.Devices = map[citywarden.DeviceID]bool{}
+		err := pages(func(p citywarden.Page) (string, error) {
+			ds, next, err := s.Devices.List(citywarden.DeviceFilter{Area: u.Area, Page: p})
+			for i := range ds {
+				q.Devices[ds[i].ID] = true
+			}
+			return next, err
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	metrics := map[citywarden.MetricName]bool{}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/citywarden/citywarden"
 )
@@ -31,12 +32,23 @@ type siteBody struct {
 func (s *server) siteRoutes() {
 	const tag = "sites"
 	handle(s, route{method: "GET", path: "/api/v1/sites", id: "list-sites", tag: tag, may: citywarden.MayRead,
-		summary: "All sites"}, func(context.Context, *struct{}) (*listOutput[citywarden.Site], error) {
-		return listOf(s.Sites.Sites(), ""), nil
+		summary: "All sites"}, func(ctx context.Context, _ *struct{}) (*listOutput[citywarden.Site], error) {
+		sees, err := s.seesSites(callerOf(ctx))
+		if err != nil {
+			return nil, err
+		}
+		return listOf(slices.DeleteFunc(s.Sites.Sites(), func(x citywarden.Site) bool { return !sees(x.ID) }), ""), nil
 	})
 	handle(s, route{method: "GET", path: "/api/v1/sites/{id}", id: "get-site", tag: tag, may: citywarden.MayRead,
-		summary: "One site"}, func(_ context.Context, in *SitePath) (*output[citywarden.Site], error) {
+		summary: "One site"}, func(ctx context.Context, in *SitePath) (*output[citywarden.Site], error) {
 		x, err := s.Sites.Site(in.ID)
+		if err != nil {
+			return nil, err
+		}
+		sees, err := s.seesSites(callerOf(ctx))
+		if err == nil && !sees(x.ID) {
+			err = citywarden.Errorf(citywarden.CodeNotFound, "no site %q", x.ID)
+		}
 		if err != nil {
 			return nil, err
 		}

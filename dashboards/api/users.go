@@ -9,19 +9,21 @@ import (
 )
 
 type newUser struct {
-	Name       string          `json:"name" doc:"1 to 32 small letters, digits, '.', '_' or '-'"`
-	Title      string          `json:"title,omitempty" maxLength:"100" doc:"How people call them"`
-	Role       citywarden.Role `json:"role"`
-	Department string          `json:"department,omitempty" maxLength:"100" doc:"Of a user with the role department"`
-	Password   string          `json:"password,omitempty" maxLength:"1024" doc:"At least 8 characters; none for the role service"`
+	Name       string              `json:"name" doc:"1 to 32 small letters, digits, '.', '_' or '-'"`
+	Title      string              `json:"title,omitempty" maxLength:"100" doc:"How people call them"`
+	Role       citywarden.Role     `json:"role"`
+	Department string              `json:"department,omitempty" maxLength:"100" doc:"Of a user with the role department"`
+	Area       citywarden.AreaCode `json:"area,omitempty" maxLength:"12" doc:"Code of the county, town or village that they are confined to; left out: nothing"`
+	Password   string              `json:"password,omitempty" maxLength:"1024" doc:"At least 8 characters; none for the role service"`
 }
 
 type changedUser struct {
-	Name       string          `json:"name,omitempty" readOnly:"true"`
-	Title      string          `json:"title,omitempty" maxLength:"100"`
-	Role       citywarden.Role `json:"role"`
-	Department string          `json:"department,omitempty" maxLength:"100"`
-	Created    time.Time       `json:"created,omitzero" readOnly:"true"`
+	Name       string               `json:"name,omitempty" readOnly:"true"`
+	Title      string               `json:"title,omitempty" maxLength:"100"`
+	Role       citywarden.Role      `json:"role"`
+	Department string               `json:"department,omitempty" maxLength:"100"`
+	Area       *citywarden.AreaCode `json:"area,omitempty" maxLength:"12" doc:"Code of the county, town or village that they are confined to, empty for nothing; left out: as before"`
+	Created    time.Time            `json:"created,omitzero" readOnly:"true"`
 }
 
 type newPassword struct {
@@ -52,7 +54,7 @@ func (s *server) userRoutes() {
 	handle(s, route{method: "GET", path: "/api/v1/users/{name}", id: "get-user", tag: tag, may: citywarden.MayWriteUsers,
 		summary: "One user"}, s.getUser)
 	handle(s, route{method: "PUT", path: "/api/v1/users/{name}", id: "update-user", tag: tag, may: citywarden.MayWriteUsers,
-		summary: "Change title, role and department of a user"}, s.updateUser)
+		summary: "Change title, role, department and area of a user"}, s.updateUser)
 	handle(s, route{method: "DELETE", path: "/api/v1/users/{name}", id: "delete-user", tag: tag, may: citywarden.MayWriteUsers, status: http.StatusNoContent,
 		summary: "Delete a user; sign-ins and tokens end"}, s.deleteUser)
 	handle(s, route{method: "POST", path: "/api/v1/users/{name}/password", id: "set-password", tag: tag, may: citywarden.MayWriteUsers, secret: true, status: http.StatusNoContent,
@@ -89,7 +91,7 @@ func (s *server) listOfficers(ctx context.Context, _ *struct{}) (*listOutput[off
 	}
 	var out []officer
 	for _, u := range us {
-		if u.Role == citywarden.RoleOfficer {
+		if u.Role == citywarden.RoleOfficer && u.Area.Meets(callerOf(ctx).Area) {
 			out = append(out, officer{u.Name, u.Title})
 		}
 	}
@@ -106,7 +108,10 @@ func (s *server) getUser(ctx context.Context, in *UserPath) (*output[citywarden.
 
 func (s *server) createUser(ctx context.Context, in *struct{ Body newUser }) (*created[citywarden.User], error) {
 	b := in.Body
-	u, err := s.Accounts.Create(ctx, citywarden.User{Name: b.Name, Title: b.Title, Role: b.Role, Department: b.Department}, b.Password)
+	if err := s.areaOfUser(b.Area); err != nil {
+		return nil, err
+	}
+	u, err := s.Accounts.Create(ctx, citywarden.User{Name: b.Name, Title: b.Title, Role: b.Role, Department: b.Department, Area: b.Area}, b.Password)
 	if err != nil {
 		return nil, err
 	}
@@ -117,13 +122,22 @@ func (s *server) updateUser(ctx context.Context, in *struct {
 	UserPath
 	Body changedUser
 }) (*output[citywarden.User], error) {
-	b := in.Body
-	if b.Role != citywarden.RoleOfficer {
-		if err := s.keepsOfficer(in.Name); err != nil {
-			return nil, err
-		}
+	old, _, err := s.Accounts.store.UserByName(ctx, in.Name)
+	if err != nil {
+		return nil, err
 	}
-	u, err := s.Accounts.Update(ctx, citywarden.User{Name: in.Name, Title: b.Title, Role: b.Role, Department: b.Department})
+	b := in.Body
+	u := citywarden.User{Name: in.Name, Title: b.Title, Role: b.Role, Department: b.Department, Area: old.Area}
+	if b.Area != nil {
+		u.Area = *b.Area
+	}
+	if err := s.areaOfUser(u.Area); err != nil {
+		return nil, err
+	}
+	if err := s.keepsOfficer(in.Name, &u); err != nil {
+		return nil, err
+	}
+	u, err = s.Accounts.Update(ctx, u)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +145,7 @@ func (s *server) updateUser(ctx context.Context, in *struct {
 }
 
 func (s *server) deleteUser(ctx context.Context, in *UserPath) (*struct{}, error) {
-	if err := s.keepsOfficer(in.Name); err != nil {
+	if err := s.keepsOfficer(in.Name, nil); err != nil {
 		return nil, err
 	}
 	return nil, s.Accounts.store.DeleteUser(ctx, in.Name)

@@ -475,6 +475,7 @@ func TestGroupsAndImport(t *testing.T) {
 	}
 	check("max by zone", citywarden.GroupQuery{Metric: "power", By: "zone", Agg: "max"}, map[string][]float64{"a": {119, 179, 239}, "b": {1, 1, 1}})
 	check("count of all", citywarden.GroupQuery{Metric: "power", Agg: "count"}, map[string][]float64{"": {120, 120, 120}})
+	check("count in an area", citywarden.GroupQuery{Metric: "power", Agg: "count", Area: "350623100"}, map[string][]float64{"": {60, 60, 60}})
 	check("increase of all", citywarden.GroupQuery{Metric: "energy", Agg: citywarden.AggIncrease}, map[string][]float64{"": {59 + 118, 60 + 120, 60 + 120}})
 
 	refused, err := r.Import(ctx, []citywarden.DeviceReading{
@@ -527,5 +528,6 @@ func (zones) Child(_ citywarden.DeviceID, name string) (citywarden.DeviceID, err
 func (zones) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
 	d := device(string(id), meterModel)
 	d.Attributes = map[string]any{"zone": string(id[:1])}
+	d.Grid = map[citywarden.DeviceID]citywarden.GridCode{"b1": "350623100001001"}[id]
 	return d, meterModel, nil
 }

@@ -1,0 +1,107 @@
+package store
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
+)
+
+// Lists have what lies in an area, and what lies in no unit grid for the county.
+func TestListsOfAnArea(t *testing.T) {
+	db := deskDB(t)
+	ctx := t.Context()
+	places := []struct {
+		name string
+		grid citywarden.GridCode
+	}{{"first", "350623100001001"}, {"second", "350623100002001"}, {"third", "350623101001001"}, {"nowhere", ""}, {"abroad", "350681100001001"}}
+	var dead []citywarden.DeadLetter
+	began := time.UnixMilli(1000).UTC()
+	for i, p := range places {
+		if err := db.SaveDevices(ctx, []citywarden.Device{{ID: citywarden.DeviceID(p.name), Grid: p.grid}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		dead = append(dead, citywarden.DeadLetter{Position: citywarden.Position(i + 1), Stage: "decode", Device: citywarden.DeviceID(p.name)})
+		err := db.desk(t, func(tx *DeskTx) error {
+			a := citywarden.Alarm{ID: citywarden.AlarmID("r:" + p.name + ":1"), Rule: "r", Entity: p.name, Device: citywarden.DeviceID(p.name), State: citywarden.AlarmActive, RaisedAt: began}
+			if err := tx.SaveAlarm(ctx, a); err != nil {
+				return err
+			}
+			if _, err := tx.AddTransition(ctx, citywarden.Transition{Key: "r/" + p.name + "/1/1", Alarm: a, Annunciated: true, Logged: began}); err != nil {
+				return err
+			}
+			if err := tx.SaveCase(ctx, citywarden.Case{ID: citywarden.CaseID(p.name), Grid: p.grid, Stage: citywarden.PendingFiling}, 0); err != nil {
+				return err
+			}
+			if err := tx.SetWork(ctx, citywarden.CaseID(p.name), []citywarden.CaseWork{{Kind: "file", Person: p.name, Grid: p.grid, Began: began, Done: began}}); err != nil {
+				return err
+			}
+			_, err := tx.AddNotices(ctx, []citywarden.Notice{{Key: p.name, Case: citywarden.CaseID(p.name)}})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.SaveLedger(ctx, "ledger", 0, 9, nil, dead, nil); err != nil {
+		t.Fatal(err)
+	}
+	for area, want := range map[citywarden.AreaCode][]string{
+		"350623100001": {"first"}, "350623100": {"first", "second"}, "350623": {"first", "nowhere", "second", "third"},
+		"350681": {"abroad", "nowhere"}, "": {"abroad", "first", "nowhere", "second", "third"},
+	} {
+		got := map[string][]string{}
+		add := func(list, name string) { got[list] = append(got[list], name) }
+		as, _, err := db.Alarms(ctx, citywarden.AlarmFilter{Area: area})
+		for _, a := range as {
+			add("alarms", a.Entity)
+		}
+		fail(t, err)
+		cs, _, err := db.Cases(ctx, citywarden.CaseFilter{Area: area})
+		for _, c := range cs {
+			add("cases", string(c.ID))
+		}
+		fail(t, err)
+		ns, _, err := db.Notices(ctx, citywarden.NoticeFilter{Area: area})
+		for _, n := range ns {
+			add("notices", n.Key)
+		}
+		fail(t, err)
+		ls, _, err := db.DeadLetters(ctx, citywarden.DeadLetterFilter{Area: area})
+		for _, l := range ls {
+			add("dead letters", string(l.Device))
+		}
+		fail(t, err)
+		calls, err := db.Annunciations(ctx, area, began, began.Add(time.Second))
+		for _, a := range calls {
+			add("annunciations", string(a.Alarm[2:len(a.Alarm)-2]))
+		}
+		fail(t, err)
+		stale, n, err := db.StaleAlarms(ctx, area, began.Add(time.Hour), 10)
+		for _, a := range stale {
+			add("stale alarms", a.Entity)
+		}
+		fail(t, err)
+		if n != len(stale) {
+			t.Errorf("%q has %d stale alarms, and counts %d", area, len(stale), n)
+		}
+		fail(t, db.CountWork(ctx, citywarden.WorkFilter{Kind: "file", From: began, To: began.Add(time.Hour), States: citywarden.WorkDone, By: citywarden.WorkByPerson, Area: area},
+			func(c citywarden.WorkCount) { add("work", c.Key) }))
+		for _, list := range []string{"alarms", "cases", "notices", "dead letters", "annunciations", "stale alarms", "work"} {
+			slices.Sort(got[list])
+			if diff := cmp.Diff(want, got[list]); diff != "" {
+				t.Errorf("%s in %q (-want +got)\n%s", list, area, diff)
+			}
+		}
+	}
+}
+
+func fail(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
