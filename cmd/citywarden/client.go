@@ -47,6 +47,17 @@ type client struct {
 	http        *http.Client
 }
 
+// zone returns the county's time zone.
+func (c *client) zone(ctx context.Context) (*time.Location, error) {
+	var info struct {
+		TimeZone string `json:"time_zone"`
+	}
+	if err := c.call(ctx, "GET", "/info", nil, &info); err != nil {
+		return nil, err
+	}
+	return time.LoadLocation(info.TimeZone)
+}
+
 // problem is an RFC 9457 error of the API.
 type problem struct {
 	Title  string `json:"title"`

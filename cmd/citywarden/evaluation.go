@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -60,13 +61,19 @@ func (k *evaluationCmd) Run(ctx context.Context, o output) error {
 	if k.JSON {
 		return toJSON(o.out, e)
 	}
-	printEvaluation(o.out, &e, k.Lang)
+	zone, err := c.zone(ctx)
+	if err != nil {
+		return err
+	}
+	printEvaluation(o.out, &e, k.Lang, zone)
 	return nil
 }
 
-// printEvaluation prints a line for each figure, with what it is a share of.
-func printEvaluation(w io.Writer, e *citywarden.Evaluation, lang string) {
-	fmt.Fprintf(w, "%s to %s, as of %s\n", when(e.From), when(e.To), when(e.AsOf))
+// printEvaluation prints a line for each figure, with what it is a share of. Days
+// begin in zone.
+func printEvaluation(w io.Writer, e *citywarden.Evaluation, lang string, zone *time.Location) {
+	at := func(t time.Time) string { return t.In(zone).Format(time.DateTime) }
+	fmt.Fprintf(w, "%s to %s, as of %s (%s)\n", at(e.From), at(e.To), at(e.AsOf), zone)
 	rows := e.Rows
 	if e.Total != nil {
 		rows = append(rows, *e.Total)
