@@ -430,6 +430,10 @@ type Case struct {
 	HandledBy  string    `json:"handled_by,omitempty"`
 	HandledAt  time.Time `json:"handled_at,omitzero"` // when the work was last reported done; zero again after rework
 
+	Component     ComponentID `json:"component,omitempty"`           // that it is about; "" for none or unknown
+	ComponentName string      `json:"component_name,omitempty"`      // as it was when the case got it
+	Proposed      string      `json:"proposed_department,omitempty"` // who would be dispatched to when nobody is named; left out in lists and after the dispatch
+
 	FilingRule   string `json:"filing_rule,omitempty"`   // of the class: which of its conditions the case meets
 	ClassVersion int    `json:"class_version,omitempty"` // of the class table that name, conditions and limit are from
 
@@ -908,6 +912,7 @@ type CaseFilter struct {
 	OpenedBy   string
 	Source     Source
 	Class      ClassCode
+	Component  ComponentID
 	Request    RequestKind // waits for a decision on such a request
 	WorkOrders bool        // work orders instead of cases
 
@@ -943,6 +948,9 @@ type NewCase struct {
 	Reporter    *Reporter `json:"reporter,omitempty"` // who reported it, when that is somebody else
 
 	FilingRule string `json:"filing_rule,omitempty"` // of the class: which of its conditions it meets; "" for the first
+
+	CRS       string      `json:"crs,omitempty"`       // of Location, as ParseCRS reads it; "" for WGS 84
+	Component ComponentID `json:"component,omitempty"` // that it is about; else that of Device
 }
 
 // Duplicate is a case that may be about the same thing as another.

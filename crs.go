@@ -39,7 +39,10 @@ func PointIn(crs string, p Point) (Point, error) {
 	if err != nil {
 		return p, err
 	}
-	return c.ToWGS84(p), p.Check()
+	if err := p.Check(); err != nil {
+		return p, err
+	}
+	return c.ToWGS84(p), nil
 }
 
 // ToWGS84 returns p, given in c, in WGS 84. It undoes FromWGS84 to a millimetre.

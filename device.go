@@ -45,9 +45,10 @@ type Device struct {
 	Model      ModelName      `json:"model"`
 	Attributes map[string]any `json:"attributes"` // string, float64 or bool; what rules call attr.x, see Attribute
 	Location   *Point         `json:"location,omitempty"`
-	Grid       GridCode       `json:"grid,omitempty"`     // the unit grid that Location lies in; set by the platform
-	Adjacent   []DeviceID     `json:"adjacent,omitempty"` // neighbours, for n_adj in rules
-	Disabled   bool           `json:"disabled,omitempty"` // its messages are refused
+	Grid       GridCode       `json:"grid,omitempty"`      // the unit grid that Location lies in; set by the platform
+	Adjacent   []DeviceID     `json:"adjacent,omitempty"`  // neighbours, for n_adj in rules
+	Component  ComponentID    `json:"component,omitempty"` // that it is attached to; "" for none
+	Disabled   bool           `json:"disabled,omitempty"`  // its messages are refused
 	Created    time.Time      `json:"created"`
 	Updated    time.Time      `json:"updated"`
 
@@ -157,6 +158,8 @@ type DeviceFilter struct {
 	Grid   GridCode
 	Area   AreaCode
 	Search string // part of the id or name, any case
+
+	Component ComponentID
 	Page
 }
 

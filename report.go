@@ -25,6 +25,7 @@ type Report struct {
 	Description string            `json:"description,omitempty"`
 	FilingRule  string            `json:"filing_rule,omitempty"` // of the class, as reported; "" for the first
 	Answers     map[string]string `json:"answers,omitempty"`     // to questions of the class
+	Component   ComponentID       `json:"component,omitempty"`   // that it is about, when the reporter says so
 	Location    *Point            `json:"location,omitempty"`
 	Address     string            `json:"address,omitempty"` // in words
 	AddressID   string            `json:"address_id,omitempty"`
@@ -61,7 +62,7 @@ func (r *Report) Check() error {
 	if html.MatchString(r.Description) {
 		return Errorf(CodeInvalid, "report: the description holds HTML; write plain text")
 	}
-	if r.Location == nil && r.Address == "" && r.AddressID == "" {
+	if r.Location == nil && r.Component == "" && r.Address == "" && r.AddressID == "" {
 		return Errorf(CodeInvalid, "report: say where it is, by position or address")
 	}
 	if r.Location == nil {

@@ -350,7 +350,7 @@ func (b *building) registry(ctx context.Context) error {
 		return err
 	}
 	b.devices, err = devices.New(ctx, b.db, b.models, devices.Options{
-		Grid: b.grids.At, Publish: b.hub.Publish, OnChange: b.deviceChanged, Logger: b.component("devices"),
+		Grid: b.grids.At, Component: b.componentAt, Publish: b.hub.Publish, OnChange: b.deviceChanged, Logger: b.component("devices"),
 	})
 	return err
 }
@@ -384,7 +384,7 @@ func (b *building) desk(ctx context.Context) error {
 	}
 	b.cases, err = cases.New(b.db, cases.Options{
 		Classes: b.classes, Calendar: b.calendar, Grids: b.grids, Notify: receivers,
-		Where: b.where, Officers: b.officers.Officer, Publish: b.hub.Publish, Logger: b.component("cases"),
+		Where: b.where, Attached: b.attached, Components: b.components, Officers: b.officers.Officer, Publish: b.hub.Publish, Logger: b.component("cases"),
 		Limits: limits, Overdue: overdue, Near: b.config.Cases.Near, Within: b.config.Cases.Within.Std(),
 		Measures: measures, Operators: b.config.Operators, Metrics: b.metrics,
 	})
@@ -421,6 +421,21 @@ func (b *building) where(id citywarden.DeviceID) (citywarden.Point, bool) {
 		return citywarden.Point{}, false
 	}
 	return *d.Location, true
+}
+
+// attached returns the component that a device is attached to, "" for none.
+func (b *building) attached(id citywarden.DeviceID) citywarden.ComponentID {
+	d, _, err := b.devices.Device(id)
+	if err != nil {
+		return ""
+	}
+	return d.Component
+}
+
+// componentAt returns where a component is.
+func (b *building) componentAt(id citywarden.ComponentID) (citywarden.Point, error) {
+	x, err := b.components.Component(id)
+	return x.Location, err
 }
 
 // accounts makes the first admin, and the posts of the demo.

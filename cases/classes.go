@@ -219,6 +219,11 @@ func (c *Classes) Of(standard string) []citywarden.Class {
 	return out
 }
 
+// alike returns code and those that mean the same in the other numbering.
+func (c *Classes) alike(code citywarden.ClassCode) []citywarden.ClassCode {
+	return append([]citywarden.ClassCode{code}, c.by[code].Same...)
+}
+
 // Check returns nil when there is a row of code, else what to write instead.
 func (c *Classes) Check(code citywarden.ClassCode) error {
 	if _, ok := c.by[code]; ok {

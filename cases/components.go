@@ -172,8 +172,7 @@ func (c *Components) Near(p citywarden.Point, class citywarden.ClassCode, area c
 	lo, hi := componentCellOf(citywarden.Point{Lat: p.Lat - dLat, Lon: p.Lon - dLon}), componentCellOf(citywarden.Point{Lat: p.Lat + dLat, Lon: p.Lon + dLon})
 	var classes []citywarden.ClassCode // nil for all
 	if class.Kind() == "component" {
-		k, _ := c.classes.Class(class)
-		classes = append([]citywarden.ClassCode{class}, k.Same...)
+		classes = c.classes.alike(class)
 	}
 	type hit struct {
 		*component

@@ -3,10 +3,12 @@ package cases_test
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -285,6 +287,107 @@ func TestComponentsComeAndGo(t *testing.T) {
 	}
 	if err := c.Delete(t.Context(), x.ID); citywarden.CodeOf(err) != citywarden.CodeNotFound {
 		t.Errorf("deleted twice: %v", err)
+	}
+}
+
+// A case of a device's alarm is about the component that the device is attached
+// to; who maintains that is proposed where the class names nobody.
+func TestCaseAboutAComponent(t *testing.T) {
+	classes, err := cases.LoadClasses("", fstest.MapFS{"classes.csv": {Data: []byte("code,filing_condition,limit,department\nevent/0501,漏水,1天,\nevent/0502,漏气,1天,燃气公司\n")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
+	c, err := cases.LoadComponents(t.Context(), db, classes, &cases.Grids{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []citywarden.Component{
+		{ID: "3506230101000001", Maintainer: "自来水维护队", Location: citywarden.Point{Lat: 24.1, Lon: 117.6}},
+		{ID: "3506230137000001", Location: citywarden.Point{Lat: 24.2, Lon: 117.6}},
+	} {
+		if _, err := c.Save(t.Context(), x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attached := map[citywarden.DeviceID]citywarden.ComponentID{"p1": "3506230101000001", "p2": "3506230137000001", "p3": "3506230199000001"}
+	d, err := cases.New(db, cases.Options{Classes: classes, Components: c, Attached: func(id citywarden.DeviceID) citywarden.ComponentID { return attached[id] }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &feed{}
+	open := func(device string, class citywarden.ClassCode) citywarden.Case {
+		apply(t, d, f, f.next(citywarden.Raised, "pipe.burst", device, uint64(f.n+1), citywarden.Major, &citywarden.CaseOrder{Class: class, Key: device + string(class)}))
+		x, err := d.Case(t.Context(), allCases(t, d, citywarden.CaseFilter{})[0].ID, "x", citywarden.RoleViewer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	for _, tt := range []struct {
+		device     string
+		class      citywarden.ClassCode
+		component  citywarden.ComponentID
+		name       string
+		department string
+	}{
+		{"p1", "event/0501", "3506230101000001", "上水井盖", "自来水维护队"},
+		{"p1", "event/0502", "3506230101000001", "上水井盖", "燃气公司"},
+		{"p2", "event/0501", "3506230137000001", "路灯", "市政公用中心"},
+		{"p3", "event/0501", "", "", ""}, // its component is gone
+		{"p4", "event/0501", "", "", ""},
+	} {
+		x := open(tt.device, tt.class)
+		if x.Component != tt.component || x.ComponentName != tt.name || x.Proposed != tt.department {
+			t.Errorf("%s: about %q %q, proposed %q; want %+v", tt.device, x.Component, x.ComponentName, x.Proposed, tt)
+		}
+		if tt.component != "" && (x.Location == nil || x.Location.Lon != 117.6) {
+			t.Errorf("%s: the case lies at %v, not where its component is", tt.device, x.Location)
+		}
+	}
+	found := allCases(t, d, citywarden.CaseFilter{Component: "3506230101000001"})
+	if len(found) != 2 {
+		t.Fatalf("%d cases about the cover, want 2", len(found))
+	}
+	x := do(t, d, found[1].ID, toClosed()[:2]...)
+	if x.Department != "自来水维护队" || x.Proposed != "" {
+		t.Errorf("dispatched to %q, still proposed %q", x.Department, x.Proposed)
+	}
+
+	// People name the component, or a device that is attached to one.
+	gcj := citywarden.GCJ02.FromWGS84(citywarden.Point{Lat: 24.15, Lon: 117.65})
+	for name, tt := range map[string]struct {
+		n         citywarden.NewCase
+		component citywarden.ComponentID
+		at        float64 // latitude
+		want      string  // in the error
+	}{
+		"named":         {citywarden.NewCase{Class: "component/0101", Component: "3506230101000001"}, "3506230101000001", 24.1, ""},
+		"otherwise":     {citywarden.NewCase{Class: "component/0101@cjt214", Component: "3506230101000001"}, "3506230101000001", 24.1, ""},
+		"an event":      {citywarden.NewCase{Class: "event/0502", Component: "3506230137000001", Location: &gcj, CRS: "GCJ-02"}, "3506230137000001", 24.15, ""},
+		"by a device":   {citywarden.NewCase{Class: "event/0501", Device: "p2"}, "3506230137000001", 24.2, ""},
+		"other class":   {citywarden.NewCase{Class: "component/0102", Component: "3506230101000001"}, "", 0, "component 3506230101000001 is of class component/0101, the case of class component/0102"},
+		"none":          {citywarden.NewCase{Class: "component/0101", Component: "3506230101000009"}, "", 0, `no component "3506230101000009"`},
+		"no such place": {citywarden.NewCase{Class: "component/0101", Location: &gcj, CRS: "BD-09"}, "", 0, "write WGS84"},
+	} {
+		tt.n.Title = name
+		x, err := d.Create(t.Context(), tt.n, "shouli", citywarden.RoleAcceptor)
+		switch {
+		case tt.want != "":
+			if citywarden.CodeOf(err) != citywarden.CodeInvalid || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: %v, want %q", name, err, tt.want)
+			}
+		case err != nil || x.Component != tt.component || x.Location == nil || math.Abs(x.Location.Lat-tt.at) > 1e-6:
+			t.Errorf("%s: about %q at %v, %v", name, x.Component, x.Location, err)
+		}
+	}
+	r := citywarden.Report{Source: citywarden.SourceCitizen, Class: "component/0137", Component: "3506230137000001", Description: "灯不亮"}
+	if x, err := d.Report(t.Context(), r, nil, ""); err != nil || x.Component != r.Component || x.Location == nil {
+		t.Errorf("reported: %+v, %v", x, err)
+	}
+	r.Class = "component/0101"
+	if _, err := d.Report(t.Context(), r, nil, ""); citywarden.CodeOf(err) != citywarden.CodeInvalid {
+		t.Errorf("reported as another class: %v", err)
 	}
 }
 

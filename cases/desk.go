@@ -1,6 +1,7 @@
 package cases
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -109,9 +110,12 @@ type Options struct {
 	Calendar *Calendar                                          // nil for mainland China's; case numbers use its days
 	Grids    *Grids                                             // nil for none
 	Where    func(citywarden.DeviceID) (citywarden.Point, bool) // where a device is; nil when nobody knows. Called inside a transaction: it must not use the database
+	Attached func(citywarden.DeviceID) citywarden.ComponentID   // the component that a device is attached to, "" for none; as Where
 	Notify   []Receiver                                         // who is told of cases
 	Publish  func(citywarden.Event)                             // told of alarms and cases after they are stored, in order; it must not block. nil for nobody
 	Logger   *slog.Logger                                       // nil for none
+
+	Components *Components // nil for none
 
 	Limits   map[citywarden.Stage]Limit       // of the stages before and after the handling; nil for StageLimits. A stage without one has none
 	Overdue  []citywarden.Escalation          // who else is told when a limit has passed for so long
@@ -165,6 +169,12 @@ func New[T Tx](s Store[T], o Options) (*Desk, error) {
 	}
 	if o.Where == nil {
 		o.Where = func(citywarden.DeviceID) (citywarden.Point, bool) { return citywarden.Point{}, false }
+	}
+	if o.Components == nil {
+		o.Components = &Components{}
+	}
+	if o.Attached == nil {
+		o.Attached = func(citywarden.DeviceID) citywarden.ComponentID { return "" }
 	}
 	if o.Publish == nil {
 		o.Publish = func(citywarden.Event) {}
@@ -530,7 +540,36 @@ func (d *Desk) open(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 	if p, ok := d.opt.Where(a.Device); ok {
 		c.Location = &p
 	}
+	if id := d.opt.Attached(a.Device); id != "" && !summary {
+		if _, err := d.about(&c, id); err != nil {
+			d.opt.Logger.Warn("component of a device is not there", "device", a.Device, "component", id)
+		}
+	}
 	return d.begin(ctx, tx, c, citywarden.CaseStep{By: citywarden.Platform, Alarm: a.ID, Text: text})
+}
+
+// about notes that c is about a component, and thereby where it is, and returns the
+// component; CodeInvalid when there is none of that code.
+func (d *Desk) about(c *citywarden.Case, id citywarden.ComponentID) (citywarden.Component, error) {
+	x, err := d.opt.Components.Component(id)
+	if err != nil {
+		return x, citywarden.Errorf(citywarden.CodeInvalid, "%w", err)
+	}
+	c.Component, c.ComponentName = x.ID, x.Name
+	if c.Location == nil {
+		c.Location = &x.Location
+	}
+	return x, nil
+}
+
+// named is about for a component that a person names: when c is of a class of
+// components, it must be one of that class.
+func (d *Desk) named(c *citywarden.Case, id citywarden.ComponentID) error {
+	x, err := d.about(c, id)
+	if err == nil && c.Class.Kind() == "component" && !slices.Contains(d.opt.Classes.alike(c.Class), x.Class) {
+		err = citywarden.Errorf(citywarden.CodeInvalid, "component %s is of class %s, the case of class %s; correct one of them", id, x.Class, c.Class)
+	}
+	return err
 }
 
 // begin completes c with its class, grid and number and the first step, which
@@ -775,7 +814,7 @@ func (d *Desk) step(c *citywarden.Case, step citywarden.CaseStep) error {
 	switch step.Action {
 	case citywarden.Dispatch:
 		if step.Department == "" {
-			step.Department = d.opt.Classes.department(c)
+			step.Department = d.department(c)
 		}
 	case citywarden.SendVerify, citywarden.SendCheck:
 		if step.Officer == "" {
@@ -785,10 +824,26 @@ func (d *Desk) step(c *citywarden.Case, step citywarden.CaseStep) error {
 	return d.advance(c, step)
 }
 
+// department returns who handles the case unless somebody says otherwise: whom
+// the class names, else who maintains its component, else whom the component's own
+// class names; "" for nobody.
+func (d *Desk) department(c *citywarden.Case) string {
+	name := d.opt.Classes.department(c)
+	if name != "" || c.Component == "" {
+		return name
+	}
+	x, err := d.opt.Components.Component(c.Component)
+	if err != nil {
+		return ""
+	}
+	k, _ := d.opt.Classes.Class(x.Class)
+	return cmp.Or(x.Maintainer, k.Department)
+}
+
 // Create opens a case for a person. What an officer or a citizen says is reported
 // and waits to be registered; what the supervision centre enters is registered by
-// that. CodeDenied when the role may not open cases, CodeInvalid when the class or
-// the source is unknown, the title missing or the place impossible.
+// that. CodeDenied when the role may not open cases, CodeInvalid when the class,
+// the source or the component is unknown, the title missing or the place impossible.
 func (d *Desk) Create(ctx context.Context, n citywarden.NewCase, by string, role citywarden.Role) (citywarden.Case, error) {
 	if err := role.May(citywarden.MayOpenCases); err != nil {
 		return citywarden.Case{}, err
@@ -866,17 +921,23 @@ func (d *Desk) draft(n citywarden.NewCase, role citywarden.Role) (citywarden.Cas
 		Opened: time.Now().UTC().Truncate(time.Millisecond),
 	}
 	if n.Location != nil {
-		if err := n.Location.Check(); err != nil {
+		p, err := citywarden.PointIn(n.CRS, *n.Location)
+		if err != nil {
 			return c, err
 		}
-		p := *n.Location
 		c.Location = &p
-	} else if n.Device != "" {
+	} else if n.Device != "" && n.Component == "" {
 		if p, ok := d.opt.Where(n.Device); ok {
 			c.Location = &p
 		}
 	}
-	return c, nil
+	if n.Component != "" {
+		return c, d.named(&c, n.Component)
+	}
+	if id := d.opt.Attached(n.Device); id != "" {
+		_, err = d.about(&c, id)
+	}
+	return c, err
 }
 
 // Alarms returns the alarms that f selects, the newest raised first, and the
@@ -955,6 +1016,9 @@ func (d *Desk) Case(ctx context.Context, id citywarden.CaseID, by string, role c
 	now := time.Now().UTC()
 	shine(&c, now)
 	c.GridOfficer = d.opt.Officers(c.Grid)
+	if c.Department == "" {
+		c.Proposed = d.department(&c)
+	}
 	c.Actions = c.Next(citywarden.CaseStep{By: by, Role: role, At: now})
 	return c, nil
 }

@@ -893,6 +893,7 @@ func TestTimelineRebuildsTheCase(t *testing.T) {
 			// What the class table, the place and the clock say is not in the timeline.
 			want.ClassName, want.Title, want.OpenedBy, want.Condition, want.Closing, want.Limit, want.FilingRule, want.ClassVersion = got.ClassName, got.Title, got.OpenedBy, got.Condition, got.Closing, got.Limit, got.FilingRule, got.ClassVersion
 			want.Alarms, want.Attachments, want.Actions, want.Light, want.StageLight = got.Alarms, got.Attachments, got.Actions, got.Light, got.StageLight
+			want.Proposed = got.Proposed
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Fatalf("case %s (-from its timeline +stored):\n%s", id, diff)
 			}

@@ -2,6 +2,7 @@ package cases
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -46,6 +47,11 @@ func (d *Desk) Report(ctx context.Context, r citywarden.Report, photos []citywar
 		}
 		p := *r.Location
 		draft.Location = &p
+	}
+	if r.Component != "" {
+		if err := d.named(&draft, r.Component); err != nil {
+			return c, fmt.Errorf("report: %w", err)
+		}
 	}
 	by := string(citywarden.SourceCitizen)
 	err := d.once(ctx, func(ctx context.Context, tx Tx, out *changes) (err error) {

@@ -41,11 +41,12 @@ const (
 )
 
 // columns that an export always has and an import may have; id and model it must.
-var columns = []string{"id", "name", "model", "lat", "lon", "adjacent", "disabled"}
+var columns = []string{"id", "name", "model", "lat", "lon", "adjacent", "component", "disabled"}
 
 // Import creates and updates devices from CSV. The first line names the
-// columns: id and model, and as wanted name, lat, lon, token, adjacent (ids with
-// spaces between), disabled and attr.NAME for attributes. For a device that
+// columns: id and model, and as wanted name, lat, lon, crs (of both, as
+// citywarden.ParseCRS reads it), token, adjacent (ids with spaces between),
+// component, disabled and attr.NAME for attributes. For a device that
 // exists, a column that is missing leaves what there is and an empty cell
 // removes it; an empty token leaves the old one.
 //
@@ -121,7 +122,7 @@ func separator(raw []byte) rune {
 }
 
 func checkHeader(header []string) error {
-	known := append(slices.Clone(columns), "token")
+	known := append(slices.Clone(columns), "crs", "token")
 	for i, name := range header {
 		attr, isAttr := strings.CutPrefix(name, "attr.")
 		switch {
@@ -237,7 +238,7 @@ func (p *importer) change(row row) (c change, warning string, err error) {
 	for _, name := range p.header {
 		text := cell[name]
 		switch name {
-		case "id", "model", "lat", "lon":
+		case "id", "model", "lat", "lon", "crs":
 		case "name":
 			d.Name = text
 		case "adjacent":
@@ -245,6 +246,8 @@ func (p *importer) change(row row) (c change, warning string, err error) {
 			for _, id := range strings.Fields(text) {
 				d.Adjacent = append(d.Adjacent, citywarden.DeviceID(id))
 			}
+		case "component":
+			d.Component = citywarden.ComponentID(text)
 		case "disabled":
 			if d.Disabled, err = parseBool(text); err != nil {
 				return c, "", fmt.Errorf("disabled: %w", err)
@@ -336,16 +339,13 @@ func setLocation(d *citywarden.Device, cell map[string]string) error {
 		d.Location = nil
 		return nil
 	}
-	y, err := strconv.ParseFloat(lat, 64)
+	p, err := citywarden.ParsePoint(lat, lon)
 	if err != nil {
-		return fmt.Errorf("lat: %q is not a number", lat)
+		return err
 	}
-	x, err := strconv.ParseFloat(lon, 64)
-	if err != nil {
-		return fmt.Errorf("lon: %q is not a number", lon)
-	}
-	d.Location = &citywarden.Point{Lat: y, Lon: x}
-	return nil
+	p, err = citywarden.PointIn(cell["crs"], p)
+	d.Location = &p
+	return err
 }
 
 func parseBool(s string) (bool, error) {
@@ -389,7 +389,7 @@ func (r *Registry) Export(_ context.Context, dst io.Writer, area citywarden.Area
 		for i, id := range d.Adjacent {
 			ids[i] = string(id)
 		}
-		cells := []string{string(d.ID), citywarden.QuoteCell(d.Name), string(d.Model), lat, lon, strings.Join(ids, " "), strconv.FormatBool(d.Disabled)}
+		cells := []string{string(d.ID), citywarden.QuoteCell(d.Name), string(d.Model), lat, lon, strings.Join(ids, " "), string(d.Component), strconv.FormatBool(d.Disabled)}
 		for _, name := range attrs {
 			var text string
 			if v, ok := citywarden.ValueOf(d.Attributes[name]); ok {

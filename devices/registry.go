@@ -39,6 +39,9 @@ type Options struct {
 	// Grid returns the unit grid that a point lies in, "" for none; nil keeps
 	// the grid that a device came with.
 	Grid func(citywarden.Point) citywarden.GridCode
+	// Component returns where a component is that a device is attached to, or
+	// CodeNotFound; nil takes no components.
+	Component func(citywarden.ComponentID) (citywarden.Point, error)
 	// Publish is told of new readings (Kind "reading", ReadingEvent) and of
 	// changed devices (Kind "device", DeviceView or DeletedDevice). It must not block.
 	Publish func(citywarden.Event)
@@ -238,7 +241,8 @@ func (r *Registry) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, str
 	for ; i < len(r.order); i++ {
 		e := r.order[i]
 		if f.Model != "" && e.model.Name != f.Model || f.Domain != "" && e.model.Domain != f.Domain ||
-			f.Grid != "" && e.device.Grid != f.Grid || !f.Area.Has(e.device.Grid) || search != "" && !strings.Contains(e.search, search) {
+			f.Grid != "" && e.device.Grid != f.Grid || !f.Area.Has(e.device.Grid) ||
+			f.Component != "" && e.device.Component != f.Component || search != "" && !strings.Contains(e.search, search) {
 			continue
 		}
 		if len(views) == size {
@@ -305,9 +309,9 @@ func (e *entry) latestValues() map[citywarden.MetricName]citywarden.Latest {
 }
 
 // Create registers a device and returns it as stored. CodeConflict when the id
-// is taken; CodeInvalid for a bad id, an unknown model, an attribute of the
-// wrong kind or a position that is not on earth. Created, Updated and, with
-// Options.Grid, Grid are set here.
+// is taken; CodeInvalid for a bad id, an unknown model or component, an attribute
+// of the wrong kind or a position that is not on earth. Created, Updated and, with
+// Options.Grid, Grid are set here; one without a position has that of its component.
 func (r *Registry) Create(ctx context.Context, d citywarden.Device) (citywarden.Device, error) {
 	r.changeMu.Lock()
 	defer r.changeMu.Unlock()
@@ -327,8 +331,8 @@ func (r *Registry) Create(ctx context.Context, d citywarden.Device) (citywarden.
 	return *c.device, nil
 }
 
-// Update replaces a device's name, model, attributes, location, neighbours and
-// Disabled, and returns it as stored. CodeNotFound when there is none, CodeInvalid
+// Update replaces a device's name, model, attributes, location, neighbours,
+// component and Disabled, and returns it as stored. CodeNotFound when there is none, CodeInvalid
 // as Create. Its token stays, and so do the latest values that the model has.
 func (r *Registry) Update(ctx context.Context, d citywarden.Device) (citywarden.Device, error) {
 	r.changeMu.Lock()
@@ -437,6 +441,15 @@ func (r *Registry) prepare(d citywarden.Device, old *citywarden.Device) (change,
 	r.mu.RLock()
 	d.SiteAttributes = r.sites[d.Site()].Attributes
 	r.mu.RUnlock()
+	if d.Component != "" {
+		p, err := r.component(d.Component)
+		if err != nil {
+			return change{}, err
+		}
+		if d.Location == nil {
+			d.Location = &p
+		}
+	}
 	if d.Location != nil {
 		p := *d.Location
 		if err := p.Check(); err != nil {
@@ -476,6 +489,19 @@ func (r *Registry) prepare(d citywarden.Device, old *citywarden.Device) (change,
 		d.Created = old.Created
 	}
 	return change{device: &d, model: model, isNew: old == nil}, nil
+}
+
+// component returns where a component is; CodeInvalid when there is none.
+func (r *Registry) component(id citywarden.ComponentID) (p citywarden.Point, err error) {
+	if err = id.Check(); err == nil && r.opt.Component == nil {
+		err = citywarden.Errorf(citywarden.CodeNotFound, "no component %q", id)
+	} else if err == nil {
+		p, err = r.opt.Component(id)
+	}
+	if citywarden.CodeOf(err) == citywarden.CodeNotFound {
+		err = citywarden.Errorf(citywarden.CodeInvalid, "%w; import the components first", err)
+	}
+	return p, err
 }
 
 // save stores changes in one transaction, then shows them. It needs changeMu.

@@ -47,14 +47,14 @@ func (t *DeskTx) SaveCase(ctx context.Context, c citywarden.Case, was int64) err
 		return fmt.Errorf("write case %s: %w", c.ID, err)
 	}
 	args := []any{string(c.ID), c.Key, string(c.Stage), toInt(c.Stage.Open()), toInt(c.WorkOrder), c.Department, string(c.Grid),
-		toMS(c.Opened), toMS(c.Deadline), c.Revision, string(b), string(c.Rule), string(c.Class), string(c.Source), c.Officer, c.OpenedBy, request(&c)}
+		toMS(c.Opened), toMS(c.Deadline), c.Revision, string(b), string(c.Rule), string(c.Class), string(c.Source), c.Officer, c.OpenedBy, request(&c), string(c.Component)}
 	query := `INSERT INTO cases (id, case_key, stage, is_open, work_order, department, grid, opened, deadline, revision, data, rule,
-			class, source, officer, opened_by, request)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) ON CONFLICT (id) DO NOTHING`
+			class, source, officer, opened_by, request, component)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ON CONFLICT (id) DO NOTHING`
 	if was != 0 {
 		query = `UPDATE cases SET case_key = $2, stage = $3, is_open = $4, work_order = $5, department = $6, grid = $7,
 			opened = $8, deadline = $9, revision = $10, data = $11, rule = $12, class = $13, source = $14, officer = $15,
-			opened_by = $16, request = $17 WHERE id = $1 AND revision = $18`
+			opened_by = $16, request = $17, component = $18 WHERE id = $1 AND revision = $19`
 		args = append(args, was)
 	}
 	r, err := t.q.ExecContext(ctx, query, args...)
@@ -158,6 +158,7 @@ func (d *DB) Cases(ctx context.Context, f citywarden.CaseFilter) ([]citywarden.C
 	}
 	for _, x := range []struct{ column, value string }{
 		{"source", string(f.Source)}, {"class", string(f.Class)}, {"officer", f.Officer}, {"opened_by", f.OpenedBy}, {"request", string(f.Request)},
+		{"component", string(f.Component)},
 	} {
 		if x.value != "" { // the empty ones are in no index
 			w.and(x.column+" <> '' AND "+x.column+" = $", x.value)

@@ -24,7 +24,7 @@ func (d *DB) LoadDevices(ctx context.Context, each func(v citywarden.DeviceView,
 		return 0, err
 	}
 	rows, err := d.sql.QueryContext(ctx, `SELECT d.id, d.name, d.model, d.attributes, d.lat, d.lon, d.grid, d.adjacent,
-			d.disabled, d.token, d.created, d.updated, l.last_seen, l.latest, l.client, l.gone
+			d.component, d.disabled, d.token, d.created, d.updated, l.last_seen, l.latest, l.client, l.gone
 		FROM devices d LEFT JOIN device_latest l ON l.device = d.id ORDER BY d.id`)
 	if err != nil {
 		return 0, fmt.Errorf("read devices: %w", err)
@@ -43,7 +43,7 @@ func (d *DB) LoadDevices(ctx context.Context, each func(v citywarden.DeviceView,
 			hash             []byte
 		)
 		if err := rows.Scan(&v.ID, &v.Name, &v.Model, &attrs, &lat, &lon, &v.Grid, &adjacent,
-			&v.Disabled, &token, &created, &updated, &seen, &latest, &client, &left); err != nil {
+			&v.Component, &v.Disabled, &token, &created, &updated, &seen, &latest, &client, &left); err != nil {
 			return 0, fmt.Errorf("read devices: %w", err)
 		}
 		v.Created, v.Updated, v.LastSeen = fromMS(created), fromMS(updated), fromMS(seen.Int64)
@@ -126,12 +126,12 @@ func saveDevice(ctx context.Context, q querier, x *citywarden.Device) error {
 	if x.Disabled {
 		disabled = 1
 	}
-	_, err = q.ExecContext(ctx, `INSERT INTO devices (id, name, model, attributes, lat, lon, grid, adjacent, disabled, created, updated)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+	_, err = q.ExecContext(ctx, `INSERT INTO devices (id, name, model, attributes, lat, lon, grid, adjacent, component, disabled, created, updated)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 		ON CONFLICT (id) DO UPDATE SET name = excluded.name, model = excluded.model, attributes = excluded.attributes,
 			lat = excluded.lat, lon = excluded.lon, grid = excluded.grid, adjacent = excluded.adjacent,
-			disabled = excluded.disabled, updated = excluded.updated`,
-		x.ID, x.Name, x.Model, string(a), lat, lon, x.Grid, string(n), disabled, toMS(x.Created), toMS(x.Updated))
+			component = excluded.component, disabled = excluded.disabled, updated = excluded.updated`,
+		x.ID, x.Name, x.Model, string(a), lat, lon, x.Grid, string(n), x.Component, disabled, toMS(x.Created), toMS(x.Updated))
 	return err
 }
 

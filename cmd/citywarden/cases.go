@@ -79,7 +79,7 @@ func printCase(o output, asJSON bool, x *citywarden.Case) error {
 	fmt.Fprintf(o.out, "case %s  %s\n", x.ID, x.Title)
 	rows := [][]string{
 		{"stage", strings.TrimSpace(string(x.Stage) + " " + string(x.StageLight))}, {"source", string(x.Source)}, {"class", fmt.Sprintf("%s %s", x.Class, x.ClassName)}, {"grid", dash(string(x.Grid))},
-		{"department", dash(x.Department)}, {"limit", dash(x.Limit)},
+		{"component", dash(strings.TrimSpace(string(x.Component) + " " + x.ComponentName))}, {"department", dash(x.Department)}, {"proposed", dash(x.Proposed)}, {"limit", dash(x.Limit)},
 		{"deadline", strings.TrimSpace(when(x.Deadline) + " " + string(x.Light))}, {"closing", dash(x.Closing)},
 		{"back to normal", yes(x.Normal)},
 	}
@@ -117,8 +117,10 @@ type caseOpenCmd struct {
 	Class       string   `required:"" help:"Class, like event/0506."`
 	Title       string   `required:"" help:"What is the matter, in a few words."`
 	Description string   `help:"More of it."`
-	Lat         *float64 `help:"Latitude, WGS 84, degrees."`
-	Lon         *float64 `help:"Longitude, WGS 84, degrees."`
+	Lat         *float64 `help:"Latitude, degrees."`
+	Lon         *float64 `help:"Longitude, degrees."`
+	CRS         string   `help:"Of the position: WGS84, CGCS2000 or GCJ-02." name:"crs"`
+	Component   string   `help:"Code of the component that it is about."`
 	Device      string   `help:"A device that it concerns; the case takes its position."`
 	Source      string   `help:"Where it comes from: hotline, transfer, citizen, app, officer or operator; what your post says when left out."`
 	Reporter    string   `help:"Name of the person who reported it; only those who verify and call back see it."`
@@ -127,7 +129,7 @@ type caseOpenCmd struct {
 
 // Run opens a case by hand.
 func (k *caseOpenCmd) Run(ctx context.Context, o output) error {
-	in := citywarden.NewCase{Class: citywarden.ClassCode(k.Class), Title: k.Title, Description: k.Description, Device: citywarden.DeviceID(k.Device), Source: citywarden.Source(k.Source)}
+	in := citywarden.NewCase{Class: citywarden.ClassCode(k.Class), Title: k.Title, Description: k.Description, Device: citywarden.DeviceID(k.Device), Source: citywarden.Source(k.Source), CRS: k.CRS, Component: citywarden.ComponentID(k.Component)}
 	if k.Reporter != "" || k.Phone != "" {
 		in.Reporter = &citywarden.Reporter{Name: k.Reporter, Phone: k.Phone}
 	}

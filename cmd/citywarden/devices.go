@@ -25,14 +25,17 @@ type deviceAddCmd struct {
 	ID    string            `arg:"" help:"The device's id."`
 	Model string            `required:"" help:"Its model, like smoke-detector."`
 	Name  string            `help:"Its name for people."`
-	Lat   *float64          `help:"Latitude, WGS 84, degrees."`
-	Lon   *float64          `help:"Longitude, WGS 84, degrees."`
+	Lat   *float64          `help:"Latitude, degrees."`
+	Lon   *float64          `help:"Longitude, degrees."`
+	CRS   string            `help:"Of the position: WGS84, CGCS2000 or GCJ-02." name:"crs"`
 	Attr  map[string]string `help:"Attributes, like zone=B1-3F." placeholder:"K=V"`
+
+	Component string `help:"Code of the component that it is attached to; it takes its position unless it has one."`
 }
 
 // Run adds the device and issues a token for it.
 func (d *deviceAddCmd) Run(ctx context.Context, o output) error {
-	dev := map[string]any{"id": d.ID, "name": d.Name, "model": d.Model}
+	dev := map[string]any{"id": d.ID, "name": d.Name, "model": d.Model, "component": d.Component, "crs": d.CRS}
 	if (d.Lat == nil) != (d.Lon == nil) {
 		return &usageError{"say both --lat and --lon, or neither"}
 	}
@@ -83,6 +86,8 @@ type deviceListCmd struct {
 	remote
 	Model  string `help:"Only of that model."`
 	Search string `help:"Only with that in the id or name." short:"s"`
+
+	Component string `help:"Only those that are attached to it."`
 }
 
 // Run lists devices.
@@ -93,6 +98,9 @@ func (d *deviceListCmd) Run(ctx context.Context, o output) error {
 	}
 	if d.Search != "" {
 		q.Set("q", d.Search)
+	}
+	if d.Component != "" {
+		q.Set("component", d.Component)
 	}
 	return printList(ctx, o, &d.remote, "/devices", q, []string{"ID", "NAME", "MODEL", "STATUS", "LAST SEEN", "ALARM", "LATEST"}, func(v citywarden.DeviceView) []string {
 		return []string{string(v.ID), v.Name, string(v.Model), string(v.Status), when(v.LastSeen), dash(v.Alarm), latest(v.Latest)}
@@ -110,7 +118,7 @@ func latest(m map[citywarden.MetricName]citywarden.Latest) string {
 
 type deviceImportCmd struct {
 	remote
-	File *os.File `arg:"" help:"CSV: id,name,model,lat,lon,token,attr.NAME…; - reads the standard input."`
+	File *os.File `arg:"" help:"CSV: id,name,model,lat,lon,crs,component,token,attr.NAME…; - reads the standard input."`
 }
 
 // Run imports the file and reports each line that could not be taken.

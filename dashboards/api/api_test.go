@@ -74,7 +74,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		op, path, body string
 		roles          []citywarden.Role // nil: everybody who is signed in but citizens
 	}
-	public := []string{"login", "get-info", "get-report-form", "report-case", "get-report-state", "get-public-layer"}
+	public := []string{"login", "get-info", "get-report-form", "report-case", "list-public-components", "get-report-state", "get-public-layer"}
 	engineers := []citywarden.Role{admin, citywarden.RoleEngineer}
 	write, operate, admins := []citywarden.Role{admin, vendor}, []citywarden.Role{admin, supervisor, acceptor, leader, dispatcher, officer}, []citywarden.Role{admin}
 	// The case is not dispatched yet, and no citizen reported it.

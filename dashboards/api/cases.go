@@ -148,12 +148,13 @@ func (s *server) listCases(ctx context.Context, in *struct {
 	OpenedBy   string                 `query:"opened_by" maxLength:"64" doc:"Only those that this user opened"`
 	Source     citywarden.Source      `query:"source"`
 	Class      citywarden.ClassCode   `query:"class" maxLength:"32"`
+	Component  citywarden.ComponentID `query:"component" maxLength:"64"`
 	Request    citywarden.RequestKind `query:"request" doc:"Only those with a request of that kind that waits for a decision"`
 	WorkOrders bool                   `query:"work_orders" doc:"Maintenance work orders instead of cases"`
 }) (*listOutput[citywarden.Case], error) {
 	f := citywarden.CaseFilter{
 		Stage: in.Stage, Open: in.Open, Department: in.Department, Grid: in.Grid, Alarm: in.Alarm, Officer: in.Officer, OpenedBy: in.OpenedBy,
-		Source: in.Source, Class: in.Class, Request: in.Request, WorkOrders: in.WorkOrders, Page: in.page(),
+		Source: in.Source, Class: in.Class, Component: in.Component, Request: in.Request, WorkOrders: in.WorkOrders, Page: in.page(),
 	}
 	if err := f.SeenBy(callerOf(ctx)); err != nil {
 		return nil, err
@@ -267,11 +268,14 @@ func (s *server) duplicates(ctx context.Context, in *CasePath) (*listOutput[city
 }
 
 func (s *server) nearCases(ctx context.Context, in *struct {
+	PositionQuery
 	Class citywarden.ClassCode `query:"class" required:"true" maxLength:"32"`
-	Lat   float64              `query:"lat" required:"true" doc:"Latitude, WGS 84, degrees"`
-	Lon   float64              `query:"lon" required:"true" doc:"Longitude, WGS 84, degrees"`
 }) (*listOutput[citywarden.Duplicate], error) {
-	ds, err := s.Cases.Near(ctx, in.Class, citywarden.Point{Lat: in.Lat, Lon: in.Lon})
+	p, err := in.point()
+	if err != nil {
+		return nil, err
+	}
+	ds, err := s.Cases.Near(ctx, in.Class, p)
 	if err != nil {
 		return nil, err
 	}

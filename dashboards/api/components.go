@@ -121,6 +121,13 @@ func (s *server) componentRoutes() {
 		if _, err := s.seenComponent(ctx, in.ID); err != nil {
 			return nil, err
 		}
+		ds, _, err := s.Devices.List(citywarden.DeviceFilter{Component: in.ID, Page: citywarden.Page{Limit: 1}})
+		switch {
+		case err != nil:
+			return nil, err
+		case len(ds) > 0:
+			return nil, citywarden.Errorf(citywarden.CodeConflict, "device %s is attached to component %s; detach it first", ds[0].ID, in.ID)
+		}
 		return nil, s.Components.Delete(ctx, in.ID)
 	})
 }

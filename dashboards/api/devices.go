@@ -69,13 +69,15 @@ type Models interface {
 // there too and is ignored, so that a device that was read can be changed and
 // written back.
 type deviceBody struct {
-	ID         citywarden.DeviceID   `json:"id,omitempty" doc:"1 to 64 letters, digits, '.', '_' and '-'"`
-	Name       string                `json:"name" maxLength:"200"`
-	Model      citywarden.ModelName  `json:"model" maxLength:"64"`
-	Attributes map[string]any        `json:"attributes,omitempty" doc:"Texts, numbers and bools, as the model declares them"`
-	Location   *citywarden.Point     `json:"location,omitempty" doc:"WGS 84"`
-	Adjacent   []citywarden.DeviceID `json:"adjacent,omitempty" nullable:"false" maxItems:"64" doc:"Neighbours"`
-	Disabled   bool                  `json:"disabled,omitempty" doc:"Its messages are refused"`
+	ID         citywarden.DeviceID    `json:"id,omitempty" doc:"1 to 64 letters, digits, '.', '_' and '-'"`
+	Name       string                 `json:"name" maxLength:"200"`
+	Model      citywarden.ModelName   `json:"model" maxLength:"64"`
+	Attributes map[string]any         `json:"attributes,omitempty" doc:"Texts, numbers and bools, as the model declares them"`
+	Location   *citywarden.Point      `json:"location,omitempty" doc:"Left out: that of the component"`
+	CRS        string                 `json:"crs,omitempty" maxLength:"64" doc:"Of location: WGS84 (when left out), CGCS2000 or GCJ-02"`
+	Adjacent   []citywarden.DeviceID  `json:"adjacent,omitempty" nullable:"false" maxItems:"64" doc:"Neighbours"`
+	Component  citywarden.ComponentID `json:"component,omitempty" maxLength:"64" doc:"Code of the component that it is attached to"`
+	Disabled   bool                   `json:"disabled,omitempty" doc:"Its messages are refused"`
 
 	Grid     citywarden.GridCode                         `json:"grid,omitempty" readOnly:"true"`
 	Created  time.Time                                   `json:"created,omitzero" readOnly:"true"`
@@ -88,10 +90,16 @@ type deviceBody struct {
 	Alarm    string                                      `json:"alarm,omitempty" readOnly:"true"`
 }
 
-func (b *deviceBody) device() citywarden.Device {
-	return citywarden.Device{
-		ID: b.ID, Name: b.Name, Model: b.Model, Attributes: b.Attributes, Location: b.Location, Adjacent: b.Adjacent, Disabled: b.Disabled,
+func (b *deviceBody) device() (citywarden.Device, error) {
+	d := citywarden.Device{
+		ID: b.ID, Name: b.Name, Model: b.Model, Attributes: b.Attributes, Adjacent: b.Adjacent, Component: b.Component, Disabled: b.Disabled,
 	}
+	if b.Location == nil {
+		return d, nil
+	}
+	p, err := citywarden.PointIn(b.CRS, *b.Location)
+	d.Location = &p
+	return d, err
 }
 
 // DevicePath holds the path parameter of one device.
@@ -120,7 +128,7 @@ func (s *server) deviceRoutes() {
 	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/credentials", id: "create-credentials", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusCreated,
 		summary: "Give a device a new token; it is shown once, and the one before ends"}, s.createCredentials)
 	handle(s, route{method: "POST", path: "/api/v1/devices/import", id: "import-devices", tag: tag, may: citywarden.MayWriteDevices, maxBody: 32 << 20,
-		summary: "Register and change devices from CSV: id,name,model,lat,lon, optionally token and attr.NAME"}, s.importDevices)
+		summary: "Register and change devices from CSV: id,name,model,lat,lon, optionally crs, component, token and attr.NAME"}, s.importDevices)
 	handle(s, route{method: "GET", path: "/api/v1/devices/export", id: "export-devices", tag: tag, may: citywarden.MayRead,
 		responses: map[string]*huma.Response{"200": {Description: "CSV that the import reads", Content: csv}},
 		summary:   "All devices as CSV, without tokens"}, s.exportDevices)
@@ -140,8 +148,10 @@ func (s *server) listDevices(ctx context.Context, in *struct {
 	Domain citywarden.Domain    `query:"domain"`
 	Grid   citywarden.GridCode  `query:"grid"`
 	Search string               `query:"q" maxLength:"100" doc:"Part of the id or name"`
+
+	Component citywarden.ComponentID `query:"component" maxLength:"64" doc:"Only those that are attached to it"`
 }) (*listOutput[citywarden.DeviceView], error) {
-	ds, next, err := s.Devices.List(citywarden.DeviceFilter{Model: in.Model, Domain: in.Domain, Grid: in.Grid, Area: callerOf(ctx).Area, Search: in.Search, Page: in.page()})
+	ds, next, err := s.Devices.List(citywarden.DeviceFilter{Model: in.Model, Domain: in.Domain, Grid: in.Grid, Area: callerOf(ctx).Area, Search: in.Search, Component: in.Component, Page: in.page()})
 	if err != nil {
 		return nil, err
 	}
@@ -160,8 +170,11 @@ func (s *server) getDevice(ctx context.Context, in *DevicePath) (*output[citywar
 }
 
 func (s *server) createDevice(ctx context.Context, in *struct{ Body deviceBody }) (*created[citywarden.DeviceView], error) {
-	d, err := s.Devices.Create(ctx, in.Body.device())
+	d, err := in.Body.device()
 	if err != nil {
+		return nil, err
+	}
+	if d, err = s.Devices.Create(ctx, d); err != nil {
 		return nil, err
 	}
 	v, err := s.Devices.Get(d.ID)
@@ -175,7 +188,10 @@ func (s *server) updateDevice(ctx context.Context, in *struct {
 	DevicePath
 	Body deviceBody
 }) (*output[citywarden.DeviceView], error) {
-	d := in.Body.device()
+	d, err := in.Body.device()
+	if err != nil {
+		return nil, err
+	}
 	if d.ID != "" && d.ID != in.ID {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the id of device %s can't be changed to %s", in.ID, d.ID)
 	}

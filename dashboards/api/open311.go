@@ -467,6 +467,8 @@ func geoReport(f url.Values, k citywarden.Class) (citywarden.Report, error) {
 		p, err := citywarden.ParsePoint(lat, long)
 		if err != nil {
 			wrong("lat, long: %v", err)
+		} else if p, err = citywarden.PointIn(get("crs"), p); err != nil {
+			wrong("crs: %v", err)
 		}
 		r.Location = &p
 	}

@@ -102,6 +102,11 @@ func TestOpen311Documents(t *testing.T) {
 	if r := p.city.reports[0]; r.App != "wechat" || r.Source != citywarden.SourceApp || r.Answers["condition"] != "a > b & c" || r.Reporter.Phone != "138" {
 		t.Errorf("report %+v", r)
 	}
+	shifted := citywarden.GCJ02.FromWGS84(citywarden.Point{Lat: 24.117, Lon: 117.613})
+	p.post("json", fmt.Sprintf("api_key=demo&service_code=E0501&lat=%.9f&long=%.9f&crs=GCJ-02", shifted.Lat, shifted.Lon))
+	if at := p.city.reports[len(p.city.reports)-1].Location; at == nil || at.Distance(citywarden.Point{Lat: 24.117, Lon: 117.613}) > 0.01 {
+		t.Errorf("from WeChat's map: %v", at)
+	}
 	// What is not a case of an app is not there for the public.
 	if a := p.geo("GET requests/E0501202611230001.json"); a.status != http.StatusNotFound {
 		t.Errorf("the case of a sensor: %d %s", a.status, a.body)
@@ -118,6 +123,7 @@ func TestOpen311Refuses(t *testing.T) {
 	}{
 		{"service_code=E0501&address_string=x", 403, []string{"api_key is missing or wrong; write to it@zhangpu.example"}},
 		{"api_key=&service_code=E0501&address_string=x", 403, []string{"api_key"}},
+		{good + "&lat=24.1&long=117.6&crs=BD-09", 400, []string{"write WGS84, CGCS2000 or GCJ-02"}},
 		{"api_key=guess&service_code=E0501&address_string=x", 403, []string{"api_key"}},
 		{"api_key=demo&address_string=x", 400, []string{"service_code is missing"}},
 		{"api_key=demo&service_code=&address_string=x", 400, []string{"service_code is missing"}},

@@ -56,6 +56,7 @@ type reportForm struct {
 	Lat         string               `form:"lat" required:"false" maxLength:"32" doc:"Latitude, degrees"`
 	Lon         string               `form:"lon" required:"false" maxLength:"32" doc:"Longitude, degrees"`
 	CRS         string               `form:"crs" required:"false" maxLength:"64" doc:"Coordinate system of the position: WGS84 when missing, CGCS2000 or GCJ-02"`
+	Component   string               `form:"component" required:"false" maxLength:"64" doc:"Code of the component that it is about; GET /api/v1/public/components lists those nearby"`
 	Address     string               `form:"address" required:"false" maxLength:"300" doc:"Where it is, in words; needed without a position"`
 	Name        string               `form:"name" required:"false" maxLength:"100"`
 	Phone       string               `form:"phone" required:"false" maxLength:"40" doc:"For questions and the call-back; only who verifies sees it"`
@@ -105,6 +106,8 @@ func (s *server) reportRoutes() {
 	const tag = "reports"
 	handle(s, route{method: "GET", path: "/api/v1/public/report", id: "get-report-form", tag: tag, public: true,
 		summary: "What a citizen may report"}, s.reportForm)
+	handle(s, route{method: "GET", path: "/api/v1/public/components", id: "list-public-components", tag: tag, public: true,
+		summary: "The nearest components of a class, for a report to name one"}, s.publicComponents)
 	handle(s, route{method: "POST", path: "/api/v1/public/reports", id: "report-case", tag: tag, public: true, secret: true,
 		status: http.StatusCreated, maxBody: maxReportPhotos*citywarden.MaxPhoto + formRoom,
 		summary: "Report something, as a citizen (随手拍); a case is opened, which waits to be verified"}, s.report)
@@ -156,6 +159,36 @@ func (s *server) publicLayer(ctx context.Context, in *layerInput) (*layerOutput,
 	return s.layer(ctx, in)
 }
 
+// publicComponent is what everybody can see of a component.
+type publicComponent struct {
+	ID       citywarden.ComponentID `json:"id"`
+	Name     string                 `json:"name"`
+	Distance float64                `json:"distance_m"`
+}
+
+func (s *server) publicComponents(ctx context.Context, in *struct {
+	PositionQuery
+	Class citywarden.ClassCode `query:"class" required:"true" maxLength:"32"`
+}) (*listOutput[publicComponent], error) {
+	if err := s.citizens(); err != nil {
+		return nil, err
+	}
+	if err := slow(s.paces.lookups.take(placeOf(requestOf(ctx).address))); err != nil {
+		return nil, err
+	}
+	p, err := in.point()
+	if err != nil {
+		return nil, err
+	}
+	var out []publicComponent
+	if in.Class.Kind() == "component" {
+		for _, x := range s.Components.Near(p, in.Class, "", 50, 5) {
+			out = append(out, publicComponent{x.ID, x.Name, x.Distance})
+		}
+	}
+	return listOf(out, ""), nil
+}
+
 func (s *server) report(ctx context.Context, in *struct {
 	RawBody huma.MultipartFormFiles[reportForm]
 }) (*created[taken], error) {
@@ -164,7 +197,7 @@ func (s *server) report(ctx context.Context, in *struct {
 	}
 	f := in.RawBody.Data()
 	r := citywarden.Report{
-		Source: citywarden.SourceCitizen, Class: f.Class, Description: strings.TrimSpace(f.Description), Address: strings.TrimSpace(f.Address),
+		Source: citywarden.SourceCitizen, Class: f.Class, Component: citywarden.ComponentID(strings.TrimSpace(f.Component)), Description: strings.TrimSpace(f.Description), Address: strings.TrimSpace(f.Address),
 		Reporter: citywarden.Reporter{Name: strings.TrimSpace(f.Name), Phone: strings.TrimSpace(f.Phone)},
 	}
 	if f.Lat != "" || f.Lon != "" {
@@ -172,11 +205,9 @@ func (s *server) report(ctx context.Context, in *struct {
 		if err != nil {
 			return nil, err
 		}
-		crs, err := citywarden.ParseCRS(f.CRS)
-		if err != nil {
+		if p, err = citywarden.PointIn(f.CRS, p); err != nil {
 			return nil, err
 		}
-		p = crs.ToWGS84(p)
 		r.Location = &p
 	}
 	switch err := r.Check(); {
