@@ -276,7 +276,7 @@ func (b *browser) fair(page string) {
 		b.t.Logf("axe does not look at %s: %v", page, err)
 		return
 	}
-	const run = `axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] }).then(r =>
+	const run = `Promise.all(document.getAnimations().map(a => a.finished)).then(() => axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] })).then(r =>
 		r.violations.map(v => v.impact + ' ' + v.id + ' ' + v.nodes.map(n => n.target.join(' ')).join(', ')).join('\n'))`
 	ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
 	defer cancel()
@@ -514,7 +514,8 @@ func TestCitizensPageInChromium(t *testing.T) {
 }
 
 // TestOfficePagesInChromium is what is done behind the desks: the month is
-// evaluated, down to the cases behind a figure.
+// evaluated, down to the cases behind a figure; somebody gets an account, another
+// role and a password, and the audit shows it.
 func TestOfficePagesInChromium(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("chromium"); err != nil {
@@ -547,11 +548,117 @@ func TestOfficePagesInChromium(t *testing.T) {
 	if csv, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`fetch([...document.querySelectorAll('a[download]')].at(-1).href).then(r => r.text())`, chromedp.EvalAwaitPromise)); err != nil || !strings.Contains(csv, "网格监督员,") {
 		t.Errorf("the table is %.100q (%v)", csv, err)
 	}
+	b.visit("/users", "消防 吴强")
+	b.click("添加用户")
+	b.fill("dialog input[maxlength='64']", "lin")
+	b.fill("dialog input[maxlength='100']", "林静")
+	b.fill("dialog input[type=password]", "a good one")
+	b.fair("/users when one is added")
+	b.click("添加用户")
+	b.see("林静")
+	b.click("林静")
+	b.choose("dialog select", "department")
+	b.fill("dialog input[list]", "市政处")
+	b.click("保存")
+	b.see("市政处")
+	b.fill("dialog input[type=password]", "a better one")
+	b.click("重置密码")
+	b.see("密码已重置")
+	b.fair("/users with one of them")
+	b.screenshot("user")
+	b.click("该用户的操作记录")
+	b.see("没有这样的记录") // nothing was done by lin
+	b.visit("/audit?target=/api/v1/users*", "修改用户")
+	b.fair("/audit")
+	b.click("变更 2 项")
+	b.see("department\t–\t市政处")
+	b.screenshot("audit")
+	b.visit("/users?tab=apps", "demo")
+	b.fill("input[maxlength='64']", "wechat")
+	b.click("签发密钥")
+	b.see("密钥只显示这一次")
+	b.fair("/users?tab=apps")
+
 	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
-	for _, page := range []struct{ path, text string }{{"/evaluation?by=post", "网格监督员"}, {"/evaluation?period=own&from=2026-01-01", "起"}} {
+	for _, page := range []struct{ path, text string }{{"/users", "消防 吴强"}, {"/users?user=lin", "重置密码"}, {"/audit", "登录"}, {"/evaluation?by=post", "网格监督员"}, {"/evaluation?period=own&from=2026-01-01", "起"}} {
 		b.visit(page.path, page.text)
 		b.narrow(page.path)
 	}
+	b.calm()
+}
+
+// TestEachRoleInChromium: every role comes in, sees the pages of its post, and
+// no page asks for what the role may not have.
+func TestEachRoleInChromium(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Skip("chromium is not installed")
+	}
+	p, err := launch(t.TempDir(), "data", "--demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	c := clientOf(t, p)
+	for role, want := range map[citywarden.Role]string{
+		citywarden.RoleCitizen:    "/cases",
+		citywarden.RoleViewer:     "/ /alarms /cases /supervision /evaluation /devices /rules",
+		citywarden.RoleDepartment: "/ /alarms /handling /cases /evaluation /devices /rules",
+		citywarden.RoleOfficer:    "/ /alarms /tasks /cases /devices /rules",
+		citywarden.RoleVendor:     "/ /alarms /cases /devices /rules",
+		citywarden.RoleDispatcher: "/ /alarms /dispatch /cases /supervision /evaluation /devices /rules",
+	} {
+		who := map[string]any{"name": role, "role": role, "password": "a good one"}
+		if role == citywarden.RoleDepartment {
+			who["department"] = "供水公司"
+		}
+		if err := c.call(t.Context(), "POST", "/users", who, nil); err != nil {
+			t.Fatal(err)
+		}
+		b := openBrowser(t, p.http, "zh-CN")
+		b.signIn(string(role), "a good one", "登录", "案卷")
+		b.do(chromedp.WaitVisible(chromedp.CSS("nav a")))
+		pages, err := evaluate[string](b, `[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href')).join(' ')`)
+		if err != nil || pages != want {
+			t.Errorf("%s has the pages %s (%v), want %s", role, pages, err, want)
+		}
+		for page := range strings.FieldsSeq(pages) {
+			b.do(chromedp.Navigate(b.base+page), chromedp.WaitVisible(chromedp.CSS("main h1, main canvas")))
+		}
+		if role == citywarden.RoleCitizen {
+			b.visit("/alarms", "没有这个页面")
+			b.visit("/intake/new", "登记案卷")
+			b.do(chromedp.WaitVisible(chromedp.CSS(".pickmap canvas")))
+			b.fill("input[maxlength='200']", "路灯不亮")
+			b.fill("input[list=classes]", "event/0506")
+			b.click("登记案卷")
+			b.see("办理经过")
+		}
+		b.calm()
+	}
+}
+
+// TestTroubleInChromium: while messages of devices are not acknowledged, the
+// console says why.
+func TestTroubleInChromium(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Skip("chromium is not installed")
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "full.yaml")
+	if err := os.WriteFile(config, []byte("log:\n  reserve: 1000000000000000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := launch(dir, "data", "--config", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	b := openBrowser(t, p.http, "zh-CN")
+	b.signIn("admin", testPassword, "登录", "磁盘")
+	b.fair("the console in trouble")
+	b.screenshot("trouble")
 	b.calm()
 }
 

@@ -43,12 +43,12 @@ func (s *server) attachmentRoutes() {
 	for _, t := range []string{"image/jpeg", "image/png", "image/webp"} {
 		pictures[t] = &huma.MediaType{Schema: &huma.Schema{Type: "string", Format: "binary"}}
 	}
-	handle(s, route{method: "GET", path: "/api/v1/cases/{id}/attachments", id: "list-attachments", tag: tag, may: citywarden.MayRead,
+	handle(s, route{method: "GET", path: "/api/v1/cases/{id}/attachments", id: "list-attachments", tag: tag, may: citywarden.MayReadCases,
 		summary: "Photos of a case, the oldest first"}, s.listAttachments)
 	handle(s, route{method: "POST", path: "/api/v1/cases/{id}/attachments", id: "attach-photo", tag: tag, may: citywarden.MayRead,
 		status: http.StatusCreated, maxBody: citywarden.MaxPhoto + formRoom,
 		summary: "Add a photo to a case; who may comment on the case may"}, s.attach)
-	handle(s, route{method: "GET", path: "/api/v1/cases/{id}/attachments/{photo}", id: "get-photo", tag: tag, may: citywarden.MayRead,
+	handle(s, route{method: "GET", path: "/api/v1/cases/{id}/attachments/{photo}", id: "get-photo", tag: tag, may: citywarden.MayReadCases,
 		responses: map[string]*huma.Response{"200": {Description: "The photo", Content: pictures}},
 		summary:   "A photo of a case"}, s.photo)
 }

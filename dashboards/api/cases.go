@@ -125,7 +125,7 @@ func (s *server) caseRoutes() {
 		summary: "What was told of cases, and to whom, the newest first; a department sees those of the cases that it has"}, s.listNotices)
 	handle(s, route{method: "POST", path: "/api/v1/notices/resend", id: "resend-notice", tag: tag, may: citywarden.MayOperateAlarms,
 		summary: "Send a notice once more that was given up (dead); its key stays"}, s.resend)
-	handle(s, route{method: "GET", path: "/api/v1/classes", id: "list-classes", tag: tag, may: citywarden.MayRead,
+	handle(s, route{method: "GET", path: "/api/v1/classes", id: "list-classes", tag: tag, may: citywarden.MayReadCases,
 		summary: "Classes of components and events with their filing rules (GB/T 30428.2, CJ/T 214)"}, s.listClasses)
 	handle(s, route{method: "GET", path: "/api/v1/classes/versions", id: "list-class-versions", tag: tag, may: citywarden.MayRead,
 		summary: "Since when which version of the class table holds, the oldest first"}, func(ctx context.Context, _ *struct{}) (*listOutput[citywarden.ClassTable], error) {

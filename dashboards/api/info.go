@@ -14,6 +14,7 @@ import (
 type info struct {
 	Version  string           `json:"version,omitempty" doc:"Left out for those who are not signed in"`
 	Demo     bool             `json:"demo" doc:"This is the demo county"`
+	Citizens bool             `json:"citizens" doc:"Anybody may report at /report"`
 	TimeZone string           `json:"time_zone" doc:"IANA name"`
 	Now      time.Time        `json:"now"`
 	Trouble  *citywarden.Text `json:"trouble,omitempty" doc:"Why messages of devices are not acknowledged at the moment; left out while they are, and for those who are not signed in"`
@@ -66,7 +67,7 @@ func (s *server) infoRoutes() {
 }
 
 func (s *server) info(ctx context.Context, _ *struct{}) (*output[info], error) {
-	out := info{Demo: s.Demo, TimeZone: s.TimeZone, Now: time.Now().UTC()}
+	out := info{Demo: s.Demo, Citizens: s.Citizens, TimeZone: s.TimeZone, Now: time.Now().UTC()}
 	if callerOf(ctx).Name != "" {
 		out.Version, out.MQTT = s.Version, reachable(s.MQTT, requestOf(ctx).host)
 		if s.Trouble != nil {

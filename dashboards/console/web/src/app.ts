@@ -43,11 +43,23 @@ export const state = {
 
 let live: Live | undefined
 
+// The platform does not say when it is in trouble: it is asked.
+const asking = 30_000
+let checking: ReturnType<typeof setInterval> | undefined
+
+async function check() {
+  if (document.visibilityState === 'hidden') return
+  const before = JSON.stringify(state.info?.trouble)
+  state.info = await get<Info>('/info')
+  if (JSON.stringify(state.info.trouble) !== before) redraw.emit()
+}
+
 /** enter loads what every page needs and opens the live stream; the user is signed in. */
 export async function enter(user: User) {
+  const citizen = user.role === 'citizen' // sees the own cases, and nothing of the city
   const [info, models, classes, workflow] = await Promise.all([
     get<Info>('/info'),
-    get<List<Model>>('/models'),
+    citizen ? { items: [] } : get<List<Model>>('/models'),
     get<List<CaseClass>>('/classes'),
     get<{ moves: Move[] }>('/workflow'),
   ])
@@ -59,7 +71,15 @@ export async function enter(user: User) {
   state.moves = workflow.moves
   state.expired = false
   live?.close()
-  live = new Live({
+  live = citizen ? undefined : listen()
+  clearInterval(checking)
+  checking = setInterval(() => void check().catch(() => {}), asking)
+  redraw.emit()
+}
+
+/** listen opens the live stream. */
+function listen(): Live {
+  return new Live({
     url: '/api/v1/events?kinds=alarm,case,device',
     onEvent: (kind, data) => liveEvents.emit({ kind, data }),
     onReset: () => reload.emit(),
@@ -74,13 +94,13 @@ export async function enter(user: User) {
       redraw.emit()
     },
   })
-  redraw.emit()
 }
 
 /** leave forgets the user; expired says that it was not their wish. */
 export function leave(expired: boolean) {
   live?.close()
   live = undefined
+  clearInterval(checking)
   if (state.user === undefined) return
   state.user = undefined
   state.expired = expired
@@ -228,12 +248,13 @@ export function useNames(ids: string[]): (id: string) => string {
 }
 
 const roles = {
+  city: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'dispatcher', 'department', 'officer', 'engineer', 'vendor', 'viewer', 'service'],
   alarms: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'dispatcher', 'officer'],
   outOfService: ['admin', 'supervisor', 'shift_leader', 'engineer'],
   rules: ['admin', 'engineer'],
   users: ['admin'],
   devices: ['admin', 'vendor'],
-  cases: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'officer'], // open them
+  cases: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'officer', 'citizen'], // open them
   reporters: ['admin', 'supervisor', 'acceptor', 'officer'],
   // the pages of the posts
   intake: ['admin', 'supervisor', 'acceptor', 'shift_leader'],

@@ -5,7 +5,7 @@ import './style.css'
 import { ApiError, get } from './api'
 import { enter, go, leave, may, redraw, reload, said, state, usePlace, useRedraw, words } from './app'
 import { whenSignedOut } from './api'
-import { lang, t, type Key } from './i18n'
+import { lang, t, text, type Key } from './i18n'
 import { Alarms } from './pages/alarms'
 import { CasePage, Cases } from './pages/cases'
 import { DevicePage, Devices } from './pages/devices'
@@ -26,12 +26,14 @@ const Supervision = lazy('supervision', async () => (await import('./pages/desks
 const Tasks = lazy('tasks', async () => (await import('./pages/tasks')).Tasks)
 const Task = lazy('task', async () => (await import('./pages/tasks')).Task)
 const Evaluation = lazy('evaluation', async () => (await import('./pages/evaluation')).Evaluation)
+const Users = lazy('users', async () => (await import('./pages/users')).Users)
+const Audit = lazy('audit', async () => (await import('./pages/audit')).Audit)
 const Load = lazy('load', async () => (await import('./pages/load')).Load)
 
-/** pages are those of the navigation; of some only certain posts have a use. */
-const pages: { path: string; sign: Sign; title: Key; may?: Parameters<typeof may>[0] }[] = [
-  { path: '', sign: 'map', title: 'nav.map' },
-  { path: 'alarms', sign: 'alarm', title: 'nav.alarms' },
+/** pages are those of the navigation, or of the menu at its end; of some only certain posts have a use. */
+const pages: { path: string; sign: Sign; title: Key; may?: Parameters<typeof may>[0]; menu?: true }[] = [
+  { path: '', sign: 'map', title: 'nav.map', may: 'city' },
+  { path: 'alarms', sign: 'alarm', title: 'nav.alarms', may: 'city' },
   { path: 'intake', sign: 'inbox', title: 'nav.intake', may: 'intake' },
   { path: 'dispatch', sign: 'send', title: 'nav.dispatch', may: 'dispatch' },
   { path: 'handling', sign: 'tool', title: 'nav.handling', may: 'handling' },
@@ -39,8 +41,10 @@ const pages: { path: string; sign: Sign; title: Key; may?: Parameters<typeof may
   { path: 'cases', sign: 'case', title: 'nav.cases' },
   { path: 'supervision', sign: 'eye', title: 'nav.supervision', may: 'supervision' },
   { path: 'evaluation', sign: 'chart', title: 'nav.evaluation', may: 'evaluation' },
-  { path: 'devices', sign: 'device', title: 'nav.devices' },
-  { path: 'rules', sign: 'rule', title: 'nav.rules' },
+  { path: 'devices', sign: 'device', title: 'nav.devices', may: 'city' },
+  { path: 'rules', sign: 'rule', title: 'nav.rules', may: 'city' },
+  { path: 'users', sign: 'people', title: 'nav.users', may: 'users', menu: true },
+  { path: 'audit', sign: 'log', title: 'nav.audit', may: 'users', menu: true },
 ]
 
 function Frame() {
@@ -64,7 +68,8 @@ function Frame() {
 function Desk() {
   const { pathname, search } = usePlace()
   const place = parse(pathname, search)
-  const [first = '', second] = place.path
+  const [asked = '', second] = place.path
+  const first = asked === '' && !may('city') ? 'cases' : asked
   const shown = pages.filter((p) => p.may === undefined || may(p.may))
   const page = shown.find((p) => p.path === first) ?? (first === 'intake' && second === 'new' && may('cases') ? pages.find((p) => p.path === 'cases') : undefined)
   const main = useRef<HTMLElement>(null)
@@ -89,33 +94,41 @@ function Desk() {
         </a>
         {state.info?.demo && <span class="tag">{t('app.demo')}</span>}
         <nav aria-label={t('nav.main')}>
-          {shown.map((p) => (
+          {shown.filter((p) => !p.menu).map((p) => (
             <a key={p.path} href={'/' + p.path} aria-current={p === page ? 'page' : undefined}>
               <Icon name={p.sign} />
               <span>{t(p.title)}</span>
             </a>
           ))}
         </nav>
-        <Settings />
+        <Settings pages={shown.filter((p) => p.menu)} />
       </header>
       {state.live === 'lost' && (
         <div class="banner" role="alert">
           <Icon name="lost" /> {t('live.lost')}
         </div>
       )}
+      {state.info?.trouble !== undefined && state.live !== 'lost' && (
+        <div class="banner" role="alert">
+          <Icon name="warn" /> {text(state.info.trouble)}
+        </div>
+      )}
       <main id="main" ref={main} tabIndex={-1} class={'page page-' + (first || 'map')}>
-        {first === '' && <MapPage search={search} />}
-        {first === 'alarms' && (second === 'load' ? <Load search={search} /> : <Alarms search={search} />)}
+        {page !== undefined && first === '' && <MapPage search={search} />}
+        {page !== undefined && first === 'alarms' && (second === 'load' ? <Load search={search} /> : <Alarms search={search} />)}
         {page !== undefined && first === 'intake' && (second === 'new' ? <Entry search={search} /> : <Intake search={search} />)}
         {page !== undefined && first === 'dispatch' && <Dispatch search={search} />}
         {page !== undefined && first === 'handling' && <Handling search={search} />}
         {page !== undefined && first === 'tasks' && (second === undefined ? <Tasks /> : <Task key={second} id={second} />)}
         {page !== undefined && first === 'supervision' && <Supervision search={search} />}
+        {page !== undefined && first === 'users' && <Users search={search} />}
+        {page !== undefined && first === 'audit' && <Audit search={search} />}
         {page !== undefined && first === 'evaluation' && <Evaluation search={search} />}
         {first === 'cases' && (second === undefined ? <Cases search={search} /> : <CasePage key={second} id={second} />)}
-        {first === 'devices' &&
+        {page !== undefined &&
+          first === 'devices' &&
           (second === undefined ? <Devices search={search} /> : <DevicePage key={second} id={second} search={search} />)}
-        {first === 'rules' && (second === undefined ? <Rules /> : <RulePage key={second} id={second} search={search} />)}
+        {page !== undefined && first === 'rules' && (second === undefined ? <Rules /> : <RulePage key={second} id={second} search={search} />)}
         {page === undefined && <p class="empty">{t('err.page')}</p>}
       </main>
       <Notices />

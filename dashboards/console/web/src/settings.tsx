@@ -3,9 +3,10 @@ import { useEffect, useRef, useState } from 'preact/hooks'
 import { ApiError, post } from './api'
 import { leave, redraw, say, state } from './app'
 import { timeZone } from './format'
-import { lang, setLang, t } from './i18n'
+import { lang, setLang, t, type Key } from './i18n'
 import { firstLang, type Lang } from './lang'
 import { remember, remembered } from './remember'
+import type { Sign } from './shapes'
 import { Icon, Modal, useBusy, Wrong } from './ui'
 
 type Theme = 'auto' | 'light' | 'dark'
@@ -41,8 +42,8 @@ function chooseTheme(x: Theme) {
   show()
 }
 
-/** Settings is the menu at the top right; plain, the language switch alone. */
-export function Settings({ plain = false }: { plain?: boolean }) {
+/** Settings is the menu at the top right, with pages that are not for every day; plain, the language switch alone. */
+export function Settings({ plain = false, pages = [] }: { plain?: boolean; pages?: { path: string; sign: Sign; title: Key }[] }) {
   const languages = (
     <div class="segments" role="group" aria-label={t('set.language')}>
       <button type="button" lang="zh-CN" aria-pressed={lang() === 'zh'} onClick={() => chooseLang('zh')}>
@@ -100,6 +101,11 @@ export function Settings({ plain = false }: { plain?: boolean }) {
               </button>
             ))}
           </div>
+          {pages.map((p) => (
+            <a key={p.path} class="button" href={'/' + p.path} onClick={() => setOpen(false)}>
+              <Icon name={p.sign} size={16} /> {t(p.title)}
+            </a>
+          ))}
           <p class="quiet small">
             {t('set.zone', timeZone())}
             <br />

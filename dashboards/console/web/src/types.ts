@@ -29,19 +29,58 @@ export type Role =
   | 'service'
   | 'citizen'
 
+export const allRoles: Role[] = [
+  'admin', 'supervisor', 'acceptor', 'shift_leader', 'dispatcher', 'department', 'officer', 'engineer', 'vendor', 'viewer', 'service', 'citizen',
+]
+
 export interface User {
   name: string
   title?: string
   role: Role
   department?: string
+  created?: string
+}
+
+/** Session is a sign-in of a person, or a token of a program. */
+export interface Session {
+  id: string
+  label?: string
+  created: string
+  expires?: string
+}
+
+/** ApiKey lets an app report cases by Open311. */
+export interface ApiKey {
+  id: string
+  name: string
+  contact?: string
+  per_minute: number
+  created: string
+}
+
+/** AuditEntry says who asked for which change. */
+export interface AuditEntry {
+  id: number
+  at: string
+  user: string
+  role?: Role
+  address: string
+  action: string
+  target: string
+  detail?: string
+  status: number // 0: the platform stopped before it answered
+  before?: unknown
+  after?: unknown
 }
 
 export interface Info {
   version: string
   demo: boolean
+  citizens: boolean // anybody may report at /report
   time_zone: string
   now: string
   mqtt?: string // host:port for devices
+  trouble?: Text // why messages of devices are not acknowledged
 }
 
 export interface List<T> {

@@ -23,10 +23,11 @@ interface Done {
 /** Actions are the buttons of what the person may do to a case now, and the dialog of the one that was chosen. */
 export function Actions({ of: c, ...done }: { of: Case } & Done) {
   const [acting, setActing] = useState('')
+  const all = c.actions ?? []
   return (
     <>
       <div class="buttons">
-        {(c.actions ?? []).map((a) => (
+        {[...all.filter((a) => forward.includes(a)), ...all.filter((a) => !forward.includes(a))].map((a) => (
           <button type="button" key={a} class={forward.includes(a) ? 'primary' : ''} aria-haspopup="dialog" onClick={() => setActing(a)}>
             {known('act.', a)}
           </button>

@@ -7,7 +7,7 @@ import { fullTime } from '../format'
 import { t, text } from '../i18n'
 import { Icon, lazy, place, PlaceFields, useBusy, Wrong } from '../ui'
 import { href } from '../url'
-import type { Case, Device, Duplicate, List, Source } from '../types'
+import type { Case, Device, Duplicate, List, MapInfo, Source } from '../types'
 import { Alike, ClassField, classOf } from './act'
 import { attach } from './photos'
 import { byDue, Desk, grouped, useCases } from './work'
@@ -45,8 +45,12 @@ const sources: Source[] = ['hotline', 'operator', 'transfer', 'citizen', 'app']
 /** Entry registers what no sensor reports. */
 export function Entry({ search }: { search: string }) {
   const q = new URLSearchParams(search)
-  const own = state.user?.role === 'officer'
-  const [source, setSource] = useState<Source>(own ? 'officer' : q.has('device') ? 'operator' : 'hotline')
+  const citizen = state.user?.role === 'citizen'
+  const own = citizen || state.user?.role === 'officer' // what they saw themselves
+  const streets = useLoad('streets', async (signal) =>
+    citizen && state.info?.citizens ? (await get<{ map: MapInfo }>('/public/report', signal)).map : undefined,
+  )
+  const [source, setSource] = useState<Source>(own ? (state.user?.role as Source) : q.has('device') ? 'operator' : 'hotline')
   const [kind, setKind] = useState('')
   const [title, setTitle] = useState('')
   const [description, setDescription] = useState('')
@@ -133,23 +137,30 @@ export function Entry({ search }: { search: string }) {
             {t('ca.openMore')}
             <textarea rows={4} maxLength={4000} value={description} onInput={(e) => setDescription(e.currentTarget.value)} />
           </label>
-          <label>
-            {t('ca.openDevice')}
-            <input value={at} autocapitalize="off" spellcheck={false} onInput={(e) => setAt(e.currentTarget.value)} />
-          </label>
-          <label class="button">
-            <Icon name="camera" size={16} /> {photos.length > 0 ? t('ph.chosen', photos.length) : t('ph.add')}
-            <input class="hidden" type="file" accept="image/jpeg,image/png,image/webp" multiple onChange={(e) => setPhotos([...(e.currentTarget.files ?? [])])} />
-          </label>
+          {!citizen && (
+            <label>
+              {t('ca.openDevice')}
+              <input value={at} autocapitalize="off" spellcheck={false} onInput={(e) => setAt(e.currentTarget.value)} />
+            </label>
+          )}
+          {!citizen && (
+            <label class="button">
+              <Icon name="camera" size={16} /> {photos.length > 0 ? t('ph.chosen', photos.length) : t('ph.add')}
+              <input class="hidden" type="file" accept="image/jpeg,image/png,image/webp" multiple onChange={(e) => setPhotos([...(e.currentTarget.files ?? [])])} />
+            </label>
+          )}
         </div>
         <div class="fields">
-          <PickMap
-            at={spot}
-            onPick={(p) => {
-              setLat(p.lat.toFixed(6))
-              setLon(p.lon.toFixed(6))
-            }}
-          />
+          {(!citizen || streets.data !== undefined) && (
+            <PickMap
+              at={spot}
+              of={streets.data}
+              onPick={(p) => {
+                setLat(p.lat.toFixed(6))
+                setLon(p.lon.toFixed(6))
+              }}
+            />
+          )}
           <PlaceFields lat={lat} lon={lon} setLat={setLat} setLon={setLon} />
           <div role="status">
             {near.length > 0 && (
@@ -170,7 +181,7 @@ export function Entry({ search }: { search: string }) {
                   <ul class="bare">
                     {near.map((d) => (
                       <li key={d.case.id}>
-                        <a href={href(['cases', d.case.id])}>{text(d.case.title, d.case.id)}</a>{' '}
+                        {citizen ? text(d.case.title, d.case.id) : <a href={href(['cases', d.case.id])}>{text(d.case.title, d.case.id)}</a>}{' '}
                         <span class="quiet">
                           {Math.round(d.distance_m)} m · {fullTime(d.case.opened)}
                         </span>

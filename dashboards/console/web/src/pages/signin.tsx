@@ -1,10 +1,10 @@
 import { useState } from 'preact/hooks'
-import { ApiError, post } from '../api'
-import { enter, state } from '../app'
+import { ApiError, get, post } from '../api'
+import { enter, state, useLoad } from '../app'
 import { t } from '../i18n'
 import { Settings } from '../settings'
 import { useBusy, Wrong } from '../ui'
-import type { User } from '../types'
+import type { Info, User } from '../types'
 
 /** SignIn asks for name and password. */
 export function SignIn() {
@@ -12,6 +12,7 @@ export function SignIn() {
   const [password, setPassword] = useState('')
   const [wrong, setWrong] = useState('')
   const { busy, error, run } = useBusy()
+  const info = useLoad('sign-in', (signal) => get<Info>('/info', signal))
   const submit = (e: Event) => {
     e.preventDefault()
     setWrong('')
@@ -66,6 +67,13 @@ export function SignIn() {
           {t('in.go')}
         </button>
         <p class="quiet small">{t('in.hint')}</p>
+        {info.data?.citizens && (
+          <p>
+            <a href="/report" target="_self">
+              {t('in.report')}
+            </a>
+          </p>
+        )}
       </form>
       <Settings plain />
     </main>

@@ -10,7 +10,7 @@ import { Due, Empty, Failed, Icon, Loading, useBusy, Wrong } from '../ui'
 import { href } from '../url'
 import type { Case } from '../types'
 import { Photos } from './photos'
-import { byDue, Reported, useCases } from './work'
+import { byDue, isReported, Reported, useCases } from './work'
 
 /** answers are what an officer says of a case at a stage; the second and third need a reason. */
 const answers: Record<string, string[]> = { verifying: ['exists', 'not_exists', 'unable'], checking: ['verify', 'rework'] }
@@ -140,7 +140,7 @@ export function Task({ id }: { id: string }) {
       )}
       <p class="note">{c.stage === 'checking' ? t('ca.did', t('ca.closing'), c.closing_condition || '–') : t('ca.did', t('ca.filing'), c.filing_condition || '–')}</p>
       <Reported of={c} />
-      {(c.timeline ?? [])[0]?.note && <p class="said">{c.timeline![0]!.note}</p>}
+      {!isReported(c) && (c.timeline ?? [])[0]?.note && <p class="said">{c.timeline![0]!.note}</p>}
       <Photos of={c} />
       {may.length === 0 ? (
         <p class="note">{t('ca.nothing')}</p>

@@ -108,7 +108,7 @@ export function Desk({ path, search, loaded, groups, main, hint, empty }: DeskPr
           <section key={g.title}>
             <h2 class="group">
               {g.title} <span class="quiet">{g.items.length}</span>
-              {g.items.some(isLate) && <span class="bad small"> {t('sum.overdue', g.items.filter(isLate).length)}</span>}
+              {g.title !== t('fl.late') && g.items.some(isLate) && <span class="bad small"> {t('sum.overdue', g.items.filter(isLate).length)}</span>}
             </h2>
             <ul class="bare">
               {g.items.map((c) => (
@@ -249,9 +249,12 @@ function Panel({ id, revision, onClose, onDone }: { id: string; revision: number
   )
 }
 
+/** isReported says whether somebody outside reported c, and one may see what they said. */
+export const isReported = (c: Case) => ['citizen', 'app', 'hotline', 'transfer'].includes(c.source) && may('reporters')
+
 /** Reported is what somebody said of a case, for those who verify and call back. */
 export function Reported({ of: c }: { of: Case }) {
-  const asks = ['citizen', 'app', 'hotline', 'transfer'].includes(c.source) && may('reporters')
+  const asks = isReported(c)
   const loaded = useLoad('report ' + (asks ? c.id : ''), async (signal) =>
     asks ? get<Report>(`/cases/${enc(c.id)}/report`, signal).catch(() => undefined) : undefined,
   )
