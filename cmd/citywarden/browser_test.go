@@ -38,13 +38,24 @@ type browser struct {
 	hosts  []string // that it asked besides ours
 }
 
-func openBrowser(t *testing.T, base, lang string) *browser {
+// launchForBrowser starts a platform of its own for the test, which is skipped
+// where there is no Chromium to look at it.
+func launchForBrowser(t *testing.T, args ...string) *process {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
+	if _, err := exec.LookPath("chromium"); err != nil {
 		t.Skip("chromium is not installed")
 	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
+	p, err := launch(t.TempDir(), "data", args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	return p
+}
+
+func openBrowser(t *testing.T, base, lang string) *browser {
+	t.Helper()
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("chromium"), chromedp.NoSandbox,
 		chromedp.Flag("accept-lang", lang), chromedp.Flag("use-gl", "angle"), chromedp.Flag("use-angle", "swiftshader"),
 		chromedp.Flag("enable-unsafe-swiftshader", true), chromedp.Flag("disable-gpu", false), chromedp.WindowSize(1280, 800))
 	alloc, stop := chromedp.NewExecAllocator(t.Context(), opts...)
@@ -172,14 +183,7 @@ func (b *browser) signIn(user, password, go_, then string) {
 // see the fire, read why, acknowledge, file and dispatch the case.
 func TestConsoleInChromium(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("chromium"); err != nil {
-		t.Skip("chromium is not installed")
-	}
-	p, err := launch(t.TempDir(), "data", "--demo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	p := launchForBrowser(t, "--demo")
 	dispatched := 0
 	b := openBrowser(t, p.http, "zh-CN")
 	b.do(chromedp.Navigate(b.base+"/"), chromedp.WaitVisible(userField))
@@ -310,14 +314,7 @@ func (b *browser) edit(selector, before, after string) {
 // load, test, try and backtest a rule, and ask why there was no alarm.
 func TestAlarmAndRulePagesInChromium(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("chromium"); err != nil {
-		t.Skip("chromium is not installed")
-	}
-	p, err := launch(t.TempDir(), "data", "--demo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	p := launchForBrowser(t, "--demo")
 	b := openBrowser(t, p.http, "zh-CN")
 	b.signIn("admin", testPassword, "登录", "地图")
 
@@ -381,14 +378,7 @@ func TestAlarmAndRulePagesInChromium(t *testing.T) {
 // supervision.
 func TestDesksInChromium(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("chromium"); err != nil {
-		t.Skip("chromium is not installed")
-	}
-	p, err := launch(t.TempDir(), "data", "--demo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	p := launchForBrowser(t, "--demo")
 	b := openBrowser(t, p.http, "zh-CN")
 	b.signIn("admin", testPassword, "登录", "地图")
 
@@ -444,14 +434,7 @@ func TestDesksInChromium(t *testing.T) {
 // the place in its own coordinates.
 func TestCitizensPageInChromium(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("chromium"); err != nil {
-		t.Skip("chromium is not installed")
-	}
-	p, err := launch(t.TempDir(), "data", "--demo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	p := launchForBrowser(t, "--demo")
 	b := openBrowser(t, p.http, "zh-CN")
 	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
 	b.visit("/report", "随手拍")
@@ -518,14 +501,7 @@ func TestCitizensPageInChromium(t *testing.T) {
 // role and a password, and the audit shows it.
 func TestOfficePagesInChromium(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("chromium"); err != nil {
-		t.Skip("chromium is not installed")
-	}
-	p, err := launch(t.TempDir(), "data", "--demo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	p := launchForBrowser(t, "--demo")
 	b := openBrowser(t, p.http, "zh-CN")
 	b.signIn("admin", testPassword, "登录", "地图")
 	b.visit("/cases", "E0595")
@@ -591,14 +567,7 @@ func TestOfficePagesInChromium(t *testing.T) {
 // no page asks for what the role may not have.
 func TestEachRoleInChromium(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("chromium"); err != nil {
-		t.Skip("chromium is not installed")
-	}
-	p, err := launch(t.TempDir(), "data", "--demo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	p := launchForBrowser(t, "--demo")
 	c := clientOf(t, p)
 	for role, want := range map[citywarden.Role]string{
 		citywarden.RoleCitizen:    "/cases",
@@ -642,19 +611,11 @@ func TestEachRoleInChromium(t *testing.T) {
 // console says why.
 func TestTroubleInChromium(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("chromium"); err != nil {
-		t.Skip("chromium is not installed")
-	}
-	dir := t.TempDir()
-	config := filepath.Join(dir, "full.yaml")
+	config := filepath.Join(t.TempDir(), "full.yaml")
 	if err := os.WriteFile(config, []byte("log:\n  reserve: 1000000000000000\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p, err := launch(dir, "data", "--config", config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	p := launchForBrowser(t, "--config", config)
 	b := openBrowser(t, p.http, "zh-CN")
 	b.signIn("admin", testPassword, "登录", "磁盘")
 	b.fair("the console in trouble")
