@@ -38,6 +38,7 @@ export interface User {
   title?: string
   role: Role
   department?: string
+  area?: string // code of a county, town or village; sees what lies there
   created?: string
 }
 

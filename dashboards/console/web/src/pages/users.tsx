@@ -70,7 +70,7 @@ function People({ q, set }: { q: URLSearchParams; set: (name: string, value: str
             <tr role="row">
               <th role="columnheader">{t('us.name')}</th>
               <th role="columnheader">{t('us.role')}</th>
-              <th role="columnheader">{t('ca.department')}</th>
+              <th role="columnheader">{t('us.where')}</th>
               <th role="columnheader">{t('us.created')}</th>
             </tr>
           </thead>
@@ -84,8 +84,8 @@ function People({ q, set }: { q: URLSearchParams; set: (name: string, value: str
                   <span class="sub">{u.name}</span>
                 </td>
                 <td role="cell">{t(`role.${u.role}`)}</td>
-                <td role="cell" class={u.department ? '' : 'none'}>
-                  {u.department || '–'}
+                <td role="cell" class={u.department || u.area ? '' : 'none'}>
+                  {[u.department, u.area].filter(Boolean).join(' · ') || '–'}
                 </td>
                 <td role="cell" class="c-age">
                   <When at={u.created} />
@@ -107,19 +107,21 @@ function Edit({ of: u, onClose, onDone }: { of?: User; onClose: () => void; onDo
   const [title, setTitle] = useState(u?.title ?? '')
   const [role, setRole] = useState<Role>(u?.role ?? 'viewer')
   const [department, setDepartment] = useState(u?.department ?? '')
+  const [area, setArea] = useState(u?.area ?? '')
   const [password, setPassword] = useState('')
   const [wrong, setWrong] = useState('')
   const { busy, error, run } = useBusy()
   useEffect(() => setWrong(''), [name, department, password, role])
   const program = role === 'service'
+  const confined = !['admin', 'engineer', 'vendor', 'citizen'].includes(role)
   const submit = (e: Event) => {
     e.preventDefault()
     if (u === undefined && name.trim() === '') return setWrong(t('us.badName'))
     if (role === 'department' && department.trim() === '') return setWrong(t('us.badDepartment'))
     if (u === undefined && !program && [...password].length < 8) return setWrong(t('set.passwordShort'))
-    const body = { title: title.trim() || undefined, role, department: role === 'department' ? department.trim() : undefined }
+    const body = { title: title.trim() || undefined, role, department: role === 'department' ? department.trim() : undefined, area: confined ? area.trim() : '' }
     run(async () => {
-      if (u === undefined) await post<User>('/users', { name: name.trim(), ...body, password: program ? undefined : password })
+      if (u === undefined) await post<User>('/users', { name: name.trim(), ...body, area: body.area || undefined, password: program ? undefined : password })
       else await put<User>('/users/' + enc(u.name), body)
       say(t('us.saved', u?.name ?? name.trim()))
       onDone()
@@ -160,6 +162,13 @@ function Edit({ of: u, onClose, onDone }: { of?: User; onClose: () => void; onDo
               <option key={d} value={d} />
             ))}
           </datalist>
+        </label>
+      )}
+      {confined && (
+        <label>
+          {t('us.area')}
+          <input inputMode="numeric" value={area} maxLength={12} placeholder="350623100" onInput={(e) => setArea(e.currentTarget.value)} />
+          <span class="sub">{t('us.areaText')}</span>
         </label>
       )}
       {u === undefined && !program && (
