@@ -34,7 +34,7 @@ const (
 	MarkOpen                           // of a report: people still have something to do with its case
 	MarkVoided                         // of a filing: the case was voided later
 	MarkWrong                          // of a dispatch: the case went on to another department
-	MarkReworked                       // the case came back because it was not done
+	MarkReworked                       // of a dispatch, a handling, a closing: the case came back because it was not done
 	MarkExtended                       // the department got more time
 	MarkSuspended                      // the limit does not run now
 	MarkTardy                          // of a closing: the shift leader took longer than the stage allows

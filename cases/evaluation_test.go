@@ -269,8 +269,8 @@ acceptor: accepted 2 accept_on_time_rate 1/2 send_verify_on_time_rate 1/1 send_c
 acceptor/xu: accepted 2 accept_on_time_rate 1/2 send_verify_on_time_rate 1/1 send_check_on_time_rate 3/4 = 66.25 C
 shift_leader: filed 10 file_on_time_rate 9/10 file_accuracy_rate 9/10 close_prompt_rate 6/7 = 88.50 B
 shift_leader/lin: filed 10 file_on_time_rate 9/10 file_accuracy_rate 9/10 close_prompt_rate 6/7 = 88.50 B
-dispatcher: dispatched 8 dispatch_on_time_rate 7/9 dispatch_accuracy_rate 7/9 = 62.22 C
-dispatcher/chen: dispatched 8 dispatch_on_time_rate 7/9 dispatch_accuracy_rate 7/9 = 62.22 C
+dispatcher: dispatched 8 dispatch_on_time_rate 7/9 dispatch_accuracy_rate 7/9 dispatch_unreworked_rate 7/9 = 62.22 C
+dispatcher/chen: dispatched 8 dispatch_on_time_rate 7/9 dispatch_accuracy_rate 7/9 dispatch_unreworked_rate 7/9 = 62.22 C
 officer: officer_reports 3 valid_report_rate 2/3 missed_rate 2/9 verify_on_time_rate 0/1 check_on_time_rate 7/7 = 62.22 C
 officer/huang: officer_reports 0 valid_report_rate none missed_rate none verify_on_time_rate none check_on_time_rate 3/3 = 100.00 A
 officer/sun: officer_reports 0 valid_report_rate none missed_rate 2/8 verify_on_time_rate 0/1 check_on_time_rate 4/4 = 58.33 D
@@ -330,6 +330,7 @@ func TestCasesBehindAFigure(t *testing.T) {
 			{citywarden.ByArea, "reports", "-", citywarden.PartNumerator, nil},
 			{citywarden.ByPost, "file_accuracy_rate", "shift_leader/lin", citywarden.PartRest, []string{"voided"}},
 			{citywarden.ByPost, "dispatch_accuracy_rate", "dispatcher", citywarden.PartRest, []string{"waits for a dispatch at the end", "went to another"}},
+			{citywarden.ByPost, "dispatch_unreworked_rate", "dispatcher", citywarden.PartRest, []string{"waits for a dispatch at the end", "all late, done twice"}},
 			{citywarden.ByPost, "check_on_time_rate", "officer/huang", citywarden.PartDenominator, []string{"got more time", "late, and appealed", "went to another"}},
 			{citywarden.ByPost, "accepted", "acceptor/xu", citywarden.PartRest, nil},
 		} {

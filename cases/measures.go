@@ -68,6 +68,8 @@ var indicators = []indicator{
 	{"dispatched", text("派遣数", "dispatched"), text("派遣数", "dispatched"), which{}, nil, "", of("dispatcher")},
 	{"dispatch_on_time_rate", text("按时派遣率", "dispatched on time"), text("按时派遣数", "on time"), which{not: citywarden.MarkLate, states: done}, of("to_dispatch", "due_to_dispatch"), citywarden.Higher, of("dispatcher")},
 	{"dispatch_accuracy_rate", text("准确派遣率", "dispatched rightly"), text("准确派遣数", "not to another department later"), which{not: citywarden.MarkWrong, states: done}, of("to_dispatch", "due_to_dispatch", "dispatched"), citywarden.Higher, of("dispatcher")},
+	// The other reading of 准确派遣率; it has weight where a city's rules of scoring give it some.
+	{"dispatch_unreworked_rate", text("派遣未返工率", "dispatched, not done again"), text("派遣后未返工数", "not done again"), which{not: citywarden.MarkReworked, states: done}, of("to_dispatch", "due_to_dispatch", "dispatched"), citywarden.Higher, of("dispatcher")},
 
 	{"handled", text("处置数", "handled"), text("处置数", "handled"), which{}, nil, "", of("area", "department", "handler")},
 	{"handle_rate", text("处置率", "handled"), text("处置数", "handled"), which{states: done}, of("to_handle", "with_department"), citywarden.Higher, of("area", "department")},

@@ -174,6 +174,12 @@ func (w *worker) take(s citywarden.CaseStep) {
 			w.last().Department = s.Department
 		}
 		w.dispatched = s.At
+	case citywarden.Rework:
+		for i := w.round; i < len(w.out); i++ {
+			if w.out[i].Kind == citywarden.WorkDispatch {
+				w.out[i].Marks |= citywarden.MarkReworked
+			}
+		}
 	case citywarden.Reopen:
 		w.round = len(w.out)
 	}
