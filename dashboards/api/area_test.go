@@ -300,7 +300,7 @@ func TestEachAreaSeesItsOwn(t *testing.T) {
 	marks := landmarks()
 	p := newCounty(t, marks)
 	ops := p.operations()
-	seen := []string{"login", "logout", "change-password", "get-info", "get-report-form", "report-case", "get-report-state", "get-public-layer",
+	seen := []string{"login", "logout", "change-password", "get-info", "get-report-form", "report-case", "get-report-state", "get-public-layer", "list-public-components",
 		"watch-events"} // see TestLiveEventsStayInTheirArea
 	for _, r := range rows {
 		seen = append(seen, r.op)
