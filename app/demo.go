@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,7 +114,7 @@ func seedRules(dir string) error {
 	return os.CopyFS(dir, files)
 }
 
-// seed puts the county's grids, their officers, map layers and devices into the platform, each
+// seed puts the county's grids, their officers, components, map layers and devices into the platform, each
 // only if it is not there yet, so that a demo that was killed while it seeded
 // goes on.
 func (b *building) seed(ctx context.Context, c *county.County) error {
@@ -127,6 +128,11 @@ func (b *building) seed(ctx context.Context, c *county.County) error {
 			if _, err := b.officers.Save(ctx, g); err != nil {
 				return err
 			}
+		}
+	}
+	if _, err := b.components.Component(c.Components[0].ID); err != nil {
+		if err := b.components.SaveAll(ctx, slices.Clone(c.Components)); err != nil {
+			return err
 		}
 	}
 	if err := os.MkdirAll(b.path("map"), 0o700); err != nil {

@@ -204,17 +204,34 @@ func (c *Components) Near(p citywarden.Point, class citywarden.ClassCode, area c
 // Save adds x, or replaces the one of its code, and returns it as it is kept.
 // CodeInvalid says what is wrong with it.
 func (c *Components) Save(ctx context.Context, x citywarden.Component) (citywarden.Component, error) {
+	xs := []citywarden.Component{x}
+	err := c.SaveAll(ctx, xs)
+	return xs[0], err
+}
+
+// SaveAll is Save for several, each of another code, which are completed in place;
+// none is kept when something is wrong with one.
+func (c *Components) SaveAll(ctx context.Context, xs []citywarden.Component) error {
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	x.Updated = time.Now().UTC().Truncate(time.Millisecond)
-	x, err := c.complete(x)
-	if err == nil {
-		_, err = c.room(x.ID, 0)
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	more := 0
+	for i, x := range xs {
+		x.Updated = now
+		x, err := c.complete(x)
+		there := false
+		if err == nil {
+			there, err = c.room(x.ID, more)
+		}
+		if err != nil {
+			return fmt.Errorf("component %s: %w", x.ID, err)
+		}
+		if !there {
+			more++
+		}
+		xs[i] = x
 	}
-	if err != nil {
-		return x, fmt.Errorf("component %s: %w", x.ID, err)
-	}
-	return x, c.keep(ctx, []citywarden.Component{x})
+	return c.keep(ctx, xs)
 }
 
 // room reports whether id is there already, when so many are to be added before

@@ -41,6 +41,8 @@ type County struct {
 	Buildings []Building
 	Water     Water
 	Devices   []citywarden.Device
+
+	Components []citywarden.Component
 }
 
 // Street is a street by its centre line.
@@ -122,6 +124,7 @@ func Demo() *County {
 	c.Lanes = l.lanes(c.Buildings)
 	c.Water = l.water()
 	c.Devices = l.devices(c)
+	c.Components = l.components(c)
 	return c
 }
 

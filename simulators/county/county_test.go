@@ -234,6 +234,38 @@ func TestDevices(t *testing.T) {
 	}
 }
 
+func TestComponents(t *testing.T) {
+	c := Demo()
+	count := map[citywarden.ClassCode]int{}
+	at := map[citywarden.ComponentID]citywarden.Point{}
+	for _, x := range c.Components {
+		if err := x.Check(); err != nil {
+			t.Error(err)
+		}
+		if _, twice := at[x.ID]; twice || x.Class != x.ID.Class(citywarden.GBT30428) || x.Grid == "" || x.Grid != c.GridAt(x.Location) {
+			t.Errorf("component %s twice, or its class %s or grid %q is not that of its code and position", x.ID, x.Class, x.Grid)
+		}
+		at[x.ID] = x.Location
+		count[x.Class]++
+	}
+	if len(at) < 200 || len(at) > 500 || len(count) != 4 {
+		t.Errorf("%d components: %v; want some hundred of four classes", len(at), count)
+	}
+	attached := 0
+	for _, d := range c.Devices {
+		if d.Component == "" {
+			continue
+		}
+		attached++
+		if p, ok := at[d.Component]; !ok || p != *d.Location {
+			t.Errorf("device %s is attached to %s, which lies at %v", d.ID, d.Component, p)
+		}
+	}
+	if attached != 16 {
+		t.Errorf("%d devices are attached, want the 16 pressure loggers", attached)
+	}
+}
+
 func TestDetectorsAndMetersLieInTheirBuilding(t *testing.T) {
 	c := Demo()
 	for _, d := range c.Devices {
