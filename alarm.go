@@ -113,8 +113,30 @@ type Alarm struct {
 	ShelvedBy          string    `json:"shelved_by,omitempty"`
 	SuppressedBy       AlarmID   `json:"suppressed_by,omitempty"` // by design: the alarm that explains this one
 	OutOfService       time.Time `json:"out_of_service_since,omitzero"`
+	OutOfServiceUntil  time.Time `json:"out_of_service_until,omitzero"` // zero: until a person returns it
 	OutOfServiceBy     string    `json:"out_of_service_by,omitempty"`
 	OutOfServiceReason string    `json:"out_of_service_reason,omitempty"`
+	OutOfServiceWith   DeviceID  `json:"out_of_service_with,omitempty"` // the device that is out of service, and this open alarm with it
+}
+
+// OutOfService is what a person took out of service, as for maintenance, whether
+// there is an alarm or not: a device, and the alarms of all rules with it, or
+// what one rule says of one entity.
+type OutOfService struct {
+	Device DeviceID  `json:"device,omitempty"`
+	Rule   RuleID    `json:"rule,omitempty"`
+	Entity string    `json:"entity,omitempty"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // zero: until a person returns it
+	By     string    `json:"by"`
+	Reason string    `json:"reason"`
+}
+
+// OutOfService returns what o takes out of service at a time of ours; ok is false when
+// o says an end that is over.
+func (o *AlarmOrder) OutOfService(at time.Time) (x OutOfService, ok bool) {
+	x = OutOfService{Device: o.Device, Rule: o.Rule, Entity: o.Entity, Since: at, Until: o.Until.UTC().Truncate(time.Millisecond), By: o.By, Reason: o.Reason}
+	return x, o.Until.IsZero() || x.Until.After(at)
 }
 
 // Suppression is one way in which an alarm is kept from being annunciated
@@ -177,18 +199,14 @@ func (a *Alarm) Do(o *AlarmOrder, at time.Time) (kind TransitionKind, ok bool) {
 	case OrderUnshelve:
 		return Unshelved, a.Unshelve()
 	case OrderOutOfService:
-		if !a.OutOfService.IsZero() {
+		x, ok := o.OutOfService(at)
+		if !ok || a.OutOfServiceItself() && a.OutOfServiceUntil.Equal(x.Until) {
 			return "", false
 		}
-		a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = at, o.By, o.Reason
+		a.TakeOut(x)
 		return WentOutOfService, true
 	case OrderInService:
-		if a.OutOfService.IsZero() {
-			return "", false
-		}
-		a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = time.Time{}, "", ""
-		a.released()
-		return CameInService, true
+		return CameInService, a.OutOfServiceItself() && a.Return()
 	case OrderComment:
 		return Commented, o.Text != ""
 	case OrderAssign:
@@ -199,6 +217,28 @@ func (a *Alarm) Do(o *AlarmOrder, at time.Time) (kind TransitionKind, ok bool) {
 		return Assigned, true
 	}
 	return "", false
+}
+
+// OutOfServiceItself reports whether a is out of service by an order of its own,
+// not with a device.
+func (a *Alarm) OutOfServiceItself() bool {
+	return !a.OutOfService.IsZero() && a.OutOfServiceWith == ""
+}
+
+// TakeOut takes a out of service, by itself or with the device that x names.
+func (a *Alarm) TakeOut(x OutOfService) {
+	a.OutOfService, a.OutOfServiceUntil, a.OutOfServiceBy, a.OutOfServiceReason, a.OutOfServiceWith = x.Since, x.Until, x.By, x.Reason, x.Device
+}
+
+// Return ends the being out of service, by order or because its time is over;
+// false when a is in service.
+func (a *Alarm) Return() bool {
+	if a.OutOfService.IsZero() {
+		return false
+	}
+	a.TakeOut(OutOfService{})
+	a.released()
+	return true
 }
 
 // Unshelve ends the shelving, by order or because its time is over; false when
@@ -234,7 +274,7 @@ func (a *Alarm) Suppress(by AlarmID) (kind TransitionKind, ok bool) {
 // engine does not hold any more, and so nobody could.
 func (a *Alarm) Forsake() {
 	a.Shelved, a.ShelvedBy = time.Time{}, ""
-	a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = time.Time{}, "", ""
+	a.TakeOut(OutOfService{})
 }
 
 // released is called when one suppression ended.
@@ -391,7 +431,7 @@ const (
 	OrderComment  OrderKind = "comment"
 	OrderAssign   OrderKind = "assign"
 
-	OrderOutOfService OrderKind = "out_of_service" // until OrderInService
+	OrderOutOfService OrderKind = "out_of_service" // until OrderInService, or a time
 	OrderInService    OrderKind = "in_service"
 )
 
@@ -399,9 +439,12 @@ const (
 // like everything that changes an alarm.
 type AlarmOrder struct {
 	Kind   OrderKind `json:"kind"`
-	Alarm  AlarmID   `json:"alarm"`
+	Alarm  AlarmID   `json:"alarm,omitempty"`
+	Device DeviceID  `json:"device,omitempty"` // OrderOutOfService and OrderInService: instead of an alarm
+	Rule   RuleID    `json:"rule,omitempty"`   // the same, with Entity
+	Entity string    `json:"entity,omitempty"`
 	By     string    `json:"by"`
-	Until  time.Time `json:"until,omitzero"` // OrderShelve
+	Until  time.Time `json:"until,omitzero"` // OrderShelve; OrderOutOfService: zero for no end
 	Reason string    `json:"reason,omitempty"`
 	Text   string    `json:"text,omitempty"` // OrderComment
 	To     string    `json:"to,omitempty"`   // OrderAssign: a user's name; "" takes the alarm from whoever has it
@@ -422,6 +465,8 @@ type Explanation struct {
 	Attributes []ExplainAttr   `json:"attributes,omitempty"`
 	Windows    []ExplainWindow `json:"windows,omitempty"`
 	Members    []ExplainMember `json:"members,omitempty"`
+
+	OutOfService OutOfService `json:"out_of_service,omitzero"` // why nobody was told of the alarm that was raised
 }
 
 // ExplainLeaf is one comparison of a condition.

@@ -74,6 +74,11 @@ func TestDimensionsAreIndependent(t *testing.T) {
 			func(a Alarm) bool { return !a.Shelved.IsZero() }, unshelve, true},
 		{"out of service", order(AlarmOrder{Kind: OrderOutOfService, Reason: "new head"}), WentOutOfService, func(a Alarm) bool { return a.OutOfService.IsZero() },
 			func(a *Alarm) { a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = now, "chen", "new head" }, false},
+		{"out of service until", order(AlarmOrder{Kind: OrderOutOfService, Reason: "new head", Until: until}), WentOutOfService, always,
+			func(a *Alarm) {
+				a.OutOfService, a.OutOfServiceUntil, a.OutOfServiceBy, a.OutOfServiceReason = now, until, "chen", "new head"
+			}, false},
+		{"out of service until now", order(AlarmOrder{Kind: OrderOutOfService, Until: now}), "", never, nil, false},
 		{"in service", order(AlarmOrder{Kind: OrderInService}), CameInService, func(a Alarm) bool { return !a.OutOfService.IsZero() },
 			func(a *Alarm) { a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = time.Time{}, "", "" }, true},
 		{"suppress", suppress("other:e:1"), Suppressed, always, func(a *Alarm) { a.SuppressedBy = "other:e:1" }, false},
@@ -102,6 +107,26 @@ func TestDimensionsAreIndependent(t *testing.T) {
 				t.Errorf("%s on %+v\n got %+v\nwant %+v", s.name, a, got, want)
 			}
 		})
+	}
+}
+
+// An alarm that is out of service with its device comes back with the device,
+// not by an order of its own; one of its own takes its place.
+func TestOutOfServiceWithTheDevice(t *testing.T) {
+	now := time.Unix(2000, 0).UTC()
+	a := Alarm{ID: "r:e:1", State: AlarmActive, Severity: Minor}
+	a.TakeOut(OutOfService{Device: "e", Since: now, By: "lin", Reason: "works"})
+	if !a.Suppressed() || a.OutOfServiceItself() {
+		t.Errorf("%+v is not out of service with its device", a)
+	}
+	if _, ok := a.Do(&AlarmOrder{Kind: OrderInService, By: "wu"}, now); ok {
+		t.Error("an order to the alarm returned the device")
+	}
+	if kind, ok := a.Do(&AlarmOrder{Kind: OrderOutOfService, By: "wu", Reason: "dust"}, now); !ok || kind != WentOutOfService || !a.OutOfServiceItself() || a.OutOfServiceReason != "dust" {
+		t.Errorf("out of service by itself: %s, %t, %+v", kind, ok, a)
+	}
+	if !a.Return() || a.Suppressed() || a.Return() {
+		t.Errorf("returned: %+v", a)
 	}
 }
 

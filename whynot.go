@@ -45,6 +45,8 @@ type WhyNot struct {
 	After    []ExplainInput `json:"after,omitempty"`    // readings measured by then that came in after it
 	From     time.Time      `json:"from"`               // the history was stepped from here on
 	Notes    []Text         `json:"notes,omitempty"`
+
+	OutOfService []OutOfService `json:"out_of_service,omitempty"` // the device, or the rule there, as it is now: nobody is told of an alarm
 }
 
 // WhyNotLevel is a level of the rule as it stood at the moment.

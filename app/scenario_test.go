@@ -3,6 +3,7 @@ package app
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,6 +54,8 @@ import (
 //	alarms                        print the alarms, the newest first
 //	alarm ID ack|reset|why|…      act on an alarm; --as USER, or admin; --reason TEXT, --for DURATION, --text TEXT, --to USER
 //	alarm ID history              print what happened to it
+//	service [out-of-service|in-service device ID|rule ID ENTITY] [--as USER] [--reason TEXT] [--for DURATION]
+//	                              take something out of service, return it, or print what is
 //	summary                       print how many alarms are active and how many of them call for a person
 //	backtest RULE                 backtest the rule as it runs over all so far: it must raise what was raised
 //	why-not DEVICE RULE [--at T]  print why there was no alarm
@@ -85,7 +88,7 @@ func TestScenarios(t *testing.T) {
 			"sleep": sleepCommand, "until": untilCommand, "device": deviceCommand, "user": userCommand,
 			"publish": publishCommand, "unplug": unplugCommand, "latest": latestCommand, "series": seriesCommand,
 			"ledger": ledgerCommand, "watch": watchCommand, "heard": heardCommand,
-			"alarms": alarmsCommand, "summary": summaryCommand, "alarm": alarmCommand, "backtest": backtestCommand, "why-not": whyNotCommand,
+			"alarms": alarmsCommand, "summary": summaryCommand, "alarm": alarmCommand, "service": serviceCommand, "backtest": backtestCommand, "why-not": whyNotCommand,
 			"cases": casesCommand, "case": caseCommand, "notices": noticesCommand, "evaluation": evaluationCommand, "api": apiCommand,
 		},
 	})
@@ -639,6 +642,33 @@ func alarmCommand(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	err := worldOf(ts).call(as(flags), "POST", path, body, nil)
+	synctest.Wait()
+	outcome(ts, neg, err)
+}
+
+// serviceCommand orders what is about a device, or a rule and entity, and prints
+// what is out of service.
+func serviceCommand(ts *testscript.TestScript, neg bool, args []string) {
+	args, flags := expect(ts, args, "service [out-of-service|in-service device ID|rule ID ENTITY] [--as USER] [--reason TEXT] [--for DURATION]", 0, 4, "as", "reason", "for")
+	if len(args) == 0 {
+		var out struct{ Items []citywarden.OutOfService }
+		err := worldOf(ts).call(as(flags), "GET", "/out-of-service", nil, &out)
+		for _, x := range out.Items {
+			fmt.Fprintf(ts.Stdout(), "%s since %s until %s by %s: %s\n", cmp.Or(string(x.Device), string(x.Rule)+" "+x.Entity), clock(x.Since), clock(x.Until), x.By, x.Reason)
+		}
+		outcome(ts, neg, err)
+		return
+	}
+	body := map[string]any{}
+	for _, k := range []string{"reason", "for"} {
+		if v, ok := flags[k]; ok {
+			body[k] = v
+		}
+	}
+	if len(args) == 4 {
+		body["entity"] = args[3]
+	}
+	err := worldOf(ts).call(as(flags), "POST", "/"+args[1]+"s/"+url.PathEscape(args[2])+"/"+args[0], body, nil)
 	synctest.Wait()
 	outcome(ts, neg, err)
 }

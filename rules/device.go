@@ -35,6 +35,7 @@ type device struct {
 	adjacent []*device
 	others   []*device // those that have it as a neighbour
 	events   []eventAt
+	out      *citywarden.OutOfService // nil while it is in service
 
 	since    int64   // when the engine first knew it, ms
 	arrived  int64   // when its newest message arrived, ms; 0 never
@@ -269,6 +270,7 @@ func (e *Engine) bind(reg *citywarden.Device) *device {
 	for _, g := range d.groups {
 		if g != nil && g.inst != nil {
 			e.retie(g.inst)
+			e.reattend(g.inst)
 		}
 	}
 	d.thresholds(e)
@@ -383,6 +385,7 @@ func (e *Engine) unlink(d *device) {
 			e.empty = append(e.empty, g)
 		} else if g.inst != nil {
 			e.retie(g.inst)
+			e.reattend(g.inst)
 		}
 	}
 	d.groups = nil
@@ -482,7 +485,7 @@ func (e *Engine) DeviceChanged(dev citywarden.Device, deleted bool) {
 	e.unhear(d)
 	e.unlink(d)
 	e.dropInstances(d, "device removed")
-	d.gone, d.plan, d.model, d.reg, d.adjacent = true, nil, "", nil, nil
+	d.gone, d.plan, d.model, d.reg, d.adjacent, d.out = true, nil, "", nil, nil, nil
 	d.rings, d.lanes, d.insts, d.awake, d.skip, d.events = nil, nil, nil, nil, nil, nil
 	d.arrived, d.newestTS, d.lag, d.skew, d.dark, d.quietDue = 0, 0, 0, 0, false, 0
 }

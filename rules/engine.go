@@ -22,31 +22,33 @@ type Options struct {
 
 // Engine turns log entries into transitions. It is not safe for concurrent use.
 type Engine struct {
-	set     *Set
-	opt     Options
-	now     int64 // arrival clock, ms: Record.At of the newest record, or the timer that fires
-	up      int64 // since when the platform has been running, ms
-	pos     citywarden.Position
-	logged  time.Time
-	devices map[citywarden.DeviceID]*device
-	heard   map[*citywarden.Device]*device // by how it was registered when it was last heard
-	known   []*device                      // in the order in which they became known
-	size    int                            // of the last snapshot
-	runs    []*run                         // by rule
-	retired []*run                         // of rules that are gone: their alarms until they are closed, and their episodes for ever
-	timers  timerHeap
-	byAlarm map[citywarden.AlarmID]*instance
-	out     []citywarden.Transition
-	orphans []orphan
-	changed []*rule     // since the last record, or new
-	dirty   []*instance // of rules that changed
-	empty   []*group    // that lost their last member
-	retied  []*instance // that have other inhibitors now
-	anew    []*device   // whose silence or waiting readings may matter to other rules now
-	scratch env
-	durs    map[string]int64
-	reads   []citywarden.Reading
-	hits    []int // bindings to evaluate; a stack, as one evaluation may lead to another
+	set      *Set
+	opt      Options
+	now      int64 // arrival clock, ms: Record.At of the newest record, or the timer that fires
+	up       int64 // since when the platform has been running, ms
+	pos      citywarden.Position
+	logged   time.Time
+	devices  map[citywarden.DeviceID]*device
+	heard    map[*citywarden.Device]*device // by how it was registered when it was last heard
+	known    []*device                      // in the order in which they became known
+	size     int                            // of the last snapshot
+	runs     []*run                         // by rule
+	retired  []*run                         // of rules that are gone: their alarms until they are closed, and their episodes for ever
+	timers   timerHeap
+	byAlarm  map[citywarden.AlarmID]*instance
+	aside    map[*instance]bool // out of service by themselves
+	out      []citywarden.Transition
+	orphans  []orphan
+	changed  []*rule     // since the last record, or new
+	dirty    []*instance // of rules that changed
+	empty    []*group    // that lost their last member
+	retied   []*instance // that have other inhibitors now
+	anew     []*device   // whose silence or waiting readings may matter to other rules now
+	recalled []recalled  // since the last record
+	scratch  env
+	durs     map[string]int64
+	reads    []citywarden.Reading
+	hits     []int // bindings to evaluate; a stack, as one evaluation may lead to another
 }
 
 // run is the state of one rule.
@@ -103,6 +105,7 @@ func New(set *Set, opt Options) *Engine {
 		devices: map[citywarden.DeviceID]*device{},
 		heard:   map[*citywarden.Device]*device{},
 		byAlarm: map[citywarden.AlarmID]*instance{},
+		aside:   map[*instance]bool{},
 		durs:    map[string]int64{},
 	}
 	for _, r := range slices.Concat(set.rules, set.storms) {
@@ -189,6 +192,7 @@ func (e *Engine) Step(x citywarden.Entry) []citywarden.Transition {
 	}
 	e.now = at
 	if settle {
+		e.await()
 		e.review()
 		e.settleTies(at)
 		e.lookAnew()
@@ -607,7 +611,7 @@ func (e *Engine) Deadline() time.Time { return fromMS(e.due(never)) }
 // unsettled reports whether rules or devices changed in a way that the next
 // record brings to effect, whatever it is.
 func (e *Engine) unsettled() bool {
-	return len(e.orphans)+len(e.changed)+len(e.dirty)+len(e.empty)+len(e.retied)+len(e.anew) > 0
+	return len(e.orphans)+len(e.changed)+len(e.dirty)+len(e.empty)+len(e.retied)+len(e.anew)+len(e.recalled) > 0
 }
 
 // Now returns Record.At of the newest record, in whole milliseconds.
@@ -658,6 +662,7 @@ const (
 	timerLane timerKind = iota
 	timerInstance
 	timerQuiet
+	timerService
 )
 
 // void reports whether the timer was superseded.
@@ -667,6 +672,8 @@ func (t *timer) void() bool {
 		return t.d.plan == nil || t.lane >= len(t.d.lanes) || t.d.lanes[t.lane].due != t.due
 	case timerInstance:
 		return t.inst.dropped || t.inst.due != t.due
+	case timerService:
+		return t.d.out == nil || ms(t.d.out.Until) != t.due
 	}
 	return t.d.quietDue != t.due
 }
@@ -729,6 +736,8 @@ func (e *Engine) fire(upTo int64) {
 			e.instanceDue(t.inst)
 		case timerQuiet:
 			e.silence(t.d)
+		case timerService:
+			e.serviceDue(t.d)
 		}
 	}
 }

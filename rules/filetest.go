@@ -547,11 +547,14 @@ func (t *testCase) run(ctx context.Context, set *Set) Result {
 	for _, o := range t.orders {
 		plan = append(plan, moment{o.at, 1, func() error {
 			tr := b.last[string(o.rule)+"\x00"+o.on]
-			if tr.Alarm.ID == "" {
+			order := &citywarden.AlarmOrder{Kind: o.kind, Alarm: tr.Alarm.ID, By: o.by, Reason: o.reason}
+			switch {
+			case o.kind == citywarden.OrderOutOfService || o.kind == citywarden.OrderInService:
+				order.Alarm, order.Rule, order.Entity = "", o.rule, o.on
+			case tr.Alarm.ID == "":
 				at(o.node).report("at %s %s has had no alarm of %s to %s", time.Duration(o.at)*time.Millisecond, o.on, o.rule, o.kind)
 				return nil
 			}
-			order := &citywarden.AlarmOrder{Kind: o.kind, Alarm: tr.Alarm.ID, By: o.by, Reason: o.reason}
 			if o.until > 0 {
 				order.Until = abs(o.at + o.until)
 			}

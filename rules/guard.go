@@ -360,6 +360,12 @@ func (inst *instance) rouse() {
 // of no instance as well. One that its schedule holds back is not at rest.
 func (inst *instance) resting() bool { return inst == nil || !inst.raising && inst.idle() }
 
+// untouched reports that the instance was never evaluated nor waits to be; true of
+// no instance as well.
+func (inst *instance) untouched() bool {
+	return inst == nil || inst.clock == math.MinInt64 && len(inst.wakes) == 0
+}
+
 // idle reports that no timer is needed.
 func (inst *instance) idle() bool {
 	return inst.quiet() && len(inst.wakes) == 0 && inst.alarm.Shelved.IsZero()

@@ -238,12 +238,14 @@ func (e *Engine) retie(inst *instance) {
 	}
 }
 
-// settleTies brings instances to effect that have other inhibitors than before.
+// settleTies brings instances to effect that have other inhibitors, or members,
+// than before.
 func (e *Engine) settleTies(at int64) {
 	list := e.retied
 	e.retied = nil
 	slices.SortFunc(list, byRuleAndEntity)
 	for _, inst := range slices.Compact(list) {
 		e.uninhibit(inst, at)
+		e.attend(inst, at, "", "")
 	}
 }

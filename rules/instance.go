@@ -129,6 +129,7 @@ func (e *Engine) forget(inst *instance) {
 		return
 	}
 	inst.dropped = true
+	delete(e.aside, inst)
 	inst.untie()
 	inst.resign()
 	inst.run.remove(inst)
@@ -227,7 +228,7 @@ func (e *Engine) catchUp(inst *instance, ts int64) {
 // instanceDue is the timer of rearm.
 func (e *Engine) instanceDue(inst *instance) {
 	inst.due = 0
-	e.endShelf(inst)
+	e.lapse(inst)
 	if inst.report > 0 && inst.report <= e.now {
 		e.reportMembers(inst)
 	}
@@ -243,11 +244,15 @@ func (e *Engine) instanceDue(inst *instance) {
 	e.rearm(inst)
 }
 
-// endShelf ends a shelving whose time is over.
-func (e *Engine) endShelf(inst *instance) {
-	if until := ms(inst.alarm.Shelved); until > 0 && until <= e.now {
-		inst.alarm.Unshelve()
+// lapse ends a shelving, and a being out of service, whose time is over.
+func (e *Engine) lapse(inst *instance) {
+	a := &inst.alarm
+	if until := ms(a.Shelved); until > 0 && until <= e.now {
+		a.Unshelve()
 		e.emit(inst, until, citywarden.Unshelved, nil)
+	}
+	if until := ms(a.OutOfServiceUntil); until > 0 && until <= e.now {
+		e.comeBack(inst, until, "", "")
 	}
 }
 
@@ -269,6 +274,9 @@ func (e *Engine) rearm(inst *instance) {
 	if until := ms(inst.alarm.Shelved); until > 0 {
 		due = min(due, until)
 	}
+	if until := ms(inst.alarm.OutOfServiceUntil); until > 0 && inst.alarm.OutOfServiceItself() {
+		due = min(due, until)
+	}
 	if !inst.resting() {
 		inst.rouse()
 	}
@@ -277,7 +285,7 @@ func (e *Engine) rearm(inst *instance) {
 	}
 	if due == never {
 		inst.due = 0
-		if inst.idle() && inst.alarm.Episode == 0 && len(inst.flips) == 0 {
+		if inst.idle() && inst.alarm.Episode == 0 && len(inst.flips) == 0 && inst.alarm.OutOfService.IsZero() {
 			e.forget(inst)
 		}
 		return
@@ -373,7 +381,11 @@ func (e *Engine) apply(inst *instance, t int64) {
 	if flipped {
 		inst.flip(t)
 	}
+	met := len(inst.alarm.Members)
 	e.settle(inst, t, in, raised[:len(inst.levels)])
+	if len(inst.alarm.Members) != met {
+		e.attend(inst, t, "", "")
+	}
 	e.flapping(inst, t, inst.open && inst.calm() > t)
 }
 
@@ -471,13 +483,16 @@ func (e *Engine) raise(inst *instance, t int64, sev citywarden.Severity, level i
 		e.meet(inst, t)
 		inst.alarm.Device = inst.raiser()
 	}
+	if d := e.outWith(inst); d != nil && !inst.alarm.OutOfServiceItself() {
+		inst.alarm.TakeOut(*d.out)
+	}
 	e.gather(inst, t)
 	e.announce(inst, t, e.explain(inst, t, citywarden.Raised, level))
 }
 
 // begin makes the alarm of a new episode.
 func (e *Engine) begin(inst *instance, t int64, sev citywarden.Severity) {
-	e.endShelf(inst)
+	e.lapse(inst)
 	old := inst.alarm
 	if old.ID != "" {
 		delete(e.byAlarm, old.ID)
@@ -493,7 +508,7 @@ func (e *Engine) begin(inst *instance, t int64, sev citywarden.Severity) {
 	if !old.Shelved.IsZero() {
 		a.Shelved, a.ShelvedBy, a.Reason = old.Shelved, old.ShelvedBy, old.Reason
 	}
-	a.OutOfService, a.OutOfServiceBy, a.OutOfServiceReason = old.OutOfService, old.OutOfServiceBy, old.OutOfServiceReason
+	a.OutOfService, a.OutOfServiceUntil, a.OutOfServiceBy, a.OutOfServiceReason = old.OutOfService, old.OutOfServiceUntil, old.OutOfServiceBy, old.OutOfServiceReason
 	inst.alarm, inst.open, inst.n = a, true, 0
 	inst.tie()
 	e.byAlarm[a.ID] = inst
@@ -509,9 +524,19 @@ func (e *Engine) announce(inst *instance, t int64, why *citywarden.Explanation) 
 		}
 		inst.key = r.order.key.fill(r, inst.entity, d)
 	}
+	a := &inst.alarm
+	if !a.OutOfService.IsZero() {
+		why.OutOfService = citywarden.OutOfService{Device: a.OutOfServiceWith, Since: a.OutOfService, Until: a.OutOfServiceUntil, By: a.OutOfServiceBy, Reason: a.OutOfServiceReason}
+		if a.OutOfServiceItself() {
+			why.OutOfService.Rule, why.OutOfService.Entity = a.Rule, a.Entity
+		}
+	}
 	e.emit(inst, t, citywarden.Raised, why)
 	for _, x := range inst.inhibits() {
 		e.resolve(x, max(t, x.clock))
+	}
+	if !a.OutOfService.IsZero() { // its history says why nobody was told
+		e.tell(inst, t, citywarden.WentOutOfService, a.OutOfServiceBy, a.OutOfServiceReason)
 	}
 }
 
@@ -560,6 +585,9 @@ func (e *Engine) close(inst *instance, t int64, reason, by string) {
 	why := e.explainEnd(inst, t, reason)
 	a.State, a.ClearedAt = citywarden.AlarmCleared, fromMS(t)
 	a.Clearing, a.Latched, a.NoData, a.Flapping = false, false, false, false
+	if a.OutOfServiceWith != "" { // the device is still, and the next alarm will be with it
+		a.TakeOut(citywarden.OutOfService{})
+	}
 	if reason != "" && a.Shelved.IsZero() { // the reason of a shelf holds as long as the shelf
 		a.Reason = reason
 	}
@@ -623,14 +651,17 @@ func (e *Engine) noData(inst *instance, dark bool) {
 // (an alarm of an older episode, one that is acknowledged already) change
 // nothing.
 func (e *Engine) order(o *citywarden.AlarmOrder) {
+	if o.Kind == citywarden.OrderOutOfService || o.Kind == citywarden.OrderInService {
+		e.service(o)
+		return
+	}
 	inst := e.byAlarm[o.Alarm]
 	if inst == nil || inst.dropped {
 		return
 	}
 	if o.Kind != citywarden.OrderReset {
 		if kind, ok := inst.alarm.Do(o, fromMS(e.now)); ok {
-			tr := e.emit(inst, e.now, kind, nil)
-			tr.By, tr.Note = o.By, cmp.Or(o.Text, o.Reason)
+			e.tell(inst, e.now, kind, o.By, cmp.Or(o.Text, o.Reason))
 			e.rearm(inst)
 		}
 		return
@@ -682,11 +713,10 @@ func (e *Engine) closeOrphans(at int64) {
 		if o.inst.open {
 			e.close(o.inst, max(at, o.inst.clock), o.reason, "")
 		}
-		for _, k := range []citywarden.OrderKind{citywarden.OrderUnshelve, citywarden.OrderInService} {
-			if kind, ok := o.inst.alarm.Do(&citywarden.AlarmOrder{Kind: k}, fromMS(at)); ok {
-				e.emit(o.inst, at, kind, nil).Note = o.reason
-			}
+		if o.inst.alarm.Unshelve() {
+			e.tell(o.inst, at, citywarden.Unshelved, "", o.reason)
 		}
+		e.comeBack(o.inst, at, "", o.reason)
 		e.forgetOrphan(o.inst)
 	}
 	for _, parent := range abated {

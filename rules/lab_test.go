@@ -58,7 +58,7 @@ func (d *diary) Alarms(_ context.Context, f citywarden.AlarmFilter) (out []cityw
 func (d *diary) History(_ context.Context, id citywarden.AlarmID) (out []citywarden.AlarmStep, _ error) {
 	for _, tr := range d.told {
 		if tr.Alarm.ID == id {
-			out = append(out, citywarden.AlarmStep{Kind: tr.Kind, At: tr.At, Logged: tr.Logged})
+			out = append(out, citywarden.AlarmStep{Kind: tr.Kind, At: tr.At, Logged: tr.Logged, By: tr.By, Reason: tr.Note})
 		}
 	}
 	return out, nil

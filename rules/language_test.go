@@ -350,6 +350,20 @@ func TestAFailingTestSaysWhatIsExpected(t *testing.T) {
 	}
 }
 
+func TestATestTakesOutOfServiceBeforeThereIsAnAlarm(t *testing.T) {
+	set := load(t, probeRule("levels: [{severity: major, when: 'x > 5'}]")+`tests:
+- name: t
+  devices: {d: {model: probe}}
+  input: [{device: d, metric: x, at: 10s, values: "6"}]
+  orders: [{at: 1s, out_of_service: r, device: d}]
+  restart_at: [5s]
+  expect: [{at: 10s, alarm: r, device: d, suppressed: out_of_service, annunciated: false}]
+`)
+	if err := Test(set)[0].Err(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestATestSaysWhatBecameOfOrders(t *testing.T) {
 	rule := probeRule("levels: [{severity: major, when: 'x > 5'}]\n  clear: {when: 'x < 5', for: 1h}")
 	set := load(t, rule+`tests:

@@ -447,6 +447,11 @@ func (s scene) call(n *ast.CallNode) any {
 
 // members counts those that satisfy the call for sure, and perhaps.
 func (s scene) members(n *ast.CallNode) (lo, hi int) {
+	return s.satisfy(n, func(citywarden.DeviceID) {})
+}
+
+// satisfy is members and calls f for those that satisfy the call for sure.
+func (s scene) satisfy(n *ast.CallNode, f func(citywarden.DeviceID)) (lo, hi int) {
 	list := s.g
 	if n.Callee.String() == "n_adj" {
 		list = s.n.adjacent(s.d)
@@ -466,6 +471,7 @@ func (s scene) members(n *ast.CallNode) (lo, hi int) {
 		}
 		if len(reads) == 0 || newest >= s.at-span3(n.Arguments[1]) {
 			lo++
+			f(d.ID)
 		}
 	}
 	return lo, hi
@@ -521,6 +527,7 @@ type watcher struct {
 	zone      string // attr.zone of the entity, "" for none
 	gone      bool   // of a rule that is gone: about to be closed
 	alarm     citywarden.Alarm
+	met       map[citywarden.DeviceID]bool // members that satisfied the condition of the open alarm
 }
 
 func (n *naive) parse(x string) ast.Node {
@@ -692,6 +699,9 @@ func (w *watcher) look(t int64) {
 		w.flips = append(w.flips, t)
 	}
 	w.settle(t, in)
+	if w.stage != nil {
+		w.stage.joined(w, t)
+	}
 }
 
 func (w *watcher) settle(t int64, in bool) {

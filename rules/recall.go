@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -91,8 +92,8 @@ func (x *recall) hear(entry *citywarden.Entry) {
 
 // fill gives e, which runs the rules that x was made for, what was remembered.
 func (x *recall) fill(e *Engine) {
-	for id, from := range x.e.devices {
-		to := e.devices[id]
+	for _, id := range slices.Sorted(maps.Keys(x.e.devices)) {
+		from, to := x.e.devices[id], e.devices[id]
 		if to == nil || to.plan == nil || from.plan == nil || to.model != from.model {
 			continue
 		}
@@ -111,14 +112,30 @@ func (x *recall) fill(e *Engine) {
 				}
 			}
 			to.rings[i] = r
-			e.await(to, i)
+			e.recalled = append(e.recalled, recalled{to, i})
 		}
 	}
 }
 
-// await has the newest readings of metric i wait for the rules with late, as if
-// these had been there when they came.
-func (e *Engine) await(d *device, i int) {
+// recalled is a metric of a device whose readings come from the history.
+type recalled struct {
+	d      *device
+	metric int
+}
+
+// await has the newest readings of what was recalled wait for the rules with
+// late, as if these had been there when they came. Those that would not wait any
+// more are past, as what was before them.
+func (e *Engine) await() {
+	for _, x := range e.recalled {
+		if x.d.plan != nil && x.metric < len(x.d.rings) && x.d.rings[x.metric] != nil {
+			e.awaitMetric(x.d, x.metric)
+		}
+	}
+	e.recalled = nil
+}
+
+func (e *Engine) awaitMetric(d *device, i int) {
 	for k, late := range d.plan.lates {
 		if late == 0 {
 			continue

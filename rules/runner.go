@@ -299,6 +299,14 @@ func (r *Runner) Rules() []citywarden.Rule {
 	return r.e.Rules()
 }
 
+// OutOfService returns what people have taken out of service: devices by their
+// id, then what is by rule and entity.
+func (r *Runner) OutOfService() []citywarden.OutOfService {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.e.OutOfService()
+}
+
 // DeviceChanged tells the engine about a change in the registry.
 func (r *Runner) DeviceChanged(d citywarden.Device, deleted bool) {
 	r.mu.Lock()

@@ -13,7 +13,7 @@ import (
 )
 
 // snapshotVersion is the first byte of a snapshot.
-const snapshotVersion = 3
+const snapshotVersion = 4
 
 var (
 	errSnapshot = errors.New("snapshot is damaged")
@@ -273,6 +273,16 @@ func (c *codec) device(s *savedDevice) {
 		s.d = &device{}
 	}
 	d := s.d
+	out := d.out != nil
+	if c.bool(&out); out {
+		if c.reading {
+			d.out = &citywarden.OutOfService{Device: s.id}
+		}
+		c.time(&d.out.Since)
+		c.time(&d.out.Until)
+		text(c, &d.out.By)
+		text(c, &d.out.Reason)
+	}
 	for _, p := range []*int64{&d.since, &d.arrived, &d.newestTS, &d.lag, &d.skew, &d.quietDue} {
 		c.int(p)
 	}
@@ -354,6 +364,13 @@ func (c *codec) instance(r *savedRule, s *savedInstance) {
 		list(c, &s.wakes, c.int)
 		list(c, &s.flips, c.int)
 	}
+	if out {
+		c.time(&a.OutOfService)
+		c.time(&a.OutOfServiceUntil)
+		text(c, &a.OutOfServiceBy)
+		text(c, &a.OutOfServiceReason)
+		text(c, &a.OutOfServiceWith)
+	}
 	if !raised {
 		return
 	}
@@ -389,11 +406,6 @@ func (c *codec) instance(r *savedRule, s *savedInstance) {
 	}
 	if cleared {
 		c.time(&a.ClearedAt)
-	}
-	if out {
-		c.time(&a.OutOfService)
-		text(c, &a.OutOfServiceBy)
-		text(c, &a.OutOfServiceReason)
 	}
 	if explained {
 		text(c, &s.under)
@@ -570,7 +582,7 @@ func (e *Engine) Restore(data []byte) error {
 	e.reattach()
 	for _, x := range e.runs {
 		for _, inst := range x.list { // whose rule or attributes changed since
-			if inst.inhibited && !e.inhibited(inst) || inst.open && inst.alarm.SuppressedBy != e.suppressor(inst) {
+			if inst.inhibited && !e.inhibited(inst) || inst.open && inst.alarm.SuppressedBy != e.suppressor(inst) || e.unattended(inst) {
 				e.retied = append(e.retied, inst)
 			}
 		}
@@ -593,6 +605,10 @@ func (e *Engine) restoreDevice(s *savedDevice) {
 		return
 	}
 	d.since, d.arrived, d.newestTS, d.lag, d.skew, d.dark, d.late, d.events = s.d.since, s.d.arrived, s.d.newestTS, s.d.lag, s.d.skew, s.d.dark, s.d.late, s.d.events
+	if s.d.out != nil {
+		d.out = s.d.out
+		e.armService(d)
+	}
 	d.quietDue = 0
 	if d.plan == nil || d.model != s.model {
 		return
@@ -716,6 +732,7 @@ func (e *Engine) restoreInstance(x *run, s *savedInstance, d *device, changed bo
 	if inst.alarm.ID != "" {
 		e.byAlarm[inst.alarm.ID] = inst
 	}
+	e.setAside(inst)
 	if reason != "" {
 		x.add(inst)
 		e.orphan(inst, reason)
@@ -747,6 +764,7 @@ func (e *Engine) restoreInstance(x *run, s *savedInstance, d *device, changed bo
 // evaluates new and changed rules: an active alarm stays active until its new
 // condition is false, a pending one keeps the time since when it holds.
 func (e *Engine) SetRules(set *Set) error {
+	e.await()
 	data, err := e.Snapshot()
 	if err != nil {
 		return err
@@ -839,9 +857,9 @@ func (e *Engine) review() {
 				e.release(d, b.lane, ts)
 			}
 			switch g := d.group(b); {
-			case g == nil && d.instance(b) == nil:
+			case g == nil && d.instance(b).untouched():
 				e.evaluateOwn(b, d, max(ts, d.reached(b)))
-			case g != nil && g.inst == nil:
+			case g != nil && g.inst.untouched():
 				e.evaluateGroup(g, b, d, ts)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/expr-lang/expr/ast"
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
@@ -29,6 +30,7 @@ type stage struct {
 	dark     map[citywarden.DeviceID]bool
 	episodes map[string]uint64
 	told     map[citywarden.DeviceID]int64 // silences up to this time were looked at
+	outs     map[citywarden.DeviceID]citywarden.OutOfService
 }
 
 // released is a message that the rules of one late see later.
@@ -42,7 +44,7 @@ func newStage(set *Set, devices []*citywarden.Device) *stage {
 	return &stage{
 		naive:  &naive{set: set, devices: devices, seen: map[citywarden.DeviceID]map[string][]seen{}, heard: map[citywarden.DeviceID][]int64{}},
 		actors: map[string]*watcher{}, dark: map[citywarden.DeviceID]bool{}, episodes: map[string]uint64{}, told: map[citywarden.DeviceID]int64{},
-		now: t0.UnixMilli(),
+		outs: map[citywarden.DeviceID]citywarden.OutOfService{}, now: t0.UnixMilli(),
 	}
 }
 
@@ -181,19 +183,30 @@ func (g *stage) say(w *watcher, t int64, kind citywarden.TransitionKind) {
 	a := &w.alarm
 	switch kind {
 	case citywarden.Raised:
-		g.endShelf(w)
+		g.lapse(w)
 		old := *a
 		*a = citywarden.Alarm{Rule: w.r.ID, Entity: w.entity, Episode: old.Episode + 1, State: citywarden.AlarmActive, Severity: w.sev,
-			Shelved: old.Shelved, OutOfService: old.OutOfService}
+			Shelved: old.Shelved, OutOfService: old.OutOfService, OutOfServiceUntil: old.OutOfServiceUntil}
 		a.ID = citywarden.NewAlarmID(a.Rule, a.Entity, a.Episode)
 		a.NoData = w.scene.d != nil && g.dark[w.scene.d.ID] && !w.r.silent
+		w.met = map[citywarden.DeviceID]bool{}
+		g.meet(w, t)
+		if x, ok := g.outWith(w); ok && a.OutOfService.IsZero() {
+			a.TakeOut(x)
+		}
 		a.SuppressedBy = g.suppressor(w)
 		g.tell(w, t, kind)
 		for _, x := range g.held(w) {
 			g.resolve(x, max(t, x.clock))
 		}
+		if !a.OutOfService.IsZero() {
+			g.tell(w, t, citywarden.WentOutOfService)
+		}
 		return
 	case citywarden.Cleared:
+		if a.OutOfServiceWith != "" {
+			a.TakeOut(citywarden.OutOfService{})
+		}
 		a.State, a.NoData, a.Latched = citywarden.AlarmCleared, false, false
 		g.tell(w, t, kind)
 		for _, x := range g.held(w) {
@@ -227,15 +240,150 @@ func (g *stage) tell(w *watcher, t int64, kind citywarden.TransitionKind) {
 }
 
 func line(t int64, kind citywarden.TransitionKind, a *citywarden.Alarm, loud bool) string {
-	return fmt.Sprintf("%s %s #%d %s %s %s acked %t shelved %t out %t by %q loud %t", a.Rule, a.Entity, a.Episode, time.Duration(t-t0.UnixMilli())*time.Millisecond,
-		kind, a.Severity, a.Acked, !a.Shelved.IsZero(), !a.OutOfService.IsZero(), a.SuppressedBy, loud)
+	return fmt.Sprintf("%s %s #%d %s %s %s acked %t shelved %t out %t until %s with %q by %q loud %t", a.Rule, a.Entity, a.Episode, time.Duration(t-t0.UnixMilli())*time.Millisecond,
+		kind, a.Severity, a.Acked, !a.Shelved.IsZero(), !a.OutOfService.IsZero(), a.OutOfServiceUntil, a.OutOfServiceWith, a.SuppressedBy, loud)
 }
 
-func (g *stage) endShelf(w *watcher) {
+// lapse ends what people put aside until now.
+func (g *stage) lapse(w *watcher) {
 	if until := ms(w.alarm.Shelved); until > 0 && until <= g.now {
 		w.alarm.Unshelve()
 		g.tell(w, until, citywarden.Unshelved)
 	}
+	if until := ms(w.alarm.OutOfServiceUntil); until > 0 && until <= g.now {
+		g.comeBack(w, until)
+	}
+}
+
+func (g *stage) comeBack(w *watcher, t int64) {
+	if !w.alarm.OutOfServiceItself() {
+		return
+	}
+	kind := citywarden.CameInService
+	if x, ok := g.outWith(w); ok {
+		w.alarm.TakeOut(x)
+		kind = citywarden.WentOutOfService
+	} else {
+		w.alarm.Return()
+	}
+	if w.alarm.ID != "" {
+		g.tell(w, t, kind)
+	}
+}
+
+// meet notes which members satisfy the condition of a level.
+func (g *stage) meet(w *watcher, t int64) {
+	s := w.scene
+	s.at = t
+	for _, l := range w.levels {
+		if w.scene.g == nil || s.eval(l.when) != true {
+			continue
+		}
+		ast.Walk(&l.when, visitor(func(n ast.Node) {
+			if c, ok := n.(*ast.CallNode); ok && c.Callee.String() == "n_of" {
+				s.satisfy(c, func(id citywarden.DeviceID) { w.met[id] = true })
+			}
+		}))
+	}
+}
+
+// joined is called when w was looked at.
+func (g *stage) joined(w *watcher, t int64) {
+	if !w.open {
+		return
+	}
+	if slices.ContainsFunc(w.levels, func(l *naiveLevel) bool { return l.state == "active" || l.state == "clearing" }) {
+		g.meet(w, t)
+	}
+	g.attend(w, t)
+}
+
+// outWith returns the device that is out of service with the open alarm of w: of
+// a group's, all that satisfied the condition must be.
+func (g *stage) outWith(w *watcher) (citywarden.OutOfService, bool) {
+	if !w.open {
+		return citywarden.OutOfService{}, false
+	}
+	if w.scene.g == nil {
+		x, ok := g.outs[w.scene.d.ID]
+		return x, ok
+	}
+	var all []citywarden.OutOfService
+	for _, d := range w.scene.g {
+		if !w.met[d.ID] {
+			continue
+		}
+		x, ok := g.outs[d.ID]
+		if !ok {
+			return citywarden.OutOfService{}, false
+		}
+		all = append(all, x)
+	}
+	for _, x := range all {
+		if x.Device == w.alarm.OutOfServiceWith {
+			return x, true
+		}
+	}
+	if len(all) == 0 {
+		return citywarden.OutOfService{}, false
+	}
+	return all[0], true
+}
+
+func (g *stage) attend(w *watcher, t int64) {
+	a := &w.alarm
+	if !w.open || a.OutOfServiceItself() {
+		return
+	}
+	x, ok := g.outWith(w)
+	switch {
+	case ok && (a.OutOfServiceWith != x.Device || !a.OutOfService.Equal(x.Since) || !a.OutOfServiceUntil.Equal(x.Until)):
+		a.TakeOut(x)
+		g.tell(w, t, citywarden.WentOutOfService)
+	case !ok && a.Return():
+		g.tell(w, t, citywarden.CameInService)
+	}
+}
+
+// serve attends to all that the device may concern.
+func (g *stage) serve() {
+	for _, w := range g.all() {
+		g.attend(w, g.now)
+	}
+}
+
+// service is order for what is about a device, or a rule and entity.
+func (g *stage) service(at int64, o *citywarden.AlarmOrder) {
+	g.to(at - 1)
+	g.now = at
+	x, ok := o.OutOfService(fromMS(at))
+	d, r := g.device(o.Device), g.set.byID[o.Rule]
+	switch was, is := g.outs[o.Device]; {
+	case o.Device == "" && r != nil:
+		if o.Kind == citywarden.OrderInService && g.actors[string(o.Rule)+"/"+o.Entity] == nil {
+			break
+		}
+		for _, d := range g.devices {
+			if g.entity(r, d) != o.Entity {
+				continue
+			}
+			w := g.actor(r, d)
+			if o.Kind == citywarden.OrderInService {
+				g.comeBack(w, at)
+			} else if kind, ok := w.alarm.Do(o, fromMS(at)); ok && w.alarm.ID != "" {
+				g.tell(w, at, kind)
+			}
+			break
+		}
+	case d == nil:
+	case o.Kind == citywarden.OrderInService:
+		delete(g.outs, o.Device)
+		g.serve()
+	case ok && !(is && was.Until.Equal(x.Until)):
+		g.outs[o.Device] = x
+		g.serve()
+	}
+	g.to(at)
 }
 
 // due returns when w has to be looked at next, by arrival.
@@ -248,6 +396,9 @@ func (g *stage) due(w *watcher) int64 {
 		due += w.late()
 	}
 	if until := ms(w.alarm.Shelved); until > 0 {
+		due = min(due, until)
+	}
+	if until := ms(w.alarm.OutOfServiceUntil); until > 0 && w.alarm.OutOfServiceItself() {
 		due = min(due, until)
 	}
 	return due
@@ -313,7 +464,7 @@ func (g *stage) to(at int64) {
 		}
 		for _, w := range g.actors {
 			offer(event{g.due(w), 1, string(w.r.ID) + " " + w.entity, func() {
-				g.endShelf(w)
+				g.lapse(w)
 				for len(w.wakes) > 0 && w.wakes[0] <= g.now-w.late() {
 					ts := max(w.wakes[0], w.clock)
 					w.wakes = w.wakes[1:]
@@ -332,6 +483,14 @@ func (g *stage) to(at int64) {
 					g.darkness(d)
 				}
 			}})
+		}
+		for id, x := range g.outs {
+			if !x.Until.IsZero() {
+				offer(event{x.Until.UnixMilli(), 3, string(id), func() {
+					delete(g.outs, id)
+					g.serve()
+				}})
+			}
 		}
 		if next.do == nil {
 			return
@@ -446,6 +605,10 @@ func (g *stage) order(at int64, o *citywarden.AlarmOrder) {
 		if w.alarm.ID != o.Alarm {
 			continue
 		}
+		if o.Kind == citywarden.OrderInService {
+			g.comeBack(w, at)
+			break
+		}
 		if o.Kind != citywarden.OrderReset {
 			if kind, ok := w.alarm.Do(o, fromMS(at)); ok {
 				g.tell(w, at, kind)
@@ -477,11 +640,10 @@ func (g *stage) end(at int64, gone func(w *watcher) bool) {
 			}
 			g.say(w, max(at, w.clock), citywarden.Cleared)
 		}
-		for _, k := range []citywarden.OrderKind{citywarden.OrderUnshelve, citywarden.OrderInService} {
-			if kind, ok := w.alarm.Do(&citywarden.AlarmOrder{Kind: k}, fromMS(at)); ok {
-				g.tell(w, at, kind)
-			}
+		if w.alarm.Unshelve() {
+			g.tell(w, at, citywarden.Unshelved)
 		}
+		g.comeBack(w, at)
 		name := string(w.r.ID) + "/" + w.entity
 		g.episodes[name] = w.alarm.Episode
 		delete(g.actors, name)
@@ -499,6 +661,7 @@ func (g *stage) changeDevice(at int64, devices []*citywarden.Device, d *cityward
 		delete(g.heard, d.ID)
 		delete(g.dark, d.ID)
 		delete(g.told, d.ID)
+		delete(g.outs, d.ID)
 		g.waiting = slices.DeleteFunc(g.waiting, func(x released) bool { return x.d == d.ID })
 	}
 	members := map[string]bool{}
@@ -517,6 +680,7 @@ func (g *stage) changeDevice(at int64, devices []*citywarden.Device, d *cityward
 	g.to(at - 1)
 	g.now = at
 	g.settleTies()
+	g.serve()
 	g.lookAnew(is)
 	g.to(at)
 }
@@ -533,7 +697,7 @@ func (g *stage) lookAnew(d *citywarden.Device) {
 
 // idle reports that there is nothing to remember.
 func (w *watcher) idle() bool {
-	return !w.open && w.alarm.Episode == 0 && len(w.flips) == 0 && len(w.wakes) == 0 && w.alarm.Shelved.IsZero() && (w.was != true || w.r.schedule == nil) &&
+	return !w.open && w.alarm.Episode == 0 && w.alarm.OutOfService.IsZero() && len(w.flips) == 0 && len(w.wakes) == 0 && w.alarm.Shelved.IsZero() && (w.was != true || w.r.schedule == nil) &&
 		!slices.ContainsFunc(w.levels, func(l *naiveLevel) bool { return l.state != "" })
 }
 
@@ -603,6 +767,7 @@ func (g *stage) changeRules(at int64, set *Set) {
 func disturb(t testing.TB, seed uint64) (story string, got, want []string) {
 	a := &author{generator{rand.New(rand.NewPCG(seed, 6))}}
 	r := a.r
+	more := rand.New(rand.NewPCG(seed, 9))
 	count := 2 + r.IntN(4)
 	texts := map[int]string{}
 	write := func(i int) {
@@ -645,6 +810,25 @@ func disturb(t testing.TB, seed uint64) (story string, got, want []string) {
 			at += time.Duration(r.IntN(2400)) * time.Second
 		}
 		now := t0.Add(at).UnixMilli()
+		if more.IntN(20) == 0 {
+			o := citywarden.AlarmOrder{Kind: citywarden.OrderOutOfService, Device: citywarden.DeviceID(fmt.Sprintf("p%d", 1+more.IntN(5))), By: "li", Reason: "why"}
+			if more.IntN(3) == 0 {
+				o.Rule, o.Entity, o.Device = citywarden.RuleID(fmt.Sprintf("r%d", more.IntN(count))), string(o.Device), ""
+				if more.IntN(3) == 0 {
+					o.Entity = []string{"Z", "Y"}[more.IntN(2)]
+				}
+			}
+			switch more.IntN(4) {
+			case 0:
+				o.Kind = citywarden.OrderInService
+			case 1, 2:
+				o.Until = t0.Add(at + time.Duration(more.IntN(400))*time.Second)
+			}
+			w.to(at - time.Millisecond)
+			w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordOrder, At: t0.Add(at), Order: &o}})
+			fmt.Fprintf(&b, "%s %+v\n", at, o)
+			g.service(now, &o)
+		}
 		if r.IntN(20) == 0 {
 			snap, err := w.e.Snapshot()
 			if err != nil {

@@ -227,6 +227,9 @@ func TestWhatIsPutAsideStaysSo(t *testing.T) {
 	w.put("d", 4*s, "x", 1.0)
 	w.order(5*s, citywarden.OrderReset, "r:d:1", 0)
 	w.put("d", 6*s, "x", 6.0)
+	if tr := w.got[len(w.got)-1]; tr.Kind != citywarden.WentOutOfService || tr.By != "li" || tr.Note != "why" {
+		t.Errorf("the history of the next episode does not say why nobody is told: %+v", tr)
+	}
 	if a := w.got[len(w.got)-1].Alarm; a.ID != "r:d:2" || a.Reason != "why" || a.ShelvedBy != "li" || !a.Shelved.Equal(t0.Add(60*s)) ||
 		a.OutOfServiceReason != "why" || a.OutOfServiceBy != "li" || !a.OutOfService.Equal(t0.Add(2*s)) {
 		t.Errorf("the next episode: %+v", a)
@@ -254,6 +257,7 @@ func TestWhatIsPutAsideStaysSo(t *testing.T) {
 		4s latched d minor latched shelved out-of-service
 		5s cleared d minor shelved out-of-service
 		6s raised d minor shelved out-of-service
+		6s out_of_service d minor shelved out-of-service
 		10s acked d minor acked shelved out-of-service
 		1m0s unshelved d minor acked out-of-service
 		1m10s in_service d minor
@@ -263,6 +267,7 @@ func TestWhatIsPutAsideStaysSo(t *testing.T) {
 		1m32s in_service d minor
 		1m33s out_of_service d minor out-of-service
 		1m40s raised d minor out-of-service
+		1m40s out_of_service d minor out-of-service
 		1m50s cleared d minor out-of-service
 		1m50s in_service d minor`)
 	for _, tr := range w.got {

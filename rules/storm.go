@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -123,14 +124,21 @@ func (e *Engine) gather(inst *instance, t int64) {
 			return
 		}
 		if parent == nil {
-			parent = &instance{run: run, entity: inst.front.key, trigger: inst.trigger}
-			parent.alarm.Episode = run.episodes[parent.entity]
-			run.add(parent)
+			parent = e.stormInstance(run, inst.front.key)
 		}
+		parent.trigger = inst.trigger
 		last := crowd[len(crowd)-1]
 		e.erupt(parent, ms(last.alarm.RaisedAt), crowd)
 	}
 	e.attach(parent, inst, t)
+}
+
+// stormInstance makes the state of the storms at one place.
+func (e *Engine) stormInstance(run *run, key string) *instance {
+	inst := &instance{run: run, entity: key, clock: math.MinInt64}
+	inst.alarm.Episode = run.episodes[key]
+	run.add(inst)
+	return inst
 }
 
 // standsOut reports whether the condition of the open alarm still holds.
@@ -244,6 +252,7 @@ func (e *Engine) free(parent *instance, t int64) {
 // reviewStorm brings the storm to what its changed rule says.
 func (e *Engine) reviewStorm(parent *instance) {
 	if !parent.open {
+		e.rearm(parent)
 		return
 	}
 	parent.clock = max(parent.clock, e.now)

@@ -61,6 +61,11 @@ func (l *Lab) WhyNot(ctx context.Context, id citywarden.RuleID, device citywarde
 	if q.notWatched() {
 		return q.out, nil
 	}
+	for _, x := range l.runner.OutOfService() {
+		if x.Device == device || x.Rule == id && (x.Entity == string(device) || q.g != nil && x.Entity == q.g.key) {
+			q.out.OutOfService = append(q.out.OutOfService, x)
+		}
+	}
 	if err := q.replay(ctx, l.history); err != nil {
 		return citywarden.WhyNot{}, err
 	}
@@ -72,19 +77,20 @@ func (l *Lab) WhyNot(ctx context.Context, id citywarden.RuleID, device citywarde
 
 // inquiry is a question why not.
 type inquiry struct {
-	at   time.Time
-	t    int64 // at, ms
-	r    *rule
-	s    stepper
-	reg  *citywarden.Device
-	d    *device
-	b    *binding
-	g    *group
-	inst *instance // of the rule on the device or its group; one at rest when there is none
-	late []reading
-	last time.Time // of the last entry by then
-	next time.Time // when the platform started, if that is what came next
-	out  citywarden.WhyNot
+	at    time.Time
+	t     int64 // at, ms
+	r     *rule
+	s     stepper
+	reg   *citywarden.Device
+	d     *device
+	b     *binding
+	g     *group
+	inst  *instance // of the rule on the device or its group; one at rest when there is none
+	late  []reading
+	outOf *citywarden.AlarmStep // that took the alarm of the moment out of service
+	last  time.Time             // of the last entry by then
+	next  time.Time             // when the platform started, if that is what came next
+	out   citywarden.WhyNot
 }
 
 // reading is one that came too late to be evaluated.
@@ -440,13 +446,16 @@ func (q *inquiry) recorded(ctx context.Context, rec Record, rule citywarden.Rule
 			if a.Entity != entity || a.RaisedAt.After(q.at) {
 				continue
 			}
-			raised, cleared, err := known(ctx, rec, a.ID)
+			raised, cleared, out, err := q.known(ctx, rec, a.ID)
 			switch {
 			case err != nil:
 				return nil, err
 			case raised.After(q.at): // by then nobody knew of it
 				continue
 			case cleared.IsZero() || cleared.After(q.at):
+				if rule == q.r.ID {
+					q.outOf = out
+				}
 				return a, nil
 			}
 			return nil, nil
@@ -460,18 +469,26 @@ func (q *inquiry) recorded(ctx context.Context, rec Record, rule citywarden.Rule
 }
 
 // known returns when an alarm was raised and cleared by our clock, which may be
-// later than by the readings'.
-func known(ctx context.Context, rec Record, id citywarden.AlarmID) (raised, cleared time.Time, err error) {
+// later than by the readings', and the step that took it out of service, nil when
+// it was in service at the moment.
+func (q *inquiry) known(ctx context.Context, rec Record, id citywarden.AlarmID) (raised, cleared time.Time, out *citywarden.AlarmStep, err error) {
 	steps, err := rec.History(ctx, id)
-	for _, s := range steps {
+	for i, s := range steps {
 		switch s.Kind {
 		case citywarden.Raised:
 			raised = s.Logged.Truncate(time.Millisecond)
 		case citywarden.Cleared:
 			cleared = s.Logged
+		case citywarden.WentOutOfService, citywarden.CameInService:
+			if s.Logged.After(q.at) {
+				continue
+			}
+			if out = nil; s.Kind == citywarden.WentOutOfService {
+				out = &steps[i]
+			}
 		}
 	}
-	return raised, cleared, err
+	return raised, cleared, out, err
 }
 
 // alarmed answers when there was an alarm.
@@ -488,9 +505,14 @@ func (q *inquiry) alarmed(a *citywarden.Alarm) {
 		q.out.Until = then.Shelved
 		q.say(citywarden.WhyNotShelved, "there was an alarm, "+id+", since "+since+"; "+then.ShelvedBy+" had put it aside until "+stamp(then.Shelved)+": "+then.Reason,
 			"自 "+since+" 起有告警 "+id+"；已被 "+then.ShelvedBy+" 搁置至 "+stamp(then.Shelved)+"："+then.Reason)
-	case q.inst.open && !then.OutOfService.IsZero():
-		q.say(citywarden.WhyNotShelved, "there was an alarm, "+id+", since "+since+"; "+then.OutOfServiceBy+" had taken it out of service at "+stamp(then.OutOfService)+": "+then.OutOfServiceReason,
-			"自 "+since+" 起有告警 "+id+"；"+then.OutOfServiceBy+" 已于 "+stamp(then.OutOfService)+" 将其停用："+then.OutOfServiceReason)
+	case q.outOf != nil: // that may have been ordered long before the replay begins
+		q.out.Until = then.OutOfServiceUntil
+		from := q.outOf.At
+		if !a.OutOfService.IsZero() && a.OutOfService.Before(from) {
+			from = a.OutOfService
+		}
+		q.say(citywarden.WhyNotShelved, "there was an alarm, "+id+", since "+since+"; "+q.outOf.By+" had taken it out of service at "+stamp(from)+": "+q.outOf.Reason,
+			"自 "+since+" 起有告警 "+id+"；"+q.outOf.By+" 已于 "+stamp(from)+" 将其停用："+q.outOf.Reason)
 	case q.inst.open && then.SuppressedBy != "":
 		q.say(citywarden.WhyNotInhibited, "there was an alarm, "+id+", since "+since+"; alarm "+string(then.SuppressedBy)+" explains it, so nobody was told",
 			"自 "+since+" 起有告警 "+id+"；已由告警 "+string(then.SuppressedBy)+" 解释，未另行通知")

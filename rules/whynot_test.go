@@ -125,6 +125,10 @@ func TestWhyNot(t *testing.T) {
 			}
 		}},
 		{"out of service", "fire", func(w *world) { w.put("p", s, "on", true); w.order(10*s, citywarden.OrderOutOfService, "fire:p:1", 0) }, time.Minute, citywarden.WhyNotShelved, "li had taken it out of service at 2026-01-05 08:00:10+08:00: why", "将其停用", nil},
+		{"out of service long before", "fire", func(w *world) {
+			w.serve(s, outOf(citywarden.AlarmOrder{Device: "p"}, 0))
+			w.put("p", 100*time.Minute, "on", true)
+		}, 101 * time.Minute, citywarden.WhyNotShelved, "there was an alarm, fire:p:1, since 2026-01-05 09:40:00+08:00; li had taken it out of service at 2026-01-05 08:00:01+08:00: works", "将其停用", nil},
 		{"suppressed by design", "held", func(w *world) { w.put("p", s, "y", 9.0); w.put("q", 2*s, "on", true) }, time.Minute, citywarden.WhyNotInhibited, "alarm fire:q:1 explains it, so nobody was told", "已由告警 fire:q:1 解释", nil},
 		{"latched", "fire", func(w *world) { w.put("p", s, "on", true); w.put("p", 10*s, "on", false) }, time.Minute, citywarden.WhyNotLatched, "its condition is gone and it waits for a reset", "等待人工复位", nil},
 		{"shadow", "shadow", func(w *world) { w.put("p", s, "x", 6.0) }, time.Minute, citywarden.WhyNotShadow, "nobody was told, because the rule runs in mode shadow", "shadow 模式", nil},
@@ -164,6 +168,24 @@ func TestWhyNot(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Also without an alarm it is said that nobody would be told of one.
+func TestWhyNotOfWhatIsOutOfService(t *testing.T) {
+	inJanuary(t, func(t *testing.T) {
+		w := newWorld(t, whyNotRules, dev("p", "probe", "zone", "Z"), dev("q", "probe", "zone", "Z"))
+		w.serve(1*s, outOf(citywarden.AlarmOrder{Device: "p"}, 0))
+		w.serve(2*s, outOf(citywarden.AlarmOrder{Device: "q"}, 0))
+		w.serve(3*s, outOf(citywarden.AlarmOrder{Rule: "two", Entity: "Z"}, 0))
+		d := w.diary()
+		l := NewLab(NewRunner(w.e, nil, nil, RunnerOptions{}), d, d, anyClass)
+		for rule, want := range map[citywarden.RuleID]int{"two": 2, "fire": 1} {
+			x, err := l.WhyNot(t.Context(), rule, "p", t0.Add(time.Minute))
+			if err != nil || len(x.OutOfService) != want || x.OutOfService[0].Device != "p" {
+				t.Errorf("%s: %+v %v, want %d", rule, x.OutOfService, err, want)
+			}
+		}
+	})
 }
 
 // What was changed since then is said, instead of a reason that was none.
@@ -223,7 +245,7 @@ func TestWhyNotAgreesWithTheAlarms(t *testing.T) {
 				}
 				continue
 			}
-			raised, _, _ := known(t.Context(), d, a.ID)
+			raised, _, _, _ := (&inquiry{}).known(t.Context(), d, a.ID)
 			for _, c := range []struct {
 				at    time.Time
 				alarm bool

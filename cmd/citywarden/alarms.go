@@ -19,8 +19,8 @@ type alarmsCmd struct {
 	Shelve alarmShelveCmd `cmd:"" help:"Keep an alarm quiet for a while."`
 	Reset  alarmResetCmd  `cmd:"" help:"End an alarm that is latched with its condition gone, or whose device is silent."`
 
-	OutOfService alarmOutOfServiceCmd `cmd:"" help:"Take an alarm out of service until it is returned, as for maintenance."`
-	InService    alarmInServiceCmd    `cmd:"" help:"Return an alarm to service."`
+	OutOfService alarmOutOfServiceCmd `cmd:"" help:"Take an alarm, a device or what a rule says of it out of service, as for maintenance; without any of them, list what is."`
+	InService    alarmInServiceCmd    `cmd:"" help:"Return an alarm, a device or what a rule says of it to service."`
 	Comment      alarmCommentCmd      `cmd:"" help:"Write a comment into the history of an alarm."`
 	Assign       alarmAssignCmd       `cmd:"" help:"Say who shall look after an alarm."`
 	History      alarmHistoryCmd      `cmd:"" help:"Print everything that happened to an alarm."`
@@ -104,6 +104,19 @@ func printWhy(w io.Writer, e *citywarden.Explanation) {
 		fmt.Fprintf(w, "held       for %s, since %s\n", e.Held, when(e.Since))
 	}
 	printEvidence(w, e)
+	printOutOfService(w, &e.OutOfService)
+}
+
+// printOutOfService prints that nobody is told, if that is so.
+func printOutOfService(w io.Writer, x *citywarden.OutOfService) {
+	if x.Since.IsZero() {
+		return
+	}
+	end := "until it is returned"
+	if !x.Until.IsZero() {
+		end = "until " + when(x.Until)
+	}
+	fmt.Fprintf(w, "nobody is told: %s is out of service since %s, %s, by %s: %s\n", subject(x), when(x.Since), end, x.By, x.Reason)
 }
 
 // printEvidence prints what a condition saw.
@@ -180,26 +193,82 @@ func (a *alarmShelveCmd) Run(ctx context.Context, o output) error {
 	return orderAlarm(ctx, o, &a.remote, a.ID, "shelve", map[string]any{"for": a.For.String(), "reason": a.Reason}, "shelved")
 }
 
-type alarmOutOfServiceCmd struct {
-	remote
-	ID     string `arg:"" help:"The alarm's id."`
-	Reason string `required:"" help:"Why."`
+// served is what is taken out of service or returned.
+type served struct {
+	ID     string `arg:"" optional:"" help:"The alarm's id."`
+	Device string `help:"Instead of an alarm: a device, and all its alarms with it." xor:"target"`
+	Rule   string `help:"Instead of an alarm: what this rule says of --entity." xor:"target" and:"rule"`
+	Entity string `help:"The id of a device, or the key of a group." and:"rule"`
 }
 
-// Run takes an alarm out of service.
+// order gives the order for what s names.
+func (s *served) order(ctx context.Context, o output, r *remote, order string, body map[string]any, done string) error {
+	path, what := "/devices/"+url.PathEscape(s.Device), "device "+s.Device
+	switch {
+	case s.ID != "" && s.Device+s.Rule != "":
+		return citywarden.Errorf(citywarden.CodeInvalid, "an alarm's id, --device or --rule: one of them")
+	case s.ID != "":
+		return orderAlarm(ctx, o, r, s.ID, order, body, done)
+	case s.Rule != "":
+		path, what = "/rules/"+url.PathEscape(s.Rule), "rule "+s.Rule+" on "+s.Entity
+		body["entity"] = s.Entity
+	}
+	c, err := r.client(ctx)
+	if err != nil {
+		return err
+	}
+	var x citywarden.OutOfService
+	if err := c.call(ctx, "POST", path+"/"+order, body, &x); err != nil {
+		return err
+	}
+	if r.JSON {
+		return toJSON(o.out, x)
+	}
+	fmt.Fprintf(o.out, "%s %s\n", what, done)
+	return nil
+}
+
+type alarmOutOfServiceCmd struct {
+	remote
+	served
+	Reason string        `help:"Why."`
+	For    time.Duration `help:"How long, like 4h; without it, until it is returned."`
+}
+
+// Run takes something out of service, or lists what is.
 func (a *alarmOutOfServiceCmd) Run(ctx context.Context, o output) error {
-	return orderAlarm(ctx, o, &a.remote, a.ID, "out-of-service", map[string]any{"reason": a.Reason}, "taken out of service")
+	if a.ID+a.Device+a.Rule == "" {
+		return printList(ctx, o, &a.remote, "/out-of-service", url.Values{}, []string{"WHAT", "SINCE", "UNTIL", "BY", "REASON"}, func(x citywarden.OutOfService) []string {
+			return []string{subject(&x), when(x.Since), when(x.Until), x.By, x.Reason}
+		})
+	}
+	body := map[string]any{"reason": a.Reason}
+	if a.For != 0 {
+		body["for"] = a.For.String()
+	}
+	return a.order(ctx, o, &a.remote, "out-of-service", body, "taken out of service")
+}
+
+// subject names what is out of service.
+func subject(x *citywarden.OutOfService) string {
+	if x.Rule != "" {
+		return "rule " + string(x.Rule) + " on " + x.Entity
+	}
+	return "device " + string(x.Device)
 }
 
 type alarmInServiceCmd struct {
 	remote
-	ID     string `arg:"" help:"The alarm's id."`
+	served
 	Reason string `help:"What was done."`
 }
 
-// Run returns an alarm to service.
+// Run returns something to service.
 func (a *alarmInServiceCmd) Run(ctx context.Context, o output) error {
-	return orderAlarm(ctx, o, &a.remote, a.ID, "in-service", map[string]any{"reason": a.Reason}, "returned to service")
+	if a.ID+a.Device+a.Rule == "" {
+		return citywarden.Errorf(citywarden.CodeInvalid, "say what: an alarm's id, --device, or --rule and --entity; citywarden alarms out-of-service lists what there is")
+	}
+	return a.order(ctx, o, &a.remote, "in-service", map[string]any{"reason": a.Reason}, "returned to service")
 }
 
 type alarmCommentCmd struct {

@@ -282,6 +282,9 @@ func printWhyNot(w io.Writer, x *citywarden.WhyNot) {
 	for _, in := range x.After {
 		fmt.Fprintf(w, "afterwards %s.%s = %s %s, measured %s, arrived %s\n", in.Device, in.Metric, in.Value, in.Unit, when(in.Time), when(in.Arrived))
 	}
+	for i := range x.OutOfService {
+		printOutOfService(w, &x.OutOfService[i])
+	}
 	for _, n := range x.Notes {
 		fmt.Fprintf(w, "note: %s\n", n)
 	}

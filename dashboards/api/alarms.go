@@ -55,10 +55,6 @@ type reasonBody struct {
 	Reason string `json:"reason,omitempty" maxLength:"500"`
 }
 
-type outOfServiceBody struct {
-	Reason string `json:"reason" minLength:"1" maxLength:"500"`
-}
-
 type commentBody struct {
 	Text string `json:"text" minLength:"1" maxLength:"2000"`
 }
@@ -236,16 +232,20 @@ func (s *server) reset(ctx context.Context, in *reasonInput) (*output[citywarden
 
 func (s *server) outOfService(ctx context.Context, in *struct {
 	AlarmPath
-	Body outOfServiceBody
+	Body OutOfServiceBody
 }) (*output[citywarden.Alarm], error) {
-	o := citywarden.AlarmOrder{Kind: citywarden.OrderOutOfService, Alarm: in.ID, Reason: in.Body.Reason}
+	until, err := in.Body.end()
+	if err != nil {
+		return nil, err
+	}
+	o := citywarden.AlarmOrder{Kind: citywarden.OrderOutOfService, Alarm: in.ID, Until: until, Reason: in.Body.Reason}
 	return s.order(ctx, o, func(a *citywarden.Alarm) error {
-		if !a.OutOfService.IsZero() {
+		if a.OutOfServiceItself() && a.OutOfServiceUntil.Equal(until) {
 			return citywarden.Errorf(citywarden.CodeConflict, "alarm %s was taken out of service by %s at %s", a.ID, a.OutOfServiceBy, a.OutOfService.UTC().Format(time.RFC3339))
 		}
 		return nil
 	}, func(a *citywarden.Alarm) error {
-		if a.OutOfServiceBy == callerOf(ctx).Name {
+		if a.OutOfServiceItself() && a.OutOfServiceBy == callerOf(ctx).Name && a.OutOfServiceUntil.Equal(until) {
 			return nil
 		}
 		return nothingChanged(a, "taken out of service")
@@ -255,12 +255,15 @@ func (s *server) outOfService(ctx context.Context, in *struct {
 func (s *server) inService(ctx context.Context, in *reasonInput) (*output[citywarden.Alarm], error) {
 	o := citywarden.AlarmOrder{Kind: citywarden.OrderInService, Alarm: in.ID, Reason: in.reason()}
 	return s.order(ctx, o, func(a *citywarden.Alarm) error {
-		if a.OutOfService.IsZero() {
+		switch {
+		case a.OutOfService.IsZero():
 			return citywarden.Errorf(citywarden.CodeConflict, "alarm %s is not out of service", a.ID)
+		case !a.OutOfServiceItself():
+			return citywarden.Errorf(citywarden.CodeConflict, "alarm %s is out of service with device %s; return the device", a.ID, a.OutOfServiceWith)
 		}
 		return nil
 	}, func(a *citywarden.Alarm) error {
-		if a.OutOfService.IsZero() {
+		if !a.OutOfServiceItself() {
 			return nil
 		}
 		return nothingChanged(a, "returned to service")
@@ -380,17 +383,7 @@ func (s *server) order(ctx context.Context, o citywarden.AlarmOrder, before, aft
 	if err := before(&a); err != nil {
 		return nil, err
 	}
-	o.By = callerOf(ctx).Name
-	wctx, cancel := context.WithTimeout(ctx, orderWait)
-	defer cancel()
-	pos, err := s.Orders.Order(wctx, o)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Orders.Wait(wctx, alarmConsumer, pos); err != nil {
-		if errors.Is(err, context.DeadlineExceeded) {
-			return nil, citywarden.Errorf(citywarden.CodeTransient, "the order %s for alarm %s is stored but not applied yet; look at the alarm again later", o.Kind, o.Alarm)
-		}
+	if err := s.submit(ctx, o); err != nil {
 		return nil, err
 	}
 	if a, err = s.Alarms.Alarm(ctx, o.Alarm); err != nil {
@@ -400,4 +393,24 @@ func (s *server) order(ctx context.Context, o citywarden.AlarmOrder, before, aft
 		return nil, err
 	}
 	return outputOf(a), nil
+}
+
+// submit hands an order of the caller to the engine and waits until it is applied.
+func (s *server) submit(ctx context.Context, o citywarden.AlarmOrder) error {
+	o.By = callerOf(ctx).Name
+	ctx, cancel := context.WithTimeout(ctx, orderWait)
+	defer cancel()
+	pos, err := s.Orders.Order(ctx, o)
+	if err != nil {
+		return err
+	}
+	err = s.Orders.Wait(ctx, alarmConsumer, pos)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	what := "alarm " + string(o.Alarm)
+	if o.Alarm == "" {
+		what = target(&o)
+	}
+	return citywarden.Errorf(citywarden.CodeTransient, "the order %s for %s is stored but not applied yet; look at it again later", o.Kind, what)
 }

@@ -47,6 +47,7 @@ type Options struct {
 	Alarms  Alarms
 	Load    Load
 	Orders  Orders
+	Service Service
 	Cases   Cases
 
 	Evaluations Evaluations
@@ -157,6 +158,7 @@ func newServer(o Options) (*server, error) {
 	s.deviceRoutes()
 	s.siteRoutes()
 	s.alarmRoutes()
+	s.serviceRoutes()
 	s.capRoutes()
 	s.caseRoutes()
 	s.evaluationRoutes()

@@ -76,6 +76,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 	}
 	public := []string{"login", "get-info", "get-report-form", "report-case", "list-public-components", "get-report-state", "get-public-layer"}
 	engineers := []citywarden.Role{admin, citywarden.RoleEngineer}
+	serve := []citywarden.Role{admin, supervisor, leader, engineer}
 	write, operate, admins := []citywarden.Role{admin, vendor}, []citywarden.Role{admin, supervisor, acceptor, leader, dispatcher, officer}, []citywarden.Role{admin}
 	// The case is not dispatched yet, and no citizen reported it.
 	see := slices.DeleteFunc(slices.Clone(citywarden.Roles), func(r citywarden.Role) bool { return r == citywarden.RoleDepartment || r == citizen })
@@ -128,8 +129,13 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"reset-alarm", "/alarms/" + alarm + "/reset", "", operate},
 		{"comment-alarm", "/alarms/" + alarm + "/comment", `{"text":"x"}`, operate},
 		{"assign-alarm", "/alarms/" + alarm + "/assign", `{"to":"admin"}`, operate},
-		{"take-alarm-out-of-service", "/alarms/" + alarm + "/out-of-service", `{"reason":"works"}`, []citywarden.Role{admin, supervisor, leader, engineer}},
-		{"return-alarm-to-service", "/alarms/" + alarm + "/in-service", "", []citywarden.Role{admin, supervisor, leader, engineer}},
+		{"take-alarm-out-of-service", "/alarms/" + alarm + "/out-of-service", `{"reason":"works"}`, serve},
+		{"return-alarm-to-service", "/alarms/" + alarm + "/in-service", "", serve},
+		{"list-out-of-service", "/out-of-service", "", nil},
+		{"take-device-out-of-service", "/devices/smoke-1/out-of-service", `{"reason":"works"}`, serve},
+		{"return-device-to-service", "/devices/smoke-1/in-service", "", serve},
+		{"take-rule-out-of-service", "/rules/fire.smoke/out-of-service", `{"entity":"smoke-1","reason":"works"}`, serve},
+		{"return-rule-to-service", "/rules/fire.smoke/in-service", `{"entity":"smoke-1"}`, serve},
 		{"get-alarm-load", "/alarms/load", "", nil},
 		{"get-alarm-cap", "/alarms/" + alarm + "/cap", "", nil},
 		{"list-alarm-caps", "/alarms/cap", "", nil},

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"bufio"
 	"bytes"
 	"context"
@@ -39,6 +40,7 @@ type city struct {
 	imported []citywarden.DeviceReading
 	orders   []citywarden.AlarmOrder
 	steps    []citywarden.AlarmStep
+	outs     []citywarden.OutOfService
 	stuck    bool                               // orders are taken but not applied
 	past     bool                               // later alarms have taken the place of all: orders have no effect
 	between  func(*city, citywarden.AlarmOrder) // runs before an order is applied
@@ -308,6 +310,10 @@ func (c *city) Order(_ context.Context, o citywarden.AlarmOrder) (citywarden.Pos
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.orders = append(c.orders, o)
+	if o.Alarm == "" {
+		c.serve(&o)
+		return citywarden.PositionAt(uint64(len(c.orders)), 0), nil
+	}
 	a := c.alarms[o.Alarm]
 	if c.past {
 		return citywarden.PositionAt(uint64(len(c.orders)), 0), nil
@@ -320,6 +326,23 @@ func (c *city) Order(_ context.Context, o citywarden.AlarmOrder) (citywarden.Pos
 	}
 	c.alarms[o.Alarm] = a
 	return citywarden.PositionAt(uint64(len(c.orders)), 0), nil
+}
+
+// serve applies an order about a device of the city, or about the rule on one.
+func (c *city) serve(o *citywarden.AlarmOrder) {
+	c.outs = slices.DeleteFunc(c.outs, func(x citywarden.OutOfService) bool {
+		return x.Device == o.Device && x.Rule == o.Rule && x.Entity == o.Entity
+	})
+	_, known := c.devices[cmp.Or(o.Device, citywarden.DeviceID(o.Entity))]
+	if x, ok := o.OutOfService(noon); ok && known && o.Kind == citywarden.OrderOutOfService {
+		c.outs = append(c.outs, x)
+	}
+}
+
+func (c *city) OutOfService() []citywarden.OutOfService {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.outs)
 }
 
 func (c *city) Wait(ctx context.Context, consumer string, _ citywarden.Position) error {
@@ -644,7 +667,7 @@ func newPlatform(t testing.TB) *platform {
 	}
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
-		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
+		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Service: c, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire",
 			Rules: []citywarden.FilingRule{{ID: "1", Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire"}, {ID: "2", Condition: "d", Limit: "5天", Department: "fire"}}}},
 		Rules: rules, RuleFiles: rules, Lab: newLab(t, c),

@@ -42,13 +42,20 @@ func (s *server) ruleRoutes() {
 		})
 }
 
-func (s *server) getRule(_ context.Context, in *struct {
-	ID citywarden.RuleID `path:"id" maxLength:"200"`
-}) (*output[citywarden.Rule], error) {
-	rs := s.Rules.Rules()
-	i := slices.IndexFunc(rs, func(r citywarden.Rule) bool { return r.ID == in.ID })
-	if i < 0 {
-		return nil, citywarden.Errorf(citywarden.CodeNotFound, "no rule %s", in.ID)
+func (s *server) getRule(_ context.Context, in *RulePath) (*output[citywarden.Rule], error) {
+	r, err := s.rule(in.ID)
+	if err != nil {
+		return nil, err
 	}
-	return outputOf(rs[i]), nil
+	return outputOf(r), nil
+}
+
+// rule returns the rule called id; CodeNotFound when there is none.
+func (s *server) rule(id citywarden.RuleID) (citywarden.Rule, error) {
+	rs := s.Rules.Rules()
+	i := slices.IndexFunc(rs, func(r citywarden.Rule) bool { return r.ID == id })
+	if i < 0 {
+		return citywarden.Rule{}, citywarden.Errorf(citywarden.CodeNotFound, "no rule %s", id)
+	}
+	return rs[i], nil
 }

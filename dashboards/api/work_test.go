@@ -206,6 +206,48 @@ func TestOrdersToAlarms(t *testing.T) {
 	}
 }
 
+func TestOutOfServiceWithoutAnAlarm(t *testing.T) {
+	p := newPlatform(t)
+	officer, supervisor, engineer := p.as(citywarden.RoleOfficer), p.as(citywarden.RoleSupervisor), p.as(citywarden.RoleEngineer)
+	const device, rule = "POST /api/v1/devices/smoke-1", "POST /api/v1/rules/fire.smoke"
+	for _, c := range []struct {
+		token, what, body string
+		status            int
+		says              string
+	}{
+		{officer, "GET /api/v1/out-of-service", "", 200, `"items":[]`},
+		{officer, device + "/out-of-service", `{"reason":"works"}`, 403, "officer may not take alarms out of service"},
+		{supervisor, device + "/out-of-service", `{}`, 400, "reason"},
+		{supervisor, device + "/out-of-service", `{"reason":"works","for":"-1h"}`, 400, "in the future"},
+		{supervisor, device + "/out-of-service", `{"reason":"works","for":"1h","until":"2099-01-01T00:00:00Z"}`, 400, "one of the two"},
+		{supervisor, "POST /api/v1/devices/nowhere/out-of-service", `{"reason":"works"}`, 404, "nowhere"},
+		{supervisor, device + "/in-service", "", 409, "device smoke-1 is not out of service"},
+		{supervisor, device + "/out-of-service", `{"reason":"works","until":"2099-01-01T00:00:00Z"}`, 200,
+			`{"device":"smoke-1","since":"2026-11-23T04:00:00Z","until":"2099-01-01T00:00:00Z","by":"supervisor","reason":"works"}`},
+		{engineer, device + "/out-of-service", `{"reason":"works","until":"2099-01-01T00:00:00Z"}`, 409, "was taken out of service by supervisor at 2026-11-23T04:00:00Z"},
+		{engineer, device + "/out-of-service", `{"reason":"takes longer"}`, 200, `"reason":"takes longer"`},
+		{supervisor, rule + "/out-of-service", `{"entity":"smoke-1","reason":"dust"}`, 200, `"rule":"fire.smoke","entity":"smoke-1"`},
+		{supervisor, rule + "/out-of-service", `{"entity":"elsewhere","reason":"dust"}`, 404, `rule fire.smoke does not watch \"elsewhere\"`},
+		{supervisor, "POST /api/v1/rules/nothing/out-of-service", `{"entity":"smoke-1","reason":"dust"}`, 404, "no rule nothing"},
+		{officer, "GET /api/v1/out-of-service", "", 200, `"by":"engineer","reason":"takes longer"},{"rule":"fire.smoke"`},
+		{supervisor, device + "/in-service", `{"reason":"done"}`, 200, `"reason":"takes longer"`},
+		{supervisor, rule + "/in-service", `{"entity":"smoke-1"}`, 200, `"reason":"dust"`},
+		{supervisor, rule + "/in-service", `{"entity":"smoke-1"}`, 409, "rule fire.smoke on smoke-1 is not out of service"},
+		{officer, "GET /api/v1/out-of-service", "", 200, `"items":[]`},
+	} {
+		got := p.do(c.token, c.what, c.body)
+		if got.status != c.status || !strings.Contains(got.body, c.says) {
+			t.Errorf("%s %s = %d %s, want %d %s", c.what, c.body, got.status, got.body, c.status, c.says)
+		}
+	}
+	with := p.alarms[theAlarm]
+	with.TakeOut(citywarden.OutOfService{Device: "smoke-1", Since: noon, By: "li", Reason: "works"})
+	p.alarms[theAlarm] = with
+	if got := p.do(supervisor, "POST /api/v1/alarms/"+theAlarm+"/in-service", ""); got.status != 409 || !strings.Contains(got.body, "is out of service with device smoke-1; return the device") {
+		t.Errorf("in service = %d %s", got.status, got.body)
+	}
+}
+
 // Somebody else acknowledges between our look and our order.
 func TestSomebodyElseWasFaster(t *testing.T) {
 	p := newPlatform(t)
