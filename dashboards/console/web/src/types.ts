@@ -235,6 +235,15 @@ export interface Report {
   at: string
 }
 
+/** Nearby is a component of the city with how far it is away. */
+export interface Nearby {
+  id: string
+  name: string
+  address?: string
+  state: string
+  distance_m: number
+}
+
 /** Duplicate is a case that another may be a duplicate of. */
 export interface Duplicate {
   case: Case
@@ -273,6 +282,8 @@ export interface Case {
   department?: string
   location?: Point
   grid?: string
+  component?: string // the code of the component that it is about
+  component_name?: string
   filing_condition?: string
   closing_condition?: string
   limit?: string

@@ -262,6 +262,13 @@ export function CasePage({ id }: { id: string }) {
             <Fact name={t('ca.class')}>
               {className(c)} <span class="quiet">{c.class}</span>
             </Fact>
+            <Fact name={t('ca.component')}>
+              {c.component && (
+                <>
+                  {c.component_name} <span class="quiet">{c.component}</span>
+                </>
+              )}
+            </Fact>
             <Fact name={t('ca.grid')}>{c.grid}</Fact>
             <Fact name={t('de.location')}>
               {c.location && (

@@ -7,7 +7,7 @@ import { fullTime } from '../format'
 import { t, text } from '../i18n'
 import { Icon, lazy, place, PlaceFields, useBusy, Wrong } from '../ui'
 import { href } from '../url'
-import type { Case, Device, Duplicate, List, MapInfo, Source } from '../types'
+import type { Case, Device, Duplicate, List, MapInfo, Nearby, Source } from '../types'
 import { Alike, ClassField, classOf } from './act'
 import { attach } from './photos'
 import { byDue, Desk, grouped, useCases } from './work'
@@ -61,6 +61,7 @@ export function Entry({ search }: { search: string }) {
   const [lon, setLon] = useState('')
   const [photos, setPhotos] = useState<File[]>([])
   const [same, setSame] = useState('')
+  const [component, setComponent] = useState('')
   const [wrong, setWrong] = useState('')
   const { busy, error, run } = useBusy()
   useEffect(() => setWrong(''), [kind, title, lat, lon])
@@ -68,7 +69,11 @@ export function Entry({ search }: { search: string }) {
   const point = place(lat, lon)
   const spot = point === 'bad' ? undefined : point
   const near = useNear(chosen?.code, spot)
-  useEffect(() => setSame(''), [chosen?.code, lat, lon])
+  const around = useComponents(citizen ? undefined : chosen?.code, spot)
+  useEffect(() => {
+    setSame('')
+    setComponent('')
+  }, [chosen?.code, lat, lon])
   const reported = ['hotline', 'citizen', 'app', 'transfer'].includes(source)
   const submit = (e: Event) => {
     e.preventDefault()
@@ -83,6 +88,7 @@ export function Entry({ search }: { search: string }) {
         description: description.trim() || undefined,
         device: at.trim() || undefined,
         location: point,
+        component: component || undefined,
         source: own ? undefined : source,
         reporter: reported ? { name: name.trim() || undefined, phone: phone.trim() || undefined } : undefined,
       })
@@ -162,6 +168,19 @@ export function Entry({ search }: { search: string }) {
             />
           )}
           <PlaceFields lat={lat} lon={lon} setLat={setLat} setLon={setLon} />
+          {around.length > 0 && (
+            <label>
+              {t('ca.openComponent')}
+              <select value={component} onChange={(e) => setComponent(e.currentTarget.value)}>
+                <option value="">{t('ca.openNoComponent')}</option>
+                {around.map((x) => (
+                  <option key={x.id} value={x.id}>
+                    {[`${Math.round(x.distance_m)} m`, x.name, x.address, x.id].filter(Boolean).join(' · ')}
+                  </option>
+                ))}
+              </select>
+            </label>
+          )}
           <div role="status">
             {near.length > 0 && (
               <fieldset class="note">
@@ -208,5 +227,12 @@ export function Entry({ search }: { search: string }) {
 function useNear(code: string | undefined, at: { lat: number; lon: number } | undefined): Duplicate[] {
   const ask = code === undefined || at === undefined ? '' : query({ class: code, lat: at.lat, lon: at.lon })
   const loaded = useLoad('near ' + ask, async (signal) => (ask === '' ? undefined : get<List<Duplicate>>('/duplicates' + ask, signal)))
+  return loaded.data?.items ?? []
+}
+
+/** useComponents asks for the components of that class around a place, the nearest first; events are about none. */
+function useComponents(code: string | undefined, at: { lat: number; lon: number } | undefined): Nearby[] {
+  const ask = !code?.startsWith('component/') || at === undefined ? '' : query({ class: code, lat: at.lat, lon: at.lon, within: 200, limit: 10 })
+  const loaded = useLoad('components ' + ask, async (signal) => (ask === '' ? undefined : get<List<Nearby>>('/components/nearby' + ask, signal)))
   return loaded.data?.items ?? []
 }
