@@ -162,12 +162,12 @@ type decoder struct {
 	only      map[citywarden.DeviceID]bool // whose messages are decoded, nil for all
 	seed      maphash.Seed
 	n         uint64 // records decoded so far
-	old, cur  map[uint64]uint64
+	old, cur  map[uint64]sight
 	begun     uint64 // n when cur was begun
 }
 
 func newDecoder(dir Directory) *decoder {
-	return &decoder{directory: dir, seed: maphash.MakeSeed(), cur: map[uint64]uint64{}}
+	return &decoder{directory: dir, seed: maphash.MakeSeed(), cur: map[uint64]sight{}}
 }
 
 // group decodes a commit group.
@@ -204,7 +204,7 @@ func (d *decoder) uplink(e *citywarden.Entry) {
 	}
 	e.Readings = m.readings[:0]
 	for i, r := range m.readings {
-		if d.repeated(up.Device, &r, raw[i]) {
+		if d.repeated(up, &r, raw[i]) {
 			e.Duplicates++
 			continue
 		}
@@ -220,13 +220,22 @@ func deadLetter(e *citywarden.Entry, reason string) *citywarden.DeadLetter {
 	}
 }
 
+// sight is where a reading was seen last.
+type sight struct {
+	n        uint64 // the number of the record
+	received int64  // when its message arrived, in nanoseconds since 1970: no two messages do at one time; 0 unknown
+}
+
 // repeated reports whether the same reading of the same device was in one of
 // the last duplicateWindow records, and remembers it. It depends on nothing
 // before that window, so a decoder that begins there gives the same answers.
-func (d *decoder) repeated(id citywarden.DeviceID, r *citywarden.Reading, at time.Time) bool {
+//
+// A message that is brought in again, see Replay, repeats only itself: whether a
+// reading of it was taken the first time, with the models of then, can't be known any more.
+func (d *decoder) repeated(up *citywarden.Uplink, r *citywarden.Reading, at time.Time) bool {
 	var h maphash.Hash
 	h.SetSeed(d.seed)
-	h.WriteString(string(id))
+	h.WriteString(string(up.Device))
 	h.WriteByte(0)
 	h.WriteString(string(r.Metric))
 	h.WriteByte(byte(r.Value.Kind()))
@@ -238,12 +247,16 @@ func (d *decoder) repeated(id citywarden.DeviceID, r *citywarden.Reading, at tim
 	key := h.Sum64()
 
 	if d.n-d.begun > duplicateWindow || len(d.cur) >= duplicateKeys {
-		d.old, d.cur, d.begun = d.cur, make(map[uint64]uint64, len(d.cur)), d.n
+		d.old, d.cur, d.begun = d.cur, make(map[uint64]sight, len(d.cur)), d.n
 	}
-	n, known := d.cur[key]
+	before, known := d.cur[key]
 	if !known {
-		n, known = d.old[key]
+		before, known = d.old[key]
 	}
-	d.cur[key] = d.n
-	return known && d.n-n <= duplicateWindow
+	now := sight{n: d.n}
+	if !up.Received.IsZero() {
+		now.received = up.Received.UnixNano()
+	}
+	d.cur[key] = now
+	return known && d.n-before.n <= duplicateWindow && (before.n == now.n || before.received != now.received || now.received == 0)
 }

@@ -99,7 +99,9 @@ func TestHistoryGoesFromTheSeriesOverToTheLog(t *testing.T) {
 	put(100, citywarden.Record{Kind: citywarden.RecordStart})
 	put(111, up(110, "a", 0.1))
 	put(121, up(120, "b", 0.2))
-	put(122, up(110, "a", 0.1)) // the same once more
+	again := up(110, "a", 0.1) // the same once more
+	again.Uplink.Received = at(112)
+	put(122, again)
 	late := up(50, "b", 0.4) // what it measured before the log began, and something new
 	late.Uplink.Payload = fmt.Appendf(nil, `[{"ts":%d,"values":{"smoke":0.4}},{"ts":%d,"values":{"smoke":0.5}}]`, at(50).UnixMilli(), at(123).UnixMilli())
 	put(124, late)

@@ -344,11 +344,26 @@ func TestNoTwoMessagesArriveAtOneTime(t *testing.T) {
 	}
 }
 
+// A message that is brought in again after its model was corrected is decoded
+// twice with the model of now by whoever begins before it, as after a restart.
+func TestAMessageThatIsBroughtInAgainIsNoDuplicate(t *testing.T) {
+	up := citywarden.Uplink{Device: "a", Topic: "v1/devices/me/telemetry", Payload: []byte(`[{"ts":1795420000000,"values":{"smoke":1}},{"ts":1795420000000,"values":{"smoke":1}}]`), Received: testArrival}
+	d := newDecoder(one{testModel()})
+	for i := range 2 {
+		es := d.group([]citywarden.Record{{Kind: citywarden.RecordUplink, At: testArrival, Uplink: &up}})
+		if len(es[0].Readings) != 1 || es[0].Duplicates != 1 {
+			t.Errorf("time %d: %d readings and %d duplicates, want 1 and 1", i, len(es[0].Readings), es[0].Duplicates)
+		}
+	}
+}
+
 func TestDuplicates(t *testing.T) {
 	d := newDecoder(one{testModel()})
+	arrival := testArrival
 	decodeOne := func(device citywarden.DeviceID, payload string) citywarden.Entry {
+		arrival = arrival.Add(1)
 		return d.group([]citywarden.Record{{Kind: citywarden.RecordUplink, At: testArrival, Uplink: &citywarden.Uplink{
-			Device: device, Topic: "v1/devices/me/telemetry", Payload: []byte(payload), Received: testArrival}}})[0]
+			Device: device, Topic: "v1/devices/me/telemetry", Payload: []byte(payload), Received: arrival}}})[0]
 	}
 	tests := []struct {
 		device        citywarden.DeviceID

@@ -15,7 +15,7 @@ const replayFirst = 20
 // of all: those that can be used now, as when a model was corrected, a device
 // registered or the retention of the series changed. Each becomes a new message
 // of the log that arrived when the old one did; readings of it that were taken
-// before are duplicates, or written over themselves. What still fails stays as it
+// before are written over themselves. What still fails stays as it
 // is. Letters that came into being after the call began are not looked at.
 func (p *Pipeline) Replay(ctx context.Context, l *Ledger, device citywarden.DeviceID) (citywarden.Replay, error) {
 	out := citywarden.Replay{First: []citywarden.DeadLetter{}}
@@ -41,7 +41,7 @@ func (p *Pipeline) Replay(ctx context.Context, l *Ledger, device citywarden.Devi
 			return out, err
 		}
 		if err := l.store.SetReplayed(ctx, letters, time.Now()); err != nil {
-			return out, err // they come in once more at the next try, as duplicates
+			return out, err // they come in once more at the next try, over themselves
 		}
 		out.Replayed += len(letters)
 		if f.After = next; next == "" {

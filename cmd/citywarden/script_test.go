@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 //
 //	serve [ARG…]              start `citywarden serve ARG…` and wait until it is ready; sets
 //	                          CITYWARDEN_SERVER, HTTP, MQTT, COAP
-//	stop [SIGNAL]             TERM (the default), INT or KILL; waits for the end; ! stop wants exit code ≠ 0
+//	halt [SIGNAL]             TERM (the default), INT or KILL; waits for the end; ! halt wants exit code ≠ 0
 //	publish TOKEN JSON        one MQTT QoS 1 message to v1/devices/me/telemetry; ! publish wants it refused
 //	post TOKEN JSON           the same over HTTP; prints the answer, ! post wants a 4xx or 5xx
 //	coap TOKEN JSON           the same over CoAP; prints the code, ! coap wants a 4.xx or 5.xx
@@ -55,8 +55,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("CITYWARDEN_PASSWORD", testPassword)
 			return nil
 		},
+		// One that is called like a command of testscript, as stop is, would never run.
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": serveCommand, "stop": stopCommand, "publish": publishCommand, "post": postCommand,
+			"serve": serveCommand, "halt": haltCommand, "publish": publishCommand, "post": postCommand,
 			"coap": coapCommand, "api": apiCommand, "await": awaitCommand, "grab": grabCommand,
 			"postgres": postgresCommand,
 		},
@@ -101,7 +102,7 @@ func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprint(ts.Stdout(), p.stdout)
 }
 
-func stopCommand(ts *testscript.TestScript, neg bool, args []string) {
+func haltCommand(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	if w.process == nil {
 		ts.Fatalf("the platform does not run")
