@@ -110,6 +110,7 @@ func newCounty(t *testing.T, marks []*landmark) *platform {
 	s.Components = components
 	s.Devices, s.Sites, s.Files, s.Alarms, s.Load, s.Cases, s.Evaluations = registry, registry, registryFiles{registry}, desk, desk, desk, desk
 	s.Attachments, s.Reports, s.Notices, s.Grids, s.Responsibility = desk, desk, desk, grids, officers
+	s.Service = countyService(marks)
 	s.Ledger, s.Lab, s.Series = countyBooks{db: p.db}, deafLab{}, countySeries{registry}
 	s.Layers = countyLayers{grids, `{"type":"FeatureCollection","features":[` + strings.Join(streets, ",") + `]}`}
 
@@ -256,6 +257,11 @@ func TestEachAreaSeesItsOwn(t *testing.T) {
 		{"assign-alarm", "/alarms/{alarm}/assign", one, `{"to":"admin"}`, ""},
 		{"take-alarm-out-of-service", "/alarms/{alarm}/out-of-service", one, `{"reason":"works"}`, ""},
 		{"return-alarm-to-service", "/alarms/{alarm}/in-service", one, "{}", ""},
+		{"list-out-of-service", "/out-of-service", lists, "", ""},
+		{"take-device-out-of-service", "/devices/{device}/out-of-service", one, `{"reason":"works"}`, ""},
+		{"return-device-to-service", "/devices/{device}/in-service", one, "{}", ""},
+		{"take-rule-out-of-service", "/rules/fire.smoke/out-of-service", one, `{"entity":"{device}","reason":"works"}`, ""},
+		{"return-rule-to-service", "/rules/fire.smoke/in-service", one, `{"entity":"{device}"}`, ""},
 		{"list-cases", "/cases", lists, "", ""},
 		{"get-case", "/cases/{case}", one, "", ""},
 		{"act-on-case", "/cases/{case}/actions/comment", one, `{"note":"seen"}`, ""},
@@ -546,6 +552,16 @@ func (countySeries) Import(context.Context, []citywarden.DeviceReading) ([]error
 }
 
 // deafLab knows no reason for anything.
+// countyService has the device of each landmark, and what a rule says of it, out of service.
+type countyService []*landmark
+
+func (c countyService) OutOfService() (out []citywarden.OutOfService) {
+	for _, l := range c {
+		out = append(out, citywarden.OutOfService{Device: citywarden.DeviceID(l.mark()), By: "li"}, citywarden.OutOfService{Rule: "fire.smoke", Entity: l.mark(), By: "li"})
+	}
+	return out
+}
+
 type deafLab struct{ Lab }
 
 func (deafLab) WhyNot(context.Context, citywarden.RuleID, citywarden.DeviceID, time.Time) (citywarden.WhyNot, error) {

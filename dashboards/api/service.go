@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -67,15 +68,35 @@ func (s *server) serviceRoutes() {
 		summary: "Return what a rule says of one device or group to service; answers what has ended"}, s.ruleInService)
 }
 
-func (s *server) listOutOfService(context.Context, *struct{}) (*listOutput[citywarden.OutOfService], error) {
-	return listOf(s.Service.OutOfService(), ""), nil
+func (s *server) listOutOfService(ctx context.Context, _ *struct{}) (*listOutput[citywarden.OutOfService], error) {
+	all := slices.DeleteFunc(s.Service.OutOfService(), func(x citywarden.OutOfService) bool {
+		return !s.seesEntity(ctx, cmp.Or(string(x.Device), x.Entity))
+	})
+	return listOf(all, ""), nil
+}
+
+// seesEntity reports whether the caller sees a device; a group is of the county.
+func (s *server) seesEntity(ctx context.Context, entity string) bool {
+	return callerOf(ctx).Area.Has(s.gridOf(citywarden.DeviceID(entity)))
+}
+
+// watched returns CodeNotFound for an entity that the caller does not see.
+func (s *server) watched(ctx context.Context, rule citywarden.RuleID, entity string) error {
+	if !s.seesEntity(ctx, entity) {
+		return notWatched(rule, entity)
+	}
+	return nil
+}
+
+func notWatched(rule citywarden.RuleID, entity string) error {
+	return citywarden.Errorf(citywarden.CodeNotFound, "rule %s does not watch %q; an entity is the id of a device that the rule selects, or the key of a group", rule, entity)
 }
 
 func (s *server) deviceOutOfService(ctx context.Context, in *struct {
 	DevicePath
 	Body OutOfServiceBody
 }) (*output[citywarden.OutOfService], error) {
-	if _, _, err := s.Devices.Device(in.ID); err != nil {
+	if _, _, err := s.seenDevice(ctx, in.ID); err != nil {
 		return nil, err
 	}
 	return s.takeOut(ctx, citywarden.AlarmOrder{Device: in.ID}, &in.Body)
@@ -85,6 +106,9 @@ func (s *server) deviceInService(ctx context.Context, in *struct {
 	DevicePath
 	Body *reasonBody
 }) (*output[citywarden.OutOfService], error) {
+	if !s.seesEntity(ctx, string(in.ID)) {
+		return nil, citywarden.Errorf(citywarden.CodeNotFound, "no device %s", in.ID)
+	}
 	reason := ""
 	if in.Body != nil {
 		reason = in.Body.Reason
@@ -99,6 +123,9 @@ func (s *server) ruleOutOfService(ctx context.Context, in *struct {
 	if _, err := s.rule(in.ID); err != nil {
 		return nil, err
 	}
+	if err := s.watched(ctx, in.ID, in.Body.Entity); err != nil {
+		return nil, err
+	}
 	return s.takeOut(ctx, citywarden.AlarmOrder{Rule: in.ID, Entity: in.Body.Entity}, &in.Body.OutOfServiceBody)
 }
 
@@ -106,6 +133,9 @@ func (s *server) ruleInService(ctx context.Context, in *struct {
 	RulePath
 	Body entityInBody
 }) (*output[citywarden.OutOfService], error) {
+	if err := s.watched(ctx, in.ID, in.Body.Entity); err != nil {
+		return nil, err
+	}
 	return s.putBack(ctx, citywarden.AlarmOrder{Rule: in.ID, Entity: in.Body.Entity, Reason: in.Body.Reason})
 }
 
@@ -124,7 +154,7 @@ func (s *server) takeOut(ctx context.Context, o citywarden.AlarmOrder, b *OutOfS
 	}
 	switch x, ok := s.outOf(&o); {
 	case !ok && o.Device == "":
-		return nil, citywarden.Errorf(citywarden.CodeNotFound, "rule %s does not watch %q; an entity is the id of a device that the rule selects, or the key of a group", o.Rule, o.Entity)
+		return nil, notWatched(o.Rule, o.Entity)
 	case !ok:
 		return nil, citywarden.Errorf(citywarden.CodeConflict, "%s could not be taken out of service; somebody else has deleted or returned it", target(&o))
 	case x.By != callerOf(ctx).Name || !x.Until.Equal(until):
