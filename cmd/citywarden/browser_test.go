@@ -421,6 +421,29 @@ func TestDesksInChromium(t *testing.T) {
 	b.visit("/supervision", "按部门")
 	b.fair("/supervision")
 	b.screenshot("supervision")
+
+	// A case about a component of the city: those of its class nearby are offered.
+	c := clientOf(t, p)
+	var covers struct{ Items []citywarden.Component }
+	if err := c.call(t.Context(), "GET", "/components?class=component/0101&limit=1", nil, &covers); err != nil || len(covers.Items) == 0 {
+		t.Fatalf("components of the demo: %v, %v", covers, err)
+	}
+	cover := covers.Items[0]
+	b.visit("/intake/new", "上报人")
+	b.fill("input[maxlength='200']", "井盖松动")
+	b.fill("input[list=classes]", string(cover.Class))
+	b.fill("input[placeholder='24.117']", fmt.Sprintf("%.6f", cover.Location.Lat))
+	b.fill("input[placeholder='117.613']", fmt.Sprintf("%.6f", cover.Location.Lon))
+	b.choose(fmt.Sprintf("select:has(option[value='%s'])", cover.ID), string(cover.ID))
+	b.screenshot("entry-component")
+	b.click("登记案卷")
+	b.see("立案条件")
+	var about struct{ Items []citywarden.Case }
+	if err := c.call(t.Context(), "GET", "/cases?component="+string(cover.ID), nil, &about); err != nil || len(about.Items) != 1 {
+		t.Fatalf("cases about %s: %v, %v", cover.ID, about, err)
+	}
+	b.visit("/cases/"+string(about.Items[0].ID), string(cover.ID))
+	b.screenshot("case-component")
 	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
 	for _, page := range []struct{ path, text string }{{"/intake", "受理"}, {"/intake/new", "上报人"}, {"/dispatch", "派遣"}, {"/handling", "东门路口积水"}, {"/tasks", "没有派给您"}, {"/supervision", "督办"}} {
 		b.visit(page.path, page.text)
