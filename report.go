@@ -82,6 +82,7 @@ type ReportFilter struct {
 	Open    *bool       // only those that people have, or don't have, something to do with
 	From    time.Time   // when the case was opened, inclusive
 	To      time.Time   // exclusive
+	Skip    int         // of the newest
 	Limit   int
 }
 
@@ -96,17 +97,18 @@ type ReportedCase struct {
 // know.
 type Progress string
 
-// The progress of a case that goes well, then the other end.
+// The progress of a case that goes well, then the other ends.
 const (
 	ProgressReceived Progress = "received"
 	ProgressWorking  Progress = "working"
 	ProgressChecking Progress = "checking"
 	ProgressDone     Progress = "done"
+	ProgressMerged   Progress = "merged"
 	ProgressRefused  Progress = "refused"
 )
 
 // Progresses are all of them.
-var Progresses = []Progress{ProgressReceived, ProgressWorking, ProgressChecking, ProgressDone, ProgressRefused}
+var Progresses = []Progress{ProgressReceived, ProgressWorking, ProgressChecking, ProgressDone, ProgressMerged, ProgressRefused}
 
 // Text returns p in words.
 func (p Progress) Text() Text {
@@ -119,6 +121,8 @@ func (p Progress) Text() Text {
 		return Text{ZH: "已处置，待核查", EN: "reported done, waits to be checked"}
 	case ProgressDone:
 		return Text{ZH: "已结案", EN: "closed"}
+	case ProgressMerged:
+		return Text{ZH: "与另一案件重复，已并案处理", EN: "a duplicate; another case deals with it"}
 	}
 	return Text{ZH: "不予立案或已作废", EN: "not taken up"}
 }
@@ -128,6 +132,8 @@ func (c *Case) Progress() Progress {
 	switch {
 	case c.Stage == Closed:
 		return ProgressDone
+	case c.MergedInto != "":
+		return ProgressMerged
 	case !c.Stage.Open():
 		return ProgressRefused
 	case !c.HandledAt.IsZero():

@@ -153,8 +153,8 @@ func TestMerge(t *testing.T) {
 		if c, err = o.Case(t.Context(), kept, "lin", citywarden.RoleSupervisor); err != nil || !c.Normal {
 			t.Errorf("its sensor is back to normal, but it does not say so: %v", err)
 		}
-		if c, err = o.Case(t.Context(), alarmed, "lin", citywarden.RoleSupervisor); err != nil || c.Stage.Open() || len(c.Alarms) != 0 {
-			t.Errorf("the duplicate: %s, alarms %v, %v; want it ended, without alarms", c.Stage, c.Alarms, err)
+		if c, err = o.Case(t.Context(), alarmed, "lin", citywarden.RoleSupervisor); err != nil || c.Stage.Open() || len(c.Alarms) != 0 || c.Progress() != citywarden.ProgressMerged {
+			t.Errorf("the duplicate: %s (%s), alarms %v, %v; want it ended, without alarms", c.Stage, c.Progress(), c.Alarms, err)
 		}
 
 		// One that was merged away can't take another, nor be found again.

@@ -87,10 +87,12 @@ func TestReports(t *testing.T) {
 		want int
 	}{
 		{"at most two", citywarden.ReportFilter{Limit: 2}, 2},
+		{"after two", citywarden.ReportFilter{Skip: 2, Limit: 2}, 1},
 		{"of an app", citywarden.ReportFilter{Source: citywarden.SourceApp, Limit: 10}, 0},
 		{"open", citywarden.ReportFilter{Open: &yes, Limit: 10}, 3},
 		{"closed", citywarden.ReportFilter{Open: &no, Limit: 10}, 0},
 		{"of a class", citywarden.ReportFilter{Classes: []citywarden.ClassCode{"event/0506"}, Limit: 10}, 3},
+		{"of two classes", citywarden.ReportFilter{Classes: []citywarden.ClassCode{"event/0501", "event/0506"}, Limit: 10}, 3},
 		{"of another class", citywarden.ReportFilter{Classes: []citywarden.ClassCode{"event/0501"}, Limit: 10}, 0},
 		{"two of them", citywarden.ReportFilter{Cases: []citywarden.CaseID{all[0].Case, all[2].Case, "E1"}, Limit: 10}, 2},
 		{"none of them", citywarden.ReportFilter{Cases: []citywarden.CaseID{}, Limit: 10}, 0},

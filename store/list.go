@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -61,6 +62,18 @@ func (w *where) and(term string, args ...any) {
 		}
 	}
 	w.terms = append(w.terms, b.String())
+}
+
+// oneOf adds that column is one of ids; nil adds nothing.
+func oneOf[T ~string](w *where, column string, ids []T) {
+	if ids == nil {
+		return
+	}
+	var args []any
+	for _, id := range ids {
+		args = append(args, string(id))
+	}
+	w.and(column+" IN ("+strings.Join(slices.Repeat([]string{"$"}, len(ids)), ", ")+")", args...)
 }
 
 // in adds that what lies in the unit grid that the column, or another

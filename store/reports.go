@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/citywarden/citywarden"
 )
@@ -56,7 +54,7 @@ func (d *DB) Report(ctx context.Context, id citywarden.CaseID) (x citywarden.Rep
 }
 
 // Reports returns the reports that f selects with what became of them, the
-// newest first, at most f.Limit.
+// newest first, at most f.Limit after f.Skip.
 func (d *DB) Reports(ctx context.Context, f citywarden.ReportFilter) ([]citywarden.ReportedCase, error) {
 	var w where
 	if f.Cases != nil && len(f.Cases) == 0 {
@@ -65,13 +63,8 @@ func (d *DB) Reports(ctx context.Context, f citywarden.ReportFilter) ([]cityward
 	if f.Source != "" {
 		w.and("r.source = $", string(f.Source))
 	}
-	if f.Cases != nil {
-		ids := []any{}
-		for _, id := range f.Cases {
-			ids = append(ids, string(id))
-		}
-		w.and("r.case_id IN ("+strings.Join(slices.Repeat([]string{"$"}, len(ids)), ", ")+")", ids...)
-	}
+	oneOf(&w, "r.case_id", f.Cases)
+	oneOf(&w, "c.class", f.Classes)
 	if f.Open != nil {
 		w.and("c.is_open = $", toInt(*f.Open))
 	}
@@ -81,22 +74,16 @@ func (d *DB) Reports(ctx context.Context, f citywarden.ReportFilter) ([]cityward
 	if !f.To.IsZero() {
 		w.and("r.at < $", toMS(f.To))
 	}
-	rows, err := d.sql.QueryContext(ctx, selectReports+w.text()+` ORDER BY r.at DESC, r.case_id DESC`, w.args...)
+	scan := func(row scanner) (citywarden.ReportedCase, error) {
+		x, _, err := scanReport(row)
+		return x, err
+	}
+	query := fmt.Sprintf("%s%s ORDER BY r.at DESC, r.case_id DESC LIMIT %d OFFSET %d", selectReports, w.text(), f.Limit, f.Skip)
+	out, err := list(ctx, d.sql, scan, query, w.args...)
 	if err != nil {
 		return nil, fmt.Errorf("list reports: %w", err)
 	}
-	defer rows.Close()
-	out := []citywarden.ReportedCase{}
-	for rows.Next() && len(out) < f.Limit {
-		x, _, err := scanReport(rows)
-		if err != nil {
-			return nil, fmt.Errorf("list reports: %w", err)
-		}
-		if f.Classes == nil || slices.Contains(f.Classes, x.Now.Class) {
-			out = append(out, x)
-		}
-	}
-	return out, rows.Err()
+	return out, nil
 }
 
 // AddAPIKey stores a key of an app; CodeConflict when there is one of that name.

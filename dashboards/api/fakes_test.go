@@ -490,11 +490,12 @@ func (d desk) Reports(_ context.Context, f citywarden.ReportFilter) ([]citywarde
 		switch {
 		case f.Source != r.Source, f.Cases != nil && !slices.Contains(f.Cases, r.Case), f.Classes != nil && !slices.Contains(f.Classes, r.Now.Class):
 		case f.Open != nil && *f.Open != r.Now.Stage.Open(), r.At.Before(f.From) && f.Cases == nil, !f.To.IsZero() && !r.At.Before(f.To):
-		case len(out) < f.Limit:
+		default:
 			out = append(out, r)
 		}
 	}
-	return out, nil
+	out = out[min(f.Skip, len(out)):]
+	return out[:min(f.Limit, len(out))], nil
 }
 
 // telegraph is the notices of a database, of which none is dead.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -193,6 +194,13 @@ func (s *server) open311(w http.ResponseWriter, r *http.Request) {
 	// What is shown is public: pages of other sites may read it.
 	w.Header().Set("Access-Control-Allow-Origin", "*")
 	w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
+	if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+		w.Header().Set("Access-Control-Allow-Methods", "GET, HEAD, POST")
+		w.Header().Set("Access-Control-Allow-Headers", "*")
+		w.Header().Set("Access-Control-Max-Age", "86400")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	if format != "xml" && format != "json" {
 		s.writeGeo(w, r, "xml", http.StatusNotFound, geoAnswer{}, geoErrorf(http.StatusNotFound, "there is nothing at %s; write paths like %sservices.xml or .json", r.URL.Path, open311Path))
 		return
@@ -207,8 +215,12 @@ func (s *server) open311(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) open311Answer(w http.ResponseWriter, r *http.Request, name string) (geoAnswer, error) {
 	kind, id, one := strings.Cut(name, "/")
-	if r.Method != http.MethodGet && r.Method != http.MethodHead && (r.Method != http.MethodPost || name != "requests") {
-		w.Header().Set("Allow", "GET, HEAD")
+	allowed := []string{http.MethodGet, http.MethodHead}
+	if name == "requests" {
+		allowed = append(allowed, http.MethodPost)
+	}
+	if !slices.Contains(allowed, r.Method) {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		return geoAnswer{}, geoErrorf(http.StatusMethodNotAllowed, "%s can't be done here", r.Method)
 	}
 	if j := r.URL.Query().Get("jurisdiction_id"); j != "" && s.Open311.Jurisdiction != "" && j != s.Open311.Jurisdiction {
@@ -226,14 +238,14 @@ func (s *server) open311Answer(w http.ResponseWriter, r *http.Request, name stri
 	case name == "requests":
 		return s.geoRequests(r)
 	case kind == "requests" && one:
-		all, err := s.geoFind(r, citywarden.ReportFilter{Cases: []citywarden.CaseID{citywarden.CaseID(id)}})
+		all, err := s.geoFind(r, citywarden.ReportFilter{Cases: []citywarden.CaseID{citywarden.CaseID(id)}, Limit: 1})
 		if err == nil && len(all) == 0 {
 			err = geoErrorf(http.StatusNotFound, "service_request_id %q was not found", id)
 		}
 		return geoList("service_requests", "request", all), err
 	case kind == "tokens" && one:
 		// The number is known at once, and so is its own token.
-		all, err := s.geoFind(r, citywarden.ReportFilter{Cases: []citywarden.CaseID{citywarden.CaseID(id)}})
+		all, err := s.geoFind(r, citywarden.ReportFilter{Cases: []citywarden.CaseID{citywarden.CaseID(id)}, Limit: 1})
 		if err == nil && len(all) == 0 {
 			err = geoErrorf(http.StatusNotFound, "token %q was not found", id)
 		}
@@ -511,9 +523,9 @@ func (s *server) geoRequests(r *http.Request) (geoAnswer, error) {
 	return geoList("service_requests", "request", all), err
 }
 
-// commas splits a list; empty parts are not there.
-func commas(s string) (out []string) {
-	for p := range strings.SplitSeq(s, ",") {
+// commas splits lists, which may be said several times; empty parts are not there.
+func commas(lists []string) (out []string) {
+	for p := range strings.SplitSeq(strings.Join(lists, ","), ",") {
 		if p = strings.TrimSpace(p); p != "" {
 			out = append(out, p)
 		}
@@ -525,16 +537,17 @@ func commas(s string) (out []string) {
 // all others. Without dates it asks for the last 90 days.
 func (s *server) geoFilter(q url.Values, now time.Time) (citywarden.ReportFilter, error) {
 	var f citywarden.ReportFilter
-	for _, id := range commas(q.Get("service_request_id")) {
+	for _, id := range commas(q["service_request_id"]) {
 		f.Cases = append(f.Cases, citywarden.CaseID(id))
 	}
 	if len(f.Cases) > open311Most {
 		return f, geoErrorf(http.StatusBadRequest, "service_request_id: ask for at most %d", open311Most)
 	}
+	f.Limit = open311Most
 	if f.Cases != nil {
 		return f, nil
 	}
-	for _, code := range commas(q.Get("service_code")) {
+	for _, code := range commas(q["service_code"]) {
 		k, err := s.classOf(code)
 		if err != nil {
 			return f, err
@@ -542,7 +555,7 @@ func (s *server) geoFilter(q url.Values, now time.Time) (citywarden.ReportFilter
 		f.Classes = append(f.Classes, k.Code)
 	}
 	open, closed := false, false
-	for _, st := range commas(q.Get("status")) {
+	for _, st := range commas(q["status"]) {
 		switch st {
 		case "open":
 			open = true
@@ -560,7 +573,7 @@ func (s *server) geoFilter(q url.Values, now time.Time) (citywarden.ReportFilter
 		if v == "" {
 			continue
 		}
-		t, err := time.Parse(time.RFC3339, v)
+		t, err := parseGeoTime(v)
 		if err != nil {
 			return f, geoErrorf(http.StatusBadRequest, "%s %q: write it like 2026-11-23T08:00:00Z or …+08:00, with the zone", name, v)
 		}
@@ -578,11 +591,41 @@ func (s *server) geoFilter(q url.Values, now time.Time) (citywarden.ReportFilter
 	case f.To.Sub(f.From) > open311Span:
 		return f, geoErrorf(http.StatusBadRequest, "start_date to end_date: ask for at most 90 days")
 	}
+	if !f.To.IsZero() {
+		f.To = f.To.Truncate(time.Second).Add(time.Second) // that second, which requested_datetime says, is in it
+	}
+	pages := 1
+	for _, n := range []struct {
+		name string
+		to   *int
+		most int
+	}{{"page_size", &f.Limit, open311Most}, {"page", &pages, math.MaxInt32}} {
+		v := strings.TrimSpace(q.Get(n.name))
+		if v == "" {
+			continue
+		}
+		i, err := strconv.Atoi(v)
+		if err != nil || i < 1 || i > n.most {
+			return f, geoErrorf(http.StatusBadRequest, "%s %q: write a number from 1 to %d", n.name, v, n.most)
+		}
+		*n.to = i
+	}
+	f.Skip = (pages - 1) * f.Limit
 	return f, nil
 }
 
+// parseGeoTime reads a moment in the W3C's format, with or without seconds. A +
+// that was not escaped in the URL has become a space.
+func parseGeoTime(s string) (time.Time, error) {
+	s = strings.Replace(s, " ", "+", 1)
+	if t, err := time.Parse("2006-01-02T15:04Z07:00", s); err == nil {
+		return t, nil
+	}
+	return time.Parse(time.RFC3339, s)
+}
+
 func (s *server) geoFind(r *http.Request, f citywarden.ReportFilter) ([]geoRequest, error) {
-	f.Source, f.Limit = citywarden.SourceApp, open311Most
+	f.Source = citywarden.SourceApp
 	found, err := s.Reports.Reports(r.Context(), f)
 	if err != nil {
 		return nil, err
@@ -590,9 +633,7 @@ func (s *server) geoFind(r *http.Request, f citywarden.ReportFilter) ([]geoReque
 	lang := langOf(r)
 	var all []geoRequest
 	for _, x := range found {
-		if x.App != "" { // else somebody here entered what they heard from an app
-			all = append(all, s.geoRequest(x, lang))
-		}
+		all = append(all, s.geoRequest(x, lang))
 	}
 	return all, nil
 }

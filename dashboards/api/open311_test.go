@@ -174,6 +174,16 @@ func TestOpen311Refuses(t *testing.T) {
 	if a := p.post("json", good+"&lat=&long=&email=&media_url=&attribute[condition]=&attribute[x]=&jurisdiction_id=&device_id=7"); a.status != http.StatusCreated {
 		t.Errorf("empty parameters: %d %s", a.status, a.body)
 	}
+	for _, c := range []struct{ path, allow string }{{"requests.json", "GET, HEAD, POST"}, {"services.json", "GET, HEAD"}} {
+		if a := p.geo("DELETE " + c.path); a.header.Get("Allow") != c.allow {
+			t.Errorf("%s allows %q", c.path, a.header.Get("Allow"))
+		}
+	}
+	// A page of another site asks before it posts with headers of its own.
+	asks := p.do("", "OPTIONS /open311/v2/requests.json", "", "Origin", "https://app.example", "Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "x-requested-with")
+	if h := asks.header; asks.status != http.StatusNoContent || h.Get("Access-Control-Allow-Origin") != "*" || h.Get("Access-Control-Allow-Methods") != "GET, HEAD, POST" || h.Get("Access-Control-Allow-Headers") != "*" {
+		t.Errorf("preflight: %d %v", asks.status, h)
+	}
 	for _, c := range []struct {
 		what, media string
 		status      int
@@ -193,6 +203,7 @@ func TestOpen311Refuses(t *testing.T) {
 		{"GET /open311/v2/services.json?jurisdiction_id=zhangpu.gov.cn", "", 200},
 		{"GET /open311/v2/services.json?jurisdiction_id=", "", 200},
 		{"GET /open311/discovery.json", "", 200},
+		{"OPTIONS /open311/v2/services.json", "", 405},
 	} {
 		if a := p.do("", c.what, "", "Content-Type", c.media); a.status != c.status {
 			t.Errorf("%s %s: %d %s", c.what, c.media, a.status, a.body)
@@ -221,17 +232,29 @@ func TestOpen311Lists(t *testing.T) {
 		{"status=open", 200, []int{0, 2}},
 		{"status=closed", 200, []int{1}},
 		{"status=open,closed", 200, []int{0, 1, 2}},
+		{"status=open&status=closed", 200, []int{0, 1, 2}}, // may be said several times
 		{"status=done", 400, nil},
+		{"page_size=2", 200, []int{1, 2}},
+		{"page_size=2&page=2", 200, []int{0}},
+		{"page=2", 200, nil},
+		{"page=0", 400, nil},
+		{"page=99999999999999999999", 400, nil},
+		{"page_size=1001", 400, nil},
+		{"page_size=many", 400, nil},
 		{"service_code=E0501", 200, []int{0, 1, 2}},
 		{"service_code=E0501,E9999", 404, nil},
-		{"start_date=" + day(95), 200, []int{2, 3}}, // 90 days from there
-		{"end_date=" + day(1), 200, []int{1, 2}},    // 90 days to there
+		{"service_code=E0501&service_code=E9999", 404, nil},
+		{"end_date=" + url.QueryEscape(now.Add(-time.Minute).Format(time.RFC3339)), 200, []int{0, 1, 2}}, // that second is in it
+		{"start_date=" + day(95), 200, []int{2, 3}},                                                      // 90 days from there
+		{"end_date=" + day(1), 200, []int{1, 2}},                                                         // 90 days to there
 		{"start_date=" + day(2) + "&end_date=" + day(1), 200, []int{1}},
 		{"start_date=" + day(1) + "&end_date=" + day(2), 400, nil},
 		{"start_date=" + day(95) + "&end_date=" + day(1), 400, nil},
 		{"start_date=2026-11-23", 400, nil},
 		{"start_date=2026-11-23T08:00:00", 400, nil}, // no zone
 		{"start_date=2026-11-23T08:00:00%2B08:00", 200, nil},
+		{"start_date=2026-11-23T08:00:00+08:00", 200, nil}, // the + is not escaped
+		{"start_date=2026-11-23T08:00Z", 200, nil},
 		{"service_request_id=" + ids[3] + ",%20" + ids[0] + ",1", 200, []int{0, 3}},
 		{"service_request_id=" + ids[3] + "&status=closed&start_date=nonsense&service_code=E9999", 200, []int{3}}, // overrides all others
 		{"service_request_id=" + strings.Repeat("1,", 1001), 400, nil},
@@ -241,7 +264,7 @@ func TestOpen311Lists(t *testing.T) {
 			t.Errorf("%.100s: %d %s", c.query, a.status, a.body)
 			continue
 		}
-		if c.status != 200 || c.query == "start_date=2026-11-23T08:00:00%2B08:00" {
+		if c.status != 200 || strings.HasPrefix(c.query, "start_date=2026-11-23") {
 			continue
 		}
 		var got []geoTaken // the number is all that matters
