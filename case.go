@@ -98,7 +98,7 @@ const (
 	Handle      Action = "handle"       // 处置完成, 处理反馈
 	SendCheck   Action = "send_check"   // 发核查
 	Verify      Action = "verify"       // 核查通过: somebody else saw that it is done
-	Rework      Action = "rework"       // 返工: somebody saw that it is not done
+	Rework      Action = "rework"       // 返工: somebody saw that it is not done, or the dispatcher does not take what the department reports
 	Close       Action = "close"        // 结案
 	ForceClose  Action = "force_close"  // 强制结案
 	Void        Action = "void"         // 作废
@@ -260,7 +260,7 @@ var Workflow = []Move{
 	{Dispatch, []Stage{PendingDispatch}, PendingHandling, command, []Need{NeedDepartment}, nil},
 	{Redispatch, atWork, PendingHandling, command, []Need{NeedDepartment, NeedNote}, nil},
 	{SendBack, []Stage{PendingFiling}, Reported, leaders, []Need{NeedNote}, nil},
-	{SendBack, []Stage{PendingDispatch}, PendingFiling, command, []Need{NeedNote}, nil},
+	{SendBack, []Stage{PendingDispatch}, Reported, command, []Need{NeedNote}, nil},
 	{SendBack, atWork, "", departments, []Need{NeedNote}, []Guard{NotAsked}},
 	{ApproveSendBack, atWork, PendingDispatch, command, nil, []Guard{Asked}},
 	{RefuseSendBack, atWork, "", command, []Need{NeedNote}, []Guard{Asked}},
@@ -280,6 +280,7 @@ var Workflow = []Move{
 	{Verify, []Stage{Handled}, PendingClose, []Role{RoleOfficer, RoleSupervisor, RoleAcceptor}, nil, []Guard{Other}},
 	{Verify, []Stage{Checking}, PendingClose, officers, nil, []Guard{Mine, Other}},
 	{Rework, []Stage{Handled}, Handling, []Role{RoleOfficer, RoleSupervisor, RoleAcceptor}, []Need{NeedNote}, []Guard{Real, Other}},
+	{Rework, []Stage{Handled}, Handling, command, []Need{NeedNote}, []Guard{Real}}, // what the department says of its work is not enough
 	{Rework, []Stage{Checking}, Handling, officers, []Need{NeedNote}, []Guard{Real, Mine, Other}},
 	{Rework, []Stage{PendingClose}, Handling, leaders, []Need{NeedNote}, []Guard{Real, Other}},
 	{RefuseSelf, []Stage{Handled, PendingClose}, PendingFiling, supervision, []Need{NeedNote}, []Guard{BySelf}},

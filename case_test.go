@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -105,12 +106,43 @@ func TestNextActions(t *testing.T) {
 	}{
 		{"zhang", RoleOfficer, []Action{Verify, Rework, Comment}},
 		{"wu", RoleOfficer, []Action{Comment}}, // handled it
-		{"chen", RoleDispatcher, []Action{Urge, Comment}},
+		{"chen", RoleDispatcher, []Action{Rework, Urge, Comment}},
 		{"ma", RoleAcceptor, []Action{SendCheck, Verify, Rework, Urge, Comment}},
 		{"x", RoleViewer, nil},
 	} {
 		if got := c.Next(CaseStep{By: tt.by, Role: tt.role, At: time.Unix(0, 0)}); !slices.Equal(got, tt.want) {
 			t.Errorf("Next(%s, %s) = %v, want %v", tt.by, tt.role, got, tt.want)
+		}
+	}
+}
+
+// Each way a case can go stands in docs and standards as here (CJJ/T 106): from
+// each stage, what people do and where that leads.
+func TestWaysOfACase(t *testing.T) {
+	for stage, want := range map[Stage]string{
+		Reported:        "register>pending_filing send_verify>verifying reject>rejected merge>voided self_handle>handled",
+		Verifying:       "exists>pending_filing not_exists>rejected unable>reported",
+		PendingFiling:   "send_verify>verifying file>pending_dispatch reject>rejected merge>voided send_back>reported self_handle>handled",
+		PendingDispatch: "dispatch>pending_handling send_back>reported void>voided",
+		PendingHandling: "redispatch>pending_handling approve_send_back>pending_dispatch accept>handling handle>handled approve_suspension>suspended void>voided",
+		Handling:        "redispatch>pending_handling approve_send_back>pending_dispatch handle>handled approve_suspension>suspended void>voided",
+		Suspended:       "resume>handling force_close>closed void>voided",
+		Handled:         "send_check>checking verify>pending_close rework>handling refuse_self>pending_filing force_close>closed",
+		Checking:        "send_check>checking verify>pending_close rework>handling force_close>closed",
+		PendingClose:    "rework>handling refuse_self>pending_filing close>closed force_close>closed",
+		Closed:          "",
+		Rejected:        "",
+		Voided:          "",
+	} {
+		var ways []string
+		for _, m := range Workflow {
+			way := string(m.Action) + ">" + string(m.To)
+			if m.Roles != nil && m.To != "" && slices.Contains(m.From, stage) && !slices.Contains(ways, way) {
+				ways = append(ways, way)
+			}
+		}
+		if got := strings.Join(ways, " "); got != want {
+			t.Errorf("from %s:\n got %s\nwant %s", stage, got, want)
 		}
 	}
 }

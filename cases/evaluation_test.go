@@ -296,6 +296,26 @@ total: handled 0 handle_rate none handle_on_time_rate none overdue_rate none ext
 	})
 }
 
+// What the dispatcher sent back counts as filed for nobody, wherever it waits before
+// it is filed again.
+func TestWhatCameBackIsNotFiled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, _ := openDesk(t, filepath.Join(t.TempDir(), "desk.db"), cases.Options{})
+		back := []deed{{"11-02 08:00", "", "", ""}, {"11-02 08:10", citywarden.File, "lin", ""}, {"11-02 08:20", citywarden.SendBack, "chen", ""}}
+		time.Sleep(time.Until(onDay(t, "11-01 00:00")))
+		play(t, d, []story{
+			{"to be accepted", citywarden.SourceSensor, 0, back},
+			{"to be verified", citywarden.SourceSensor, 0, append(slices.Clone(back), deed{"11-02 08:30", citywarden.SendVerify, "xu", "sun"})},
+			{"filed again", citywarden.SourceSensor, 0, append(slices.Clone(back), deed{"11-02 08:30", citywarden.Register, "xu", ""}, deed{"11-02 08:40", citywarden.File, "lin", ""})},
+		})
+		e := evaluate(t, d, "11-01", "12-01", citywarden.EvaluationQuery{By: citywarden.ByPost})
+		i := slices.IndexFunc(e.Rows, func(r citywarden.EvaluationRow) bool { return r.Key == "shift_leader" })
+		if f := e.Rows[i].Figures[0]; f.Indicator != "filed" || f.Cases != 1 {
+			t.Errorf("%s is %d, want 1: what came back to be accepted or verified is not filed", f.Indicator, f.Cases)
+		}
+	})
+}
+
 // Behind each figure are as many cases as it says, and those.
 func TestCasesBehindAFigure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

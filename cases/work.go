@@ -206,13 +206,15 @@ func (w *worker) waits() {
 	wait := func(kind citywarden.WorkKind, person string) {
 		w.out = append(w.out, citywarden.CaseWork{Kind: kind, Person: person, Began: w.entered, Due: w.due})
 	}
+	if slices.Contains(beforeFiling, c.Stage) {
+		w.drop(citywarden.WorkFile) // it came back
+	}
 	switch c.Stage {
 	case citywarden.Reported:
 		wait(citywarden.WorkAccept, "")
 	case citywarden.Verifying:
 		wait(citywarden.WorkVerify, c.Officer)
 	case citywarden.PendingFiling:
-		w.drop(citywarden.WorkFile) // it came back
 		wait(citywarden.WorkFile, "")
 	case citywarden.PendingDispatch:
 		wait(citywarden.WorkDispatch, "")
