@@ -124,6 +124,7 @@ const (
 	Supervise Action = "supervise" // 督办; changes no stage
 	Urge      Action = "urge"      // 催办; changes no stage
 	Comment   Action = "comment"   // 备注; changes no stage
+	AddPhoto  Action = "add_photo" // 上传照片; changes no stage
 
 	Reopen    Action = "reopen"     // the same trouble came back within the rule's merge time
 	AutoClose Action = "auto_close" // 自动结案: all was normal for as long as the rule says, and nobody had begun to work on it
@@ -153,7 +154,7 @@ var actionTexts = map[Action]Text{
 	RequestSuspension: {"申请挂账", "ask to suspend"}, ApproveSuspension: {"同意挂账", "suspend"}, RefuseSuspension: {"不同意挂账", "refuse to suspend"},
 	Resume: {"挂账恢复", "resume"}, Appeal: {"申诉", "appeal"}, EndorseAppeal: {"申诉初审通过", "endorse the appeal"},
 	ApproveAppeal: {"申诉通过", "approve the appeal"}, RefuseAppeal: {"申诉不通过", "refuse the appeal"}, CallBack: {"公众回访", "call back"},
-	Supervise: {"督办", "supervise"}, Urge: {"催办", "urge"}, Comment: {"备注", "comment"}, Reopen: {"重新打开", "reopened"},
+	Supervise: {"督办", "supervise"}, Urge: {"催办", "urge"}, Comment: {"备注", "comment"}, AddPhoto: {"上传照片", "add photo"}, Reopen: {"重新打开", "reopened"},
 	AutoClose: {"自动结案", "closed by itself"}, Absorb: {"并案", "merged"}, Evidence: {"感知证据", "evidence"}, Notify: {"通知", "notice"}, Overdue: {"超时", "overdue"},
 }
 
@@ -161,7 +162,7 @@ var actionTexts = map[Action]Text{
 // they need not look at it again.
 func (a Action) quiet() bool {
 	switch a {
-	case Comment, Evidence, Notify, Overdue, Urge, Supervise:
+	case Comment, AddPhoto, Evidence, Notify, Overdue, Urge, Supervise:
 		return true
 	}
 	return false
@@ -200,6 +201,7 @@ const (
 	NeedUntil        Need = "until"        // when the suspension ends
 	NeedCase         Need = "case"         // the case that it is a duplicate of
 	NeedSatisfaction Need = "satisfaction" // what the person who reported it says of the work
+	NeedPhoto        Need = "photo"        // a photo, which comes by a call of its own
 )
 
 // Guard is what must hold of a case for an action.
@@ -295,10 +297,11 @@ var Workflow = []Move{
 	{ApproveAppeal, []Stage{Closed}, "", acceptors, nil, []Guard{Asked, Endorsed}},
 	{RefuseAppeal, []Stage{Closed}, "", []Role{RoleDispatcher, RoleAcceptor, RoleSupervisor}, []Need{NeedNote}, []Guard{Asked}},
 	{CallBack, []Stage{Closed, Rejected}, "", acceptors, []Need{NeedSatisfaction}, []Guard{FromPublic}},
-	// 督办, 催办, 备注
+	// 督办, 催办, 备注, 照片
 	{Supervise, append([]Stage{Handled, Checking, PendingClose}, filedStage...), "", leaders, []Need{NeedNote}, nil},
 	{Urge, append([]Stage{Handled, Checking}, filedStage...), "", []Role{RoleAcceptor, RoleShiftLeader, RoleSupervisor, RoleDispatcher}, nil, nil},
 	{Comment, append(slices.Clone(everyOpen), Closed), "", staff, []Need{NeedNote}, nil},
+	{AddPhoto, append(slices.Clone(everyOpen), Closed), "", staff, []Need{NeedPhoto}, nil},
 	// the platform
 	{Reopen, []Stage{Closed}, PendingDispatch, nil, nil, nil},
 	{AutoClose, []Stage{PendingFiling, PendingDispatch}, Closed, nil, nil, nil},
@@ -452,6 +455,9 @@ type Case struct {
 	Exempt         bool         `json:"overdue_exempt,omitempty"` // an appeal was approved; that it was late stays a fact
 	Satisfaction   Satisfaction `json:"satisfaction,omitempty"`   // of the call-back
 
+	TaskSince     time.Time                   `json:"task_since,omitzero"`      // when it was last sent to handle, verify or check: photos that an action demands are from then on
+	MissingPhotos map[Action][]AttachmentKind `json:"missing_photos,omitempty"` // that actions of the asking person demand still; left out in lists
+
 	Timeline    []CaseStep   `json:"timeline,omitempty"`     // left out in lists
 	Attachments []Attachment `json:"attachments,omitempty"`  // left out in lists
 	Actions     []Action     `json:"actions,omitempty"`      // what the asking person may do next
@@ -487,7 +493,7 @@ type CaseStep struct {
 	By         string    `json:"by"`    // user name; "citywarden" for the platform
 	Role       Role      `json:"role,omitempty"`
 	Note       string    `json:"note,omitempty"`       // in a person's own words
-	Text       *Text     `json:"text,omitempty"`       // what the platform says of its own steps; nil for a person's
+	Text       *Text     `json:"text,omitempty"`       // what the platform says of its own steps, and of photos; nil for a person's others
 	Department string    `json:"department,omitempty"` // that shall handle it; of a department's person their own
 	Alarm      AlarmID   `json:"alarm,omitempty"`
 	At         time.Time `json:"at"`
@@ -498,6 +504,7 @@ type CaseStep struct {
 	Until        time.Time    `json:"until,omitzero"`         // when the suspension shall end
 	Case         CaseID       `json:"case,omitempty"`         // that it is a duplicate of
 	Satisfaction Satisfaction `json:"satisfaction,omitempty"` // of the person who reported it
+	Photo        *Attachment  `json:"photo,omitempty"`        // that was added
 	Late         bool         `json:"late,omitempty"`         // it ended a stage after the stage's limit
 	Deadline     time.Time    `json:"deadline,omitzero"`      // of the handling, when the step set it
 	Yellow       time.Time    `json:"yellow_at,omitzero"`
@@ -667,6 +674,8 @@ func (c *Case) record(m Move, step CaseStep) {
 		c.Supervised = true
 	case Urge:
 		c.Urged++
+	case AddPhoto:
+		c.Attachments = append(slices.Clone(c.Attachments), *step.Photo)
 	case Reopen:
 		c.Reopened++
 		c.Finished, c.Filed = time.Time{}, step.At
@@ -675,6 +684,10 @@ func (c *Case) record(m Move, step CaseStep) {
 	}
 	if decided {
 		c.Request = nil
+	}
+	switch step.Action {
+	case SendVerify, Dispatch, Redispatch, Handle, SelfHandle, RefuseSelf, SendCheck, Rework, Reopen:
+		c.TaskSince = step.At
 	}
 	if step.Action == File {
 		c.Filed = step.At
@@ -717,6 +730,10 @@ func (c *Case) lacks(n Need, step CaseStep) error {
 	case NeedCase:
 		if step.Case == "" || step.Case == c.ID {
 			missing = "name the case that it is a duplicate of"
+		}
+	case NeedPhoto:
+		if step.Photo == nil {
+			missing = "send the photo itself, to the attachments of the case"
 		}
 	case NeedSatisfaction:
 		if !slices.Contains(Satisfactions, step.Satisfaction) {
@@ -847,11 +864,11 @@ func (c *Case) holds(m Move, step CaseStep) error {
 }
 
 // Next returns the actions that somebody may take on the case now, in the order
-// of Workflow. who holds By, Role, At, and the Department of a department's person.
+// of Workflow; but AddPhoto, which who may Comment may. who holds By, Role, At, and the Department of a department's person.
 func (c *Case) Next(who CaseStep) []Action {
 	var out []Action
 	for _, m := range Workflow {
-		if m.Roles == nil || slices.Contains(out, m.Action) {
+		if m.Roles == nil || m.Action == AddPhoto || slices.Contains(out, m.Action) {
 			continue
 		}
 		who.Action = m.Action
@@ -862,11 +879,12 @@ func (c *Case) Next(who CaseStep) []Action {
 	return out
 }
 
-// Actions returns what people may do to cases, in the order of Workflow.
+// Actions returns what people may do to cases with words alone, in the order of
+// Workflow.
 func Actions() []string {
 	var out []string
 	for _, m := range Workflow {
-		if m.Roles != nil && !slices.Contains(out, string(m.Action)) {
+		if m.Roles != nil && m.Action != AddPhoto && !slices.Contains(out, string(m.Action)) {
 			out = append(out, string(m.Action))
 		}
 	}

@@ -30,6 +30,19 @@ const (
 // AttachmentKinds are all kinds of attachments.
 var AttachmentKinds = []AttachmentKind{PhotoNear, PhotoFar, PhotoReference, PhotoHandleBefore, PhotoHandleAfter}
 
+// Text returns the name of the kind.
+func (k AttachmentKind) Text() Text {
+	if t, ok := photoTexts[k]; ok {
+		return t
+	}
+	return Text{ZH: string(k), EN: string(k)}
+}
+
+var photoTexts = map[AttachmentKind]Text{
+	PhotoNear: {"近景", "near"}, PhotoFar: {"远景", "far"}, PhotoReference: {"参照物", "reference"},
+	PhotoHandleBefore: {"处置前", "before the work"}, PhotoHandleAfter: {"处置后", "after the work"},
+}
+
 // Attachment is a photo that belongs to a case. It stays as long as the case.
 type Attachment struct {
 	Photo

@@ -385,7 +385,7 @@ func (b *building) desk(ctx context.Context) error {
 	b.cases, err = cases.New(b.db, cases.Options{
 		Classes: b.classes, Calendar: b.calendar, Grids: b.grids, Notify: receivers,
 		Where: b.where, Attached: b.attached, Components: b.components, Officers: b.officers.Officer, Publish: b.hub.Publish, Logger: b.component("cases"),
-		Limits: limits, Overdue: overdue, Near: b.config.Cases.Near, Within: b.config.Cases.Within.Std(),
+		Limits: limits, Overdue: overdue, Near: b.config.Cases.Near, Within: b.config.Cases.Within.Std(), Photos: b.config.Cases.Photos,
 		Measures: measures, Operators: b.config.Operators, Metrics: b.metrics,
 	})
 	b.parts = append(b.parts, part{"cases", b.runCases})

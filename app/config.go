@@ -137,14 +137,15 @@ type Open311Config struct {
 
 // CasesConfig is how cases are worked.
 type CasesConfig struct {
-	Hours    []string                    `yaml:"hours"`    // working time of a day: "08:00-12:00"
-	Classes  string                      `yaml:"classes"`  // CSV file of classes that is put over the built-in table; "" for none
-	Standard string                      `yaml:"standard"` // the numbering of classes that people here use
-	Days     string                      `yaml:"days"`     // CSV file of holidays and shifted workdays; "" for the State Council's
-	Limits   map[citywarden.Stage]string `yaml:"limits"`
-	Overdue  []OverdueConfig             `yaml:"overdue"`
-	Near     float64                     `yaml:"duplicate_distance"` // metres
-	Within   citywarden.Duration         `yaml:"duplicate_time"`
+	Hours    []string                                          `yaml:"hours"`    // working time of a day: "08:00-12:00"
+	Classes  string                                            `yaml:"classes"`  // CSV file of classes that is put over the built-in table; "" for none
+	Standard string                                            `yaml:"standard"` // the numbering of classes that people here use
+	Days     string                                            `yaml:"days"`     // CSV file of holidays and shifted workdays; "" for the State Council's
+	Limits   map[citywarden.Stage]string                       `yaml:"limits"`
+	Overdue  []OverdueConfig                                   `yaml:"overdue"`
+	Near     float64                                           `yaml:"duplicate_distance"` // metres
+	Within   citywarden.Duration                               `yaml:"duplicate_time"`
+	Photos   map[citywarden.Action][]citywarden.AttachmentKind `yaml:"photos"` // that actions demand
 
 	Evaluation EvaluationConfig `yaml:"evaluation"`
 }
@@ -301,7 +302,7 @@ func Default() Config {
 				citywarden.Reported: "1小时", citywarden.Verifying: "24紧急工作时", citywarden.PendingFiling: "1小时",
 				citywarden.PendingDispatch: "1小时", citywarden.Handled: "1小时", citywarden.Checking: "2紧急工作时", citywarden.PendingClose: "1小时",
 			},
-			Overdue: []OverdueConfig{}, Near: 50, Within: citywarden.Duration(24 * time.Hour),
+			Overdue: []OverdueConfig{}, Near: 50, Within: citywarden.Duration(24 * time.Hour), Photos: map[citywarden.Action][]citywarden.AttachmentKind{},
 			Evaluation: EvaluationConfig{Denominators: cases.Denominators(), Weights: cases.Weights(), Volume: cases.Volume()},
 		},
 		Notices:  NoticesConfig{Mail: MailConfig{Security: "starttls"}, Receivers: []ReceiverConfig{}},
@@ -420,6 +421,9 @@ func (c *Config) Check() error {
 	}
 	if c.Cases.Within.Std() <= 0 || c.Cases.Within.Std() > 366*24*time.Hour {
 		return keyErrorf("cases.duplicate_time", "%s can't be; write more than 0s, at most 366d", c.Cases.Within)
+	}
+	if err := cases.CheckPhotos(c.Cases.Photos); err != nil {
+		return keyErrorf("cases.photos", "%v", err)
 	}
 	if c.CAP.Sender == "" || strings.ContainsAny(c.CAP.Sender, " ,<&\t\n") {
 		return keyErrorf("cap.sender", "%q can't be; write a name without spaces, commas, < and &, like zhangpu.example", c.CAP.Sender)

@@ -2,12 +2,16 @@ package cases_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/cases"
 )
 
 func photo(n int) citywarden.Photo {
@@ -57,9 +61,86 @@ func TestPhotosOfACase(t *testing.T) {
 	if err != nil || len(all) != citywarden.MaxAttachments || !cmp.Equal(all[0], first) {
 		t.Errorf("%d photos, %v", len(all), err)
 	}
-	// The photos are no steps: who saw the case may act on it.
-	after, err := d.Case(t.Context(), c.ID, "lin", citywarden.RoleSupervisor)
-	if err != nil || after.Revision != c.Revision || !cmp.Equal(after.Attachments, all) {
-		t.Errorf("revision %d, %d photos, %v; want %d", after.Revision, len(after.Attachments), err, c.Revision)
+	// They are steps that move nothing: who saw the case before may act on it.
+	after, err := d.Do(t.Context(), c.ID, citywarden.CaseStep{Action: citywarden.File, By: "lin", Role: citywarden.RoleSupervisor}, c.Revision)
+	if err != nil || after.Revision != c.Revision+citywarden.MaxAttachments+1 || !cmp.Equal(after.Attachments, all) {
+		t.Errorf("revision %d after %d, %d photos, %v", after.Revision, c.Revision, len(after.Attachments), err)
+	}
+	if s := after.Timeline[1]; s.Action != citywarden.AddPhoto || !cmp.Equal(*s.Photo, first) || s.Said("zh") != "照片：近景" {
+		t.Errorf("the step of the first photo: %+v", s)
+	}
+	if _, err := d.Do(t.Context(), c.ID, citywarden.CaseStep{Action: citywarden.AddPhoto, By: "lin", Role: citywarden.RoleSupervisor}, 0); citywarden.CodeOf(err) != citywarden.CodeInvalid {
+		t.Errorf("a photo without the photo: %v", err)
+	}
+}
+
+// What is demanded must be there, taken since somebody was sent to do it; the case
+// says what is missing.
+func TestDemandedPhotos(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, _ := openDesk(t, filepath.Join(t.TempDir(), "desk.db"), cases.Options{Photos: map[citywarden.Action][]citywarden.AttachmentKind{
+			citywarden.Handle: {citywarden.PhotoHandleBefore, citywarden.PhotoHandleAfter}, citywarden.Verify: {citywarden.PhotoNear},
+		}})
+		time.Sleep(time.Until(monday()))
+		c, err := d.Create(t.Context(), citywarden.NewCase{Class: "event/0506", Title: "x"}, "lin", citywarden.RoleSupervisor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wu := citywarden.CaseStep{Action: citywarden.Handle, By: "wu", Role: citywarden.RoleDepartment}
+		zhang := citywarden.CaseStep{Action: citywarden.Verify, By: "zhang", Role: citywarden.RoleOfficer}
+		n := 0
+		add := func(kind citywarden.AttachmentKind, who citywarden.CaseStep) {
+			t.Helper()
+			n++
+			time.Sleep(time.Minute)
+			if _, err := d.Attach(t.Context(), c.ID, photo(n), kind, who); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lacks := func(step citywarden.CaseStep, want string) {
+			t.Helper()
+			if _, err := d.Do(t.Context(), c.ID, step, 0); citywarden.CodeOf(err) != citywarden.CodeInvalid || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %q", step.Action, err, want)
+			}
+			now, err := d.Case(t.Context(), c.ID, step.By, step.Role)
+			if err != nil || len(now.MissingPhotos[step.Action]) == 0 {
+				t.Errorf("%s: missing %v, %v", step.Action, now.MissingPhotos, err)
+			}
+		}
+		add(citywarden.PhotoNear, zhang)
+		add(citywarden.PhotoHandleAfter, zhang) // before anybody was sent
+		time.Sleep(time.Minute)
+		do(t, d, c.ID, toClosed()[:2]...)
+		add(citywarden.PhotoHandleBefore, wu)
+		lacks(wu, "handle case "+string(c.ID)+": a photo taken since 2026-11-23 10:03 is missing, handle_after (处置后); add it to the case first")
+		do(t, d, c.ID, toClosed()[2]) // accepting it makes no photo old
+		add(citywarden.PhotoHandleAfter, wu)
+		do(t, d, c.ID, wu)
+		lacks(zhang, "missing, near")
+		do(t, d, c.ID, citywarden.CaseStep{Action: citywarden.Rework, By: "zhang", Role: citywarden.RoleOfficer, Note: "not done"})
+		lacks(wu, "handle_before") // nor does what was there before the rework count
+		add(citywarden.PhotoHandleBefore, wu)
+		add(citywarden.PhotoHandleAfter, wu)
+		do(t, d, c.ID, wu)
+		add(citywarden.PhotoNear, zhang)
+		if c := do(t, d, c.ID, zhang); c.Stage != citywarden.PendingClose {
+			t.Errorf("with all photos the case is %s", c.Stage)
+		}
+	})
+}
+
+func TestPhotosThatCantBeDemanded(t *testing.T) {
+	for _, tt := range []struct {
+		action citywarden.Action
+		kind   citywarden.AttachmentKind
+		want   string
+	}{
+		{citywarden.Close, citywarden.PhotoNear, `photos: none can be demanded for "close"; they can for exists, not_exists, unable, self_handle, handle, verify, rework`},
+		{citywarden.Handle, "selfie", `photos for handle: there is no kind "selfie"; there are near, far, reference, handle_before, handle_after`},
+	} {
+		err := cases.CheckPhotos(map[citywarden.Action][]citywarden.AttachmentKind{tt.action: {tt.kind}})
+		if citywarden.CodeOf(err) != citywarden.CodeInvalid || err.Error() != tt.want {
+			t.Errorf("%v, want %s", err, tt.want)
+		}
 	}
 }

@@ -117,11 +117,12 @@ type Options struct {
 
 	Components *Components // nil for none
 
-	Limits   map[citywarden.Stage]Limit       // of the stages before and after the handling; nil for StageLimits. A stage without one has none
-	Overdue  []citywarden.Escalation          // who else is told when a limit has passed for so long
-	Near     float64                          // how far from each other duplicates may lie, in metres; 0 means 50
-	Within   time.Duration                    // and how far apart in time; 0 means 24 h
-	Officers func(citywarden.GridCode) string // who is sent to look in a unit grid when nobody is named; nil for nobody
+	Limits   map[citywarden.Stage]Limit                        // of the stages before and after the handling; nil for StageLimits. A stage without one has none
+	Overdue  []citywarden.Escalation                           // who else is told when a limit has passed for so long
+	Near     float64                                           // how far from each other duplicates may lie, in metres; 0 means 50
+	Within   time.Duration                                     // and how far apart in time; 0 means 24 h
+	Photos   map[citywarden.Action][]citywarden.AttachmentKind // that actions demand, as CheckPhotos allows; nil for none
+	Officers func(citywarden.GridCode) string                  // who is sent to look in a unit grid when nobody is named; nil for nobody
 
 	Measures *Measures // of evaluations; nil for the usual ones
 
@@ -198,6 +199,9 @@ func New[T Tx](s Store[T], o Options) (*Desk, error) {
 		if o.Measures, err = NewMeasures(MeasureOptions{}); err != nil {
 			return nil, err
 		}
+	}
+	if err := CheckPhotos(o.Photos); err != nil {
+		return nil, err
 	}
 	if o.Officers == nil {
 		o.Officers = func(citywarden.GridCode) string { return "" }
@@ -769,12 +773,15 @@ func (d *Desk) Do(ctx context.Context, id citywarden.CaseID, step citywarden.Cas
 		if err := unmoved(ctx, tx, &c, revision); err != nil {
 			return err
 		}
-		was := c.Revision
+		before := c
 		if err := d.step(&c, step); err != nil {
 			return err
 		}
+		if err := d.shown(ctx, tx, &before, step.Action); err != nil {
+			return err
+		}
 		out.inCase(id)
-		if err := d.save(ctx, tx, c, was); err != nil {
+		if err := d.save(ctx, tx, c, before.Revision); err != nil {
 			return err
 		}
 		return d.follow(ctx, tx, c, &out)
@@ -1020,6 +1027,14 @@ func (d *Desk) Case(ctx context.Context, id citywarden.CaseID, by string, role c
 		c.Proposed = d.department(&c)
 	}
 	c.Actions = c.Next(citywarden.CaseStep{By: by, Role: role, At: now})
+	for _, a := range c.Actions {
+		if kinds := d.missing(&c, a, c.Attachments); kinds != nil {
+			if c.MissingPhotos == nil {
+				c.MissingPhotos = map[citywarden.Action][]citywarden.AttachmentKind{}
+			}
+			c.MissingPhotos[a] = kinds
+		}
+	}
 	return c, nil
 }
 

@@ -77,13 +77,19 @@ func (d *Desk) Report(ctx context.Context, r citywarden.Report, photos []citywar
 		if err := tx.AddReport(ctx, r, secret); err != nil {
 			return err
 		}
+		out.inCase(c.ID)
+		if len(photos) == 0 {
+			return nil
+		}
+		was := c.Revision
+		c.Timeline = nil
 		for _, p := range photos {
-			if _, err := attach(ctx, tx, c.ID, citywarden.Attachment{Photo: p, Kind: citywarden.PhotoNear, By: by, At: r.At}); err != nil {
+			a := citywarden.Attachment{Photo: p, Kind: citywarden.PhotoNear, By: by, At: r.At}
+			if _, err := attach(ctx, tx, &c, a, citywarden.CaseStep{By: citywarden.Platform}); err != nil {
 				return err
 			}
 		}
-		out.inCase(c.ID)
-		return nil
+		return tx.SaveCase(ctx, c, was)
 	})
 	return c, err
 }

@@ -37,7 +37,7 @@ func TestReports(t *testing.T) {
 	if c.Source != citywarden.SourceCitizen || c.Grid != "350623100001001" || c.Title.ZH != "道路积水" || !c.Filed.IsZero() || c.Progress() != citywarden.ProgressReceived {
 		t.Errorf("case %+v", c)
 	}
-	if got := timeline(t, d, c.ID); len(got) != 1 || !strings.HasSuffix(got[0], "by citizen: 水很深\n地址：东门路口") {
+	if got := timeline(t, d, c.ID); len(got) != 3 || !strings.HasSuffix(got[0], "by citizen: 水很深\n地址：东门路口") {
 		t.Errorf("timeline %q", got)
 	}
 	if as, err := d.Attachments(t.Context(), c.ID); err != nil || len(as) != 2 || as[0].By != "citizen" || as[0].Kind != citywarden.PhotoNear {
@@ -53,7 +53,7 @@ func TestReports(t *testing.T) {
 	if err != nil || c.Grid != "" {
 		t.Fatalf("%+v, %v", c, err)
 	}
-	if got := timeline(t, d, c.ID); len(got) != 2 || !strings.Contains(got[1], "in no unit grid") {
+	if got := timeline(t, d, c.ID); len(got) != 4 || !strings.Contains(got[1], "in no unit grid") {
 		t.Errorf("timeline %q", got)
 	}
 

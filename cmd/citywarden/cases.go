@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +19,7 @@ type casesCmd struct {
 	Open caseOpenCmd `cmd:"" help:"Open a case by hand."`
 	Do   caseDoCmd   `cmd:"" help:"Take the next action: file, dispatch, accept, handle, verify, close and others."`
 
+	Photo      casePhotoCmd      `cmd:"" help:"Add a photo to a case."`
 	Duplicates caseDuplicatesCmd `cmd:"" help:"List the cases that a case may be a duplicate of."`
 	Workflow   caseWorkflowCmd   `cmd:"" help:"Print who may do what at which stage, and what has to be said for it."`
 }
@@ -109,6 +112,11 @@ func printCase(o output, asJSON bool, x *citywarden.Case) error {
 		}
 		fmt.Fprintf(o.out, "\nyou may now: %s\n", strings.Join(names, ", "))
 	}
+	for _, a := range x.Actions {
+		if kinds := x.MissingPhotos[a]; len(kinds) > 0 {
+			fmt.Fprintf(o.out, "before %s add a photo: %s\n", a, joined(kinds))
+		}
+	}
 	return nil
 }
 
@@ -198,6 +206,35 @@ func (k *caseDoCmd) Run(ctx context.Context, o output) error {
 		return toJSON(o.out, x)
 	}
 	fmt.Fprintf(o.out, "case %s is %s\n", x.ID, strings.ReplaceAll(string(x.Stage), "_", " "))
+	return nil
+}
+
+type casePhotoCmd struct {
+	remote
+	ID   string `arg:"" help:"The case's number."`
+	File string `arg:"" type:"existingfile" help:"The photo: JPEG, PNG or WebP, at most 8 MiB."`
+	Kind string `required:"" help:"What it shows: near, far, reference, handle_before or handle_after."`
+}
+
+// Run adds a photo to a case.
+func (k *casePhotoCmd) Run(ctx context.Context, o output) error {
+	photo, err := os.ReadFile(k.File)
+	if err != nil {
+		return err
+	}
+	c, err := k.client(ctx)
+	if err != nil {
+		return err
+	}
+	var x citywarden.Attachment
+	f := form{fields: url.Values{"kind": {k.Kind}}, name: filepath.Base(k.File), file: photo}
+	if err := c.call(ctx, "POST", "/cases/"+url.PathEscape(k.ID)+"/attachments", f, &x); err != nil {
+		return err
+	}
+	if k.JSON {
+		return toJSON(o.out, x)
+	}
+	fmt.Fprintf(o.out, "case %s has the photo %.8s, %d×%d, %s\n", k.ID, x.ID, x.Width, x.Height, x.Kind)
 	return nil
 }
 

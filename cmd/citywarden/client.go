@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"mime"
+	"mime/multipart"
 	"net/http"
+	"net/textproto"
 	"net/url"
 	"strings"
 	"time"
@@ -73,6 +76,8 @@ func (c *client) call(ctx context.Context, method, path string, body, out any) e
 	case nil:
 	case io.Reader:
 		r, kind = b, "text/csv"
+	case form:
+		r, kind = b.body()
 	default:
 		j, err := json.Marshal(b)
 		if err != nil {
@@ -108,6 +113,29 @@ func (c *client) call(ctx context.Context, method, path string, body, out any) e
 		return fmt.Errorf("read the answer to %s %s: %w", method, path, err)
 	}
 	return nil
+}
+
+// form is a form with one file.
+type form struct {
+	fields url.Values
+	name   string // of the file
+	file   []byte
+}
+
+// body returns the form as it is sent, and its content type.
+func (f form) body() (io.Reader, string) {
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b) // a buffer takes all
+	for name, values := range f.fields {
+		_ = w.WriteField(name, values[0])
+	}
+	h := textproto.MIMEHeader{}
+	h.Set("Content-Disposition", mime.FormatMediaType("form-data", map[string]string{"name": "file", "filename": f.name}))
+	h.Set("Content-Type", http.DetectContentType(f.file))
+	part, _ := w.CreatePart(h)
+	_, _ = part.Write(f.file)
+	_ = w.Close()
+	return &b, w.FormDataContentType()
 }
 
 func answered(res *http.Response) error {
