@@ -219,8 +219,8 @@ func outage() string {
 // virtual time: a device of its model publishes JSON over MQTT, and its alarm and
 // the case or work order come out.
 func TestLibrary(t *testing.T) {
-	if testing.Short() {
-		t.Skip("opens the whole platform")
+	if testing.Short() || raced {
+		t.Skip("opens the whole platform, as the scenarios do")
 	}
 	ats.Register() // see TestScenarios
 	t.Cleanup(ats.Unregister)

@@ -75,7 +75,7 @@ func TestScenarios(t *testing.T) {
 	// it would keep the time from passing.
 	ats.Register()
 	t.Cleanup(ats.Unregister)
-	testscript.RunT(bubble{t}, testscript.Params{
+	p := testscript.Params{
 		Dir: "testdata/scenarios",
 		Setup: func(e *testscript.Env) error {
 			w := &world{t: e.T().(bubble).T, dir: e.WorkDir}
@@ -91,7 +91,14 @@ func TestScenarios(t *testing.T) {
 			"alarms": alarmsCommand, "summary": summaryCommand, "alarm": alarmCommand, "service": serviceCommand, "backtest": backtestCommand, "why-not": whyNotCommand,
 			"cases": casesCommand, "case": caseCommand, "notices": noticesCommand, "evaluation": evaluationCommand, "api": apiCommand,
 		},
-	})
+	}
+	if raced { // the others tell of rules and cases, in the same goroutines
+		p.Dir = ""
+		for _, name := range []string{"backlog", "case-long-way", "merge", "restart", "rules-changed-around-a-crash", "rules-reload", "silent"} {
+			p.Files = append(p.Files, filepath.Join("testdata/scenarios", name+".txtar"))
+		}
+	}
+	testscript.RunT(bubble{t}, p)
 }
 
 // bubble runs each script in a bubble of its own, beside the others.
