@@ -67,7 +67,7 @@ DIST = dashboards/console/dist dashboards/grafana/plugin/dist
 .PHONY: web
 web: ## build the console and the Grafana plugin's frontend (needs Node)
 	cd dashboards/console/web && npm ci --no-audit --no-fund && npm run check && npm test && npm run build
-	cd dashboards/grafana/plugin && npm ci --no-audit --no-fund && npm run check && npm run build
+	cd dashboards/grafana/plugin && npm ci --no-audit --no-fund && npm run check && npm test && npm run build
 
 .PHONY: web-fresh
 web-fresh: web ## prove that the committed web assets match their source

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +21,10 @@ import (
 	"github.com/grafana/grafana-plugin-sdk-go/genproto/pluginv2"
 	hclog "github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/dashboards/api"
+	"github.com/citywarden/citywarden/dashboards/grafana/boards"
 )
 
 // grafana is the plugin's process, started as Grafana starts it.
@@ -23,6 +32,7 @@ type grafana struct {
 	diagnostics grpcplugin.DiagnosticsClient
 	data        grpcplugin.DataClient
 	resources   grpcplugin.ResourceClient
+	streams     grpcplugin.StreamClient
 	context     *pluginv2.PluginContext
 }
 
@@ -39,6 +49,7 @@ func startPlugin(t *testing.T) *grafana {
 		},
 		VersionedPlugins: map[int]goplugin.PluginSet{grpcplugin.ProtocolVersion: {
 			"diagnostics": &grpcplugin.DiagnosticsGRPCPlugin{}, "data": &grpcplugin.DataGRPCPlugin{}, "resource": &grpcplugin.ResourceGRPCPlugin{},
+			"stream": &grpcplugin.StreamGRPCPlugin{},
 		}},
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		Logger:           hclog.NewNullLogger(),
@@ -59,6 +70,7 @@ func startPlugin(t *testing.T) *grafana {
 		diagnostics: dispense("diagnostics").(grpcplugin.DiagnosticsClient),
 		data:        dispense("data").(grpcplugin.DataClient),
 		resources:   dispense("resource").(grpcplugin.ResourceClient),
+		streams:     dispense("stream").(grpcplugin.StreamClient),
 	}
 }
 
@@ -82,12 +94,18 @@ func (g *grafana) health(t *testing.T) (ok bool, message string) {
 	return res.Status == pluginv2.CheckHealthResponse_OK, res.Message
 }
 
+// query asks for the last hour.
 func (g *grafana) query(t *testing.T, body string) (data.Frames, *pluginv2.DataResponse) {
+	t.Helper()
+	return g.querySince(t, body, time.Hour)
+}
+
+func (g *grafana) querySince(t *testing.T, body string, since time.Duration) (data.Frames, *pluginv2.DataResponse) {
 	t.Helper()
 	now := time.Now()
 	res, err := g.data.QueryData(t.Context(), &pluginv2.QueryDataRequest{PluginContext: g.context, Queries: []*pluginv2.DataQuery{{
-		RefId: "A", Json: []byte(body), IntervalMS: 1000, MaxDataPoints: 500,
-		TimeRange: &pluginv2.TimeRange{FromEpochMS: now.Add(-time.Hour).UnixMilli(), ToEpochMS: now.Add(time.Minute).UnixMilli()},
+		RefId: "A", Json: []byte(body), IntervalMS: max(since.Milliseconds()/500, 1000), MaxDataPoints: 500,
+		TimeRange: &pluginv2.TimeRange{FromEpochMS: now.Add(-since).UnixMilli(), ToEpochMS: now.Add(time.Minute).UnixMilli()},
 	}}})
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +116,35 @@ func (g *grafana) query(t *testing.T, body string) (data.Frames, *pluginv2.DataR
 		t.Fatal(err)
 	}
 	return frames, r
+}
+
+// resource asks for a picker's values.
+func (g *grafana) resource(t *testing.T, path, query string, out any) {
+	t.Helper()
+	stream, err := g.resources.CallResource(t.Context(), &pluginv2.CallResourceRequest{PluginContext: g.context, Path: path, Method: "GET", Url: path + "?" + query})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(res.Body, out); err != nil || res.Code != http.StatusOK {
+		t.Fatalf("%s?%s: %d %s", path, query, res.Code, res.Body)
+	}
+}
+
+// tokenForGrafana makes the service user that docs/grafana.md tells to make.
+func tokenForGrafana(t *testing.T, c *client) string {
+	t.Helper()
+	if err := c.call(t.Context(), "POST", "/users", map[string]string{"name": "grafana", "role": "service"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var made struct{ Token string }
+	if err := c.call(t.Context(), "POST", "/users/grafana/tokens", map[string]string{"label": "grafana"}, &made); err != nil {
+		t.Fatal(err)
+	}
+	return made.Token
 }
 
 // TestGrafanaPlugin starts the plugin's process as Grafana does and asks it for
@@ -116,13 +163,7 @@ func TestGrafanaPlugin(t *testing.T) {
 		}
 	}
 	c := clientOf(t, p)
-	if err := c.call(t.Context(), "POST", "/users", map[string]string{"name": "grafana", "role": "service"}, nil); err != nil {
-		t.Fatal(err)
-	}
-	var made struct{ Token string }
-	if err := c.call(t.Context(), "POST", "/users/grafana/tokens", map[string]string{"label": "grafana"}, &made); err != nil {
-		t.Fatal(err)
-	}
+	service := tokenForGrafana(t, c)
 	if err := c.call(t.Context(), "POST", "/cases", map[string]string{"class": "event/0506", "title": "积水", "device": "d0"}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -131,12 +172,12 @@ func TestGrafanaPlugin(t *testing.T) {
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
 	for _, tt := range []struct{ name, url, token, want string }{
-		{"no url", "", made.Token, "Write the URL"},
+		{"no url", "", service, "Write the URL"},
 		{"no token", p.http, "", "Write the token"},
 		{"wrong token", p.http, "nobody-has-this-token", "does not know this token"},
-		{"another server", other.URL, made.Token, "is not citywarden"},
-		{"nobody there", "http://127.0.0.1:9", made.Token, "No answer from"},
-		{"right", p.http, made.Token, "Connected to citywarden"},
+		{"another server", other.URL, service, "is not citywarden"},
+		{"nobody there", "http://127.0.0.1:9", service, "No answer from"},
+		{"right", p.http, service, "Connected to citywarden"},
 	} {
 		g.configure(tt.url, tt.token)
 		if ok, msg := g.health(t); !strings.Contains(msg, tt.want) || ok != (tt.name == "right") {
@@ -170,7 +211,7 @@ func TestGrafanaPlugin(t *testing.T) {
 		}
 	}
 	for body, want := range map[string]string{
-		`{"queryType":"series"}`:                                "choose a device and a metric",
+		`{"queryType":"series"}`:                                "choose a metric",
 		`{"queryType":"series","device":"d9","metric":"smoke"}`: "d9",
 		`{"queryType":"weather"}`:                               "unknown query type",
 	} {
@@ -179,17 +220,46 @@ func TestGrafanaPlugin(t *testing.T) {
 		}
 	}
 
-	stream, err := g.resources.CallResource(t.Context(), &pluginv2.CallResourceRequest{PluginContext: g.context, Path: "devices", Method: "GET", Url: "devices?q=d0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := stream.Recv()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var page struct{ Items []struct{ ID string } }
-	if err := json.Unmarshal(res.Body, &page); err != nil || len(page.Items) != 1 || page.Items[0].ID != "d0" {
-		t.Errorf("picker of devices: %d %s", res.Code, res.Body)
+	if g.resource(t, "devices", "q=d0", &page); len(page.Items) != 1 || page.Items[0].ID != "d0" {
+		t.Errorf("picker of devices: %v", page)
+	}
+
+	// Live: what comes in from now on, over the platform's events.
+	frames, r := g.query(t, `{"queryType":"live","device":"d0","metric":"smoke"}`)
+	if len(frames) != 1 || frames[0].Meta == nil || frames[0].Meta.Channel != "ds/citywarden/readings/d0/smoke" {
+		t.Fatalf("live: %v %s", frames, r.Error)
+	}
+	if sub, err := g.streams.SubscribeStream(t.Context(), &pluginv2.SubscribeStreamRequest{PluginContext: g.context, Path: "elsewhere"}); err != nil || sub.Status != pluginv2.SubscribeStreamResponse_NOT_FOUND {
+		t.Errorf("a stream that is none: %v, %v", sub, err)
+	}
+	stream, err := g.streams.RunStream(t.Context(), &pluginv2.RunStreamRequest{PluginContext: g.context, Path: "readings/d0/smoke"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan string, 100)
+	go func() {
+		for {
+			packet, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			got <- string(packet.Data)
+		}
+	}()
+	came := ""
+	if !wait(20*time.Second, func() bool {
+		if err := publish(p.mqtt, token, `{"smoke":0.07}`); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case came = <-got:
+			return true
+		case <-time.After(500 * time.Millisecond):
+			return false
+		}
+	}) || !strings.Contains(came, "0.07") {
+		t.Errorf("live reading: %q", came)
 	}
 
 	if err := p.stop(os.Kill); err == nil {
@@ -197,5 +267,121 @@ func TestGrafanaPlugin(t *testing.T) {
 	}
 	if _, r := g.query(t, `{"queryType":"latest"}`); r.Status != http.StatusBadGateway || r.Error == "" {
 		t.Errorf("platform down: %d %q", r.Status, r.Error)
+	}
+}
+
+// runBoards runs every panel of every dashboard, as Grafana would, on a platform
+// with alarms and cases: each query has an answer, with units, and no panel is empty.
+func runBoards(t *testing.T, p *process) {
+	t.Helper()
+	c := clientOf(t, p)
+	importHistory(t, c)
+	g := startPlugin(t)
+	g.configure(p.http, tokenForGrafana(t, c))
+	all, err := boards.All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range all {
+		var board struct {
+			Time       struct{ From string }
+			Templating struct {
+				List []struct {
+					Name, Type string
+					Query      any
+				}
+			}
+			Annotations struct {
+				List []struct{ Target json.RawMessage }
+			}
+			Panels []struct {
+				Title, TimeFrom string
+				Targets         []json.RawMessage
+				Options         struct{ ReduceOptions struct{ Fields string } }
+			}
+		}
+		if err := json.Unmarshal(text, &board); err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range board.Templating.List {
+			if v.Type != "query" {
+				continue
+			}
+			of, rest, _ := strings.Cut(v.Query.(string), " ")
+			var values []struct{ Text, Value string }
+			if g.resource(t, "values", "of="+of+"&"+strings.ReplaceAll(rest, " ", "&"), &values); len(values) == 0 {
+				t.Errorf("%s: nothing to choose for %s", file, v.Name)
+			}
+		}
+		ask := func(what, since string, target json.RawMessage, fields string) {
+			days, err := citywarden.ParseDuration(strings.TrimPrefix(since, "now-"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			body := regexp.MustCompile(`"\$[a-z]+"`).ReplaceAllString(strings.ReplaceAll(string(target), `"$lang"`, `"zh"`), `"$$__all"`)
+			frames, r := g.querySince(t, body, days.Std())
+			if r.Error != "" {
+				t.Errorf("%s, %s: %s\n%s", file, what, r.Error, body)
+				return
+			}
+			values, matched := 0, fields == ""
+			for _, f := range frames {
+				for _, field := range f.Fields {
+					if fields != "" {
+						matched = matched || regexp.MustCompile(strings.Trim(fields, "/")).MatchString(field.Name)
+					}
+					numeric := field.Type().Numeric()
+					for i := range field.Len() {
+						if v, ok := field.ConcreteAt(i); ok && v != "" {
+							values++
+						}
+					}
+					if numeric && field.Type() != data.FieldTypeInt64 && field.Name != "score" && (field.Config == nil || field.Config.Unit == "") &&
+						!slices.Contains([]string{"latitude", "longitude", "turnover per day"}, field.Name) {
+						t.Errorf("%s, %s: %s has no unit", file, what, field.Name)
+					}
+				}
+			}
+			if values == 0 || !matched {
+				t.Errorf("%s, %s is empty, or has no field %s: %d frames\n%s", file, what, fields, len(frames), body)
+			}
+		}
+		for _, panel := range board.Panels {
+			for _, target := range panel.Targets {
+				if strings.Contains(string(target), `"queryType"`) { // the others ask a Prometheus
+					ask(panel.Title, cmp.Or(panel.TimeFrom, board.Time.From), target, panel.Options.ReduceOptions.Fields)
+				}
+			}
+		}
+		for _, a := range board.Annotations.List {
+			if strings.Contains(string(a.Target), `"queryType"`) {
+				ask("annotations", board.Time.From, a.Target, "")
+			}
+		}
+	}
+}
+
+// importHistory gives the demo four weeks that were before it, by hours.
+func importHistory(t *testing.T, c *client) {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("time,device,metric,value\n")
+	now := time.Now().UTC().Truncate(time.Hour)
+	for h := 2; h < 28*24; h++ {
+		at := now.Add(-time.Duration(h) * time.Hour)
+		day := math.Sin(float64(at.Hour()) / 24 * math.Pi) // high at noon UTC
+		for _, m := range []string{"em-mall-00", "em-gov-00"} {
+			fmt.Fprintf(&b, "%s,%s,power,%.2f\n", at.Format(time.RFC3339), m, 20+60*day)
+		}
+		for _, dma := range []string{"d1", "d2"} {
+			fmt.Fprintf(&b, "%s,pl-%s-01,flow,%.2f\n", at.Format(time.RFC3339), dma, 8+20*day)
+		}
+		for i := range 4 {
+			fmt.Fprintf(&b, "%s,pk-mall-%02d,occupied,%v\n", at.Format(time.RFC3339), i+1, (h+i)%3 != 0)
+		}
+	}
+	var done api.SeriesImport
+	if err := c.call(t.Context(), "POST", "/series/import", strings.NewReader(b.String()), &done); err != nil || len(done.Lines) > 0 {
+		t.Fatalf("import of history: %v, %+v", err, done)
 	}
 }

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"mime"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -22,24 +25,36 @@ type client struct {
 	http        *http.Client
 }
 
-// get decodes the JSON at path into out. Its errors carry the code that the
-// platform's status says, and the platform's own words.
-func (c *client) get(ctx context.Context, path string, out any) error {
+// open asks for path and returns the answer when its status is 200. Its errors
+// carry the code that the platform's status says, and the platform's own words.
+func (c *client) open(ctx context.Context, path string, h http.Header) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
 	if err != nil {
-		return citywarden.Errorf(citywarden.CodeInvalid, "URL of the datasource: %w", err)
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "URL of the datasource: %w", err)
 	}
+	maps.Copy(req.Header, h)
 	req.Header.Set("Authorization", "Bearer "+c.token)
-	req.Header.Set("Accept", "application/json")
 	res, err := c.http.Do(req)
 	if err != nil {
-		return citywarden.Errorf(citywarden.CodeTransient, "%w", err)
+		return nil, citywarden.Errorf(citywarden.CodeTransient, "%w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		defer res.Body.Close()
+		return nil, refused(res)
+	}
+	return res, nil
+}
+
+// get decodes the JSON at path into out.
+func (c *client) get(ctx context.Context, path string, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	res, err := c.open(ctx, path, http.Header{"Accept": {"application/json"}})
+	if err != nil {
+		return err
 	}
 	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return refused(res)
-	}
-	if !strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
+	if kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); kind != "application/json" && !strings.HasSuffix(kind, "+json") {
 		return fmt.Errorf("%s: %w", path, errNotOurs)
 	}
 	if err := json.NewDecoder(res.Body).Decode(out); err != nil {
@@ -102,18 +117,23 @@ func all[T any](ctx context.Context, c *client, path string, q url.Values, f fun
 	return nil
 }
 
-// unitOf translates a UCUM unit into Grafana's unit id; an unknown one is shown
-// as a suffix.
-func unitOf(ucum string) string {
-	switch ucum {
+// unitOf translates the UCUM unit of a metric into Grafana's unit id; an unknown one
+// is shown as a suffix. A state is shown as a share.
+func unitOf(m *citywarden.Metric) string {
+	if m.Kind == citywarden.KindBool {
+		return "percentunit"
+	}
+	switch m.Unit {
 	case "":
-		return ""
+		return "short"
 	case "%":
 		return "percent"
 	case "Cel":
 		return "celsius"
 	case "bar":
 		return "pressurebar"
+	case "kPa":
+		return "pressurekpa"
 	case "kW":
 		return "kwatt"
 	case "W":
@@ -130,8 +150,10 @@ func unitOf(ucum string) string {
 		return "lengthmm"
 	case "m3":
 		return "m3"
+	case "deg":
+		return "degree"
 	case "s":
 		return "s"
 	}
-	return "suffix: " + strings.ReplaceAll(ucum, "3", "³")
+	return "suffix: " + strings.NewReplacer("3", "³", "%{LEL}", "%LEL").Replace(m.Unit)
 }

@@ -11,6 +11,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/grafana/grafana-foundation-sdk/go/barchart"
+	"github.com/grafana/grafana-foundation-sdk/go/bargauge"
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/cog/variants"
 	"github.com/grafana/grafana-foundation-sdk/go/common"
@@ -28,8 +30,11 @@ const pluginID = "citywarden-datasource"
 // All returns every dashboard as JSON, by file name.
 func All() (map[string][]byte, error) {
 	out := map[string][]byte{}
-	for name, build := range map[string]func() (dashboard.Dashboard, error){"duty-desk.json": dutyDesk, "platform.json": platform} {
-		d, err := build()
+	for name, b := range map[string]*dashboard.DashboardBuilder{
+		"duty-desk.json": dutyDesk(), "fire.json": fire(), "water.json": water(), "parking.json": parking(),
+		"buildings.json": buildings(), "cases.json": evaluation(), "devices.json": devices(), "platform.json": platform(),
+	} {
+		d, err := b.Build()
 		if err != nil {
 			return nil, fmt.Errorf("dashboard %s: %w", name, err)
 		}
@@ -48,10 +53,22 @@ type query struct {
 	Datasource common.DataSourceRef `json:"datasource"`
 	QueryType  string               `json:"queryType"`
 	Device     string               `json:"device,omitempty"`
+	Model      string               `json:"model,omitempty"`
+	Domain     string               `json:"domain,omitempty"`
+	Site       string               `json:"site,omitempty"`
+	Zone       string               `json:"zone,omitempty"`
 	Metric     string               `json:"metric,omitempty"`
 	Agg        string               `json:"agg,omitempty"`
-	Model      string               `json:"model,omitempty"`
+	By         string               `json:"by,omitempty"`
+	Across     string               `json:"across,omitempty"`
+	Every      string               `json:"every,omitempty"`
+	Hours      string               `json:"hours,omitempty"`
+	Baseline   int                  `json:"baseline,omitempty"`
 	State      string               `json:"state,omitempty"`
+	All        bool                 `json:"all,omitempty"`
+	Department string               `json:"department,omitempty"`
+	Of         string               `json:"of,omitempty"`
+	Level      string               `json:"level,omitempty"`
 	Lang       string               `json:"lang,omitempty"`
 }
 
@@ -69,7 +86,10 @@ func (q query) Equals(o variants.Dataquery) bool { p, ok := o.(query); return ok
 
 // Build makes query its own builder.
 func (q query) Build() (variants.Dataquery, error) {
-	q.RefID, q.Datasource = "A", source()
+	if q.RefID == "" {
+		q.RefID = "A"
+	}
+	q.Datasource, q.Lang = source(), "$lang"
 	return q, nil
 }
 
@@ -77,83 +97,156 @@ func source() common.DataSourceRef {
 	return common.DataSourceRef{Type: cog.ToPtr(pluginID), Uid: cog.ToPtr(UID)}
 }
 
-// dutyDesk is what an operator on shift looks at: what is wrong, since when,
-// and who works on it.
-func dutyDesk() (dashboard.Dashboard, error) {
-	return dashboard.NewDashboardBuilder("值班台 Duty desk").
-		Uid("citywarden-duty-desk").
-		Description("Open alarms and cases, and the latest values of the devices.").
-		Tags([]string{"citywarden"}).
+// tag marks the dashboards, which are linked with each other by it.
+const tag = "citywarden"
+
+// board begins a dashboard. Its queries are in the language that is chosen at its top.
+func board(uid, title, description, since string) *dashboard.DashboardBuilder {
+	return dashboard.NewDashboardBuilder(title).
+		Uid("citywarden-"+uid).
+		Description(description).
+		Tags([]string{tag}).
 		Timezone("browser").
-		Time("now-3h", "now").
-		Refresh("10s").
+		Time("now-"+since, "now").
+		Refresh("30s").
 		Readonly().
-		WithVariable(dashboard.NewQueryVariableBuilder("device").
-			Label("设备 Device").
-			Datasource(source()).
-			Query(dashboard.StringOrMap{String: cog.ToPtr("devices:pressure-logger")}).
-			Refresh(dashboard.VariableRefreshOnDashboardLoad).
-			Sort(dashboard.VariableSortAlphabeticalAsc).
-			Multi(true)).
-		WithPanel(count("未恢复告警 Active alarms", "How many alarms need a person now?", query{QueryType: "alarms", State: "active", Lang: "zh"})).
-		WithPanel(count("未结案卷 Open cases", "How many cases are not closed yet?", query{QueryType: "cases", Lang: "zh"})).
-		WithPanel(alarms()).
-		WithPanel(cases()).
-		WithPanel(pressure()).
-		WithPanel(devices()).
-		Build()
+		Link(dashboard.NewDashboardLinkBuilder("citywarden").Type(dashboard.DashboardLinkTypeDashboards).Tags([]string{tag}).AsDropdown(true).IncludeVars(false).KeepTime(true)).
+		WithVariable(dashboard.NewCustomVariableBuilder("lang").
+			Label("语言 Language").
+			Values(dashboard.StringOrMap{String: cog.ToPtr("中文 : zh,English : en")}).
+			Current(dashboard.VariableOption{Selected: cog.ToPtr(true), Text: text("中文"), Value: text("zh")}))
 }
 
-// count shows how many rows q returns: grey while there are none.
-func count(title, question string, q query) *stat.PanelBuilder {
+func text(s string) dashboard.StringOrArrayOfString {
+	return dashboard.StringOrArrayOfString{String: cog.ToPtr(s)}
+}
+
+// choice is a variable whose values the platform knows; values is like "zone domain=fire".
+// All of them are chosen at first.
+func choice(name, label, values string) *dashboard.QueryVariableBuilder {
+	return dashboard.NewQueryVariableBuilder(name).
+		Label(label).
+		Datasource(source()).
+		Query(dashboard.StringOrMap{String: cog.ToPtr(values)}).
+		Refresh(dashboard.VariableRefreshOnDashboardLoad).
+		Sort(dashboard.VariableSortAlphabeticalAsc).
+		Multi(true).
+		IncludeAll(true).
+		AllValue("$__all").
+		Current(dashboard.VariableOption{Selected: cog.ToPtr(true), Text: text("All"), Value: text("$__all")})
+}
+
+// filters lets people filter all panels by what devices and rows have.
+func filters() *dashboard.AdHocVariableBuilder {
+	return dashboard.NewAdHocVariableBuilder("filters").Label("筛选 Filters").Datasource(source())
+}
+
+// marks draws the alarms of a domain over the curves.
+func marks(domain string) *dashboard.AnnotationQueryBuilder {
+	return dashboard.NewAnnotationQueryBuilder().
+		Name("告警 Alarms").
+		Datasource(source()).
+		Enable(true).
+		IconColor("red").
+		Target(query{RefID: "Anno", QueryType: "annotations", Of: "alarms", Domain: domain})
+}
+
+// number shows one figure of a query: grey while it is 0.
+func number(title, question string, q query, calc, field string, width uint32, s ...dashboard.Threshold) *stat.PanelBuilder {
+	if s == nil {
+		s = []dashboard.Threshold{step(nil, "text"), step(cog.ToPtr(1.0), "orange")}
+	}
 	return stat.NewPanelBuilder().
-		Title(title).Description(question).Height(4).Span(12).
+		Title(title).Description(question).Height(4).Span(width).
 		Datasource(source()).WithTarget(q).
-		ReduceOptions(common.NewReduceDataOptionsBuilder().Calcs([]string{"count"}).Fields("/^(id|case)$/").Values(false)).
+		ReduceOptions(common.NewReduceDataOptionsBuilder().Calcs([]string{calc}).Fields(field).Values(false)).
 		TextMode(common.BigValueTextModeValue).
 		GraphMode(common.BigValueGraphModeNone).
 		ColorMode(common.BigValueColorModeValue).
-		Unit("short").
 		NoValue("0").
-		Thresholds(steps(step(nil, "text"), step(cog.ToPtr(1.0), "orange")))
+		Thresholds(steps(s...))
 }
 
-func alarms() *table.PanelBuilder {
+// rows shows the rows of a query, those of alarms and cases with their words in colour.
+func rows(title, question string, q query, width, height uint32) *table.PanelBuilder {
 	return table.NewPanelBuilder().
-		Title("告警 Alarms").Description("Which alarms are active or were raised in this time, how bad are they, and is somebody on it?").
-		Height(9).Span(24).
-		Datasource(source()).WithTarget(query{QueryType: "alarms", Lang: "zh"}).
-		NoValue("无告警 no alarms").
+		Title(title).Description(question).
+		Height(height).Span(width).
+		Datasource(source()).WithTarget(q).
+		NoValue("无 none").
 		OverrideByName("severity", colours(map[string]string{"critical": "red", "major": "orange", "minor": "yellow", "warning": "blue"})).
-		OverrideByName("id", hidden())
+		OverrideByName("light", colours(map[string]string{"green": "green", "yellow": "yellow", "red": "red"})).
+		OverrideByName("status", colours(map[string]string{"silent": "orange", "never": "text"}))
 }
 
-func cases() *table.PanelBuilder {
-	return table.NewPanelBuilder().
-		Title("案卷 Cases").Description("Which cases are open, at which stage, and how much of their time is left?").
-		Height(8).Span(24).
-		Datasource(source()).WithTarget(query{QueryType: "cases", Lang: "zh"}).
-		NoValue("无案卷 no cases").
-		OverrideByName("light", colours(map[string]string{"green": "green", "yellow": "yellow", "red": "red"}))
-}
-
-func pressure() *timeseries.PanelBuilder {
-	return timeseries.NewPanelBuilder().
-		Title("压力 Pressure").Description("How did the pressure at the chosen loggers run, and where is it unknown?").
-		Height(9).Span(24).
-		Datasource(source()).WithTarget(query{QueryType: "series", Device: "$device", Metric: "pressure", Agg: "mean"}).
+// curves draws queries over time; what is unknown is a gap.
+func curves(title, question string, width, height uint32, qs ...query) *timeseries.PanelBuilder {
+	p := timeseries.NewPanelBuilder().
+		Title(title).Description(question).
+		Height(height).Span(width).
+		Datasource(source()).
 		LineWidth(1).
 		SpanNulls(common.BoolOrFloat64{Bool: cog.ToPtr(false)}).
-		Unit("pressurebar").
-		NoValue("no readings in this time")
+		NoValue("无数据 no readings in this time")
+	for i, q := range qs {
+		q.RefID = string(rune('A' + i))
+		p.WithTarget(q)
+	}
+	return p
 }
 
-func devices() *table.PanelBuilder {
-	return table.NewPanelBuilder().
-		Title("设备 Devices").Description("Which devices are silent, and what did each measure last?").
-		Height(10).Span(24).
-		Datasource(source()).WithTarget(query{QueryType: "latest"}).
-		OverrideByName("status", colours(map[string]string{"silent": "orange", "never": "text"}))
+// profile draws a bar for each row of a query, as along a pipe.
+func profile(title, question string, q query, x, y string, width, height uint32) *barchart.PanelBuilder {
+	return barchart.NewPanelBuilder().
+		Title(title).Description(question).
+		Height(height).Span(width).
+		Datasource(source()).WithTarget(q).
+		WithTransformation(only(x, y)).
+		XField(x).
+		XTickLabelRotation(-45).
+		ShowValue(common.VisibilityModeNever).
+		NoValue("无数据 no readings")
+}
+
+// gauges draws a bar from 0 for each line of a query, the value standing beside it.
+func gauges(title, question string, q query, calc string, width, height uint32, s ...dashboard.Threshold) *bargauge.PanelBuilder {
+	return bargauge.NewPanelBuilder().
+		Title(title).Description(question).
+		Height(height).Span(width).
+		Datasource(source()).WithTarget(q).
+		DisplayMode(common.BarGaugeDisplayModeBasic).
+		Orientation(common.VizOrientationHorizontal).
+		ReduceOptions(common.NewReduceDataOptionsBuilder().Calcs([]string{calc}).Values(false)).
+		Min(0).
+		NoValue("无数据 no readings").
+		Thresholds(steps(s...))
+}
+
+// groupBy counts the rows by a column, with the oldest of each.
+func groupBy(by, count, oldest string) dashboard.DataTransformerConfig {
+	return dashboard.DataTransformerConfig{Id: "groupBy", Options: map[string]any{"fields": map[string]any{
+		by:     map[string]any{"operation": "groupby", "aggregations": []string{}},
+		count:  map[string]any{"operation": "aggregate", "aggregations": []string{"count"}},
+		oldest: map[string]any{"operation": "aggregate", "aggregations": []string{"min"}},
+	}}}
+}
+
+// only leaves the columns that are named.
+func only(columns ...string) dashboard.DataTransformerConfig {
+	return dashboard.DataTransformerConfig{Id: "filterFieldsByName", Options: map[string]any{"include": map[string]any{"names": columns}}}
+}
+
+// where leaves the rows whose column matches a pattern.
+func where(column, pattern string) dashboard.DataTransformerConfig {
+	return dashboard.DataTransformerConfig{Id: "filterByValue", Options: map[string]any{
+		"type": "include", "match": "any",
+		"filters": []any{map[string]any{"fieldName": column, "config": map[string]any{"id": "regex", "options": map[string]any{"value": pattern}}}},
+	}}
+}
+
+// sortBy sorts the rows.
+func sortBy(column string, falling bool) dashboard.DataTransformerConfig {
+	return dashboard.DataTransformerConfig{Id: "sortBy", Options: map[string]any{"fields": map[string]any{}, "sort": []any{map[string]any{"field": column, "desc": falling}}}}
 }
 
 func steps(s ...dashboard.Threshold) *dashboard.ThresholdsConfigBuilder {
@@ -174,9 +267,21 @@ func colours(by map[string]string) []dashboard.DynamicConfigValue {
 	return []dashboard.DynamicConfigValue{
 		{Id: "mappings", Value: []any{map[string]any{"type": "value", "options": options}}},
 		{Id: "custom.displayMode", Value: "color-text"},
+		{Id: "custom.cellOptions", Value: map[string]any{"type": "color-text"}}, // as Grafana 10 and newer read it
+	}
+}
+
+// shades colours the cells of columns by their value, from white to blue.
+func shades() []dashboard.DynamicConfigValue {
+	return []dashboard.DynamicConfigValue{
+		{Id: "custom.displayMode", Value: "color-background-solid"},
+		{Id: "custom.cellOptions", Value: map[string]any{"type": "color-background", "mode": "basic"}},
+		{Id: "color", Value: map[string]any{"mode": "continuous-blues"}},
+		{Id: "min", Value: 0},
+		{Id: "decimals", Value: 0},
 	}
 }
 
 func hidden() []dashboard.DynamicConfigValue {
-	return []dashboard.DynamicConfigValue{{Id: "custom.hidden", Value: true}}
+	return []dashboard.DynamicConfigValue{{Id: "custom.hideFrom", Value: map[string]any{"viz": true, "legend": true, "tooltip": false}}}
 }

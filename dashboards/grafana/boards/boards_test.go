@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -41,6 +42,50 @@ func TestDashboardsAreFresh(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(folder, "*.json"))
 	if err != nil || len(files) != len(all) {
 		t.Errorf("%d files in %s, %d dashboards (%v)", len(files), folder, len(all), err)
+	}
+}
+
+// What is mounted into Grafana is there, and what its files ask of the
+// environment is given.
+func TestDeploy(t *testing.T) {
+	const root = "../../.."
+	b, err := os.ReadFile(filepath.Join(root, "deploy/compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var compose struct {
+		Services map[string]struct {
+			Environment map[string]string
+			Volumes     []string
+		}
+	}
+	if err := yaml.Unmarshal(b, &compose); err != nil {
+		t.Fatal(err)
+	}
+	grafana := compose.Services["grafana"]
+	for _, v := range grafana.Volumes {
+		from, _, _ := strings.Cut(v, ":")
+		if _, err := os.Stat(filepath.Join(root, "deploy", from)); err != nil && strings.HasPrefix(from, "..") && !strings.HasPrefix(from, "../artefacts/") {
+			t.Error(err)
+		}
+	}
+	files, err := filepath.Glob("../provisioning/*/*.yaml")
+	if err != nil || len(files) != 3 {
+		t.Errorf("%v, %v", files, err)
+	}
+	for _, path := range files {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.Unmarshal(b, &map[string]any{}); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		for _, name := range regexp.MustCompile(`\$([A-Z_]+)`).FindAllSubmatch(b, -1) {
+			if _, ok := grafana.Environment[string(name[1])]; !ok {
+				t.Errorf("%s asks for %s, which deploy/compose.yaml does not give", path, name[1])
+			}
+		}
 	}
 }
 

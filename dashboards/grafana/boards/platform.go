@@ -10,15 +10,8 @@ import (
 
 // platform is what an administrator looks at: whether messages are taken, how
 // long that takes, and who is behind. It asks a Prometheus that scrapes /metrics.
-func platform() (dashboard.Dashboard, error) {
-	return dashboard.NewDashboardBuilder("平台 Platform").
-		Uid("citywarden-platform").
-		Description("How citywarden itself is doing.").
-		Tags([]string{"citywarden"}).
-		Timezone("browser").
-		Time("now-3h", "now").
-		Refresh("30s").
-		Readonly().
+func platform() *dashboard.DashboardBuilder {
+	return board("platform", "平台 Platform", "How citywarden itself is doing.", "3h").
 		WithVariable(dashboard.NewDatasourceVariableBuilder("prometheus").
 			Label("Prometheus").
 			Type("prometheus")).
@@ -45,8 +38,7 @@ func platform() (dashboard.Dashboard, error) {
 			promQuery(`sum by (code) (rate(citywarden_coap_requests_total[$__rate_interval]))`, "{{code}}"))).
 		WithPanel(graph("告警 Alarms", "How many alarms are there, and how many wait for a person?", "short",
 			promQuery(`sum(citywarden_alarms_active)`, "active"),
-			promQuery(`citywarden_alarms_unacked`, "unacknowledged"))).
-		Build()
+			promQuery(`citywarden_alarms_unacked`, "unacknowledged")))
 }
 
 // prom is the Prometheus that is chosen.

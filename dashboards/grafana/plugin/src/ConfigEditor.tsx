@@ -17,6 +17,15 @@ export function ConfigEditor({ options, onOptionsChange }: DataSourcePluginOptio
           onChange={(e) => onOptionsChange({ ...options, url: e.currentTarget.value })}
         />
       </InlineField>
+      <InlineField label="Console" labelWidth={16} tooltip="Address of the platform as a browser reaches it, for links; the URL when empty">
+        <Input
+          aria-label="Console"
+          width={50}
+          placeholder={options.url || 'https://citywarden.example'}
+          value={options.jsonData.console ?? ''}
+          onChange={(e) => onOptionsChange({ ...options, jsonData: { ...options.jsonData, console: e.currentTarget.value } })}
+        />
+      </InlineField>
       <InlineField label="Service token" labelWidth={16} tooltip="Token of a user with the role service">
         <SecretInput
           aria-label="Service token"

@@ -1,12 +1,7 @@
-import { DataSourceInstanceSettings, ScopedVars } from '@grafana/data';
+import { DataSourceInstanceSettings, MetricFindValue, ScopedVars } from '@grafana/data';
 import { DataSourceWithBackend, getTemplateSrv } from '@grafana/runtime';
-import { CitywardenQuery, Options, defaults } from './types';
-
-export interface Device {
-  id: string;
-  name: string;
-  model: string;
-}
+import { CitywardenQuery, Filter, Options, defaults } from './types';
+import { asked, filled, whole } from './variables';
 
 export interface Model {
   name: string;
@@ -15,6 +10,13 @@ export interface Model {
 }
 
 export class CitywardenDatasource extends DataSourceWithBackend<CitywardenQuery, Options> {
+  // Annotations are queries of the type annotations; their frames have the columns that
+  // Grafana looks for.
+  annotations = {
+    getDefaultQuery: () => ({ queryType: 'annotations' as const, of: 'alarms', lang: 'en' }),
+    prepareQuery: (anno: { target?: CitywardenQuery }) => ({ ...(anno.target as CitywardenQuery), refId: 'Anno', queryType: 'annotations' as const }),
+  };
+
   constructor(settings: DataSourceInstanceSettings<Options>) {
     super(settings);
   }
@@ -23,32 +25,41 @@ export class CitywardenDatasource extends DataSourceWithBackend<CitywardenQuery,
     return defaults;
   }
 
-  // A series query without device or metric is not finished yet: it is not sent.
   filterQuery(q: CitywardenQuery) {
-    return !q.hide && (q.queryType !== 'series' || (!!q.device && !!q.metric));
+    return !q.hide && whole(q);
   }
 
   applyTemplateVariables(q: CitywardenQuery, vars: ScopedVars) {
     const t = getTemplateSrv();
-    const fill = (s?: string) => s && t.replace(s, vars, 'csv');
-    return { ...q, device: fill(q.device), metric: fill(q.metric), model: fill(q.model) };
+    return filled(q, (s) => t.replace(s, vars, 'csv'), this.adhoc());
   }
 
-  async devices(search: string): Promise<Device[]> {
-    return (await this.getResource('devices', { q: search, limit: 200 })).items;
+  // The dashboard's filters of this datasource. The function is there in every Grafana from
+  // 9.4 on, but not in its types.
+  private adhoc(): Filter[] {
+    const t = getTemplateSrv() as unknown as { getAdhocFilters?: (name: string) => Filter[] };
+    return t.getAdhocFilters?.(this.name) ?? [];
   }
 
   async models(): Promise<Model[]> {
     return (await this.getResource('models')).items;
   }
 
-  // A dashboard variable: "devices", or "devices:MODEL".
+  // values are what a variable or a picker offers.
+  async values(of: string, narrow: Record<string, string> = {}): Promise<MetricFindValue[]> {
+    return this.getResource('values', { of, ...narrow });
+  }
+
   async metricFindQuery(query: string) {
-    const [what, model] = (query || 'devices').split(':');
-    if (what.trim() !== 'devices') {
-      throw new Error('write devices, or devices:MODEL');
-    }
-    const page = await this.getResource('devices', model ? { model: model.trim(), limit: 1000 } : { limit: 1000 });
-    return (page.items as Device[]).map((d) => ({ text: d.name || d.id, value: d.id }));
+    const { of, ...narrow } = asked(query);
+    return this.values(of, narrow);
+  }
+
+  async getTagKeys(): Promise<MetricFindValue[]> {
+    return ['device', 'model', 'domain', 'site', 'zone', 'grid', 'severity', 'department'].map((text) => ({ text }));
+  }
+
+  async getTagValues({ key }: { key: string }): Promise<MetricFindValue[]> {
+    return (await this.values(key)).map(({ value }) => ({ text: String(value) }));
   }
 }
