@@ -94,12 +94,8 @@ rules:
 }
 
 func TestCensusChangesNothing(t *testing.T) {
-	seeds := uint64(12)
-	if testing.Short() {
-		seeds = 4
-	}
 	kinds := map[string]int{}
-	for seed := range seeds {
+	for seed := range repeats(12, 4) {
 		plain, taken := crowd(t, seed, false, 0)
 		if taken > 0 {
 			t.Fatalf("a census of groups that are to be looked at one by one")

@@ -22,6 +22,7 @@ type device struct {
 	seat     int                // in Engine.known
 	reg      *citywarden.Device // as registered; nil when only its name is known
 	heardAs  *citywarden.Device // its key in Engine.heard, nil when it has none
+	then     *device            // was heard after it the last time; those behind a gateway come in the same order again
 	model    citywarden.ModelName
 	plan     *plan // nil when no rule selects its model
 	gone     bool  // not registered any more
@@ -172,9 +173,6 @@ func (d *device) skips(b *binding) bool { return b.where != nil && d.skip[b.skip
 // trim bounds the history of the metrics in mask, once they are evaluated. What
 // waits in a lane, or may still come to it, will look back from where it stands.
 func (d *device) trim(mask uint64) {
-	if mask == 0 || mask&(mask-1) == 0 && mask>>63 == 0 && !d.rings[bits.TrailingZeros64(mask)].full() { // as most of the time
-		return
-	}
 	from := d.newestTS
 	for k := range d.lanes {
 		from = min(from, d.newestTS-d.plan.lates[k])

@@ -6,7 +6,7 @@
 //	for _, r := range rules.Test(set) { … }           // the tests written in the files
 //	e := rules.New(set, rules.Options{Devices: registry})
 //	for _, entry := range entries {
-//		transitions := e.Step(entry)
+//		transitions := e.Step(&entry)
 //	}
 //
 // An Engine has no clock, no goroutine and does no I/O: the same entries give

@@ -30,6 +30,8 @@ type Engine struct {
 	logged   time.Time
 	devices  map[citywarden.DeviceID]*device
 	heard    map[*citywarden.Device]*device // by how it was registered when it was last heard
+	last     *device                        // whose message was the last one
+	next     *device                        // whose message is probably the next
 	known    []*device                      // in the order in which they became known
 	size     int                            // of the last snapshot
 	runs     []*run                         // by rule
@@ -166,8 +168,8 @@ func (e *Engine) parseDuration(s string) int64 {
 
 // Step takes the next entry of the log and returns what it changed, in order.
 // First, deadlines that fell due before the entry fire. The transitions belong
-// to the caller.
-func (e *Engine) Step(x citywarden.Entry) []citywarden.Transition {
+// to the caller, and so does the entry.
+func (e *Engine) Step(x *citywarden.Entry) []citywarden.Transition {
 	e.out = nil
 	e.pos, e.logged = x.Position, x.At
 	at := max(ms(x.At), e.now)
@@ -199,7 +201,7 @@ func (e *Engine) Step(x citywarden.Entry) []citywarden.Transition {
 	}
 	switch x.Kind {
 	case citywarden.RecordUplink:
-		e.uplink(&x)
+		e.uplink(x)
 	case citywarden.RecordOrder:
 		if x.Order != nil {
 			e.order(x.Order)
@@ -216,10 +218,16 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 	if x.Device == nil {
 		return
 	}
-	d := e.heard[x.Device]
-	if d == nil {
-		d = e.hear(x.Device)
+	d := e.next
+	if d == nil || d.heardAs != x.Device {
+		if d = e.heard[x.Device]; d == nil {
+			d = e.hear(x.Device)
+		}
+		if e.last != nil {
+			e.last.then = d
+		}
 	}
+	e.last, e.next = d, d.then
 	if !x.Stated.IsZero() {
 		d.skew = x.Stated.UnixMilli() - e.now
 	}
@@ -251,16 +259,17 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 	if last := min(ms(rs[len(rs)-1].Time), e.now); last >= d.newestTS {
 		d.lag = e.now - last
 	}
-	touched := uint64(0)
+	full, unread := uint64(0), false // metrics whose rings are; a moment at which no rule reads anything
 	next := min(ms(rs[0].Time), e.now)
 	for i := 0; i < len(rs); {
 		ts := next
 		p := point{ts: ts, arr: e.now}
 		current := uint64(0) // metrics whose newest reading it is
 		for {
-			m, c := e.remember(d, &rs[i], ts)
+			m, c, f := e.remember(d, &rs[i], ts)
 			p.mask |= m
 			current |= c
+			full |= f
 			if i++; i == len(rs) {
 				break
 			}
@@ -272,16 +281,20 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 			e.arrive(d, p, current)
 		}
 		d.newestTS = max(d.newestTS, ts)
-		touched |= p.mask
+		unread = unread || p.mask == 0
 	}
-	for k, late := range d.plan.lates {
-		if l := &d.lanes[k]; len(l.wait) > 0 && l.wait[0].ts <= d.newestTS-late { // brought on by a metric that no rule reads
-			e.release(d, k, d.newestTS-late)
-			e.armLane(d, k)
+	if unread {
+		for k, late := range d.plan.lates {
+			if l := &d.lanes[k]; len(l.wait) > 0 && l.wait[0].ts <= d.newestTS-late {
+				e.release(d, k, d.newestTS-late)
+				e.armLane(d, k)
+			}
 		}
 	}
 	e.evaluateAny(d)
-	d.trim(touched)
+	if full != 0 {
+		d.trim(full)
+	}
 }
 
 // hear returns the device that is registered as reg, and takes over how it is
@@ -309,24 +322,24 @@ func byTime(a, b citywarden.Reading) int { return a.Time.Compare(b.Time) }
 
 // remember puts a reading into the history and returns its bit, 0 when no rule
 // reads it or it can't be used; in current as well when no newer one of the
-// metric is known.
-func (e *Engine) remember(d *device, r *citywarden.Reading, ts int64) (mask, current uint64) {
+// metric is known, and in full when its ring is.
+func (e *Engine) remember(d *device, r *citywarden.Reading, ts int64) (mask, current, full uint64) {
 	if r.Quality != citywarden.Good && r.Quality != citywarden.Clamped {
-		return 0, 0
+		return 0, 0, 0
 	}
 	p := d.plan
 	i := p.metric(r.Metric, d.next)
 	if i < 0 {
-		return 0, 0
+		return 0, 0, 0
 	}
 	d.next = i + 1
-	kind := p.model.Metrics[i].Kind
+	mem := &p.memory[i]
 	f := r.Value.Float()
-	if r.Value.Kind() != kind || f-f != 0 { // NaN or infinite
-		return 0, 0
+	if r.Value.Kind() != mem.kind || f-f != 0 { // NaN or infinite
+		return 0, 0, 0
 	}
 	var text *string
-	if kind == citywarden.KindText {
+	if mem.kind == citywarden.KindText {
 		t := r.Value.String()
 		if len(t) > textBytes {
 			t = strings.Clone(t[:textBytes])
@@ -336,22 +349,26 @@ func (e *Engine) remember(d *device, r *citywarden.Reading, ts int64) (mask, cur
 			d.event(t, ts)
 		}
 	}
-	if p.memory[i].keep < 0 {
-		return 0, 0
+	if mem.keep < 0 {
+		return 0, 0, 0
 	}
 	g := d.rings[i]
 	if g == nil {
 		g = &ring{}
 		d.rings[i] = g
 	}
-	if !g.insert(newSample(ts, e.now, f), text, &p.memory[i]) {
+	if !g.insert(newSample(ts, e.now, f), text, mem) {
 		d.late++
-		return 0, 0
+		return 0, 0, 0
 	}
+	mask = bit(i)
 	if g.s[len(g.s)-1].ts == ts {
-		current = bit(i)
+		current = mask
 	}
-	return bit(i), current
+	if g.full() {
+		full = mask
+	}
+	return mask, current, full
 }
 
 // foreignEvents remembers the events of a device that no rule selects.

@@ -452,7 +452,7 @@ func (b *bench) step(x citywarden.Entry) {
 	b.pos++
 	x.Position = b.pos
 	b.log = append(b.log, x)
-	for _, tr := range b.e.Step(x) {
+	for _, tr := range b.e.Step(&x) {
 		b.keys[tr.Key] = true
 		key := string(tr.Alarm.Rule) + "\x00" + tr.Alarm.Entity
 		if tr.Why == nil && tr.Alarm.ID == b.last[key].Alarm.ID { // an acknowledgement explains nothing
@@ -489,7 +489,7 @@ func (b *bench) crash(n node) error {
 		}
 	}
 	for _, x := range b.log {
-		for _, tr := range e.Step(x) {
+		for _, tr := range e.Step(&x) {
 			if !b.keys[tr.Key] {
 				n.report("after the restart there is a transition %s that was not there before", tr.Key)
 			}

@@ -19,6 +19,7 @@ type guard struct {
 	limit  float64
 	unless *code // the limit where it is known, as in "x > (attr.limit ?? 5)"; nil for none
 	tri    func(*env) tri
+	metric int         // 1 + the metric that num reads, else 0
 	member *memberCall // n_of(…) >= k, k > 0: only a member that satisfies it makes it truer
 }
 
@@ -80,18 +81,22 @@ func compareGuard(n *ast.BinaryNode, l, r code) []guard {
 	}
 	switch op {
 	case "<", "<=", ">", ">=":
-		return []guard{{text: key, op: op, num: l.num, limit: limit, unless: unless}}
+		return []guard{{text: key, op: op, num: l.num, limit: limit, unless: unless, metric: l.metric}}
 	}
 	return nil
 }
 
 // watch finds the rules of one lane that a new value of one metric may raise.
 type watch struct {
-	always  []int // bindings that are looked at whatever the values are
-	wide    []int // bindings that read other metrics as well
-	ladders []*ladder
-	others  []*watched
-	index   map[watchKey]int // into ladders and others, while the plan is built
+	always []int // bindings that are looked at whatever the values are
+	wide   []int // bindings that read other metrics as well
+
+	// A value from low to high raises no rule at rest. Where more than the
+	// value has to be looked at, there is none such.
+	low, high float64
+	ladders   []*ladder
+	others    []*watched
+	index     map[watchKey]int // into ladders and others, while the plan is built
 }
 
 // ladder is a number and the limits that rules compare it with, those that are
@@ -102,6 +107,7 @@ type ladder struct {
 	num    func(*env) float64
 	limits []float64 // of watched.bindings
 	unless *code
+	metric int // 1 + the metric that num reads, else 0
 }
 
 // fallback is a number with a constant in case that it is unknown.
@@ -142,7 +148,7 @@ func (w *watch) guard(p *plan, b *binding) {
 		case g.op == "":
 			i, w.others = len(w.others), append(w.others, &x)
 		default:
-			i, w.ladders = len(w.ladders), append(w.ladders, &ladder{watched: x, op: g.op, num: g.num, unless: g.unless})
+			i, w.ladders = len(w.ladders), append(w.ladders, &ladder{watched: x, op: g.op, num: g.num, unless: g.unless, metric: g.metric})
 		}
 		w.index[x.key] = i
 		if g.op == "" {
@@ -256,8 +262,34 @@ func (p *plan) watchOver() {
 			for _, l := range w.ladders {
 				l.sort()
 			}
+			w.low, w.high = w.calm(i)
 		}
 	}
+}
+
+// calm returns between which values of metric i no rule at rest is raised; none
+// when it takes more to tell.
+func (w *watch) calm(i int) (low, high float64) {
+	low, high = math.Inf(-1), math.Inf(1)
+	if len(w.always)+len(w.others) > 0 || i == 63 { // metrics beyond 63 share a watch
+		return 1, 0
+	}
+	for _, l := range w.ladders {
+		if l.metric != i+1 || l.unless != nil {
+			return 1, 0
+		}
+		switch first := l.limits[0]; l.op {
+		case ">":
+			high = min(high, first)
+		case ">=":
+			high = min(high, math.Nextafter(first, math.Inf(-1)))
+		case "<":
+			low = max(low, first)
+		case "<=":
+			low = max(low, math.Nextafter(first, math.Inf(1)))
+		}
+	}
+	return low, high
 }
 
 // candidates appends the bindings of lane k that the new values of d at p.ts
@@ -265,11 +297,17 @@ func (p *plan) watchOver() {
 // that are not at rest.
 func (e *Engine) candidates(list []int, d *device, k int, p point) []int {
 	begin := len(list)
-	list = e.awake(list, d, k, p.mask)
-	e.scratch = env{e: e, d: d, at: p.ts, now: e.now}
-	v := &e.scratch
+	if len(d.awake) > 0 {
+		list = e.awake(list, d, k, p.mask)
+	}
 	for m := p.mask; m != 0; m &= m - 1 {
-		w := &d.plan.watches[k][bits.TrailingZeros64(m)]
+		i := bits.TrailingZeros64(m)
+		w := &d.plan.watches[k][i]
+		if s := d.rings[i].value(p.ts, 0, true); s != nil && s.ts == p.ts && w.low <= s.v && s.v <= w.high { // as most of the time
+			continue
+		}
+		e.scratch = env{e: e, d: d, at: p.ts, now: e.now}
+		v := &e.scratch
 		list = append(list, w.always...)
 		for _, l := range w.ladders {
 			v.see(e, &l.watched)

@@ -126,7 +126,7 @@ func (w *world) step(x citywarden.Entry) {
 	w.pos++
 	x.Position = w.pos
 	w.log = append(w.log, x)
-	w.got = append(w.got, w.e.Step(x)...)
+	w.got = append(w.got, w.e.Step(&x)...)
 }
 
 // to lets time pass until at after t0, with a tick at every deadline.
@@ -154,10 +154,16 @@ func (w *world) device(id string) *citywarden.Device {
 	return nil
 }
 
-// send makes a message with values name, value, … measured at ts that arrives at at.
+// send has a message with values name, value, … measured at ts arrive at at.
 func (w *world) send(id string, ts, at time.Duration, pairs ...any) {
 	w.t.Helper()
 	w.to(at - time.Millisecond)
+	w.step(w.message(id, ts, at, pairs...))
+}
+
+// message makes the message of send.
+func (w *world) message(id string, ts, at time.Duration, pairs ...any) citywarden.Entry {
+	w.t.Helper()
 	x := citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink, At: t0.Add(at)}, Device: w.device(id), Stated: t0.Add(ts)}
 	for i := 0; i < len(pairs); i += 2 {
 		v, ok := citywarden.ValueOf(pairs[i+1])
@@ -166,7 +172,7 @@ func (w *world) send(id string, ts, at time.Duration, pairs ...any) {
 		}
 		x.Readings = append(x.Readings, citywarden.Reading{Metric: citywarden.MetricName(pairs[i].(string)), Value: v, Time: t0.Add(ts)})
 	}
-	w.step(x)
+	return x
 }
 
 // put is send without delay.

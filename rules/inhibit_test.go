@@ -210,7 +210,8 @@ func BenchmarkInhibitor(b *testing.B) {
 	}
 	i := 0
 	for b.Loop() {
-		if n := len(w.e.Step(entry(i, false))) + len(w.e.Step(entry(i, true))); n != 4 {
+		off, on := entry(i, false), entry(i, true)
+		if n := len(w.e.Step(&off)) + len(w.e.Step(&on)); n != 4 {
 			b.Fatalf("%d transitions, want 4", n)
 		}
 		i++

@@ -239,7 +239,7 @@ type stepper struct {
 }
 
 func (s *stepper) step(x citywarden.Entry) {
-	ts := s.e.Step(x)
+	ts := s.e.Step(&x)
 	for i := range ts {
 		s.take(&ts[i])
 	}

@@ -76,7 +76,7 @@ func (w *world) diary() *diary {
 		if x.Order == nil || e.byAlarm[x.Order.Alarm] != nil {
 			d.entries = append(d.entries, x)
 		}
-		e.Step(x)
+		e.Step(&x)
 	}
 	newest := map[citywarden.AlarmID]citywarden.Alarm{}
 	for _, tr := range w.got {
@@ -146,12 +146,12 @@ func episodes(as []citywarden.BacktestAlarm) string {
 func TestABacktestRaisesWhatWasRaisedLive(t *testing.T) {
 	inJanuary(t, func(t *testing.T) {
 		alarms := 0
-		for seed := range uint64(12) {
+		for seed := range repeats(12, 4) {
 			w := history(t, 500+seed, 300)
 			d := w.diary()
 			w.got, w.e = nil, w.engine()
 			for _, x := range d.entries { // without the orders that the diary leaves out
-				w.got = append(w.got, w.e.Step(x)...)
+				w.got = append(w.got, w.e.Step(&x)...)
 			}
 			end := d.entries[len(d.entries)-1].At.Add(time.Millisecond)
 			bare := *d

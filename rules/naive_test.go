@@ -1081,8 +1081,8 @@ func random(t testing.TB, seed uint64) (yaml string, got, want []string) {
 	return yaml, got, n.run(t0.Add(end).UnixMilli())
 }
 
-// times returns how many rounds a test of random inputs does: n, a few with
-// -short, or what CITYWARDEN_ROUNDS says, from the seed after the usual ones.
+// times returns how many rounds a test of random inputs does: those of repeats,
+// or what CITYWARDEN_ROUNDS says, from the seed after the usual ones.
 func times(t testing.TB, n uint64) (from, to uint64) {
 	if s := os.Getenv("CITYWARDEN_ROUNDS"); s != "" {
 		more, err := strconv.ParseUint(s, 10, 64)
@@ -1091,10 +1091,16 @@ func times(t testing.TB, n uint64) (from, to uint64) {
 		}
 		return n, n + more
 	}
-	if testing.Short() {
-		n = max(n/10, 1)
+	return 0, repeats(n, max(n/10, 1))
+}
+
+// repeats returns how often a test repeats itself: n times, or few times with
+// -short and under the race detector, which finds nothing in one goroutine.
+func repeats(n, few uint64) uint64 {
+	if testing.Short() || raced {
+		return few
 	}
-	return 0, n
+	return n
 }
 
 func TestTheEngineDoesWhatTheLanguageSays(t *testing.T) {

@@ -90,7 +90,7 @@ func (s *Set) plan(m *citywarden.Model) *plan {
 		}
 		p.stale = append(p.stale, stale)
 		p.names = append(p.names, m.Metrics[i].Name)
-		p.memory = append(p.memory, memory{keep: -1})
+		p.memory = append(p.memory, memory{kind: m.Metrics[i].Kind, keep: -1})
 		if m.Metrics[i].Name == "event" && m.Metrics[i].Kind == citywarden.KindText {
 			p.event = i
 		}

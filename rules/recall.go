@@ -79,15 +79,15 @@ func (x *recall) hear(entry *citywarden.Entry) {
 		return
 	}
 	x.e.now = ms(entry.At)
-	touched := uint64(0)
+	full := uint64(0)
 	for i := range entry.Readings {
 		r := &entry.Readings[i]
 		ts := min(ms(r.Time), x.e.now)
-		mask, _ := x.e.remember(d, r, ts)
-		touched |= mask
+		_, _, f := x.e.remember(d, r, ts)
+		full |= f
 		d.newestTS = max(d.newestTS, ts)
 	}
-	d.trim(touched)
+	d.trim(full)
 }
 
 // fill gives e, which runs the rules that x was made for, what was remembered.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"github.com/citywarden/citywarden"
 )
 
 // sample is one reading in the memory of the engine.
@@ -46,6 +48,7 @@ const (
 
 // memory is what the rules need of a metric.
 type memory struct {
+	kind    citywarden.Kind
 	keep    int64   // how far back it is looked at, ms; -1 not at all
 	each    int64   // how far back before the oldest evaluation to come each sample is needed, ms
 	windows []int64 // the different windows over it, ms
@@ -362,7 +365,7 @@ func (r *ring) trim(from int64, m *memory) {
 			r.merge(r.s[i], m)
 		}
 	}
-	r.s = slices.Delete(r.s, 0, drop)
+	r.s = r.s[:copy(r.s, r.s[drop:])]
 	if r.texts != nil {
 		r.texts = slices.Delete(r.texts, 0, drop)
 	}

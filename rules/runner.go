@@ -143,7 +143,7 @@ func (r *Runner) Consume(ctx context.Context, entries []citywarden.Entry) error 
 				return err
 			}
 		}
-		ts := r.e.Step(entries[i])
+		ts := r.e.Step(&entries[i])
 		r.stepped = entries[i].Position
 		if r.recalling != nil {
 			r.recalling.hear(&entries[i])

@@ -85,7 +85,7 @@ func live(t *testing.T, seed uint64, start time.Time, span time.Duration) (*simu
 	step := func(e citywarden.Entry) {
 		seq++
 		e.Position = citywarden.PositionAt(seq, 0)
-		out = append(out, engine.Step(e)...)
+		out = append(out, engine.Step(&e)...)
 	}
 	for in[0].At.Before(start.Add(span)) {
 		m := in[0]
