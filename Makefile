@@ -58,6 +58,10 @@ bench-rules: ## run the rule engine's benchmarks, beside expr's VM over all rule
 bench-ingest: ## run 400,000 messages through the platform, and beside it through mosquitto, telegraf and influxd
 	BENCH_INGEST=400000 go test ./cmd/citywarden -run '^TestIngestBesidePeers$$' -v -timeout 20m
 
+.PHONY: bench-overload
+bench-overload: ## send for 10 minutes as fast as it goes to a platform that may use 512 MiB, and watch its memory
+	BENCH_OVERLOAD=10m go test ./cmd/citywarden -run '^TestOverload$$' -v -timeout 20m
+
 .PHONY: nightly
 nightly: ## kill the platform 50 times under load over MQTT, HTTP and CoAP and look for what was acknowledged
 	CRASH_ROUNDS=50 go test ./cmd/citywarden -run '^TestKillLosesNothing$$' -v -timeout 30m

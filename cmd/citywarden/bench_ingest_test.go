@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -25,7 +27,8 @@ import (
 // TestIngestBesidePeers is `make bench-ingest`: in one run the same messages of 100
 // publishers with QoS 1 into this platform, and into mosquitto, telegraf and influxd.
 // It says for each how much CPU time a million messages take until they are in the
-// time series, and how long an acknowledgement takes at half of the load. This platform's
+// time series, and how long an acknowledgement takes at half of the load and at a
+// steady 5,000 messages a second; and what few publishers get from this platform. This platform's
 // acknowledgement means that the message is synced to disk, mosquitto's that it is in memory.
 func TestIngestBesidePeers(t *testing.T) {
 	messages, _ := strconv.Atoi(os.Getenv("BENCH_INGEST"))
@@ -44,7 +47,7 @@ func TestIngestBesidePeers(t *testing.T) {
 	rate := 0.0
 	for _, c := range contenders {
 		cpu, begin := c.cpu(t), time.Now()
-		c.flood(t, publishers, each)
+		c.flood(t, publishers, each, 16)
 		acked := time.Since(begin)
 		if !wait(5*time.Minute, func() bool { return c.stored(t) >= each*publishers }) {
 			t.Fatalf("%s: %d of %d messages are in the time series", c.name, c.stored(t), each*publishers)
@@ -56,10 +59,14 @@ func TestIngestBesidePeers(t *testing.T) {
 			rate = float64(each*publishers) / time.Since(begin).Seconds() / 2
 		}
 	}
-	for _, c := range contenders {
-		l := c.steady(t, publishers, rate, 10*time.Second)
-		t.Logf("%s at %.0f/s: acknowledged within %s (p50), %s (p99)", c.name, rate, l[len(l)/2], l[len(l)*99/100])
+	for _, rate := range []float64{rate, 5000} {
+		for _, c := range contenders {
+			cpu := c.cpu(t)
+			l := c.steady(t, publishers, rate, 10*time.Second)
+			t.Logf("%s at %.0f/s: acknowledged within %s (p50), %s (p99), %.1f CPU-s per million", c.name, rate, l[len(l)/2], l[len(l)*99/100], (c.cpu(t)-cpu)/float64(len(l))*1e6)
+		}
 	}
+	ours.few(t, dir, each)
 	if len(contenders) == 2 {
 		t.Logf("messages per CPU-second: %.2f times those of the peers", contenders[1].perMillion/ours.perMillion)
 	}
@@ -138,10 +145,9 @@ func (m *connection) acknowledged() error {
 	return nil
 }
 
-// flood has every publisher send n messages as fast as it goes, 16 in flight.
-func (c *contender) flood(t *testing.T, publishers, n int) {
+// flood has every publisher send n messages as fast as it goes, window in flight.
+func (c *contender) flood(t *testing.T, publishers, n, window int) {
 	c.each(t, publishers, func(i int, m *connection) error {
-		const window = 16
 		for k := range n + window {
 			if k < n {
 				if err := c.send(m, i); err != nil {
@@ -184,6 +190,118 @@ func (c *contender) steady(t *testing.T, publishers int, rate float64, long time
 	})
 	slices.Sort(all)
 	return all
+}
+
+// few says what few publishers get: three with a message in flight each beside one
+// sync of the disk, and one with 64 in flight beside 64 with one.
+func (c *contender) few(t *testing.T, dir string, n int) {
+	f, err := os.Create(filepath.Join(dir, "sync"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	syncs := make([]time.Duration, 300)
+	for i := range syncs {
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+			t.Fatal(err)
+		}
+		syncs[i] = time.Since(begin)
+	}
+	slices.Sort(syncs)
+	var mu sync.Mutex
+	var acks []time.Duration
+	c.each(t, 3, func(i int, m *connection) error {
+		for range 300 {
+			begin := time.Now()
+			if err := c.send(m, i); err != nil {
+				return err
+			}
+			if err := m.acknowledged(); err != nil {
+				return err
+			}
+			mu.Lock()
+			acks = append(acks, time.Since(begin))
+			mu.Unlock()
+		}
+		return nil
+	})
+	slices.Sort(acks)
+	t.Logf("3 publishers: acknowledged within %s (p50), %.2f times a sync of 4 KiB, %s", acks[len(acks)/2], float64(acks[len(acks)/2])/float64(syncs[len(syncs)/2]), syncs[len(syncs)/2])
+	one := func(publishers, each, window int) (wall, cpu float64) {
+		began, used := time.Now(), c.cpu(t)
+		c.flood(t, publishers, each, window)
+		count := float64(publishers * each)
+		return time.Since(began).Seconds() / count * 1e6, (c.cpu(t) - used) / count * 1e6
+	}
+	wall64, cpu64 := one(64, n/2, 1)
+	wall1, cpu1 := one(1, 32*n, 64)
+	t.Logf("one publisher with 64 in flight: %.1f us and %.1f CPU-us a message, %.2f and %.2f times those of 64 publishers", wall1, cpu1, wall1/wall64, cpu1/cpu64)
+}
+
+// TestOverload is `make bench-overload`: 100 publishers send as fast as they are let, for as long
+// as BENCH_OVERLOAD says, to a platform that may use 512 MiB. It must hold them back and keep its
+// memory.
+func TestOverload(t *testing.T) {
+	long, _ := time.ParseDuration(os.Getenv("BENCH_OVERLOAD"))
+	if long == 0 {
+		t.Skip("say how long: BENCH_OVERLOAD=10m, or make bench-overload")
+	}
+	t.Setenv("GOMEMLIMIT", "512MiB")
+	c := oursForBench(t, t.TempDir())
+	end := time.Now().Add(long)
+	resident := regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
+	var samples []int // MiB, one every 5 s
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for time.Now().Before(end) {
+			time.Sleep(5 * time.Second)
+			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.pids[0]))
+			if m := resident.FindSubmatch(b); err == nil && m != nil {
+				kb, _ := strconv.Atoi(string(m[1]))
+				samples = append(samples, kb>>10)
+			}
+		}
+	}()
+	var sent atomic.Int64
+	c.each(t, 100, func(i int, m *connection) error {
+		const window = 64
+		flying := 0
+		for time.Now().Before(end) {
+			if err := c.send(m, i); err != nil {
+				return err
+			}
+			sent.Add(1)
+			if flying++; flying == window {
+				if err := m.acknowledged(); err != nil {
+					return err
+				}
+				flying--
+			}
+		}
+		for ; flying > 0; flying-- {
+			if err := m.acknowledged(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	<-watched
+	if !wait(5*time.Minute, func() bool { return c.stored(t) >= int(sent.Load()) }) {
+		t.Errorf("%d of %d messages are in the time series", c.stored(t), sent.Load())
+	}
+	t.Logf("%d messages in %s, all in the series; resident MiB: %v", sent.Load(), long, samples)
+	if len(samples) < 4 {
+		return
+	}
+	half := samples[len(samples)/2:]
+	if most := slices.Max(half); most > 768 || slices.Max(half) > slices.Min(half)*5/4 {
+		t.Errorf("resident memory in the second half goes from %d to %d MiB; it is not flat, or over 768", slices.Min(half), most)
+	}
 }
 
 func oursForBench(t *testing.T, dir string) *contender {
