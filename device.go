@@ -65,6 +65,8 @@ type Model struct {
 	Heartbeat  Duration    `json:"heartbeat"`  // the longest time between two messages; silent after twice that
 	Metrics    []Metric    `json:"metrics"`    // in the order that people want to see them
 	Attributes []Attribute `json:"attributes"` // what a device of this model may be configured with
+
+	Commands []ModelCommand `json:"commands,omitempty"` // what it can be told to do
 }
 
 // Metric declares one quantity a model reports.

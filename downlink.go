@@ -2,6 +2,7 @@ package citywarden
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 )
 
@@ -52,11 +53,24 @@ type DownlinkKind uint8
 // The kinds of downlink.
 const (
 	DownlinkAttributes DownlinkKind = iota // shared attributes that changed
+	DownlinkCommand                        // something to do
+	DownlinkRevoked                        // its token may not be good any more: who holds a session looks again; no Body
 )
 
 // Downlink is one message to a device.
 type Downlink struct {
 	Device DeviceID
 	Kind   DownlinkKind
-	Body   json.RawMessage // as ThingsBoard's device API has it; nobody changes it
+	Body   json.RawMessage // as ThingsBoard's device API has it, of a command {"method": …, "params": …}; nobody changes it
+	ID     int64           // of a command
+
+	// Done is called once by who took a command: whether the device has it. It may
+	// block for a moment. Nil when nobody wants to know.
+	Done func(delivered bool)
+}
+
+// WithID returns the body of a command together with its id, as ThingsBoard has
+// it where no topic carries the id.
+func (d *Downlink) WithID() json.RawMessage {
+	return append(fmt.Appendf(nil, `{"id":%d,`, d.ID), d.Body[1:]...)
 }

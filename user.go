@@ -44,6 +44,7 @@ const (
 	MayOpenCases     Permission = "open cases"
 	MayReadCases     Permission = "read cases" // a citizen their own only
 	MayWriteDevices  Permission = "write devices"
+	MayTellDevices   Permission = "tell devices what to do"
 	MayWriteSites    Permission = "write sites"
 	MayWriteGrids    Permission = "write unit grids"
 	MayWriteRules    Permission = "write rules"
@@ -67,11 +68,13 @@ var permissions = map[Permission][]Role{
 	// People are graded there: for those who lead, and for departments themselves.
 	MayEvaluate:     {RoleAdmin, RoleSupervisor, RoleAcceptor, RoleShiftLeader, RoleDispatcher, RoleDepartment, RoleViewer, RoleService},
 	MayWriteDevices: {RoleAdmin, RoleVendor},
-	MayWriteSites:   {RoleAdmin, RoleEngineer}, // thresholds of rules stand there
-	MayWriteGrids:   {RoleAdmin},
-	MayWriteRules:   {RoleAdmin, RoleEngineer},
-	MayWriteUsers:   {RoleAdmin},
-	MayBackup:       {RoleAdmin}, // everything is in one
+	// A vendor tries what it connects.
+	MayTellDevices: {RoleAdmin, RoleSupervisor, RoleShiftLeader, RoleDispatcher, RoleVendor},
+	MayWriteSites:  {RoleAdmin, RoleEngineer}, // thresholds of rules stand there
+	MayWriteGrids:  {RoleAdmin},
+	MayWriteRules:  {RoleAdmin, RoleEngineer},
+	MayWriteUsers:  {RoleAdmin},
+	MayBackup:      {RoleAdmin}, // everything is in one
 
 	MayWriteComponents: {RoleAdmin, RoleSupervisor}, // the supervision centre surveys them
 }

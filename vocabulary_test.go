@@ -167,7 +167,7 @@ func TestPermissions(t *testing.T) {
 	if CodeOf(err) != CodeDenied || err.Error() != "viewer may not operate alarms; admin or supervisor or acceptor or shift_leader or dispatcher or officer may" {
 		t.Error(err)
 	}
-	for _, p := range []Permission{MayRead, MayOperateAlarms, MayOutOfService, MayOpenCases, MayWriteDevices, MayWriteRules, MayWriteUsers} {
+	for _, p := range []Permission{MayRead, MayOperateAlarms, MayOutOfService, MayOpenCases, MayWriteDevices, MayTellDevices, MayWriteRules, MayWriteUsers} {
 		if RoleAdmin.May(p) != nil {
 			t.Errorf("admin may not %s", p)
 		}

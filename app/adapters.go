@@ -55,11 +55,14 @@ func (a alarmed) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, strin
 // downlinks is what devices get.
 type downlinks struct {
 	*devices.Registry
+	*devices.Commands
 	pipeline *ingest.Pipeline
 	log      interface{ Last() citywarden.Position }
 }
 
-func (b *building) downlinks() downlinks { return downlinks{b.devices, b.ingest, b.journal} }
+func (b *building) downlinks() downlinks {
+	return downlinks{b.devices, b.commands, b.ingest, b.journal}
+}
 
 // fresh is how long an answer waits for what its device has just reported.
 const fresh = 2 * time.Second

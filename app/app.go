@@ -174,6 +174,7 @@ type building struct {
 	rollups  *ingest.Rollups
 	models   *devices.Models
 	devices  *devices.Registry
+	commands *devices.Commands
 	grids    *cases.Grids
 	officers *cases.Responsibility
 	classes  *cases.Classes
@@ -352,6 +353,11 @@ func (b *building) registry(ctx context.Context) error {
 	b.devices, err = devices.New(ctx, b.db, b.models, devices.Options{
 		Grid: b.grids.At, Component: b.componentAt, Publish: b.hub.Publish, OnChange: b.deviceChanged, Logger: b.component("devices"),
 	})
+	if err != nil {
+		return err
+	}
+	b.commands, err = devices.NewCommands(ctx, b.db, b.devices, b.component("commands"))
+	b.parts = append(b.parts, part{"commands", func(ctx context.Context) error { return b.commands.Run(ctx) }})
 	return err
 }
 
@@ -406,9 +412,12 @@ func (b *building) runCases(ctx context.Context) error {
 	return b.cases.Run(ctx)
 }
 
-// deviceChanged tells the rule engine of a device that was created, changed or
-// deleted; at the start, while the registry is filled, there is no engine yet.
+// deviceChanged tells the rule engine, and who keeps commands, of a device that was
+// created, changed or deleted; at the start, while the registry is filled, there is no engine yet.
 func (b *building) deviceChanged(d citywarden.Device, deleted bool) {
+	if deleted {
+		b.commands.Forget(d.ID)
+	}
 	if b.engine != nil {
 		b.engine.DeviceChanged(d, deleted)
 	}
@@ -475,7 +484,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		return err
 	}
 	handler, err := api.New(api.Options{
-		Devices: alarmed{b.devices, b.cases}, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.rollups,
+		Devices: alarmed{b.devices, b.cases}, Commands: b.commands, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.rollups,
 		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Service: b.engine, Cases: b.cases, Evaluations: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
 		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo, APIKeys: b.db, Open311: api.Open311(b.config.Open311), CAPSender: b.config.CAP.Sender,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices, b.components}, Responsibility: b.officers, Components: b.components, Accounts: b.people, Audit: b.db, Hub: b.hub,

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -223,6 +225,79 @@ func TestThingsBoardGateway(t *testing.T) {
 		}
 		if len(letters.Items) != 1 || !strings.Contains(letters.Items[0].Reason, `no device "v3" behind gateway gw; register it`) {
 			t.Errorf("dead letters of the gateway: %+v", letters.Items)
+		}
+	})
+}
+
+// TestThingsBoardCommands replays RPC of ThingsBoard's SDK and gateway: a command
+// waits for a device that sleeps, over a restart too, and one of a device behind a
+// gateway goes through it.
+func TestThingsBoardCommands(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.device(t, "v1", "valve", nil)
+		w.device(t, "gw", "iot-gateway", nil)
+		w.device(t, "v2", "valve", map[string]any{"gateway": "gw"})
+		tell := func(id, body string) citywarden.Command {
+			t.Helper()
+			var c citywarden.Command
+			if err := w.call("admin", "POST", "/devices/"+id+"/commands", json.RawMessage(body), &c); err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		state := func(id string) string {
+			t.Helper()
+			synctest.Wait()
+			var page struct{ Items []citywarden.Command }
+			if err := w.call("admin", "GET", "/devices/"+id+"/commands", nil, &page); err != nil || len(page.Items) == 0 {
+				t.Fatal(err)
+			}
+			return strings.TrimSpace(fmt.Sprint(page.Items[0].State, " ", string(page.Items[0].Answer)))
+		}
+		if c := tell("v1", `{"method":"set_position","params":{"position":40}}`); c.State != citywarden.CommandQueued || c.By != "admin" {
+			t.Errorf("%+v", c)
+		}
+		if err := w.close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if err := w.open(); err != nil {
+			t.Fatal(err)
+		}
+		d := w.client(t, "v1")
+		d.subscribe("v1/devices/me/rpc/request/+")
+		want(t, d.heard(), `v1/devices/me/rpc/request/1 {"method":"set_position","params":{"position":40}}`)
+		want(t, []string{state("v1")}, "delivered")
+		d.publish("v1/devices/me/rpc/response/1", `{"position":40}`)
+		want(t, []string{state("v1")}, `answered {"position":40}`)
+
+		g := w.client(t, "gw")
+		g.subscribe("v1/gateway/rpc")
+		g.publish("v1/gateway/connect", `{"device":"The v2"}`)
+		tell("v2", `{"method":"set_position","params":{"position":0}}`)
+		want(t, g.heard(), `v1/gateway/rpc {"device":"The v2","data":{"id":2,"method":"set_position","params":{"position":0}}}`)
+		g.publish("v1/gateway/rpc", `{"device":"The v2","id":2,"data":{"success":true}}`)
+		want(t, []string{state("v2")}, `answered {"success":true}`)
+
+		d.c.Disconnect(0)
+		tell("v1", `{"method":"set_position","params":{"position":10},"expires":"2m"}`)
+		time.Sleep(3 * time.Minute)
+		want(t, []string{state("v1")}, "timed_out")
+		for body, says := range map[string]string{
+			`{"method":"set_position","params":{"position":101}}`: "it is 0 to 100",
+			`{"method":"set"}`: "no command",
+		} {
+			if err := w.call("admin", "POST", "/devices/v1/commands", json.RawMessage(body), nil); err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("%s: %v, want %s", body, err, says)
+			}
+		}
+
+		var audit struct{ Items []citywarden.AuditEntry }
+		if err := w.call("admin", "GET", "/audit?limit=100", nil, &audit); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(audit.Items, func(e citywarden.AuditEntry) bool { return strings.Contains(fmt.Sprintf("%+v", e), "send-command") }) {
+			t.Error("the audit log has no command")
 		}
 	})
 }

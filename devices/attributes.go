@@ -146,21 +146,21 @@ type listeners struct {
 
 type listener struct {
 	kind citywarden.DownlinkKind
-	send func(citywarden.Downlink)
+	send func(citywarden.Downlink) bool
 }
 
-// Listen has send called with the messages of a kind for a device and, where
-// none listens for those, for the devices behind it, until cancel is called. send
-// must not block.
-func (r *Registry) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink)) (cancel func()) {
-	l, x := &r.listeners, &listener{kind, send}
+// listen has send called with the messages of a kind for a device and, where none
+// listens for those, for the devices behind it, until cancel is called.
+func (r *Registry) listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) (x *listener, cancel func()) {
+	l := &r.listeners
+	x = &listener{kind, send}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.byDevice == nil {
 		l.byDevice = map[citywarden.DeviceID][]*listener{}
 	}
 	l.byDevice[id] = append(l.byDevice[id], x)
-	return func() {
+	return x, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		rest := slices.DeleteFunc(slices.Clone(l.byDevice[id]), func(o *listener) bool { return o == x })
@@ -172,7 +172,6 @@ func (r *Registry) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, 
 	}
 }
 
-// of returns who listens for messages of that kind. What it returns is not changed.
 func (l *listeners) of(id citywarden.DeviceID, kind citywarden.DownlinkKind) []*listener {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -185,20 +184,37 @@ func (l *listeners) of(id citywarden.DeviceID, kind citywarden.DownlinkKind) []*
 	return out
 }
 
-// Send hands m to who listens for its device, or else for its gateway. One that
-// nobody listens for, or without a Body, is gone: devices ask for their attributes
-// when they connect.
-func (r *Registry) Send(m citywarden.Downlink) {
-	if m.Body == nil {
-		return
-	}
-	to := r.listeners.of(m.Device, m.Kind)
+// listenersFor returns who listens for messages of that kind for a device, or
+// else for those of its gateway; the newest last.
+func (r *Registry) listenersFor(id citywarden.DeviceID, kind citywarden.DownlinkKind) []*listener {
+	to := r.listeners.of(id, kind)
 	if len(to) == 0 {
-		if d, _, err := r.Device(m.Device); err == nil && d.Gateway() != "" {
-			to = r.listeners.of(d.Gateway(), m.Kind)
+		if d, _, err := r.Device(id); err == nil && d.Gateway() != "" {
+			to = r.listeners.of(d.Gateway(), kind)
 		}
 	}
-	for _, x := range to {
+	return to
+}
+
+// behindOf returns the devices behind a gateway.
+func (r *Registry) behindOf(gateway citywarden.DeviceID) []citywarden.DeviceID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []citywarden.DeviceID
+	for _, e := range r.behind[gateway] {
+		out = append(out, e.device.ID)
+	}
+	return out
+}
+
+// tell hands m to all who listen for its device, or else for its gateway. One that
+// nobody listens for, or without a Body, is gone: devices ask for their attributes
+// when they connect.
+func (r *Registry) tell(m citywarden.Downlink) {
+	if m.Body == nil && m.Kind != citywarden.DownlinkRevoked {
+		return
+	}
+	for _, x := range r.listenersFor(m.Device, m.Kind) {
 		x.send(m)
 	}
 }

@@ -3,6 +3,7 @@ package devices_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,6 +29,13 @@ attributes:
 - {name: led, title: {zh: 灯, en: Light}, kind: bool, shared: true}
 - {name: secret, title: {zh: 内, en: Secret}, kind: text}
 - {name: gateway, title: {zh: 网关, en: Gateway}, kind: text}
+commands:
+- name: open
+  title: {zh: 开, en: Open}
+  params:
+  - {name: pct, title: {zh: 开度, en: Opening}, kind: number, unit: "%", min: 0, max: 100}
+  - {name: slowly, title: {zh: 慢, en: Slowly}, kind: bool, optional: true}
+- {name: beep, title: {zh: 响, en: Beep}, one_way: true, expires: 1m}
 `
 
 func valves(t *testing.T, path string) *devices.Registry {
@@ -41,6 +49,15 @@ func valves(t *testing.T, path string) *devices.Registry {
 		t.Fatal(err)
 	}
 	return r
+}
+
+func commandsOn(t *testing.T, path string, r *devices.Registry) *devices.Commands {
+	t.Helper()
+	c, err := devices.NewCommands(t.Context(), openStore(t, path), r, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func heardOf(r *devices.Registry, id citywarden.DeviceID, p citywarden.Position, topic string, attrs map[string]any) {
@@ -100,7 +117,9 @@ func TestAttributesOfADevice(t *testing.T) {
 
 // TestSharedAttributesArePushed to the device, or to its gateway.
 func TestSharedAttributesArePushed(t *testing.T) {
-	r := valves(t, filepath.Join(t.TempDir(), "x.db"))
+	path := filepath.Join(t.TempDir(), "x.db")
+	r := valves(t, path)
+	c := commandsOn(t, path, r)
 	ctx := t.Context()
 	v := citywarden.Device{ID: "v1", Model: "test-valve", Attributes: map[string]any{"gateway": "gw"}}
 	if _, err := r.Create(ctx, v); err != nil {
@@ -108,7 +127,10 @@ func TestSharedAttributesArePushed(t *testing.T) {
 	}
 	var got []string
 	listen := func(id citywarden.DeviceID) func() {
-		return r.Listen(id, citywarden.DownlinkAttributes, func(m citywarden.Downlink) { got = append(got, fmt.Sprintf("%s: %s %s", id, m.Device, m.Body)) })
+		return c.Listen(id, citywarden.DownlinkAttributes, func(m citywarden.Downlink) bool {
+			got = append(got, fmt.Sprintf("%s: %s %s", id, m.Device, m.Body))
+			return true
+		})
 	}
 	set := func(attrs map[string]any) {
 		t.Helper()

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -192,6 +193,36 @@ func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)
 		}
 		if x.Unit != "" && x.Kind != citywarden.KindNumber {
 			fail(at+".unit", "a unit belongs to a number, %s is a %s", x.Name, x.Kind)
+		}
+	}
+	for i := range m.Commands {
+		checkCommand(&m.Commands[i], m.Commands[:i], fmt.Sprintf("commands[%d]", i), fail)
+	}
+}
+
+func checkCommand(c *citywarden.ModelCommand, before []citywarden.ModelCommand, at string, fail func(path, format string, args ...any)) {
+	switch {
+	case !metricName.MatchString(c.Name):
+		fail(at+".name", "command name %q: use letters, digits and '_', beginning with a letter, at most 64", c.Name)
+	case slices.ContainsFunc(before, func(o citywarden.ModelCommand) bool { return o.Name == c.Name }):
+		fail(at+".name", "command %s is there twice", c.Name)
+	}
+	if c.Expires != 0 && (c.Expires.Std() < time.Second || c.Expires.Std() > expiresMost) {
+		fail(at+".expires", "a command expires after 1s to 30d, not %s", c.Expires)
+	}
+	for i, p := range c.Params {
+		at := fmt.Sprintf("%s.params[%d]", at, i)
+		switch {
+		case !metricName.MatchString(p.Name):
+			fail(at+".name", "parameter name %q: use letters, digits and '_', beginning with a letter, at most 64", p.Name)
+		case slices.ContainsFunc(c.Params[:i], func(o citywarden.Param) bool { return o.Name == p.Name }):
+			fail(at+".name", "parameter %s is there twice", p.Name)
+		}
+		if p.Kind != citywarden.KindNumber && (p.Unit != "" || p.Min != nil || p.Max != nil) {
+			fail(at+".kind", "unit, min and max belong to a number, %s is a %s", p.Name, p.Kind)
+		}
+		if p.Min != nil && p.Max != nil && *p.Min > *p.Max {
+			fail(at+".min", "min %g is above max %g", *p.Min, *p.Max)
 		}
 	}
 }

@@ -366,6 +366,7 @@ func (r *Registry) Delete(ctx context.Context, id citywarden.DeviceID) error {
 	if r.opt.OnChange != nil {
 		r.opt.OnChange(*d, true)
 	}
+	r.tell(citywarden.Downlink{Device: id, Kind: citywarden.DownlinkRevoked})
 	r.publish("device", time.Now(), citywarden.DeletedDevice{ID: id, Grid: d.Grid, Deleted: true})
 	return nil
 }
@@ -546,6 +547,9 @@ func (r *Registry) show(cs []change) {
 			}
 		} else {
 			told = append(told, sharedChanges(e.device, e.model, c.device, c.model))
+			if c.token != nil && e.token != nil || c.device.Disabled {
+				told = append(told, citywarden.Downlink{Device: c.device.ID, Kind: citywarden.DownlinkRevoked})
+			}
 			r.part(e)
 			r.valuesMu.Lock()
 			if e.model != c.model {
@@ -578,7 +582,7 @@ func (r *Registry) show(cs []change) {
 	}
 	r.mu.Unlock()
 	for _, m := range told {
-		r.Send(m)
+		r.tell(m)
 	}
 	for _, c := range cs {
 		if r.opt.OnChange != nil {

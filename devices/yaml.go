@@ -89,6 +89,9 @@ func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
 				m.Attributes = append(m.Attributes, x)
 			})
 		}},
+		{"commands", false, func(r *reader, n ast.Node, at string) {
+			r.list(n, at, func(n ast.Node, at string) { m.Commands = append(m.Commands, r.command(n, at)) })
+		}},
 	})
 	if !ok || len(r.problems) > 0 {
 		return m, r.at["name"]
@@ -109,6 +112,32 @@ func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
 		}
 	}
 	return m, r.at["name"]
+}
+
+func (r *reader) command(n ast.Node, at string) citywarden.ModelCommand {
+	var c citywarden.ModelCommand
+	r.mapping(n, at, fields{
+		{"name", true, text(&c.Name)},
+		{"title", true, title(&c.Title)},
+		{"one_way", false, boolean(&c.OneWay)},
+		{"expires", false, duration(&c.Expires)},
+		{"params", false, func(r *reader, n ast.Node, at string) {
+			r.list(n, at, func(n ast.Node, at string) {
+				var p citywarden.Param
+				r.mapping(n, at, fields{
+					{"name", true, text(&p.Name)},
+					{"title", true, title(&p.Title)},
+					{"kind", true, kind(&p.Kind)},
+					{"unit", false, text(&p.Unit)},
+					{"min", false, number(&p.Min)},
+					{"max", false, number(&p.Max)},
+					{"optional", false, boolean(&p.Optional)},
+				})
+				c.Params = append(c.Params, p)
+			})
+		}},
+	})
+	return c
 }
 
 // place returns where path stood, or the thing that it should be a part of.

@@ -156,15 +156,11 @@ func (d *DB) SaveLatest(ctx context.Context, vs []citywarden.DeviceView, reached
 					return fmt.Errorf("device %s: %w", vs[i].ID, err)
 				}
 			}
-			left := 0
-			if vs[i].Left {
-				left = 1
-			}
 			if _, err := q.ExecContext(ctx, `INSERT INTO device_latest (device, last_seen, latest, client, gone)
 				SELECT id, CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS SMALLINT) FROM devices WHERE id = $1
 				ON CONFLICT (device) DO UPDATE SET last_seen = excluded.last_seen, latest = excluded.latest,
 					client = excluded.client, gone = excluded.gone`,
-				vs[i].ID, toMS(vs[i].LastSeen), string(latest), string(client), left); err != nil {
+				vs[i].ID, toMS(vs[i].LastSeen), string(latest), string(client), toInt(vs[i].Left)); err != nil {
 				return fmt.Errorf("device %s: %w", vs[i].ID, err)
 			}
 		}

@@ -4,6 +4,11 @@
 //	POST /api/v1/{token}/telemetry
 //	POST /api/v1/{token}/attributes
 //	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
+//	GET  /api/v1/{token}/rpc
+//	POST /api/v1/{token}/rpc/{id}
+//
+// A device that observes attributes or rpc (RFC 7641) is told of changes and gets
+// its commands.
 //
 //	conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: 5683})
 //	…
@@ -74,6 +79,13 @@ type Downlinks interface {
 	// Attributes returns the client and shared attributes that are named, all of a
 	// scope for nil, or CodeNotFound.
 	Attributes(ctx context.Context, id citywarden.DeviceID, client, shared []string) (citywarden.DeviceAttributes, error)
+	// Listen has send called with the messages of a kind for a device, and for
+	// those behind it, until cancel is called. send reports whether it took the
+	// message, and does not block.
+	Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) (cancel func())
+	// Answer takes what a device answers to a command, durable when it returns nil.
+	// CodeNotFound when none waits for it.
+	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
 // Conn is a UDP socket; *net.UDPConn is one.

@@ -38,6 +38,9 @@ type platform struct {
 	hold  bool
 	err   error
 	more  chan struct{}
+
+	listen  map[citywarden.DownlinkKind]func(citywarden.Downlink) bool
+	answers []string
 }
 
 func newPlatform() *platform { return &platform{more: make(chan struct{}, 1)} }
@@ -90,6 +93,45 @@ func (*platform) Attributes(_ context.Context, id citywarden.DeviceID, client, s
 		a.Shared = nil
 	}
 	return a, nil
+}
+
+func (p *platform) Listen(_ citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) func() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listen == nil {
+		p.listen = map[citywarden.DownlinkKind]func(citywarden.Downlink) bool{}
+	}
+	p.listen[kind] = send
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.listen, kind)
+	}
+}
+
+// listens waits until somebody listens, or nobody does.
+func (p *platform) listens(t testing.TB, kind citywarden.DownlinkKind, want bool) func(citywarden.Downlink) bool {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(time.Millisecond) {
+		p.mu.Lock()
+		f := p.listen[kind]
+		p.mu.Unlock()
+		if (f != nil) == want {
+			return f
+		}
+	}
+	t.Fatalf("somebody listens: want %t", want)
+	return nil
+}
+
+func (p *platform) Answer(_ context.Context, device citywarden.DeviceID, id int64, body []byte) error {
+	if id == 9 {
+		return citywarden.Errorf(citywarden.CodeNotFound, "no command 9 waits for an answer")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answers = append(p.answers, fmt.Sprintf("%s %d %s", device, id, body))
+	return nil
 }
 
 // wait returns what was taken once there are n messages.
@@ -242,17 +284,20 @@ func telemetry(payload string) citywarden.Uplink {
 	return citywarden.Uplink{Device: "a", Protocol: "coap", Topic: "v1/devices/me/telemetry", Payload: []byte(payload)}
 }
 
-func TestLibcoap(t *testing.T) {
-	client := ""
+// libcoapClient returns libcoap's client, or skips the test.
+func libcoapClient(t *testing.T) string {
+	t.Helper()
 	for _, name := range []string{"coap-client", "coap-client-notls", "coap-client-openssl"} {
 		if path, err := exec.LookPath(name); err == nil {
-			client = path
-			break
+			return path
 		}
 	}
-	if client == "" {
-		t.Skip("coap-client is not installed (Debian: libcoap3-bin)")
-	}
+	t.Skip("coap-client is not installed (Debian: libcoap3-bin)")
+	return ""
+}
+
+func TestLibcoap(t *testing.T) {
+	client := libcoapClient(t)
 	big := `{"note":"` + strings.Repeat("x", 3000) + `"}`
 	file := filepath.Join(t.TempDir(), "big.json")
 	if err := os.WriteFile(file, []byte(big), 0o600); err != nil {

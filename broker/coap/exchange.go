@@ -28,12 +28,13 @@ type exchange struct {
 	noResponse  uint32            // classes of answers the device does not want, RFC 7967
 	block       *block            // Block1, nil when the body came in one piece
 	up          citywarden.Uplink // of a POST
-	ask         *ask              // of a GET, nil for a POST
+	ask         *ask              // of what is not for the log, nil otherwise
 
 	// Guarded by loop.mu.
 	settled  bool
 	err      error
 	body     []byte // of the answer to ask
+	observer *observer
 	separate bool   // acknowledged before it was answered
 	reply    []byte // the answer as it was sent
 }
@@ -95,11 +96,18 @@ func (e *exchanges) open() iter.Seq[*exchange] {
 	}
 }
 
-// ask is what a device wants to know.
+// ask is what a device wants to know, or its answer to a command.
 type ask struct {
 	device         citywarden.DeviceID
+	access         string   // its token
 	client, shared []string // attributes, see AttributeKeys
 	block          block    // Block2, the part that it wants
+	rpc            bool     // commands, not attributes
+	observe        bool
+
+	post    bool // the answer to command
+	command int64
+	body    []byte
 }
 
 // answer is what a request is answered with; the zero answer means that it goes on.
@@ -108,6 +116,8 @@ type answer struct {
 	body   []byte // JSON, of which the device gets the block that it asked for
 	detail string // diagnostic payload, RFC 7252 §5.5.2
 	size   uint32 // Size1, 0 for none
+
+	observed bool // notifications follow
 }
 
 var unavailable = answer{code: codes.ServiceUnavailable, detail: "the message was not stored; send it again"}
@@ -116,6 +126,9 @@ func (a answer) options(x *exchange) message.Options {
 	var o message.Options
 	if a.code == codes.ServiceUnavailable {
 		o = append(o, message.Option{ID: message.MaxAge, Value: []byte{maxAge}})
+	}
+	if a.observed {
+		o = append(o, message.Option{ID: message.Observe, Value: uintValue(1)})
 	}
 	if a.body != nil {
 		o = append(o, message.Option{ID: message.ContentFormat, Value: []byte{byte(message.AppJSON)}})

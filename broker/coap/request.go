@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,7 +39,9 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	switch {
 	case !ok:
 		return nil, answer{code: codes.NotFound, detail: "POST to /api/v1/{token}/telemetry or /api/v1/{token}/attributes"}
-	case m.Code == codes.GET && what == "attributes":
+	case m.Code == codes.GET && (what == "attributes" || what == "rpc"):
+	case what == "rpc":
+		return nil, answer{code: codes.MethodNotAllowed, detail: "use GET, and POST for rpc/{id}"}
 	case m.Code != codes.POST:
 		return nil, answer{code: codes.MethodNotAllowed, detail: "use POST"}
 	}
@@ -52,7 +55,21 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	if m.Code == codes.GET {
 		var a answer
 		x.ask, a = newAsk(id, m.Options)
+		if x.ask != nil {
+			x.ask.access, x.ask.rpc = token, what == "rpc"
+			if v, err := m.Options.GetUint32(message.Observe); err == nil {
+				l.unobserve(observerID{x.id.peer.String(), string(x.token)})
+				x.ask.observe = v == 0 // RFC 7641 §2: 1 ends it
+			}
+		}
 		return nil, a
+	}
+	if command, ok := strings.CutPrefix(what, "rpc/"); ok {
+		n, err := strconv.ParseInt(command, 10, 64)
+		if err != nil {
+			return nil, answer{code: codes.BadRequest, detail: fmt.Sprintf("%.32q is not the number of a command", command)}
+		}
+		x.ask = &ask{device: id, post: true, command: n}
 	}
 	x.up = citywarden.Uplink{Device: id, Protocol: "coap", Topic: "v1/devices/me/" + what, Received: x.at.UTC()}
 	v, err := m.Options.GetUint32(message.Block1)
@@ -118,17 +135,24 @@ func hint(token string) string {
 	return token[:4] + "…"
 }
 
-// target takes the token and "telemetry" or "attributes" out of the path.
+// target takes the token out of the path, and what follows it: telemetry,
+// attributes, rpc or rpc/ID.
 func target(o message.Options) (token, what string, ok bool) {
 	first, last, err := o.Find(message.URIPath)
-	if err != nil || last-first != 4 {
+	if err != nil || last-first < 4 || last-first > 5 {
 		return "", "", false
 	}
 	p := o[first:last]
-	what = string(p[3].Value)
-	ok = string(p[0].Value) == "api" && string(p[1].Value) == "v1" && len(p[2].Value) > 0 &&
-		(what == "telemetry" || what == "attributes")
-	return string(p[2].Value), what, ok
+	if what = string(p[3].Value); len(p) > 4 {
+		what += "/" + string(p[4].Value)
+	}
+	switch what {
+	case "telemetry", "attributes", "rpc":
+		ok = true
+	default:
+		ok = strings.HasPrefix(what, "rpc/")
+	}
+	return string(p[2].Value), what, ok && string(p[0].Value) == "api" && string(p[1].Value) == "v1" && len(p[2].Value) > 0
 }
 
 const maxSZX = 6 // blocks of 1024 bytes

@@ -2,7 +2,6 @@ package coap
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -33,6 +32,8 @@ type loop struct {
 	mu        sync.Mutex // guards exchanges and the state of each
 	exchanges exchanges
 	nextID    uint16 // of messages that begin with us
+	observers map[observerID]*observer
+	told      map[exchangeID]chan bool // notifications that wait for their acknowledgement
 }
 
 // Run serves until ctx is done, then waits up to a second for answers that are
@@ -44,6 +45,8 @@ func (s *Server) Run(ctx context.Context) error {
 		queue:     make(chan *exchange, maxInFlight),
 		out:       make(chan *exchange, maxInFlight),
 		exchanges: exchanges{byID: make(map[exchangeID]*exchange)},
+		observers: make(map[observerID]*observer),
+		told:      make(map[exchangeID]chan bool),
 		blocks:    transfers{byKey: make(map[string]*transfer)},
 		nextID:    uint16(time.Now().UnixNano()),
 		slow:      time.NewTicker(piggyback / 6),
@@ -111,7 +114,8 @@ func (l *loop) datagram(ctx context.Context, buf []byte, peer netip.AddrPort) {
 	}
 	switch {
 	case m.Type == message.Acknowledgement || m.Type == message.Reset:
-		return // we send nothing that needs one
+		l.acknowledged(exchangeID{peer, uint16(m.MessageID)}, m.Type == message.Acknowledgement)
+		return
 	case m.Code == codes.Empty || m.Code > 31: // a ping, or a response to nothing
 		if m.Type == message.Confirmable {
 			l.send(peer, message.Message{Type: message.Reset, MessageID: m.MessageID})
@@ -137,6 +141,7 @@ func (l *loop) datagram(ctx context.Context, buf []byte, peer netip.AddrPort) {
 		l.slow.Reset(piggyback / 6)
 	}
 	if x.ask != nil {
+		x.ask.body = body
 		l.asking.Go(func() { l.look(ctx, x) })
 		return
 	}
@@ -165,19 +170,6 @@ func (l *loop) first(x *exchange) bool {
 	return false
 }
 
-// look finds out what a device wants to know. slots bounds how many do.
-func (l *loop) look(ctx context.Context, x *exchange) {
-	attrs, err := l.opts.Down.Attributes(ctx, x.ask.device, x.ask.client, x.ask.shared)
-	var body []byte
-	if err == nil {
-		body, err = json.Marshal(attrs)
-	}
-	l.mu.Lock()
-	x.settled, x.err, x.body = true, err, body
-	l.mu.Unlock()
-	l.out <- x
-}
-
 // accept hands requests on until queue is closed.
 func (l *loop) accept(ctx context.Context) {
 	for x := range l.queue {
@@ -200,6 +192,9 @@ func (l *loop) write(over <-chan struct{}) {
 		select {
 		case x := <-l.out:
 			l.answer(x, l.outcome(x))
+			if x.observer != nil {
+				close(x.observer.ready)
+			}
 			x.up = citywarden.Uplink{} // x is remembered for minutes, its payload need not be
 			<-l.slots
 		case <-l.slow.C:
@@ -221,12 +216,15 @@ func (l *loop) outcome(x *exchange) answer {
 	l.mu.Unlock()
 	switch citywarden.CodeOf(err) {
 	case "":
+		if x.ask != nil && x.ask.post {
+			return answer{code: codes.Changed}
+		}
 		if x.ask != nil {
 			part, ok := x.ask.part(body)
 			if !ok {
 				return answer{code: codes.BadOption, detail: "the answer has fewer blocks"}
 			}
-			return answer{code: codes.Content, body: part}
+			return answer{code: codes.Content, body: part, observed: x.observer != nil}
 		}
 		if err := l.opts.Check.Check(x.up); err != nil {
 			return answer{code: codes.BadRequest, detail: err.Error()}
@@ -234,7 +232,12 @@ func (l *loop) outcome(x *exchange) answer {
 		return answer{code: codes.Changed}
 	case citywarden.CodeInvalid:
 		return answer{code: codes.BadRequest, detail: err.Error()}
-	case citywarden.CodeDenied, citywarden.CodeNotFound:
+	case citywarden.CodeNotFound:
+		if x.ask != nil { // the command was answered, or has expired
+			return answer{code: codes.NotFound, detail: err.Error()}
+		}
+		fallthrough
+	case citywarden.CodeDenied:
 		l.warn("uplink refused", "device", x.up.Device, "topic", x.up.Topic, "err", err)
 		return answer{code: codes.Forbidden, detail: err.Error()}
 	}

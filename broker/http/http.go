@@ -5,6 +5,8 @@
 //	POST /api/v1/{token}/attributes
 //	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
 //	GET  /api/v1/{token}/attributes/updates?timeout=20000
+//	GET  /api/v1/{token}/rpc?timeout=20000
+//	POST /api/v1/{token}/rpc/{id}
 //
 // and leaves every other request to the next handler:
 //
@@ -24,6 +26,7 @@ import (
 	nethttp "net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -65,8 +68,12 @@ type Downlinks interface {
 	// scope for nil, or CodeNotFound.
 	Attributes(ctx context.Context, id citywarden.DeviceID, client, shared []string) (citywarden.DeviceAttributes, error)
 	// Listen has send called with the messages of a kind for a device, and for
-	// those behind it, until cancel is called. send does not block.
-	Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink)) (cancel func())
+	// those behind it, until cancel is called. send reports whether it took the
+	// message, and does not block.
+	Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) (cancel func())
+	// Answer takes what a device answers to a command, durable when it returns nil.
+	// CodeNotFound when none waits for it.
+	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
 // Options is what the handler works with; all but Logger are required.
@@ -104,12 +111,16 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 		return
 	}
 	if r.Method == nethttp.MethodGet {
-		h.get(w, r, id, what)
+		h.get(w, r, id, token, what)
 		return
 	}
 	up := citywarden.Uplink{Device: id, Protocol: "http", Topic: "v1/devices/me/" + what, Received: time.Now().UTC()}
 	if up.Payload, err = body(w, r); err != nil {
 		h.bodyProblem(w, id, err)
+		return
+	}
+	if command, ok := strings.CutPrefix(what, "rpc/"); ok {
+		h.answered(w, r, id, command, up.Payload)
 		return
 	}
 	done := make(chan error, 1)
@@ -143,7 +154,7 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 }
 
 // get answers a device that asks.
-func (h *handler) get(w nethttp.ResponseWriter, r *nethttp.Request, id citywarden.DeviceID, what string) {
+func (h *handler) get(w nethttp.ResponseWriter, r *nethttp.Request, id citywarden.DeviceID, token, what string) {
 	q := r.URL.Query()
 	if what == "attributes" {
 		client, shared := citywarden.AttributeKeys(q.Get("clientKeys"), q.Get("sharedKeys"))
@@ -153,7 +164,7 @@ func (h *handler) get(w nethttp.ResponseWriter, r *nethttp.Request, id citywarde
 			unavailable(w)
 			return
 		}
-		answer(w, attrs)
+		_ = answer(w, attrs) // the device hung up
 		return
 	}
 	wait := waitUsual
@@ -165,34 +176,89 @@ func (h *handler) get(w nethttp.ResponseWriter, r *nethttp.Request, id citywarde
 		}
 		wait = min(time.Duration(ms)*time.Millisecond, waitMost)
 	}
+	kind := citywarden.DownlinkAttributes
+	if what == "rpc" {
+		kind = citywarden.DownlinkCommand
+	}
 	got := make(chan citywarden.Downlink, 1)
-	cancel := h.Down.Listen(id, citywarden.DownlinkAttributes, func(m citywarden.Downlink) {
-		if m.Device == id {
-			select {
-			case got <- m:
-			default: // one answer has one update; the device asks for its attributes to have all
-			}
+	var full atomic.Bool // one answer has one message; the device comes again
+	cancel := h.Down.Listen(id, kind, func(m citywarden.Downlink) bool {
+		if m.Device != id || !full.CompareAndSwap(false, true) {
+			return false
 		}
+		got <- m
+		return true
 	})
-	defer cancel()
 	late := time.NewTimer(wait)
 	defer late.Stop()
+	var m citywarden.Downlink
 	select {
-	case m := <-got:
-		answer(w, m.Body)
+	case m = <-got:
 	case <-late.C:
-		w.WriteHeader(nethttp.StatusRequestTimeout) // as ThingsBoard: nothing new
 	case <-r.Context().Done():
+	}
+	cancel()
+	if m.Body == nil {
+		if full.CompareAndSwap(false, true) {
+			w.WriteHeader(nethttp.StatusRequestTimeout) // as ThingsBoard: nothing new
+			return
+		}
+		m = <-got // it came while we gave up
+	}
+	err := r.Context().Err()
+	if err == nil {
+		var now citywarden.DeviceID
+		if now, err = h.Auth.Authenticate(token); err == nil && now != id {
+			err = citywarden.Errorf(citywarden.CodeUnauthenticated, "the token is another device's now")
+		}
+		if err != nil { // revoked while it waited
+			h.refuse(w, r, token, err)
+		}
+	}
+	if err == nil {
+		if m.Kind == citywarden.DownlinkCommand {
+			m.Body = m.WithID()
+		}
+		err = answer(w, m.Body)
+	}
+	if m.Done != nil {
+		m.Done(err == nil)
 	}
 }
 
-func answer(w nethttp.ResponseWriter, body any) {
+// answered takes the answer to a command.
+func (h *handler) answered(w nethttp.ResponseWriter, r *nethttp.Request, device citywarden.DeviceID, command string, body []byte) {
+	id, err := strconv.ParseInt(command, 10, 64)
+	if err != nil {
+		problem(w, nethttp.StatusBadRequest, fmt.Sprintf("%.32q is not the number of a command", command))
+		return
+	}
+	switch err = h.Down.Answer(r.Context(), device, id, body); citywarden.CodeOf(err) {
+	case "":
+		w.WriteHeader(nethttp.StatusOK)
+	case citywarden.CodeInvalid:
+		problem(w, nethttp.StatusBadRequest, err.Error())
+	case citywarden.CodeNotFound:
+		problem(w, nethttp.StatusNotFound, err.Error())
+	default:
+		h.unkept.Do(func() {
+			h.Logger.Error("answer not stored; the device was told to send it again", "device", device, "command", id, "err", err)
+		})
+		unavailable(w)
+	}
+}
+
+// answer writes body as JSON, all of it.
+func answer(w nethttp.ResponseWriter, body any) error {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(body) // the device hung up
+	if err := json.NewEncoder(w).Encode(body); err != nil {
+		return err
+	}
+	return nethttp.NewResponseController(w).Flush()
 }
 
 // target takes the token out of the path, and what follows it: telemetry,
-// attributes or attributes/updates.
+// attributes, attributes/updates, rpc or rpc/ID.
 func target(r *nethttp.Request) (token, what string, ok bool) {
 	rest, ok := strings.CutPrefix(r.URL.Path, "/api/v1/")
 	if !ok {
@@ -201,9 +267,9 @@ func target(r *nethttp.Request) (token, what string, ok bool) {
 	token, what, _ = strings.Cut(rest, "/")
 	switch r.Method {
 	case nethttp.MethodPost:
-		return token, what, what == "telemetry" || what == "attributes"
+		return token, what, what == "telemetry" || what == "attributes" || strings.HasPrefix(what, "rpc/")
 	case nethttp.MethodGet:
-		return token, what, what == "attributes" || what == "attributes/updates"
+		return token, what, what == "attributes" || what == "attributes/updates" || what == "rpc"
 	}
 	return "", "", false
 }

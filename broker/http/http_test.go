@@ -32,8 +32,11 @@ type platform struct {
 	mu    sync.Mutex
 	taken []citywarden.Uplink
 	err   error
-	hold  chan struct{}     // nil to hold nothing
-	send  func(body string) // to the device that listens
+	hold  chan struct{}          // nil to hold nothing
+	send  func(body string) bool // to the device that listens
+
+	ends    []bool // of what was sent: whether it was delivered
+	answers []string
 }
 
 func (p *platform) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
@@ -92,15 +95,37 @@ func known(client, shared []string) citywarden.DeviceAttributes {
 	}
 }
 
-func (p *platform) Listen(id citywarden.DeviceID, _ citywarden.DownlinkKind, send func(citywarden.Downlink)) func() {
+func (p *platform) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) func() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.send = func(body string) { send(citywarden.Downlink{Device: id, Body: json.RawMessage(body)}) }
+	p.send = func(body string) bool {
+		return send(citywarden.Downlink{Device: id, Kind: kind, ID: 7, Body: json.RawMessage(body), Done: func(d bool) { p.ends = append(p.ends, d) }})
+	}
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.send = nil
 	}
+}
+
+// sender returns what sends to the device that listens.
+func (p *platform) sender() func(body string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.send
+}
+
+func (p *platform) Answer(_ context.Context, device citywarden.DeviceID, id int64, body []byte) error {
+	switch {
+	case id == 9:
+		return citywarden.Errorf(citywarden.CodeNotFound, "no command 9 waits for an answer")
+	case string(body) == "x":
+		return citywarden.Errorf(citywarden.CodeInvalid, "the answer is not JSON")
+	case p.err != nil:
+		return p.err
+	}
+	p.answers = append(p.answers, fmt.Sprintf("%s %d %s", device, id, body))
+	return nil
 }
 
 func (p *platform) got() []citywarden.Uplink {
@@ -329,6 +354,51 @@ func TestDeviceWaits(t *testing.T) {
 		h.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/token-of-a/attributes/updates?timeout=soon", nil))
 		if w.Code != 400 {
 			t.Errorf("timeout=soon: %d", w.Code)
+		}
+	})
+}
+
+// TestCommandsByPolling: a device that polls gets one command each time, and answers.
+func TestCommandsByPolling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &platform{}
+		h := newHandler(p, io.Discard)
+		go func() {
+			time.Sleep(time.Second)
+			send := p.sender()
+			if !send(`{"method":"open","params":{}}`) || send(`{"method":"close","params":{}}`) {
+				t.Error("a poll takes one command")
+			}
+		}()
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/token-of-a/rpc?timeout=20000", nil))
+		if got := strings.TrimSpace(w.Body.String()); w.Code != 200 || got != `{"id":7,"method":"open","params":{}}` || !slices.Equal(p.ends, []bool{true}) {
+			t.Errorf("%d %s, delivered %v", w.Code, got, p.ends)
+		}
+		gone, hangUp := context.WithCancel(t.Context())
+		go func() {
+			time.Sleep(time.Second)
+			send := p.sender()
+			hangUp()
+			send(`{"method":"open","params":{}}`)
+		}()
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(gone, "GET", "/api/v1/token-of-a/rpc", nil))
+		if len(p.ends) > 1 && p.ends[1] {
+			t.Error("a device that hung up has the command, says the platform")
+		}
+		for _, c := range []struct {
+			id, body string
+			err      error
+			status   int
+		}{{"7", `{"ok":true}`, nil, 200}, {"9", "{}", nil, 404}, {"7", "x", nil, 400}, {"x", "{}", nil, 400}, {"7", "{}", errors.New("disk is full"), 503}} {
+			w, p.err = httptest.NewRecorder(), c.err
+			h.ServeHTTP(w, httptest.NewRequest("POST", "/api/v1/token-of-a/rpc/"+c.id, strings.NewReader(c.body)))
+			if w.Code != c.status {
+				t.Errorf("answer %s to %s: %d %s, want %d", c.body, c.id, w.Code, w.Body, c.status)
+			}
+		}
+		if d := cmp.Diff([]string{`a 7 {"ok":true}`}, p.answers); d != "" {
+			t.Error(d)
 		}
 	})
 }

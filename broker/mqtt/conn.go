@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +57,10 @@ type conn struct {
 
 	deadline sync.Mutex // held while the read deadline is set
 	last     bool       // the read deadline is set for good
+	suspect  bool       // the token may have been revoked: the reader is to look, at once
+	usual    time.Time  // the read deadline that mochi wants
+
+	unwatch func() // ends what sets suspect; set before established
 
 	mu       sync.Mutex
 	queue    []pending           // messages in the order they came, from the oldest that is not answered
@@ -69,9 +74,11 @@ type conn struct {
 	warned   map[string]bool
 	subs     map[string]subscription
 	names    map[citywarden.DeviceID]string // what the gateway calls those behind it
-	down     chan packets.Packet            // to be sent to the device; nil before it subscribes
+	down     chan downlink                  // to be sent to the device; nil before it subscribes
+	deaf     bool                           // nothing is sent any more
 
 	pubacks chan uint16 // the device acknowledged what came from down
+	lastID  uint16      // of what was sent from down, its sender's
 
 	wake chan struct{} // for the sender: queue[0] is settled
 	room chan struct{} // for the reader: queue became shorter
@@ -100,19 +107,67 @@ func newConn(l *listener, nc net.Conn) *conn {
 	return c
 }
 
-// Read reads for mochi.
+// Read reads for mochi, and ends a session whose token was revoked.
 func (c *conn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if c.stopping.Load() || c.linger.Load() {
-		<-c.gone
-		return 0, net.ErrClosed
-	}
-	if !c.established.Load() {
-		if herr := c.header.feed(p[:n]); herr != nil {
-			return 0, herr
+	for {
+		n, err := c.Conn.Read(p)
+		if c.stopping.Load() || c.linger.Load() {
+			<-c.gone
+			return 0, net.ErrClosed
+		}
+		if !c.established.Load() {
+			if herr := c.header.feed(p[:n]); herr != nil {
+				return 0, herr
+			}
+			return n, err
+		}
+		if !c.cleared() {
+			return n, err
+		}
+		if c.revoked() {
+			return 0, net.ErrClosed
+		}
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
 		}
 	}
-	return n, err
+}
+
+// suspectNow has the reader look whether the token is still good, also when the
+// device says nothing.
+func (c *conn) suspectNow() {
+	c.deadline.Lock()
+	defer c.deadline.Unlock()
+	if c.suspect = true; !c.last {
+		_ = c.Conn.SetReadDeadline(time.Now())
+	}
+}
+
+// cleared reports whether the session was suspect, which it is not any more.
+func (c *conn) cleared() bool {
+	c.deadline.Lock()
+	defer c.deadline.Unlock()
+	if !c.suspect {
+		return false
+	}
+	if c.suspect = false; !c.last {
+		_ = c.Conn.SetReadDeadline(c.usual)
+	}
+	return true
+}
+
+// revoked reports whether the token is not good any more; then it has told the
+// device and ended the session.
+func (c *conn) revoked() bool {
+	b := c.listener.broker
+	err := b.revoked(c)
+	if err == nil {
+		return false
+	}
+	b.metrics.refused.WithLabelValues("session").Inc()
+	c.warn("device disconnected", "err", fmt.Sprintf("its access token is not valid any more: %v", err))
+	c.disconnect(packets.ErrNotAuthorized, "the access token is not valid any more")
+	return true
 }
 
 // Write writes the whole of p or ends the connection.
@@ -139,7 +194,7 @@ func (c *conn) Write(p []byte) (int, error) {
 func (c *conn) SetDeadline(t time.Time) error {
 	c.deadline.Lock()
 	defer c.deadline.Unlock()
-	if c.last {
+	if c.usual = t; c.last || c.suspect {
 		return nil
 	}
 	return c.Conn.SetReadDeadline(t)

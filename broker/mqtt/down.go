@@ -3,6 +3,7 @@ package mqtt
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -23,6 +24,12 @@ const maxDown = 64
 // gave them.
 const maxNames = 4096
 
+// downlink is a message to the device, and who wants to know whether it has it.
+type downlink struct {
+	packets.Packet
+	done func(delivered bool) // nil for nobody
+}
+
 // subscription is what a device subscribed to.
 type subscription struct {
 	qos    byte
@@ -34,7 +41,7 @@ func (c *conn) subscribe(filter string, qos byte) {
 	c.unsubscribe(filter)
 	c.mu.Lock()
 	if c.down == nil {
-		c.down = make(chan packets.Packet, maxDown)
+		c.down = make(chan downlink, maxDown)
 		c.listener.wg.Go(c.sendDown) // the reader that we are in is in wg itself
 	}
 	if c.subs == nil {
@@ -42,13 +49,16 @@ func (c *conn) subscribe(filter string, qos byte) {
 	}
 	c.subs[filter] = subscription{qos: qos}
 	c.mu.Unlock()
-	var cancel func()
+	var kind citywarden.DownlinkKind
 	switch filter {
 	case attributesTopic, citywarden.GatewayAttributes:
-		cancel = c.listener.broker.opts.Down.Listen(c.device, citywarden.DownlinkAttributes, func(m citywarden.Downlink) { c.tell(filter, m) })
+		kind = citywarden.DownlinkAttributes
+	case rpcFilter, gatewayRPC:
+		kind = citywarden.DownlinkCommand
 	default:
 		return
 	}
+	cancel := c.listener.broker.opts.Down.Listen(c.device, kind, func(m citywarden.Downlink) bool { return c.tell(filter, m) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.subs[filter] = subscription{qos, cancel}
@@ -78,66 +88,104 @@ func (c *conn) unsubscribeAll() {
 
 // tell passes on a message of the platform to who subscribed to filter: a device's
 // own to itself, that of a device behind a gateway to the gateway.
-func (c *conn) tell(filter string, m citywarden.Downlink) {
-	if (m.Device == c.device) != (filter == attributesTopic) {
-		return
+func (c *conn) tell(filter string, m citywarden.Downlink) bool {
+	own := m.Device == c.device
+	if own != (filter == attributesTopic || filter == rpcFilter) {
+		return false
 	}
-	body := []byte(m.Body)
-	if m.Device != c.device {
+	topic, body := filter, m.Body
+	if m.Kind == citywarden.DownlinkCommand {
+		if own {
+			topic = rpcRequest + strconv.FormatInt(m.ID, 10)
+		} else {
+			body = m.WithID()
+		}
+	}
+	if !own {
 		body, _ = json.Marshal(struct { // a string and JSON: no error
 			Device string          `json:"device"`
 			Data   json.RawMessage `json:"data"`
-		}{c.name(m.Device), m.Body})
+		}{c.name(m.Device), body})
 	}
-	c.deliver(filter, filter, body)
+	return c.deliver(filter, topic, body, m.Done)
 }
 
-// deliver queues a message for the device if it subscribed to filter.
-func (c *conn) deliver(filter, topic string, body []byte) {
+// deliver queues a message for the device and reports whether it is to be sent:
+// the device must have subscribed to filter.
+func (c *conn) deliver(filter, topic string, body []byte, done func(bool)) bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	s, ok := c.subs[filter]
-	c.mu.Unlock()
-	if !ok {
-		return
+	if !ok || c.deaf {
+		return false
 	}
 	select {
-	case c.down <- packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: s.qos}, TopicName: topic, Payload: body}:
+	case c.down <- downlink{packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: s.qos}, TopicName: topic, Payload: body}, done}:
+		return true
 	default:
-		c.warn("device disconnected", "err", fmt.Sprintf("it does not take what is sent to it; %d messages wait", maxDown))
-		c.explained.Store(true)
-		_ = c.Conn.Close() // which ends the reader; Close waits for a write
+	}
+	c.deaf = true
+	c.explained.Store(true)
+	c.warn("device disconnected", "err", fmt.Sprintf("it does not take what is sent to it; %d messages wait", maxDown))
+	_ = c.Conn.Close() // which ends the reader; Close waits for a write
+	return false
+}
+
+// sendDown sends what is queued until the connection is gone; then it says of the
+// rest that the device does not have it.
+func (c *conn) sendDown() {
+	for c.sendNext() {
+	}
+	c.mu.Lock()
+	c.deaf = true
+	c.mu.Unlock()
+	for {
+		select {
+		case m := <-c.down:
+			m.settle(false)
+		default:
+			return
+		}
 	}
 }
 
-// sendDown sends what is queued until the connection is gone.
-func (c *conn) sendDown() {
-	var id uint16
-	for {
-		var pk packets.Packet
+// sendNext sends one message and reports whether the connection goes on.
+func (c *conn) sendNext() bool {
+	var m downlink
+	select {
+	case m = <-c.down:
+	case <-c.gone:
+		return false
+	}
+	if m.FixedHeader.Qos > 0 {
+		if c.lastID++; c.lastID == 0 {
+			c.lastID = 1
+		}
+		m.PacketID = c.lastID
+	}
+	if c.client.WritePacket(m.Packet) != nil {
+		m.settle(false)
+		return false
+	}
+	for m.FixedHeader.Qos > 0 {
 		select {
-		case pk = <-c.down:
+		case id := <-c.pubacks:
+			if id == m.PacketID {
+				m.settle(true)
+				return true
+			}
 		case <-c.gone:
-			return
+			m.settle(false)
+			return false
 		}
-		if pk.FixedHeader.Qos > 0 {
-			if id++; id == 0 {
-				id = 1
-			}
-			pk.PacketID = id
-		}
-		if c.client.WritePacket(pk) != nil {
-			return
-		}
-		for pk.FixedHeader.Qos > 0 {
-			select {
-			case acked := <-c.pubacks:
-				if acked == id {
-					pk.FixedHeader.Qos = 0
-				}
-			case <-c.gone:
-				return
-			}
-		}
+	}
+	m.settle(true)
+	return true
+}
+
+func (m *downlink) settle(delivered bool) {
+	if m.done != nil {
+		m.done(delivered)
 	}
 }
 
@@ -157,15 +205,54 @@ func (c *conn) taken(id uint16) {
 	}
 }
 
-// asked answers a request for attributes, and acknowledges it.
-func (c *conn) asked(pk *packets.Packet) {
-	if err := c.answerAttributes(pk.TopicName, pk.Payload); err != nil {
+// talk takes what a device asks for or answers, and acknowledges it.
+func (c *conn) talk(pk *packets.Packet) {
+	var err error
+	switch {
+	case pk.TopicName == gatewayRPC || strings.HasPrefix(pk.TopicName, rpcResponse):
+		err = c.answerCommand(pk.TopicName, pk.Payload)
+	default:
+		err = c.answerAttributes(pk.TopicName, pk.Payload)
+	}
+	if err != nil {
 		c.refuse(pk, err)
 		return
 	}
 	if n, ok := c.push(pk, nil); ok {
 		c.settle(n, nil)
 	}
+}
+
+// answerCommand takes the answer to a command. One that nobody waits for any more
+// is no mistake of the device.
+func (c *conn) answerCommand(topic string, payload []byte) error {
+	down, device := c.listener.broker.opts.Down, c.device
+	text := strings.TrimPrefix(topic, rpcResponse)
+	if topic == gatewayRPC {
+		var m struct {
+			Device string          `json:"device"`
+			ID     json.Number     `json:"id"`
+			Data   json.RawMessage `json:"data"`
+		}
+		if err := json.Unmarshal(payload, &m); err != nil || m.Device == "" {
+			return citywarden.Errorf(citywarden.CodeInvalid, `answer with {"device": "NAME", "id": 1, "data": …}`)
+		}
+		var err error
+		if device, err = down.Child(c.device, m.Device); err != nil {
+			return err
+		}
+		text, payload = m.ID.String(), m.Data
+	}
+	id, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return citywarden.Errorf(citywarden.CodeInvalid, "%q is not the number of a command", clip(text))
+	}
+	err = down.Answer(c.ctx, device, id, payload)
+	if citywarden.CodeOf(err) == citywarden.CodeNotFound {
+		c.listener.broker.log.Debug("answer comes late", "device", device, "command", id)
+		return nil
+	}
+	return err
 }
 
 func (c *conn) answerAttributes(topic string, payload []byte) error {
@@ -233,7 +320,7 @@ func (c *conn) answerAttributes(topic string, payload []byte) error {
 func (c *conn) answer(filter, topic string, body any) error {
 	b, err := json.Marshal(body)
 	if err == nil {
-		c.deliver(filter, topic, b)
+		c.deliver(filter, topic, b, nil)
 	}
 	return err
 }

@@ -213,3 +213,84 @@ func TestDeviceThatTakesNothing(t *testing.T) {
 		t.Error("the log does not name the device")
 	}
 }
+
+// TestCommands: what ThingsBoard's SDK does for RPC, of a device and of a gateway.
+func TestCommands(t *testing.T) {
+	s := shelved{newJournal(), &shelf{}}
+	addr, _, _ := serveTCP(t, s)
+	c := pahoClient(t, paho.NewClientOptions().AddBroker("tcp://"+addr).SetClientID("x").SetUsername("token-of-a"))
+	var h, hg heard
+	var mu sync.Mutex
+	var ends []string
+	done := func(id int64) func(bool) {
+		return func(delivered bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			ends = append(ends, fmt.Sprint(id, delivered))
+		}
+	}
+	if n := s.command("a", "a", 1, `{"method":"open","params":{}}`, done(1)); n != 0 {
+		t.Errorf("%d took a command before the device listened", n)
+	}
+	subscribe(t, c, &h, 1, rpcFilter)
+	s.command("a", "a", 2, `{"method":"open","params":{"pct":50}}`, done(2))
+	s.command("a", "a", 3, `{"method":"close","params":{}}`, done(3))
+	h.must(t, rpcRequest+`2 1 {"method":"open","params":{"pct":50}}`, rpcRequest+`3 1 {"method":"close","params":{}}`)
+	publish(t, c, rpcResponse+"2", `{"ok":true}`)
+	publish(t, c, rpcResponse+"9", `{"late":true}`)
+
+	g := pahoClient(t, paho.NewClientOptions().AddBroker("tcp://"+addr).SetClientID("tb-gateway").SetUsername("token-of-gw"))
+	subscribe(t, g, &hg, 0, gatewayRPC)
+	publish(t, g, citywarden.GatewayConnect, `{"device":"Device 1"}`)
+	s.command("gw", "child-1", 4, `{"method":"open","params":{}}`, done(4))
+	hg.must(t, gatewayRPC+` 0 {"device":"Device 1","data":{"id":4,"method":"open","params":{}}}`)
+	publish(t, g, gatewayRPC, `{"device":"Device 1","id":4,"data":{"success":true}}`)
+	if d := cmp.Diff([]string{`a 2 {"ok":true}`, `child-1 4 {"success":true}`}, s.answered()); d != "" {
+		t.Error(d)
+	}
+	eventually(t, func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if d := cmp.Diff([]string{"2 true", "3 true", "4 true"}, ends); d != "" {
+			return fmt.Errorf("ends: %s", d)
+		}
+		return nil
+	})
+	for _, c := range []struct{ topic, body, says string }{
+		{rpcResponse + "x", "{}", "not the number"},
+		{rpcResponse + "1", "x", "not JSON"},
+		{gatewayRPC, "{}", `"device"`},
+		{gatewayRPC, `{"device":"Device 1","id":"x","data":{}}`, `"id": 1`},
+		{gatewayRPC, `{"device":"Stranger","id":1,"data":{}}`, "no device"},
+	} {
+		p := dial(t, addr, 5)
+		p.connect("y", "token-of-gw")
+		p.publish(c.topic, c.body, 1, 7)
+		if pk := p.read(packets.Puback); pk.ReasonCode < 0x80 || !strings.Contains(pk.Properties.ReasonString, c.says) {
+			t.Errorf("%s %s: %+v, want %s", c.topic, c.body, pk, c.says)
+		}
+	}
+}
+
+// TestCommandThatIsNotTaken: one that the device did not acknowledge before its
+// connection ended is said not to be delivered, and so is what waited behind it.
+func TestCommandThatIsNotTaken(t *testing.T) {
+	s := shelved{newJournal(), &shelf{}}
+	addr, _, _ := serveTCP(t, s)
+	p := dial(t, addr, 4)
+	p.connect("x", "token-of-a")
+	p.subscribe(rpcFilter)
+	ends := make(chan bool, 3)
+	for id := range int64(3) {
+		if s.command("a", "a", id, `{"method":"open","params":{}}`, func(d bool) { ends <- d }) != 1 {
+			t.Fatal("not taken")
+		}
+	}
+	p.read(packets.Publish)
+	_ = p.conn.Close()
+	for range 3 {
+		if <-ends {
+			t.Error("delivered, says the platform")
+		}
+	}
+}

@@ -16,13 +16,15 @@ const (
 	telemetryTopic   = "v1/devices/me/telemetry"
 	attributesTopic  = "v1/devices/me/attributes"
 	rpcFilter        = "v1/devices/me/rpc/request/+"
+	rpcRequest       = "v1/devices/me/rpc/request/"
+	rpcResponse      = "v1/devices/me/rpc/response/"
 	attributesFilter = "v1/devices/me/attributes/response/+"
 	requestTopic     = "v1/devices/me/attributes/request/" // and a number of the device's choice
 	responseTopic    = "v1/devices/me/attributes/response/"
 
 	gatewayRequest  = "v1/gateway/attributes/request"
 	gatewayResponse = "v1/gateway/attributes/response"
-	gatewayRPC      = "v1/gateway/rpc"
+	gatewayRPC      = "v1/gateway/rpc" // both ways
 )
 
 // mayStore reports whether what is published to topic goes into the log.
@@ -89,6 +91,13 @@ func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
 	case cl.State.Keepalive > safeKeepAlive:
 		cl.State.Keepalive = safeKeepAlive
 	}
+	c.unwatch = h.broker.opts.Down.Listen(c.device, citywarden.DownlinkRevoked, func(m citywarden.Downlink) bool {
+		if m.Device != c.device {
+			return false
+		}
+		c.suspectNow()
+		return true
+	})
 	c.established.Store(true)
 	c.known()
 	return true
@@ -126,8 +135,8 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 	return nil
 }
 
-const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + " and " + requestTopic + "ID, a gateway to " +
-	citywarden.GatewayTelemetry + ", attributes, connect, disconnect and attributes/request, and to nothing else"
+const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + requestTopic + "ID and " + rpcResponse + "ID, a gateway to " +
+	citywarden.GatewayTelemetry + ", attributes, connect, disconnect, attributes/request and rpc, and to nothing else"
 
 // hint shows as much of a token as a person needs to recognise it.
 func hint(token string) string {
@@ -157,8 +166,7 @@ func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
 func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
 	c := connOf(cl)
 	h.broker.metrics.connections.Dec()
-	c.unsubscribeAll()
-	if c.will == nil || c.graceful.Load() || c.stopping.Load() || h.revoked(c) != nil {
+	if c.will == nil || c.graceful.Load() || c.stopping.Load() || h.broker.revoked(c) != nil {
 		return
 	}
 	up := *c.will
@@ -209,8 +217,8 @@ func (h *hook) OnUnsubscribed(cl *mochi.Client, pk packets.Packet) {
 // revoked returns why the token of an open session is not good any more: it was
 // replaced or given to another device, or its device was deleted or disabled.
 // While the token can't be checked the session stays as it is.
-func (h *hook) revoked(c *conn) error {
-	id, err := h.broker.opts.Auth.Authenticate(c.token)
+func (b *Broker) revoked(c *conn) error {
+	id, err := b.opts.Auth.Authenticate(c.token)
 	switch citywarden.CodeOf(err) {
 	case "":
 		if id != c.device {
@@ -229,10 +237,7 @@ func (h *hook) revoked(c *conn) error {
 // answer.
 func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
 	if c := connOf(cl); c.established.Load() && pk.FixedHeader.Type != packets.Disconnect {
-		if err := h.revoked(c); err != nil {
-			h.broker.metrics.refused.WithLabelValues("session").Inc()
-			c.warn("device disconnected", "err", fmt.Sprintf("its access token is not valid any more: %v", err))
-			c.disconnect(packets.ErrNotAuthorized, "the access token is not valid any more")
+		if c.revoked() {
 			return pk, packets.ErrRejectPacket
 		}
 	}
@@ -276,16 +281,17 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 // errors too. ErrRejectPacket is the one error that makes mochi do nothing.
 func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connOf(cl)
-	asks := strings.HasPrefix(pk.TopicName, requestTopic) || pk.TopicName == gatewayRequest
-	if !asks && !mayStore(pk.TopicName) {
+	talk := strings.HasPrefix(pk.TopicName, requestTopic) || strings.HasPrefix(pk.TopicName, rpcResponse) ||
+		pk.TopicName == gatewayRequest || pk.TopicName == gatewayRPC // what is not for the log
+	if !talk && !mayStore(pk.TopicName) {
 		h.refuse(c, &pk)
 		return pk, packets.ErrRejectPacket
 	}
 	if c.repeated(&pk) {
 		return pk, packets.ErrRejectPacket
 	}
-	if asks {
-		c.asked(&pk)
+	if talk {
+		c.talk(&pk)
 		return pk, packets.ErrRejectPacket
 	}
 	if pk.TopicName == citywarden.GatewayConnect {

@@ -97,6 +97,10 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 // report logs why a connection ended, unless the hook did already.
 func (l *listener) report(c *conn, err error) {
 	_ = c.Close()
+	if c.unwatch != nil {
+		c.unwatch()
+	}
+	c.unsubscribeAll()
 	var code packets.Code
 	log := l.broker.log
 	switch {

@@ -1,7 +1,8 @@
 // Package mqtt is where devices connect over MQTT 3.1, 3.1.1 and 5. It speaks
 // ThingsBoard's device API: the user name is the device's access token; a device
 // publishes to v1/devices/me/telemetry and v1/devices/me/attributes, asks for its
-// attributes at v1/devices/me/attributes/request/ID and is told when they change. A
+// attributes at v1/devices/me/attributes/request/ID and is told when they change; it
+// gets commands at v1/devices/me/rpc/request/ID and answers at rpc/response/ID. A
 // gateway does the same for the devices behind it below v1/gateway/.
 //
 //	ln, err := net.Listen("tcp", ":1883")
@@ -80,8 +81,12 @@ type Downlinks interface {
 	// Child returns the device that a gateway calls name, or CodeNotFound.
 	Child(gateway citywarden.DeviceID, name string) (citywarden.DeviceID, error)
 	// Listen has send called with the messages of a kind for a device, and for
-	// those behind it, until cancel is called. send does not block.
-	Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink)) (cancel func())
+	// those behind it, until cancel is called. send reports whether it took the
+	// message, and does not block.
+	Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) (cancel func())
+	// Answer takes what a device answers to a command, durable when it returns nil.
+	// CodeNotFound when none waits for it.
+	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
 // Options is what a Broker works with. All but Logger and Metrics are required.

@@ -348,6 +348,40 @@ func (f *fickle) Authenticate(token string) (citywarden.DeviceID, error) {
 	return registry{}.Authenticate(token)
 }
 
+// TestRevokedAtOnce: a device that says nothing is disconnected when its token is
+// revoked, and one whose token is still good stays.
+func TestRevokedAtOnce(t *testing.T) {
+	for _, version := range []byte{4, 5} {
+		f := &fickle{journal: newJournal()}
+		down := &shelf{}
+		addr, _, _ := serveTCP(t, struct {
+			shelved
+			Authenticator
+		}{shelved{f.journal, down}, f})
+		a, b := dial(t, addr, version).login("x", "a"), dial(t, addr, version).login("y", "b")
+		revoke := func(id citywarden.DeviceID) {
+			down.pass(place{id, citywarden.DownlinkRevoked}, citywarden.Downlink{Device: id, Kind: citywarden.DownlinkRevoked})
+		}
+		revoke("a") // its token is as good as ever
+		a.ping()
+		f.mu.Lock()
+		f.err = citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown token")
+		f.mu.Unlock()
+		revoke("a")
+		revoke("b")
+		if d := a.closed(); version == 5 && d.ReasonCode != packets.ErrNotAuthorized.Code {
+			t.Errorf("disconnected with %#x", d.ReasonCode)
+		}
+		b.ping()
+		eventually(t, func() error {
+			if n := down.pass(place{"a", citywarden.DownlinkRevoked}, citywarden.Downlink{Device: "a"}); n > 0 {
+				return fmt.Errorf("the session is still watched")
+			}
+			return nil
+		})
+	}
+}
+
 // TestRevokedWhileConnected: a session is worth as much as its token is now.
 func TestRevokedWhileConnected(t *testing.T) {
 	for _, c := range []struct {

@@ -215,10 +215,17 @@ func serve(t testing.TB, ln net.Listener, a Acceptor) (book *logBook, stop func(
 }
 
 // shelf is what goes to devices, in memory. Behind the gateway "gw" are the
-// devices child-1 and child-2, which it calls "Device 1" and "Device 2".
+// devices child-1 and child-2, which it calls "Device 1" and "Device 2". Command 9
+// waits for an answer of nobody.
 type shelf struct {
-	mu     sync.Mutex
-	listen map[citywarden.DeviceID][]func(citywarden.Downlink)
+	mu      sync.Mutex
+	listen  map[place][]func(citywarden.Downlink) bool
+	answers []string
+}
+
+type place struct {
+	id   citywarden.DeviceID
+	kind citywarden.DownlinkKind
 }
 
 // shelved is an acceptor with a shelf that the test knows.
@@ -228,8 +235,8 @@ type shelved struct {
 }
 
 func downOf(a Acceptor) Downlinks {
-	if s, ok := a.(shelved); ok {
-		return s.shelf
+	if d, ok := a.(Downlinks); ok {
+		return d
 	}
 	return &shelf{}
 }
@@ -255,29 +262,60 @@ func (*shelf) Child(gateway citywarden.DeviceID, name string) (citywarden.Device
 	return citywarden.DeviceID("child-" + n), nil
 }
 
-func (s *shelf) Listen(id citywarden.DeviceID, _ citywarden.DownlinkKind, send func(citywarden.Downlink)) func() {
+func (s *shelf) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) func() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.listen == nil {
-		s.listen = map[citywarden.DeviceID][]func(citywarden.Downlink){}
+		s.listen = map[place][]func(citywarden.Downlink) bool{}
 	}
-	s.listen[id] = append(s.listen[id], send)
+	s.listen[place{id, kind}] = append(s.listen[place{id, kind}], send)
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.listen, id)
+		delete(s.listen, place{id, kind})
 	}
+}
+
+func (s *shelf) Answer(_ context.Context, device citywarden.DeviceID, id int64, body []byte) error {
+	switch {
+	case id == 9:
+		return citywarden.Errorf(citywarden.CodeNotFound, "no command 9 waits")
+	case !json.Valid(body):
+		return citywarden.Errorf(citywarden.CodeInvalid, "the answer is not JSON")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answers = append(s.answers, fmt.Sprintf("%s %d %s", device, id, body))
+	return nil
+}
+
+func (s *shelf) answered() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.answers)
 }
 
 // send hands a body for device to who listens at at, and reports how many do.
 func (s *shelf) send(at, device citywarden.DeviceID, body string) int {
+	return s.pass(place{at, citywarden.DownlinkAttributes}, citywarden.Downlink{Device: device, Body: json.RawMessage(body)})
+}
+
+// command hands a command to who listens at at, and reports how many take it.
+func (s *shelf) command(at, device citywarden.DeviceID, id int64, body string, done func(bool)) int {
+	return s.pass(place{at, citywarden.DownlinkCommand},
+		citywarden.Downlink{Device: device, Kind: citywarden.DownlinkCommand, ID: id, Body: json.RawMessage(body), Done: done})
+}
+
+func (s *shelf) pass(p place, m citywarden.Downlink) (taken int) {
 	s.mu.Lock()
-	to := s.listen[at]
+	to := s.listen[p]
 	s.mu.Unlock()
 	for _, f := range to {
-		f(citywarden.Downlink{Device: device, Body: json.RawMessage(body)})
+		if f(m) {
+			taken++
+		}
 	}
-	return len(to)
+	return taken
 }
 
 // serveTCP runs a broker on a free port.

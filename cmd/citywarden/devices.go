@@ -14,10 +14,12 @@ import (
 )
 
 type devicesCmd struct {
-	Add    deviceAddCmd    `cmd:"" help:"Add a device and print its token."`
-	List   deviceListCmd   `cmd:"" help:"List devices with their latest values."`
-	Import deviceImportCmd `cmd:"" help:"Add the devices of a CSV file, or change those that are there."`
-	Export deviceExportCmd `cmd:"" help:"Print all devices as CSV."`
+	Add      deviceAddCmd      `cmd:"" help:"Add a device and print its token."`
+	List     deviceListCmd     `cmd:"" help:"List devices with their latest values."`
+	Import   deviceImportCmd   `cmd:"" help:"Add the devices of a CSV file, or change those that are there."`
+	Export   deviceExportCmd   `cmd:"" help:"Print all devices as CSV."`
+	Tell     deviceTellCmd     `cmd:"" help:"Tell a device to do something that its model declares."`
+	Commands deviceCommandsCmd `cmd:"" help:"List what a device was told to do, and how far that is."`
 }
 
 type deviceAddCmd struct {

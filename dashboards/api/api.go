@@ -50,6 +50,7 @@ type Options struct {
 	Service Service
 	Cases   Cases
 
+	Commands    Commands
 	Evaluations Evaluations
 	Attachments Attachments
 	Reports     Reports
@@ -156,6 +157,7 @@ func newServer(o Options) (*server, error) {
 	s.signInRoutes()
 	s.userRoutes()
 	s.deviceRoutes()
+	s.commandRoutes()
 	s.siteRoutes()
 	s.alarmRoutes()
 	s.serviceRoutes()
@@ -186,7 +188,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Evaluations", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Components", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Commands", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Evaluations", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Components", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

@@ -77,6 +77,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 	public := []string{"login", "get-info", "get-report-form", "report-case", "list-public-components", "get-report-state", "get-public-layer"}
 	engineers := []citywarden.Role{admin, citywarden.RoleEngineer}
 	serve := []citywarden.Role{admin, supervisor, leader, engineer}
+	tell := []citywarden.Role{admin, supervisor, leader, dispatcher, vendor}
 	write, operate, admins := []citywarden.Role{admin, vendor}, []citywarden.Role{admin, supervisor, acceptor, leader, dispatcher, officer}, []citywarden.Role{admin}
 	// The case is not dispatched yet, and no citizen reported it.
 	see := slices.DeleteFunc(slices.Clone(citywarden.Roles), func(r citywarden.Role) bool { return r == citywarden.RoleDepartment || r == citizen })
@@ -93,6 +94,8 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"update-device", "/devices/smoke-1", `{"name":"n","model":"smoke-detector"}`, write},
 		{"delete-device", "/devices/smoke-2", "", write},
 		{"create-credentials", "/devices/smoke-1/credentials", `{"type":"token"}`, write},
+		{"send-command", "/devices/smoke-1/commands", `{"method":"silence"}`, tell},
+		{"list-commands", "/devices/smoke-1/commands", "", nil},
 		{"import-devices", "/devices/import", "id,name\n", write},
 		{"export-devices", "/devices/export", "", nil},
 		{"get-latest", "/devices/smoke-1/latest", "", nil},

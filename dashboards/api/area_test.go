@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -84,6 +85,10 @@ func newCounty(t *testing.T, marks []*landmark) *platform {
 	if err != nil {
 		t.Fatal(err)
 	}
+	commands, err := devices.NewCommands(ctx, p.db, registry, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
 	desk, err := cases.New(p.db, cases.Options{Grids: grids, Publish: p.server.Hub.Publish, Where: func(id citywarden.DeviceID) (citywarden.Point, bool) {
 		d, _, err := registry.Device(id)
 		if err != nil {
@@ -107,7 +112,7 @@ func newCounty(t *testing.T, marks []*landmark) *platform {
 		t.Fatal(err)
 	}
 	s := p.server
-	s.Components = components
+	s.Components, s.Commands = components, commands
 	s.Devices, s.Sites, s.Files, s.Alarms, s.Load, s.Cases, s.Evaluations = registry, registry, registryFiles{registry}, desk, desk, desk, desk
 	s.Attachments, s.Reports, s.Notices, s.Grids, s.Responsibility = desk, desk, desk, grids, officers
 	s.Service = countyService(marks)
@@ -224,6 +229,8 @@ func TestEachAreaSeesItsOwn(t *testing.T) {
 		{"get-device", "/devices/{device}", one, "", ""},
 		{"export-devices", "/devices/export", lists, "", ""},
 		{"get-latest", "/devices/{device}/latest", one, "", ""},
+		{"send-command", "/devices/{device}/commands", one, `{"method":"silence"}`, ""},
+		{"list-commands", "/devices/{device}/commands", one, "", ""},
 		{"get-series", "/devices/{device}/series?metric=smoke", one, "", ""},
 		{"group-series", "/series?domain=fire&metric=smoke&by=device&every=1h", lists, "", ""},
 		{"export-series", "/series/export", lists, "", ""},

@@ -213,6 +213,23 @@ func (c *city) IssueToken(_ context.Context, id citywarden.DeviceID) (string, er
 	return "token-of-" + string(id), err
 }
 
+// told takes every command.
+type told struct{ *city }
+
+func (c told) Tell(_ context.Context, id citywarden.DeviceID, method string, params map[string]any, expires time.Duration, by string) (citywarden.Command, error) {
+	if _, err := c.Get(id); err != nil {
+		return citywarden.Command{}, err
+	}
+	body, err := json.Marshal(params)
+	at := time.Date(2026, 11, 23, 1, 0, 0, 0, time.UTC)
+	return citywarden.Command{ID: 1, Device: id, Method: method, Params: body, State: citywarden.CommandQueued, By: by, Created: at, Expires: at.Add(expires)}, err
+}
+
+func (c told) List(ctx context.Context, f citywarden.CommandFilter) ([]citywarden.Command, string, error) {
+	x, err := c.Tell(ctx, f.Device, "silence", nil, 0, "admin")
+	return []citywarden.Command{x}, "", err
+}
+
 func (c *city) Query(_ context.Context, q citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -668,7 +685,7 @@ func newPlatform(t testing.TB) *platform {
 	}
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
-		Devices: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Service: c, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
+		Devices: c, Commands: told{c}, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Service: c, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire",
 			Rules: []citywarden.FilingRule{{ID: "1", Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire"}, {ID: "2", Condition: "d", Limit: "5天", Department: "fire"}}}},
 		Rules: rules, RuleFiles: rules, Lab: newLab(t, c),

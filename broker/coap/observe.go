@@ -1,0 +1,242 @@
+package coap
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/plgd-dev/go-coap/v3/message"
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+
+	"github.com/citywarden/citywarden"
+)
+
+// The limits of observers, and how a notification is sent again (RFC 7252 §4.8).
+const (
+	maxObservers = 32768 // devices that are told of changes or commands; more get the answer only
+	maxTold      = 64    // messages that wait for one of them
+
+	maxNotification = 1024 // bytes: a notification has no blocks
+	ackTimeout      = 2 * time.Second
+	maxRepeats      = 4
+)
+
+// observerID tells observers apart (RFC 7641 §4.1).
+type observerID struct {
+	peer  string
+	token string
+}
+
+// observer is a device that is told of what comes (RFC 7641). Each notification is
+// confirmable and waits for its acknowledgement; a device that gives none, or
+// rejects one, is told nothing any more.
+type observer struct {
+	x      *exchange // its request
+	access string    // the token of the device
+	queue  chan citywarden.Downlink
+	ready  chan struct{} // closed once its request is answered
+	stop   chan struct{} // closed by unobserve
+	number uint32        // of the next notification, its goroutine's
+
+	mu   sync.Mutex
+	deaf bool // nothing is put into queue any more
+}
+
+// take queues m and reports whether it did.
+func (o *observer) take(m citywarden.Downlink) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.deaf {
+		return false
+	}
+	select {
+	case o.queue <- m:
+		return true
+	default:
+		return false
+	}
+}
+
+// observe returns who tells the device of x, once x is answered; nil when there
+// are too many.
+func (l *loop) observe(ctx context.Context, x *exchange) *observer {
+	kind := citywarden.DownlinkAttributes
+	if x.ask.rpc {
+		kind = citywarden.DownlinkCommand
+	}
+	o := &observer{x: x, access: x.ask.access, number: 2,
+		queue: make(chan citywarden.Downlink, maxTold), ready: make(chan struct{}), stop: make(chan struct{})}
+	id := observerID{x.id.peer.String(), string(x.token)}
+	l.unobserve(id)
+	l.mu.Lock()
+	if len(l.observers) >= maxObservers || ctx.Err() != nil {
+		l.mu.Unlock()
+		return nil
+	}
+	l.observers[id] = o
+	l.mu.Unlock()
+	l.asking.Go(func() {
+		select {
+		case <-o.ready:
+		case <-ctx.Done():
+		}
+		cancel := l.opts.Down.Listen(x.ask.device, kind, func(m citywarden.Downlink) bool {
+			switch {
+			case m.Device != x.ask.device:
+				return false // a gateway speaks MQTT
+			case len(m.Body) > maxNotification:
+				l.warn("too long for a notification over CoAP", "device", m.Device, "bytes", len(m.Body), "most", maxNotification)
+				return false
+			}
+			return o.take(m)
+		})
+		l.tellAll(ctx, o)
+		l.forget(id, o)
+		cancel()
+		o.mu.Lock()
+		o.deaf = true
+		o.mu.Unlock()
+		for {
+			select {
+			case m := <-o.queue:
+				settle(m, false)
+			default:
+				return
+			}
+		}
+	})
+	return o
+}
+
+// unobserve ends what the device asked for with that token before.
+func (l *loop) unobserve(id observerID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if o := l.observers[id]; o != nil {
+		delete(l.observers, id)
+		close(o.stop)
+	}
+}
+
+// forget is unobserve for an observer that ended by itself.
+func (l *loop) forget(id observerID, o *observer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.observers[id] == o {
+		delete(l.observers, id)
+		close(o.stop)
+	}
+}
+
+// tellAll notifies o until it ends.
+func (l *loop) tellAll(ctx context.Context, o *observer) {
+	for {
+		select {
+		case m := <-o.queue:
+			taken := l.notify(ctx, o, m)
+			settle(m, taken)
+			if !taken {
+				return
+			}
+		case <-o.stop:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func settle(m citywarden.Downlink, delivered bool) {
+	if m.Done != nil {
+		m.Done(delivered)
+	}
+}
+
+// notify sends one notification until it is acknowledged, and reports whether it was.
+func (l *loop) notify(ctx context.Context, o *observer, m citywarden.Downlink) bool {
+	if id, err := l.opts.Auth.Authenticate(o.access); err != nil || id != m.Device {
+		return false // its token was revoked
+	}
+	body := m.Body
+	if m.Kind == citywarden.DownlinkCommand {
+		body = m.WithID()
+	}
+	acked := make(chan bool, 1)
+	l.mu.Lock()
+	l.nextID++
+	id := exchangeID{o.x.id.peer, l.nextID}
+	l.told[id] = acked
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.told, id)
+	}()
+	msg := message.Message{
+		Type: message.Confirmable, Code: codes.Content, MessageID: int32(id.message), Token: o.x.token, Payload: body,
+		Options: message.Options{
+			{ID: message.Observe, Value: uintValue(o.number & 0xffffff)},
+			{ID: message.ContentFormat, Value: []byte{byte(message.AppJSON)}},
+		},
+	}
+	o.number++
+	wait := ackTimeout
+	for range maxRepeats + 1 {
+		l.send(id.peer, msg)
+		t := time.NewTimer(wait)
+		select {
+		case ok := <-acked:
+			t.Stop()
+			return ok
+		case <-t.C:
+			wait *= 2
+		case <-o.stop:
+			t.Stop()
+			return false
+		case <-ctx.Done():
+			t.Stop()
+			return false
+		}
+	}
+	l.log.Debug("device takes no notifications", "device", m.Device, "remote", id.peer)
+	return false
+}
+
+// acknowledged notes that a device took, or rejected, a notification.
+func (l *loop) acknowledged(id exchangeID, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.told[id]; c != nil {
+		select {
+		case c <- ok:
+		default: // said twice
+		}
+	}
+}
+
+// look finds out what a device wants to know, or takes its answer to a command.
+// slots bounds how many do.
+func (l *loop) look(ctx context.Context, x *exchange) {
+	var body []byte
+	var err error
+	var o *observer
+	switch a := x.ask; {
+	case a.post:
+		err = l.opts.Down.Answer(ctx, a.device, a.command, a.body)
+	case a.rpc:
+		body = []byte("{}") // commands come as notifications
+	default:
+		var attrs citywarden.DeviceAttributes
+		if attrs, err = l.opts.Down.Attributes(ctx, a.device, a.client, a.shared); err == nil {
+			body, err = json.Marshal(attrs)
+		}
+	}
+	if x.ask.observe && err == nil {
+		o = l.observe(ctx, x)
+	}
+	l.mu.Lock()
+	x.settled, x.err, x.body, x.observer = true, err, body, o
+	l.mu.Unlock()
+	l.out <- x
+}

@@ -1,0 +1,128 @@
+package coap
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/plgd-dev/go-coap/v3/message"
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+
+	"github.com/citywarden/citywarden"
+)
+
+func get(id int32, path string, observe uint32) message.Message {
+	m := post(id, path, "", option(message.Observe, observe))
+	m.Code, m.Payload = codes.GET, nil
+	return m
+}
+
+// TestObserve: a device is told of changes, and gets commands, until it says no.
+func TestObserve(t *testing.T) {
+	for _, c := range []struct {
+		what, first, body, told string
+		kind                    citywarden.DownlinkKind
+	}{
+		{"attributes", `{"client":{"firmware":"1.2"},"shared":{"report":30}}`, `{"report":60}`, `{"report":60}`, citywarden.DownlinkAttributes},
+		{"rpc", `{}`, `{"method":"open","params":{}}`, `{"id":7,"method":"open","params":{}}`, citywarden.DownlinkCommand},
+	} {
+		p := newPlatform()
+		addr, _, _ := serve(t, p)
+		d := dial(t, addr)
+		request := get(1, "api/v1/token-of-a/"+c.what, 0)
+		r := d.ask(request)
+		if _, err := r.Options.GetUint32(message.Observe); err != nil || r.Code != codes.Content || string(r.Payload) != c.first {
+			t.Fatalf("%s: answered %s %s with %v", c.what, codeLabel(r.Code), r.Payload, r.Options)
+		}
+		ends := make(chan bool, 1)
+		send := func(device citywarden.DeviceID) bool {
+			return p.listens(t, c.kind, true)(citywarden.Downlink{Device: device, Kind: c.kind, ID: 7, Body: []byte(c.body), Done: func(ok bool) { ends <- ok }})
+		}
+		if send("b") {
+			t.Errorf("%s: takes what is for another device", c.what)
+		}
+		send("a")
+		n := d.receive()
+		if n.Type != message.Confirmable || string(n.Token) != string(request.Token) || string(n.Payload) != c.told {
+			t.Errorf("%s: notified with %v %x %s", c.what, n.Type, n.Token, n.Payload)
+		}
+		again := d.receive() // not acknowledged, so it comes again
+		if again.MessageID != n.MessageID || string(again.Payload) != c.told {
+			t.Errorf("%s: then with %d %s, want %d again", c.what, again.MessageID, again.Payload, n.MessageID)
+		}
+		d.send(message.Message{Type: message.Acknowledgement, MessageID: n.MessageID})
+		if !<-ends {
+			t.Errorf("%s: acknowledged, but not delivered", c.what)
+		}
+		send("a")
+		later := d.receive()
+		before, _ := n.Options.GetUint32(message.Observe)
+		if now, err := later.Options.GetUint32(message.Observe); err != nil || now <= before {
+			t.Errorf("%s: notification %d follows %d", c.what, now, before)
+		}
+		d.send(message.Message{Type: message.Reset, MessageID: later.MessageID})
+		if <-ends {
+			t.Errorf("%s: rejected, but delivered", c.what)
+		}
+		p.listens(t, c.kind, false)
+
+		d.ask(get(2, "api/v1/token-of-a/"+c.what, 0))
+		p.listens(t, c.kind, true)
+		if r := d.ask(func() message.Message {
+			m := get(3, "api/v1/token-of-a/"+c.what, 1)
+			m.Token = message.Token{1, 2}
+			return m
+		}()); r.Code != codes.Content {
+			t.Errorf("%s: the end of it is answered %s", c.what, codeLabel(r.Code))
+		}
+		p.listens(t, c.kind, false)
+	}
+}
+
+// TestCommandAnswered over CoAP.
+func TestCommandAnswered(t *testing.T) {
+	p := newPlatform()
+	addr, _, _ := serve(t, p)
+	d := dial(t, addr)
+	for i, c := range []struct {
+		path string
+		code codes.Code
+	}{{"rpc/7", codes.Changed}, {"rpc/9", codes.NotFound}, {"rpc/x", codes.BadRequest}, {"rpc", codes.MethodNotAllowed}, {"rpc/7/8", codes.NotFound}} {
+		if r := d.ask(post(int32(i), "api/v1/token-of-a/"+c.path, `{"ok":true}`)); r.Code != c.code {
+			t.Errorf("%s: %s %s, want %s", c.path, codeLabel(r.Code), r.Payload, codeLabel(c.code))
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if d := cmp.Diff([]string{`a 7 {"ok":true}`}, p.answers); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestLibcoapObserves: libcoap's client is told.
+func TestLibcoapObserves(t *testing.T) {
+	client := libcoapClient(t)
+	p := newPlatform()
+	addr, _, _ := serve(t, p)
+	out := make(chan string, 1)
+	go func() {
+		b, _ := exec.Command(client, "-m", "get", "-s", "3", "-B", "10", "-v", "4", "coap://"+addr+"/api/v1/token-of-a/attributes").CombinedOutput()
+		out <- string(b)
+	}()
+	ends := make(chan bool, 1)
+	p.listens(t, citywarden.DownlinkAttributes, true)(citywarden.Downlink{Device: "a", Body: []byte(`{"report":60}`), Done: func(ok bool) { ends <- ok }})
+	if got := <-out; !strings.Contains(got, `{"client":{"firmware":"1.2"},"shared":{"report":30}}`) || !strings.Contains(got, `{"report":60}`) {
+		t.Errorf("coap-client says %q", got)
+	}
+	select {
+	case ok := <-ends:
+		if !ok {
+			t.Error("not delivered")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it was not said whether it was delivered")
+	}
+	p.listens(t, citywarden.DownlinkAttributes, false) // libcoap ends it
+}

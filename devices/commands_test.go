@@ -1,0 +1,370 @@
+package devices_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/devices"
+	"github.com/citywarden/citywarden/store"
+)
+
+// bench has a valve v1 and one, v2, behind the gateway gw.
+type bench struct {
+	t    *testing.T
+	path string
+	r    *devices.Registry
+	c    *devices.Commands
+	got  []citywarden.Downlink
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{t: t, path: filepath.Join(t.TempDir(), "x.db")}
+	b.r = valves(t, b.path)
+	for _, d := range []citywarden.Device{
+		{ID: "v1", Model: "test-valve"}, {ID: "v2", Model: "test-valve", Attributes: map[string]any{"gateway": "gw"}},
+		{ID: "gw", Model: "iot-gateway"}, {ID: "off", Model: "test-valve", Disabled: true},
+	} {
+		if _, err := b.r.Create(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.c = commandsOn(t, b.path, b.r)
+	return b
+}
+
+func (b *bench) tell(id citywarden.DeviceID, method string, params map[string]any) int64 {
+	b.t.Helper()
+	x, err := b.c.Tell(b.t.Context(), id, method, params, 0, "li")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return x.ID
+}
+
+func (b *bench) listen(id citywarden.DeviceID) (cancel func()) {
+	return b.c.Listen(id, citywarden.DownlinkCommand, func(m citywarden.Downlink) bool { b.got = append(b.got, m); return true })
+}
+
+// must compares the states of all commands of a device, the oldest first.
+func (b *bench) must(id citywarden.DeviceID, want ...string) {
+	b.t.Helper()
+	cs, _, err := b.c.List(b.t.Context(), citywarden.CommandFilter{Device: id})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	got := make([]string, len(cs))
+	for i, c := range cs {
+		got[len(cs)-1-i] = strings.TrimSpace(fmt.Sprintf("%d %s %s %s %s", c.ID, c.Method, c.Params, c.State, c.Answer))
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		b.t.Errorf("commands of %s (-want +got):\n%s", id, d)
+	}
+}
+
+// TestLifeOfACommand from the queue to the answer, of a device that sleeps.
+func TestLifeOfACommand(t *testing.T) {
+	b := newBench(t)
+	b.tell("v1", "open", map[string]any{"pct": 50.0})
+	b.tell("v1", "beep", nil)
+	b.must("v1", `1 open {"pct":50} queued`, `2 beep {} queued`)
+	end := b.listen("v1")
+	b.must("v1", `1 open {"pct":50} sent`, `2 beep {} sent`)
+	if len(b.got) != 2 || string(b.got[0].Body) != `{"method":"open","params":{"pct":50}}` || string(b.got[1].WithID()) != `{"id":2,"method":"beep","params":{}}` {
+		t.Fatalf("sent %d", len(b.got))
+	}
+	b.got[0].Done(true)
+	b.got[1].Done(true)
+	b.must("v1", `1 open {"pct":50} delivered`, `2 beep {} delivered`)
+	if err := b.c.Answer(t.Context(), "v2", 1, []byte("{}")); citywarden.CodeOf(err) != citywarden.CodeNotFound {
+		t.Errorf("another device answers: %v", err)
+	}
+	if err := b.c.Answer(t.Context(), "v1", 1, []byte("ja")); citywarden.CodeOf(err) != citywarden.CodeInvalid {
+		t.Errorf("an answer that is not JSON: %v", err)
+	}
+	if err := b.c.Answer(t.Context(), "v1", 1, []byte(` {"ok":true} `)); err != nil {
+		t.Error(err)
+	}
+	for _, id := range []int64{1, 2, 3} { // answered, one-way, none
+		if err := b.c.Answer(t.Context(), "v1", id, []byte("{}")); citywarden.CodeOf(err) != citywarden.CodeNotFound {
+			t.Errorf("answer to %d: %v", id, err)
+		}
+	}
+	b.must("v1", `1 open {"pct":50} answered {"ok":true}`, `2 beep {} delivered`)
+	end()
+	b.tell("v1", "beep", nil)
+	b.must("v1", `1 open {"pct":50} answered {"ok":true}`, `2 beep {} delivered`, `3 beep {} queued`)
+}
+
+// TestCommandNotDelivered goes to who else listens, or waits.
+func TestCommandNotDelivered(t *testing.T) {
+	b := newBench(t)
+	old := b.listen("v1")
+	b.tell("v1", "beep", nil)
+	old()
+	b.got[0].Done(false)
+	b.must("v1", `1 beep {} queued`)
+	b.listen("v1")
+	b.must("v1", `1 beep {} sent`)
+	again := b.got[1]
+	b.listen("v1") // a second connection, while the first has it
+	again.Done(false)
+	if len(b.got) != 3 || b.got[2].ID != 1 {
+		t.Fatalf("sent %d times", len(b.got))
+	}
+	b.got[2].Done(true)
+	b.must("v1", `1 beep {} delivered`)
+}
+
+// TestOnlyOneGetsACommand: a valve with two connections moves once.
+func TestOnlyOneGetsACommand(t *testing.T) {
+	b := newBench(t)
+	b.listen("v1")
+	b.listen("v1")
+	b.tell("v1", "beep", nil)
+	if len(b.got) != 1 {
+		t.Errorf("sent %d times", len(b.got))
+	}
+}
+
+func TestCommandBehindAGateway(t *testing.T) {
+	b := newBench(t)
+	b.tell("v2", "beep", nil)
+	b.tell("v1", "beep", nil)
+	end := b.listen("gw")
+	b.must("v2", `1 beep {} sent`)
+	b.must("v1", `2 beep {} queued`)
+	b.tell("v2", "beep", nil)
+	end()
+	if len(b.got) != 2 || b.got[0].Device != "v2" {
+		t.Errorf("the gateway got %d", len(b.got))
+	}
+}
+
+// TestCommandsSurviveARestart: one that was on its way is sent again, and answers
+// to what was delivered before count.
+func TestCommandsSurviveARestart(t *testing.T) {
+	b := newBench(t)
+	b.listen("v1")
+	b.tell("v1", "open", map[string]any{"pct": 1.0})
+	b.tell("v1", "open", map[string]any{"pct": 2.0})
+	b.got[0].Done(true)
+	b.got, b.r = nil, valves(t, b.path)
+	b.c = commandsOn(t, b.path, b.r)
+	b.listen("v1")
+	if len(b.got) != 1 || b.got[0].ID != 2 {
+		t.Errorf("sent again: %d", len(b.got))
+	}
+	if err := b.c.Answer(t.Context(), "v1", 1, nil); err != nil {
+		t.Error(err)
+	}
+	b.must("v1", `1 open {"pct":1} answered {}`, `2 open {"pct":2} sent`)
+	if id := b.tell("v1", "beep", nil); id != 3 {
+		t.Errorf("the next command is %d", id)
+	}
+}
+
+func TestCommandsExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- b.c.Run(ctx) }()
+		b.tell("v1", "beep", nil) // after a minute, says the model
+		b.tell("v1", "open", map[string]any{"pct": 1.0})
+		time.Sleep(59 * time.Second)
+		b.must("v1", `1 beep {} queued`, `2 open {"pct":1} queued`)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		b.must("v1", `1 beep {} timed_out`, `2 open {"pct":1} queued`)
+		b.listen("v1")
+		b.got[0].Done(true)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		b.must("v1", `1 beep {} timed_out`, `2 open {"pct":1} timed_out`)
+		if err := b.c.Answer(t.Context(), "v1", 2, nil); citywarden.CodeOf(err) != citywarden.CodeNotFound {
+			t.Errorf("an answer after its time: %v", err)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestCommandsOfADeletedDevice do not go to the next one with its id.
+func TestCommandsOfADeletedDevice(t *testing.T) {
+	b := newBench(t)
+	again := func() {
+		t.Helper()
+		if _, err := b.r.Create(t.Context(), citywarden.Device{ID: "v1", Model: "test-valve"}); err != nil {
+			t.Fatal(err)
+		}
+		b.listen("v1")
+		if len(b.got) > 0 {
+			t.Errorf("another device got %s", b.got[0].Body)
+		}
+	}
+	for range 2 {
+		b.tell("v1", "beep", nil)
+	}
+	if err := b.r.Delete(t.Context(), "v1"); err != nil {
+		t.Fatal(err)
+	}
+	b.c.Forget("v1")
+	again()
+	b.must("v1", `1 beep {} timed_out`, `2 beep {} timed_out`)
+
+	b.tell("v1", "beep", nil)
+	b.got = nil
+	if err := b.r.Delete(t.Context(), "v1"); err != nil {
+		t.Fatal(err)
+	}
+	b.c = commandsOn(t, b.path, b.r) // after a crash at this point
+	again()
+	b.must("v1", `1 beep {} timed_out`, `2 beep {} timed_out`, `3 beep {} timed_out`)
+}
+
+// TestOldCommandsAreForgotten after 90 days, but for the last: no id comes again.
+func TestOldCommandsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- b.c.Run(ctx) }()
+		b.tell("v1", "beep", nil)
+		b.tell("v1", "beep", nil)
+		time.Sleep(time.Hour)
+		b.tell("v1", "beep", nil)
+		time.Sleep(90*24*time.Hour - time.Minute)
+		synctest.Wait()
+		b.must("v1", `3 beep {} timed_out`)
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		b.must("v1", `3 beep {} timed_out`)
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCommandsThatCannotBe(t *testing.T) {
+	b := newBench(t)
+	for _, c := range []struct {
+		id      citywarden.DeviceID
+		method  string
+		params  map[string]any
+		expires time.Duration
+		code    citywarden.Code
+		says    string
+	}{
+		{"nobody", "open", nil, 0, citywarden.CodeNotFound, "no device nobody"},
+		{"gw", "open", nil, 0, citywarden.CodeInvalid, "takes no commands; its model file declares none"},
+		{"v1", "oepn", nil, 0, citywarden.CodeInvalid, `no command "oepn"; did you mean "open"?`},
+		{"v1", "open", nil, 0, citywarden.CodeInvalid, "no parameter pct, a number"},
+		{"v1", "open", map[string]any{"pct": "x"}, 0, citywarden.CodeInvalid, "parameter pct of command open is a number, not x"},
+		{"v1", "open", map[string]any{"pct": 101.0}, 0, citywarden.CodeInvalid, "is 101; it is 0 to 100"},
+		{"v1", "open", map[string]any{"pct": 1.0, "slow": true}, 0, citywarden.CodeInvalid, `no parameter "slow"; did you mean "slowly"?`},
+		{"v1", "beep", map[string]any{"x": true}, 0, citywarden.CodeInvalid, "command beep has no parameters"},
+		{"v1", "beep", nil, time.Millisecond, citywarden.CodeInvalid, "it is 1s to 30d"},
+		{"v1", "beep", nil, 1000 * time.Hour, citywarden.CodeInvalid, "it is 1s to 30d"},
+		{"off", "beep", nil, 0, citywarden.CodeConflict, "device off is disabled"},
+	} {
+		_, err := b.c.Tell(t.Context(), c.id, c.method, c.params, c.expires, "li")
+		if citywarden.CodeOf(err) != c.code || !strings.Contains(fmt.Sprint(err), c.says) {
+			t.Errorf("%s %s %v: %v, want %s", c.id, c.method, c.params, err, c.says)
+		}
+	}
+	for range 32 {
+		b.tell("v1", "beep", nil)
+	}
+	if _, err := b.c.Tell(t.Context(), "v1", "beep", nil, 0, "li"); citywarden.CodeOf(err) != citywarden.CodeConflict {
+		t.Errorf("the 33rd that waits: %v", err)
+	}
+}
+
+// brokenStore fails to save commands while broken.
+type brokenStore struct {
+	*store.DB
+	broken bool
+}
+
+func (s *brokenStore) SaveCommand(ctx context.Context, c citywarden.Command) error {
+	if s.broken {
+		return errors.New("disk is full")
+	}
+	return s.DB.SaveCommand(ctx, c)
+}
+
+// TestAnswerThatIsNotStored is not taken: the device sends it again.
+func TestAnswerThatIsNotStored(t *testing.T) {
+	b := newBench(t)
+	s := &brokenStore{DB: openStore(t, b.path)}
+	c, err := devices.NewCommands(t.Context(), s, b.r, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.c = c
+	b.listen("v1")
+	b.tell("v1", "open", map[string]any{"pct": 1.0})
+	s.broken = true
+	if err := c.Answer(t.Context(), "v1", 1, nil); err == nil || citywarden.CodeOf(err) == citywarden.CodeNotFound {
+		t.Errorf("taken: %v", err)
+	}
+	if _, err := c.Tell(t.Context(), "v1", "beep", nil, 0, "li"); err == nil {
+		t.Error("a command that is not stored was taken")
+	}
+	s.broken = false
+	if err := c.Answer(t.Context(), "v1", 1, nil); err != nil {
+		t.Error(err)
+	}
+	b.must("v1", `1 open {"pct":1} answered {}`)
+}
+
+// TestRevocationIsTold to who holds a session of the device.
+func TestRevocationIsTold(t *testing.T) {
+	b := newBench(t)
+	ctx := t.Context()
+	told := 0
+	b.c.Listen("v1", citywarden.DownlinkRevoked, func(m citywarden.Downlink) bool { told++; return true })
+	must := func(what string, want int) {
+		t.Helper()
+		if told != want {
+			t.Errorf("%s: told %d times, want %d", what, told, want)
+		}
+		told = 0
+	}
+	issue := func() {
+		t.Helper()
+		if _, err := b.r.IssueToken(ctx, "v1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	issue()
+	must("the first token", 0)
+	issue()
+	must("another token", 1)
+	if _, err := b.r.Update(ctx, citywarden.Device{ID: "v1", Model: "test-valve", Name: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	must("another name", 0)
+	if _, err := b.r.Update(ctx, citywarden.Device{ID: "v1", Model: "test-valve", Disabled: true}); err != nil {
+		t.Fatal(err)
+	}
+	must("disabled", 1)
+	if err := b.r.Delete(ctx, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	must("deleted", 1)
+}
