@@ -3,6 +3,7 @@ package coap
 import (
 	"context"
 	"encoding/json"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -17,15 +18,20 @@ const (
 	maxObservers = 32768 // devices that are told of changes or commands; more get the answer only
 	maxTold      = 64    // messages that wait for one of them
 
-	maxNotification = 1024 // bytes: a notification has no blocks
-	ackTimeout      = 2 * time.Second
-	maxRepeats      = 4
+	ackTimeout = 2 * time.Second
+	maxRepeats = 4
 )
 
 // observerID tells observers apart (RFC 7641 §4.1).
 type observerID struct {
 	peer  string
 	token string
+}
+
+// resource is what a peer observes.
+type resource struct {
+	peer netip.AddrPort
+	rpc  bool
 }
 
 // observer is a device that is told of what comes (RFC 7641). Each notification is
@@ -85,8 +91,8 @@ func (l *loop) observe(ctx context.Context, x *exchange) *observer {
 			switch {
 			case m.Device != x.ask.device:
 				return false // a gateway speaks MQTT
-			case len(m.Body) > maxNotification:
-				l.warn("too long for a notification over CoAP", "device", m.Device, "bytes", len(m.Body), "most", maxNotification)
+			case len(m.Body) > maxBody:
+				l.warn("too long for a notification over CoAP", "device", m.Device, "bytes", len(m.Body), "most", maxBody)
 				return false
 			}
 			return o.take(m)
@@ -114,8 +120,7 @@ func (l *loop) unobserve(id observerID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if o := l.observers[id]; o != nil {
-		delete(l.observers, id)
-		close(o.stop)
+		l.end(id, o)
 	}
 }
 
@@ -124,9 +129,15 @@ func (l *loop) forget(id observerID, o *observer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.observers[id] == o {
-		delete(l.observers, id)
-		close(o.stop)
+		l.end(id, o)
 	}
+}
+
+// end needs mu.
+func (l *loop) end(id observerID, o *observer) {
+	delete(l.observers, id)
+	delete(l.long, resource{o.x.id.peer, o.x.ask.rpc})
+	close(o.stop)
 }
 
 // tellAll notifies o until it ends.
@@ -154,6 +165,8 @@ func settle(m citywarden.Downlink, delivered bool) {
 }
 
 // notify sends one notification until it is acknowledged, and reports whether it was.
+// Of a body that takes more than one block it is the first; the device gets the rest
+// (RFC 7959 §2.6).
 func (l *loop) notify(ctx context.Context, o *observer, m citywarden.Downlink) bool {
 	if id, err := l.opts.Auth.Authenticate(o.access); err != nil || id != m.Device {
 		return false // its token was revoked
@@ -162,8 +175,15 @@ func (l *loop) notify(ctx context.Context, o *observer, m citywarden.Downlink) b
 	if m.Kind == citywarden.DownlinkCommand {
 		body = m.WithID()
 	}
+	begin := ask{block: block{szx: o.x.ask.block.szx}}
+	payload, _ := begin.part(body)
 	acked := make(chan bool, 1)
 	l.mu.Lock()
+	if r := (resource{o.x.id.peer, o.x.ask.rpc}); begin.block.more {
+		l.long[r] = body
+	} else {
+		delete(l.long, r)
+	}
 	l.nextID++
 	id := exchangeID{o.x.id.peer, l.nextID}
 	l.told[id] = acked
@@ -174,11 +194,14 @@ func (l *loop) notify(ctx context.Context, o *observer, m citywarden.Downlink) b
 		delete(l.told, id)
 	}()
 	msg := message.Message{
-		Type: message.Confirmable, Code: codes.Content, MessageID: int32(id.message), Token: o.x.token, Payload: body,
+		Type: message.Confirmable, Code: codes.Content, MessageID: int32(id.message), Token: o.x.token, Payload: payload,
 		Options: message.Options{
 			{ID: message.Observe, Value: uintValue(o.number & 0xffffff)},
 			{ID: message.ContentFormat, Value: []byte{byte(message.AppJSON)}},
 		},
+	}
+	if begin.block.more {
+		msg.Options = append(msg.Options, message.Option{ID: message.Block2, Value: begin.block.value()})
 	}
 	o.number++
 	wait := ackTimeout
@@ -215,6 +238,17 @@ func (l *loop) acknowledged(id exchangeID, ok bool) {
 	}
 }
 
+// rest returns the notification of which x asks for a block but the first, nil when
+// it asks for something else.
+func (l *loop) rest(x *exchange) []byte {
+	if x.ask.block.number == 0 {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.long[resource{x.id.peer, x.ask.rpc}]
+}
+
 // look finds out what a device wants to know, or takes its answer to a command.
 // slots bounds how many do.
 func (l *loop) look(ctx context.Context, x *exchange) {
@@ -225,8 +259,13 @@ func (l *loop) look(ctx context.Context, x *exchange) {
 	case a.post:
 		err = l.opts.Down.Answer(ctx, a.device, a.command, a.body)
 	case a.rpc:
-		body = []byte("{}") // commands come as notifications
+		if body = l.rest(x); body == nil {
+			body = []byte("{}") // commands come as notifications
+		}
 	default:
+		if body = l.rest(x); body != nil {
+			break
+		}
 		var attrs citywarden.DeviceAttributes
 		if attrs, err = l.opts.Down.Attributes(ctx, a.device, a.client, a.shared); err == nil {
 			body, err = json.Marshal(attrs)

@@ -81,6 +81,49 @@ func TestObserve(t *testing.T) {
 	}
 }
 
+// TestLongNotification: the device gets what does not fit into one datagram in blocks
+// of the size that it asked for.
+func TestLongNotification(t *testing.T) {
+	for what, kind := range map[string]citywarden.DownlinkKind{"attributes": citywarden.DownlinkAttributes, "rpc": citywarden.DownlinkCommand} {
+		p := newPlatform()
+		addr, _, _ := serve(t, p)
+		d := dial(t, addr)
+		request := get(1, "api/v1/token-of-a/"+what, 0)
+		request.Options = request.Options.Add(message.Option{ID: message.Block2, Value: block{szx: 4}.value()})
+		d.ask(request)
+		m := citywarden.Downlink{Device: "a", Kind: kind, ID: 7, Body: []byte(`{"note":"` + strings.Repeat("x", 600) + `"}`)}
+		p.listens(t, kind, true)(m)
+		n := d.receive()
+		d.send(message.Message{Type: message.Acknowledgement, MessageID: n.MessageID})
+		if v, err := n.Options.GetUint32(message.Block2); err != nil || parseBlock(v) != (block{more: true, szx: 4}) {
+			t.Errorf("%s: the notification has block %v %v", what, v, err)
+		}
+		got, want := string(n.Payload), string(m.Body)
+		if kind == citywarden.DownlinkCommand {
+			want = string(m.WithID())
+		}
+		for i := range uint32(2) {
+			next := get(int32(i)+2, "api/v1/token-of-a/"+what, 0)
+			next.Token = message.Token{9, byte(i)}
+			next.Options = next.Options.Remove(message.Observe).Add(message.Option{ID: message.Block2, Value: block{number: i + 1, szx: 4}.value()})
+			got += string(d.ask(next).Payload)
+		}
+		if got != want {
+			t.Errorf("%s: got %s", what, got)
+		}
+		short := m
+		short.Body = []byte(`{"every":1}`)
+		p.listens(t, kind, true)(short)
+		n = d.receive()
+		d.send(message.Message{Type: message.Acknowledgement, MessageID: n.MessageID})
+		next := get(9, "api/v1/token-of-a/"+what, 0)
+		next.Options = next.Options.Remove(message.Observe).Add(message.Option{ID: message.Block2, Value: block{number: 9, szx: 4}.value()})
+		if r := d.ask(next); r.Code != codes.BadOption {
+			t.Errorf("%s: a block of what is over: %s %s", what, codeLabel(r.Code), r.Payload)
+		}
+	}
+}
+
 // TestCommandAnswered over CoAP.
 func TestCommandAnswered(t *testing.T) {
 	p := newPlatform()
@@ -111,9 +154,9 @@ func TestLibcoapObserves(t *testing.T) {
 		b, _ := exec.Command(client, "-m", "get", "-s", "3", "-B", "10", "-v", "4", "coap://"+addr+"/api/v1/token-of-a/attributes").CombinedOutput()
 		out <- string(b)
 	}()
-	ends := make(chan bool, 1)
-	p.listens(t, citywarden.DownlinkAttributes, true)(citywarden.Downlink{Device: "a", Body: []byte(`{"report":60}`), Done: func(ok bool) { ends <- ok }})
-	if got := <-out; !strings.Contains(got, `{"client":{"firmware":"1.2"},"shared":{"report":30}}`) || !strings.Contains(got, `{"report":60}`) {
+	ends, long := make(chan bool, 1), strings.Repeat("x", 3000)
+	p.listens(t, citywarden.DownlinkAttributes, true)(citywarden.Downlink{Device: "a", Body: []byte(`{"report":60,"note":"` + long + `"}`), Done: func(ok bool) { ends <- ok }})
+	if got := <-out; !strings.Contains(got, `{"client":{"firmware":"1.2"},"shared":{"report":30}}`) || !strings.Contains(got, `{"report":60,"note":"`) || strings.Count(got, "x") < len(long) {
 		t.Errorf("coap-client says %q", got)
 	}
 	select {

@@ -33,6 +33,7 @@ type loop struct {
 	exchanges exchanges
 	nextID    uint16 // of messages that begin with us
 	observers map[observerID]*observer
+	long      map[resource][]byte      // the last notification, where it takes more than one block
 	told      map[exchangeID]chan bool // notifications that wait for their acknowledgement
 }
 
@@ -46,6 +47,7 @@ func (s *Server) Run(ctx context.Context) error {
 		out:       make(chan *exchange, maxInFlight),
 		exchanges: exchanges{byID: make(map[exchangeID]*exchange)},
 		observers: make(map[observerID]*observer),
+		long:      make(map[resource][]byte),
 		told:      make(map[exchangeID]chan bool),
 		blocks:    transfers{byKey: make(map[string]*transfer)},
 		nextID:    uint16(time.Now().UnixNano()),

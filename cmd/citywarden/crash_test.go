@@ -2,17 +2,24 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/citywarden/citywarden"
 )
@@ -95,6 +102,78 @@ func TestKillLosesNothing(t *testing.T) {
 	}
 	if len(alarms) != devices || len(cases) != devices {
 		t.Errorf("%d alarms and %d cases for %d devices: %v %v", len(alarms), len(cases), devices, alarms, cases)
+	}
+}
+
+// TestKillLosesNoAnswer kills the platform right after it took the answer to a
+// command: what was answered stays so, and what was not waits.
+func TestKillLosesNoAnswer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p, err := launch(dir, "data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	token := addDevices(t, p, 1)[0]
+	ask := func(method, path, body string) string {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, p.http+"/api/v1/"+token+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		got, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s %s: %s %s: %v", method, path, resp.Status, got, err)
+		}
+		return string(got)
+	}
+	const rounds, answered = 3, 4
+	var want []string
+	for round := range rounds {
+		c := clientOf(t, p)
+		for range answered + 1 {
+			if err := c.call(t.Context(), "POST", "/devices/d0/commands", map[string]string{"method": "self_test"}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range answered {
+			var m struct{ ID int64 }
+			if err := json.Unmarshal([]byte(ask("GET", "/rpc?timeout=20000", "")), &m); err != nil {
+				t.Fatal(err)
+			}
+			answer := fmt.Sprintf(`{"round":%d,"answer":%d}`, round, i)
+			ask("POST", fmt.Sprintf("/rpc/%d", m.ID), answer)
+			want = append(want, fmt.Sprintf("%d answered %s", m.ID, answer))
+		}
+		if err := p.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-p.done
+		if p, err = launch(dir, "data"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	waiting := 0
+	if err := list(t.Context(), clientOf(t, p), "/devices/d0/commands", url.Values{}, func(c citywarden.Command) error {
+		if c.State == citywarden.CommandQueued {
+			waiting++
+		} else {
+			got = append(got, fmt.Sprintf("%d %s %s", c.ID, c.State, c.Answer))
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(got)
+	if d := cmp.Diff(want, got); d != "" || waiting != rounds {
+		t.Errorf("%d wait, want %d (-want +got):\n%s", waiting, rounds, d)
 	}
 }
 
