@@ -20,6 +20,8 @@ const (
 	NoticeOverdue    NoticeKind = "overdue"    // a limit has passed
 	NoticeSupervised NoticeKind = "supervised" // 督办
 	NoticeUrged      NoticeKind = "urged"      // 催办
+
+	NoticeTest NoticeKind = "test" // of no case: whether it arrives
 )
 
 // NoticeState is what became of a notice.
@@ -57,6 +59,27 @@ type Notice struct {
 	SentAt   time.Time   `json:"sent_at,omitzero"`
 	Error    string      `json:"error,omitempty"` // of the last try, or why it is kept
 }
+
+// Receiver is somebody who can be told of cases.
+type Receiver struct {
+	Name    string `json:"name"`    // that rules escalate to
+	Channel string `json:"channel"` // mail, webhook, …
+	All     bool   `json:"all"`     // gets every notice, not only the escalations to it
+	Quiet   string `json:"quiet,omitempty" doc:"Hours in which only urgent notices go out"`
+}
+
+// BusyError says that a receiver takes nothing for a while, whatever it is: no
+// notice was refused.
+type BusyError struct {
+	After time.Duration // when to try again
+	Err   error         // why
+}
+
+// Error says why.
+func (e *BusyError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *BusyError) Unwrap() error { return e.Err }
 
 // NoticeFilter selects notices; zero fields select all.
 type NoticeFilter struct {

@@ -61,21 +61,21 @@ func (c *NoticesConfig) receivers(zone *time.Location) ([]cases.Receiver, error)
 		if err != nil {
 			return nil, keyErrorf(key+".quiet", "%v", err)
 		}
-		s, err := c.sender(key, r, zone)
+		channel, s, err := c.sender(key, r, zone)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, cases.Receiver{Name: r.Name, All: r.All, Quiet: quiet, Sender: s})
+		out = append(out, cases.Receiver{Name: r.Name, Channel: channel, All: r.All, Quiet: quiet, Sender: s})
 	}
 	return out, nil
 }
 
 // sender returns the channel of r, whose key is key.
-func (c *NoticesConfig) sender(key string, r ReceiverConfig, zone *time.Location) (cases.Sender, error) {
+func (c *NoticesConfig) sender(key string, r ReceiverConfig, zone *time.Location) (name string, s cases.Sender, err error) {
 	t, err := notices.NewTemplate(notices.Options{Language: r.Language, Title: r.Title, Text: r.Text, Zone: zone})
 	var bad *notices.TemplateError
 	if errors.As(err, &bad) {
-		return nil, keyErrorf(key+"."+bad.Field, "%v", err)
+		return "", nil, keyErrorf(key+"."+bad.Field, "%v", err)
 	}
 	type channel struct {
 		name string
@@ -90,26 +90,26 @@ func (c *NoticesConfig) sender(key string, r ReceiverConfig, zone *time.Location
 		{"feishu", r.Feishu != "", func() (cases.Sender, error) { return robot.NewFeishu(r.Feishu, r.Secret, t) }},
 	}, func(x channel) bool { return !x.used })
 	if len(channels) != 1 {
-		return nil, keyErrorf(key, "give the receiver one channel: webhook, mail, dingtalk, wecom or feishu")
+		return "", nil, keyErrorf(key, "give the receiver one channel: webhook, mail, dingtalk, wecom or feishu")
 	}
 	used := channels[0].name
 	switch {
 	case used == "webhook" && r.Language+r.Title+r.Text != "":
-		return nil, keyErrorf(key+".webhook", "a webhook gets JSON in both languages; language, title and text are for mail and robots")
+		return "", nil, keyErrorf(key+".webhook", "a webhook gets JSON in both languages; language, title and text are for mail and robots")
 	case r.Secret != "" && (used == "mail" || used == "wecom"):
-		return nil, keyErrorf(key+".secret", "%s has no signature; leave the secret out", used)
+		return "", nil, keyErrorf(key+".secret", "%s has no signature; leave the secret out", used)
 	}
 	if used == "mail" {
 		o := c.Mail.options()
 		if err := o.Check(); err != nil {
-			return nil, keyErrorf("notices.mail", "%v", err)
+			return "", nil, keyErrorf("notices.mail", "%v", err)
 		}
 	}
-	s, err := channels[0].open()
+	s, err = channels[0].open()
 	if err != nil {
-		return nil, keyErrorf(key+"."+used, "%v", err)
+		return "", nil, keyErrorf(key+"."+used, "%v", err)
 	}
-	return s, nil
+	return used, s, nil
 }
 
 func (c MailConfig) options() mail.Options {

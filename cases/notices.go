@@ -2,6 +2,7 @@ package cases
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -13,15 +14,18 @@ import (
 
 // Receiver is somebody who is told of cases.
 type Receiver struct {
-	Name  string
-	All   bool  // gets every notice, not only the escalations to it
-	Quiet Quiet // when only urgent ones are sent; others wait for the end
+	Name    string
+	Channel string // how, for people to read: mail, webhook, …
+	All     bool   // gets every notice, not only the escalations to it
+	Quiet   Quiet  // when only urgent ones are sent; others wait for the end
 	Sender
 }
 
 // Sender takes a notice to its receiver. It is called again with the same notice
 // after an error, and after a crash that came between the sending and our noting
-// it: the notice's key tells.
+// it: the notice's key tells. A *citywarden.BusyError is no try: nothing goes to
+// the receiver until its time has passed; after one with a notice that is not
+// urgent, urgent ones still do.
 type Sender interface {
 	Send(context.Context, citywarden.Notice) error
 }
@@ -29,9 +33,9 @@ type Sender interface {
 // NoticeReader reads notices and timers outside of a transaction.
 type NoticeReader interface {
 	Notices(context.Context, citywarden.NoticeFilter) (items []citywarden.Notice, next string, err error)
-	// DueNotice returns the pending notice to a receiver that comes first; ok is
-	// false for none.
-	DueNotice(ctx context.Context, receiver string) (n citywarden.Notice, ok bool, err error)
+	// DueNotice returns the pending notice to a receiver that comes first, of those
+	// that are due at now an urgent one; ok is false for none.
+	DueNotice(ctx context.Context, receiver string, now time.Time) (n citywarden.Notice, ok bool, err error)
 	NextTimer(context.Context) (time.Time, error) // zero when none is set
 }
 
@@ -217,13 +221,84 @@ func (d *Desk) Resend(ctx context.Context, key, receiver string) (citywarden.Not
 	return n, err
 }
 
+// Receivers returns who is told of cases, in the order of the configuration.
+func (d *Desk) Receivers() []citywarden.Receiver {
+	out := []citywarden.Receiver{}
+	for _, r := range d.opt.Notify {
+		out = append(out, citywarden.Receiver{Name: r.Name, Channel: r.Channel, All: r.All, Quiet: r.Quiet.String()})
+	}
+	return out
+}
+
+// TestReceiver sends a notice of no case to the receiver called name, now, and
+// returns what its channel says. CodeNotFound when there is no such receiver.
+func (d *Desk) TestReceiver(ctx context.Context, name, by string) error {
+	i := slices.IndexFunc(d.opt.Notify, func(r Receiver) bool { return r.Name == name })
+	if i < 0 {
+		return citywarden.Errorf(citywarden.CodeNotFound, "there is no receiver %s; see notices in the configuration", name)
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, sendLimit)
+	defer cancel()
+	err := d.opt.Notify[i].Send(ctx, citywarden.Notice{
+		Key: "test/" + name + "/" + now.Format(time.RFC3339Nano), Receiver: name, Kind: citywarden.NoticeTest, Severity: citywarden.Indeterminate, At: now, Urgent: true,
+		Title: citywarden.Text{ZH: "通知测试", EN: "Test of the notices"},
+		Text:  citywarden.Text{ZH: "由 " + by + " 发出，无需处置", EN: "sent by " + by + "; nothing is to be done"},
+	})
+	if err != nil {
+		return citywarden.Errorf(citywarden.CodeTransient, "the test did not reach %s: %w", name, err)
+	}
+	return nil
+}
+
+// keepOrphans marks pending notices whose receiver is not configured any more:
+// nobody would ever send them.
+func (d *Desk) keepOrphans(ctx context.Context) error {
+	const why = "the receiver was taken out of notices in the configuration"
+	var known []string
+	for _, r := range d.opt.Notify {
+		known = append(known, r.Name)
+	}
+	for after := ""; ; {
+		ns, next, err := d.read.Notices(ctx, citywarden.NoticeFilter{State: citywarden.NoticePending, Page: citywarden.Page{Limit: 1000, After: after}})
+		if err != nil {
+			return err
+		}
+		for _, n := range ns {
+			if slices.Contains(known, n.Receiver) {
+				continue
+			}
+			err := d.once(ctx, func(ctx context.Context, tx Tx, out *changes) error {
+				if err := tx.SaveNotice(ctx, kept(n, why)); err != nil {
+					return err
+				}
+				c, err := tx.Case(ctx, n.Case)
+				if err != nil {
+					return err
+				}
+				return d.noticeStep(ctx, tx, c, n, time.Now().UTC().Truncate(time.Millisecond), out,
+					"notice to "+n.Receiver+" could not be sent, there is no receiver of that name any more: ", "通知 "+n.Receiver+" 未能发出（该接收人已取消）：")
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		after = next
+	}
+}
+
 // Run lets what cases wait for come about, and sends notices, until ctx is done.
 // Everything it knows is stored: after a crash it goes on with what is due.
 func (d *Desk) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	all.Go(func() { d.loop(ctx, nil, func() (time.Time, error) { return time.Time{}, d.accountAll(ctx) }) })
+	all.Go(func() { d.loop(ctx, nil, func() (time.Time, error) { return time.Time{}, d.keepOrphans(ctx) }) })
 	for i, r := range d.opt.Notify {
-		all.Go(func() { d.loop(ctx, d.moved[i+1], func() (time.Time, error) { return d.deliver(ctx, r) }) })
+		var busy lull
+		all.Go(func() { d.loop(ctx, d.moved[i+1], func() (time.Time, error) { return d.deliver(ctx, r, &busy) }) })
 	}
 	d.loop(ctx, d.moved[0], func() (time.Time, error) { return d.expire(ctx) })
 	all.Wait()
@@ -427,12 +502,28 @@ const (
 	sendLimit  = 15 * time.Second
 )
 
-// deliver sends the notices to r that are due, and returns when the next is.
-func (d *Desk) deliver(ctx context.Context, r Receiver) (next time.Time, err error) {
+// lull is until when a receiver takes nothing.
+type lull struct{ ordinary, urgent time.Time }
+
+func (l *lull) until(urgent bool) *time.Time {
+	if urgent {
+		return &l.urgent
+	}
+	return &l.ordinary
+}
+
+// deliver sends the notices to r that are due, the urgent ones first, and returns
+// when the next is.
+func (d *Desk) deliver(ctx context.Context, r Receiver, busy *lull) (next time.Time, err error) {
 	for {
-		n, ok, err := d.read.DueNotice(ctx, r.Name)
-		if err != nil || !ok || n.Next.After(time.Now()) || ctx.Err() != nil {
+		began := time.Now()
+		n, ok, err := d.read.DueNotice(ctx, r.Name, began)
+		if err != nil || !ok || n.Next.After(began) || ctx.Err() != nil {
 			return n.Next, err
+		}
+		until := busy.until(n.Urgent)
+		if began.Before(*until) {
+			return *until, nil
 		}
 		sctx, cancel := context.WithTimeout(ctx, sendLimit)
 		failed := r.Send(sctx, n)
@@ -444,7 +535,14 @@ func (d *Desk) deliver(ctx context.Context, r Receiver) (next time.Time, err err
 		n.Tries++
 		n.Error = ""
 		en, zh := "", ""
+		var full *citywarden.BusyError
 		switch {
+		case errors.As(failed, &full):
+			*until = now.Add(full.After)
+			if n.Urgent {
+				busy.ordinary = *until
+			}
+			n.Tries, n.Error = n.Tries-1, failed.Error()
 		case failed == nil:
 			n.State, n.SentAt, n.Next = citywarden.NoticeSent, now, time.Time{}
 			en, zh = "notice sent to "+r.Name+": ", "已通知 "+r.Name+"："

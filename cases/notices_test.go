@@ -576,6 +576,85 @@ func TestDeadNotices(t *testing.T) {
 	})
 }
 
+// A receiver that is busy is asked again when it said, for that no try is counted;
+// what is urgent does not wait behind what is not.
+func TestABusyReceiver(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		asked, most := 0, 2
+		o.all.fail = func() error {
+			if asked++; len(o.all.keys) < most {
+				return nil
+			}
+			return &citywarden.BusyError{After: time.Minute, Err: errors.New("enough")}
+		}
+		for i := range 4 {
+			o.at(t, o.raise(fmt.Sprintf("a%d", i), citywarden.Major, keyed(fmt.Sprintf("a%d", i))))
+		}
+		o.wantMail(t, o.all, "opened E0000202611230001", "opened E0000202611230002")
+		if asked != 3 {
+			t.Errorf("asked %d times, want 3", asked)
+		}
+		ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{State: citywarden.NoticePending})
+		if err != nil || len(ns) != 2 || ns[0].Error+ns[1].Error != "enough" || ns[0].Tries+ns[1].Tries != 0 {
+			t.Errorf("pending: %+v, %v", ns, err)
+		}
+		most = 3
+		o.at(t, o.raise("b", citywarden.Critical, keyed("b")))
+		o.wantMail(t, o.all, "opened E0000202611230005 critical")
+		o.at(t, o.raise("c", citywarden.Critical, keyed("c"))) // now it takes not even that
+		time.Sleep(59 * time.Second)
+		o.wantMail(t, o.all)
+		if asked != 5 {
+			t.Errorf("asked %d times, want 5", asked)
+		}
+		most = 1000
+		time.Sleep(2 * time.Second)
+		o.wantMail(t, o.all, "opened E0000202611230006 critical", "opened E0000202611230003", "opened E0000202611230004")
+	})
+}
+
+// A receiver that the configuration does not name any more: what it would have
+// got is kept, and the case says so.
+func TestAReceiverIsTakenOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(monday()))
+		o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}, limits: map[citywarden.Stage]cases.Limit{}}
+		path := filepath.Join(t.TempDir(), "x.db")
+		o.open(t, path)
+		o.all.fail = func() error { return errors.New("connection refused") }
+		o.at(t, o.raise("a", citywarden.Major, keyed("k")))
+		o.stop()
+		if err := o.db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		o.open(t, path, cases.Receiver{Name: "duty", Channel: "mail", All: true, Sender: o.chief})
+		synctest.Wait()
+		ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{})
+		if err != nil || len(ns) != 1 || ns[0].State != citywarden.NoticeKept || !ns[0].Next.IsZero() || !strings.Contains(ns[0].Error, "taken out") {
+			t.Errorf("%+v, %v", ns, err)
+		}
+		steps := timeline(t, o.Desk, first)
+		if last := steps[len(steps)-1]; !strings.Contains(last, "notice to all could not be sent, there is no receiver of that name any more: ") {
+			t.Errorf("the timeline ends with %q", last)
+		}
+		if diff := cmp.Diff([]citywarden.Receiver{{Name: "duty", Channel: "mail", All: true}}, o.Receivers()); diff != "" {
+			t.Error(diff)
+		}
+		if err := o.TestReceiver(t.Context(), "all", "admin"); citywarden.CodeOf(err) != citywarden.CodeNotFound {
+			t.Errorf("test of a receiver that is gone: %v", err)
+		}
+		if err := o.TestReceiver(t.Context(), "duty", "admin"); err != nil {
+			t.Error(err)
+		}
+		o.wantMail(t, o.chief, "test  indeterminate sent by admin; nothing is to be done")
+		o.chief.fail = func() error { return errors.New("sign not match") }
+		if err := o.TestReceiver(t.Context(), "duty", "admin"); err == nil || !strings.Contains(err.Error(), "the test did not reach duty: sign not match") {
+			t.Errorf("test that is refused: %v", err)
+		}
+		o.stop()
+	})
+}
+
 func TestQuietHours(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Until(monday()))

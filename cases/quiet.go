@@ -31,6 +31,15 @@ func ParseQuiet(s string, zone *time.Location) (Quiet, error) {
 	return Quiet{midnight(a), midnight(b), zone}, nil
 }
 
+// String returns q as ParseQuiet reads it.
+func (q Quiet) String() string {
+	if q.zone == nil {
+		return ""
+	}
+	clock := func(d time.Duration) string { return time.Time{}.Add(d).Format("15:04") }
+	return clock(q.from) + "-" + clock(q.to)
+}
+
 // End returns when the quiet hours that t lies in end; t itself outside of them.
 func (q Quiet) End(t time.Time) time.Time {
 	if q.zone == nil {

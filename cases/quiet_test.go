@@ -33,6 +33,9 @@ func TestQuiet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if q.String() != c.hours {
+			t.Errorf("%s is written as %s", c.hours, q)
+		}
 		at, err := time.ParseInLocation("2006-01-02T15:04:05", c.at, z)
 		if err != nil {
 			t.Fatal(err)

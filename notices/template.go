@@ -50,13 +50,13 @@ var usual = map[string]Options{
 	"zh": {
 		Title: `【{{.Severity}}】{{.Title}}`,
 		Text: `{{.Kind}}：{{.Text}}
-案卷 {{.Case}}，{{.At.Format "2006-01-02 15:04:05"}}{{if .Grid}}，单元网格 {{.Grid}}{{end}}{{if .Place}}
+{{if .Case}}案卷 {{.Case}}，{{end}}{{.At.Format "2006-01-02 15:04:05"}}{{if .Grid}}，单元网格 {{.Grid}}{{end}}{{if .Place}}
 位置 {{.Place}}{{end}}`,
 	},
 	"en": {
 		Title: `[{{.Severity}}] {{.Title}}`,
 		Text: `{{.Kind}}: {{.Text}}
-case {{.Case}}, {{.At.Format "2006-01-02 15:04:05"}}{{if .Grid}}, unit grid {{.Grid}}{{end}}{{if .Place}}
+{{if .Case}}case {{.Case}}, {{end}}{{.At.Format "2006-01-02 15:04:05"}}{{if .Grid}}, unit grid {{.Grid}}{{end}}{{if .Place}}
 position {{.Place}}{{end}}`,
 	},
 }
@@ -72,6 +72,8 @@ var kinds = map[citywarden.NoticeKind]citywarden.Text{
 	citywarden.NoticeOverdue:    {ZH: "超时", EN: "overdue"},
 	citywarden.NoticeSupervised: {ZH: "督办", EN: "supervised"},
 	citywarden.NoticeUrged:      {ZH: "催办", EN: "urged"},
+
+	citywarden.NoticeTest: {ZH: "测试", EN: "test"},
 }
 
 // TemplateError is a mistake in one of the templates of Options.

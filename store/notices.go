@@ -37,10 +37,10 @@ func (t *DeskTx) SaveNotice(ctx context.Context, n citywarden.Notice) error {
 	if err != nil {
 		return fmt.Errorf("write notice %s: %w", n.Key, err)
 	}
-	_, err = t.q.ExecContext(ctx, `INSERT INTO notices (id, notice_key, receiver, case_id, alarm, state, at, next, data)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+	_, err = t.q.ExecContext(ctx, `INSERT INTO notices (id, notice_key, receiver, case_id, alarm, state, at, next, urgent, data)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 		ON CONFLICT (id) DO UPDATE SET state = excluded.state, next = excluded.next, data = excluded.data`,
-		noticeID(&n), n.Key, n.Receiver, string(n.Case), string(n.Alarm), string(n.State), toMS(n.At), toMS(n.Next), string(b))
+		noticeID(&n), n.Key, n.Receiver, string(n.Case), string(n.Alarm), string(n.State), toMS(n.At), toMS(n.Next), toInt(n.Urgent), string(b))
 	if err != nil {
 		return fmt.Errorf("save notice %s: %w", n.Key, err)
 	}
@@ -103,12 +103,19 @@ func (d *DB) Notices(ctx context.Context, f citywarden.NoticeFilter) ([]cityward
 	return items, next, nil
 }
 
-// DueNotice returns the notice to a receiver that is to be sent first; ok is
-// false when none is pending.
-func (d *DB) DueNotice(ctx context.Context, receiver string) (n citywarden.Notice, ok bool, err error) {
-	ns, err := list(ctx, d.sql, scanNotice, `SELECT data FROM notices WHERE receiver = $1 AND next > 0 ORDER BY next, id LIMIT 1`, receiver)
-	if err != nil || len(ns) == 0 {
-		return n, false, err
+// DueNotice returns the notice to a receiver that is to be sent first: of those
+// that are due at now an urgent one before others. ok is false when none is pending.
+func (d *DB) DueNotice(ctx context.Context, receiver string, now time.Time) (n citywarden.Notice, ok bool, err error) {
+	ns, err := list(ctx, d.sql, scanNotice, `SELECT data FROM notices WHERE receiver = $1 AND next > 0 AND next <= $2 AND urgent = 1 ORDER BY next, id LIMIT 1`,
+		receiver, toMS(now))
+	if err == nil && len(ns) == 0 {
+		ns, err = list(ctx, d.sql, scanNotice, `SELECT data FROM notices WHERE receiver = $1 AND next > 0 ORDER BY next, id LIMIT 1`, receiver)
+	}
+	if err != nil {
+		return n, false, fmt.Errorf("look for the next notice to %s: %w", receiver, err)
+	}
+	if len(ns) == 0 {
+		return n, false, nil
 	}
 	return ns[0], true, nil
 }

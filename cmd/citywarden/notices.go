@@ -9,8 +9,41 @@ import (
 )
 
 type noticesCmd struct {
-	List   noticeListCmd   `cmd:"" help:"List notices, the newest first."`
-	Resend noticeResendCmd `cmd:"" help:"Send a notice once more that was given up."`
+	List      noticeListCmd   `cmd:"" help:"List notices, the newest first."`
+	Resend    noticeResendCmd `cmd:"" help:"Send a notice once more that was given up, or all that a receiver did not get."`
+	Receivers receiverListCmd `cmd:"" help:"List who can be told of cases."`
+	Test      noticeTestCmd   `cmd:"" help:"Send a test to a receiver and say what its channel answers."`
+}
+
+type receiverListCmd struct{ remote }
+
+// Run lists the receivers.
+func (k *receiverListCmd) Run(ctx context.Context, o output) error {
+	return printList(ctx, o, &k.remote, "/receivers", nil, []string{"NAME", "CHANNEL", "GETS", "QUIET"}, func(x citywarden.Receiver) []string {
+		gets := "escalations"
+		if x.All {
+			gets = "all"
+		}
+		return []string{x.Name, x.Channel, gets, dash(x.Quiet)}
+	})
+}
+
+type noticeTestCmd struct {
+	remote
+	Receiver string `arg:"" help:"As in the configuration."`
+}
+
+// Run sends a test.
+func (k *noticeTestCmd) Run(ctx context.Context, o output) error {
+	c, err := k.client(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.call(ctx, "POST", "/notices/test", map[string]string{"receiver": k.Receiver}, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(o.out, "%s took the test\n", k.Receiver)
+	return nil
 }
 
 type noticeListCmd struct {
@@ -34,23 +67,51 @@ func (k *noticeListCmd) Run(ctx context.Context, o output) error {
 
 type noticeResendCmd struct {
 	remote
-	Key      string `arg:"" help:"The notice's key."`
-	Receiver string `arg:"" help:"Who did not get it."`
+	Key      string `arg:"" optional:"" help:"The notice's key."`
+	Receiver string `arg:"" optional:"" help:"Who did not get it."`
+	AllTo    string `help:"Instead of one notice: all that this receiver did not get." placeholder:"RECEIVER"`
 }
 
-// Run sends a dead notice again.
+// Run sends dead notices again.
 func (k *noticeResendCmd) Run(ctx context.Context, o output) error {
+	if (k.AllTo == "") != (k.Key != "" && k.Receiver != "") || k.AllTo != "" && k.Key != "" {
+		return &usageError{"say KEY and RECEIVER of a notice, or --all-to=RECEIVER"}
+	}
 	c, err := k.client(ctx)
 	if err != nil {
 		return err
 	}
-	var x citywarden.Notice
-	if err := c.call(ctx, "POST", "/notices/resend", map[string]string{"key": k.Key, "receiver": k.Receiver}, &x); err != nil {
-		return err
+	dead := []citywarden.Notice{{Key: k.Key, Receiver: k.Receiver}}
+	if k.AllTo != "" {
+		dead = nil
+		err := list(ctx, c, "/notices", url.Values{"limit": {"1000"}, "state": {"dead"}}, func(n citywarden.Notice) error {
+			if n.Receiver == k.AllTo {
+				dead = append(dead, n)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
-	if k.JSON {
-		return toJSON(o.out, x)
+	sent := []citywarden.Notice{}
+	for _, n := range dead {
+		var x citywarden.Notice
+		if err := c.call(ctx, "POST", "/notices/resend", map[string]string{"key": n.Key, "receiver": n.Receiver}, &x); err != nil {
+			return err
+		}
+		sent = append(sent, x)
 	}
-	fmt.Fprintf(o.out, "notice %s is sent to %s again at %s\n", x.Key, x.Receiver, when(x.Next))
+	switch {
+	case k.JSON && k.AllTo != "":
+		return toJSON(o.out, sent)
+	case k.JSON:
+		return toJSON(o.out, sent[0])
+	case len(sent) == 0:
+		fmt.Fprintf(o.out, "no notice to %s was given up\n", k.AllTo)
+	}
+	for _, x := range sent {
+		fmt.Fprintf(o.out, "notice %s is sent to %s again at %s\n", x.Key, x.Receiver, when(x.Next))
+	}
 	return nil
 }

@@ -112,6 +112,8 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"list-class-versions", "/classes/versions", "", nil},
 		{"list-notices", "/notices", "", nil},
 		{"resend-notice", "/notices/resend", `{"key":"k","receiver":"duty"}`, operate},
+		{"list-receivers", "/receivers", "", engineers},
+		{"test-notice", "/notices/test", `{"receiver":"duty"}`, engineers},
 		{"list-rules", "/rules", "", nil},
 		{"get-rule", "/rules/fire.smoke", "", nil},
 		{"get-rule-status", "/rules/status", "", nil},

@@ -49,6 +49,7 @@ type capInfo struct {
 	Urgency     string     `xml:"urgency"`
 	Severity    string     `xml:"severity"`
 	Certainty   string     `xml:"certainty"`
+	Codes       []capValue `xml:"eventCode"`
 	Effective   string     `xml:"effective"`
 	Onset       string     `xml:"onset"`
 	Expires     string     `xml:"expires"`
@@ -192,7 +193,10 @@ func (s *server) capAlert(ctx context.Context, a citywarden.Alarm, chain []capMe
 		if err != nil {
 			return nil, err
 		}
-		if class = c.Class; c.Deadline.After(m.sent) {
+		if class = c.Class; class != "" {
+			info.Codes = []capValue{{class.Standard(), string(class)}}
+		}
+		if c.Deadline.After(m.sent) {
 			info.Expires = s.capTime(c.Deadline)
 		}
 	}

@@ -41,6 +41,7 @@ var capRules = map[string][]capRule{
 		{"instruction", 0, false, ".+"}, {"web", 0, false, ".+"}, {"contact", 0, false, ".+"}, {"parameter", 0, true, ""}, {"resource", 0, true, ""}, {"area", 0, true, ""},
 	},
 	"parameter": {{"valueName", 1, false, ".+"}, {"value", 1, false, ".+"}},
+	"eventCode": {{"valueName", 1, false, ".+"}, {"value", 1, false, ".+"}},
 	"geocode":   {{"valueName", 1, false, ".+"}, {"value", 1, false, ".+"}},
 	"area": {
 		{"areaDesc", 1, false, ".+"}, {"polygon", 0, true, `(-?\d+\.\d+,-?\d+\.\d+ ){3,}-?\d+\.\d+,-?\d+\.\d+`}, {"circle", 0, true, `-?\d+\.\d+,-?\d+\.\d+ [\d.]+`}, {"geocode", 0, true, ""},
@@ -184,7 +185,7 @@ func TestCAP(t *testing.T) {
 	want(n, "expires", "2026-11-23T14:00:00+08:00", "2026-11-23T14:00:00+08:00")
 	circles := []string{"24.100000,117.600000 0.05", "24.100000,117.610000 0.05"}
 	want(n, "circle", append(circles, circles...)...)
-	if codes := n.all("value"); !slices.Contains(codes, "350623100001001") {
+	if codes := n.all("value"); !slices.Contains(codes, "350623100001001") || !slices.Contains(codes, "event/0501") {
 		t.Errorf("values %q", codes)
 	}
 

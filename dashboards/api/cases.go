@@ -26,6 +26,8 @@ type Cases interface {
 type Notices interface {
 	Notices(ctx context.Context, f citywarden.NoticeFilter) (page []citywarden.Notice, next string, err error)
 	Resend(ctx context.Context, key, receiver string) (citywarden.Notice, error)
+	Receivers() []citywarden.Receiver
+	TestReceiver(ctx context.Context, name, by string) error
 }
 
 // Classes are the classes of components and events.
@@ -100,6 +102,10 @@ type namedAction struct {
 	Needs  []citywarden.Need `json:"needs" nullable:"false" doc:"What has to be said for it"`
 }
 
+type testBody struct {
+	Receiver string `json:"receiver" maxLength:"200" doc:"One of GET /api/v1/receivers"`
+}
+
 type resendBody struct {
 	Key      string `json:"key" maxLength:"500"`
 	Receiver string `json:"receiver" maxLength:"200"`
@@ -125,6 +131,14 @@ func (s *server) caseRoutes() {
 		summary: "What was told of cases, and to whom, the newest first; a department sees those of the cases that it has"}, s.listNotices)
 	handle(s, route{method: "POST", path: "/api/v1/notices/resend", id: "resend-notice", tag: tag, may: citywarden.MayOperateAlarms,
 		summary: "Send a notice once more that was given up (dead); its key stays"}, s.resend)
+	handle(s, route{method: "GET", path: "/api/v1/receivers", id: "list-receivers", tag: tag, may: citywarden.MayWriteRules,
+		summary: "Who can be told of cases; rules escalate to them by name"}, func(context.Context, *struct{}) (*listOutput[citywarden.Receiver], error) {
+		return listOf(s.Notices.Receivers(), ""), nil
+	})
+	handle(s, route{method: "POST", path: "/api/v1/notices/test", id: "test-notice", tag: tag, may: citywarden.MayWriteRules, status: http.StatusNoContent,
+		summary: "Send a test to one receiver, now, in the wording of its notices; the answer says what its channel says"}, func(ctx context.Context, in *struct{ Body testBody }) (*struct{}, error) {
+		return nil, s.Notices.TestReceiver(ctx, in.Body.Receiver, callerOf(ctx).Name)
+	})
 	handle(s, route{method: "GET", path: "/api/v1/classes", id: "list-classes", tag: tag, may: citywarden.MayReadCases,
 		summary: "Classes of components and events with their filing rules (GB/T 30428.2, CJ/T 214)"}, s.listClasses)
 	handle(s, route{method: "GET", path: "/api/v1/classes/versions", id: "list-class-versions", tag: tag, may: citywarden.MayRead,

@@ -522,6 +522,17 @@ func (telegraph) Resend(_ context.Context, key, receiver string) (citywarden.Not
 	return citywarden.Notice{}, missing("notice", key+" to "+receiver)
 }
 
+func (telegraph) Receivers() []citywarden.Receiver {
+	return []citywarden.Receiver{{Name: "duty", Channel: "mail", All: true, Quiet: "22:00-07:00"}}
+}
+
+func (telegraph) TestReceiver(_ context.Context, name, by string) error {
+	if name == "duty" && by != "" {
+		return nil
+	}
+	return missing("receiver", name)
+}
+
 type files struct{ *city }
 
 func (f files) Import(ctx context.Context, r io.Reader) (ImportReport, error) {

@@ -12,8 +12,10 @@ import (
 	"fmt"
 	"net"
 	netmail "net/mail"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	gomail "github.com/wneessen/go-mail"
 
@@ -76,6 +78,9 @@ type Mail struct {
 	options  Options
 	to       []string
 	template *notices.Template
+
+	mu    sync.Mutex
+	taken map[string][]string // addresses that a notice went to, by its key, when the server refused others
 }
 
 // New returns what sends mail to the addresses; CodeInvalid says what is wrong.
@@ -88,31 +93,35 @@ func New(o Options, to []string, t *notices.Template) (*Mail, error) {
 			return nil, citywarden.Errorf(citywarden.CodeInvalid, "%q is no mail address", a)
 		}
 	}
-	return &Mail{o, to, t}, nil
+	return &Mail{options: o, to: to, template: t, taken: map[string][]string{}}, nil
 }
 
+// maxTaken is how many notices that some address refused are remembered.
+const maxTaken = 1000
+
 // Send sends n and returns nil when the server has taken it for every address.
-// The same notice has the same Message-ID, so that mailboxes know it again.
+// Each gets a mail of its own, and no second one when Send is called again: a
+// mailbox that is gone does not keep others from knowing. The same notice has the
+// same Message-ID, so that mailboxes know it again.
 func (m *Mail) Send(ctx context.Context, n citywarden.Notice) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	title, text, err := m.template.Write(n)
 	if err != nil {
 		return err
 	}
-	msg := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
-	if err := msg.From(m.options.From); err != nil {
-		return fmt.Errorf("mail notice %s: %w", n.Key, err)
+	var msgs []*gomail.Msg
+	var to []string
+	for _, a := range m.to {
+		if slices.Contains(m.taken[n.Key], a) {
+			continue
+		}
+		msg, err := m.message(n, a, title, text)
+		if err != nil {
+			return fmt.Errorf("mail notice %s: %w", n.Key, err)
+		}
+		msgs, to = append(msgs, msg), append(to, a)
 	}
-	if err := msg.To(m.to...); err != nil {
-		return fmt.Errorf("mail notice %s: %w", n.Key, err)
-	}
-	msg.Subject(title)
-	msg.SetDateWithValue(n.At)
-	msg.SetMessageIDWithValue(m.messageID(n))
-	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: nobody's absence note comes back
-	if n.Severity >= citywarden.Critical {
-		msg.SetGenHeader("X-Priority", "1")
-	}
-	msg.SetBodyString(gomail.TypeTextPlain, text)
 	o, err := m.options.options()
 	if err != nil {
 		return err
@@ -122,10 +131,42 @@ func (m *Mail) Send(ctx context.Context, n citywarden.Notice) error {
 	if err != nil {
 		return fmt.Errorf("mail notice %s: %w", n.Key, err)
 	}
-	if err := c.DialAndSendWithContext(ctx, msg); err != nil {
-		return fmt.Errorf("mail notice by %s: %w", m.options.Server, err)
+	err = c.DialAndSendWithContext(ctx, msgs...)
+	taken := m.taken[n.Key]
+	for i, msg := range msgs {
+		if msg.IsDelivered() {
+			taken = append(taken, to[i])
+		}
 	}
-	return nil
+	if len(taken) == len(m.to) { // what the server says after that is not about the mail
+		delete(m.taken, n.Key)
+		return nil
+	}
+	if len(m.taken) >= maxTaken {
+		clear(m.taken)
+	}
+	m.taken[n.Key] = taken
+	return fmt.Errorf("mail notice by %s: %w", m.options.Server, err)
+}
+
+// message returns the mail to one address.
+func (m *Mail) message(n citywarden.Notice, to, title, text string) (*gomail.Msg, error) {
+	msg := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
+	if err := msg.From(m.options.From); err != nil {
+		return nil, err
+	}
+	if err := msg.To(to); err != nil {
+		return nil, err
+	}
+	msg.Subject(title)
+	msg.SetDateWithValue(n.At)
+	msg.SetMessageIDWithValue(m.messageID(n))
+	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: nobody's absence note comes back
+	if n.Severity >= citywarden.Critical {
+		msg.SetGenHeader("X-Priority", "1")
+	}
+	msg.SetBodyString(gomail.TypeTextPlain, text)
+	return msg, nil
 }
 
 func (m *Mail) messageID(n citywarden.Notice) string {

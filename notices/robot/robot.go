@@ -17,7 +17,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -31,6 +33,10 @@ type Robot struct {
 	secret   string
 	template *notices.Template
 	client   *http.Client
+
+	mu     sync.Mutex
+	sent   []time.Time // of the last minute
+	closed time.Time   // until when the vendor takes nothing
 }
 
 // vendor is what differs between them.
@@ -42,6 +48,9 @@ type vendor struct {
 	request func(text, secret string, at time.Time, q url.Values) any
 	// code and why are what the vendor answers; code 0 is good.
 	code, why string
+	minute    int           // texts that it takes in a minute
+	full      []float64     // codes that say that these were too many
+	ban       time.Duration // and then nothing is taken for so long
 }
 
 // text is how DingTalk and WeCom write a text message.
@@ -57,22 +66,22 @@ type content struct {
 // NewDingTalk returns the robot at a webhook URL of DingTalk; secret is that of
 // its signature (加签), "" when it has none.
 func NewDingTalk(to, secret string, t *notices.Template) (*Robot, error) {
-	return newRobot(vendor{"DingTalk", 20_000, func(s, secret string, at time.Time, q url.Values) any {
+	return newRobot(vendor{name: "DingTalk", most: 20_000, minute: 20, full: []float64{130101, 410100}, ban: 10 * time.Minute, code: "errcode", why: "errmsg", request: func(s, secret string, at time.Time, q url.Values) any {
 		if secret != "" {
 			stamp := strconv.FormatInt(at.UnixMilli(), 10)
 			q.Set("timestamp", stamp)
 			q.Set("sign", sign(secret, stamp+"\n"+secret))
 		}
 		return text{"text", content{s}}
-	}, "errcode", "errmsg"}, to, secret, t)
+	}}, to, secret, t)
 }
 
 // NewWeCom returns the robot at a webhook URL of WeCom, which has no signature:
 // the key in the URL is the secret.
 func NewWeCom(to string, t *notices.Template) (*Robot, error) {
-	return newRobot(vendor{"WeCom", 2048, func(s, _ string, _ time.Time, _ url.Values) any {
+	return newRobot(vendor{name: "WeCom", most: 2048, minute: 20, full: []float64{45009}, ban: time.Minute, code: "errcode", why: "errmsg", request: func(s, _ string, _ time.Time, _ url.Values) any {
 		return text{"text", content{s}}
-	}, "errcode", "errmsg"}, to, "", t)
+	}}, to, "", t)
 }
 
 // feishu is how Feishu writes a text message.
@@ -90,14 +99,14 @@ type feishuText struct {
 // NewFeishu returns the robot at a webhook URL of Feishu; secret is that of its
 // signature (签名校验), "" when it has none.
 func NewFeishu(to, secret string, t *notices.Template) (*Robot, error) {
-	return newRobot(vendor{"Feishu", 18_000, func(s, secret string, at time.Time, _ url.Values) any {
+	return newRobot(vendor{name: "Feishu", most: 18_000, minute: 100, full: []float64{9499, 11232}, ban: time.Minute, code: "code", why: "msg", request: func(s, secret string, at time.Time, _ url.Values) any {
 		m := feishu{Kind: "text", Content: feishuText{s}}
 		if secret != "" {
 			m.Timestamp = strconv.FormatInt(at.Unix(), 10)
 			m.Sign = sign(m.Timestamp+"\n"+secret, "") // the text is the key here
 		}
 		return m
-	}, "code", "msg"}, to, secret, t)
+	}}, to, secret, t)
 }
 
 // sign returns the HMAC-SHA256 of message in base64.
@@ -112,16 +121,49 @@ func newRobot(v vendor, to, secret string, t *notices.Template) (*Robot, error) 
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "that is no URL; copy the webhook address of the %s robot", v.name)
 	}
-	return &Robot{v, u, secret, t, &http.Client{
+	return &Robot{vendor: v, url: u, secret: secret, template: t, client: &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
 
-// Send posts n and returns nil when the vendor says that it took it. Errors
-// don't hold the URL, whose token is a secret.
+// pace returns nil when a text may be sent at now, which counts it, and a
+// *citywarden.BusyError until then. A quarter of what the vendor takes is left
+// for what is urgent.
+func (r *Robot) pace(urgent bool, now time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Before(r.closed) {
+		return &citywarden.BusyError{After: r.closed.Sub(now), Err: fmt.Errorf("%s takes nothing until %s", r.name, r.closed.UTC().Format(time.RFC3339))}
+	}
+	r.sent = slices.DeleteFunc(r.sent, func(t time.Time) bool { return now.Sub(t) >= time.Minute })
+	most := r.minute
+	if !urgent {
+		most -= most / 4
+	}
+	if over := len(r.sent) - most; over >= 0 {
+		return &citywarden.BusyError{After: time.Minute - now.Sub(r.sent[over]), Err: fmt.Errorf("%s takes %d texts a minute; the rest waits", r.name, r.minute)}
+	}
+	r.sent = append(r.sent, now)
+	return nil
+}
+
+// close remembers that the vendor takes nothing for a while, for which it said err.
+func (r *Robot) close(err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = time.Now().Add(r.ban)
+	return &citywarden.BusyError{After: r.ban, Err: err}
+}
+
+// Send posts n and returns nil when the vendor says that it took it, and a
+// *citywarden.BusyError when it has had enough for now. Errors don't hold the
+// URL, whose token is a secret.
 func (r *Robot) Send(ctx context.Context, n citywarden.Notice) error {
 	title, rest, err := r.template.Write(n)
 	if err != nil {
+		return err
+	}
+	if err := r.pace(n.Urgent, time.Now()); err != nil {
 		return err
 	}
 	to := *r.url
@@ -156,6 +198,9 @@ func (r *Robot) Send(ctx context.Context, n citywarden.Notice) error {
 // taken returns nil when the answer says that the message was taken: 2xx is not
 // enough, the vendors say in the body what is wrong.
 func (r *Robot) taken(res *http.Response, said []byte) error {
+	if res.StatusCode == http.StatusTooManyRequests {
+		return r.close(fmt.Errorf("send notice: %s answers %s %.200s", r.name, res.Status, said))
+	}
 	if res.StatusCode/100 != 2 {
 		return fmt.Errorf("send notice: %s answers %s %.200s", r.name, res.Status, said)
 	}
@@ -167,10 +212,14 @@ func (r *Robot) taken(res *http.Response, said []byte) error {
 	switch {
 	case !ok:
 		return fmt.Errorf("send notice: %s answers %.200s", r.name, said)
-	case code != 0:
-		return fmt.Errorf("send notice: %s answers %.0f %.200s", r.name, code, a[r.why])
+	case code == 0:
+		return nil
 	}
-	return nil
+	err := fmt.Errorf("send notice: %s answers %.0f %.200s", r.name, code, a[r.why])
+	if slices.Contains(r.full, code) {
+		return r.close(err)
+	}
+	return err
 }
 
 // cut returns s in at most n bytes of whole characters.

@@ -1,12 +1,14 @@
 package robot
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -185,6 +187,74 @@ func TestRefusals(t *testing.T) {
 	for _, u := range []string{"", "duty", "ftp://x", "http://"} {
 		if _, err := NewWeCom(u, nil); citywarden.CodeOf(err) != citywarden.CodeInvalid {
 			t.Errorf("NewWeCom(%q): %v", u, err)
+		}
+	}
+}
+
+// No vendor gets more than it takes, and what is urgent does not wait behind what
+// is not.
+func TestPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, err := NewDingTalk("https://x/send?access_token=1", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fill := func(urgent bool) (n int, after time.Duration) {
+			t.Helper()
+			for {
+				var busy *citywarden.BusyError
+				switch err := r.pace(urgent, time.Now()); {
+				case err == nil:
+					n++
+				case errors.As(err, &busy):
+					return n, busy.After
+				default:
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, c := range []struct {
+			urgent bool
+			n      int
+			after  time.Duration
+			sleep  time.Duration
+		}{
+			{false, 15, time.Minute, 10 * time.Second}, {true, 5, 50 * time.Second, 50 * time.Second}, // a minute after the 15, 5 are left
+			{false, 10, 10 * time.Second, 10 * time.Second}, {false, 5, 50 * time.Second, 0},
+		} {
+			if n, after := fill(c.urgent); n != c.n || after != c.after {
+				t.Errorf("%+v: %d at once, then after %s", c, n, after)
+			}
+			time.Sleep(c.sleep)
+		}
+	})
+}
+
+func TestTheVendorHasHadEnough(t *testing.T) {
+	for _, c := range []struct {
+		open   func(url string, x *notices.Template) (*Robot, error)
+		status int
+		answer string
+		after  time.Duration
+	}{
+		{func(u string, x *notices.Template) (*Robot, error) { return NewDingTalk(u, "", x) }, 200, `{"errcode":130101,"errmsg":"send too fast"}`, 10 * time.Minute},
+		{NewWeCom, 200, `{"errcode":45009,"errmsg":"api freq out of limit"}`, time.Minute},
+		{func(u string, x *notices.Template) (*Robot, error) { return NewFeishu(u, "", x) }, 200, `{"code":11232,"msg":"frequency limited"}`, time.Minute},
+		{NewWeCom, 429, `slow down`, time.Minute},
+	} {
+		g := newGroup(t, c.answer)
+		g.status = c.status
+		r, err := c.open(g.URL+"/?key=1", template(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var busy *citywarden.BusyError
+		if err := r.Send(t.Context(), aNotice("x")); !errors.As(err, &busy) || busy.After != c.after {
+			t.Errorf("%s: %v", c.answer, err)
+		}
+		g.body = ""
+		if err := r.Send(t.Context(), aNotice("x")); !errors.As(err, &busy) || busy.After > c.after || g.body != "" {
+			t.Errorf("%s: asked again too early: %v", c.answer, err)
 		}
 	}
 }

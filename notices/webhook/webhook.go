@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -63,7 +64,9 @@ type body struct {
 	At       time.Time             `json:"at"`
 }
 
-// Send posts n and returns nil when the answer is 2xx.
+// Send posts n and returns nil when the answer is 2xx. After 429, or 503 with
+// Retry-After, it returns a *citywarden.BusyError. Errors don't hold the URL:
+// there may be a secret in it.
 func (h *Hook) Send(ctx context.Context, n citywarden.Notice) error {
 	b, err := json.Marshal(body{n.Key, n.Kind, n.Case, n.Alarm, n.Severity, n.Title, n.Text, n.Class, n.Grid, n.Location, n.At})
 	if err != nil {
@@ -83,14 +86,26 @@ func (h *Hook) Send(ctx context.Context, n citywarden.Notice) error {
 	}
 	res, err := h.client.Do(r)
 	if err != nil {
-		return fmt.Errorf("send notice: %w", err)
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return fmt.Errorf("send notice to %s: %w", r.URL.Host, err)
 	}
 	defer res.Body.Close()
 	said, _ := io.ReadAll(io.LimitReader(res.Body, 200)) // a word on what is wrong, if there is one
-	if res.StatusCode/100 != 2 {
-		return fmt.Errorf("send notice: %s answers %s %s", h.url, res.Status, bytes.TrimSpace(said))
+	if res.StatusCode/100 == 2 {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("send notice: %s answers %s %s", r.URL.Host, res.Status, bytes.TrimSpace(said))
+	after, perr := strconv.Atoi(res.Header.Get("Retry-After"))
+	switch {
+	case res.StatusCode == http.StatusTooManyRequests && perr != nil:
+		after = 60
+	case res.StatusCode != http.StatusTooManyRequests && (res.StatusCode != http.StatusServiceUnavailable || perr != nil):
+		return err
+	}
+	return &citywarden.BusyError{After: time.Duration(min(max(after, 1), 3600)) * time.Second, Err: err}
 }
 
 // Sign returns "v1=" and the hex digits of the HMAC-SHA256, under secret, of the

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"crypto/hmac"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -84,6 +85,34 @@ func TestSendFails(t *testing.T) {
 	for _, u := range []string{"", "duty", "ftp://x", "http://"} {
 		if _, err := New(u, ""); citywarden.CodeOf(err) != citywarden.CodeInvalid {
 			t.Errorf("New(%q): %v", u, err)
+		}
+	}
+}
+
+func TestTheReceiverIsBusy(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		retry  string
+		after  time.Duration // 0: it is a failure like others
+	}{{429, "", time.Minute}, {429, "30", 30 * time.Second}, {429, "Wed, 21 Oct 2015 07:28:00 GMT", time.Minute}, {503, "5", 5 * time.Second}, {503, "0", time.Second}, {503, "99999", time.Hour}, {503, "", 0}, {500, "5", 0}} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", c.retry)
+			w.WriteHeader(c.status)
+		}))
+		h, err := New(s.URL+"/?token=geheim", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = h.Send(t.Context(), aNotice())
+		var busy *citywarden.BusyError
+		if errors.As(err, &busy) != (c.after > 0) || busy != nil && busy.After != c.after {
+			t.Errorf("%+v: %v", c, err)
+		}
+		s.Close()
+		for _, err := range []error{err, h.Send(t.Context(), aNotice())} { // the second: nobody listens
+			if err == nil || strings.Contains(err.Error(), "geheim") {
+				t.Errorf("%+v: %v", c, err)
+			}
 		}
 	}
 }
