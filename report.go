@@ -77,6 +77,7 @@ func (r *Report) Check() error {
 // ReportFilter selects reports; zero fields select all.
 type ReportFilter struct {
 	Source  Source
+	ByApp   bool        // only what apps reported with keys of their own, not what somebody entered for them
 	Cases   []CaseID    // only of these
 	Classes []ClassCode // of the case as it is now
 	Open    *bool       // only those that people have, or don't have, something to do with

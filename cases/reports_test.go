@@ -104,6 +104,20 @@ func TestReports(t *testing.T) {
 		}
 	}
 
+	// What somebody here enters of what they heard from an app is not the app's own.
+	if _, err := d.Create(t.Context(), citywarden.NewCase{
+		Class: "event/0506", Title: "water", Description: `,"app":"`, Source: citywarden.SourceApp, Reporter: &citywarden.Reporter{Phone: "138"},
+	}, "lin", citywarden.RoleSupervisor); err != nil {
+		t.Fatal(err)
+	}
+	own, err := d.Report(t.Context(), citywarden.Report{Class: "event/0506", Source: citywarden.SourceApp, App: "wechat", Address: "x"}, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.Reports(t.Context(), citywarden.ReportFilter{Source: citywarden.SourceApp, ByApp: true, Limit: 10}); err != nil || len(got) != 1 || got[0].Case != own.ID {
+		t.Errorf("reports of apps: %+v, %v", got, err)
+	}
+
 	key := citywarden.APIKey{ID: "0a", Name: "wechat", PerMinute: 60, Created: monday()}
 	if err := db.AddAPIKey(t.Context(), key); err != nil {
 		t.Fatal(err)

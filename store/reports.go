@@ -16,8 +16,8 @@ func (t *DeskTx) AddReport(ctx context.Context, r citywarden.Report, secret stri
 	if err != nil {
 		return fmt.Errorf("write report of case %s: %w", r.Case, err)
 	}
-	_, err = t.q.ExecContext(ctx, `INSERT INTO reports (case_id, source, at, secret, data) VALUES ($1, $2, $3, $4, $5)`,
-		string(r.Case), string(r.Source), toMS(r.At), secret, string(b))
+	_, err = t.q.ExecContext(ctx, `INSERT INTO reports (case_id, source, at, secret, by_app, data) VALUES ($1, $2, $3, $4, $5, $6)`,
+		string(r.Case), string(r.Source), toMS(r.At), secret, toInt(r.App != ""), string(b))
 	if err != nil {
 		return fmt.Errorf("save report of case %s: %w", r.Case, err)
 	}
@@ -62,6 +62,9 @@ func (d *DB) Reports(ctx context.Context, f citywarden.ReportFilter) ([]cityward
 	}
 	if f.Source != "" {
 		w.and("r.source = $", string(f.Source))
+	}
+	if f.ByApp {
+		w.and("r.by_app = 1")
 	}
 	oneOf(&w, "r.case_id", f.Cases)
 	oneOf(&w, "c.class", f.Classes)

@@ -505,7 +505,7 @@ func (d desk) Reports(_ context.Context, f citywarden.ReportFilter) ([]citywarde
 	for _, r := range slices.Backward(d.reports) {
 		r.Now = *d.cases[r.Case]
 		switch {
-		case f.Source != r.Source, f.Cases != nil && !slices.Contains(f.Cases, r.Case), f.Classes != nil && !slices.Contains(f.Classes, r.Now.Class):
+		case f.ByApp != (r.App != ""), f.Cases != nil && !slices.Contains(f.Cases, r.Case), f.Classes != nil && !slices.Contains(f.Classes, r.Now.Class):
 		case f.Open != nil && *f.Open != r.Now.Stage.Open(), r.At.Before(f.From) && f.Cases == nil, !f.To.IsZero() && !r.At.Before(f.To):
 		default:
 			out = append(out, r)

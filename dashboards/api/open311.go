@@ -625,7 +625,7 @@ func parseGeoTime(s string) (time.Time, error) {
 }
 
 func (s *server) geoFind(r *http.Request, f citywarden.ReportFilter) ([]geoRequest, error) {
-	f.Source = citywarden.SourceApp
+	f.ByApp = true
 	found, err := s.Reports.Reports(r.Context(), f)
 	if err != nil {
 		return nil, err
