@@ -413,6 +413,21 @@ func TestDesksInChromium(t *testing.T) {
 	b.see("还没有照片")
 	b.do(chromedp.SetUploadFiles(chromedp.CSS(".panel input[type=file]"), []string{grayPhoto(t)}), chromedp.WaitVisible(chromedp.CSS(".photos img")))
 	b.screenshot("handling")
+	for _, step := range []struct{ action, tells, note string }{
+		{"申请延期", "最多延期两次，已批准 0 次", "配件明天到货"},
+		{"同意延期", "已批准 0 次", ""},
+		{"督办", "处置时限不变", "请今日内处置"},
+	} {
+		b.click(step.action)
+		b.see(step.tells)
+		if step.note != "" {
+			b.fill("dialog textarea", step.note)
+		}
+		b.fair("the dialog " + step.action)
+		b.click(step.action)
+		b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog[open]")))
+	}
+	b.see("督办、延期 1 次")
 	b.visit("/supervision", "按部门")
 	b.fair("/supervision")
 	b.screenshot("supervision")

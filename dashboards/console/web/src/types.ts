@@ -209,6 +209,9 @@ export interface CaseRequest {
   endorsed?: boolean
 }
 
+/** PhotoKind is what a photo of a case shows. */
+export type PhotoKind = 'near' | 'far' | 'reference' | 'handle_before' | 'handle_after'
+
 /** Attachment is a photo of a case. */
 export interface Attachment {
   id: string
@@ -316,6 +319,8 @@ export interface Case {
   forced_close?: boolean
   self_handled?: boolean
   overdue_exempt?: boolean
+  /** photos that actions demand still */
+  missing_photos?: Record<string, PhotoKind[]>
   timeline?: CaseStep[]
   actions?: string[]
   revision: number

@@ -70,7 +70,15 @@ export function lightOf(c: Case): Light | undefined {
 
 /** Deadline is the light of a case with its word and the time that is left. */
 export function Deadline({ of, long = false }: { of: Case; long?: boolean }) {
-  if (of.closed_at !== undefined) return <span class="quiet">{t('ca.finished', time(of.closed_at))}</span>
+  if (of.closed_at !== undefined) {
+    return (
+      <span class="quiet">
+        {t('ca.finished', time(of.closed_at))}
+        {of.light === 'red' && ' · ' + t('ca.light.red')}
+      </span>
+    )
+  }
+  if (of.suspended_until !== undefined) return <span class="quiet">{t('ca.did', t('ca.suspendedUntil'), fullTime(of.suspended_until))}</span>
   if (of.deadline === undefined) return <span class="quiet">{t('ca.light.none')}</span>
   const seen = lightOf(of) ?? 'green'
   const l = of.handled_at === undefined || seen === 'red' ? seen : 'green'
@@ -79,7 +87,8 @@ export function Deadline({ of, long = false }: { of: Case; long?: boolean }) {
     <span class={'mark light-' + l} title={`${t('ca.deadline')} ${fullTime(of.deadline)}`}>
       <LightIcon of={l} />
       <span>
-        <span class="word">{known('ca.light.', l)}</span>{' '}
+        <span class="word">{known('ca.light.', l)}</span>
+        {' · '}
         <span class="nowrap">
           {of.handled_at !== undefined ? t('ca.handledAt', time(of.handled_at)) : left >= 0 ? t('ca.left', span(left)) : t('ca.late', span(-left))}
         </span>
@@ -107,7 +116,9 @@ export function Due({ of, long = false }: { of: Case; long?: boolean }) {
     <span class={'mark light-' + l} title={fullTime(of.stage_deadline)}>
       <LightIcon of={l} />
       <span>
-        <span class="word">{known('ca.light.', l)}</span> <span class="nowrap">{left >= 0 ? t('ca.left', span(left)) : t('ca.late', span(-left))}</span>
+        <span class="word">{known('ca.light.', l)}</span>
+        {' · '}
+        <span class="nowrap">{left >= 0 ? t('ca.left', span(left)) : t('ca.late', span(-left))}</span>
         {long && <span class="quiet"> · {t('ca.until', fullTime(of.stage_deadline))}</span>}
       </span>
     </span>

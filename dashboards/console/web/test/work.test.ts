@@ -17,9 +17,9 @@ beforeEach(() => setClock('Asia/Shanghai', new Date().toISOString()))
 const at = (ms: number) => new Date(Date.now() + ms).toISOString()
 const kase = (id: string, more: Partial<Case> = {}) => ({ id, stage: 'handling', opened: '2026-11-23T00:00:00Z', ...more }) as Case
 
-it('puts what is due first on top, what has no limit below, and knows what is late', () => {
-  const xs = [kase('none'), kase('later', { stage_deadline: at(60_000) }), kase('late', { stage_deadline: at(-60_000) })]
-  expect(xs.sort(byDue).map((c) => c.id)).toEqual(['late', 'later', 'none'])
+it('puts what a critical alarm reports on top, then what is due first, what has no limit below, and knows what is late', () => {
+  const xs = [kase('none'), kase('fire', { severity: 'critical' }), kase('fire out', { severity: 'critical', back_to_normal: true, stage_deadline: at(90_000) }), kase('later', { stage_deadline: at(60_000) }), kase('late', { stage_deadline: at(-60_000) })]
+  expect(xs.sort(byDue).map((c) => c.id)).toEqual(['fire', 'late', 'later', 'fire out', 'none'])
   expect(xs.filter(isLate).map((c) => c.id)).toEqual(['late'])
 })
 

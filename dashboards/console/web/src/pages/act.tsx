@@ -3,12 +3,13 @@
 import { useEffect, useState } from 'preact/hooks'
 import { ApiError, enc, get, post } from '../api'
 import { say, state, useLoad, words } from '../app'
-import { fromLocalInput, limit, localInput, now } from '../format'
+import { fromLocalInput, fullTime, limit, localInput, now } from '../format'
 import { known, t, text } from '../i18n'
-import { Icon, Modal, useBusy, When, Wrong } from '../ui'
-import type { Case, CaseClass, Duplicate, List, Officer } from '../types'
+import { Icon, Modal, useBusy, When, who, Wrong } from '../ui'
+import type { Case, CaseClass, CaseRequest, Duplicate, List, Officer } from '../types'
+import { AddPhoto } from './photos'
 
-/** forward are the actions that bring a case on; the others are shown less loudly. */
+/** forward are the actions that bring a case on; the others are shown less loudly, what refuses a request first. */
 const forward = [
   'register', 'exists', 'file', 'dispatch', 'accept', 'handle', 'send_check', 'verify', 'close',
   'approve_send_back', 'approve_extension', 'approve_suspension', 'resume', 'endorse_appeal', 'approve_appeal', 'call_back',
@@ -23,12 +24,13 @@ interface Done {
 /** Actions are the buttons of what the person may do to a case now, and the dialog of the one that was chosen. */
 export function Actions({ of: c, ...done }: { of: Case } & Done) {
   const [acting, setActing] = useState('')
-  const all = c.actions ?? []
+  const loud = (a: string) => forward.includes(a) || (a === 'void' && c.request?.kind === 'void')
+  const rank = (a: string) => (loud(a) ? 0 : a.startsWith('refuse_') ? 1 : 2)
   return (
     <>
       <div class="buttons">
-        {[...all.filter((a) => forward.includes(a)), ...all.filter((a) => !forward.includes(a))].map((a) => (
-          <button type="button" key={a} class={forward.includes(a) ? 'primary' : ''} aria-haspopup="dialog" onClick={() => setActing(a)}>
+        {[...(c.actions ?? [])].sort((a, b) => rank(a) - rank(b)).map((a) => (
+          <button type="button" key={a} class={loud(a) ? 'primary' : ''} aria-haspopup="dialog" onClick={() => setActing(a)}>
             {known('act.', a)}
           </button>
         ))}
@@ -48,12 +50,12 @@ export function Act({ c, action, onClose, onDone, onConflict }: { c: Case; actio
   const [until, setUntil] = useState('')
   const [other, setOther] = useState('')
   const [kind, setKind] = useState(() => classLabel(state.classes.get(c.class)) || c.class)
-  const [satisfaction, setSatisfaction] = useState<string>(satisfactions[0])
+  const [satisfaction, setSatisfaction] = useState('')
   const [wrong, setWrong] = useState('')
   const { busy, error, run } = useBusy()
   // The revision that was on the screen when the dialog opened: what came after it was not seen.
   const [revision] = useState(c.revision)
-  useEffect(() => setWrong(''), [note, department, until, other, kind])
+  useEffect(() => setWrong(''), [note, department, until, other, kind, satisfaction])
   const noteNeeded = needs.includes('note')
   const depNeeded = needs.includes('department')
   const mayReclass = action === 'register' || action === 'file'
@@ -64,6 +66,7 @@ export function Act({ c, action, onClose, onDone, onConflict }: { c: Case; actio
     if (depNeeded && department.trim() === '') return setWrong(t('ca.depMissing'))
     if (needs.includes('until') && until === '') return setWrong(t('ca.untilMissing'))
     if (needs.includes('case') && other === '') return setWrong(t('ca.caseMissing'))
+    if (needs.includes('satisfaction') && satisfaction === '') return setWrong(t('ca.satisfactionMissing'))
     if (noteNeeded && note.trim() === '') return setWrong(t('ca.noteMissing'))
     run(async () => {
       try {
@@ -94,6 +97,19 @@ export function Act({ c, action, onClose, onDone, onConflict }: { c: Case; actio
         <p class="quiet">
           {text(c.title)} · {c.id}
         </p>
+        {c.request && decides(action, c.request.kind) && (
+          <p class="note">
+            <b>{t(`ask.${c.request.kind}`)}</b>
+            <span class="line">
+              {c.request.note}{' '}
+              <span class="quiet">
+                {who(c.request.by)} · <When at={c.request.at} />
+              </span>
+            </span>
+            {c.request.until && <span class="line">{t('ca.did', t('ca.untilWhen'), fullTime(c.request.until))}</span>}
+          </p>
+        )}
+        {explained(c, action) !== '' && <p>{explained(c, action)}</p>}
         {depNeeded && (
           <label>
             {t('ca.depNeeded')}
@@ -114,6 +130,7 @@ export function Act({ c, action, onClose, onDone, onConflict }: { c: Case; actio
               type="date"
               autofocus
               min={localInput(now()).slice(0, 10)}
+              max={localInput(now() + longest).slice(0, 10)}
               value={until}
               onInput={(e) => setUntil(e.currentTarget.value)}
               aria-invalid={wrong === t('ca.untilMissing')}
@@ -124,7 +141,13 @@ export function Act({ c, action, onClose, onDone, onConflict }: { c: Case; actio
         {needs.includes('satisfaction') && (
           <label>
             {t('ca.satisfaction')}
-            <select autofocus value={satisfaction} onChange={(e) => setSatisfaction(e.currentTarget.value)}>
+            <select
+              autofocus
+              value={satisfaction}
+              onChange={(e) => setSatisfaction(e.currentTarget.value)}
+              aria-invalid={wrong === t('ca.satisfactionMissing')}
+            >
+              <option value="">{t('ca.satisfactionChoose')}</option>
               {satisfactions.map((s) => (
                 <option key={s} value={s}>
                   {t(`sat.${s}`)}
@@ -140,6 +163,7 @@ export function Act({ c, action, onClose, onDone, onConflict }: { c: Case; actio
           </p>
         )}
         {action === 'close' && c.closing_condition && <p class="note">{t('ca.did', t('ca.closing'), c.closing_condition)}</p>}
+        {c.missing_photos?.[action] && <Demanded of={c} action={action} />}
         <label>
           {noteNeeded ? t('ca.noteNeeded') : t('ca.note')}
           <textarea
@@ -161,6 +185,49 @@ export function Act({ c, action, onClose, onDone, onConflict }: { c: Case; actio
         </footer>
       </form>
     </Modal>
+  )
+}
+
+/** longest is for how long a case may be suspended, ms. */
+const longest = 366 * 86400_000
+
+/** decides reports whether an action decides on what is asked for. */
+const decides = (action: string, asked: CaseRequest['kind']) => action.endsWith('_' + asked) || action === asked
+
+/** explained says what comes of an action; '' where its name says it. */
+function explained(c: Case, action: string): string {
+  switch (action) {
+    case 'request_extension':
+    case 'approve_extension':
+      return t('hint.extension', limit(c.limit), c.extensions ?? 0)
+    case 'request_suspension':
+    case 'approve_suspension':
+      return t('hint.suspension')
+    case 'send_back':
+      return ['pending_handling', 'handling'].includes(c.stage) ? t('hint.send_back') : ''
+    case 'rework':
+      return t('hint.rework', c.department ?? '')
+    case 'merge':
+    case 'void':
+    case 'force_close':
+    case 'supervise':
+    case 'urge':
+    case 'appeal':
+      return t(`hint.${action}`)
+  }
+  return ''
+}
+
+/** Demanded asks for the photos without which an action is not taken. */
+function Demanded({ of: c, action }: { of: Case; action: string }) {
+  const loaded = useLoad('demanded ' + c.id, (signal) => get<Case>('/cases/' + enc(c.id), signal))
+  const missing = (loaded.data ?? c).missing_photos?.[action] ?? []
+  if (missing.length === 0) return <p class="note">{t('ph.all')}</p>
+  return (
+    <div class="note">
+      <p>{t('ph.demanded', missing.map((k) => known('ph.', k)).join(t('list.sep')))}</p>
+      <AddPhoto key={missing[0]} of={c} kind={missing[0]!} onDone={loaded.again} />
+    </div>
   )
 }
 

@@ -124,7 +124,7 @@ export function Supervision({ search }: { search: string }) {
       </div>
       {names.length > 0 && (
         <div class="scroll" tabIndex={0} role="region" aria-label={t('wk.byDepartment')}>
-          <table class="rows figures-of">
+          <table class="plain figures-of">
             <caption class="hidden">{t('wk.byDepartment')}</caption>
             <thead>
               <tr>

@@ -6,13 +6,12 @@ import { fullTime } from '../format'
 import { known, t } from '../i18n'
 import { shrink } from '../picture'
 import { Failed, Icon, Modal, useBusy, When, who, Wrong } from '../ui'
-import type { Attachment, Case, List } from '../types'
+import type { Attachment, Case, List, PhotoKind } from '../types'
 
-export const kinds = ['near', 'far', 'reference', 'handle_before', 'handle_after'] as const
-export type Kind = (typeof kinds)[number]
+const kinds: PhotoKind[] = ['near', 'far', 'reference', 'handle_before', 'handle_after']
 
 /** kindAt is what a photo shows that is taken at a stage. */
-export const kindAt = (c: Case): Kind =>
+export const kindAt = (c: Case): PhotoKind =>
   ['handled', 'checking', 'pending_close', 'closed'].includes(c.stage) ? 'handle_after' : ['pending_handling', 'handling', 'suspended'].includes(c.stage) ? 'handle_before' : 'near'
 
 /** Photos shows the photos of a case side by side; who may comment on the case adds some. */
@@ -50,7 +49,7 @@ export function Photos({ of: c }: { of: Case }) {
         {group(t('ph.before'), before)}
         {group(t('ph.after'), after)}
       </div>
-      {mayAdd && <AddPhoto of={c} onDone={loaded.again} />}
+      {mayAdd && <AddPhoto key={kindAt(c)} of={c} onDone={loaded.again} />}
       {seen !== undefined && (
         <Modal title={known('ph.', seen.kind)} kind="photo" onClose={() => setSeen(undefined)}>
           <img class="large" src={address(c, seen)} alt={known('ph.', seen.kind)} />
@@ -66,8 +65,8 @@ export function Photos({ of: c }: { of: Case }) {
 const address = (c: Case, p: Attachment) => `/api/v1/cases/${enc(c.id)}/attachments/${enc(p.id)}`
 
 /** AddPhoto takes a photo with the camera of a phone, or adds one that there is. */
-export function AddPhoto({ of: c, kind: usual, onDone }: { of: Case; kind?: Kind; onDone: () => void }) {
-  const [kind, setKind] = useState<Kind>(usual ?? kindAt(c))
+export function AddPhoto({ of: c, kind: usual, onDone }: { of: Case; kind?: PhotoKind; onDone: () => void }) {
+  const [kind, setKind] = useState<PhotoKind>(usual ?? kindAt(c))
   const field = useRef<HTMLInputElement>(null)
   const { busy, error, run } = useBusy()
   const add = () => {
@@ -86,7 +85,7 @@ export function AddPhoto({ of: c, kind: usual, onDone }: { of: Case; kind?: Kind
     <div class="addphoto">
       <label>
         {t('ph.kind')}
-        <select value={kind} onChange={(e) => setKind(e.currentTarget.value as Kind)}>
+        <select value={kind} onChange={(e) => setKind(e.currentTarget.value as PhotoKind)}>
           {kinds.map((k) => (
             <option key={k} value={k}>
               {known('ph.', k)}
@@ -104,7 +103,7 @@ export function AddPhoto({ of: c, kind: usual, onDone }: { of: Case; kind?: Kind
 }
 
 /** attach adds a photo to a case. */
-export async function attach(id: string, kind: Kind, file: Blob) {
+export async function attach(id: string, kind: PhotoKind, file: Blob) {
   const form = new FormData()
   form.append('kind', kind)
   form.append('file', await shrink(file), 'photo.jpg')

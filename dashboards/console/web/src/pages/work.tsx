@@ -35,11 +35,12 @@ export function useCases(key: string, params: Record<string, string>, take: (c: 
 /** dueOf is when the stage of a case must end, ms; Infinity for never. */
 export const dueOf = (c: Case) => (c.stage_deadline === undefined ? Infinity : Date.parse(c.stage_deadline))
 
-/** byDue sorts those first that are due first, then the oldest. */
+/** byDue sorts what a critical alarm reports first, as long as that lasts, then those that are due first, then the oldest. */
 export function byDue(a: Case, b: Case): number {
+  const calm = (c: Case) => (c.severity === 'critical' && !c.back_to_normal ? 0 : 1)
   const x = dueOf(a)
   const y = dueOf(b)
-  return (x === y ? 0 : x - y) || Date.parse(a.opened) - Date.parse(b.opened)
+  return calm(a) - calm(b) || (x === y ? 0 : x - y) || Date.parse(a.opened) - Date.parse(b.opened)
 }
 
 /** isLate reports whether the stage of an open case has lasted too long. */
@@ -205,7 +206,8 @@ function Panel({ id, revision, onClose, onDone }: { id: string; revision: number
       {c.request && <Asked of={c} />}
       <Actions
         of={c}
-        onDone={() => {
+        onDone={(x) => {
+          loaded.change(() => x) // at once: what is done next is done to this revision
           loaded.again()
           onDone()
         }}
