@@ -239,11 +239,16 @@ func (d *Desk) Near(ctx context.Context, class citywarden.ClassCode, p citywarde
 	return d.alike(ctx, citywarden.Case{Class: class, Location: &p, Opened: time.Now()})
 }
 
-// alike returns the cases of c's class that are near it in place and time.
+// alike returns the cases of c's class, in either numbering, that are near it in
+// place and time.
 func (d *Desk) alike(ctx context.Context, c citywarden.Case) ([]citywarden.Duplicate, error) {
-	like, err := d.read.CasesLike(ctx, c.Class, c.Opened.Add(-d.opt.Within), c.Opened.Add(d.opt.Within))
-	if err != nil {
-		return nil, err
+	var like []citywarden.Case
+	for _, class := range d.opt.Classes.alike(c.Class) {
+		some, err := d.read.CasesLike(ctx, class, c.Opened.Add(-d.opt.Within), c.Opened.Add(d.opt.Within))
+		if err != nil {
+			return nil, err
+		}
+		like = append(like, some...)
 	}
 	now := time.Now()
 	var out []citywarden.Duplicate

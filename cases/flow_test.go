@@ -114,8 +114,9 @@ func TestMerge(t *testing.T) {
 		here := citywarden.Point{Lat: 24.1, Lon: 117.6}
 		kept := open("event/0501", here)
 		near, nearer := open("event/0501", citywarden.Point{Lat: 24.1004, Lon: 117.6}), open("event/0501", citywarden.Point{Lat: 24.1001, Lon: 117.6})
-		open("event/0501", citywarden.Point{Lat: 24.101, Lon: 117.6}) // 111 m away
-		open("event/0502", here)                                      // something else
+		open("event/0501", citywarden.Point{Lat: 24.101, Lon: 117.6})                  // 111 m away
+		open("event/0502", here)                                                       // something else
+		older := open("event/0402@cjt214", citywarden.Point{Lat: 24.1002, Lon: 117.6}) // the same in the other numbering
 		found := func() (ids []citywarden.CaseID) {
 			t.Helper()
 			ds, err := o.Duplicates(t.Context(), kept)
@@ -127,12 +128,12 @@ func TestMerge(t *testing.T) {
 			}
 			return ids
 		}
-		if diff := cmp.Diff([]citywarden.CaseID{nearer, near}, found()); diff != "" {
+		if diff := cmp.Diff([]citywarden.CaseID{nearer, older, near}, found()); diff != "" {
 			t.Errorf("duplicates, the nearest first (-want +got)\n%s", diff)
 		}
 
 		o.at(t, o.raise("p1", citywarden.Critical, burst("k")))
-		alarmed := citywarden.CaseID("E0501202611230006")
+		alarmed := citywarden.CaseID("E0501202611230007")
 		merge := citywarden.CaseStep{Action: citywarden.Merge, By: "lin", Role: citywarden.RoleSupervisor, Case: kept}
 		for _, tt := range []struct {
 			into citywarden.CaseID

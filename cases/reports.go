@@ -42,15 +42,17 @@ func (d *Desk) Report(ctx context.Context, r citywarden.Report, photos []citywar
 	r.At = time.Now().UTC().Truncate(time.Millisecond)
 	draft := citywarden.Case{Class: r.Class, FilingRule: r.FilingRule, Title: k.Name, Source: r.Source, Opened: r.At}
 	if r.Location != nil {
-		if away := d.opt.Grids.distance(*r.Location); away > reportRange {
-			return c, citywarden.Errorf(citywarden.CodeInvalid, "report: the position %.5f, %.5f lies %.0f km from this county", r.Location.Lat, r.Location.Lon, away/1000)
-		}
 		p := *r.Location
 		draft.Location = &p
 	}
 	if r.Component != "" {
 		if err := d.named(&draft, r.Component); err != nil {
 			return c, fmt.Errorf("report: %w", err)
+		}
+	}
+	if p := draft.Location; p != nil {
+		if away := d.opt.Grids.distance(*p); away > reportRange {
+			return c, citywarden.Errorf(citywarden.CodeInvalid, "report: the position %.5f, %.5f lies %.0f km from this county", p.Lat, p.Lon, away/1000)
 		}
 	}
 	by := string(citywarden.SourceCitizen)

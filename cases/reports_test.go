@@ -9,6 +9,8 @@ import (
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/cases"
+	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 func TestReports(t *testing.T) {
@@ -20,7 +22,23 @@ func TestReports(t *testing.T) {
 	if err := grids.Add(t.Context(), []citywarden.UnitGrid{{Code: "350623100001001", Ring: ring}}); err != nil {
 		t.Fatal(err)
 	}
-	d, db := openDesk(t, filepath.Join(t.TempDir(), "x.db"), cases.Options{Grids: grids})
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
+	classes, err := cases.LoadClasses("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	components, err := cases.LoadComponents(t.Context(), db, classes, grids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const far = "3506230101000001" // surveyed wrongly
+	if _, err := components.Save(t.Context(), citywarden.Component{ID: far, Location: citywarden.Point{Lat: 24.105, Lon: 118.54}}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := cases.New(db, cases.Options{Grids: grids, Classes: classes, Components: components})
+	if err != nil {
+		t.Fatal(err)
+	}
 	at := func(lat, lon float64) *citywarden.Point { return &citywarden.Point{Lat: lat, Lon: lon} }
 	report := func(r citywarden.Report) (citywarden.Case, error) {
 		if r.Class == "" {
@@ -59,6 +77,7 @@ func TestReports(t *testing.T) {
 
 	for name, r := range map[string]citywarden.Report{
 		"lies 94 km from":    {Location: at(24.105, 118.54)},
+		"118.54000 lies":     {Class: "component/0101", Component: far},
 		"no class":           {Class: "event/9999", Address: "x"},
 		"say where":          {Description: "x"},
 		"0, 0":               {Location: at(0, 0)},
