@@ -33,6 +33,7 @@ type reader interface {
 	NoticeReader
 	AttachmentReader
 	ReportReader
+	Users(context.Context) ([]citywarden.User, error)
 }
 
 // AlarmReader reads alarms outside of a transaction.

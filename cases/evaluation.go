@@ -58,8 +58,11 @@ func (d *Desk) Evaluate(ctx context.Context, q citywarden.EvaluationQuery) (city
 			e.Rows = append(e.Rows, r)
 		}
 	}
-	if q.By == citywarden.ByArea {
+	switch q.By {
+	case citywarden.ByArea:
 		d.nameAreas(q.Level, e.Rows)
+	case citywarden.ByPost:
+		return e, d.namePeople(ctx, e.Rows)
 	}
 	return e, nil
 }
@@ -293,6 +296,24 @@ func (d *Desk) nameAreas(l citywarden.Level, rows []citywarden.EvaluationRow) {
 			rows[i].Name = text(n, n)
 		}
 	}
+}
+
+// namePeople names people as others call them, where there is such a name.
+func (d *Desk) namePeople(ctx context.Context, rows []citywarden.EvaluationRow) error {
+	users, err := d.read.Users(ctx)
+	if err != nil {
+		return err
+	}
+	titles := map[string]string{}
+	for _, u := range users {
+		titles[u.Name] = u.Title
+	}
+	for i := range rows {
+		if title := titles[rows[i].Person]; title != "" {
+			rows[i].Name = text(title, title)
+		}
+	}
+	return nil
 }
 
 // evaluation returns the head of an evaluation.

@@ -182,11 +182,14 @@ func towns(t *testing.T) *cases.Grids {
 func novemberDesk(t *testing.T, m *cases.Measures) (*cases.Desk, map[citywarden.CaseID]string) {
 	t.Helper()
 	time.Sleep(time.Until(onDay(t, "10-31 00:00")))
-	d, _ := openDesk(t, filepath.Join(t.TempDir(), "desk.db"), cases.Options{
+	d, db := openDesk(t, filepath.Join(t.TempDir(), "desk.db"), cases.Options{
 		Grids: towns(t), Measures: m,
 		Where:    func(id citywarden.DeviceID) (citywarden.Point, bool) { return *townPoint(int(id[1] - '0')), true },
 		Officers: func(citywarden.GridCode) string { return "sun" },
 	})
+	if err := db.AddUser(t.Context(), citywarden.User{Name: "xu", Title: "受理员 许芳", Role: citywarden.RoleAcceptor}, ""); err != nil {
+		t.Fatal(err)
+	}
 	names := play(t, d, november)
 	time.Sleep(time.Until(onDay(t, "12-31 00:00")))
 	return d, names
@@ -289,9 +292,19 @@ total: handled 0 handle_rate none handle_on_time_rate none overdue_rate none ext
 				t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 			}
 		}
-		e := evaluate(t, d, "11-01", "12-01", citywarden.EvaluationQuery{By: citywarden.ByArea})
-		if got := e.Rows[0].Name.ZH; got != "绥安镇" {
-			t.Errorf("the town is called %q", got)
+		for key, want := range map[string]string{"350623100": "绥安镇", "water": "water", "acceptor": "受理员", "acceptor/xu": "受理员 许芳", "shift_leader/lin": "lin"} {
+			q := citywarden.EvaluationQuery{By: citywarden.ByPost}
+			switch key {
+			case "350623100":
+				q.By = citywarden.ByArea
+			case "water":
+				q.By = citywarden.ByDepartment
+			}
+			e := evaluate(t, d, "11-01", "12-01", q)
+			i := slices.IndexFunc(e.Rows, func(r citywarden.EvaluationRow) bool { return r.Key == key })
+			if got := e.Rows[i].Name.ZH; got != want {
+				t.Errorf("%s is called %q, want %q", key, got, want)
+			}
 		}
 	})
 }
