@@ -12,6 +12,7 @@ import (
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/cases"
+	"github.com/citywarden/citywarden/store"
 )
 
 func photo(n int) citywarden.Photo {
@@ -19,7 +20,7 @@ func photo(n int) citywarden.Photo {
 }
 
 func TestPhotosOfACase(t *testing.T) {
-	d := newDesk(t)
+	d, db := openDesk(t, filepath.Join(t.TempDir(), "desk.db"), cases.Options{})
 	c, err := d.Create(t.Context(), citywarden.NewCase{Class: "event/0506", Title: "x"}, "lin", citywarden.RoleSupervisor)
 	if err != nil {
 		t.Fatal(err)
@@ -49,10 +50,19 @@ func TestPhotosOfACase(t *testing.T) {
 			t.Errorf("%s: %v, want %s", x.what, err, x.code)
 		}
 	}
-	for n := 2; n <= citywarden.MaxAttachments; n++ {
-		if _, err := d.Attach(t.Context(), c.ID, photo(n), citywarden.PhotoHandleAfter, lin); err != nil {
-			t.Fatal(err)
+	err = db.UpdateDesk(t.Context(), func(tx *store.DeskTx) error { // as if by Attach, but quicker
+		for n := 2; n < citywarden.MaxAttachments; n++ {
+			if err := tx.Attach(t.Context(), c.ID, citywarden.Attachment{Photo: photo(n), Kind: citywarden.PhotoHandleAfter, By: "lin", At: first.At}); err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Attach(t.Context(), c.ID, photo(citywarden.MaxAttachments), citywarden.PhotoHandleAfter, lin); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := d.Attach(t.Context(), c.ID, photo(100), citywarden.PhotoFar, lin); citywarden.CodeOf(err) != citywarden.CodeConflict || !strings.Contains(err.Error(), "40 photos") {
 		t.Errorf("one too many: %v", err)
@@ -63,7 +73,7 @@ func TestPhotosOfACase(t *testing.T) {
 	}
 	// They are steps that move nothing: who saw the case before may act on it.
 	after, err := d.Do(t.Context(), c.ID, citywarden.CaseStep{Action: citywarden.File, By: "lin", Role: citywarden.RoleSupervisor}, c.Revision)
-	if err != nil || after.Revision != c.Revision+citywarden.MaxAttachments+1 || !cmp.Equal(after.Attachments, all) {
+	if err != nil || after.Revision != c.Revision+3 || !cmp.Equal(after.Attachments, all) {
 		t.Errorf("revision %d after %d, %d photos, %v", after.Revision, c.Revision, len(after.Attachments), err)
 	}
 	if s := after.Timeline[1]; s.Action != citywarden.AddPhoto || !cmp.Equal(*s.Photo, first) || s.Said("zh") != "照片：近景" {

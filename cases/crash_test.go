@@ -27,7 +27,7 @@ const childEnv = "CITYWARDEN_TEST_DESK"
 // crashStorm is random trouble, then a power cut with 500 meters.
 func crashStorm() []citywarden.Transition {
 	f := &feed{}
-	return append(storm(f, rand.New(rand.NewPCG(7, 8)), 100), outage(f, 500)...)
+	return append(storm(f, rand.New(rand.NewPCG(7, 8)), 50), outage(f, 500)...)
 }
 
 // outage is what the engine makes of n meters that lose the mains, when more than
@@ -187,7 +187,7 @@ func TestKilledDesk(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
 	kills := 0
 	for finished := false; !finished; {
-		finished = runChild(t, path, 1+r.IntN(25))
+		finished = runChild(t, path, 1+r.IntN(35))
 		if !finished {
 			kills++
 		}

@@ -368,7 +368,7 @@ func TestALostClearDoesNotHideTheNextEpisode(t *testing.T) {
 func TestReplayChangesNothing(t *testing.T) {
 	f := &feed{}
 	r := rand.New(rand.NewPCG(1, 2))
-	ts := storm(f, r, 60)
+	ts := storm(f, r, 40)
 	once, _ := openDesk(t, filepath.Join(t.TempDir(), "once.db"), cases.Options{})
 	apply(t, once, f, ts...)
 	often, _ := openDesk(t, filepath.Join(t.TempDir(), "often.db"), cases.Options{})
