@@ -1,6 +1,7 @@
 package citywarden
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -410,7 +411,8 @@ type Case struct {
 	Dispatched []string  `json:"dispatched_to,omitempty"` // every department it ever went to, in order
 	Officer    string    `json:"officer,omitempty"`       // who was sent to verify or check
 	Location   *Point    `json:"location,omitempty"`
-	Grid       GridCode  `json:"grid,omitempty"`
+	Grid       GridCode  `json:"grid,omitempty"`              // where Location lies
+	Area       AreaCode  `json:"area,omitempty"`              // the smallest that has all devices of its alarms, when they lie in several unit grids
 	Condition  string    `json:"filing_condition,omitempty"`  // 立案条件
 	Closing    string    `json:"closing_condition,omitempty"` // 结案条件
 	Limit      string    `json:"limit,omitempty"`             // handling limit in the words of the class table: "2紧急工作时"
@@ -470,7 +472,7 @@ type Case struct {
 // For who is confined to an area there are no cases elsewhere: CodeNotFound.
 func (c *Case) SeenBy(u User) error {
 	switch {
-	case !u.Area.Has(c.Grid):
+	case !c.concerns(u.Area):
 		return Errorf(CodeNotFound, "no case %s", c.ID)
 	case u.Role == RoleCitizen && c.OpenedBy != u.Name:
 		return Errorf(CodeDenied, "case %s was reported by somebody else", c.ID)
@@ -478,6 +480,30 @@ func (c *Case) SeenBy(u User) error {
 		return c.theirs(CaseStep{Role: u.Role, Department: u.Department})
 	}
 	return nil
+}
+
+// concerns reports whether the case lies in a, or in an area that a is a part of:
+// what concerns several villages is the town's, and that of its villages.
+func (c *Case) concerns(a AreaCode) bool {
+	if c.Area != "" {
+		return a.Meets(c.Area)
+	}
+	return a.Has(c.Grid)
+}
+
+// Spread widens the area of the case so that it has code, of a unit grid or an area,
+// too. What lies in no unit grid, or in another county, widens nothing.
+func (c *Case) Spread(code string) {
+	from := cmp.Or(string(c.Area), string(c.Grid))
+	if from == "" || strings.HasPrefix(code, from) {
+		return
+	}
+	for _, n := range []int{12, 9, 6} { // digits of villages, towns, counties
+		if len(from) >= n && len(code) >= n && from[:n] == code[:n] {
+			c.Area = AreaCode(from[:n])
+			return
+		}
+	}
 }
 
 // HandledLate reports whether the work was reported done after the handling

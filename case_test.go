@@ -296,3 +296,28 @@ func TestAppeal(t *testing.T) {
 		t.Errorf("exempt %v, late %v; want both", c.Exempt, c.HandledLate())
 	}
 }
+
+// A case belongs to the smallest area that has all that it concerns.
+func TestSpread(t *testing.T) {
+	for _, tt := range []struct {
+		grid GridCode
+		to   []string
+		want AreaCode
+	}{
+		{"350623100001001", []string{"350623100001001"}, ""},
+		{"350623100001001", []string{"350623100001002"}, "350623100001"},
+		{"350623100001001", []string{"350623100001002", "350623100002001"}, "350623100"},
+		{"350623100001001", []string{"350623100002001", "350623100001001"}, "350623100"},
+		{"350623100001001", []string{"350623101001001"}, "350623"},
+		{"350623100001001", []string{"", "350681100001001"}, ""},
+		{"", []string{"350623100001001"}, ""},
+	} {
+		c := Case{Grid: tt.grid}
+		for _, code := range tt.to {
+			c.Spread(code)
+		}
+		if c.Area != tt.want {
+			t.Errorf("from %s to %v: %q, want %q", tt.grid, tt.to, c.Area, tt.want)
+		}
+	}
+}

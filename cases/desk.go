@@ -483,7 +483,7 @@ func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 	out.alarm(a)
 	c.Normal = false
 	c.Severity = max(c.Severity, a.Severity)
-	if c.Members, err = tx.Devices(ctx, c.ID); err != nil {
+	if err := d.members(ctx, tx, &c, a); err != nil {
 		return err
 	}
 	if err := d.save(ctx, tx, c, before.Revision); err != nil {
@@ -491,6 +491,20 @@ func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 	}
 	out.inCase(c.ID)
 	return d.call(ctx, tx, t, a, before, c, kind, text)
+}
+
+// members notes how many devices c concerns with those of a, and in which area.
+func (d *Desk) members(ctx context.Context, tx Tx, c *citywarden.Case, a citywarden.Alarm) (err error) {
+	for _, id := range append([]citywarden.DeviceID{a.Device}, a.Members...) {
+		if len(c.Area) == 6 { // a whole county: it can't be wider
+			break
+		}
+		if p, ok := d.opt.Where(id); ok {
+			c.Spread(string(d.opt.Grids.At(p)))
+		}
+	}
+	c.Members, err = tx.Devices(ctx, c.ID)
+	return err
 }
 
 // caseByKey returns the open case of a key, or the newest; a zero one when there
@@ -637,7 +651,7 @@ func (d *Desk) evidence(ctx context.Context, tx Tx, t citywarden.Transition, old
 	}
 	before := c
 	if t.Kind == citywarden.Joined {
-		if c.Members, err = tx.Devices(ctx, c.ID); err != nil {
+		if err := d.members(ctx, tx, &c, a); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -47,14 +48,15 @@ func (t *DeskTx) SaveCase(ctx context.Context, c citywarden.Case, was int64) err
 		return fmt.Errorf("write case %s: %w", c.ID, err)
 	}
 	args := []any{string(c.ID), c.Key, string(c.Stage), toInt(c.Stage.Open()), toInt(c.WorkOrder), c.Department, string(c.Grid),
-		toMS(c.Opened), toMS(c.Deadline), c.Revision, string(b), string(c.Rule), string(c.Class), string(c.Source), c.Officer, c.OpenedBy, request(&c), string(c.Component)}
+		toMS(c.Opened), toMS(c.Deadline), c.Revision, string(b), string(c.Rule), string(c.Class), string(c.Source), c.Officer, c.OpenedBy, request(&c), string(c.Component),
+		cmp.Or(string(c.Area), string(c.Grid))}
 	query := `INSERT INTO cases (id, case_key, stage, is_open, work_order, department, grid, opened, deadline, revision, data, rule,
-			class, source, officer, opened_by, request, component)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) ON CONFLICT (id) DO NOTHING`
+			class, source, officer, opened_by, request, component, area)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) ON CONFLICT (id) DO NOTHING`
 	if was != 0 {
 		query = `UPDATE cases SET case_key = $2, stage = $3, is_open = $4, work_order = $5, department = $6, grid = $7,
 			opened = $8, deadline = $9, revision = $10, data = $11, rule = $12, class = $13, source = $14, officer = $15,
-			opened_by = $16, request = $17, component = $18 WHERE id = $1 AND revision = $19`
+			opened_by = $16, request = $17, component = $18, area = $19 WHERE id = $1 AND revision = $20`
 		args = append(args, was)
 	}
 	r, err := t.q.ExecContext(ctx, query, args...)
@@ -143,7 +145,7 @@ func (d *DB) Cases(ctx context.Context, f citywarden.CaseFilter) ([]citywarden.C
 	} else {
 		w.and("work_order = $", toInt(f.WorkOrders))
 	}
-	w.in(f.Area, "grid")
+	w.concerns(f.Area, "area")
 	if f.Stage != "" {
 		w.and("stage = $", string(f.Stage))
 	}

@@ -88,6 +88,21 @@ func (w *where) in(a citywarden.AreaCode, grid string) {
 	}
 }
 
+// concerns adds that the area or unit grid that the column, or another expression,
+// says lies in a, or has it.
+func (w *where) concerns(a citywarden.AreaCode, area string) {
+	if len(a) <= 6 {
+		w.in(a, area)
+		return
+	}
+	wider := []any{string(a), string(a[:6])}
+	marks := "$"
+	if len(a) == 12 {
+		wider, marks = append(wider, string(a[:9])), "$, $"
+	}
+	w.and(fmt.Sprintf("(substr(%s, 1, %d) = $ OR %s IN (%s))", area, len(a), area, marks), wider...)
+}
+
 // alarmIn adds that a has all devices which the alarm, a column, ever concerned.
 func (w *where) alarmIn(a citywarden.AreaCode, alarm string) {
 	const concerned = "SELECT 1 FROM alarm_devices y LEFT JOIN devices d ON d.id = y.device WHERE y.alarm = "

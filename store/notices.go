@@ -91,7 +91,7 @@ func (d *DB) Notices(ctx context.Context, f citywarden.NoticeFilter) ([]cityward
 	if f.Department != "" {
 		w.and("case_id IN (SELECT cases.id FROM cases WHERE cases.department = $)", f.Department)
 	}
-	w.in(f.Area, "(SELECT cases.grid FROM cases WHERE cases.id = notices.case_id)")
+	w.concerns(f.Area, "(SELECT cases.area FROM cases WHERE cases.id = notices.case_id)")
 	if err := w.after("at", "id", f.After); err != nil {
 		return nil, "", err
 	}

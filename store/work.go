@@ -196,8 +196,8 @@ func (w *where) work(f *citywarden.WorkFilter) {
 	var args []any
 	or := func(state string, more ...any) { states, args = append(states, "("+state+")"), append(args, more...) }
 	if f.States&citywarden.WorkDone != 0 {
-		months, which := months(f)
-		or(months+" AND done >= $ AND done < $", append(which, toMS(f.From), to)...)
+		months, which := months(f) // + keeps SQLite from looking for done in the index of what is not done
+		or(months+" AND +done >= $ AND +done < $", append(which, toMS(f.From), to)...)
 	}
 	const undone = "(done = 0 OR done >= $) AND began < $"
 	switch f.States &^ citywarden.WorkDone {

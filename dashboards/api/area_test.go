@@ -428,7 +428,8 @@ func TestLiveEventsStayInTheirArea(t *testing.T) {
 	}
 }
 
-// An alarm of devices in two villages is the town's, one of two towns the county's.
+// An alarm of devices in two villages is the town's, one of two towns the county's;
+// its case is that of the villages in there, too, wherever its first device lies.
 func TestAnAlarmOfSeveralAreasIsOfTheLevelAbove(t *testing.T) {
 	p := newCounty(t, landmarks())
 	desk := p.server.Cases.(*cases.Desk)
@@ -436,16 +437,37 @@ func TestAnAlarmOfSeveralAreasIsOfTheLevelAbove(t *testing.T) {
 		a := citywarden.Alarm{ID: citywarden.NewAlarmID("storm", entity, 1), Rule: "storm", Entity: entity, Device: members[0], Members: members, Episode: 1,
 			Severity: citywarden.Major, State: citywarden.AlarmActive, RaisedAt: noon}
 		at := citywarden.PositionAt(100, len(entity))
-		if err := desk.Apply(t.Context(), at, []citywarden.Transition{{Key: "storm/" + entity + "/1/1", Position: at, At: noon, Logged: noon, Kind: citywarden.Raised, Alarm: a}}); err != nil {
+		order := &citywarden.CaseOrder{Class: "event/0501", Key: entity, Storm: true}
+		if err := desk.Apply(t.Context(), at, []citywarden.Transition{{Key: "storm/" + entity + "/1/1", Position: at, At: noon, Logged: noon, Kind: citywarden.Raised, Alarm: a, Annunciated: true, Case: order}}); err != nil {
 			t.Fatal(err)
 		}
 		return url.PathEscape(string(a.ID))
 	}
 	town, county := raise("town", "mark-first", "mark-second"), raise("county", "mark-second", "mark-third")
-	for area, want := range map[citywarden.AreaCode][2]int{"350623100001": {404, 404}, "350623100": {200, 404}, "350623": {200, 200}, "350681": {404, 404}} {
+	all, _, err := desk.Cases(t.Context(), citywarden.CaseFilter{Source: citywarden.SourceSensor})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for area, want := range map[citywarden.AreaCode]struct {
+		alarms [2]int
+		cases  string
+	}{
+		"350623100001": {[2]int{404, 404}, "county town"}, "350623100002": {[2]int{404, 404}, "county town"}, "350623100": {[2]int{200, 404}, "county town"},
+		"350623101001": {[2]int{404, 404}, "county"}, "350623101": {[2]int{404, 404}, "county"}, "350623": {[2]int{200, 200}, "county town"}, "350681": {[2]int{404, 404}, ""},
+	} {
 		token := p.in(area)
-		if got := [2]int{p.do(token, "GET /api/v1/alarms/"+town, "").status, p.do(token, "GET /api/v1/alarms/"+county, "").status}; got != want {
-			t.Errorf("in %s the alarms of a town and of a county are %v, want %v", area, got, want)
+		if got := [2]int{p.do(token, "GET /api/v1/alarms/"+town, "").status, p.do(token, "GET /api/v1/alarms/"+county, "").status}; got != want.alarms {
+			t.Errorf("in %s the alarms of a town and of a county are %v, want %v", area, got, want.alarms)
+		}
+		listed := p.do(token, "GET /api/v1/cases?source=sensor", "").body
+		for _, c := range all {
+			if c.Key != "town" && c.Key != "county" {
+				continue
+			}
+			seen := strings.Contains(want.cases, c.Key)
+			if got := p.do(token, "GET /api/v1/cases/"+string(c.ID), "").status == 200; got != seen || strings.Contains(listed, string(c.ID)) != seen {
+				t.Errorf("in %s the case of the %s is seen: %v, in the list: %v; want %v", area, c.Key, got, strings.Contains(listed, string(c.ID)), seen)
+			}
 		}
 	}
 }

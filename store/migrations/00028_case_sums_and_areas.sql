@@ -13,3 +13,8 @@ CREATE TABLE case_work_sums (
 INSERT INTO case_work_sums SELECT kind, 'village', month, village, marks, COUNT(*) FROM case_work WHERE month > 0 GROUP BY kind, month, village, marks;
 INSERT INTO case_work_sums SELECT kind, 'department', month, department, marks, COUNT(*) FROM case_work WHERE month > 0 GROUP BY kind, month, department, marks;
 INSERT INTO case_work_sums SELECT kind, 'person', month, person, marks, COUNT(*) FROM case_work WHERE month > 0 GROUP BY kind, month, person, marks;
+
+-- Where a case lies as a whole: its unit grid, or the area that has all devices of
+-- its alarms. That of before is its unit grid.
+ALTER TABLE cases ADD COLUMN area TEXT NOT NULL DEFAULT '';
+UPDATE cases SET area = grid;
