@@ -109,6 +109,7 @@ type User struct {
 	Role       Role      `json:"role"`
 	Department string    `json:"department,omitempty"` // of RoleDepartment
 	Area       AreaCode  `json:"area,omitempty"`       // the county, town or village that they are confined to; "" for nothing
+	Disabled   bool      `json:"disabled,omitempty"`   // can't sign in, and no token of theirs is taken
 	Created    time.Time `json:"created"`
 }
 

@@ -17,10 +17,10 @@ import (
 // oldest ends when there is one more. Tokens of programs do not count.
 const maxSignIns = 50
 
-const userColumns = `u.name, u.title, u.role, u.department, u.area, u.created`
+const userColumns = `u.name, u.title, u.role, u.department, u.area, u.disabled, u.created`
 
 func scanUser(u *citywarden.User, created *int64) []any {
-	return []any{&u.Name, &u.Title, &u.Role, &u.Department, &u.Area, created}
+	return []any{&u.Name, &u.Title, &u.Role, &u.Department, &u.Area, &u.Disabled, created}
 }
 
 // AddUser stores a new user; hash is the hash of the password, "" for nobody
@@ -40,17 +40,23 @@ func (d *DB) AddUser(ctx context.Context, u citywarden.User, hash string) error 
 	return nil
 }
 
-// UpdateUser changes title, role, department and area of the user named u.Name.
-// CodeNotFound when there is none, CodeConflict when nobody would be left who
-// is admin.
+// UpdateUser changes title, role, department and area of the user named u.Name, and
+// whether they are disabled, which ends their sessions and tokens. CodeNotFound when
+// there is none, CodeConflict when nobody would be left who is admin.
 func (d *DB) UpdateUser(ctx context.Context, u citywarden.User) error {
 	return d.tx(ctx, func(q querier) error {
-		r, err := q.ExecContext(ctx, `UPDATE users SET title = $2, role = $3, department = $4, area = $5 WHERE name = $1`,
-			u.Name, u.Title, u.Role, u.Department, string(u.Area))
+		r, err := q.ExecContext(ctx, `UPDATE users SET title = $2, role = $3, department = $4, area = $5, disabled = $6 WHERE name = $1`,
+			u.Name, u.Title, u.Role, u.Department, string(u.Area), toInt(u.Disabled))
 		if err != nil {
 			return fmt.Errorf("update user %s: %w", u.Name, err)
 		}
-		return userChanged(ctx, q, r, u.Name)
+		if err := userChanged(ctx, q, r, u.Name); err != nil || !u.Disabled {
+			return err
+		}
+		if _, err := q.ExecContext(ctx, `DELETE FROM sessions WHERE owner = $1`, u.Name); err != nil {
+			return fmt.Errorf("end sessions of %s: %w", u.Name, err)
+		}
+		return nil
 	})
 }
 
@@ -75,7 +81,7 @@ func userChanged(ctx context.Context, q querier, r sql.Result, name string) erro
 		return noUser(name)
 	}
 	var admins int
-	err := q.QueryRowContext(ctx, `SELECT COUNT(*) FROM users WHERE role = $1 AND password <> ''`, citywarden.RoleAdmin).Scan(&admins)
+	err := q.QueryRowContext(ctx, `SELECT COUNT(*) FROM users WHERE role = $1 AND password <> '' AND disabled = 0`, citywarden.RoleAdmin).Scan(&admins)
 	if err != nil {
 		return fmt.Errorf("count admins: %w", err)
 	}
@@ -143,7 +149,7 @@ func (d *DB) SetPassword(ctx context.Context, name, hash, keep string) error {
 
 // AddSession stores a session, deletes those that are expired at s.Created,
 // and ends the user's oldest sign-ins when there are more than 50. CodeNotFound
-// when there is no such user.
+// when there is no such user, or they are disabled.
 func (d *DB) AddSession(ctx context.Context, s citywarden.Session) error {
 	return d.tx(ctx, func(q querier) error {
 		_, err := q.ExecContext(ctx, `DELETE FROM sessions WHERE expires > 0 AND expires <= $1`, toMS(s.Created))
@@ -151,7 +157,7 @@ func (d *DB) AddSession(ctx context.Context, s citywarden.Session) error {
 			return fmt.Errorf("delete expired sessions: %w", err)
 		}
 		r, err := q.ExecContext(ctx, `INSERT INTO sessions (id, owner, label, created, expires)
-			SELECT $1, name, $3, $4, $5 FROM users WHERE name = $2`,
+			SELECT $1, name, $3, $4, $5 FROM users WHERE name = $2 AND disabled = 0`,
 			s.ID, s.User, s.Label, toMS(s.Created), toMS(s.Expires))
 		if err != nil {
 			return fmt.Errorf("add session of %s: %w", s.User, err)

@@ -60,6 +60,36 @@ func TestUsers(t *testing.T) {
 	}
 }
 
+// Who is disabled has no session or token any more and gets none; an admin stays.
+func TestDisabledUser(t *testing.T) {
+	db, ctx := openUsers(t), t.Context()
+	li := citywarden.User{Name: "li", Role: citywarden.RoleDispatcher, Disabled: true, Created: usersNoon}
+	session := citywarden.Session{ID: "s", User: "li", Created: usersNoon}
+	for _, s := range []citywarden.Session{session, {ID: "token", User: "li", Label: "grafana", Created: usersNoon}} {
+		if err := db.AddSession(ctx, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.UpdateUser(ctx, li); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := db.UserByName(ctx, "li"); err != nil || got != li {
+		t.Errorf("disabled: %+v, %v; want %+v", got, err, li)
+	}
+	if all, err := db.Sessions(ctx, "li"); err != nil || len(all) != 0 {
+		t.Errorf("sessions of a disabled user: %v, %v", all, err)
+	}
+	wantCode(t, "session of a disabled user", db.AddSession(ctx, session), citywarden.CodeNotFound)
+	wantCode(t, "disable the last admin", db.UpdateUser(ctx, citywarden.User{Name: "admin", Role: citywarden.RoleAdmin, Disabled: true}), citywarden.CodeConflict)
+	li.Disabled = false
+	if err := db.UpdateUser(ctx, li); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.AddSession(ctx, session); err != nil {
+		t.Errorf("a session after being enabled: %v", err)
+	}
+}
+
 func TestSessions(t *testing.T) {
 	db, ctx := openUsers(t), t.Context()
 	add := func(id, user, label string, at time.Time, life time.Duration) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 
@@ -14,14 +15,17 @@ type usersCmd struct {
 	Add    userAddCmd    `cmd:"" help:"Add a user; the password comes from CITYWARDEN_NEW_PASSWORD."`
 	Set    userSetCmd    `cmd:"" help:"Change title, role, department or area of a user."`
 	Delete userDeleteCmd `cmd:"" help:"Delete a user; sign-ins and tokens end."`
+
+	Disable userDisableCmd `cmd:"" help:"Keep a user from signing in; sign-ins and tokens end at once."`
+	Enable  userEnableCmd  `cmd:"" help:"Let a user who was disabled sign in again."`
 }
 
 type userListCmd struct{ remote }
 
 // Run lists the users.
 func (u *userListCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &u.remote, "/users", url.Values{}, []string{"NAME", "ROLE", "DEPARTMENT", "AREA", "SINCE", "TITLE"}, func(x citywarden.User) []string {
-		return []string{x.Name, string(x.Role), dash(x.Department), dash(string(x.Area)), when(x.Created), dash(x.Title)}
+	return printList(ctx, o, &u.remote, "/users", url.Values{}, []string{"NAME", "ROLE", "DEPARTMENT", "AREA", "SINCE", "DISABLED", "TITLE"}, func(x citywarden.User) []string {
+		return []string{x.Name, string(x.Role), dash(x.Department), dash(string(x.Area)), when(x.Created), yes(x.Disabled), dash(x.Title)}
 	})
 }
 
@@ -57,22 +61,49 @@ type userSetCmd struct {
 
 // Run changes what is said and keeps the rest.
 func (u *userSetCmd) Run(ctx context.Context, o output) error {
-	c, err := u.client(ctx)
+	said := map[string]any{}
+	for key, s := range map[string]*string{"role": u.Role, "title": u.Title, "department": u.Department, "area": u.Area} {
+		if s != nil {
+			said[key] = *s
+		}
+	}
+	return change(ctx, o, &u.remote, u.Name, said)
+}
+
+// change changes of a user what is said and keeps the rest.
+func change(ctx context.Context, o output, r *remote, name string, said map[string]any) error {
+	c, err := r.client(ctx)
 	if err != nil {
 		return err
 	}
-	path := "/users/" + url.PathEscape(u.Name)
+	path := "/users/" + url.PathEscape(name)
 	var x citywarden.User
 	if err := c.call(ctx, "GET", path, nil, &x); err != nil {
 		return err
 	}
 	body := map[string]any{"role": x.Role, "title": x.Title, "department": x.Department, "area": x.Area}
-	for key, said := range map[string]*string{"role": u.Role, "title": u.Title, "department": u.Department, "area": u.Area} {
-		if said != nil {
-			body[key] = *said
-		}
-	}
-	return saved(ctx, c, o, u.JSON, "PUT", path, body)
+	maps.Copy(body, said)
+	return saved(ctx, c, o, r.JSON, "PUT", path, body)
+}
+
+type userDisableCmd struct {
+	remote
+	Name string `arg:"" help:"The user's name."`
+}
+
+// Run disables a user.
+func (u *userDisableCmd) Run(ctx context.Context, o output) error {
+	return change(ctx, o, &u.remote, u.Name, map[string]any{"disabled": true})
+}
+
+type userEnableCmd struct {
+	remote
+	Name string `arg:"" help:"The user's name."`
+}
+
+// Run enables a user.
+func (u *userEnableCmd) Run(ctx context.Context, o output) error {
+	return change(ctx, o, &u.remote, u.Name, map[string]any{"disabled": false})
 }
 
 // saved sends a user and prints what became of it.
@@ -90,6 +121,9 @@ func saved(ctx context.Context, c *client, o output, asJSON bool, method, path s
 	}
 	if x.Area != "" {
 		fmt.Fprintf(o.out, " and sees %s only", x.Area)
+	}
+	if x.Disabled {
+		fmt.Fprint(o.out, "; disabled")
 	}
 	fmt.Fprintln(o.out)
 	return nil

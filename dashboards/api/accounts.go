@@ -156,7 +156,8 @@ func (a *Accounts) Create(ctx context.Context, u citywarden.User, password strin
 	return u, nil
 }
 
-// Update changes title, role, department and area. CodeNotFound, CodeInvalid, and
+// Update changes title, role, department and area, and whether the user is disabled,
+// which ends their sign-ins and tokens at once. CodeNotFound, CodeInvalid, and
 // CodeConflict when nobody would be left who is admin.
 func (a *Accounts) Update(ctx context.Context, u citywarden.User) (citywarden.User, error) {
 	if err := checkUser(u); err != nil {
@@ -189,6 +190,8 @@ func (a *Accounts) Officer(ctx context.Context, name string, grids ...citywarden
 		return err
 	case u.Role != citywarden.RoleOfficer:
 		return citywarden.Errorf(citywarden.CodeInvalid, "send an officer: %s is %s, not officer", name, u.Role)
+	case u.Disabled:
+		return citywarden.Errorf(citywarden.CodeInvalid, "send an officer: %s is disabled", name)
 	}
 	for _, g := range grids {
 		if !u.Area.Has(g) {
@@ -222,6 +225,9 @@ func (a *Accounts) SignIn(ctx context.Context, name, password string, address ne
 	}
 	a.users.forget(name)
 	a.places.forgive(place)
+	if u.Disabled {
+		return "", s, citywarden.User{}, citywarden.Errorf(citywarden.CodeUnauthenticated, "user %s is disabled; ask an admin", name)
+	}
 	token, s, err = a.open(ctx, u.Name, "", SessionLife)
 	return token, s, u, err
 }
@@ -304,6 +310,9 @@ func (a *Accounts) IssueToken(ctx context.Context, user, label string, life time
 	}
 	if u.Role != citywarden.RoleService {
 		return "", s, citywarden.Errorf(citywarden.CodeConflict, "user %s is a person and signs in; tokens are for users with the role service", user)
+	}
+	if u.Disabled {
+		return "", s, citywarden.Errorf(citywarden.CodeConflict, "user %s is disabled; enable it first", user)
 	}
 	return a.open(ctx, user, label, life)
 }

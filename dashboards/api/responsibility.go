@@ -109,7 +109,7 @@ func partOf(g citywarden.ResponsibilityGrid, u citywarden.User) citywarden.Respo
 // user, nil when it is deleted.
 func (s *server) keepsOfficer(name string, u *citywarden.User) error {
 	for _, g := range s.Responsibility.All() {
-		stays := u != nil && u.Role == citywarden.RoleOfficer && !slices.ContainsFunc(g.Grids, func(code citywarden.GridCode) bool { return !u.Area.Has(code) })
+		stays := u != nil && u.Role == citywarden.RoleOfficer && !u.Disabled && !slices.ContainsFunc(g.Grids, func(code citywarden.GridCode) bool { return !u.Area.Has(code) })
 		if g.Officer == name && !stays {
 			return citywarden.Errorf(citywarden.CodeConflict, "%s looks after the responsibility grid %s; give it another officer first", name, g.ID)
 		}

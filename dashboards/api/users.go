@@ -23,6 +23,7 @@ type changedUser struct {
 	Role       citywarden.Role      `json:"role"`
 	Department string               `json:"department,omitempty" maxLength:"100"`
 	Area       *citywarden.AreaCode `json:"area,omitempty" maxLength:"12" doc:"Code of the county, town or village that they are confined to, empty for nothing; left out: as before"`
+	Disabled   *bool                `json:"disabled,omitempty" doc:"Can't sign in; sign-ins and tokens end; left out: as before"`
 	Created    time.Time            `json:"created,omitzero" readOnly:"true"`
 }
 
@@ -54,7 +55,7 @@ func (s *server) userRoutes() {
 	handle(s, route{method: "GET", path: "/api/v1/users/{name}", id: "get-user", tag: tag, may: citywarden.MayWriteUsers,
 		summary: "One user"}, s.getUser)
 	handle(s, route{method: "PUT", path: "/api/v1/users/{name}", id: "update-user", tag: tag, may: citywarden.MayWriteUsers,
-		summary: "Change title, role, department and area of a user"}, s.updateUser)
+		summary: "Change title, role, department and area of a user, or disable them"}, s.updateUser)
 	handle(s, route{method: "DELETE", path: "/api/v1/users/{name}", id: "delete-user", tag: tag, may: citywarden.MayWriteUsers, status: http.StatusNoContent,
 		summary: "Delete a user; sign-ins and tokens end"}, s.deleteUser)
 	handle(s, route{method: "POST", path: "/api/v1/users/{name}/password", id: "set-password", tag: tag, may: citywarden.MayWriteUsers, secret: true, status: http.StatusNoContent,
@@ -91,7 +92,7 @@ func (s *server) listOfficers(ctx context.Context, _ *struct{}) (*listOutput[off
 	}
 	var out []officer
 	for _, u := range us {
-		if u.Role == citywarden.RoleOfficer && u.Area.Meets(callerOf(ctx).Area) {
+		if u.Role == citywarden.RoleOfficer && !u.Disabled && u.Area.Meets(callerOf(ctx).Area) {
 			out = append(out, officer{u.Name, u.Title})
 		}
 	}
@@ -127,7 +128,10 @@ func (s *server) updateUser(ctx context.Context, in *struct {
 		return nil, err
 	}
 	b := in.Body
-	u := citywarden.User{Name: in.Name, Title: b.Title, Role: b.Role, Department: b.Department, Area: old.Area}
+	u := citywarden.User{Name: in.Name, Title: b.Title, Role: b.Role, Department: b.Department, Area: old.Area, Disabled: old.Disabled}
+	if b.Disabled != nil {
+		u.Disabled = *b.Disabled
+	}
 	if b.Area != nil {
 		u.Area = *b.Area
 	}
