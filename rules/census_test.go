@@ -101,7 +101,7 @@ func TestCensusChangesNothing(t *testing.T) {
 			t.Fatalf("a census of groups that are to be looked at one by one")
 		}
 		want := tellAll(plain.got)
-		for _, crash := range []int{0, 7} {
+		for _, crash := range []int{7, 0}[:repeats(2, 1)] {
 			w, taken := crowd(t, seed, true, crash)
 			if taken == 0 {
 				t.Fatal("no group had a census")

@@ -103,7 +103,7 @@ var byText = cmp.Comparer(func(a, b citywarden.Value) bool { return a == b })
 
 func TestSameLogSameTransitions(t *testing.T) {
 	seen := map[citywarden.TransitionKind]bool{}
-	for seed := range repeats(20, 10) {
+	for seed := range repeats(20, 6) {
 		w := history(t, seed, 300)
 		if seed == 0 {
 			for _, id := range []string{"a.limit", "a.window", "a.delta", "b.group", "c.silent", "d.event", "e.adj", "f.night", "g.late", "g.clock", "h.mains", "i.outage", "k.under"} {

@@ -146,7 +146,7 @@ func episodes(as []citywarden.BacktestAlarm) string {
 func TestABacktestRaisesWhatWasRaisedLive(t *testing.T) {
 	inJanuary(t, func(t *testing.T) {
 		alarms := 0
-		for seed := range repeats(12, 4) {
+		for seed := range repeats(12, 2) {
 			w := history(t, 500+seed, 300)
 			d := w.diary()
 			w.got, w.e = nil, w.engine()

@@ -196,3 +196,22 @@ func TestASilenceIsLookedAtOnlyWhenARuleAsksForIt(t *testing.T) {
 	w.to(time.Hour)
 	w.expect("4m0s raised d minor\n20m10s cleared d minor")
 }
+
+// Of several alarms that a reload raises the first explains what they inhibit,
+// whichever of the devices was at rest before.
+func TestWhichInhibitorAReloadRaisesFirst(t *testing.T) {
+	rule := func(when string) string {
+		return "rules:\n- {id: a, select: {model: probe}, levels: [{severity: major, when: '" + when + "', for: 10s}]}\n" +
+			"- {id: b, select: {model: probe}, inhibit_by: [{rule: a, equal: [attr.zone]}], levels: [{severity: minor, when: on}]}\n"
+	}
+	for _, x := range [][2]float64{{6, 6}, {6, 3}, {3, 6}, {3, 3}} {
+		w := newWorld(t, rule("x > 5"), dev("p1", "probe", "zone", "Z"), dev("p2", "probe", "zone", "Z"), dev("p3", "probe", "zone", "Z"))
+		w.put("p3", 0, "on", true)
+		w.put("p1", 1*s, "x", x[0])
+		w.put("p2", 2*s, "x", x[1])
+		w.reload(5*s, strings.Replace(rule("x > 1"), ", for: 10s", "", 1))
+		if last := w.got[len(w.got)-2]; last.Kind != citywarden.Suppressed || last.Alarm.SuppressedBy != "a:p1:1" {
+			t.Errorf("x %v: %s %s by %s\n%s", x, last.Key, last.Kind, last.Alarm.SuppressedBy, w.story())
+		}
+	}
+}

@@ -816,27 +816,15 @@ func (e *Engine) Rules() []citywarden.Rule { return e.set.Rules() }
 
 // review evaluates what rules say now that are new or changed, of every device
 // and group: at once, and not with its next reading. It is for Step, as the
-// engine's clock may have stood for long before it.
+// engine's clock may have stood for long before it. Its order does not depend on
+// what is at rest.
 func (e *Engine) review() {
 	rules, list := e.changed, e.dirty
 	e.changed, e.dirty = nil, nil
 	slices.SortFunc(list, byRuleAndEntity)
+	dirty := make(map[*instance]bool, len(list))
 	for _, inst := range list {
-		switch {
-		case inst.dropped:
-		case inst.run.rule.of != nil:
-			e.reviewStorm(inst)
-		case inst.clock == math.MinInt64: // waits to be evaluated for the first time
-			e.rearm(inst)
-		default:
-			ts := e.now - e.delay(inst)
-			e.catchUp(inst, ts)
-			e.apply(inst, max(ts, inst.clock))
-			e.rearm(inst)
-		}
-	}
-	if len(rules) == 0 {
-		return
+		dirty[inst] = true
 	}
 	all := slices.Sorted(maps.Keys(e.devices))
 	for _, r := range rules {
@@ -849,6 +837,14 @@ func (e *Engine) review() {
 			if b == nil || d.skips(b) {
 				continue
 			}
+			g, inst := d.group(b), d.instance(b)
+			if g != nil {
+				inst = g.inst
+			}
+			if dirty[inst] {
+				delete(dirty, inst)
+				e.reviewInstance(inst)
+			}
 			ts := e.now
 			if !r.arrival {
 				ts -= d.lag + r.late
@@ -856,12 +852,33 @@ func (e *Engine) review() {
 			if r.late > 0 {
 				e.release(d, b.lane, ts)
 			}
-			switch g := d.group(b); {
+			switch {
 			case g == nil && d.instance(b).untouched():
 				e.evaluateOwn(b, d, max(ts, d.reached(b)))
 			case g != nil && g.inst.untouched():
 				e.evaluateGroup(g, b, d, ts)
 			}
 		}
+	}
+	for _, inst := range list { // of storms, and of devices that were never heard
+		if dirty[inst] {
+			e.reviewInstance(inst)
+		}
+	}
+}
+
+// reviewInstance is review for an instance of a changed rule.
+func (e *Engine) reviewInstance(inst *instance) {
+	switch {
+	case inst.dropped:
+	case inst.run.rule.of != nil:
+		e.reviewStorm(inst)
+	case inst.clock == math.MinInt64: // waits to be evaluated for the first time
+		e.rearm(inst)
+	default:
+		ts := e.now - e.delay(inst)
+		e.catchUp(inst, ts)
+		e.apply(inst, max(ts, inst.clock))
+		e.rearm(inst)
 	}
 }

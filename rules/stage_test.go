@@ -729,14 +729,15 @@ func (g *stage) changeRules(at int64, set *Set) {
 		w.r, w.scene.r, w.levels = r, r, fresh.levels
 	}
 	g.now = at
-	known := map[*watcher]bool{}
 	for _, w := range g.all() {
 		if w.idle() {
 			delete(g.actors, string(w.r.ID)+"/"+w.entity)
-			continue
 		}
-		known[w] = true
-		if changed[w.r.ID] {
+	}
+	looked := map[*watcher]bool{}
+	look := func(w *watcher) {
+		if changed[w.r.ID] && !looked[w] {
+			looked[w] = true
 			w.look(max(at-w.late(), w.clock))
 		}
 	}
@@ -746,11 +747,13 @@ func (g *stage) changeRules(at int64, set *Set) {
 		}
 		for _, d := range g.devices {
 			if len(g.heard[d.ID]) > 0 {
-				if w := g.actor(r, d); !known[w] {
-					known[w] = true
-					w.look(max(at-w.late(), w.clock))
-				}
+				look(g.actor(r, d))
 			}
+		}
+	}
+	for _, w := range g.all() {
+		if w.clock > math.MinInt64 { // else it is of a device that was never heard
+			look(w)
 		}
 	}
 	g.settleTies()
@@ -940,6 +943,8 @@ func TestTheEngineDoesWhatTheLanguageSaysWhateverChanges(t *testing.T) {
 		14,  // a rule that groups differently now, and is inhibited, stopped the engine
 		102, // a reload raised what an inhibitor of the same reload holds
 		184, // a silence was looked at which no rule asks for any more
+		464, // one that was never heard is not evaluated because it was taken out of service
+		678, // which of two inhibitors of a reload came first depended on what was at rest
 	}
 	for seed := from; seed < to; seed++ {
 		seeds = append(seeds, seed)
