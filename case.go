@@ -403,9 +403,10 @@ type Case struct {
 	Title      Text      `json:"title"`
 	Key        string    `json:"key,omitempty"` // at most one open case per key
 	Source     Source    `json:"source"`
-	OpenedBy   string    `json:"opened_by,omitempty"`  // user name; "" for the platform
-	WorkOrder  bool      `json:"work_order,omitempty"` // maintenance, not city management
-	Severity   Severity  `json:"severity,omitempty"`   // the highest of its alarms
+	OpenedBy   string    `json:"opened_by,omitempty"`   // user name; "" for the platform
+	WorkOrder  bool      `json:"work_order,omitempty"`  // maintenance, not city management
+	Severity   Severity  `json:"severity,omitempty"`    // the highest of its alarms
+	LifeSafety bool      `json:"life_safety,omitempty"` // an alarm of life safety was in it: it is never closed by itself, and its notices never wait
 	Stage      Stage     `json:"stage"`
 	Department string    `json:"department,omitempty"`
 	Dispatched []string  `json:"dispatched_to,omitempty"` // every department it ever went to, in order

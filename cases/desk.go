@@ -483,6 +483,7 @@ func (d *Desk) take(ctx context.Context, tx Tx, t citywarden.Transition, a cityw
 	out.alarm(a)
 	c.Normal = false
 	c.Severity = max(c.Severity, a.Severity)
+	c.LifeSafety = c.LifeSafety || t.Case.LifeSafety
 	if err := d.members(ctx, tx, &c, a); err != nil {
 		return err
 	}

@@ -210,6 +210,7 @@ func (d *Desk) merge(ctx context.Context, tx Tx, own citywarden.Case, step cityw
 	}
 	into.Spread(cmp.Or(string(own.Area), string(own.Grid)))
 	into.Severity, into.Normal = max(into.Severity, own.Severity), into.Normal && (own.Normal || own.Members == 0)
+	into.LifeSafety = into.LifeSafety || own.LifeSafety
 	if into.Members, err = tx.Devices(ctx, into.ID); err != nil {
 		return err
 	}

@@ -144,7 +144,7 @@ func notice(c citywarden.Case, kind citywarden.NoticeKind, alarm citywarden.Alar
 	return citywarden.Notice{
 		Key: citywarden.NoticeKey(&c, kind, parts...), Kind: kind, Case: c.ID, Alarm: alarm, Severity: c.Severity, Title: c.Title, Text: *text,
 		Class: c.Class, Grid: c.Grid, Location: c.Location, At: at, State: citywarden.NoticePending, Next: at,
-		Urgent: c.Severity >= citywarden.Critical,
+		Urgent: c.Severity >= citywarden.Critical || c.LifeSafety,
 	}
 }
 
@@ -470,9 +470,9 @@ func (d *Desk) tell(ctx context.Context, tx Tx, c citywarden.Case, msg citywarde
 }
 
 // autoClose closes c when all is settled, parks when somebody has to acknowledge
-// an alarm before, and leaves alone what people work on.
+// an alarm before, and leaves alone what people work on and what is of life safety.
 func (d *Desk) autoClose(ctx context.Context, tx Tx, x citywarden.CaseTimer, c citywarden.Case, n citywarden.CaseTally, now time.Time, out *changes) error {
-	if !c.Normal || c.Stage != citywarden.PendingFiling && c.Stage != citywarden.PendingDispatch {
+	if !c.Normal || c.LifeSafety || c.Stage != citywarden.PendingFiling && c.Stage != citywarden.PendingDispatch {
 		return nil
 	}
 	if n.Unsettled > 0 {

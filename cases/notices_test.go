@@ -387,6 +387,43 @@ func TestAutoClose(t *testing.T) {
 	}
 }
 
+// A case that a fire alarm was ever in stays open until people close it, and what
+// is told of it never waits, whatever else is in it.
+func TestFireInACaseOfOthers(t *testing.T) {
+	for _, how := range []string{"one key", "merged"} {
+		t.Run(how, func(t *testing.T) {
+			inOffice(t, func(t *testing.T, o *office) {
+				other, fire := keyed("k"), keyed("k")
+				other.ClearedFor, other.Class, fire.Class, fire.LifeSafety = citywarden.Duration(time.Minute), "event/0501", "event/0501", true
+				if how == "merged" {
+					fire.Key = "f"
+				}
+				o.at(t, o.raise("b", citywarden.Minor, other))
+				o.at(t, o.raise("a", citywarden.Minor, fire))
+				id := citywarden.CaseID("E0501202611230001")
+				if how == "merged" {
+					do(t, o.Desk, "E0501202611230002", citywarden.CaseStep{Action: citywarden.Merge, By: "lin", Role: citywarden.RoleSupervisor, Case: id})
+				}
+				o.at(t, o.f.next(citywarden.Cleared, "r", "a", 1, citywarden.Minor, fire))
+				o.at(t, o.f.next(citywarden.Cleared, "r", "b", 1, citywarden.Minor, other))
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				c, err := o.Case(t.Context(), id, "lin", citywarden.RoleSupervisor)
+				if err != nil || !c.Normal || !c.LifeSafety || c.Stage != citywarden.PendingFiling {
+					t.Errorf("%s: normal %v, of life safety %v, %v", c.Stage, c.Normal, c.LifeSafety, err)
+				}
+				do(t, o.Desk, id, citywarden.CaseStep{Action: citywarden.File, By: "lin", Role: citywarden.RoleSupervisor},
+					citywarden.CaseStep{Action: citywarden.Urge, By: "lin", Role: citywarden.RoleSupervisor})
+				synctest.Wait()
+				ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{Case: id})
+				if err != nil || len(ns) == 0 || ns[0].Kind != citywarden.NoticeUrged || !ns[0].Urgent {
+					t.Errorf("urged: %+v, %v", ns, err)
+				}
+			})
+		})
+	}
+}
+
 func TestTheCaseOfAStorm(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
 		order := func(key string) *citywarden.CaseOrder {

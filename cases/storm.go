@@ -60,7 +60,7 @@ func (d *Desk) adopt(ctx context.Context, tx Tx, t citywarden.Transition, a *cit
 	if err := d.hush(ctx, tx, own.ID); err != nil {
 		return err
 	}
-	own.MergedInto = into.ID
+	own.MergedInto, into.LifeSafety = into.ID, into.LifeSafety || own.LifeSafety
 	err = d.note(ctx, tx, t, own, citywarden.Absorb, out,
 		fmt.Sprintf("merged into case %s, which explains it", into.ID), fmt.Sprintf("已并入案件 %s", into.ID))
 	if err != nil {
