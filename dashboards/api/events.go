@@ -158,7 +158,9 @@ type stream struct {
 func (st *stream) write(format string, args ...any) { fmt.Fprintf(&st.buf, format, args...) }
 
 func (st *stream) event(e event) {
-	st.write("id: %d\nevent: %s\ndata: %s\n\n", e.id, e.kind, e.data)
+	if data := e.json.text(); data != nil {
+		st.write("id: %d\nevent: %s\ndata: %s\n\n", e.id, e.kind, data)
+	}
 }
 
 // id tells the subscriber how far it has seen everything, without an event.

@@ -37,7 +37,26 @@ type event struct {
 	kind   string
 	device citywarden.DeviceID
 	about  any // citywarden.Event.Data
-	data   []byte
+	json   *lazyJSON
+}
+
+// lazyJSON is encoded when somebody wants it: of thousands of readings a second
+// hardly one is watched.
+type lazyJSON struct {
+	once sync.Once
+	of   any // nobody changes it
+	data []byte
+}
+
+// text returns the JSON, nil when it can't be written.
+func (l *lazyJSON) text() []byte {
+	l.once.Do(func() {
+		if l.of != nil {
+			l.data, _ = json.Marshal(l.of)
+			l.of = nil
+		}
+	})
+	return l.data
 }
 
 // subscriber is one stream. Its queue is closed when it is cut off.
@@ -56,14 +75,14 @@ func NewHub(log *slog.Logger) *Hub {
 }
 
 // Publish numbers e and hands it to the subscribers. An event that can't be
-// written as JSON is logged and left out.
+// written as JSON is logged and left out. Nobody changes a ReadingEvent afterwards; what
+// else e holds may change.
 func (h *Hub) Publish(e citywarden.Event) {
-	data, err := json.Marshal(e.Data)
-	if err != nil {
-		h.log.Error("event not published", "kind", e.Kind, "err", err)
+	ev := event{kind: e.Kind, device: deviceOf(e.Data), about: e.Data, json: &lazyJSON{of: e.Data}}
+	if _, ok := e.Data.(citywarden.ReadingEvent); !ok && ev.json.text() == nil {
+		h.log.Error("event not published: it can't be written as JSON", "kind", e.Kind)
 		return
 	}
-	ev := event{kind: e.Kind, device: deviceOf(e.Data), about: e.Data, data: data}
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
