@@ -54,6 +54,15 @@ type Replay struct {
 	First    []DeadLetter `json:"first" nullable:"false"` // of those, with the reason of now; at most 20
 }
 
+// LedgerFilter selects rows of the ledger: those of the hours that begin in [From,
+// To). Zero fields select all.
+type LedgerFilter struct {
+	From, To time.Time
+	Device   DeviceID
+	Area     AreaCode // only of devices there
+	Page
+}
+
 // LedgerRow balances what one device sent in one hour:
 // Received = Stored + Rejected + Duplicate + Quarantined, counted in readings;
 // a message that can't be decoded counts as one rejected reading.

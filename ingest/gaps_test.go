@@ -76,13 +76,13 @@ func TestGaps(t *testing.T) {
 					t.Fatal(err)
 				}
 				if restarts {
-					if _, _, err := l.Rows(t.Context(), ten, ten.Add(time.Hour), "d", citywarden.Page{}); err != nil { // saves
+					if _, _, err := l.Rows(t.Context(), citywarden.LedgerFilter{From: ten, To: ten.Add(time.Hour), Device: "d"}); err != nil { // saves
 						t.Fatal(err)
 					}
 					l = ingest.NewLedger(db, nil)
 				}
 			}
-			rows, _, err := l.Rows(t.Context(), ten.Add(-time.Hour), ten.Add(100*time.Hour), "", citywarden.Page{})
+			rows, _, err := l.Rows(t.Context(), citywarden.LedgerFilter{From: ten.Add(-time.Hour), To: ten.Add(100 * time.Hour)})
 			if err != nil {
 				t.Fatal(err)
 			}

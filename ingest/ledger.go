@@ -38,8 +38,8 @@ type LedgerStore interface {
 	// LedgerRows returns the rows of the hours that begin in [from, to), of one device or
 	// with "" of all, by hour and device.
 	LedgerRows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error)
-	// LedgerPage returns a page of them, and the cursor of the next.
-	LedgerPage(ctx context.Context, from, to time.Time, device citywarden.DeviceID, p citywarden.Page) ([]citywarden.LedgerRow, string, error)
+	// LedgerPage returns rows by hour and device, and the cursor of the next page.
+	LedgerPage(ctx context.Context, f citywarden.LedgerFilter) ([]citywarden.LedgerRow, string, error)
 	// DeadLetters returns dead letters and the cursor of the next page, "" when there is none.
 	DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error)
 	// SetReplayed notes that dead letters were brought in again at that time.
@@ -230,13 +230,13 @@ func (l *Ledger) balance(ctx context.Context, from time.Time) ([]citywarden.Ledg
 	return rows, l.saved, err
 }
 
-// Rows returns a page of the rows of the hours that begin in [from, to), of one device or
-// with "" of all, by hour and device, and the cursor of the next page, "" when there is none.
-func (l *Ledger) Rows(ctx context.Context, from, to time.Time, device citywarden.DeviceID, p citywarden.Page) ([]citywarden.LedgerRow, string, error) {
+// Rows returns the rows that f selects by hour and device, and the cursor of the next
+// page, "" when there is none.
+func (l *Ledger) Rows(ctx context.Context, f citywarden.LedgerFilter) ([]citywarden.LedgerRow, string, error) {
 	if err := l.flush(ctx); err != nil {
 		return nil, "", err
 	}
-	return l.store.LedgerPage(ctx, from, to, device, p)
+	return l.store.LedgerPage(ctx, f)
 }
 
 // DeadLetters returns what could not be used, and the cursor of the next page,

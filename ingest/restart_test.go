@@ -108,7 +108,7 @@ func TestTheLedgerBalancesAcrossCrashes(t *testing.T) {
 		}
 	}
 
-	rows, _, err := ledger.Rows(t.Context(), time.Time{}, time.Now().Add(time.Hour), "", citywarden.Page{Limit: 1000})
+	rows, _, err := ledger.Rows(t.Context(), citywarden.LedgerFilter{To: time.Now().Add(time.Hour), Page: citywarden.Page{Limit: 1000}})
 	if err != nil {
 		t.Fatal(err)
 	}

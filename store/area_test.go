@@ -19,11 +19,13 @@ func TestListsOfAnArea(t *testing.T) {
 		grid citywarden.GridCode
 	}{{"first", "350623100001001"}, {"second", "350623100002001"}, {"third", "350623101001001"}, {"nowhere", ""}, {"abroad", "350681100001001"}}
 	var dead []citywarden.DeadLetter
+	var rows []citywarden.LedgerRow
 	began := time.UnixMilli(1000).UTC()
 	for i, p := range places {
 		if err := db.SaveDevices(ctx, []citywarden.Device{{ID: citywarden.DeviceID(p.name), Grid: p.grid}}, nil); err != nil {
 			t.Fatal(err)
 		}
+		rows = append(rows, citywarden.LedgerRow{Device: citywarden.DeviceID(p.name), Hour: began, Received: 1})
 		dead = append(dead, citywarden.DeadLetter{Position: citywarden.Position(i + 1), Stage: "decode", Device: citywarden.DeviceID(p.name)})
 		err := db.desk(t, func(tx *DeskTx) error {
 			a := citywarden.Alarm{ID: citywarden.AlarmID("r:" + p.name + ":1"), Rule: "r", Entity: p.name, Device: citywarden.DeviceID(p.name), State: citywarden.AlarmActive, RaisedAt: began}
@@ -46,7 +48,7 @@ func TestListsOfAnArea(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := db.SaveLedger(ctx, "ledger", 0, 9, nil, dead, nil); err != nil {
+	if err := db.SaveLedger(ctx, "ledger", 0, 9, rows, dead, nil); err != nil {
 		t.Fatal(err)
 	}
 	for area, want := range map[citywarden.AreaCode][]string{
@@ -75,6 +77,11 @@ func TestListsOfAnArea(t *testing.T) {
 			add("dead letters", string(l.Device))
 		}
 		fail(t, err)
+		rows, _, err := db.LedgerPage(ctx, citywarden.LedgerFilter{Area: area, Page: citywarden.Page{Limit: max(1, len(want))}}) // no page is filled with others' rows
+		for _, r := range rows {
+			add("ledger", string(r.Device))
+		}
+		fail(t, err)
 		calls, err := db.Annunciations(ctx, area, began, began.Add(time.Second))
 		for _, a := range calls {
 			add("annunciations", string(a.Alarm[2:len(a.Alarm)-2]))
@@ -90,7 +97,7 @@ func TestListsOfAnArea(t *testing.T) {
 		}
 		fail(t, db.CountWork(ctx, citywarden.WorkFilter{Kind: "file", From: began, To: began.Add(time.Hour), States: citywarden.WorkDone, By: citywarden.WorkByPerson, Area: area},
 			func(c citywarden.WorkCount) { add("work", c.Key) }))
-		for _, list := range []string{"alarms", "cases", "notices", "dead letters", "annunciations", "stale alarms", "work"} {
+		for _, list := range []string{"alarms", "cases", "notices", "dead letters", "ledger", "annunciations", "stale alarms", "work"} {
 			slices.Sort(got[list])
 			if diff := cmp.Diff(want, got[list]); diff != "" {
 				t.Errorf("%s in %q (-want +got)\n%s", list, area, diff)

@@ -150,18 +150,19 @@ func (d *DB) LedgerRows(ctx context.Context, from, to time.Time, device cityward
 	return d.ledger(ctx, &w, "")
 }
 
-// LedgerPage returns a page of LedgerRows, and the cursor of the next one, "" when there
-// is none. It returns CodeInvalid for a cursor that it did not give.
-func (d *DB) LedgerPage(ctx context.Context, from, to time.Time, device citywarden.DeviceID, p citywarden.Page) ([]citywarden.LedgerRow, string, error) {
-	w := ledgerWhere(from, to, device)
-	if err := w.beyond("ASC", "hour", "device", p.After); err != nil {
+// LedgerPage returns the rows that f selects by hour and device, and the cursor of the
+// next page, "" when there is none. It returns CodeInvalid for a cursor that it did not give.
+func (d *DB) LedgerPage(ctx context.Context, f citywarden.LedgerFilter) ([]citywarden.LedgerRow, string, error) {
+	w := ledgerWhere(f.From, f.To, f.Device)
+	w.in(f.Area, "COALESCE((SELECT devices.grid FROM devices WHERE devices.id = ledger.device), '')")
+	if err := w.beyond("ASC", "hour", "device", f.After); err != nil {
 		return nil, "", err
 	}
-	all, err := d.ledger(ctx, &w, limit(p))
+	all, err := d.ledger(ctx, &w, limit(f.Page))
 	if err != nil {
 		return nil, "", err
 	}
-	rows, next := page(all, p, func(r *citywarden.LedgerRow) string { return pageCursor(toMS(r.Hour), string(r.Device)) })
+	rows, next := page(all, f.Page, func(r *citywarden.LedgerRow) string { return pageCursor(toMS(r.Hour), string(r.Device)) })
 	return rows, next, nil
 }
 

@@ -76,7 +76,7 @@ func TestLedger(t *testing.T) {
 
 	var rows []citywarden.LedgerRow
 	for after := ""; len(rows) < 3; {
-		got, next, err := db.LedgerPage(t.Context(), time.Time{}, time.Time{}, "", citywarden.Page{Limit: 1, After: after})
+		got, next, err := db.LedgerPage(t.Context(), citywarden.LedgerFilter{Page: citywarden.Page{Limit: 1, After: after}})
 		if err != nil {
 			t.Fatal(err)
 		}

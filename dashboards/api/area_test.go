@@ -542,8 +542,8 @@ type countyBooks struct {
 	db *store.DB
 }
 
-func (b countyBooks) Rows(ctx context.Context, from, to time.Time, id citywarden.DeviceID, page citywarden.Page) ([]citywarden.LedgerRow, string, error) {
-	return b.db.LedgerPage(ctx, from, to, id, page)
+func (b countyBooks) Rows(ctx context.Context, f citywarden.LedgerFilter) ([]citywarden.LedgerRow, string, error) {
+	return b.db.LedgerPage(ctx, f)
 }
 
 func (b countyBooks) DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error) {

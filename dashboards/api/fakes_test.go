@@ -599,9 +599,9 @@ func (r ruleSet) ReloadRules(context.Context) error { return nil }
 
 type books struct{ rows []citywarden.LedgerRow }
 
-func (b books) Rows(_ context.Context, from, to time.Time, _ citywarden.DeviceID, _ citywarden.Page) (out []citywarden.LedgerRow, next string, err error) {
+func (b books) Rows(_ context.Context, f citywarden.LedgerFilter) (out []citywarden.LedgerRow, next string, err error) {
 	for _, r := range b.rows {
-		if !r.Hour.Before(from) && r.Hour.Before(to) {
+		if !r.Hour.Before(f.From) && r.Hour.Before(f.To) {
 			out = append(out, r)
 		}
 	}

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -10,7 +9,7 @@ import (
 
 // Ledger answers what became of the messages.
 type Ledger interface {
-	Rows(ctx context.Context, from, to time.Time, device citywarden.DeviceID, p citywarden.Page) ([]citywarden.LedgerRow, string, error)
+	Rows(ctx context.Context, f citywarden.LedgerFilter) ([]citywarden.LedgerRow, string, error)
 	DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error)
 	// Replay brings in again those of one device, or with "" of all, that can be used now.
 	Replay(ctx context.Context, device citywarden.DeviceID) (citywarden.Replay, error)
@@ -45,12 +44,9 @@ func (s *server) ledgerRows(ctx context.Context, in *struct {
 	if to.Sub(from) > maxLedgerSpan {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "from %s to %s: ask for at most 31 days", from.Format(time.RFC3339), to.Format(time.RFC3339))
 	}
-	rows, next, err := s.Ledger.Rows(ctx, from, to, in.Device, in.page())
+	rows, next, err := s.Ledger.Rows(ctx, citywarden.LedgerFilter{From: from, To: to, Device: in.Device, Area: callerOf(ctx).Area, Page: in.page()})
 	if err != nil {
 		return nil, err
-	}
-	if u := callerOf(ctx); u.Area != "" {
-		rows = slices.DeleteFunc(rows, func(r citywarden.LedgerRow) bool { return !u.Area.Has(s.gridOf(r.Device)) })
 	}
 	return listOf(rows, next), nil
 }
