@@ -334,6 +334,20 @@ func TestAlarmAndRulePagesInChromium(t *testing.T) {
 	b.screenshot("alarms-out-of-service")
 	b.click("恢复启用")
 	b.see("没有停用的告警")
+	b.visit("/devices/sd-mall-102", "下发命令") // one without an alarm
+	b.click("停用")
+	b.fair("the dialog to take a device out of service")
+	b.fill("dialog textarea", "消防演练")
+	b.click("停用")
+	b.see("“消防演练”")
+	b.click("下发命令")
+	b.fair("the dialog of a command")
+	b.click("下发")
+	b.see("有效期至")
+	b.screenshot("device-out-of-service")
+	b.visit("/alarms?view=out", "“消防演练”")
+	b.click("恢复启用")
+	b.see("没有停用的告警")
 
 	b.visit("/alarms/load", "每人每 10 分钟告警数")
 	b.screenshot("alarm-load")
@@ -454,6 +468,10 @@ func TestDesksInChromium(t *testing.T) {
 	}
 	b.visit("/cases/"+string(about.Items[0].ID), string(cover.ID))
 	b.screenshot("case-component")
+	b.click(cover.Name)
+	b.see("养护单位") // on the map
+	b.see("井盖松动")
+	b.screenshot("map-component")
 	b.fitPhone([][2]string{{"/intake", "受理"}, {"/intake/new", "上报人"}, {"/dispatch", "派遣"}, {"/handling", "东门路口积水"}, {"/tasks", "没有派给您"}, {"/supervision", "督办"}})
 	b.calm()
 }
@@ -521,6 +539,26 @@ func TestCitizensPageInChromium(t *testing.T) {
 	b.see("已收到，谢谢")
 	if got := *newest(2).Location; got.Distance(at) > 1 {
 		t.Errorf("the place of an app in GCJ-02 became %v, want %v", got, at)
+	}
+
+	// Which of the manhole covers near the place it is.
+	var covers struct{ Items []citywarden.Component }
+	if err := c.call(t.Context(), "GET", "/components?class=component/0101&limit=1", nil, &covers); err != nil || len(covers.Items) == 0 {
+		t.Fatalf("components of the demo: %v, %v", covers, err)
+	}
+	cover := covers.Items[0]
+	b.visit("/report?"+url.Values{"lat": {fmt.Sprint(cover.Location.Lat)}, "lon": {fmt.Sprint(cover.Location.Lon)}}.Encode(), "应用给出的位置")
+	b.choose("form select", "component/01")
+	b.choose("label + label + label select", string(cover.Class))
+	b.choose(fmt.Sprintf("select:has(option[value='%s'])", cover.ID), string(cover.ID))
+	b.fill("textarea", "井盖松动")
+	b.fair("/report about a component")
+	b.screenshot("report-component")
+	b.click("提交")
+	b.see("已收到，谢谢")
+	var about struct{ Items []citywarden.Case }
+	if err := c.call(t.Context(), "GET", "/cases?component="+string(cover.ID), nil, &about); err != nil || len(about.Items) != 1 {
+		t.Errorf("cases about %s: %v, %v", cover.ID, about, err)
 	}
 	b.calm()
 }

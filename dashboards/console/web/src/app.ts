@@ -251,6 +251,7 @@ const roles = {
   city: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'dispatcher', 'department', 'officer', 'engineer', 'vendor', 'viewer', 'service'],
   alarms: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'dispatcher', 'officer'],
   outOfService: ['admin', 'supervisor', 'shift_leader', 'engineer'],
+  tell: ['admin', 'supervisor', 'shift_leader', 'dispatcher', 'vendor'],
   rules: ['admin', 'engineer'],
   users: ['admin'],
   devices: ['admin', 'vendor'],

@@ -13,6 +13,7 @@ import { MapPage } from './pages/map'
 import { RulePage, Rules } from './pages/rules'
 import { SignIn } from './pages/signin'
 import { Settings, startSettings } from './settings'
+import { startSound } from './sound'
 import { Failed, Icon, lazy, Loading } from './ui'
 import { parse } from './url'
 import type { User } from './types'
@@ -159,6 +160,7 @@ function Notices() {
 }
 
 startSettings()
+startSound()
 whenSignedOut(() => leave(true))
 
 // Links inside the console move without loading the page.

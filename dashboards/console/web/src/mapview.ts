@@ -28,7 +28,7 @@ export interface CaseDot {
 
 /** Picked is what a person clicked on. */
 export type Picked =
-  | { kind: 'device' | 'case' | 'grid'; id: string }
+  | { kind: 'device' | 'case' | 'grid' | 'component'; id: string }
   | { kind: 'feature'; layer: string; properties: Record<string, unknown> }
   | undefined
 
@@ -60,7 +60,10 @@ const groups: Record<string, string[]> = {
   dmas: ['dmas', 'dmas-text'],
   devices: ['clusters', 'clusters-text', 'devices', 'devices-text'],
   cases: ['cases'],
+  components: ['components', 'components-text'],
 }
+
+const near = 15 // the zoom from which components are shown
 
 /** MapView draws into el until destroy. */
 export class MapView {
@@ -195,6 +198,16 @@ export class MapView {
     this.map.resize()
   }
 
+  /** whenNear calls f with the box that is shown, west to north, as often as the map has come to rest near enough to show components. */
+  whenNear(f: (box: [number, number, number, number]) => void) {
+    const tell = () => {
+      const b = this.map.getBounds()
+      if (this.map.getZoom() >= near && !this.hidden.has('components')) f([b.getWest(), b.getSouth(), b.getEast(), b.getNorth()])
+    }
+    this.map.on('moveend', tell)
+    this.when(tell)
+  }
+
   private source(name: string, data: GeoJSON.FeatureCollection) {
     ;(this.map.getSource(name) as GeoJSONSource | undefined)?.setData(data)
   }
@@ -217,15 +230,17 @@ export class MapView {
   }
 
   private hit(e: MapMouseEvent) {
-    const near: [[number, number], [number, number]] = [
+    const box: [[number, number], [number, number]] = [
       [e.point.x - 5, e.point.y - 5],
       [e.point.x + 5, e.point.y + 5],
     ]
     const top = ['alarms-sign', 'alarms', 'cases', 'devices', 'clusters'].filter((id) => this.map.getLayer(id))
+    const middle = ['components'].filter((id) => this.map.getLayer(id))
     const lines = ['pipes', 'streets', 'buildings'].filter((id) => this.map.getLayer(id))
     return (
-      this.map.queryRenderedFeatures(near, { layers: top })[0] ??
-      this.map.queryRenderedFeatures(near, { layers: lines })[0] ??
+      this.map.queryRenderedFeatures(box, { layers: top })[0] ??
+      this.map.queryRenderedFeatures(box, { layers: middle })[0] ??
+      this.map.queryRenderedFeatures(box, { layers: lines })[0] ??
       (this.map.getLayer('grids-fill') ? this.map.queryRenderedFeatures(e.point, { layers: ['grids-fill'] })[0] : undefined)
     )
   }
@@ -243,6 +258,7 @@ export class MapView {
     if (f.source === 'devices' || f.source === 'alarms') return onPick({ kind: 'device', id: String(p['id']) })
     if (f.source === 'cases') return onPick({ kind: 'case', id: String(p['id']) })
     if (f.source === 'grids') return onPick({ kind: 'grid', id: String(p['code']) })
+    if (f.source === 'components') return onPick({ kind: 'component', id: String(p['id']) })
     onPick({ kind: 'feature', layer: f.source, properties: p })
   }
 
@@ -275,6 +291,15 @@ export class MapView {
       { id: 'dmas-text', type: 'symbol', source: 'dmas', minzoom: 11.5, ...label(12, c.gridText) },
       { id: 'pipes-text', type: 'symbol', source: 'pipes', minzoom: 15.5, ...along(label(11, c.gridText)) },
       { id: 'streets-text', type: 'symbol', source: 'streets', minzoom: 12.5, ...along(label(13, c.streetText)) },
+      {
+        id: 'components', type: 'symbol', source: 'components', minzoom: near,
+        layout: { 'icon-image': ['match', ['get', 'state'], ['damaged', 'lost'], 'component-bad', 'component'], 'icon-allow-overlap': true },
+      },
+      {
+        id: 'components-text', type: 'symbol', source: 'components', minzoom: 17.5,
+        layout: { ...label(10).layout, 'text-offset': [0, 0.9], 'text-anchor': 'top', 'text-optional': true },
+        paint: label(10, c.gridText).paint,
+      },
       {
         id: 'clusters', type: 'circle', source: 'devices', filter: ['has', 'point_count'],
         paint: {
@@ -317,7 +342,7 @@ export class MapView {
       sources: {
         grids: source(), streets: source(), buildings: source(), pipes: source(), dmas: source(),
         devices: { type: 'geojson', data: empty, cluster: true, clusterRadius: 36, clusterMaxZoom: 17 },
-        alarms: source(), cases: source(), picked: source(),
+        components: source(), alarms: source(), cases: source(), picked: source(),
       },
       layers,
     }
@@ -370,6 +395,23 @@ export class MapView {
         g.font = 'bold 12px sans-serif'
         g.textAlign = 'center'
         g.fillText(severityShape[s].number, 10, 14.2 + severityShape[s].dy)
+      })
+    }
+    for (const bad of [false, true]) {
+      this.add(bad ? 'component-bad' : 'component', 14, (g) => {
+        g.beginPath()
+        g.rect(3, 3, 8, 8)
+        g.fillStyle = c.dot
+        g.fill()
+        g.lineWidth = bad ? 2 : 1.4
+        g.strokeStyle = bad ? c.late : c.dotLine
+        if (bad) {
+          g.moveTo(3, 3)
+          g.lineTo(11, 11)
+          g.moveTo(11, 3)
+          g.lineTo(3, 11)
+        }
+        g.stroke()
       })
     }
     for (const late of [false, true]) {

@@ -7,6 +7,7 @@ import { lang, setLang, t, type Key } from './i18n'
 import { firstLang, type Lang } from './lang'
 import { remember, remembered } from './remember'
 import type { Sign } from './shapes'
+import { setSound, soundOn } from './sound'
 import { Icon, Modal, useBusy, Wrong } from './ui'
 
 type Theme = 'auto' | 'light' | 'dark'
@@ -56,6 +57,7 @@ export function Settings({ plain = false, pages = [] }: { plain?: boolean; pages
   )
   const [open, setOpen] = useState(false)
   const [password, setPassword] = useState(false)
+  const [sound, setSounding] = useState(soundOn)
   const box = useRef<HTMLDivElement>(null)
   useEffect(() => {
     if (!open) return
@@ -101,6 +103,17 @@ export function Settings({ plain = false, pages = [] }: { plain?: boolean; pages
               </button>
             ))}
           </div>
+          <label class="check">
+            <input
+              type="checkbox"
+              checked={sound}
+              onChange={(e) => {
+                setSounding(e.currentTarget.checked)
+                setSound(e.currentTarget.checked)
+              }}
+            />
+            {t('set.sound')}
+          </label>
           {pages.map((p) => (
             <a key={p.path} class="button" href={'/' + p.path} onClick={() => setOpen(false)}>
               <Icon name={p.sign} size={16} /> {t(p.title)}

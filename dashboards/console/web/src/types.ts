@@ -247,6 +247,65 @@ export interface Nearby {
   distance_m: number
 }
 
+/** Component is a managed component of the city. */
+export interface Component {
+  id: string
+  class: string
+  name: string
+  location: Point
+  grid?: string
+  state: 'intact' | 'damaged' | 'lost' | 'abandoned' | 'removed'
+  address?: string
+  authority?: string
+  owner?: string
+  maintainer?: string
+  remark?: string
+}
+
+/** OutOfService is a device, or what a rule says of an entity, that calls for nobody. */
+export interface OutOfService {
+  device?: string
+  rule?: string
+  entity?: string
+  since: string
+  until?: string
+  by: string
+  reason: string
+}
+
+/** ModelCommand is what devices of a model can be told. */
+export interface ModelCommand {
+  name: string
+  title: Text
+  params?: { name: string; title: Text; kind: 'number' | 'bool' | 'text'; unit?: string; min?: number; max?: number; optional?: boolean }[] | null
+}
+
+/** Command is something that a device was told, and what became of it. */
+export interface Command {
+  id: number
+  method: string
+  params: unknown
+  answer?: unknown
+  state: 'queued' | 'sent' | 'delivered' | 'answered' | 'timed_out'
+  by: string
+  created: string
+  expires: string
+  sent?: string
+  delivered?: string
+  answered?: string
+}
+
+/** DeadLetter is a message that could not be used. */
+export interface DeadLetter {
+  position: number
+  protocol: string
+  topic: string
+  payload: string // base64
+  received: string
+  reason: string
+  replayed_at?: string
+}
+
 /** Duplicate is a case that another may be a duplicate of. */
 export interface Duplicate {
   case: Case
@@ -349,6 +408,7 @@ export interface Device {
   id: string
   name: string
   model: string
+  component?: string // the code of the one that it is attached to
   attributes: Record<string, unknown> | null
   location?: Point
   grid?: string
@@ -390,6 +450,7 @@ export interface Model {
   heartbeat: string
   metrics: Metric[]
   attributes: Attribute[] | null
+  commands?: ModelCommand[] | null
 }
 
 export interface Rule {

@@ -9,6 +9,7 @@ import { t, text } from '../i18n'
 import { Empty, Failed, Icon, Loading, Modal, Search, SeverityIcon, SeverityMark, useBusy, When, who, Wrong } from '../ui'
 import { choices, href, toggled, withFilter } from '../url'
 import { severities, type Alarm, type List, type Rule, type User } from '../types'
+import { OutList, useOut } from './out'
 import { Why } from './whydrawer'
 
 const views = ['open', 'suppressed', 'shelved', 'out', 'cleared'] as const
@@ -138,9 +139,14 @@ export function Alarms({ search }: { search: string }) {
   const from = q.get('from') ?? ''
   const key = view === 'raised' ? `${from} ${q.get('rule')}` : past
   const loaded = useLoad('alarms ' + key, (signal) => load(view, from, q.get('rule') ?? '', signal))
+  const out = useOut()
   const rules = useLoad('rules', (signal) => get<List<Rule>>('/rules', signal))
   const put = (a: Alarm) => loaded.change((l) => ({ ...l, items: upsert(l.items, a) }))
-  useLive<Alarm>('alarm', put)
+  useLive<Alarm>('alarm', (a) => {
+    const before = loaded.data?.items.find((x) => x.id === a.id)
+    if (before !== undefined && isOut(before) !== isOut(a)) out.again()
+    put(a)
+  })
   useEffect(() => setShown(step), [search])
   const set = (name: string, value: string) => go('/alarms' + withFilter(search, name, value), true)
 
@@ -157,7 +163,10 @@ export function Alarms({ search }: { search: string }) {
   const filtered = ['severity', 'unacked', 'assignee', 'rule', 'device', 'q'].some((k) => q.get(k))
   const name = useNames([...items.slice(0, shown).map((a) => a.device), ...(q.get('device') ? [q.get('device')!] : [])])
   const chosen = why === null ? undefined : byID.get(why)
-  const count = (v: View) => (loaded.data === undefined || past || v === 'cleared' ? '' : ' ' + all.filter((a) => inView(a, v)).length)
+  const count = (v: View) => {
+    if (v === 'out') return out.data === undefined ? '' : ' ' + out.data.length
+    return loaded.data === undefined || past || v === 'cleared' ? '' : ' ' + all.filter((a) => inView(a, v)).length
+  }
 
   return (
     <>
@@ -232,10 +241,11 @@ export function Alarms({ search }: { search: string }) {
         )}
       </div>
       {(view === 'suppressed' || view === 'shelved' || view === 'out') && <p class="quiet lead">{t(`al.about.${view}`)}</p>}
+      {view === 'out' && <OutList of={out.data ?? []} again={out.again} />}
       {loaded.data === undefined ? (
         loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
       ) : items.length === 0 ? (
-        <Empty>{filtered ? t('al.none.filtered') : t(`al.none.${view}`)}</Empty>
+        (view !== 'out' || (out.data ?? []).length === 0) && <Empty>{filtered ? t('al.none.filtered') : t(`al.none.${view}`)}</Empty>
       ) : (
         <>
           <table class="rows alarms" role="table">

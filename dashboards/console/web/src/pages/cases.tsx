@@ -265,7 +265,8 @@ export function CasePage({ id }: { id: string }) {
             <Fact name={t('ca.component')}>
               {c.component && (
                 <>
-                  {c.component_name} <span class="quiet">{c.component}</span>
+                  <a href={href([], { component: c.component, at: c.location && `${c.location.lon},${c.location.lat}` })}>{c.component_name || c.component}</a>{' '}
+                  <span class="quiet">{c.component}</span>
                 </>
               )}
             </Fact>

@@ -11,6 +11,8 @@ import { href, withFilter } from '../url'
 import type { Alarm, Device, Latest, Model, Series, Status } from '../types'
 import { AlarmState, byWeight } from './alarms'
 import { Fact } from './cases'
+import { Commands, Rejected } from './commands'
+import { OutList, TakeOut, useOut } from './out'
 import { Why } from './whydrawer'
 
 const WhyNotAsk = lazy('whynot', async () => (await import('./whynot')).WhyNotAsk)
@@ -160,6 +162,8 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
   useTick(1000)
   const loaded = useLoad('device ' + id, (signal) => get<Device>('/devices/' + enc(id), signal))
   const alarms = useLoad('alarms of ' + id, (signal) => list<Alarm>('/alarms', { state: 'active', device: id }, 200, signal))
+  const out = useOut()
+  const [delay, setDelay] = useState<number>() // between measuring and coming in, ms, of the newest message
   const [why, setWhy] = useState<Alarm>()
   const [token, setToken] = useState<'ask' | string>()
   const [asking, setAsking] = useState(() => new URLSearchParams(search).has('rule'))
@@ -175,6 +179,8 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
       onEvent: (kind, data) => {
         const r = data as { device: string; latest: Record<string, Latest> }
         if (kind !== 'reading' || r.device !== id) return
+        const times = Object.values(r.latest).map((l) => Date.parse(l.time))
+        if (times.length > 0) setDelay(now() - Math.max(...times))
         loaded.change((d) => ({
           ...d,
           status: 'online',
@@ -208,6 +214,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
       </div>
       <div class="columns">
         <div>
+          <OutList of={(out.data ?? []).filter((o) => o.device === id || o.entity === id)} again={out.again} />
           <section class="card">
             <h2>{t('de.openAlarms')}</h2>
             {open.length === 0 ? (
@@ -245,6 +252,8 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
             <Values d={d} model={model} />
           </section>
           {model !== undefined && <Curves d={d} model={model} search={search} />}
+          {model !== undefined && (model.commands ?? []).length > 0 && <Commands d={d} model={model} />}
+          <Rejected device={d.id} />
           <details class="card" open={asking} onToggle={(e) => setAsking(e.currentTarget.open)}>
             <summary>
               <h2>{t('ru.tab.whynot')}</h2>
@@ -265,6 +274,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
                 </a>
               )}
             </Fact>
+            <Fact name={t('ca.component')}>{d.component && <a href={href([], { component: d.component, at: d.location && `${d.location.lon},${d.location.lat}` })}>{d.component}</a>}</Fact>
             <Fact name={t('de.adjacent')}>
               {(d.adjacent ?? []).length > 0 && (
                 <>
@@ -284,6 +294,8 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
                 </Fact>
               )
             })}
+            <Fact name={t('de.clock')}>{delay !== undefined && (delay < -1000 ? t('de.clockAhead', span(-delay)) : t('de.clockBehind', span(Math.max(0, delay))))}</Fact>
+            <Fact name={t('de.heartbeat')}>{model !== undefined && duration(model.heartbeat) > 0 && span(duration(model.heartbeat))}</Fact>
             <Fact name={t('de.created')}>
               <When at={d.created} />
             </Fact>
@@ -294,6 +306,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
                 {t('ca.openHere')}
               </a>
             )}
+            <TakeOut device={d.id} onDone={out.again} />
             {may('devices') && (
               <button type="button" aria-haspopup="dialog" onClick={() => setToken('ask')}>
                 {t('de.newToken')}

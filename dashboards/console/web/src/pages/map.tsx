@@ -1,13 +1,13 @@
 // The map of the county: what is going on and where, with the list of what
 // needs attention beside it. What is selected lives in the address.
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
-import { ApiError, enc, get, list } from '../api'
-import { back, go, redraw, upsert, useLive, useLoad, useRedraw, useTick } from '../app'
+import { ApiError, enc, get, list, query } from '../api'
+import { back, go, redraw, state, upsert, useLive, useLoad, useRedraw, useTick } from '../app'
 import { num, value } from '../format'
 import { className, lang, known, t, text, type Key } from '../i18n'
 import { Deadline, Failed, Icon, lightOf, Loading, modelTitle, SeverityIcon, SeverityMark, StatusMark, When, domainOf, DomainIcon } from '../ui'
 import { href, withFilter } from '../url'
-import { openStages, severities, type Alarm, type Case, type Device, type MapInfo, type Point, type Severity, type Summary } from '../types'
+import { openStages, severities, type Alarm, type Case, type Component, type Device, type MapInfo, type Point, type Severity, type Summary } from '../types'
 import type { MapView, Picked } from '../mapview'
 import { byWeight, inView } from './alarms'
 import { byUrgency, Fact } from './cases'
@@ -45,6 +45,10 @@ export function MapPage({ search }: { search: string }) {
   const device = q.get('device') ?? ''
   const caseID = q.get('case') ?? ''
   const grid = q.get('grid') ?? ''
+  const componentID = q.get('component') ?? ''
+  const component = useLoad('component ' + componentID, async (signal) =>
+    componentID === '' ? undefined : get<Component>('/components/' + enc(componentID), signal),
+  )
   const [feature, setFeature] = useState<Extract<Picked, { kind: 'feature' }>>()
 
   const select = (p: Picked) => {
@@ -63,7 +67,7 @@ export function MapPage({ search }: { search: string }) {
           devices={devices.data?.items}
           alarms={open}
           cases={openCases}
-          picked={selectedDevice?.location ?? selectedCase?.location}
+          picked={selectedDevice?.location ?? selectedCase?.location ?? component.data?.location}
           grid={grid}
           onPick={select}
         />
@@ -72,6 +76,12 @@ export function MapPage({ search }: { search: string }) {
             <DeviceCard d={selectedDevice} alarms={open} onClose={() => select(undefined)} />
           ) : selectedCase !== undefined ? (
             <CaseCard c={selectedCase} onClose={() => select(undefined)} />
+          ) : componentID !== '' ? (
+            component.data === undefined ? (
+              component.error ? <Failed error={component.error} again={component.again} /> : <Loading />
+            ) : (
+              <ComponentCard key={componentID} x={component.data} onClose={() => select(undefined)} />
+            )
           ) : grid !== '' ? (
             <GridCard code={grid} devices={devices.data?.items ?? []} cases={openCases} onClose={() => select(undefined)} />
           ) : feature !== undefined ? (
@@ -179,7 +189,7 @@ interface CanvasProps {
   onPick: (p: Picked) => void
 }
 
-const switches = ['grids', 'streets', 'buildings', 'pipes', 'dmas', 'devices', 'cases'] as const
+const switches = ['grids', 'streets', 'buildings', 'pipes', 'dmas', 'components', 'devices', 'cases'] as const
 
 function Canvas(p: CanvasProps) {
   useRedraw(redraw)
@@ -261,6 +271,20 @@ function Canvas(p: CanvasProps) {
     return () => clearTimeout(waiting.current)
   }, [ready, p.devices, p.alarms, p.cases, spoken])
 
+  useEffect(() => {
+    if (!ready) return
+    let abort = new AbortController()
+    view.current?.whenNear(([west, south, east, north]) => {
+      abort.abort()
+      abort = new AbortController()
+      get<GeoJSON.FeatureCollection>('/components/map' + query({ west, south, east, north }), abort.signal).then(
+        (data) => view.current?.setLayer('components', data),
+        () => {}, // the next move asks again
+      )
+    })
+    return () => abort.abort()
+  }, [ready])
+
   const at = p.picked
   useEffect(() => view.current?.pick(at, p.grid), [ready, at?.lat, at?.lon, p.grid])
   const to = new URLSearchParams(p.search).get('at') ?? ''
@@ -300,7 +324,7 @@ function Canvas(p: CanvasProps) {
             <fieldset>
               <legend class="hidden">{t('map.layers')}</legend>
               {switches
-                .filter((s) => s === 'devices' || s === 'cases' || layers.includes(s))
+                .filter((s) => s === 'components' || s === 'devices' || s === 'cases' || layers.includes(s))
                 .map((s) => (
                   <label class="check" key={s}>
                     <input
@@ -332,6 +356,11 @@ function Canvas(p: CanvasProps) {
               <li>
                 <span class="mark">
                   <Icon name="case" size={16} /> {t('map.caseSign')}
+                </span>
+              </li>
+              <li>
+                <span class="mark">
+                  <Icon name="component" size={16} /> {t('map.componentSign')}
                 </span>
               </li>
               <li>
@@ -552,6 +581,62 @@ function CaseCard({ c, onClose }: { c: Case; onClose: () => void }) {
           {t('map.openCase')}
         </a>
       </p>
+    </>
+  )
+}
+
+/** ComponentCard is a component with its cases and devices. */
+function ComponentCard({ x, onClose }: { x: Component; onClose: () => void }) {
+  const cases = useLoad('cases about ' + x.id, (signal) => list<Case>('/cases', { component: x.id }, 20, signal))
+  const devices = useLoad('devices at ' + x.id, (signal) => list<Device>('/devices', { component: x.id }, 20, signal))
+  return (
+    <>
+      <CardHead title={x.name} onClose={onClose} icon={<Icon name="component" />} />
+      <p>
+        <span class="tag">{t(`co.${x.state}`)}</span> <span class="quiet">{text(state.classes.get(x.class)?.name, x.class)}</span>
+      </p>
+      <dl class="tight">
+        <Fact name={t('map.code')}>{x.id}</Fact>
+        <Fact name={t('wk.address')}>{x.address}</Fact>
+        <Fact name={t('co.authority')}>{x.authority}</Fact>
+        <Fact name={t('co.owner')}>{x.owner}</Fact>
+        <Fact name={t('co.maintainer')}>{x.maintainer}</Fact>
+        <Fact name={t('ca.grid')}>{x.grid && <a href={'/' + withFilter('', 'grid', x.grid)}>{x.grid}</a>}</Fact>
+        <Fact name={t('co.remark')}>{x.remark}</Fact>
+      </dl>
+      <h3>
+        {t('nav.cases')} <span class="quiet">{cases.data?.items.length ?? '–'}</span>
+      </h3>
+      {cases.error !== '' && <Failed error={cases.error} again={cases.again} />}
+      <ul class="bare lines">
+        {(cases.data?.items ?? []).map((c) => (
+          <li key={c.id}>
+            <span class="grow">
+              <a class="title" href={href(['cases', c.id])}>
+                {text(c.title, c.id)}
+              </a>
+              <span class="sub">
+                {t(`stage.${c.stage}`)} · <Deadline of={c} />
+              </span>
+            </span>
+          </li>
+        ))}
+      </ul>
+      <h3>
+        {t('nav.devices')} <span class="quiet">{devices.data?.items.length ?? '–'}</span>
+      </h3>
+      {devices.error !== '' && <Failed error={devices.error} again={devices.again} />}
+      <ul class="bare lines">
+        {(devices.data?.items ?? []).map((d) => (
+          <li key={d.id}>
+            <DomainIcon domain={domainOf(d.model)} />
+            <span class="grow">
+              <a href={href(['devices', d.id])}>{d.name || d.id}</a>
+            </span>
+            <StatusMark of={d.status} />
+          </li>
+        ))}
+      </ul>
     </>
   )
 }

@@ -10,6 +10,7 @@ import { href, withFilter } from '../url'
 import type { Alarm, List, Rule, RuleReport, RuleStatus } from '../types'
 import { since } from './alarms'
 import { Fact } from './cases'
+import { OutList, TakeOut, useOut } from './out'
 import { Mistakes, Report } from './report'
 
 const Try = lazy('try', async () => (await import('./try')).Try)
@@ -188,9 +189,11 @@ export function RulePage({ id, search }: { id: string; search: string }) {
 }
 
 function RuleText({ r }: { r: Rule }) {
+  const out = useOut()
   return (
     <div class="columns">
       <div>
+        <OutList of={(out.data ?? []).filter((o) => o.rule === r.id)} again={out.again} />
         <section class="card">
           <h2>{t('ru.text')}</h2>
           <pre class="code yaml" tabIndex={0} lang="en">
@@ -215,6 +218,9 @@ function RuleText({ r }: { r: Rule }) {
           </Fact>
           <Fact name={t('ru.version')}>{r.version}</Fact>
         </dl>
+        <div class="buttons">
+          <TakeOut rule={r.id} onDone={out.again} />
+        </div>
       </section>
     </div>
   )

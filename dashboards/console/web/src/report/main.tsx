@@ -3,7 +3,7 @@
 import { render, type ComponentChildren, type ComponentType } from 'preact'
 import { useEffect, useId, useState } from 'preact/hooks'
 import '../style.css'
-import { ApiError, enc, get, send } from '../api'
+import { ApiError, enc, get, query, send } from '../api'
 import { whereAmI } from '../geo'
 import { firstLang, type Lang } from '../lang'
 import { shrink } from '../picture'
@@ -17,6 +17,13 @@ interface Choices {
   groups: { code: string; name: Text; classes: { code: string; name: Text }[] }[]
   max_photos: number
   map: MapInfo
+}
+
+/** Thing is a component near the place. */
+interface Thing {
+  id: string
+  name: string
+  distance_m: number
 }
 
 interface Progress {
@@ -118,6 +125,8 @@ function Form({ lang, choices, onSent }: { lang: Lang; choices: Choices; onSent:
   const [kind, setKind] = useState('')
   const [what, setWhat] = useState('')
   const [spot, setSpot] = useState<Place | undefined>(() => linked(location.search))
+  const [things, setThings] = useState<Thing[]>([])
+  const [thing, setThing] = useState('')
   const [pointing, setPointing] = useState(false)
   const [looking, setLooking] = useState<'' | 'now' | 'failed'>('')
   const [address, setAddress] = useState('')
@@ -132,6 +141,18 @@ function Form({ lang, choices, onSent }: { lang: Lang; choices: Choices; onSent:
       () => setLooking('failed'),
     )
   }
+  // Which one it is helps, and is not needed: what can't be asked for is not offered.
+  useEffect(() => {
+    setThings([])
+    setThing('')
+    if (!kind.startsWith('component/') || spot === undefined) return
+    const abort = new AbortController()
+    get<{ items: Thing[] }>('/public/components' + query({ class: kind, lat: spot.lat, lon: spot.lon, crs: spot.crs }), abort.signal).then(
+      (l) => setThings(l.items),
+      () => {},
+    )
+    return () => abort.abort()
+  }, [kind, spot])
   const classes = choices.groups.find((g) => g.code === group)?.classes ?? []
   const submit = (e: Event) => {
     e.preventDefault()
@@ -148,7 +169,7 @@ function Form({ lang, choices, onSent }: { lang: Lang; choices: Choices; onSent:
   }
   const deliver = async () => {
     const form = new FormData()
-    const fields = { class: kind, description: what.trim(), address: address.trim(), name: name.trim(), phone: phone.trim() }
+    const fields = { class: kind, component: thing, description: what.trim(), address: address.trim(), name: name.trim(), phone: phone.trim() }
     for (const [k, v] of Object.entries(fields)) if (v !== '') form.append(k, v)
     if (spot !== undefined) {
       form.append('lat', spot.lat.toFixed(6))
@@ -223,6 +244,15 @@ function Form({ lang, choices, onSent }: { lang: Lang; choices: Choices; onSent:
         <p role="status" class="small">
           {looking === 'failed' ? w(lang, 'notLocated') : spot !== undefined && placed(lang, spot)}
         </p>
+        {things.length > 0 && (
+          <Select
+            label={w(lang, 'which')}
+            none={w(lang, 'notKnown')}
+            value={thing}
+            of={things.map((x) => [x.id, `${x.name} · ${Math.round(x.distance_m)} m · ${x.id}`])}
+            onChange={setThing}
+          />
+        )}
         <Input label={w(lang, spot === undefined ? 'address' : 'addressMore')} value={address} max={300} onInput={setAddress} />
       </fieldset>
       <fieldset class="fields">
