@@ -837,7 +837,7 @@ func TestTimelineRebuildsTheCase(t *testing.T) {
 		}
 		done, refused, photos := map[citywarden.Action]int{}, 0, 0
 		stages := map[citywarden.Stage]bool{}
-		for range 25 {
+		for range 15 {
 			c, err := d.Create(t.Context(), citywarden.NewCase{Class: "event/0501", Title: "x"}, "somebody", citywarden.RoleCitizen)
 			if err != nil {
 				t.Fatal(err)
