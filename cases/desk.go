@@ -583,9 +583,12 @@ func (d *Desk) about(c *citywarden.Case, id citywarden.ComponentID) (citywarden.
 }
 
 // named is about for a component that a person names: when c is of a class of
-// components, it must be one of that class.
+// components, it must be one of that class, and it must not be removed.
 func (d *Desk) named(c *citywarden.Case, id citywarden.ComponentID) error {
 	x, err := d.about(c, id)
+	if err == nil && x.State == citywarden.Removed {
+		err = citywarden.Errorf(citywarden.CodeInvalid, "component %s was removed; leave it out, or correct its state", id)
+	}
 	if err == nil && c.Class.Kind() == "component" && !slices.Contains(d.opt.Classes.alike(c.Class), x.Class) {
 		err = citywarden.Errorf(citywarden.CodeInvalid, "component %s is of class %s, the case of class %s; correct one of them", id, x.Class, c.Class)
 	}

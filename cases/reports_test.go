@@ -35,6 +35,10 @@ func TestReports(t *testing.T) {
 	if _, err := components.Save(t.Context(), citywarden.Component{ID: far, Location: citywarden.Point{Lat: 24.105, Lon: 118.54}}); err != nil {
 		t.Fatal(err)
 	}
+	const gone = "3506230101000002"
+	if _, err := components.Save(t.Context(), citywarden.Component{ID: gone, State: citywarden.Removed, Location: citywarden.Point{Lat: 24.105, Lon: 117.605}}); err != nil {
+		t.Fatal(err)
+	}
 	d, err := cases.New(db, cases.Options{Grids: grids, Classes: classes, Components: components})
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +81,7 @@ func TestReports(t *testing.T) {
 
 	for name, r := range map[string]citywarden.Report{
 		"lies 94 km from":    {Location: at(24.105, 118.54)},
+		"was removed":        {Class: "component/0101", Component: gone},
 		"118.54000 lies":     {Class: "component/0101", Component: far},
 		"no class":           {Class: "event/9999", Address: "x"},
 		"say where":          {Description: "x"},
