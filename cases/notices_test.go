@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -617,9 +618,10 @@ func TestDeadNotices(t *testing.T) {
 // what is urgent does not wait behind what is not.
 func TestABusyReceiver(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
-		asked, most := 0, 2
+		var asked, most atomic.Int64
+		most.Store(2)
 		o.all.fail = func() error {
-			if asked++; len(o.all.keys) < most {
+			if asked.Add(1); int64(len(o.all.keys)) < most.Load() {
 				return nil
 			}
 			return &citywarden.BusyError{After: time.Minute, Err: errors.New("enough")}
@@ -628,23 +630,23 @@ func TestABusyReceiver(t *testing.T) {
 			o.at(t, o.raise(fmt.Sprintf("a%d", i), citywarden.Major, keyed(fmt.Sprintf("a%d", i))))
 		}
 		o.wantMail(t, o.all, "opened E0000202611230001", "opened E0000202611230002")
-		if asked != 3 {
-			t.Errorf("asked %d times, want 3", asked)
+		if n := asked.Load(); n != 3 {
+			t.Errorf("asked %d times, want 3", n)
 		}
 		ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{State: citywarden.NoticePending})
 		if err != nil || len(ns) != 2 || ns[0].Error+ns[1].Error != "enough" || ns[0].Tries+ns[1].Tries != 0 {
 			t.Errorf("pending: %+v, %v", ns, err)
 		}
-		most = 3
+		most.Store(3)
 		o.at(t, o.raise("b", citywarden.Critical, keyed("b")))
 		o.wantMail(t, o.all, "opened E0000202611230005 critical")
 		o.at(t, o.raise("c", citywarden.Critical, keyed("c"))) // now it takes not even that
 		time.Sleep(59 * time.Second)
 		o.wantMail(t, o.all)
-		if asked != 5 {
-			t.Errorf("asked %d times, want 5", asked)
+		if n := asked.Load(); n != 5 {
+			t.Errorf("asked %d times, want 5", n)
 		}
-		most = 1000
+		most.Store(1000)
 		time.Sleep(2 * time.Second)
 		o.wantMail(t, o.all, "opened E0000202611230006 critical", "opened E0000202611230003", "opened E0000202611230004")
 	})
