@@ -225,6 +225,10 @@ func TestConsoleInChromium(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.see("0.073 dB/m")
+	if err := publish(p.mqtt, token, `{"smoke": `); err != nil {
+		t.Fatal(err)
+	}
+	b.see("10 字节") // among what could not be used
 	b.screenshot("new-device")
 	b.visit("/rules", "fire.zone-smoke")
 	b.screenshot("rules")

@@ -4,7 +4,7 @@ import { enc, get, list, post, query } from '../api'
 import { go, liveEvents, may, say, state, upsert, useLive, useLoad, useTick } from '../app'
 import Chart from '../chart'
 import { Live } from '../live'
-import { duration, isStale, now, span, unit, value } from '../format'
+import { duration, fullTime, isStale, now, span, time, unit, value } from '../format'
 import { t, text } from '../i18n'
 import { CopyBox, domainOf, DomainIcon, Empty, Failed, Icon, lazy, Loading, Modal, modelTitle, place, PlaceFields, Search, SeverityMark, StatusMark, useBusy, When, Wrong } from '../ui'
 import { href, withFilter } from '../url'
@@ -253,6 +253,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
           </section>
           {model !== undefined && <Curves d={d} model={model} search={search} />}
           {model !== undefined && (model.commands ?? []).length > 0 && <Commands d={d} model={model} />}
+          <Messages d={d} model={model} />
           <Rejected device={d.id} />
           <details class="card" open={asking} onToggle={(e) => setAsking(e.currentTarget.open)}>
             <summary>
@@ -322,6 +323,41 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
         </Modal>
       )}
     </>
+  )
+}
+
+const kept = 30
+
+/** Messages are the newest messages of a device since its page was opened, as they came in. */
+function Messages({ d, model }: { d: Device; model: Model | undefined }) {
+  const [all, setAll] = useState<{ at: string; latest: Record<string, Latest> }[]>([])
+  useLive<{ device: string; latest: Record<string, Latest> }>('reading', (r) => {
+    if (r.device === d.id) setAll((x) => [{ at: new Date(now()).toISOString(), latest: r.latest }, ...x].slice(0, kept))
+  })
+  return (
+    <section class="card">
+      <h2>{t('de.messages')}</h2>
+      {all.length === 0 && <p class="quiet">{t('de.messagesNone')}</p>}
+      <ul class="bare lines">
+        {all.map((x) => (
+          <li key={x.at}>
+            <time class="quiet" dateTime={x.at}>
+              {time(x.at)}
+            </time>
+            <span class="grow brief">
+              {Object.entries(x.latest).map(([name, l]) => {
+                const m = model?.metrics.find((m) => m.name === name)
+                return (
+                  <span key={name} title={fullTime(l.time)}>
+                    <span class="quiet">{text(m?.title, name)}</span> {value(l.value, m?.unit)}
+                  </span>
+                )
+              })}
+            </span>
+          </li>
+        ))}
+      </ul>
+    </section>
   )
 }
 
