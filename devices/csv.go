@@ -288,7 +288,7 @@ func (p *importer) change(row row) (c change, warning string, err error) {
 	}
 	p.ids[d.ID] = row.line
 	if token != nil {
-		c.token = token[:]
+		c.secrets = &citywarden.Secrets{Current: token[:]}
 		p.tokens[*token] = d.ID
 	}
 	return c, warning, nil

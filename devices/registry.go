@@ -1,6 +1,7 @@
 package devices
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -20,13 +21,12 @@ import (
 // and durable when it returns nil.
 type Store interface {
 	// LoadDevices calls each for every device with its presence and latest
-	// values, and the hash of its token (nil when it has none), and returns
-	// the position of the log that the latest values reach.
-	LoadDevices(ctx context.Context, each func(v citywarden.DeviceView, token []byte)) (citywarden.Position, error)
+	// values, and its secrets, and returns the position of the log that the latest values reach.
+	LoadDevices(ctx context.Context, each func(citywarden.DeviceView, citywarden.Secrets)) (citywarden.Position, error)
 	// SaveDevices inserts or replaces devices, not their latest values, and
-	// sets the token hashes given.
-	SaveDevices(ctx context.Context, ds []citywarden.Device, tokens map[citywarden.DeviceID][]byte) error
-	// DeleteDevice deletes a device with its token and latest values.
+	// sets the secrets given.
+	SaveDevices(ctx context.Context, ds []citywarden.Device, secrets map[citywarden.DeviceID]citywarden.Secrets) error
+	// DeleteDevice deletes a device with its secrets and latest values.
 	DeleteDevice(ctx context.Context, id citywarden.DeviceID) error
 	// SaveLatest replaces presence and latest values of devices that still
 	// exist, and the position of the log that they reach.
@@ -58,7 +58,8 @@ type entry struct {
 	device *citywarden.Device // replaced as a whole when it changes: others hold it
 	model  *citywarden.Model
 	search string // id and name in lower case
-	token  *tokenHash
+
+	secrets citywarden.Secrets // replaced as a whole
 
 	// guarded by Registry.valuesMu
 	lastSeen time.Time
@@ -117,7 +118,7 @@ func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) 
 		r.sites[x.ID] = x
 	}
 	var unknown error
-	reached, err := s.LoadDevices(ctx, func(v citywarden.DeviceView, token []byte) {
+	reached, err := s.LoadDevices(ctx, func(v citywarden.DeviceView, s citywarden.Secrets) {
 		model, ok := m.Model(v.Model)
 		if !ok {
 			if unknown == nil {
@@ -136,11 +137,7 @@ func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) 
 		r.byID[d.ID] = e
 		r.order = append(r.order, e)
 		r.join(e)
-		if len(token) == sha256.Size {
-			h := tokenHash(token)
-			e.token = &h
-			r.byHash[h] = e
-		}
+		r.give(e, s)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load devices: %w", err)
@@ -177,8 +174,8 @@ func notFound(id citywarden.DeviceID) error {
 	return citywarden.Errorf(citywarden.CodeNotFound, "no device %s", id)
 }
 
-// Authenticate returns whose token it is: CodeUnauthenticated when nobody's,
-// CodeDenied when the device is disabled. Tokens are looked up by their SHA-256,
+// Authenticate returns whose token, or MQTTSecret, it is: CodeUnauthenticated when
+// nobody's, CodeDenied when the device is disabled. Tokens are looked up by their SHA-256,
 // so the time it takes tells nothing about tokens that exist.
 func (r *Registry) Authenticate(token string) (citywarden.DeviceID, error) {
 	h := sha256.Sum256([]byte(token))
@@ -188,6 +185,8 @@ func (r *Registry) Authenticate(token string) (citywarden.DeviceID, error) {
 	switch {
 	case e == nil:
 		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown token")
+	case bytes.Equal(h[:], e.secrets.Before) && !time.Now().Before(e.secrets.Until):
+		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "device %s has another secret since %s", e.device.ID, e.secrets.Until.Format(time.RFC3339))
 	case e.device.Disabled:
 		return "", citywarden.Errorf(citywarden.CodeDenied, "device %s is disabled", e.device.ID)
 	}
@@ -390,9 +389,7 @@ func (r *Registry) remove(ctx context.Context, id citywarden.DeviceID) error {
 	r.valuesMu.Lock()
 	r.dirty = slices.DeleteFunc(r.dirty, func(e *entry) bool { return e == gone })
 	r.valuesMu.Unlock()
-	if gone.token != nil {
-		delete(r.byHash, *gone.token)
-	}
+	r.give(gone, citywarden.Secrets{})
 	r.order = slices.Delete(r.order, i, i+1)
 	delete(r.byID, id)
 	r.part(gone)
@@ -406,8 +403,9 @@ const maxAttributes = 64
 type change struct {
 	device *citywarden.Device
 	model  *citywarden.Model
-	token  []byte // hash of a new token; nil leaves the old one
 	isNew  bool
+
+	secrets *citywarden.Secrets // nil leaves the old ones
 }
 
 // prepare checks d and returns it as it will be stored; old is nil for a new
@@ -511,14 +509,14 @@ func (r *Registry) save(ctx context.Context, cs []change) error {
 		return nil
 	}
 	ds := make([]citywarden.Device, len(cs))
-	tokens := map[citywarden.DeviceID][]byte{}
+	secrets := map[citywarden.DeviceID]citywarden.Secrets{}
 	for i, c := range cs {
 		ds[i] = *c.device
-		if c.token != nil {
-			tokens[c.device.ID] = c.token
+		if c.secrets != nil {
+			secrets[c.device.ID] = *c.secrets
 		}
 	}
-	if err := r.store.SaveDevices(ctx, ds, tokens); err != nil {
+	if err := r.store.SaveDevices(ctx, ds, secrets); err != nil {
 		if len(cs) == 1 {
 			return fmt.Errorf("save device %s: %w", ds[0].ID, err)
 		}
@@ -547,7 +545,7 @@ func (r *Registry) show(cs []change) {
 			}
 		} else {
 			told = append(told, sharedChanges(e.device, e.model, c.device, c.model))
-			if c.token != nil && e.token != nil || c.device.Disabled {
+			if c.secrets != nil && e.secrets.Current != nil || c.device.Disabled {
 				told = append(told, citywarden.Downlink{Device: c.device.ID, Kind: citywarden.DownlinkRevoked})
 			}
 			r.part(e)
@@ -563,12 +561,8 @@ func (r *Registry) show(cs []change) {
 			r.valuesMu.Unlock()
 		}
 		r.join(e)
-		if c.token != nil {
-			if e.token != nil {
-				delete(r.byHash, *e.token)
-			}
-			h := tokenHash(c.token)
-			e.token, r.byHash[h] = &h, e
+		if c.secrets != nil {
+			r.give(e, *c.secrets)
 		}
 	}
 	if len(added) > 0 {
@@ -591,6 +585,21 @@ func (r *Registry) show(cs []change) {
 	}
 	for _, v := range views {
 		r.publish("device", now, v)
+	}
+}
+
+// give has e known by s and by nothing else. It needs mu.
+func (r *Registry) give(e *entry, s citywarden.Secrets) {
+	for _, h := range [][]byte{e.secrets.Current, e.secrets.Before} {
+		if h != nil {
+			delete(r.byHash, tokenHash(h))
+		}
+	}
+	e.secrets = s
+	for _, h := range [][]byte{s.Current, s.Before} {
+		if h != nil {
+			r.byHash[tokenHash(h)] = e
+		}
 	}
 }
 
@@ -619,6 +628,8 @@ func (r *Registry) Regrid(ctx context.Context) (int, error) {
 const (
 	tokenAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 	tokenLength   = 20 // 119 bits
+	minPassword   = 8
+	maxSecret     = 128 // bytes of a user name, a client id or a password
 )
 
 var tokenForm = regexp.MustCompile(`^[A-Za-z0-9._~-]{8,64}$`)
@@ -627,8 +638,7 @@ var tokenForm = regexp.MustCompile(`^[A-Za-z0-9._~-]{8,64}$`)
 // place of the one it had, and returns it. Only its SHA-256 is kept: nobody can
 // read it again.
 func (r *Registry) IssueToken(ctx context.Context, id citywarden.DeviceID) (string, error) {
-	token := newToken()
-	return token, r.SetToken(ctx, id, token)
+	return r.Issue(ctx, id, citywarden.SecretRequest{})
 }
 
 func newToken() string {
@@ -654,20 +664,63 @@ func (r *Registry) SetToken(ctx context.Context, id citywarden.DeviceID, token s
 	if err != nil {
 		return err
 	}
+	return r.replace(ctx, id, h, 0)
+}
+
+// maxOverlap is how long a secret may stay good beside the one that replaces it.
+const maxOverlap = 90 * 24 * time.Hour
+
+// Issue gives a device a new secret and returns the token or the password, which
+// only the device knows from then on. The secret before is good for the overlap
+// asked for; the one before that, if it still was, is not any more. CodeConflict
+// when another device has the same user name and password.
+func (r *Registry) Issue(ctx context.Context, id citywarden.DeviceID, q citywarden.SecretRequest) (string, error) {
+	if q.Overlap < 0 || q.Overlap > maxOverlap {
+		return "", citywarden.Errorf(citywarden.CodeInvalid, "an overlap of %s; it is 0 to 90d", q.Overlap)
+	}
+	if q.User == "" {
+		if q.ClientID != "" || q.Password != "" {
+			return "", citywarden.Errorf(citywarden.CodeInvalid, "a client id or a password needs a user name")
+		}
+		token := newToken()
+		return token, r.replace(ctx, id, sha256.Sum256([]byte(token)), q.Overlap)
+	}
+	for _, c := range []struct{ what, text string }{{"user name", q.User}, {"client id", q.ClientID}, {"password", q.Password}} {
+		if err := citywarden.CheckText(c.what, c.text, maxSecret); err != nil {
+			return "", err
+		}
+	}
+	if q.Password == "" {
+		q.Password = newToken()
+	}
+	if len(q.Password) < minPassword {
+		return "", citywarden.Errorf(citywarden.CodeInvalid, "a password has at least %d bytes; leave it out to get a random one", minPassword)
+	}
+	return q.Password, r.replace(ctx, id, sha256.Sum256([]byte(citywarden.MQTTSecret(q.ClientID, q.User, q.Password))), q.Overlap)
+}
+
+// replace makes h the secret of a device.
+func (r *Registry) replace(ctx context.Context, id citywarden.DeviceID, h tokenHash, overlap time.Duration) error {
 	r.changeMu.Lock()
 	defer r.changeMu.Unlock()
 	d, m, err := r.Device(id)
 	if err != nil {
 		return err
 	}
-	switch owner := r.owner(h); owner {
-	case id:
+	r.mu.RLock()
+	old := r.byID[id].secrets
+	r.mu.RUnlock()
+	switch owner := r.owner(h); {
+	case owner != "" && owner != id:
+		return citywarden.Errorf(citywarden.CodeConflict, "the token or password belongs to device %s", owner)
+	case bytes.Equal(h[:], old.Current):
 		return nil
-	case "":
-	default:
-		return citywarden.Errorf(citywarden.CodeConflict, "the token belongs to device %s", owner)
 	}
-	return r.save(ctx, []change{{device: d, model: m, token: h[:]}})
+	s := citywarden.Secrets{Current: h[:]}
+	if overlap > 0 && old.Current != nil {
+		s.Before, s.Until = old.Current, time.Now().UTC().Add(overlap).Truncate(time.Millisecond)
+	}
+	return r.save(ctx, []change{{device: d, model: m, secrets: &s}})
 }
 
 func hashToken(token string) (tokenHash, error) {

@@ -218,12 +218,79 @@ func TestTokens(t *testing.T) {
 	}
 }
 
+// TestSecretsOverlap: while a secret replaces another both are good, over a restart
+// too, and never three.
+func TestSecretsOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		db := openStore(t, filepath.Join(t.TempDir(), "x.db"))
+		r := registryOn(t, db, devices.Options{})
+		for _, id := range []citywarden.DeviceID{"a", "b"} {
+			if _, err := r.Create(ctx, citywarden.Device{ID: id, Model: "parking-bay"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		issue := func(q citywarden.SecretRequest) string {
+			t.Helper()
+			s, err := r.Issue(ctx, "a", q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		good := func(secret string, want bool) {
+			t.Helper()
+			id, err := r.Authenticate(secret)
+			if want != (id == "a") || want != (err == nil) || !want && citywarden.CodeOf(err) != citywarden.CodeUnauthenticated {
+				t.Errorf("%q: %q, %v; good %t", secret, id, err, want)
+			}
+		}
+		first := issue(citywarden.SecretRequest{Overlap: time.Hour}) // in place of none
+		second := citywarden.MQTTSecret("c", "u", issue(citywarden.SecretRequest{User: "u", ClientID: "c", Overlap: time.Hour}))
+		good(first, true)
+		good(second, true)
+		time.Sleep(59 * time.Minute)
+		r = registryOn(t, db, devices.Options{})
+		good(first, true)
+		time.Sleep(time.Minute)
+		good(first, false)
+		good(second, true)
+		third := citywarden.MQTTSecret("", "u", issue(citywarden.SecretRequest{User: "u", Password: "open sesame", Overlap: time.Hour}))
+		fourth := issue(citywarden.SecretRequest{Overlap: time.Hour})
+		good(second, false)
+		good(third, true)
+		good(fourth, true)
+		if _, err := r.Issue(ctx, "b", citywarden.SecretRequest{User: "u", Password: "open sesame"}); citywarden.CodeOf(err) != citywarden.CodeConflict {
+			t.Errorf("a password of two devices: %v", err)
+		}
+		issue(citywarden.SecretRequest{User: "u", Password: "open sesame", Overlap: time.Minute}) // back again
+		good(third, true)
+		good(fourth, true)
+		last := issue(citywarden.SecretRequest{}) // at once
+		good(third, false)
+		good(fourth, false)
+		good(last, true)
+		for _, q := range []citywarden.SecretRequest{
+			{Overlap: -1}, {Overlap: 91 * 24 * time.Hour}, {Password: "open sesame"}, {ClientID: "c"}, {User: "u", Password: "1234567"},
+			{User: "u\x00"}, {User: strings.Repeat("u", 129)},
+		} {
+			if _, err := r.Issue(ctx, "a", q); citywarden.CodeOf(err) != citywarden.CodeInvalid {
+				t.Errorf("%+v: %v", q, err)
+			}
+		}
+		if err := r.Delete(ctx, "a"); err != nil {
+			t.Fatal(err)
+		}
+		good(last, false)
+	})
+}
+
 // failing is a store that fails from now on.
 type failing struct{ devices.Store }
 
 var errDisk = errors.New("disk full")
 
-func (failing) SaveDevices(context.Context, []citywarden.Device, map[citywarden.DeviceID][]byte) error {
+func (failing) SaveDevices(context.Context, []citywarden.Device, map[citywarden.DeviceID]citywarden.Secrets) error {
 	return errDisk
 }
 func (failing) DeleteDevice(context.Context, citywarden.DeviceID) error { return errDisk }
@@ -572,13 +639,13 @@ func (s *states) state() (citywarden.Position, int) {
 	return s.at, len(s.saved)
 }
 
-func (s *states) LoadDevices(context.Context, func(citywarden.DeviceView, []byte)) (citywarden.Position, error) {
+func (s *states) LoadDevices(context.Context, func(citywarden.DeviceView, citywarden.Secrets)) (citywarden.Position, error) {
 	return 0, nil
 }
 
 func (s *states) LoadSites(context.Context) ([]citywarden.Site, error) { return nil, nil }
 
-func (s *states) SaveDevices(context.Context, []citywarden.Device, map[citywarden.DeviceID][]byte) error {
+func (s *states) SaveDevices(context.Context, []citywarden.Device, map[citywarden.DeviceID]citywarden.Secrets) error {
 	return nil
 }
 

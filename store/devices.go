@@ -15,16 +15,15 @@ import (
 const latestCursor = "latest"
 
 // LoadDevices calls each for every device with its last-seen time and latest
-// values and the SHA-256 of its token (nil when it has none), in the order of
-// their ids, and returns the position of the log that the latest values reach.
-func (d *DB) LoadDevices(ctx context.Context, each func(v citywarden.DeviceView, token []byte)) (citywarden.Position, error) {
+// values and its secrets, in the order of their ids, and returns the position of the log that the latest values reach.
+func (d *DB) LoadDevices(ctx context.Context, each func(citywarden.DeviceView, citywarden.Secrets)) (citywarden.Position, error) {
 	// The position first: values that are newer than it only come twice.
 	p, err := cursor(ctx, d.sql, latestCursor)
 	if err != nil {
 		return 0, err
 	}
 	rows, err := d.sql.QueryContext(ctx, `SELECT d.id, d.name, d.model, d.attributes, d.lat, d.lon, d.grid, d.adjacent,
-			d.component, d.disabled, d.token, d.created, d.updated, l.last_seen, l.latest, l.client, l.gone
+			d.component, d.disabled, d.token, d.token_before, d.token_until, d.created, d.updated, l.last_seen, l.latest, l.client, l.gone
 		FROM devices d LEFT JOIN device_latest l ON l.device = d.id ORDER BY d.id`)
 	if err != nil {
 		return 0, fmt.Errorf("read devices: %w", err)
@@ -35,15 +34,17 @@ func (d *DB) LoadDevices(ctx context.Context, each func(v citywarden.DeviceView,
 			v                citywarden.DeviceView
 			attrs, adjacent  string
 			lat, lon         sql.NullFloat64
-			token, latest    sql.NullString
+			latest           sql.NullString
+			token, before    sql.NullString
 			client           sql.NullString
 			left             sql.NullBool
 			created, updated int64
 			seen             sql.NullInt64
-			hash             []byte
+			until            int64
+			secrets          citywarden.Secrets
 		)
 		if err := rows.Scan(&v.ID, &v.Name, &v.Model, &attrs, &lat, &lon, &v.Grid, &adjacent,
-			&v.Component, &v.Disabled, &token, &created, &updated, &seen, &latest, &client, &left); err != nil {
+			&v.Component, &v.Disabled, &token, &before, &until, &created, &updated, &seen, &latest, &client, &left); err != nil {
 			return 0, fmt.Errorf("read devices: %w", err)
 		}
 		v.Created, v.Updated, v.LastSeen = fromMS(created), fromMS(updated), fromMS(seen.Int64)
@@ -70,12 +71,14 @@ func (d *DB) LoadDevices(ctx context.Context, each func(v citywarden.DeviceView,
 				return 0, fmt.Errorf("attributes that device %s reported: %w", v.ID, err)
 			}
 		}
-		if token.Valid {
-			if hash, err = hex.DecodeString(token.String); err != nil {
-				return 0, fmt.Errorf("token of device %s: %w", v.ID, err)
-			}
+		if secrets.Current, err = unhex(token); err == nil {
+			secrets.Before, err = unhex(before)
 		}
-		each(v, hash)
+		if err != nil {
+			return 0, fmt.Errorf("token of device %s: %w", v.ID, err)
+		}
+		secrets.Until = fromMS(until)
+		each(v, secrets)
 	}
 	if err := rows.Err(); err != nil {
 		return 0, fmt.Errorf("read devices: %w", err)
@@ -83,17 +86,27 @@ func (d *DB) LoadDevices(ctx context.Context, each func(v citywarden.DeviceView,
 	return p, nil
 }
 
-// SaveDevices inserts or replaces devices and sets the token hashes given, in
-// one transaction.
-func (d *DB) SaveDevices(ctx context.Context, ds []citywarden.Device, tokens map[citywarden.DeviceID][]byte) error {
+// unhex returns nil for NULL.
+func unhex(s sql.NullString) ([]byte, error) {
+	if !s.Valid {
+		return nil, nil
+	}
+	return hex.DecodeString(s.String)
+}
+
+// SaveDevices inserts or replaces devices and sets the secrets given, in one
+// transaction.
+func (d *DB) SaveDevices(ctx context.Context, ds []citywarden.Device, secrets map[citywarden.DeviceID]citywarden.Secrets) error {
 	return d.tx(ctx, func(q querier) error {
 		for i := range ds {
 			if err := saveDevice(ctx, q, &ds[i]); err != nil {
 				return fmt.Errorf("device %s: %w", ds[i].ID, err)
 			}
 		}
-		for id, hash := range tokens {
-			if _, err := q.ExecContext(ctx, `UPDATE devices SET token = $1 WHERE id = $2`, hex.EncodeToString(hash), id); err != nil {
+		for id, s := range secrets {
+			before := sql.NullString{String: hex.EncodeToString(s.Before), Valid: s.Before != nil}
+			if _, err := q.ExecContext(ctx, `UPDATE devices SET token = $1, token_before = $2, token_until = $3 WHERE id = $4`,
+				hex.EncodeToString(s.Current), before, toMS(s.Until), id); err != nil {
 				return fmt.Errorf("token of device %s: %w", id, err)
 			}
 		}
@@ -135,7 +148,7 @@ func saveDevice(ctx context.Context, q querier, x *citywarden.Device) error {
 	return err
 }
 
-// DeleteDevice deletes a device with its token and latest values.
+// DeleteDevice deletes a device with its secrets and latest values.
 func (d *DB) DeleteDevice(ctx context.Context, id citywarden.DeviceID) error {
 	_, err := d.exec(ctx, `DELETE FROM devices WHERE id = $1`, id)
 	return err

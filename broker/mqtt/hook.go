@@ -106,25 +106,36 @@ func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
 // identify returns nil when the device of pk is known and may connect so.
 func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 	const notAuthorized3, unavailable3, badID3 = 5, 3, 2
-	token := string(pk.Connect.Username)
-	if token == "" {
+	user, password := string(pk.Connect.Username), string(pk.Connect.Password)
+	if user == "" {
 		return &refusal{packets.ErrNotAuthorized, notAuthorized3,
-			"no user name; set the device's access token as the MQTT user name, the password stays empty"}
+			"no user name; set the device's access token as the MQTT user name and no password, or the user name and password that were issued for it"}
 	}
 	if len(c.clientID) > maxClientID {
 		return &refusal{packets.ErrClientIdentifierNotValid, badID3, fmt.Sprintf("client id of %d bytes; at most %d are taken", len(c.clientID), maxClientID)}
 	}
-	id, err := h.broker.opts.Auth.Authenticate(token)
+	tokens := []string{user}
+	if password != "" {
+		tokens = []string{citywarden.MQTTSecret(c.clientID, user, password), citywarden.MQTTSecret("", user, password), user}
+	}
+	var id citywarden.DeviceID
+	var token string
+	var err error
+	for _, token = range tokens {
+		if id, err = h.broker.opts.Auth.Authenticate(token); citywarden.CodeOf(err) != citywarden.CodeUnauthenticated {
+			break
+		}
+	}
 	switch citywarden.CodeOf(err) {
 	case "":
 		c.device, c.token = id, token
 	case citywarden.CodeUnauthenticated, citywarden.CodeNotFound:
 		return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf(
-			"access token %s is unknown (%v); issue one with POST /api/v1/devices/{id}/credentials and set it as the MQTT user name", hint(token), err)}
+			"access token %s is unknown (%v), and so is the user name with that password and client id; issue one with POST /api/v1/devices/{id}/credentials and set it as the MQTT user name", hint(user), err)}
 	case citywarden.CodeDenied:
-		return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf("access token %s: %v", hint(token), err)}
+		return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf("access token %s: %v", hint(user), err)}
 	default:
-		return &refusal{packets.ErrServerUnavailable, unavailable3, fmt.Sprintf("access token %s could not be checked: %v", hint(token), err)}
+		return &refusal{packets.ErrServerUnavailable, unavailable3, fmt.Sprintf("access token %s could not be checked: %v", hint(user), err)}
 	}
 	if pk.Connect.WillFlag {
 		if !mayStore(pk.Connect.WillTopic) {

@@ -145,6 +145,48 @@ func TestConnectRefused(t *testing.T) {
 	}
 }
 
+// A device may have a user name and password instead of a token, for one client id
+// or for any.
+func TestUserAndPassword(t *testing.T) {
+	for _, c := range []struct {
+		client, user, password string
+		device                 citywarden.DeviceID // "" when it is refused
+	}{
+		{"x", "meter", "open sesame", "m"},
+		{"y", "meter", "open sesame", "m"},
+		{"bay-7", "bay", "open sesame", "p"},
+		{"bay-8", "bay", "open sesame", ""},
+		{"bay-7", "bay", "Open sesame", ""},
+		{"bay-7", "bay", "", ""},
+		{"x", "token-of-a", "whatever", "a"}, // as ever
+	} {
+		for _, version := range []byte{4, 5} {
+			j := newJournal()
+			addr, book, _ := serveTCP(t, j)
+			p := dial(t, addr, version)
+			ack := p.connect(c.client, c.user, password(c.password))
+			if c.device == "" {
+				if p.closed(); ack.ReasonCode == 0 {
+					t.Errorf("%q %q: let in", c.client, c.user)
+				}
+				if strings.Contains(book.String(), "esame") {
+					t.Errorf("%q %q: the log shows the password:\n%s", c.client, c.user, book)
+				}
+				continue
+			}
+			if ack.ReasonCode != 0 {
+				t.Errorf("%q %q: refused with %#x %s", c.client, c.user, ack.ReasonCode, ack.Properties.ReasonString)
+				continue
+			}
+			p.publish(telemetryTopic, "1", 1, 1)
+			p.read(packets.Puback)
+			if d := cmp.Diff([]citywarden.Uplink{telemetry(c.device, "1")}, j.wait(t, 1), ignoreReceived); d != "" {
+				t.Error(d)
+			}
+		}
+	}
+}
+
 // An attacker that may not connect must not cost memory or time.
 func TestBeforeAuthentication(t *testing.T) {
 	for _, c := range []struct {

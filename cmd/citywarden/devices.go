@@ -18,6 +18,7 @@ type devicesCmd struct {
 	List     deviceListCmd     `cmd:"" help:"List devices with their latest values."`
 	Import   deviceImportCmd   `cmd:"" help:"Add the devices of a CSV file, or change those that are there."`
 	Export   deviceExportCmd   `cmd:"" help:"Print all devices as CSV."`
+	Secret   deviceSecretCmd   `cmd:"" help:"Give a device a new token, or a user name and password of MQTT."`
 	Tell     deviceTellCmd     `cmd:"" help:"Tell a device to do something that its model declares."`
 	Commands deviceCommandsCmd `cmd:"" help:"List what a device was told to do, and how far that is."`
 }
@@ -67,6 +68,47 @@ func (d *deviceAddCmd) Run(ctx context.Context, o output) error {
 		return toJSON(o.out, map[string]any{"device": added, "token": cred.Token})
 	}
 	fmt.Fprintf(o.out, "device %s added\ntoken %s\n", added.ID, cred.Token)
+	return nil
+}
+
+type deviceSecretCmd struct {
+	remote
+	ID       string `arg:"" help:"The device's id."`
+	MQTT     bool   `help:"A user name and password of MQTT, not a token." name:"mqtt"`
+	MQTTUser string `help:"With --mqtt: the user name; the device's id when left out." name:"mqtt-user"`
+	ClientID string `help:"With --mqtt: the only client id that may use it; any when left out."`
+	Agreed   string `help:"With --mqtt: the password that was agreed on; a random one when left out."`
+	Overlap  string `help:"How long what the device had before stays good, like 24h or 7d; not at all when left out."`
+}
+
+// Run issues the secret and prints it.
+func (d *deviceSecretCmd) Run(ctx context.Context, o output) error {
+	kind := "token"
+	if d.MQTT {
+		kind = "mqtt"
+	}
+	c, err := d.client(ctx)
+	if err != nil {
+		return err
+	}
+	body := map[string]string{"type": kind, "user": d.MQTTUser, "client_id": d.ClientID, "password": d.Agreed, "overlap": d.Overlap}
+	var got struct {
+		Token    string `json:"token,omitempty"`
+		User     string `json:"user,omitempty"`
+		ClientID string `json:"client_id,omitempty"`
+		Password string `json:"password,omitempty"`
+	}
+	if err := c.call(ctx, "POST", "/devices/"+url.PathEscape(d.ID)+"/credentials", body, &got); err != nil {
+		return err
+	}
+	switch {
+	case d.JSON:
+		return toJSON(o.out, got)
+	case !d.MQTT:
+		fmt.Fprintf(o.out, "token %s\n", got.Token)
+	default:
+		fmt.Fprintf(o.out, "user %s\npassword %s\n", got.User, got.Password)
+	}
 	return nil
 }
 

@@ -27,7 +27,7 @@ type DeviceWriter interface {
 	Create(ctx context.Context, d citywarden.Device) (citywarden.Device, error)
 	Update(ctx context.Context, d citywarden.Device) (citywarden.Device, error)
 	Delete(ctx context.Context, id citywarden.DeviceID) error
-	IssueToken(ctx context.Context, id citywarden.DeviceID) (string, error)
+	Issue(ctx context.Context, id citywarden.DeviceID, q citywarden.SecretRequest) (string, error)
 }
 
 // Devices are the registered devices.
@@ -125,8 +125,8 @@ func (s *server) deviceRoutes() {
 		summary: "Change a device: everything is replaced by what is sent"}, s.updateDevice)
 	handle(s, route{method: "DELETE", path: "/api/v1/devices/{id}", id: "delete-device", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusNoContent,
 		summary: "Delete a device and its credentials"}, s.deleteDevice)
-	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/credentials", id: "create-credentials", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusCreated,
-		summary: "Give a device a new token; it is shown once, and the one before ends"}, s.createCredentials)
+	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/credentials", id: "create-credentials", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusCreated, secret: true,
+		summary: "Give a device a new token, or a user name and password of MQTT; it is shown once, and what it had before ends, at once or after the overlap"}, s.createCredentials)
 	handle(s, route{method: "POST", path: "/api/v1/devices/import", id: "import-devices", tag: tag, may: citywarden.MayWriteDevices, maxBody: 32 << 20,
 		summary: "Register and change devices from CSV: id,name,model,lat,lon, optionally crs, component, token and attr.NAME"}, s.importDevices)
 	handle(s, route{method: "GET", path: "/api/v1/devices/export", id: "export-devices", tag: tag, may: citywarden.MayRead,
@@ -207,22 +207,47 @@ func (s *server) deleteDevice(ctx context.Context, in *DevicePath) (*struct{}, e
 }
 
 type newCredentials struct {
-	Type string `json:"type" enum:"token"`
+	Type     string `json:"type" enum:"token,mqtt"`
+	User     string `json:"user,omitempty" maxLength:"128" doc:"Of mqtt: the user name; the device's id when left out"`
+	ClientID string `json:"client_id,omitempty" maxLength:"128" doc:"Of mqtt: the only client id that may use it; any when left out"`
+	Password string `json:"password,omitempty" maxLength:"128" doc:"Of mqtt: as agreed on, at least 8 bytes; random when left out"`
+	Overlap  string `json:"overlap,omitempty" doc:"How long what the device had before stays good, like 24h or 7d, 90d at most; not at all when left out"`
 }
 
 type credentials struct {
-	Token string `json:"token" doc:"User name in MQTT, path segment in HTTP and CoAP; it is not shown again"`
+	Token    string `json:"token,omitempty" doc:"User name in MQTT, path segment in HTTP and CoAP; it is not shown again"`
+	User     string `json:"user,omitempty" doc:"User name in MQTT"`
+	ClientID string `json:"client_id,omitempty" doc:"The only client id that may use it"`
+	Password string `json:"password,omitempty" doc:"It is not shown again"`
 }
 
 func (s *server) createCredentials(ctx context.Context, in *struct {
 	DevicePath
 	Body newCredentials
 }) (*output[credentials], error) {
-	token, err := s.Devices.IssueToken(ctx, in.ID)
+	b := in.Body
+	q := citywarden.SecretRequest{User: b.User, ClientID: b.ClientID, Password: b.Password}
+	switch {
+	case b.Type == "mqtt" && q.User == "":
+		q.User = string(in.ID)
+	case b.Type == "token" && q.User != "":
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "a token has no user name; say type mqtt")
+	}
+	if b.Overlap != "" {
+		overlap, err := citywarden.ParseDuration(b.Overlap)
+		if err != nil {
+			return nil, citywarden.Errorf(citywarden.CodeInvalid, "overlap: %w", err)
+		}
+		q.Overlap = overlap.Std()
+	}
+	secret, err := s.Devices.Issue(ctx, in.ID, q)
 	if err != nil {
 		return nil, err
 	}
-	return outputOf(credentials{Token: token}), nil
+	if q.User == "" {
+		return outputOf(credentials{Token: secret}), nil
+	}
+	return outputOf(credentials{User: q.User, ClientID: q.ClientID, Password: secret}), nil
 }
 
 func (s *server) importDevices(ctx context.Context, in *struct {

@@ -208,7 +208,7 @@ func (c *city) Delete(_ context.Context, id citywarden.DeviceID) error {
 	return nil
 }
 
-func (c *city) IssueToken(_ context.Context, id citywarden.DeviceID) (string, error) {
+func (c *city) Issue(_ context.Context, id citywarden.DeviceID, _ citywarden.SecretRequest) (string, error) {
 	_, err := c.Get(id)
 	return "token-of-" + string(id), err
 }

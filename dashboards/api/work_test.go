@@ -61,6 +61,14 @@ func TestDevices(t *testing.T) {
 	if a := p.do(vendor, "POST /api/v1/devices/smoke-1/credentials", `{"type":"token"}`); a.status != 201 || !strings.Contains(a.body, `"token":"token-of-smoke-1"`) {
 		t.Errorf("credentials = %d %s", a.status, a.body)
 	}
+	if a := p.do(vendor, "POST /api/v1/devices/smoke-1/credentials", `{"type":"mqtt","overlap":"1d"}`); a.status != 201 || strings.TrimSpace(a.body) != `{"user":"smoke-1","password":"token-of-smoke-1"}` {
+		t.Errorf("credentials of MQTT = %d %s", a.status, a.body)
+	}
+	for body, says := range map[string]string{`{"type":"token","user":"u"}`: "say type mqtt", `{"type":"token","overlap":"soon"}`: "overlap"} {
+		if a := p.do(vendor, "POST /api/v1/devices/smoke-1/credentials", body); a.status != 400 || !strings.Contains(a.body, says) {
+			t.Errorf("credentials %s = %d %s", body, a.status, a.body)
+		}
+	}
 	if a := p.do(vendor, "POST /api/v1/devices/smoke-1/credentials", `{"type":"x509"}`); a.status != 400 {
 		t.Errorf("credentials of another type = %d %s", a.status, a.body)
 	}
