@@ -613,6 +613,10 @@ func TestOfficePagesInChromium(t *testing.T) {
 	b.see("密码已重置")
 	b.fair("/users with one of them")
 	b.screenshot("user")
+	b.click("停用")
+	b.see("已停用 lin")
+	b.click("启用")
+	b.see("已启用 lin")
 	b.click("该用户的操作记录")
 	b.see("没有这样的记录") // nothing was done by lin
 	b.visit("/audit?target=/api/v1/users*", "修改用户")

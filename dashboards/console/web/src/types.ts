@@ -39,6 +39,7 @@ export interface User {
   role: Role
   department?: string
   area?: string // code of a county, town or village; sees what lies there
+  disabled?: boolean // can't sign in, and no token of theirs is taken
   created?: string
 }
 

@@ -82,6 +82,7 @@ function People({ q, set }: { q: URLSearchParams; set: (name: string, value: str
                     {u.title || u.name}
                   </button>
                   <span class="sub">{u.name}</span>
+                  {u.disabled && <span class="tag">{t('us.disabled')}</span>}
                 </td>
                 <td role="cell">{t(`role.${u.role}`)}</td>
                 <td role="cell" class={u.department || u.area ? '' : 'none'}>
@@ -231,6 +232,13 @@ function One({ of: u, onClose, onDone }: { of: User; onClose: () => void; onDone
       await remove(`/users/${enc(u.name)}/sessions/${enc(s.id)}`)
       sessions.again()
     })
+  const disable = (disabled: boolean) =>
+    run(async () => {
+      await put<User>('/users/' + enc(u.name), { title: u.title, role: u.role, department: u.department, area: u.area ?? '', disabled })
+      say(t(disabled ? 'us.disableDone' : 'us.enableDone', u.name))
+      sessions.again()
+      onDone()
+    })
   const del = () =>
     run(async () => {
       await remove('/users/' + enc(u.name))
@@ -307,6 +315,17 @@ function One({ of: u, onClose, onDone }: { of: User; onClose: () => void; onDone
           </ul>
         )}
       </section>
+      {!self && (
+        <section>
+          <h3>{t(u.disabled ? 'us.enable' : 'us.disable')}</h3>
+          <p class="quiet small">{t(u.disabled ? 'us.enableText' : 'us.disableText')}</p>
+          <p class="buttons">
+            <button type="button" disabled={busy} onClick={() => disable(!u.disabled)}>
+              {t(u.disabled ? 'us.enable' : 'us.disable')}
+            </button>
+          </p>
+        </section>
+      )}
       {!self && (
         <section>
           <h3>{t('us.delete')}</h3>
