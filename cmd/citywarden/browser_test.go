@@ -233,12 +233,7 @@ func TestConsoleInChromium(t *testing.T) {
 	b.visit("/rules", "fire.zone-smoke")
 	b.screenshot("rules")
 	b.visit("/", "需要处理")
-	if !wait(90*time.Second, func() bool {
-		drawn, err := evaluate[bool](b, `document.querySelector('[data-state=idle] canvas') !== null`)
-		return err == nil && drawn
-	}) {
-		t.Error("the map is not drawn")
-	}
+	b.drawn()
 	b.screenshot("map")
 	b.fitPhone([][2]string{{"/", "地图"}, {"/alarms", "E0595"}, {"/cases", "E0595"}, {"/devices", "em-gov"}})
 
@@ -475,6 +470,7 @@ func TestDesksInChromium(t *testing.T) {
 	b.click(cover.Name)
 	b.see("养护单位") // on the map
 	b.see("井盖松动")
+	b.drawn()
 	b.screenshot("map-component")
 	b.fitPhone([][2]string{{"/intake", "受理"}, {"/intake/new", "上报人"}, {"/dispatch", "派遣"}, {"/handling", "东门路口积水"}, {"/tasks", "没有派给您"}, {"/supervision", "督办"}})
 	b.calm()
@@ -585,9 +581,9 @@ func TestOfficePagesInChromium(t *testing.T) {
 	b.see("E0595")
 	b.fair("/evaluation with the cases of a figure")
 	b.click("关闭")
-	b.click("350623100") // its villages
+	b.click("绥安镇") // its villages
 	b.see("仅 350623100 之内")
-	b.see("350623100005")
+	b.see("龙湖社区")
 	b.click("岗位")
 	b.see("网格监督员")
 	b.click("统计口径")
@@ -698,6 +694,17 @@ func TestTroubleInChromium(t *testing.T) {
 func (b *browser) phone() {
 	b.t.Helper()
 	b.do(chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
+}
+
+// drawn waits until the map has drawn all that it shows.
+func (b *browser) drawn() {
+	b.t.Helper()
+	if !wait(90*time.Second, func() bool {
+		drawn, err := evaluate[bool](b, `document.querySelector('[data-state=idle] canvas') !== null`)
+		return err == nil && drawn
+	}) {
+		b.t.Error("the map is not drawn")
+	}
 }
 
 // fitPhone visits pages, each a path and what it shows, and fails the test when

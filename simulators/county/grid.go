@@ -126,8 +126,9 @@ func (l *lattice) grids() []citywarden.UnitGrid {
 					n++
 					ring := l.ring(i, j)
 					out = append(out, citywarden.UnitGrid{
-						Code: citywarden.GridCode(fmt.Sprintf("%s%s%s%03d", Code, Town, com.code, n)),
-						Name: fmt.Sprintf("%s%03d", com.name.ZH, n),
+						Code:   citywarden.GridCode(fmt.Sprintf("%s%s%s%03d", Code, Town, com.code, n)),
+						Name:   fmt.Sprintf("%s%03d", com.name.ZH, n),
+						County: "漳浦县", Town: "绥安镇", Village: com.name.ZH,
 						Ring: l.points(ring),
 						Area: math.Round(area(ring)),
 					})
