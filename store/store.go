@@ -135,14 +135,17 @@ func (d *DB) exec(ctx context.Context, query string, args ...any) (sql.Result, e
 }
 
 // tx runs f in one transaction, committed when f returns nil. f must not write
-// past it: that would wait for itself.
+// past it: that would wait for itself. When ctx ends, a statement of f fails by it and the
+// transaction is undone before others write. (Were it begun with ctx, database/sql would
+// undo it in a goroutine of its own, maybe when the next has begun on the connection, and then
+// PostgreSQL would commit both.)
 func (d *DB) tx(ctx context.Context, f func(querier) error) error {
 	w, done, err := d.await(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	t, err := w.BeginTx(ctx, nil)
+	t, err := w.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}

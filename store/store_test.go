@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -67,4 +68,30 @@ func TestWritersQueue(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A transaction that ends because its caller went away is undone before the next
+// begins: nothing of it is committed with that.
+func TestCancelledTransaction(t *testing.T) {
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), Open)
+	for i := range 200 {
+		ctx, cancel := context.WithCancel(t.Context())
+		name := fmt.Sprintf("lost-%d", i)
+		err := db.UpdateDesk(ctx, func(tx *DeskTx) error {
+			if err := tx.SetCursor(ctx, name, 1); err != nil {
+				return err
+			}
+			cancel()
+			return ctx.Err()
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("update %d: %v", i, err)
+		}
+		if err := db.UpdateDesk(t.Context(), func(tx *DeskTx) error { return tx.SetCursor(t.Context(), "kept", citywarden.Position(i+1)) }); err != nil {
+			t.Fatal(err)
+		}
+		if at, err := db.Cursor(t.Context(), name); err != nil || at != 0 {
+			t.Fatalf("what was undone is there: %v, %v", at, err)
+		}
+	}
 }
