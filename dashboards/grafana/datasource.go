@@ -219,11 +219,7 @@ func (d *Datasource) values(ctx context.Context, v url.Values) ([]value, error) 
 			}
 		}
 	case "device", "model", "domain", "site", "zone", "grid", "metric":
-		ms, err := d.models(ctx)
-		if err != nil {
-			return nil, err
-		}
-		devices, err := d.devices(ctx, ms, &Query{Domain: v.Get("domain"), Model: v.Get("model"), Site: v.Get("site"), Zone: v.Get("zone")})
+		ms, devices, err := d.chosen(ctx, &Query{Domain: v.Get("domain"), Model: v.Get("model"), Site: v.Get("site"), Zone: v.Get("zone")})
 		if err != nil {
 			return nil, err
 		}

@@ -48,11 +48,7 @@ func (d *Datasource) linked(what, path string) *data.FieldConfig {
 // latest returns one row per device with its latest values; what is not current
 // any more is null.
 func (d *Datasource) latest(ctx context.Context, m *Query) (data.Frames, error) {
-	ms, err := d.models(ctx)
-	if err != nil {
-		return nil, err
-	}
-	devices, err := d.devices(ctx, ms, m)
+	ms, devices, err := d.chosen(ctx, m)
 	if err != nil {
 		return nil, err
 	}
@@ -102,11 +98,7 @@ func (d *Datasource) latest(ctx context.Context, m *Query) (data.Frames, error) 
 // states returns how many devices of each model are in contact and how many are
 // not.
 func (d *Datasource) states(ctx context.Context, m *Query) (data.Frames, error) {
-	ms, err := d.models(ctx)
-	if err != nil {
-		return nil, err
-	}
-	devices, err := d.devices(ctx, ms, m)
+	ms, devices, err := d.chosen(ctx, m)
 	if err != nil {
 		return nil, err
 	}
@@ -311,11 +303,7 @@ func (d *Datasource) ledger(ctx context.Context, q backend.DataQuery, m *Query) 
 	if m.Of != "" && m.Of != "device" {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "ledger of %q: it is device, or nothing for hours", m.Of)
 	}
-	ms, err := d.models(ctx)
-	if err != nil {
-		return nil, err
-	}
-	devices, err := d.devices(ctx, ms, m)
+	_, devices, err := d.chosen(ctx, m)
 	if err != nil {
 		return nil, err
 	}

@@ -173,6 +173,16 @@ func (d *Datasource) devices(ctx context.Context, ms models, m *Query) ([]citywa
 	return out, nil
 }
 
+// chosen returns the models and the devices that m selects.
+func (d *Datasource) chosen(ctx context.Context, m *Query) (models, []citywarden.DeviceView, error) {
+	ms, err := d.models(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	devices, err := d.devices(ctx, ms, m)
+	return ms, devices, err
+}
+
 // hours is a part of the day.
 type hours struct{ from, to time.Duration }
 
