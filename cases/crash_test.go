@@ -247,7 +247,8 @@ func runChild(t *testing.T, path string, n int) bool {
 func killChild(t *testing.T, test, path string, n int, hear func(what string)) bool {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.v")
-	cmd.Env = append(os.Environ(), childEnv+"="+path)
+	// What a killed child leaves behind goes with the parent's folder.
+	cmd.Env = append(os.Environ(), childEnv+"="+path, "TMPDIR="+filepath.Dir(path))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
