@@ -84,6 +84,7 @@ func Posts() []citywarden.User {
 		{Name: "gongshui", Title: "供水抢修 黄辉", Role: citywarden.RoleDepartment, Department: "供水公司"},
 		{Name: "chengguan", Title: "城管 许静", Role: citywarden.RoleDepartment, Department: "城管执法大队"},
 		{Name: "gongdian", Title: "供电抢修 李涛", Role: citywarden.RoleDepartment, Department: "供电公司"},
+		{Name: "shizheng", Title: "市政养护 方敏", Role: citywarden.RoleDepartment, Department: "市政公用中心"},
 		{Name: "wangge", Title: "网格员 张萍", Role: citywarden.RoleOfficer},
 		{Name: "wangge2", Title: "网格员 郑海", Role: citywarden.RoleOfficer},
 		{Name: "guize", Title: "规则工程师 何涛", Role: citywarden.RoleEngineer},
