@@ -155,7 +155,7 @@ func Rerun[DB io.Closer](t *testing.T, open func(context.Context, string) (DB, e
 	if Rerunning() {
 		t.Skip("this is the run on PostgreSQL")
 	}
-	if testing.Short() {
+	if testing.Short() || raced { // the goroutines are those of the run on SQLite
 		t.Skip("takes long")
 	}
 	s, err := Start()
