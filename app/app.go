@@ -12,12 +12,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -71,9 +73,8 @@ type App struct {
 	config  Config
 	log     *slog.Logger
 	parts   []part
-	closers []func() error // in the order of opening
-	http    net.Listener
-	mqtt    net.Listener
+	closers []func() error          // in the order of opening
+	tcp     map[string]net.Listener // by their keys in the config
 	coap    CoAPConn
 	metrics *prometheus.Registry
 	admin   string // password to print, "" when one was set before
@@ -81,24 +82,24 @@ type App struct {
 }
 
 // HTTPAddr is where console and API listen; nil when they don't.
-func (a *App) HTTPAddr() net.Addr { return addrOf(a.http) }
+func (a *App) HTTPAddr() net.Addr { return a.Addr("http.addr") }
 
 // MQTTAddr is where MQTT listens; nil when it doesn't.
-func (a *App) MQTTAddr() net.Addr { return addrOf(a.mqtt) }
+func (a *App) MQTTAddr() net.Addr { return a.Addr("mqtt.addr") }
 
 // CoAPAddr is where CoAP listens; nil when it doesn't.
-func (a *App) CoAPAddr() net.Addr {
-	if a.coap == nil {
-		return nil
-	}
-	return a.coap.LocalAddr()
-}
+func (a *App) CoAPAddr() net.Addr { return a.Addr("coap.addr") }
 
-func addrOf(l net.Listener) net.Addr {
-	if l == nil {
-		return nil
+// Addr is where the listener with that key in the config is, like "mqtt.tls";
+// nil when it is not.
+func (a *App) Addr(key string) net.Addr {
+	if l := a.tcp[key]; l != nil {
+		return l.Addr()
 	}
-	return l.Addr()
+	if key == "coap.addr" && a.coap != nil {
+		return a.coap.LocalAddr()
+	}
+	return nil
 }
 
 // AdminPassword is the password of the user admin when this start made or
@@ -115,9 +116,10 @@ func Open(ctx context.Context, c Config, o Options) (_ *App, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &App{config: c, log: o.Logger, http: o.Listeners.HTTP, mqtt: o.Listeners.MQTT, coap: o.Listeners.CoAP}
-	for _, l := range []net.Listener{a.http, a.mqtt} {
+	a := &App{config: c, log: o.Logger, tcp: map[string]net.Listener{}, coap: o.Listeners.CoAP}
+	for key, l := range map[string]net.Listener{"http.addr": o.Listeners.HTTP, "mqtt.addr": o.Listeners.MQTT} {
 		if l != nil {
+			a.tcp[key] = l
 			a.closers = append(a.closers, closeOnce(l.Close))
 		}
 	}
@@ -134,7 +136,7 @@ func Open(ctx context.Context, c Config, o Options) (_ *App, err error) {
 	}
 	b := &building{App: a, options: o}
 	for _, step := range []func(context.Context) error{
-		b.folder, b.listen, b.tracer, b.state, b.registry, b.desk, b.ruleEngine, b.pipeline, b.serveHTTP, b.serveDevices, b.demo,
+		b.folder, b.listen, b.certificates, b.tracer, b.state, b.registry, b.desk, b.ruleEngine, b.pipeline, b.serveHTTP, b.serveDevices, b.demo,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -164,6 +166,7 @@ type building struct {
 	*App
 	options  Options
 	location *time.Location
+	tls      *certificate // nil when no listener speaks TLS
 	hub      *api.Hub
 	db       *store.DB
 	people   *api.Accounts
@@ -221,38 +224,43 @@ func (b *building) folder(context.Context) error {
 // in use is found at once.
 func (b *building) listen(ctx context.Context) error {
 	var lc net.ListenConfig
-	tcp := func(what, addr, flag string, to *net.Listener) error {
-		if addr == "" || *to != nil {
-			return nil
+	for _, a := range b.config.addresses() {
+		if *a.addr == "" || b.Addr(a.key) != nil {
+			continue
 		}
-		l, err := lc.Listen(ctx, "tcp", addr)
+		var err error
+		var l io.Closer
+		if a.key == "coap.addr" {
+			var udp net.PacketConn
+			if udp, err = lc.ListenPacket(ctx, "udp", *a.addr); err == nil {
+				b.coap, l = udp.(*net.UDPConn), udp
+			}
+		} else {
+			var tcp net.Listener
+			if tcp, err = lc.Listen(ctx, "tcp", *a.addr); err == nil {
+				b.tcp[a.key], l = tcp, tcp
+			}
+		}
 		if err != nil {
-			return listenError(what, addr, flag, err)
+			return citywarden.Errorf(citywarden.CodeInternal,
+				"%s: %w; stop the program that uses %s, or choose another address with --%s or %s in the config", a.key, err, *a.addr, a.flag, a.key)
 		}
-		*to = l
-		b.closers = append(b.closers, closeOnce(l.Close))
-		return nil
-	}
-	if err := tcp("HTTP", b.config.HTTP.Addr, "http", &b.http); err != nil {
-		return err
-	}
-	if err := tcp("MQTT", b.config.MQTT.Addr, "mqtt", &b.mqtt); err != nil {
-		return err
-	}
-	if addr := b.config.CoAP.Addr; addr != "" && b.coap == nil {
-		l, err := lc.ListenPacket(ctx, "udp", addr)
-		if err != nil {
-			return listenError("CoAP", addr, "coap", err)
-		}
-		b.coap = l.(*net.UDPConn)
 		b.closers = append(b.closers, closeOnce(l.Close))
 	}
 	return nil
 }
 
-func listenError(what, addr, flag string, err error) error {
-	return citywarden.Errorf(citywarden.CodeInternal,
-		"%s: %w; stop the program that uses %s, or choose another address with --%s or %s.addr in the config", what, err, addr, flag, flag)
+// certificates reads the certificate when a listener shows it.
+func (b *building) certificates(context.Context) error {
+	if !slices.ContainsFunc(b.config.addresses(), func(a address) bool { return a.tls && *a.addr != "" }) {
+		return nil
+	}
+	var err error
+	if b.tls, err = openCertificate(b.config.TLS, b.component("tls")); err != nil {
+		return err
+	}
+	b.parts = append(b.parts, part{"tls", b.tls.Run})
+	return nil
 }
 
 // closeOnce makes a second Close of a socket, which its server has closed
@@ -472,7 +480,8 @@ func (b *building) serveHTTP(ctx context.Context) error {
 	if err := b.accounts(ctx); err != nil {
 		return err
 	}
-	if b.http == nil {
+	plain, secured := b.tcp["http.addr"], b.tcp["http.tls"]
+	if plain == nil && secured == nil {
 		return nil
 	}
 	mqttAddr := ""
@@ -497,32 +506,41 @@ func (b *building) serveHTTP(ctx context.Context) error {
 	handler = devicehttp.New(devicehttp.Options{
 		Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Next: handler, Logger: b.component("http"),
 	})
-	b.parts = append(b.parts, part{"http", func(ctx context.Context) error { return serve(ctx, b.http, handler, b.hub, b.log) }})
+	b.parts = append(b.parts, part{"http", func(ctx context.Context) error { return b.serve(ctx, handler, plain, secured) }})
 	return nil
 }
 
-// serve serves h until ctx is done: open event streams end at once, other
-// requests get two seconds.
-func serve(ctx context.Context, l net.Listener, h http.Handler, events *api.Hub, log *slog.Logger) error {
+// serve serves h on both listeners, of which one may be nil, until ctx is done:
+// open event streams end at once, other requests get two seconds.
+func (b *building) serve(ctx context.Context, h http.Handler, plain, secured net.Listener) error {
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(b.log.Handler(), slog.LevelDebug),
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(l) }()
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	failed := make(chan error, 2)
+	if secured != nil {
+		s.TLSConfig = b.tls.config()
+	}
+	if plain != nil {
+		serving.Go(func() { failed <- s.Serve(plain) })
+	}
+	if secured != nil {
+		serving.Go(func() { failed <- s.ServeTLS(secured, "", "") })
+	}
 	select {
 	case err := <-failed:
-		return err
+		return errors.Join(err, s.Close())
 	case <-ctx.Done():
 	}
-	events.Close()
+	b.hub.Close()
 	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	err := s.Shutdown(sctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = s.Close()
 	}
-	<-failed
 	return err
 }
 
@@ -556,8 +574,22 @@ func (b *building) trouble() citywarden.Text {
 }
 
 func (b *building) serveDevices(context.Context) error {
-	if b.mqtt != nil {
-		m, err := mqtt.New(mqtt.Options{Listener: b.mqtt, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Logger: b.component("mqtt"), Metrics: b.metrics})
+	var listeners []mqtt.Listener
+	for _, l := range []struct {
+		key                string
+		secured, webSocket bool
+	}{{"mqtt.addr", false, false}, {"mqtt.tls", true, false}, {"mqtt.ws", false, true}, {"mqtt.wss", true, true}} {
+		from := mqtt.Listener{Listener: b.tcp[l.key], WebSocket: l.webSocket}
+		if from.Listener == nil {
+			continue
+		}
+		if l.secured {
+			from.TLS = b.tls.forDevices()
+		}
+		listeners = append(listeners, from)
+	}
+	if len(listeners) > 0 {
+		m, err := mqtt.New(mqtt.Options{Listeners: listeners, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Logger: b.component("mqtt"), Metrics: b.metrics})
 		if err != nil {
 			return err
 		}

@@ -29,6 +29,7 @@ type Config struct {
 	HTTP HTTPConfig `yaml:"http"`
 	MQTT MQTTConfig `yaml:"mqtt"`
 	CoAP CoAPConfig `yaml:"coap"`
+	TLS  TLSConfig  `yaml:"tls"`
 
 	Log    LogConfig    `yaml:"log"`
 	Series SeriesConfig `yaml:"series"`
@@ -50,12 +51,16 @@ type Config struct {
 // HTTPConfig is the listener for people and programs.
 type HTTPConfig struct {
 	Addr    string `yaml:"addr"`    // host:port; "" for none of it
+	TLS     string `yaml:"tls"`     // the same over TLS
 	Proxies string `yaml:"proxies"` // networks of reverse proxies, separated by commas, whose X-Forwarded-For and -Proto are believed
 }
 
-// MQTTConfig is the MQTT listener for devices.
+// MQTTConfig are the MQTT listeners for devices, each host:port or "".
 type MQTTConfig struct {
 	Addr string `yaml:"addr"`
+	TLS  string `yaml:"tls"`
+	WS   string `yaml:"ws"`  // WebSocket
+	WSS  string `yaml:"wss"` // WebSocket over TLS
 }
 
 // CoAPConfig is the CoAP listener for devices (UDP).
@@ -319,12 +324,29 @@ func days(n int) citywarden.Duration {
 // Loopback returns c with every listener that has no host of its own moved to
 // 127.0.0.1, as --demo wants it.
 func (c Config) Loopback() Config {
-	for _, a := range []*string{&c.HTTP.Addr, &c.MQTT.Addr, &c.CoAP.Addr} {
-		if strings.HasPrefix(*a, ":") {
-			*a = "127.0.0.1" + *a
+	for _, a := range c.addresses() {
+		if strings.HasPrefix(*a.addr, ":") {
+			*a.addr = "127.0.0.1" + *a.addr
 		}
 	}
 	return c
+}
+
+// address is where one listener is to be.
+type address struct {
+	key, flag string
+	addr      *string
+	tls       bool // it needs a certificate
+}
+
+// addresses are those of all listeners, in the order in which people are told of them.
+func (c *Config) addresses() []address {
+	return []address{
+		{"http.addr", "http", &c.HTTP.Addr, false}, {"http.tls", "https", &c.HTTP.TLS, true},
+		{"mqtt.addr", "mqtt", &c.MQTT.Addr, false}, {"mqtt.tls", "mqtts", &c.MQTT.TLS, true},
+		{"mqtt.ws", "ws", &c.MQTT.WS, false}, {"mqtt.wss", "wss", &c.MQTT.WSS, true},
+		{"coap.addr", "coap", &c.CoAP.Addr, false},
+	}
 }
 
 // LoadConfig reads the YAML file at path over the defaults. Errors read
@@ -360,14 +382,15 @@ func (c *Config) ReadSecrets(getenv func(string) string) {
 
 // Check returns an error that names the first key with a value that cannot be.
 func (c *Config) Check() error {
-	for _, a := range []struct{ key, addr string }{
-		{"http.addr", c.HTTP.Addr}, {"mqtt.addr", c.MQTT.Addr}, {"coap.addr", c.CoAP.Addr},
-	} {
-		if a.addr == "" {
+	for _, a := range c.addresses() {
+		if *a.addr == "" {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(a.addr); err != nil {
-			return keyErrorf(a.key, "%q is no address; write host:port, :port for all interfaces, or \"\" for no listener", a.addr)
+		if _, _, err := net.SplitHostPort(*a.addr); err != nil {
+			return keyErrorf(a.key, "%q is no address; write host:port, :port for all interfaces, or \"\" for no listener", *a.addr)
+		}
+		if a.tls && (c.TLS.Cert == "" || c.TLS.Key == "") {
+			return keyErrorf(a.key, "it needs a certificate; name its files in tls.cert and tls.key")
 		}
 	}
 	if _, err := c.HTTP.proxies(); err != nil {

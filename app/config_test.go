@@ -34,7 +34,7 @@ func TestExampleIsTheDefault(t *testing.T) {
 func TestConfigMistakes(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"unknown key", "http:\n  adr: :80\n", `c.yaml:2:3: unknown key "adr"; did you mean "addr"?` + "\n    adr: :80\n    ^"},
-		{"unknown, nothing like it", "http:\n  listen_on: :80\n", `c.yaml:2:3: unknown key "listen_on"; allowed here: addr, proxies`},
+		{"unknown, nothing like it", "http:\n  listen_on: :80\n", `c.yaml:2:3: unknown key "listen_on"; allowed here: addr, tls, proxies`},
 		{"unknown section", "mqqt: {}\n", `c.yaml:1:1: unknown key "mqqt"; did you mean "mqtt"?`},
 		{"wrong type", "log:\n  max_bytes: lots\n", `c.yaml:2:14: log.max_bytes: "lots" is no whole number`},
 		{"bad duration", "log:\n  max_age: 7 days\n", `c.yaml:2:12: log.max_age: bad duration "7 days"; write it like 90s, 15m, 24h or 7d`},

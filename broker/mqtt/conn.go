@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +25,8 @@ import (
 //   - mochi's deadlines count for reading only. Each write has writeTimeout, and
 //     a write that is not taken ends the connection.
 type conn struct {
-	net.Conn
+	net.Conn // that carries MQTT; replaced by handshake
+	socket   *socket
 	listener *listener
 	ctx      context.Context // ends with the connection or Run; mochi's callbacks carry none
 	cancel   context.CancelFunc
@@ -93,7 +93,6 @@ type refusal struct {
 
 func newConn(l *listener, nc net.Conn) *conn {
 	c := &conn{
-		Conn:     nc,
 		listener: l,
 		remote:   nc.RemoteAddr().String(),
 		gone:     make(chan struct{}),
@@ -102,35 +101,26 @@ func newConn(l *listener, nc net.Conn) *conn {
 		wake:     make(chan struct{}, 1),
 		room:     make(chan struct{}, 1),
 	}
+	c.socket = &socket{Conn: nc, conn: c}
+	c.Conn = c.socket
 	c.ctx, c.cancel = context.WithCancel(l.ctx)
-	_ = nc.SetReadDeadline(time.Now().Add(connectTimeout))
+	_ = nc.SetDeadline(time.Now().Add(connectTimeout))
 	return c
 }
 
-// Read reads for mochi, and ends a session whose token was revoked.
+// Read reads for mochi.
 func (c *conn) Read(p []byte) (int, error) {
-	for {
-		n, err := c.Conn.Read(p)
-		if c.stopping.Load() || c.linger.Load() {
-			<-c.gone
-			return 0, net.ErrClosed
-		}
-		if !c.established.Load() {
-			if herr := c.header.feed(p[:n]); herr != nil {
-				return 0, herr
-			}
-			return n, err
-		}
-		if !c.cleared() {
-			return n, err
-		}
-		if c.revoked() {
-			return 0, net.ErrClosed
-		}
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return n, err
+	n, err := c.Conn.Read(p)
+	if c.stopping.Load() || c.linger.Load() {
+		<-c.gone
+		return 0, net.ErrClosed
+	}
+	if !c.established.Load() {
+		if herr := c.header.feed(p[:n]); herr != nil {
+			return 0, herr
 		}
 	}
+	return n, err
 }
 
 // suspectNow has the reader look whether the token is still good, also when the
@@ -139,7 +129,7 @@ func (c *conn) suspectNow() {
 	c.deadline.Lock()
 	defer c.deadline.Unlock()
 	if c.suspect = true; !c.last {
-		_ = c.Conn.SetReadDeadline(time.Now())
+		_ = c.socket.SetReadDeadline(time.Now())
 	}
 }
 
@@ -151,7 +141,7 @@ func (c *conn) cleared() bool {
 		return false
 	}
 	if c.suspect = false; !c.last {
-		_ = c.Conn.SetReadDeadline(c.usual)
+		_ = c.socket.SetReadDeadline(c.usual)
 	}
 	return true
 }
@@ -197,7 +187,7 @@ func (c *conn) SetDeadline(t time.Time) error {
 	if c.usual = t; c.last || c.suspect {
 		return nil
 	}
-	return c.Conn.SetReadDeadline(t)
+	return c.socket.SetReadDeadline(t)
 }
 
 // setLastDeadline sets the deadline for reading for good.
@@ -205,7 +195,7 @@ func (c *conn) setLastDeadline(t time.Time) {
 	c.deadline.Lock()
 	defer c.deadline.Unlock()
 	c.last = true
-	_ = c.Conn.SetReadDeadline(t)
+	_ = c.socket.SetReadDeadline(t)
 }
 
 // Close ends the connection and everything that waits on it.
@@ -215,7 +205,7 @@ func (c *conn) Close() error {
 			c.awaitPeer()
 		}
 		c.cancel()
-		_ = c.Conn.Close()
+		_ = c.socket.Close() // a TLS connection would wait for a peer that does not read
 		close(c.gone)
 		c.known()
 	})
@@ -225,19 +215,22 @@ func (c *conn) Close() error {
 // awaitPeer lets the device read the last packet: closing a TCP socket that has
 // unread data resets the connection, and the packet may be lost with it.
 func (c *conn) awaitPeer() {
-	tcp, ok := c.Conn.(*net.TCPConn)
-	if !ok || tcp.CloseWrite() != nil {
+	half, ok := c.Conn.(interface{ CloseWrite() error }) // TLS or WebSocket
+	if c.Conn == net.Conn(c.socket) {
+		half, ok = c.socket.Conn.(*net.TCPConn)
+	}
+	if !ok || half.CloseWrite() != nil {
 		return
 	}
 	c.setLastDeadline(time.Now().Add(lingerTimeout))
-	_, _ = io.CopyN(io.Discard, tcp, 4*maxPacket)
+	_, _ = io.CopyN(io.Discard, c.socket.Conn, 4*maxPacket)
 }
 
 // known gives the slot for unknown connections back.
 func (c *conn) known() { c.release.Do(func() { <-c.listener.unknown }) }
 
 // silent reports whether the peer has not sent a byte.
-func (c *conn) silent() bool { return c.header.n == 0 }
+func (c *conn) silent() bool { return c.socket.read == 0 }
 
 // stopReading makes Read wait for Close.
 func (c *conn) stopReading() {

@@ -127,7 +127,7 @@ func (c *conn) deliver(filter, topic string, body []byte, done func(bool)) bool 
 	c.deaf = true
 	c.explained.Store(true)
 	c.warn("device disconnected", "err", fmt.Sprintf("it does not take what is sent to it; %d messages wait", maxDown))
-	_ = c.Conn.Close() // which ends the reader; Close waits for a write
+	_ = c.socket.Close() // which ends the reader; Close waits for a write
 	return false
 }
 

@@ -15,13 +15,14 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// listener is mochi's listener on our net.Listener. mochi's own stops for ever
+// listener is mochi's listener on one of ours. mochi's own stops for ever
 // at the first error of Accept, waits for connections that never say anything,
 // and logs neither who was refused nor what to do.
 type listener struct {
+	Listener
 	broker  *Broker
 	ctx     context.Context // of Run; mochi's callbacks carry none
-	failed  chan error      // the net.Listener broke
+	failed  chan<- error    // the net.Listener broke
 	unknown chan struct{}   // a slot per connection that has not authenticated
 	wg      sync.WaitGroup  // the accept loop, connections and their ack senders
 
@@ -30,19 +31,20 @@ type listener struct {
 	ended bool
 }
 
-func newListener(ctx context.Context, b *Broker) *listener {
+func newListener(ctx context.Context, b *Broker, from Listener, failed chan<- error) *listener {
 	return &listener{
-		broker:  b,
-		ctx:     ctx,
-		failed:  make(chan error, 1),
-		unknown: make(chan struct{}, maxUnknown),
-		conns:   make(map[*conn]struct{}),
+		Listener: from,
+		broker:   b,
+		ctx:      ctx,
+		failed:   failed,
+		unknown:  make(chan struct{}, maxUnknown),
+		conns:    make(map[*conn]struct{}),
 	}
 }
 
-func (l *listener) ID() string              { return "mqtt" }
-func (l *listener) Address() string         { return l.broker.opts.Listener.Addr().String() }
-func (l *listener) Protocol() string        { return l.broker.opts.Listener.Addr().Network() }
+func (l *listener) ID() string              { return l.name() }
+func (l *listener) Address() string         { return l.Addr().String() }
+func (l *listener) Protocol() string        { return l.Addr().Network() }
 func (l *listener) Init(*slog.Logger) error { l.wg.Add(1); return nil } // of Serve, which mochi starts without waiting for it
 
 // Close does nothing: Run calls shut before mochi's Close, and mochi's way of
@@ -55,7 +57,7 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 	const longest = time.Second
 	wait := 5 * time.Millisecond
 	for {
-		nc, err := l.broker.opts.Listener.Accept()
+		nc, err := l.Accept()
 		switch {
 		case l.isEnded():
 			if err == nil {
@@ -87,7 +89,10 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 			continue
 		}
 		l.wg.Go(func() {
-			err := establish(l.ID(), c)
+			err := c.handshake()
+			if err == nil {
+				err = establish(l.ID(), c)
+			}
 			l.remove(c)
 			l.report(c, err)
 		})
@@ -112,7 +117,7 @@ func (l *listener) report(c *conn, err error) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			err = fmt.Errorf("no complete CONNECT packet within %s", connectTimeout)
 		}
-		log.Warn("connection refused", "remote", c.remote, "err", err)
+		log.Warn("connection refused", "remote", c.remote, "listener", l.ID(), "err", err)
 	case errors.As(err, &code) && code.Code >= packets.ErrUnspecifiedError.Code:
 		log.Warn("device disconnected for an error of protocol", "device", c.device, "client", c.clientID, "remote", c.remote, "err", err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -132,7 +137,7 @@ func (l *listener) shut() {
 		conns = append(conns, c)
 	}
 	l.mu.Unlock()
-	_ = l.broker.opts.Listener.Close()
+	_ = l.Listener.Close()
 	for _, c := range conns {
 		c.stopReading()
 	}

@@ -1,4 +1,5 @@
-// Package mqtt is where devices connect over MQTT 3.1, 3.1.1 and 5. It speaks
+// Package mqtt is where devices connect over MQTT 3.1, 3.1.1 and 5, on TCP, TLS
+// and WebSocket. It speaks
 // ThingsBoard's device API: the user name is the device's access token; a device
 // publishes to v1/devices/me/telemetry and v1/devices/me/attributes, asks for its
 // attributes at v1/devices/me/attributes/request/ID and is told when they change; it
@@ -7,7 +8,7 @@
 //
 //	ln, err := net.Listen("tcp", ":1883")
 //	…
-//	b, err := mqtt.New(mqtt.Options{Listener: ln, Accept: pipeline, Check: pipeline, Auth: registry, Down: registry, Logger: log})
+//	b, err := mqtt.New(mqtt.Options{Listeners: []mqtt.Listener{{Listener: ln}}, Accept: pipeline, Check: pipeline, Auth: registry, Down: registry, Logger: log})
 //	…
 //	err = b.Run(ctx) // serves until ctx is done
 //
@@ -22,7 +23,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"sync"
 	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
@@ -39,12 +40,13 @@ const (
 	lingerTimeout    = time.Second      // for the device to read why it was disconnected
 	drainTimeout     = time.Second      // at shutdown, for acknowledgements that are under way
 	maxConnect       = 16 << 10         // bytes of a CONNECT packet, sent by we don't know whom
+	maxUnknownBytes  = 64 << 10         // bytes of a connection until the device is known, with the handshakes of TLS and WebSocket
 	maxPacket        = 256 << 10        // bytes of any other packet
 	maxInFlight      = 256              // messages of one connection that are not durable yet
 	maxInFlightBytes = 1 << 20          // of the payloads of those
 	maxUnreleased    = 1024             // QoS 2 messages of one connection between PUBREC and PUBREL
 	maxPending       = 128              // packets queued to one connection
-	maxUnknown       = 1024             // connections that have not authenticated yet
+	maxUnknown       = 1024             // connections of a listener that have not authenticated yet
 	maxAliases       = 16               // topic aliases of one connection, MQTT 5
 	idleKeepAlive    = 600              // seconds; told to an MQTT 5 device that asks for none
 	safeKeepAlive    = 43690            // seconds; 1.5 times more would overflow mochi's uint16
@@ -91,13 +93,13 @@ type Downlinks interface {
 
 // Options is what a Broker works with. All but Logger and Metrics are required.
 type Options struct {
-	Listener net.Listener          // closed by Run
-	Accept   Acceptor              // takes the messages
-	Check    Checker               // tells MQTT 5 devices what can't be used
-	Auth     Authenticator         // tells who is who
-	Down     Downlinks             // what goes to devices
-	Logger   *slog.Logger          // nil for slog.Default()
-	Metrics  prometheus.Registerer // nil for none
+	Listeners []Listener            // at least one; closed by Run
+	Accept    Acceptor              // takes the messages
+	Check     Checker               // tells MQTT 5 devices what can't be used
+	Auth      Authenticator         // tells who is who
+	Down      Downlinks             // what goes to devices
+	Logger    *slog.Logger          // nil for slog.Default()
+	Metrics   prometheus.Registerer // nil for none
 }
 
 // Broker is the MQTT listener.
@@ -113,8 +115,8 @@ const unkeptEvery = 10 * time.Second
 
 // New returns a Broker. It serves nothing before Run.
 func New(opts Options) (*Broker, error) {
-	if opts.Listener == nil || opts.Accept == nil || opts.Check == nil || opts.Auth == nil || opts.Down == nil {
-		return nil, errors.New("mqtt: Options need Listener, Accept, Check, Auth and Down")
+	if len(opts.Listeners) == 0 || opts.Accept == nil || opts.Check == nil || opts.Auth == nil || opts.Down == nil {
+		return nil, errors.New("mqtt: Options need Listeners, Accept, Check, Auth and Down")
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
@@ -150,12 +152,17 @@ func (b *Broker) Run(ctx context.Context) error {
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := newListener(ctx, b)
 	if err := server.AddHook(&hook{broker: b, server: server}, nil); err != nil {
 		return fmt.Errorf("mqtt: add hook: %w", err)
 	}
-	if err := server.AddListener(l); err != nil {
-		return fmt.Errorf("mqtt: add listener: %w", err)
+	failed := make(chan error, len(b.opts.Listeners))
+	var all []*listener
+	for _, from := range b.opts.Listeners {
+		l := newListener(ctx, b, from, failed)
+		if err := server.AddListener(l); err != nil {
+			return fmt.Errorf("mqtt: add listener %s: %w", l.ID(), err)
+		}
+		all = append(all, l)
 	}
 	if err := server.Serve(); err != nil {
 		return fmt.Errorf("mqtt: serve: %w", err)
@@ -163,11 +170,17 @@ func (b *Broker) Run(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():
-	case err = <-l.failed:
+	case err = <-failed:
 	}
 	cancel()
-	l.shut()
-	l.wg.Wait()
+	var shutting sync.WaitGroup
+	for _, l := range all {
+		shutting.Go(l.shut)
+	}
+	shutting.Wait()
+	for _, l := range all {
+		l.wg.Wait()
+	}
 	if cerr := server.Close(); cerr != nil && err == nil { // waits for its event loop's clients only: there are none left
 		err = fmt.Errorf("mqtt: close: %w", cerr)
 	}

@@ -379,11 +379,14 @@ type fickle struct {
 	mu  sync.Mutex
 	now citywarden.DeviceID
 	err error
+
+	asked int
 }
 
 func (f *fickle) Authenticate(token string) (citywarden.DeviceID, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.asked++
 	if token == "token-of-a" && (f.now != "" || f.err != nil) {
 		return f.now, f.err
 	}
@@ -954,7 +957,7 @@ func TestListenerBroken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := New(Options{Listener: ln, Accept: newJournal(), Check: reader{}, Auth: registry{}, Down: &shelf{}, Logger: slog.New(slog.DiscardHandler)})
+	b, err := New(Options{Listeners: []Listener{{Listener: ln}}, Accept: newJournal(), Check: reader{}, Auth: registry{}, Down: &shelf{}, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -969,7 +972,7 @@ func TestOptions(t *testing.T) {
 		t.Error("New took empty Options")
 	}
 	ln, r := newPipeListener(), prometheus.NewRegistry()
-	o := Options{Listener: ln, Accept: newJournal(), Check: reader{}, Auth: registry{}, Down: &shelf{}, Metrics: r}
+	o := Options{Listeners: []Listener{{Listener: ln}}, Accept: newJournal(), Check: reader{}, Auth: registry{}, Down: &shelf{}, Metrics: r}
 	if _, err := New(o); err != nil {
 		t.Error(err)
 	}

@@ -192,12 +192,17 @@ func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net:
 // that knows tokens is asked for them instead of a registry.
 func serve(t testing.TB, ln net.Listener, a Acceptor) (book *logBook, stop func()) {
 	t.Helper()
+	return serveOn(t, Listener{Listener: ln}, a)
+}
+
+func serveOn(t testing.TB, l Listener, a Acceptor) (book *logBook, stop func()) {
+	t.Helper()
 	book = new(logBook)
 	auth, ok := a.(Authenticator)
 	if !ok {
 		auth = registry{}
 	}
-	b, err := New(Options{Listener: ln, Accept: a, Check: reader{}, Auth: auth, Down: downOf(a),
+	b, err := New(Options{Listeners: []Listener{l}, Accept: a, Check: reader{}, Auth: auth, Down: downOf(a),
 		Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)

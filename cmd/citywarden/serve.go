@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/citywarden/citywarden/app"
+	"github.com/citywarden/citywarden/broker/mqtt"
 )
 
 type serveCmd struct {
@@ -20,6 +21,13 @@ type serveCmd struct {
 	HTTP     *string `help:"Address of console and API (default :8080)." placeholder:"ADDR" name:"http"`
 	MQTT     *string `help:"Address of MQTT (default :1883)." placeholder:"ADDR" name:"mqtt"`
 	CoAP     *string `help:"Address of CoAP, UDP (default :5683)." placeholder:"ADDR" name:"coap"`
+	HTTPS    *string `help:"Address of console and API over TLS; off unless it is said." placeholder:"ADDR" name:"https"`
+	MQTTS    *string `help:"Address of MQTT over TLS; off unless it is said." placeholder:"ADDR" name:"mqtts"`
+	WS       *string `help:"Address of MQTT over WebSocket; off unless it is said." placeholder:"ADDR" name:"ws"`
+	WSS      *string `help:"Address of MQTT over WebSocket and TLS; off unless it is said." placeholder:"ADDR" name:"wss"`
+	Cert     *string `help:"PEM file of the certificate that is shown over TLS." placeholder:"FILE" name:"tls-cert"`
+	Key      *string `help:"PEM file of its key." placeholder:"FILE" name:"tls-key"`
+	ClientCA *string `help:"PEM file of who certifies devices by name." placeholder:"FILE" name:"tls-client-ca"`
 	LogLevel *string `help:"What is printed: debug, info, warn or error." placeholder:"LEVEL"`
 }
 
@@ -39,7 +47,8 @@ func (s *serveCmd) Run(ctx context.Context, o output) error {
 	for _, f := range []struct {
 		flag *string
 		to   *string
-	}{{s.Data, &c.Data}, {s.HTTP, &c.HTTP.Addr}, {s.MQTT, &c.MQTT.Addr}, {s.CoAP, &c.CoAP.Addr}, {s.LogLevel, &c.LogLevel}} {
+	}{{s.Data, &c.Data}, {s.HTTP, &c.HTTP.Addr}, {s.MQTT, &c.MQTT.Addr}, {s.CoAP, &c.CoAP.Addr}, {s.HTTPS, &c.HTTP.TLS}, {s.MQTTS, &c.MQTT.TLS}, {s.WS, &c.MQTT.WS}, {s.WSS, &c.MQTT.WSS},
+		{s.Cert, &c.TLS.Cert}, {s.Key, &c.TLS.Key}, {s.ClientCA, &c.TLS.ClientCA}, {s.LogLevel, &c.LogLevel}} {
 		if f.flag != nil {
 			*f.to = *f.flag
 		}
@@ -76,14 +85,15 @@ func (s *serveCmd) Run(ctx context.Context, o output) error {
 // greeting tells whoever started the platform where it is and how to sign in.
 func greeting(a *app.App, demo bool) string {
 	s := "citywarden " + version + " is ready\n"
-	if h := a.HTTPAddr(); h != nil {
-		s += fmt.Sprintf("  console  http://%s\n", reachable(h))
-	}
-	if m := a.MQTTAddr(); m != nil {
-		s += fmt.Sprintf("  MQTT     %s\n", reachable(m))
-	}
-	if k := a.CoAPAddr(); k != nil {
-		s += fmt.Sprintf("  CoAP     %s (UDP)\n", reachable(k))
+	for _, l := range []struct{ key, line string }{
+		{"http.addr", "console  http://%s"}, {"http.tls", "console  https://%s"},
+		{"mqtt.addr", "MQTT     %s"}, {"mqtt.tls", "MQTT     %s (TLS)"},
+		{"mqtt.ws", "MQTT     ws://%s" + mqtt.WebSocketPath}, {"mqtt.wss", "MQTT     wss://%s" + mqtt.WebSocketPath},
+		{"coap.addr", "CoAP     %s (UDP)"},
+	} {
+		if addr := a.Addr(l.key); addr != nil {
+			s += fmt.Sprintf("  "+l.line+"\n", reachable(addr))
+		}
 	}
 	posts := ""
 	for i, u := range app.Posts() {
