@@ -46,7 +46,7 @@ type Record struct {
 // Uplink is one message from a device as it came, not yet decoded.
 type Uplink struct {
 	Device   DeviceID
-	Protocol string // "mqtt", "coap", "http"
+	Protocol string // "mqtt", "coap", "http", "uplink"
 	Topic    string // MQTT topic, or the path after the token: "v1/devices/me/telemetry"
 	Payload  []byte
 	Received time.Time // our clock, UTC

@@ -30,6 +30,7 @@ import (
 	"github.com/citywarden/citywarden/broker/coap"
 	devicehttp "github.com/citywarden/citywarden/broker/http"
 	"github.com/citywarden/citywarden/broker/mqtt"
+	"github.com/citywarden/citywarden/broker/uplink"
 	"github.com/citywarden/citywarden/cases"
 	"github.com/citywarden/citywarden/dashboards/api"
 	"github.com/citywarden/citywarden/dashboards/console"
@@ -601,6 +602,17 @@ func (b *building) serveDevices(context.Context) error {
 			return err
 		}
 		b.parts = append(b.parts, part{"coap", s.Run})
+	}
+	if len(b.config.Uplinks) > 0 {
+		brokers, err := b.config.brokers()
+		if err != nil {
+			return err
+		}
+		u, err := uplink.New(uplink.Options{Brokers: brokers, Accept: b.ingest, Logger: b.component("uplink"), Metrics: b.metrics})
+		if err != nil {
+			return err
+		}
+		b.parts = append(b.parts, part{"uplinks", u.Run})
 	}
 	return nil
 }

@@ -31,6 +31,8 @@ type Config struct {
 	CoAP CoAPConfig `yaml:"coap"`
 	TLS  TLSConfig  `yaml:"tls"`
 
+	Uplinks []UplinkConfig `yaml:"uplinks"` // brokers elsewhere, whose messages are taken
+
 	Log    LogConfig    `yaml:"log"`
 	Series SeriesConfig `yaml:"series"`
 	SQL    SQLConfig    `yaml:"sql"`
@@ -298,6 +300,7 @@ func Default() Config {
 		HTTP:      HTTPConfig{Addr: ":8080"},
 		MQTT:      MQTTConfig{Addr: ":1883"},
 		CoAP:      CoAPConfig{Addr: ":5683"},
+		Uplinks:   []UplinkConfig{},
 		Log:       LogConfig{MaxAge: days(7), MaxBytes: 20 << 30, Reserve: 512 << 20},
 		Series:    SeriesConfig{Database: "citywarden", Retention: days(400), Rollups: RollupsConfig{Minute: days(400), Quarter: days(1100), Hour: days(3660)}},
 		Operators: 1,
@@ -366,14 +369,19 @@ func LoadConfig(path string) (Config, error) {
 
 // ReadSecrets takes the secrets that the environment names over those of the
 // file: CITYWARDEN_SERIES_TOKEN, CITYWARDEN_SERIES_PASSWORD,
-// CITYWARDEN_MAIL_PASSWORD and CITYWARDEN_SQL_URL, which may hold a password.
+// CITYWARDEN_MAIL_PASSWORD, CITYWARDEN_SQL_URL, which may hold a password, and
+// CITYWARDEN_UPLINK_NAME_PASSWORD of each uplink.
 func (c *Config) ReadSecrets(getenv func(string) string) {
-	for name, to := range map[string]*string{
+	secrets := map[string]*string{
 		"CITYWARDEN_SERIES_TOKEN":    &c.Series.Token,
 		"CITYWARDEN_SERIES_PASSWORD": &c.Series.Password,
 		"CITYWARDEN_MAIL_PASSWORD":   &c.Notices.Mail.Password,
 		"CITYWARDEN_SQL_URL":         &c.SQL.URL,
-	} {
+	}
+	for i := range c.Uplinks {
+		secrets[c.Uplinks[i].passwordName()] = &c.Uplinks[i].Password
+	}
+	for name, to := range secrets {
 		if v := getenv(name); v != "" {
 			*to = v
 		}
@@ -420,6 +428,9 @@ func (c *Config) Check() error {
 	}
 	if r := c.Traces.Ratio; !(r > 0 && r <= 1) {
 		return keyErrorf("traces.ratio", "%v: write more than 0, up to 1 for every message; to follow none leave traces.url empty", r)
+	}
+	if _, err := c.brokers(); err != nil {
+		return err
 	}
 	if _, err := c.Notices.receivers(zone); err != nil {
 		return err

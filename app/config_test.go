@@ -77,6 +77,14 @@ func TestConfigMistakes(t *testing.T) {
 		{"distance", "cases: {duplicate_distance: -3}\n", `c.yaml:1:29: cases.duplicate_distance: -3 m can't be`},
 		{"sender of CAP", "cap: {sender: 'a b'}\n", `c.yaml:1:15: cap.sender: "a b" can't be; write a name without spaces`},
 		{"all", "notices:\n  receivers:\n  - {name: a, all: some, webhook: http://x}\n", `c.yaml:3:20: notices.receivers.0.all: "some" is neither true nor false`},
+		{"name of an uplink", "uplinks:\n- {name: EMQX}\n", `c.yaml:2:3: uplinks.0: give the uplink a name of lower-case letters`},
+		{"url of an uplink", "uplinks:\n- {name: a, url: emqx}\n", `c.yaml:2:18: uplinks.0.url: this is no URL of a broker`},
+		{"client id of an uplink", "uplinks:\n- {name: a, url: 'tcp://x:1'}\n", `c.yaml:2:3: uplinks.0: give uplink a a client_id`},
+		{"uplink without topics", "uplinks:\n- {name: a, url: 'tcp://x:1', client_id: c}\n", `c.yaml:2:3: uplinks.0: say which topics of a are taken`},
+		{"topic of an uplink", "uplinks:\n- {name: a, url: 'tcp://x:1', client_id: c, topics: [{topic: 'a/+'}]}\n", `c.yaml:2:54: uplinks.0.topics.0: topic "a/+": one level is {device}`},
+		{"QoS of an uplink", "uplinks:\n- {name: a, url: 'tcp://x:1', client_id: c, topics: [{topic: '{device}', qos: 2}]}\n", `c.yaml:2:54: uplinks.0.topics.0: QoS 2`},
+		{"QoS in words", "uplinks:\n- {topics: [{qos: one}]}\n", `c.yaml:2:19: uplinks.0.topics.0.qos: "one" is no whole number`},
+		{"certificate of an uplink", "uplinks:\n- {name: a, url: 'ssl://x:1', client_id: c, ca: nowhere.pem, topics: [{topic: '{device}'}]}\n", `c.yaml:2:3: uplinks.0: ca: open nowhere.pem`},
 		{"level", "log_level: loud\n", `c.yaml:1:12: log_level: "loud" is none`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -115,10 +123,11 @@ func TestEmptyConfigIsTheDefault(t *testing.T) {
 func TestSecretsFromEnvironment(t *testing.T) {
 	c := Default()
 	c.Series.Token = "from the file"
+	c.Uplinks = []UplinkConfig{{Name: "city-emqx"}}
 	c.ReadSecrets(func(k string) string {
-		return map[string]string{"CITYWARDEN_SERIES_TOKEN": "from outside", "CITYWARDEN_SQL_URL": "postgres://db/x"}[k]
+		return map[string]string{"CITYWARDEN_SERIES_TOKEN": "from outside", "CITYWARDEN_UPLINK_CITY_EMQX_PASSWORD": "secret", "CITYWARDEN_SQL_URL": "postgres://db/x"}[k]
 	})
-	if c.Series.Token != "from outside" || c.SQL.URL != "postgres://db/x" {
+	if c.Series.Token != "from outside" || c.Uplinks[0].Password != "secret" || c.SQL.URL != "postgres://db/x" {
 		t.Errorf("token = %q, URL of the database = %q", c.Series.Token, c.SQL.URL)
 	}
 }

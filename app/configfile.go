@@ -102,6 +102,9 @@ func check(n ast.Node, t reflect.Type, prefix string, where map[string]ast.Node)
 }
 
 func checkValue(n ast.Node, t reflect.Type, key string, where map[string]ast.Node) *badNode {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
 	text := ""
 	if tok := n.GetToken(); tok != nil {
 		text = tok.Value

@@ -49,7 +49,7 @@ func newMetrics(r prometheus.Registerer, lag func() map[string]uint64) (*metrics
 // accepted counts a message in and returns what counts it out.
 func (m *metrics) accepted(protocol string, begin time.Time) func(error) {
 	switch protocol { // labels are bounded
-	case "mqtt", "coap", "http":
+	case "mqtt", "coap", "http", "uplink":
 	default:
 		protocol = "other"
 	}

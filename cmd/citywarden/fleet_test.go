@@ -93,9 +93,10 @@ func (f *fleet) check(t *testing.T, p *process, limit time.Duration) {
 // connection is a bare MQTT 3.1.1 connection: it knows exactly which messages
 // were acknowledged, which a client library with its own store does not.
 type connection struct {
-	c  net.Conn
-	r  *bufio.Reader
-	id uint16
+	c     net.Conn
+	r     *bufio.Reader
+	id    uint16
+	topic string
 }
 
 func dial(addr, token string) (*connection, error) {
@@ -103,7 +104,7 @@ func dial(addr, token string) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &connection{c: c, r: bufio.NewReader(c)}
+	m := &connection{c: c, r: bufio.NewReader(c), topic: "v1/devices/me/telemetry"}
 	body := append([]byte{0, 4, 'M', 'Q', 'T', 'T', 4, 0b1000_0010, 0, 60, 0, 0}, text(token)...)
 	if err := m.write(0x10, body); err != nil {
 		return nil, err
@@ -144,8 +145,10 @@ func (m *connection) Close() error { return m.c.Close() }
 func (m *connection) publish(n int, ts *int64, acked func(int64)) error {
 	first := *ts
 	for range n {
-		m.id++
-		body := append(text("v1/devices/me/telemetry"), byte(m.id>>8), byte(m.id))
+		if m.id++; m.id == 0 {
+			m.id = 1
+		}
+		body := append(text(m.topic), byte(m.id>>8), byte(m.id))
 		body = append(body, reading(*ts)...)
 		*ts++
 		if err := m.write(0x32, body); err != nil {
