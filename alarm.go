@@ -476,7 +476,7 @@ type ExplainLeaf struct {
 	Left   any      `json:"left"`
 	Op     string   `json:"op"`
 	Right  any      `json:"right"`
-	Result string   `json:"result"` // "true", "false" or "unknown"
+	Result string   `json:"result" enum:"true,false,unknown"`
 }
 
 // ExplainInput is a reading that a condition looked at.
@@ -509,7 +509,7 @@ type ExplainWindow struct {
 // ExplainMember is one member of a group, or one neighbour.
 type ExplainMember struct {
 	Device DeviceID  `json:"device"`
-	Result string    `json:"result"`
+	Result string    `json:"result" enum:"true,false,unknown"`
 	Time   time.Time `json:"time,omitzero"`
 }
 
@@ -527,8 +527,8 @@ type RuleStatus struct {
 type Rule struct {
 	ID       RuleID      `json:"id"`
 	Title    Text        `json:"title"`
-	Version  string      `json:"version"`      // the first 12 hex digits of its text's SHA-256
-	Mode     string      `json:"mode"`         // "live" or "shadow"
+	Version  string      `json:"version"` // the first 12 hex digits of its text's SHA-256
+	Mode     string      `json:"mode" enum:"live,shadow"`
 	Of       RuleID      `json:"of,omitempty"` // the rule whose text this is, when it is that of the rule's storms
 	Models   []ModelName `json:"models"`
 	Severity Severity    `json:"severity"` // the highest of its levels

@@ -74,7 +74,7 @@ type BacktestCounts struct {
 
 // BacktestAlarm is one alarm of a backtest. Raised may lie before From.
 type BacktestAlarm struct {
-	In         string    `json:"in"` // "both", "tried" or "now"
+	In         string    `json:"in" enum:"both,tried,now"`
 	Entity     string    `json:"entity"`
 	Device     DeviceID  `json:"device"`
 	Severity   Severity  `json:"severity"` // the highest it had

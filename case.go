@@ -184,7 +184,7 @@ func Moved(steps []CaseStep) (at CaseStep, moved bool) {
 // empty To keeps the stage. An action may have several lines.
 type Move struct {
 	Action Action  `json:"action"`
-	From   []Stage `json:"from"`
+	From   []Stage `json:"from" nullable:"false"`
 	To     Stage   `json:"to,omitempty"`
 	Roles  []Role  `json:"roles,omitempty"` // besides RoleAdmin; nil for the platform itself only
 	Needs  []Need  `json:"needs,omitempty"`

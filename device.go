@@ -43,7 +43,7 @@ type Device struct {
 	ID         DeviceID       `json:"id"`
 	Name       string         `json:"name"`
 	Model      ModelName      `json:"model"`
-	Attributes map[string]any `json:"attributes"` // string, float64 or bool; what rules call attr.x, see Attribute
+	Attributes map[string]any `json:"attributes" nullable:"true"` // string, float64 or bool; what rules call attr.x, see Attribute
 	Location   *Point         `json:"location,omitempty"`
 	Grid       GridCode       `json:"grid,omitempty"`      // the unit grid that Location lies in; set by the platform
 	Adjacent   []DeviceID     `json:"adjacent,omitempty"`  // neighbours, for n_adj in rules
@@ -60,11 +60,11 @@ type Model struct {
 	Name       ModelName   `json:"name"`
 	Title      Text        `json:"title"`
 	Domain     Domain      `json:"domain"`
-	Codec      string      `json:"codec"`      // "json" for ThingsBoard's bodies
-	Report     Duration    `json:"report"`     // the usual time between two messages
-	Heartbeat  Duration    `json:"heartbeat"`  // the longest time between two messages; silent after twice that
-	Metrics    []Metric    `json:"metrics"`    // in the order that people want to see them
-	Attributes []Attribute `json:"attributes"` // what a device of this model may be configured with
+	Codec      string      `json:"codec"`                    // "json" for ThingsBoard's bodies
+	Report     Duration    `json:"report"`                   // the usual time between two messages
+	Heartbeat  Duration    `json:"heartbeat"`                // the longest time between two messages; silent after twice that
+	Metrics    []Metric    `json:"metrics" nullable:"false"` // in the order that people want to see them
+	Attributes []Attribute `json:"attributes"`               // what a device of this model may be configured with
 
 	Commands []ModelCommand `json:"commands,omitempty"` // what it can be told to do
 }
@@ -135,8 +135,8 @@ type DeviceView struct {
 	Device
 	Presence
 	Latest map[MetricName]Latest `json:"latest,omitempty"`
-	Client map[string]any        `json:"client,omitempty"` // attributes that the device reported
-	Alarm  string                `json:"alarm,omitempty"`  // severity of its worst active alarm
+	Client map[string]any        `json:"client,omitempty"`                                                  // attributes that the device reported
+	Alarm  string                `json:"alarm,omitempty" enum:"critical,major,minor,warning,indeterminate"` // severity of its worst active alarm
 }
 
 // DeletedDevice is what is told of a device that is gone.

@@ -52,8 +52,8 @@ type WhyNot struct {
 // WhyNotLevel is a level of the rule as it stood at the moment.
 type WhyNotLevel struct {
 	Explanation
-	Result string    `json:"result"` // of the condition: "true", "false" or "unknown"
-	State  string    `json:"state"`  // "normal", "pending", "active" or "clearing"
+	Result string    `json:"result" enum:"true,false,unknown"` // of the condition
+	State  string    `json:"state" enum:"normal,pending,active,clearing"`
 	Due    time.Time `json:"due,omitzero"`
 }
 

@@ -183,6 +183,7 @@ func newServer(o Options) (*server, error) {
 	schemas := s.api.OpenAPI().Components.Schemas.Map()
 	delete(schemas, "ErrorModel")
 	delete(schemas, "ErrorDetail")
+	neverNull(schemas)
 	return s, nil
 }
 

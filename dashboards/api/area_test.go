@@ -135,7 +135,7 @@ func newCounty(t *testing.T, marks []*landmark) *platform {
 		at := citywarden.PositionAt(uint64(i+1), 0)
 		if err := desk.Apply(ctx, at, []citywarden.Transition{{
 			Key: "fire.smoke/" + l.mark() + "/1/1", Position: at, At: began, Logged: time.Now().UTC(), Kind: citywarden.Raised, Alarm: a, Annunciated: true,
-			Case: &citywarden.CaseOrder{Class: "event/0501", Key: l.mark()}, Why: &citywarden.Explanation{Rule: "fire.smoke", Summary: text(l.mark())},
+			Case: &citywarden.CaseOrder{Class: "event/0501", Key: l.mark()}, Why: &citywarden.Explanation{Rule: "fire.smoke", Severity: citywarden.Critical, Summary: text(l.mark())},
 		}}); err != nil {
 			t.Fatal(err)
 		}
@@ -184,7 +184,7 @@ func newCounty(t *testing.T, marks []*landmark) *platform {
 		}
 		l.made["component"] = string(x.ID)
 		rows = append(rows, citywarden.LedgerRow{Device: id, Hour: time.Now().UTC().Truncate(time.Hour), Messages: 1})
-		dead = append(dead, citywarden.DeadLetter{Position: at, Stage: "decode", Device: id, Reason: l.mark(), Received: began})
+		dead = append(dead, citywarden.DeadLetter{Position: at, Stage: "decode", Device: id, Payload: []byte("{"), Reason: l.mark(), Received: began})
 	}
 	if err := p.db.SaveLedger(ctx, "ledger", 0, citywarden.PositionAt(9, 0), rows, dead, nil); err != nil {
 		t.Fatal(err)
@@ -594,7 +594,7 @@ func (c countyService) OutOfService() (out []citywarden.OutOfService) {
 type deafLab struct{ Lab }
 
 func (deafLab) WhyNot(context.Context, citywarden.RuleID, citywarden.DeviceID, time.Time) (citywarden.WhyNot, error) {
-	return citywarden.WhyNot{}, nil
+	return citywarden.WhyNot{Reason: citywarden.WhyNotCondition}, nil
 }
 
 // countyLayers are the unit grids and the streets.

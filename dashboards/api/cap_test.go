@@ -120,7 +120,7 @@ func TestCAP(t *testing.T) {
 	p := newPlatform(t)
 	viewer := p.as(citywarden.RoleViewer)
 	step := func(kind citywarden.TransitionKind, after time.Duration, s citywarden.Severity) citywarden.AlarmStep {
-		return citywarden.AlarmStep{Kind: kind, Severity: s, At: noon.Add(after), Logged: noon.Add(after), Why: &citywarden.Explanation{Summary: citywarden.Text{ZH: "烟雾 < 1 & 高", EN: "smoke < 1 & high"}}}
+		return citywarden.AlarmStep{Kind: kind, Severity: s, At: noon.Add(after), Logged: noon.Add(after), Why: &citywarden.Explanation{Severity: s, Summary: citywarden.Text{ZH: "烟雾 < 1 & 高", EN: "smoke < 1 & high"}}}
 	}
 	set := func(change func(a *citywarden.Alarm), steps ...citywarden.AlarmStep) {
 		a := newCity().alarms[id]

@@ -21,7 +21,7 @@ func evaluated(t *testing.T) *platform {
 	began := time.Now().Add(-3 * time.Hour).UTC().Truncate(time.Millisecond)
 	err := p.db.UpdateDesk(t.Context(), func(tx *store.DeskTx) error {
 		for id, department := range map[citywarden.CaseID]string{"E1": `=HYPERLINK("http://x")`, "E2": "fire"} {
-			c := citywarden.Case{ID: id, Class: "event/0501", Stage: citywarden.Handling, Department: department, Opened: began, Revision: 1}
+			c := citywarden.Case{ID: id, Class: "event/0501", Source: citywarden.SourceSensor, Stage: citywarden.Handling, Department: department, Opened: began, Revision: 1}
 			w := citywarden.CaseWork{Kind: citywarden.WorkHandle, Department: department, Began: began, Due: began.Add(time.Hour)}
 			if id == "E1" {
 				w.Done = began.Add(time.Minute)

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,7 @@ import (
 	"github.com/citywarden/citywarden/photos"
 	"github.com/citywarden/citywarden/store"
 	"github.com/citywarden/citywarden/store/pgtest"
+	"github.com/danielgtaylor/huma/v2"
 )
 
 // city is a platform in memory: it keeps devices, alarms and cases, and applies
@@ -308,7 +310,7 @@ func (c *city) History(ctx context.Context, id citywarden.AlarmID) ([]citywarden
 func (c *city) Load(_ context.Context, _ citywarden.AreaCode, from, to time.Time) (citywarden.AlarmLoad, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l := citywarden.AlarmLoad{From: from, To: to, Operators: 1, PerOperator: citywarden.OperatorLoad{Goal: 1}}
+	l := citywarden.AlarmLoad{From: from, To: to, Operators: 1, PerOperator: citywarden.OperatorLoad{Goal: 1}, Priorities: map[citywarden.Priority]citywarden.Share{citywarden.PriorityCritical: {}, citywarden.PriorityMajor: {}, citywarden.PriorityMinor: {}}}
 	for _, a := range c.alarms {
 		if !a.RaisedAt.Before(from) && a.RaisedAt.Before(to) {
 			l.Alarms++
@@ -609,7 +611,7 @@ func (b books) Rows(_ context.Context, f citywarden.LedgerFilter) (out []citywar
 }
 
 func (b books) Replay(_ context.Context, device citywarden.DeviceID) (citywarden.Replay, error) {
-	return citywarden.Replay{Replayed: 2, Failing: 1, First: []citywarden.DeadLetter{{Position: 7, Device: device, Reason: "not JSON"}}}, nil
+	return citywarden.Replay{Replayed: 2, Failing: 1, First: []citywarden.DeadLetter{{Position: 7, Device: device, Payload: []byte("{"), Reason: "not JSON"}}}, nil
 }
 
 func (b books) Audit(_ context.Context, from time.Time) (citywarden.Audit, error) {
@@ -782,7 +784,34 @@ func (p *platform) do(token, what, body string, header ...string) answer {
 	}
 	w := httptest.NewRecorder()
 	p.handler.ServeHTTP(w, req)
-	return answer{w.Code, w.Result().Header, w.Body.String()}
+	a := answer{w.Code, w.Result().Header, w.Body.String()}
+	p.described(req, a)
+	return a
+}
+
+// described fails the test when an answer is not what the description of the API says.
+func (p *platform) described(r *http.Request, a answer) {
+	p.t.Helper()
+	_, pattern := p.server.mux.Handler(r)
+	_, path, _ := strings.Cut(pattern, " ")
+	api := p.server.api.OpenAPI()
+	item := api.Paths[path]
+	if item == nil || a.status > 299 || a.header.Get("Content-Type") != "application/json" {
+		return
+	}
+	op := map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "PUT": item.Put, "PATCH": item.Patch, "DELETE": item.Delete}[r.Method]
+	said := op.Responses[strconv.Itoa(a.status)]
+	if said == nil || said.Content["application/json"] == nil {
+		p.t.Errorf("%s %s answers %d with JSON, which its description does not know", r.Method, path, a.status)
+		return
+	}
+	var v any
+	a.into(p.t, &v)
+	var found huma.ValidateResult
+	huma.Validate(api.Components.Schemas, said.Content["application/json"].Schema, huma.NewPathBuffer([]byte("answer"), 0), huma.ModeReadFromServer, v, &found)
+	for _, err := range found.Errors {
+		p.t.Errorf("%s %s: %v", r.Method, path, err)
+	}
 }
 
 // into decodes the body.

@@ -24,8 +24,20 @@ type Layers interface {
 
 type mapView struct {
 	Center citywarden.Point `json:"center"`
-	Bounds [2][2]float64    `json:"bounds" doc:"[[west, south], [east, north]] in degrees"`
+	Bounds corners          `json:"bounds"`
 	Layers []string         `json:"layers" nullable:"false"`
+}
+
+// corners are [[west, south], [east, north]] in degrees.
+type corners [2][2]float64
+
+// Schema tells huma that there are two of two.
+func (corners) Schema(huma.Registry) *huma.Schema {
+	pair := func(items *huma.Schema, doc string) *huma.Schema {
+		two := 2
+		return &huma.Schema{Type: "array", Description: doc, MinItems: &two, MaxItems: &two, Items: items, Extensions: map[string]any{"prefixItems": []*huma.Schema{items, items}}}
+	}
+	return pair(pair(&huma.Schema{Type: "number"}, ""), "[[west, south], [east, north]] in degrees")
 }
 
 type layerInput struct {
@@ -73,7 +85,7 @@ func (s *server) area(a citywarden.AreaCode) mapView {
 	}
 	return mapView{
 		Center: citywarden.Point{Lat: (sw.Lat + ne.Lat) / 2, Lon: (sw.Lon + ne.Lon) / 2},
-		Bounds: [2][2]float64{{sw.Lon, sw.Lat}, {ne.Lon, ne.Lat}},
+		Bounds: corners{{sw.Lon, sw.Lat}, {ne.Lon, ne.Lat}},
 		Layers: names,
 	}
 }

@@ -33,6 +33,11 @@ type (
 	satisfiedSchema  struct{}
 	attachmentSchema struct{}
 	progressSchema   struct{}
+	needSchema       struct{}
+	commandSchema    struct{}
+	noticeSchema     struct{}
+	bySchema         struct{}
+	betterSchema     struct{}
 )
 
 func (valueSchema) Schema(huma.Registry) *huma.Schema {
@@ -47,7 +52,7 @@ func (durationSchema) Schema(huma.Registry) *huma.Schema {
 }
 
 func (severitySchema) Schema(huma.Registry) *huma.Schema {
-	s := enum("Perceived severity (ITU-T X.733); empty for none", "")
+	s := enum[string]("Perceived severity (ITU-T X.733)")
 	for v := citywarden.Indeterminate; v <= citywarden.Critical; v++ {
 		s.Enum = append(s.Enum, v.String())
 	}
@@ -134,6 +139,34 @@ func (progressSchema) Schema(huma.Registry) *huma.Schema {
 	return enum("How far a reported case is", citywarden.Progresses...)
 }
 
+func (needSchema) Schema(huma.Registry) *huma.Schema {
+	return enum("What a person has to say for an action", citywarden.NeedNote, citywarden.NeedDepartment, citywarden.NeedOfficer, citywarden.NeedUntil,
+		citywarden.NeedCase, citywarden.NeedSatisfaction, citywarden.NeedPhoto)
+}
+
+func (commandSchema) Schema(huma.Registry) *huma.Schema {
+	return enum("How far a command has come", citywarden.CommandQueued, citywarden.CommandSent, citywarden.CommandDelivered, citywarden.CommandAnswered, citywarden.CommandTimedOut)
+}
+
+func (noticeSchema) Schema(huma.Registry) *huma.Schema {
+	return enum("What became of a notice", citywarden.NoticePending, citywarden.NoticeSent, citywarden.NoticeDropped, citywarden.NoticeDead, citywarden.NoticeKept)
+}
+
+func (bySchema) Schema(huma.Registry) *huma.Schema {
+	return enum("What is evaluated", citywarden.ByArea, citywarden.ByDepartment, citywarden.ByPost)
+}
+
+func (betterSchema) Schema(huma.Registry) *huma.Schema {
+	return enum("Which way an indicator is better", citywarden.Higher, citywarden.Lower)
+}
+
+// shares are the shares of an AlarmLoad, by Priority.
+type shares struct {
+	Critical citywarden.Share `json:"critical"`
+	Major    citywarden.Share `json:"major"`
+	Minor    citywarden.Share `json:"minor"`
+}
+
 func enum[T ~string](doc string, values ...T) *huma.Schema {
 	s := &huma.Schema{Type: "string", Description: doc}
 	for _, v := range values {
@@ -173,11 +206,28 @@ func newRegistry() huma.Registry {
 		{reflect.TypeFor[citywarden.WhyNotReason](), reflect.TypeFor[whyNotSchema]()},
 		{reflect.TypeFor[citywarden.AttachmentKind](), reflect.TypeFor[attachmentSchema]()},
 		{reflect.TypeFor[citywarden.Progress](), reflect.TypeFor[progressSchema]()},
+		{reflect.TypeFor[citywarden.Need](), reflect.TypeFor[needSchema]()},
+		{reflect.TypeFor[citywarden.CommandState](), reflect.TypeFor[commandSchema]()},
+		{reflect.TypeFor[citywarden.NoticeState](), reflect.TypeFor[noticeSchema]()},
+		{reflect.TypeFor[citywarden.EvaluationBy](), reflect.TypeFor[bySchema]()},
+		{reflect.TypeFor[citywarden.Better](), reflect.TypeFor[betterSchema]()},
+		{reflect.TypeFor[map[citywarden.Priority]citywarden.Share](), reflect.TypeFor[shares]()},
 		{reflect.TypeFor[citywarden.ComponentState](), reflect.TypeFor[componentStateSchema]()},
 	} {
 		r.RegisterTypeAlias(a[0], a[1])
 	}
 	return r
+}
+
+// neverNull takes null out of the arrays that are left out when they are empty.
+func neverNull(schemas map[string]*huma.Schema) {
+	for _, s := range schemas {
+		for name, p := range s.Properties {
+			if p.Type == huma.TypeArray && !slices.Contains(s.Required, name) {
+				p.Nullable = false
+			}
+		}
+	}
 }
 
 // list is the form of every list: at most a page of items, and the cursor of
@@ -232,7 +282,8 @@ func (seriesPoint) Schema(huma.Registry) *huma.Schema {
 	two := 2
 	return &huma.Schema{
 		Type: "array", Description: "[time (RFC 3339), value]", MinItems: &two, MaxItems: &two, Items: &huma.Schema{},
-		Examples: []any{[]any{"2026-11-23T07:00:00Z", 0.31}},
+		Extensions: map[string]any{"prefixItems": []*huma.Schema{{Type: "string", Format: "date-time"}, valueSchema{}.Schema(nil)}},
+		Examples:   []any{[]any{"2026-11-23T07:00:00Z", 0.31}},
 	}
 }
 

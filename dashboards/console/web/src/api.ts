@@ -118,7 +118,7 @@ export async function list<T>(
   let after: string | undefined
   do {
     const page = await get<List<T>>(path + query({ ...params, after, limit: Math.min(1000, max - items.length) }), signal)
-    items.push(...(page.items ?? []))
+    items.push(...page.items)
     after = page.next ?? undefined
   } while (after !== undefined && items.length < max)
   return { items, more: after !== undefined }

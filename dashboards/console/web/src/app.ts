@@ -66,8 +66,8 @@ export async function enter(user: User) {
   setClock(info.time_zone, info.now)
   state.user = user
   state.info = info
-  state.models = new Map((models.items ?? []).map((m) => [m.name, m]))
-  state.classes = new Map((classes.items ?? []).map((c) => [c.code, c]))
+  state.models = new Map(models.items.map((m) => [m.name, m]))
+  state.classes = new Map(classes.items.map((c) => [c.code, c]))
   state.moves = workflow.moves
   state.expired = false
   live?.close()

@@ -50,10 +50,10 @@ describe('words', () => {
 })
 
 it('says the steps of an alarm and why it was closed in the language in use', () => {
-  expect(stepWords({ kind: 'escalated', severity: 'critical', at: '' })).toBe('Went up: Critical')
-  expect(stepWords({ kind: 'assigned', severity: 'minor', at: '', assignee: 'lin' })).toBe('Assigned to lin')
-  expect(stepWords({ kind: 'assigned', severity: 'minor', at: '' })).toBe('Assigned to nobody')
-  expect(stepWords({ kind: 'something_new', severity: 'minor', at: '' })).toBe('something_new')
+  expect(stepWords({ kind: 'escalated', severity: 'critical', at: '', logged: '' })).toBe('Went up: Critical')
+  expect(stepWords({ kind: 'assigned', severity: 'minor', at: '', logged: '', assignee: 'lin' })).toBe('Assigned to lin')
+  expect(stepWords({ kind: 'assigned', severity: 'minor', at: '', logged: '' })).toBe('Assigned to nobody')
+  expect(stepWords({ kind: 'something_new' as 'raised', severity: 'minor', at: '', logged: '' })).toBe('something_new')
   setLang('zh')
   expect(reasonWords('schedule ended')).toBe('不在规则的生效时段')
   expect(reasonWords('reset by lin: 已更换探测器')).toBe('已更换探测器')

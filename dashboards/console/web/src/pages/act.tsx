@@ -303,7 +303,7 @@ function Duplicates({ of: c, chosen, onChoose }: { of: Case; chosen: string; onC
     <>
       <Alike of={loaded.data?.items ?? []} chosen={chosen} onChoose={onChoose} />
       <Wrong text={loaded.error} />
-      {loaded.data !== undefined && (loaded.data.items ?? []).length === 0 && <p class="quiet">{t('ca.noDuplicates')}</p>}
+      {loaded.data !== undefined && loaded.data.items.length === 0 && <p class="quiet">{t('ca.noDuplicates')}</p>}
       <label>
         {t('ca.duplicateOf')}
         <input autofocus value={chosen} autocapitalize="off" spellcheck={false} onInput={(e) => onChoose(e.currentTarget.value.trim())} />

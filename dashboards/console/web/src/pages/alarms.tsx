@@ -102,7 +102,7 @@ export async function since(from: number, rule: string, signal: AbortSignal): Pr
   const items: Alarm[] = []
   for (let after: string | undefined; ; ) {
     const page = await get<List<Alarm>>('/alarms' + query({ rule, after, limit: 1000 }), signal)
-    const all = page.items ?? []
+    const all = page.items
     const some = all.filter((a) => Date.parse(a.raised_at) >= from)
     items.push(...some)
     after = page.next ?? undefined
@@ -573,7 +573,7 @@ export function Assign({ a, put, onClose }: { a: Alarm; put: (a: Alarm) => void;
   const me = app.user?.name ?? ''
   const [to, setTo] = useState(a.assignee ?? '')
   const { busy, error, run } = useBusy()
-  const users = useLoad('users', async (signal) => (may('users') ? ((await get<List<User>>('/users', signal)).items ?? []) : []))
+  const users = useLoad('users', async (signal) => (may('users') ? (await get<List<User>>('/users', signal)).items : []))
   const assign = (name: string) =>
     run(async () => {
       put(await post<Alarm>(`/alarms/${enc(a.id)}/assign`, { to: name }))

@@ -9,7 +9,7 @@ import type { Command, DeadLetter, Device, List, Model, ModelCommand } from '../
 
 /** Commands is the card of a device whose model declares commands: the newest ones, and sending another. */
 export function Commands({ d, model }: { d: Device; model: Model }) {
-  const loaded = useLoad('commands of ' + d.id, async (signal) => (await get<List<Command>>(`/devices/${enc(d.id)}/commands` + query({ limit: 20 }), signal)).items ?? [])
+  const loaded = useLoad('commands of ' + d.id, async (signal) => (await get<List<Command>>(`/devices/${enc(d.id)}/commands` + query({ limit: 20 }), signal)).items)
   const [asking, setAsking] = useState(false)
   useEffect(() => {
     const i = setInterval(loaded.again, 5000)
@@ -132,7 +132,7 @@ function Ask({ d, of, onClose, onDone }: { d: Device; of: ModelCommand[]; onClos
 
 /** Rejected is the card of a device's messages that could not be used, the newest first. */
 export function Rejected({ device }: { device: string }) {
-  const loaded = useLoad('dead letters of ' + device, async (signal) => (await get<List<DeadLetter>>('/deadletters' + query({ device, limit: 20 }), signal)).items ?? [])
+  const loaded = useLoad('dead letters of ' + device, async (signal) => (await get<List<DeadLetter>>('/deadletters' + query({ device, limit: 20 }), signal)).items)
   useEffect(() => {
     const i = setInterval(loaded.again, 10_000)
     return () => clearInterval(i)

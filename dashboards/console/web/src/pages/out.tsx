@@ -10,7 +10,7 @@ import { href } from '../url'
 import type { List, OutOfService } from '../types'
 
 /** useOut loads what is out of service. */
-export const useOut = () => useLoad('out of service', async (signal) => (await get<List<OutOfService>>('/out-of-service', signal)).items ?? [])
+export const useOut = () => useLoad('out of service', async (signal) => (await get<List<OutOfService>>('/out-of-service', signal)).items)
 
 /** OutList is what is out of service, each with the way back; nothing when all is in service. */
 export function OutList({ of, again }: { of: OutOfService[]; again: () => void }) {

@@ -21,12 +21,12 @@ const day = 24 * 3_600_000
 export function Rules() {
   const loaded = useLoad('rules', (signal) => get<List<Rule>>('/rules', signal))
   const alarms = useLoad('alarms of a day', (signal) => since(now() - day, '', signal))
-  const active = useLoad('active alarms', async (signal) => (await get<List<Alarm>>('/alarms?state=active&limit=1000', signal)).items ?? [])
+  const active = useLoad('active alarms', async (signal) => (await get<List<Alarm>>('/alarms?state=active&limit=1000', signal)).items)
   useLive<Alarm>('alarm', (a) => {
     alarms.change((l) => ({ ...l, items: upsert(l.items, a) }))
     active.change((l) => upsert(l, a))
   })
-  const items = loaded.data === undefined ? undefined : (loaded.data.items ?? [])
+  const items = loaded.data?.items
   const from = now() - day
   const raised = count((alarms.data?.items ?? []).filter((a) => Date.parse(a.raised_at) >= from))
   const standing = count((active.data ?? []).filter((a) => a.state === 'active'))

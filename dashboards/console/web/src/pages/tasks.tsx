@@ -8,12 +8,12 @@ import { distance, whereAmI, type Spot } from '../geo'
 import { className, known, t, text } from '../i18n'
 import { Due, Empty, Failed, Icon, Loading, useBusy, Wrong } from '../ui'
 import { href } from '../url'
-import type { Case } from '../types'
+import type { Action, Case, Stage } from '../types'
 import { Photos } from './photos'
 import { byDue, isReported, Reported, useCases } from './work'
 
 /** answers are what an officer says of a case at a stage; the second and third need a reason. */
-const answers: Record<string, string[]> = { verifying: ['exists', 'not_exists', 'unable'], checking: ['verify', 'rework'] }
+const answers: Partial<Record<Stage, Action[]>> = { verifying: ['exists', 'not_exists', 'unable'], checking: ['verify', 'rework'] }
 const agrees = ['exists', 'verify']
 
 /** near says how far a case is, in words; '' when that is not known. */

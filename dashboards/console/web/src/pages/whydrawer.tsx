@@ -63,7 +63,7 @@ export function Why({ id, alarm, onClose, onOther }: { id: string; alarm: Alarm 
         {steps.data === undefined ? (
           steps.error ? <Failed error={steps.error} again={steps.again} /> : <Loading />
         ) : (
-          <Steps of={steps.data.items ?? []} />
+          <Steps of={steps.data.items} />
         )}
         {may('alarms') && a !== undefined && <Comment a={a} put={put} />}
       </section>

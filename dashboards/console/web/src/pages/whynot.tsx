@@ -19,7 +19,7 @@ export function WhyNotAsk({ path, search, rule, device }: { path: string; search
   const [at, setAt] = useState(() => localInput(asked.at === '' ? now() : Date.parse(asked.at)))
   const choices = useLoad(`choices ${rule?.id} ${device?.id}`, async (signal): Promise<{ id: string; name: string }[]> => {
     if (rule === undefined) {
-      const all = (await get<List<Rule>>('/rules', signal)).items ?? []
+      const all = (await get<List<Rule>>('/rules', signal)).items
       return all.filter((r) => r.models?.includes(device!.model)).map((r) => ({ id: r.id, name: text(r.title, r.id) }))
     }
     const some = await Promise.all((rule.models ?? []).map((model) => list<Device>('/devices', { model }, 500, signal)))
