@@ -179,6 +179,25 @@ func TestThingsBoardDevice(t *testing.T) {
 	})
 }
 
+// TestThingsBoardSDK replays how ThingsBoard's Python SDK begins: it subscribes to
+// all that a device may, asks for the limits of its session, and a device without a
+// clock for the time.
+func TestThingsBoardSDK(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.device(t, "v1", "test-valve", nil)
+		d := w.client(t, "v1")
+		d.subscribe("v1/devices/me/attributes", "v1/devices/me/attributes/response/+", "v1/devices/me/rpc/request/+", "v1/devices/me/rpc/response/+")
+		d.publish("v1/devices/me/rpc/request/1", `{"method":"getSessionLimits","params":{"timeout":5000}}`)
+		d.publish("v1/devices/me/rpc/request/2", `{"method":"getCurrentTime","params":{}}`)
+		now := time.Now()
+		d.publish("v1/devices/me/rpc/request/3", `{"method":"getForecast","params":{}}`)
+		want(t, d.heard(),
+			`v1/devices/me/rpc/response/1 {"maxInflightMessages":256,"maxPayloadSize":262144,"rateLimits":{}}`,
+			fmt.Sprintf("v1/devices/me/rpc/response/2 %d", now.UnixMilli()),
+			`v1/devices/me/rpc/response/3 {"error":"no method getForecast; the platform answers getCurrentTime, getTime, getSessionLimits"}`)
+	})
+}
+
 // TestThingsBoardGateway replays what ThingsBoard's gateway sends from its start
 // to the disconnect of a device.
 func TestThingsBoardGateway(t *testing.T) {

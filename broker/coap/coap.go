@@ -5,6 +5,7 @@
 //	POST /api/v1/{token}/attributes
 //	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
 //	GET  /api/v1/{token}/rpc
+//	POST /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc/{id}
 //
 // A device that observes attributes or rpc (RFC 7641) is told of changes and gets

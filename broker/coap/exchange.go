@@ -105,6 +105,7 @@ type ask struct {
 	rpc            bool     // commands, not attributes
 	observe        bool
 
+	call    bool // it calls the platform, with body
 	post    bool // the answer to command
 	command int64
 	body    []byte

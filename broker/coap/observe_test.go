@@ -2,6 +2,7 @@ package coap
 
 import (
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -132,7 +133,7 @@ func TestCommandAnswered(t *testing.T) {
 	for i, c := range []struct {
 		path string
 		code codes.Code
-	}{{"rpc/7", codes.Changed}, {"rpc/9", codes.NotFound}, {"rpc/x", codes.BadRequest}, {"rpc", codes.MethodNotAllowed}, {"rpc/7/8", codes.NotFound}} {
+	}{{"rpc/7", codes.Changed}, {"rpc/9", codes.NotFound}, {"rpc/x", codes.BadRequest}, {"rpc", codes.BadRequest}, {"rpc/7/8", codes.NotFound}} {
 		if r := d.ask(post(int32(i), "api/v1/token-of-a/"+c.path, `{"ok":true}`)); r.Code != c.code {
 			t.Errorf("%s: %s %s, want %s", c.path, codeLabel(r.Code), r.Payload, codeLabel(c.code))
 		}
@@ -141,6 +142,16 @@ func TestCommandAnswered(t *testing.T) {
 	defer p.mu.Unlock()
 	if d := cmp.Diff([]string{`a 7 {"ok":true}`}, p.answers); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestCall: a device asks the platform for the time.
+func TestCall(t *testing.T) {
+	addr, _, _ := serve(t, newPlatform())
+	r := dial(t, addr).ask(post(1, "api/v1/token-of-a/rpc", `{"method":"getCurrentTime","params":{}}`))
+	ms, err := strconv.ParseInt(string(r.Payload), 10, 64)
+	if at := time.UnixMilli(ms); r.Code != codes.Content || err != nil || time.Since(at).Abs() > time.Minute {
+		t.Errorf("%s %s", codeLabel(r.Code), r.Payload)
 	}
 }
 

@@ -40,8 +40,6 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	case !ok:
 		return nil, answer{code: codes.NotFound, detail: "POST to /api/v1/{token}/telemetry or /api/v1/{token}/attributes"}
 	case m.Code == codes.GET && (what == "attributes" || what == "rpc"):
-	case what == "rpc":
-		return nil, answer{code: codes.MethodNotAllowed, detail: "use GET, and POST for rpc/{id}"}
 	case m.Code != codes.POST:
 		return nil, answer{code: codes.MethodNotAllowed, detail: "use POST"}
 	}
@@ -63,6 +61,9 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 			}
 		}
 		return nil, a
+	}
+	if what == "rpc" {
+		x.ask = &ask{device: id, call: true, block: block{szx: maxSZX}}
 	}
 	if command, ok := strings.CutPrefix(what, "rpc/"); ok {
 		n, err := strconv.ParseInt(command, 10, 64)

@@ -6,6 +6,7 @@
 //	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
 //	GET  /api/v1/{token}/attributes/updates?timeout=20000
 //	GET  /api/v1/{token}/rpc?timeout=20000
+//	POST /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc/{id}
 //
 // and leaves every other request to the next handler:
@@ -117,6 +118,14 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	up := citywarden.Uplink{Device: id, Protocol: "http", Topic: "v1/devices/me/" + what, Received: time.Now().UTC()}
 	if up.Payload, err = body(w, r); err != nil {
 		h.bodyProblem(w, id, err)
+		return
+	}
+	if what == "rpc" {
+		if called, err := citywarden.AnswerCall(up.Payload, time.Now()); err != nil {
+			problem(w, nethttp.StatusBadRequest, err.Error())
+		} else {
+			_ = answer(w, called) // the device hung up
+		}
 		return
 	}
 	if command, ok := strings.CutPrefix(what, "rpc/"); ok {
@@ -267,7 +276,7 @@ func target(r *nethttp.Request) (token, what string, ok bool) {
 	token, what, _ = strings.Cut(rest, "/")
 	switch r.Method {
 	case nethttp.MethodPost:
-		return token, what, what == "telemetry" || what == "attributes" || strings.HasPrefix(what, "rpc/")
+		return token, what, what == "telemetry" || what == "attributes" || what == "rpc" || strings.HasPrefix(what, "rpc/")
 	case nethttp.MethodGet:
 		return token, what, what == "attributes" || what == "attributes/updates" || what == "rpc"
 	}

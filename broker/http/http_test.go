@@ -397,6 +397,20 @@ func TestCommandsByPolling(t *testing.T) {
 				t.Errorf("answer %s to %s: %d %s, want %d", c.body, c.id, w.Code, w.Body, c.status)
 			}
 		}
+		for _, c := range []struct {
+			body, answer string
+			status       int
+		}{
+			{`{"method":"getCurrentTime","params":{}}`, fmt.Sprintln(time.Now().UnixMilli()), 200}, // the clock of the bubble stands still
+			{`{"method":"open_door"}`, `{"error":"no method open_door; the platform answers getCurrentTime, getTime, getSessionLimits"}` + "\n", 200},
+			{`{}`, "", 400},
+		} {
+			w = httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest("POST", "/api/v1/token-of-a/rpc", strings.NewReader(c.body)))
+			if w.Code != c.status || c.answer != "" && w.Body.String() != c.answer {
+				t.Errorf("call %s: %d %s, want %d %s", c.body, w.Code, w.Body, c.status, c.answer)
+			}
+		}
 		if d := cmp.Diff([]string{`a 7 {"ok":true}`}, p.answers); d != "" {
 			t.Error(d)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -211,6 +212,8 @@ func (c *conn) talk(pk *packets.Packet) {
 	switch {
 	case pk.TopicName == gatewayRPC || strings.HasPrefix(pk.TopicName, rpcResponse):
 		err = c.answerCommand(pk.TopicName, pk.Payload)
+	case strings.HasPrefix(pk.TopicName, rpcRequest):
+		err = c.answerCall(strings.TrimPrefix(pk.TopicName, rpcRequest), pk.Payload)
 	default:
 		err = c.answerAttributes(pk.TopicName, pk.Payload)
 	}
@@ -303,8 +306,8 @@ func (c *conn) answerAttributes(topic string, payload []byte) error {
 		SharedKeys string `json:"sharedKeys"`
 	}
 	id := strings.TrimPrefix(topic, requestTopic)
-	if id == "" || len(id) > 64 || strings.ContainsAny(id, "/+#") {
-		return citywarden.Errorf(citywarden.CodeInvalid, "ask at %s and a number, like %s1", requestTopic, requestTopic)
+	if err := checkRequest(requestTopic, id); err != nil {
+		return err
 	}
 	if err := json.Unmarshal(payload, &ask); err != nil {
 		return citywarden.Errorf(citywarden.CodeInvalid, `ask with {"clientKeys": "a,b", "sharedKeys": "c"}, or {} for all`)
@@ -315,6 +318,26 @@ func (c *conn) answerAttributes(topic string, payload []byte) error {
 		return err
 	}
 	return c.answer(attributesFilter, responseTopic+id, attrs)
+}
+
+// checkRequest looks at the number that a device gave to a request.
+func checkRequest(topic, id string) error {
+	if id == "" || len(id) > 64 || strings.ContainsAny(id, "/+#") {
+		return citywarden.Errorf(citywarden.CodeInvalid, "ask at %s and a number, like %s1", topic, topic)
+	}
+	return nil
+}
+
+// answerCall answers a device that calls the platform.
+func (c *conn) answerCall(id string, payload []byte) error {
+	if err := checkRequest(rpcRequest, id); err != nil {
+		return err
+	}
+	body, err := citywarden.AnswerCall(payload, time.Now())
+	if err == nil {
+		c.deliver(callFilter, rpcResponse+id, body, nil)
+	}
+	return err
 }
 
 func (c *conn) answer(filter, topic string, body any) error {

@@ -259,6 +259,8 @@ func TestCommands(t *testing.T) {
 	for _, c := range []struct{ topic, body, says string }{
 		{rpcResponse + "x", "{}", "not the number"},
 		{rpcResponse + "1", "x", "not JSON"},
+		{rpcRequest + "1", "{}", "getCurrentTime"},
+		{rpcRequest + "1/2", `{"method":"getTime"}`, "and a number"},
 		{gatewayRPC, "{}", `"device"`},
 		{gatewayRPC, `{"device":"Device 1","id":"x","data":{}}`, `"id": 1`},
 		{gatewayRPC, `{"device":"Stranger","id":1,"data":{}}`, "no device"},

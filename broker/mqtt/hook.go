@@ -18,6 +18,7 @@ const (
 	rpcFilter        = "v1/devices/me/rpc/request/+"
 	rpcRequest       = "v1/devices/me/rpc/request/"
 	rpcResponse      = "v1/devices/me/rpc/response/"
+	callFilter       = "v1/devices/me/rpc/response/+"
 	attributesFilter = "v1/devices/me/attributes/response/+"
 	requestTopic     = "v1/devices/me/attributes/request/" // and a number of the device's choice
 	responseTopic    = "v1/devices/me/attributes/response/"
@@ -41,7 +42,7 @@ func mayStore(topic string) bool {
 // own access list does, would let a wildcard through that covers more.
 func maySubscribe(filter string) bool {
 	switch filter {
-	case rpcFilter, attributesTopic, attributesFilter, citywarden.GatewayAttributes, gatewayResponse, gatewayRPC:
+	case rpcFilter, callFilter, attributesTopic, attributesFilter, citywarden.GatewayAttributes, gatewayResponse, gatewayRPC:
 		return true
 	}
 	return false
@@ -146,7 +147,7 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 	return nil
 }
 
-const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + requestTopic + "ID and " + rpcResponse + "ID, a gateway to " +
+const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + requestTopic + "ID, " + rpcRequest + "ID and " + rpcResponse + "ID, a gateway to " +
 	citywarden.GatewayTelemetry + ", attributes, connect, disconnect, attributes/request and rpc, and to nothing else"
 
 // hint shows as much of a token as a person needs to recognise it.
@@ -206,7 +207,7 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 	return false
 }
 
-const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + attributesTopic + " and " + attributesFilter + ", a gateway to " +
+const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + callFilter + ", " + attributesTopic + " and " + attributesFilter + ", a gateway to " +
 	citywarden.GatewayAttributes + ", " + gatewayResponse + " and " + gatewayRPC + ", and to nothing else"
 
 // OnSubscribed notes what was granted.
@@ -292,7 +293,7 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 // errors too. ErrRejectPacket is the one error that makes mochi do nothing.
 func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connOf(cl)
-	talk := strings.HasPrefix(pk.TopicName, requestTopic) || strings.HasPrefix(pk.TopicName, rpcResponse) ||
+	talk := strings.HasPrefix(pk.TopicName, requestTopic) || strings.HasPrefix(pk.TopicName, rpcRequest) || strings.HasPrefix(pk.TopicName, rpcResponse) ||
 		pk.TopicName == gatewayRequest || pk.TopicName == gatewayRPC // what is not for the log
 	if !talk && !mayStore(pk.TopicName) {
 		h.refuse(c, &pk)

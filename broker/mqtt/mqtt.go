@@ -3,7 +3,8 @@
 // ThingsBoard's device API: the user name is the device's access token; a device
 // publishes to v1/devices/me/telemetry and v1/devices/me/attributes, asks for its
 // attributes at v1/devices/me/attributes/request/ID and is told when they change; it
-// gets commands at v1/devices/me/rpc/request/ID and answers at rpc/response/ID. A
+// gets commands at v1/devices/me/rpc/request/ID and answers at rpc/response/ID, and calls
+// the platform the other way round. A
 // gateway does the same for the devices behind it below v1/gateway/.
 //
 //	ln, err := net.Listen("tcp", ":1883")
