@@ -60,7 +60,8 @@ type Model struct {
 	Name       ModelName   `json:"name"`
 	Title      Text        `json:"title"`
 	Domain     Domain      `json:"domain"`
-	Codec      string      `json:"codec"`                    // "json" for ThingsBoard's bodies
+	Codec      string      `json:"codec"`                    // "json": ThingsBoard's bodies and SenML
+	Raw        Decoder     `json:"-"`                        // reads what is sent to DeviceRaw; nil: nothing is
 	Report     Duration    `json:"report"`                   // the usual time between two messages
 	Heartbeat  Duration    `json:"heartbeat"`                // the longest time between two messages; silent after twice that
 	Metrics    []Metric    `json:"metrics" nullable:"false"` // in the order that people want to see them

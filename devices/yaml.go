@@ -12,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/devices/codec"
 )
 
 // reader turns the syntax tree of one file into a model and notes every mistake
@@ -51,11 +52,19 @@ func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
 		return m, nil
 	}
 	var domain string
+	var spec *codec.Spec
+	var vectors []vector
 	ok := r.mapping(f.Docs[0].Body, "", fields{
 		{"name", true, text((*string)(&m.Name))},
 		{"title", true, title(&m.Title)},
 		{"domain", true, text(&domain)},
-		{"codec", false, text(&m.Codec)},
+		{"codec", false, func(r *reader, n ast.Node, at string) {
+			if _, own := n.(ast.MapNode); own {
+				spec, vectors = r.codec(n, at)
+				return
+			}
+			text(&m.Codec)(r, n, at)
+		}},
 		{"report", true, duration(&m.Report)},
 		{"heartbeat", true, duration(&m.Heartbeat)},
 		{"metrics", true, func(r *reader, n ast.Node, at string) {
@@ -105,11 +114,17 @@ func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
 	if m.Domain == "" {
 		r.fail(r.at["domain"], "unknown domain %q%s", domain, suggest(domain, domains))
 	}
+	if m.Codec != "json" {
+		r.fail(r.at["codec"], "unknown codec %q%s; it is json, or a list of fields", m.Codec, suggest(m.Codec, []string{"json"}))
+	}
 	checkModel(&m, func(path, format string, args ...any) { r.fail(r.place(path), format, args...) })
 	for i := range m.Metrics {
 		if x := &m.Metrics[i]; x.StaleAfter == 0 {
 			x.StaleAfter = 2 * m.Heartbeat
 		}
+	}
+	if spec != nil {
+		r.compile(&m, spec, vectors)
 	}
 	return m, r.at["name"]
 }

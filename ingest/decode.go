@@ -26,7 +26,7 @@ const (
 // earliest is the oldest time a reading may have; a device that is further back has no clock.
 func earliest() time.Time { return time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC) }
 
-// message is what a codec found in a payload.
+// message is what was found in a payload.
 type message struct {
 	readings []citywarden.Reading // zero Time: none was given
 	attrs    map[string]any
@@ -34,17 +34,19 @@ type message struct {
 	relative bool      // times count from the arrival, and say nothing about the clock of the device
 }
 
-// codec decodes the payloads of one format. It fails when the payload as a
-// whole can't be read; parts that can't be used go to dropped.
-type codec func(m *citywarden.Model, up *citywarden.Uplink, dropped *dropped) (message, error)
-
-// codecNamed returns the codec that a model names.
-func codecNamed(name string) (codec, bool) {
-	switch name {
-	case "json":
-		return decodeJSON, true
+// decodeRaw reads what is in the model's own format.
+func decodeRaw(model *citywarden.Model, up *citywarden.Uplink, port int, drop *dropped) (message, error) {
+	if model.Raw == nil {
+		return message{}, citywarden.Errorf(citywarden.CodeInvalid, "model %s has no codec for payloads of its own; give it one, or send JSON to v1/devices/me/telemetry", model.Name)
 	}
-	return nil, false
+	got, err := model.Raw.Decode(citywarden.RawPayload{Bytes: up.Payload, Port: port, Received: up.Received})
+	if err != nil {
+		return message{}, citywarden.Errorf(citywarden.CodeInvalid, "%w", err)
+	}
+	for _, r := range got.Rejected {
+		drop.reject(1, "%s", r)
+	}
+	return message{readings: got.Readings, attrs: got.Attrs, relative: got.Relative}, nil
 }
 
 // dropped counts and names what of a message could not be used.
@@ -97,12 +99,13 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 	if up.Topic == citywarden.DeviceConnected || up.Topic == citywarden.DeviceDisconnected {
 		return message{}, nil, d // only a sign of life
 	}
-	c, ok := codecNamed(model.Codec)
-	if !ok {
-		d.reject(1, "model %s names the codec %q, which does not exist", model.Name, model.Codec)
-		return message{}, nil, d
+	var err error
+	switch up.Topic {
+	case citywarden.DeviceRaw:
+		m, err = decodeRaw(model, up, 0, &d)
+	default:
+		m, err = decodeJSON(model, up, &d)
 	}
-	m, err := c(model, up, &d)
 	if err != nil {
 		d = dropped{}
 		d.reject(1, "%v", err)

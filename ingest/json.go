@@ -12,7 +12,7 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// decodeJSON is the codec "json": the bodies of ThingsBoard's device API, or a
+// decodeJSON reads the bodies of ThingsBoard's device API, or a
 // SenML pack, see senML.
 //
 // Telemetry is {"k":v, …}, {"ts":milliseconds, "values":{"k":v, …}}, or an
@@ -289,26 +289,9 @@ func parseTime(t token) (time.Time, error) {
 		}
 		n = int64(f)
 	}
-	at, ok := timeSince1970(n)
+	at, ok := citywarden.UnixTime(n)
 	if !ok {
 		return time.Time{}, fmt.Errorf("ts %d is no time; send milliseconds since 1970", n)
 	}
 	return at, nil
-}
-
-// timeSince1970 returns the time that n is in the unit that makes it a year
-// before 2100.
-func timeSince1970(n int64) (t time.Time, ok bool) {
-	const s = 4_100_000_000 // the end of 2099
-	switch {
-	case n < s:
-		return time.Unix(max(n, -s), 0).UTC(), true
-	case n < s*1e3:
-		return time.UnixMilli(n).UTC(), true
-	case n < s*1e6:
-		return time.UnixMicro(n).UTC(), true
-	case n < s*1e9:
-		return time.Unix(0, n).UTC(), true
-	}
-	return time.Time{}, false
 }

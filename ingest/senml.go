@@ -322,7 +322,7 @@ func (p *senML) at(own any) (time.Time, error) {
 	case math.Abs(t) < 4.1e9:
 		return time.UnixMilli(int64(math.Round(t * 1e3))).UTC(), nil
 	case t < 4.1e18: // NaN is not
-		if at, ok := timeSince1970(int64(t)); ok {
+		if at, ok := citywarden.UnixTime(int64(t)); ok {
 			return at, nil
 		}
 	}

@@ -3,6 +3,7 @@
 //
 //	POST /api/v1/{token}/telemetry
 //	POST /api/v1/{token}/attributes
+//	POST /api/v1/{token}/raw
 //	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
 //	GET  /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc

@@ -385,7 +385,7 @@ func TestAnswers(t *testing.T) {
 		{"disabled device", post(1, "api/v1/token-of-disabled/telemetry", "{}"), codes.Forbidden, "device disabled is disabled"},
 		{"undecodable", post(1, goodPath, "x"), codes.BadRequest, "byte 1: expected { or ["},
 		{"GET", with(post(1, goodPath, ""), func(m *message.Message) { m.Code = codes.GET }), codes.MethodNotAllowed, "use POST"},
-		{"other path", post(1, "api/v1/token-of-a", "{}"), codes.NotFound, "POST to /api/v1/{token}/telemetry or /api/v1/{token}/attributes"},
+		{"other path", post(1, "api/v1/token-of-a", "{}"), codes.NotFound, "POST to /api/v1/{token}/telemetry, attributes or raw"},
 		{"CBOR", post(1, goodPath, "{}", option(message.ContentFormat, 60)), codes.UnsupportedMediaType, "content format 60; send JSON (50) or SenML (110, 112)"},
 		{"SenML", post(1, goodPath, "{}", option(message.ContentFormat, 112)), codes.Changed, ""},
 		{"unknown critical option", post(1, goodPath, "{}", option(2049, 1)), codes.BadOption, "option 2049 is not supported"},

@@ -38,7 +38,7 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	token, what, ok := target(m.Options)
 	switch {
 	case !ok:
-		return nil, answer{code: codes.NotFound, detail: "POST to /api/v1/{token}/telemetry or /api/v1/{token}/attributes"}
+		return nil, answer{code: codes.NotFound, detail: "POST to /api/v1/{token}/telemetry, attributes or raw"}
 	case m.Code == codes.GET && (what == "attributes" || what == "rpc"):
 	case m.Code != codes.POST:
 		return nil, answer{code: codes.MethodNotAllowed, detail: "use POST"}
@@ -137,7 +137,7 @@ func hint(token string) string {
 }
 
 // target takes the token out of the path, and what follows it: telemetry,
-// attributes, rpc or rpc/ID.
+// attributes, raw, rpc or rpc/ID.
 func target(o message.Options) (token, what string, ok bool) {
 	first, last, err := o.Find(message.URIPath)
 	if err != nil || last-first < 4 || last-first > 5 {
@@ -148,7 +148,7 @@ func target(o message.Options) (token, what string, ok bool) {
 		what += "/" + string(p[4].Value)
 	}
 	switch what {
-	case "telemetry", "attributes", "rpc":
+	case "telemetry", "attributes", "raw", "rpc":
 		ok = true
 	default:
 		ok = strings.HasPrefix(what, "rpc/")

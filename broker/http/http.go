@@ -3,6 +3,7 @@
 //
 //	POST /api/v1/{token}/telemetry
 //	POST /api/v1/{token}/attributes
+//	POST /api/v1/{token}/raw
 //	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
 //	GET  /api/v1/{token}/attributes/updates?timeout=20000
 //	GET  /api/v1/{token}/rpc?timeout=20000
@@ -267,7 +268,7 @@ func answer(w nethttp.ResponseWriter, body any) error {
 }
 
 // target takes the token out of the path, and what follows it: telemetry,
-// attributes, attributes/updates, rpc or rpc/ID.
+// attributes, raw, attributes/updates, rpc or rpc/ID.
 func target(r *nethttp.Request) (token, what string, ok bool) {
 	rest, ok := strings.CutPrefix(r.URL.Path, "/api/v1/")
 	if !ok {
@@ -276,7 +277,7 @@ func target(r *nethttp.Request) (token, what string, ok bool) {
 	token, what, _ = strings.Cut(rest, "/")
 	switch r.Method {
 	case nethttp.MethodPost:
-		return token, what, what == "telemetry" || what == "attributes" || what == "rpc" || strings.HasPrefix(what, "rpc/")
+		return token, what, what == "telemetry" || what == "attributes" || what == "raw" || what == "rpc" || strings.HasPrefix(what, "rpc/")
 	case nethttp.MethodGet:
 		return token, what, what == "attributes" || what == "attributes/updates" || what == "rpc"
 	}

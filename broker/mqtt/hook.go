@@ -31,7 +31,7 @@ const (
 // mayStore reports whether what is published to topic goes into the log.
 func mayStore(topic string) bool {
 	switch topic {
-	case telemetryTopic, attributesTopic,
+	case telemetryTopic, attributesTopic, citywarden.DeviceRaw,
 		citywarden.GatewayTelemetry, citywarden.GatewayAttributes, citywarden.GatewayConnect, citywarden.GatewayDisconnect:
 		return true
 	}
@@ -147,7 +147,7 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 	return nil
 }
 
-const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + requestTopic + "ID, " + rpcRequest + "ID and " + rpcResponse + "ID, a gateway to " +
+const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + citywarden.DeviceRaw + ", " + requestTopic + "ID, " + rpcRequest + "ID and " + rpcResponse + "ID, a gateway to " +
 	citywarden.GatewayTelemetry + ", attributes, connect, disconnect, attributes/request and rpc, and to nothing else"
 
 // hint shows as much of a token as a person needs to recognise it.

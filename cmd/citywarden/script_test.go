@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +37,7 @@ func TestMain(m *testing.M) {
 //	publish TOKEN JSON        one MQTT QoS 1 message to v1/devices/me/telemetry; ! publish wants it refused
 //	post TOKEN JSON           the same over HTTP; prints the answer, ! post wants a 4xx or 5xx
 //	coap TOKEN JSON           the same over CoAP; prints the code, ! coap wants a 4.xx or 5.xx
+//	raw PROTOCOL TOKEN HEX    a payload in the model's own format over mqtt, http or coap, as those do
 //	api METHOD PATH [JSON]    call the HTTP API as admin and print the answer; ! api wants a 4xx or 5xx
 //	await REGEXP CMD…         run a citywarden command, or "api-get PATH", until its output matches, at most 30 s
 //	postgres FILE             start a PostgreSQL and write a configuration to FILE that uses it; the
@@ -58,7 +61,7 @@ func TestScripts(t *testing.T) {
 		// One that is called like a command of testscript, as stop is, would never run.
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": serveCommand, "halt": haltCommand, "publish": publishCommand, "post": postCommand,
-			"coap": coapCommand, "api": apiCommand, "await": awaitCommand, "grab": grabCommand,
+			"coap": coapCommand, "raw": rawCommand, "api": apiCommand, "await": awaitCommand, "grab": grabCommand,
 			"postgres": postgresCommand,
 		},
 		Condition: func(name string) (bool, error) {
@@ -148,13 +151,17 @@ func publishCommand(ts *testscript.TestScript, neg bool, args []string) {
 
 // publish sends one telemetry message and waits for its acknowledgement.
 func publish(addr, token, body string) error {
+	return publishTo(addr, token, "v1/devices/me/telemetry", []byte(body))
+}
+
+func publishTo(addr, token, topic string, body []byte) error {
 	c := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + addr).SetUsername(token).
 		SetAutoReconnect(false).SetConnectTimeout(5 * time.Second))
 	if t := c.Connect(); !t.WaitTimeout(10*time.Second) || t.Error() != nil {
 		return fmt.Errorf("connect: %w", errors.Join(t.Error(), context.DeadlineExceeded))
 	}
 	defer c.Disconnect(50)
-	t := c.Publish("v1/devices/me/telemetry", 1, false, body)
+	t := c.Publish(topic, 1, false, body)
 	if !t.WaitTimeout(10 * time.Second) {
 		return errors.New("no acknowledgement within 10 s")
 	}
@@ -200,12 +207,35 @@ func coapCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 2 {
 		ts.Fatalf("usage: coap TOKEN JSON")
 	}
+	coapPost(ts, neg, args[0]+"/telemetry", message.AppJSON, []byte(args[1]))
+}
+
+// rawCommand sends bytes that are no JSON.
+func rawCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: raw mqtt|http|coap TOKEN HEX")
+	}
+	body, err := hex.DecodeString(args[2])
+	ts.Check(err)
+	switch args[0] {
+	case "mqtt":
+		if err := publishTo(ts.Getenv("MQTT"), args[1], "v1/devices/me/raw", body); (err != nil) != neg {
+			ts.Fatalf("raw: %v", err)
+		}
+	case "http":
+		request(ts, neg, "POST", ts.Getenv("CITYWARDEN_SERVER")+"/api/v1/"+args[1]+"/raw", string(body), "")
+	default:
+		coapPost(ts, neg, args[1]+"/raw", message.AppOctets, body)
+	}
+}
+
+func coapPost(ts *testscript.TestScript, neg bool, path string, format message.MediaType, body []byte) {
 	c, err := udp.Dial(ts.Getenv("COAP"))
 	ts.Check(err)
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	res, err := c.Post(ctx, "/api/v1/"+args[0]+"/telemetry", message.AppJSON, strings.NewReader(args[1]))
+	res, err := c.Post(ctx, "/api/v1/"+path, format, bytes.NewReader(body))
 	ts.Check(err)
 	b, _ := res.ReadBody()
 	fmt.Fprintf(ts.Stdout(), "%v %s\n", res.Code(), b)
