@@ -215,8 +215,43 @@ type Event struct {
 	Data any // JSON-encodable: ReadingEvent, Alarm, Case, DeviceView
 }
 
-// ReadingEvent is the Data of a "reading" event.
+// ReadingEvent is the Data of a "reading" event. It is written as JSON with the newest
+// of each metric under "latest".
 type ReadingEvent struct {
+	Device DeviceID
+	New    []Reading // that are not older than what was there before
+}
+
+// Latest returns the newest of each metric.
+func (e ReadingEvent) Latest() map[MetricName]Latest {
+	m := make(map[MetricName]Latest, len(e.New))
+	for _, r := range e.New {
+		if !r.Time.Before(m[r.Metric].Time) {
+			m[r.Metric] = Latest{Value: r.Value, Time: r.Time, Quality: r.Quality}
+		}
+	}
+	return m
+}
+
+type readingEvent struct {
 	Device DeviceID              `json:"device"`
-	Latest map[MetricName]Latest `json:"latest"` // the metrics that changed
+	Latest map[MetricName]Latest `json:"latest"`
+}
+
+// MarshalJSON writes the newest of each metric.
+func (e ReadingEvent) MarshalJSON() ([]byte, error) {
+	return json.Marshal(readingEvent{e.Device, e.Latest()})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (e *ReadingEvent) UnmarshalJSON(b []byte) error {
+	var x readingEvent
+	if err := json.Unmarshal(b, &x); err != nil {
+		return err
+	}
+	*e = ReadingEvent{Device: x.Device}
+	for m, l := range x.Latest {
+		e.New = append(e.New, Reading{Metric: m, Value: l.Value, Time: l.Time, Quality: l.Quality})
+	}
+	return nil
 }

@@ -30,15 +30,15 @@ func (r *Registry) Cursor(context.Context) (citywarden.Position, error) {
 func (r *Registry) Consume(_ context.Context, entries []citywarden.Entry) error {
 	for i := range entries {
 		e := &entries[i]
-		changed := r.consume(e)
-		if len(changed) > 0 {
-			r.publish("reading", e.At, citywarden.ReadingEvent{Device: e.Device.ID, Latest: changed})
+		if fresh := r.consume(e); len(fresh) > 0 {
+			r.publish("reading", e.At, citywarden.ReadingEvent{Device: e.Device.ID, New: fresh})
 		}
 	}
 	return nil
 }
 
-func (r *Registry) consume(e *citywarden.Entry) map[citywarden.MetricName]citywarden.Latest {
+// consume takes an entry and returns its readings that are not older than what was there.
+func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	r.valuesMu.Lock()
@@ -71,22 +71,23 @@ func (r *Registry) consume(e *citywarden.Entry) map[citywarden.MetricName]citywa
 		d.dirty = true
 		r.dirty = append(r.dirty, d)
 	}
-	var changed map[citywarden.MetricName]citywarden.Latest
+	fresh = e.Readings // nobody changes them
+	all := true
 	for i := range e.Readings {
 		x := &e.Readings[i]
 		k := slices.IndexFunc(d.model.Metrics, func(m citywarden.Metric) bool { return m.Name == x.Metric })
 		if k < 0 || x.Time.Before(d.latest[k].Time) {
+			if all {
+				fresh, all = slices.Clone(fresh[:i]), false
+			}
 			continue
 		}
 		d.latest[k] = citywarden.Latest{Value: x.Value, Time: x.Time, Quality: x.Quality}
-		if r.opt.Publish != nil {
-			if changed == nil {
-				changed = make(map[citywarden.MetricName]citywarden.Latest, len(e.Readings))
-			}
-			changed[x.Metric] = d.latest[k]
+		if !all {
+			fresh = append(fresh, *x)
 		}
 	}
-	return changed
+	return fresh
 }
 
 const (

@@ -527,7 +527,7 @@ func TestLatestByEventTime(t *testing.T) {
 	if !v.LastSeen.Equal(now.Add(5*time.Second)) || v.Status != citywarden.StatusOnline || v.Latest["button"].Quality != citywarden.OutOfRange || len(v.Latest) != 2 {
 		t.Errorf("view = %+v", v)
 	}
-	if len(events) != 2 || len(events[1].Latest) != 2 || events[1].Latest["smoke"].Value.Float() != 0.2 {
+	if len(events) != 2 || len(events[1].Latest()) != 2 || events[1].Latest()["smoke"].Value.Float() != 0.2 {
 		t.Errorf("events = %+v", events)
 	}
 	if p, _ := r.Cursor(ctx); p != 0 {

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,7 +127,8 @@ func weight(g []citywarden.Entry) int {
 }
 
 // after returns entries after position p: a whole group or several, nil when
-// there is none yet. ok is false when the ring does not go back to p.
+// there is none yet. ok is false when the ring does not go back to p. Groups that were
+// put together stay so, for the consumers that come after.
 func (r *ring) after(p citywarden.Position) (entries []citywarden.Entry, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,9 +152,8 @@ func (r *ring) after(p citywarden.Position) (entries []citywarden.Entry, ok bool
 	if len(first) == 1 {
 		return since(first[0], p), true
 	}
-	for _, g := range first {
-		entries = append(entries, g...)
-	}
+	entries = slices.Concat(first...)
+	r.groups = slices.Replace(r.groups, i, i+len(first), entries)
 	return since(entries, p), true
 }
 

@@ -580,10 +580,10 @@ func TestMetrics(t *testing.T) {
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("metrics:\n%s", diff)
 	}
-	if n := number(t, p.metrics.uplinks.WithLabelValues("mqtt", "stored")); n != 1 {
+	if n := number(t, p.metrics.results["mqtt"]["stored"]); n != 1 {
 		t.Errorf("%v messages over mqtt", n)
 	}
-	if n := number(t, p.metrics.uplinks.WithLabelValues("other", "stored")); n != 1 {
+	if n := number(t, p.metrics.results["other"]["stored"]); n != 1 {
 		t.Errorf("%v messages over something else", n)
 	}
 	if _, err := New(Options{Log: l, Directory: one{testModel()}, Metrics: r}); err == nil {

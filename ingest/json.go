@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -20,7 +21,8 @@ import (
 // of the model. A number must be a number and a bool a bool, so that a typing mistake of a
 // device shows on its first day. ts may also be in seconds or microseconds.
 func decodeJSON(model *citywarden.Model, up *citywarden.Uplink, drop *dropped) (message, error) {
-	d := jsonDecoder{model: model, scanner: scanner{b: up.Payload}, drop: drop, outer: make([]member, 0, 4), inner: make([]member, 0, 8)}
+	d := jsonDecoder{model: model, scanner: scanner{b: up.Payload}, drop: drop, memberLists: lists.Get().(*memberLists)}
+	defer d.memberLists.giveBack()
 	s := &d.scanner
 	attributes := strings.HasSuffix(up.Topic, "/attributes")
 	if !attributes && len(s.b) > 0 && s.b[0]>>5 == cborArray { // no JSON begins like that
@@ -67,8 +69,24 @@ type jsonDecoder struct {
 	model   *citywarden.Model
 	drop    *dropped
 	out     message
-	outer   []member // of the element that is being decoded
-	inner   []member // of its values
+	*memberLists
+}
+
+// memberLists are arrays that decoding a message needs and nobody afterwards.
+type memberLists struct {
+	outer []member // of the element that is being decoded
+	inner []member // of its values
+}
+
+var lists = sync.Pool{New: func() any { return new(memberLists) }}
+
+func (l *memberLists) giveBack() {
+	if cap(l.outer)+cap(l.inner) > 1024 { // a rare message must not keep memory
+		return
+	}
+	clear(l.outer)
+	clear(l.inner)
+	lists.Put(l)
 }
 
 func (d *jsonDecoder) firstMetric() citywarden.MetricName {

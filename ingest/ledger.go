@@ -13,10 +13,11 @@ import (
 
 const (
 	ledgerName = "ledger"
-	// ledgerBatch and ledgerEvery say when what the ledger has counted is saved:
-	// at so many entries, and so often.
-	ledgerBatch = 1000
-	ledgerEvery = 500 * time.Millisecond
+	// ledgerBatch, ledgerLetters and ledgerEvery say when what the ledger has counted
+	// is saved: at so many entries or dead letters, and so often.
+	ledgerBatch   = 20_000
+	ledgerLetters = 1000
+	ledgerEvery   = 500 * time.Millisecond
 
 	// keepLetters is how many dead letters are kept, the newest; the oldest go
 	// every trimLetters.
@@ -111,8 +112,8 @@ func (l *Ledger) load(ctx context.Context) error {
 	return nil
 }
 
-// Consume implements Consumer. It counts in memory and saves when 1,000
-// entries were counted; Run saves the rest. It fails when that many can't be saved.
+// Consume implements Consumer. It counts in memory and saves when 20,000
+// entries were counted, or 1,000 dead letters; Run saves the rest. It fails when that many can't be saved.
 func (l *Ledger) Consume(ctx context.Context, entries []citywarden.Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,7 +125,7 @@ func (l *Ledger) Consume(ctx context.Context, entries []citywarden.Entry) error 
 			l.count(&entries[i])
 		}
 	}
-	if l.entries < ledgerBatch {
+	if l.entries < ledgerBatch && len(l.dead) < ledgerLetters {
 		return nil
 	}
 	return l.save(ctx)

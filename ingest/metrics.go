@@ -12,7 +12,7 @@ import (
 
 // metrics are the pipeline's numbers.
 type metrics struct {
-	uplinks *prometheus.CounterVec
+	results map[string]map[string]prometheus.Counter // by protocol and result
 	ack     prometheus.Histogram
 	dead    prometheus.Counter
 	depth   atomic.Int64
@@ -20,10 +20,11 @@ type metrics struct {
 
 // newMetrics registers them with r, which may be nil.
 func newMetrics(r prometheus.Registerer, lag func() map[string]uint64) (*metrics, error) {
+	uplinks := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "citywarden_uplinks_total", Help: "Messages of devices by protocol and result: stored, refused or failed.",
+	}, []string{"protocol", "result"})
 	m := &metrics{
-		uplinks: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "citywarden_uplinks_total", Help: "Messages of devices by protocol and result: stored, refused or failed.",
-		}, []string{"protocol", "result"}),
+		results: map[string]map[string]prometheus.Counter{},
 		ack: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "citywarden_ack_seconds", Help: "Time from taking a message to its being durable.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 14),
@@ -32,13 +33,19 @@ func newMetrics(r prometheus.Registerer, lag func() map[string]uint64) (*metrics
 			Name: "citywarden_dead_letters_total", Help: "Messages that could not be used, or not as a whole.",
 		}),
 	}
+	for _, protocol := range []string{"mqtt", "coap", "http", "uplink", "other"} {
+		m.results[protocol] = map[string]prometheus.Counter{}
+		for _, result := range []string{"stored", "refused", "failed"} {
+			m.results[protocol][result] = uplinks.WithLabelValues(protocol, result)
+		}
+	}
 	if r == nil {
 		return m, nil
 	}
 	depth := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "citywarden_log_depth", Help: "Messages taken that are not durable yet.",
 	}, func() float64 { return float64(m.depth.Load()) })
-	for _, c := range []prometheus.Collector{m.uplinks, m.ack, m.dead, depth, lags(lag)} {
+	for _, c := range []prometheus.Collector{uplinks, m.ack, m.dead, depth, lags(lag)} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
@@ -48,10 +55,9 @@ func newMetrics(r prometheus.Registerer, lag func() map[string]uint64) (*metrics
 
 // accepted counts a message in and returns what counts it out.
 func (m *metrics) accepted(protocol string, begin time.Time) func(error) {
-	switch protocol { // labels are bounded
-	case "mqtt", "coap", "http", "uplink":
-	default:
-		protocol = "other"
+	results, ok := m.results[protocol]
+	if !ok { // labels are bounded
+		results = m.results["other"]
 	}
 	m.depth.Add(1)
 	return func(err error) {
@@ -65,7 +71,7 @@ func (m *metrics) accepted(protocol string, begin time.Time) func(error) {
 		default:
 			result = "failed"
 		}
-		m.uplinks.WithLabelValues(protocol, result).Inc()
+		results[result].Inc()
 	}
 }
 

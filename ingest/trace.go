@@ -22,6 +22,9 @@ func (untraced) Span(citywarden.Position, string, time.Time, time.Time, error, .
 
 // traceDecoding tells what became of the messages of a group that was decoded since begin.
 func (p *Pipeline) traceDecoding(entries []citywarden.Entry, begin time.Time) {
+	if p.trace == (untraced{}) {
+		return
+	}
 	var end time.Time
 	for i := range entries {
 		e := &entries[i]
@@ -41,6 +44,9 @@ func (p *Pipeline) traceDecoding(entries []citywarden.Entry, begin time.Time) {
 
 // traceConsuming tells that a consumer had entries since begin.
 func (p *Pipeline) traceConsuming(name string, entries []citywarden.Entry, begin time.Time, err error) {
+	if p.trace == (untraced{}) {
+		return
+	}
 	var end time.Time
 	for i := range entries {
 		if !p.trace.Follows(entries[i].Position) {

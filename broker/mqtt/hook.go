@@ -60,7 +60,7 @@ func (h *hook) ID() string { return "citywarden" }
 func (h *hook) Provides(b byte) bool {
 	switch b {
 	case mochi.OnConnectAuthenticate, mochi.OnSessionEstablished, mochi.OnDisconnect, mochi.OnClientExpired,
-		mochi.OnACLCheck, mochi.OnSubscribed, mochi.OnUnsubscribed, mochi.OnPacketRead, mochi.OnPacketEncode, mochi.OnPublish:
+		mochi.OnACLCheck, mochi.OnSubscribed, mochi.OnUnsubscribed, mochi.OnPacketRead, mochi.OnPacketEncode:
 		return true
 	}
 	return false
@@ -193,10 +193,10 @@ func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
 // OnClientExpired takes the subscriptions out with the session; mochi leaves them.
 func (h *hook) OnClientExpired(cl *mochi.Client) { h.server.UnsubscribeClient(cl) }
 
-// OnACLCheck lets publishes through to OnPublish, which answers a refusal in
-// order and with a reason; mochi would do neither.
+// OnACLCheck says what may be subscribed to; mochi is not asked about what is
+// published, see publish.
 func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
-	if write || maySubscribe(topic) {
+	if !write && maySubscribe(topic) {
 		return true
 	}
 	c := connOf(cl)
@@ -281,42 +281,42 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 			c.disconnect(packets.ErrReceiveMaximum, "")
 			return pk, packets.ErrRejectPacket
 		}
-		if strings.HasPrefix(pk.TopicName, "$") && !mochi.IsValidFilter(pk.TopicName, true) && pk.PublishValidate(maxAliases) == packets.CodeSuccess {
-			h.refuse(c, &pk) // $SYS and $share: mochi does nothing at all
+		if pk.PublishValidate(maxAliases) == packets.CodeSuccess {
+			h.publish(c, &pk)
+			pk.TopicName = mochi.SysPrefix
 		}
 	}
 	return pk, nil
 }
 
-// OnPublish takes the message and always takes the acknowledgement away from
-// mochi, which would send it before the message is durable, and after most
-// errors too. ErrRejectPacket is the one error that makes mochi do nothing.
-func (h *hook) OnPublish(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
-	c := connOf(cl)
+// publish takes the message. It is ours alone: mochi would acknowledge it before it
+// is durable, and after most errors too. With a topic of $SYS, which nobody may publish
+// to, mochi does nothing; after an error of OnPublish neither, but it would
+// write the whole packet to its log first.
+func (h *hook) publish(c *conn, pk *packets.Packet) {
 	talk := strings.HasPrefix(pk.TopicName, requestTopic) || strings.HasPrefix(pk.TopicName, rpcRequest) || strings.HasPrefix(pk.TopicName, rpcResponse) ||
 		pk.TopicName == gatewayRequest || pk.TopicName == gatewayRPC // what is not for the log
 	if !talk && !mayStore(pk.TopicName) {
-		h.refuse(c, &pk)
-		return pk, packets.ErrRejectPacket
+		h.refuse(c, pk)
+		return
 	}
-	if c.repeated(&pk) {
-		return pk, packets.ErrRejectPacket
+	if c.repeated(pk) {
+		return
 	}
 	if talk {
-		c.talk(&pk)
-		return pk, packets.ErrRejectPacket
+		c.talk(pk)
+		return
 	}
 	if pk.TopicName == citywarden.GatewayConnect {
 		c.remember(pk.Payload)
 	}
-	c.accept(&pk, citywarden.Uplink{
+	c.accept(pk, citywarden.Uplink{
 		Device:   c.device,
 		Protocol: "mqtt",
 		Topic:    pk.TopicName,
 		Payload:  pk.Payload,
 		Received: time.Now().UTC(),
 	})
-	return pk, packets.ErrRejectPacket
 }
 
 func (h *hook) refuse(c *conn, pk *packets.Packet) {

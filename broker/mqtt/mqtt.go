@@ -15,7 +15,7 @@
 //
 // A PUBACK means that the message is durable; one of MQTT 5 with reason code 0x99
 // that it is a dead letter, and why. The protocol is mochi's, but the
-// acknowledgement is ours, see hook.OnPublish. What mochi leaves open to a
+// acknowledgement is ours, see hook.publish. What mochi leaves open to a
 // hostile or broken client is closed in conn and hook; the tests name each case.
 package mqtt
 

@@ -98,7 +98,7 @@ func alarmEvent(n int) citywarden.Event {
 }
 
 func readingEvent(device citywarden.DeviceID) citywarden.Event {
-	return citywarden.Event{Kind: "reading", Data: citywarden.ReadingEvent{Device: device, Latest: map[citywarden.MetricName]citywarden.Latest{"smoke": {Value: citywarden.Number(1), Time: noon}}}}
+	return citywarden.Event{Kind: "reading", Data: citywarden.ReadingEvent{Device: device, New: []citywarden.Reading{{Metric: "smoke", Value: citywarden.Number(1), Time: noon}}}}
 }
 
 func (w *watcher) wantAlarm(n int) {

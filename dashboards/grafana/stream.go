@@ -142,7 +142,7 @@ func (s *stream) frame(body []byte) (*data.Frame, error) {
 		if err := json.Unmarshal(body, &e); err != nil {
 			return nil, err
 		}
-		l, ok := e.Latest[s.metric]
+		l, ok := e.Latest()[s.metric]
 		if !ok || e.Device != s.device || l.Value.Kind() == citywarden.KindText {
 			return nil, nil
 		}

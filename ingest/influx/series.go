@@ -56,6 +56,7 @@ type Options struct {
 const (
 	name         = "series"
 	batch        = 5000             // lines in one write; more costs memory and gains nothing
+	lineBytes    = 160              // of a line, about
 	writeTimeout = 30 * time.Second // of one write or query
 	saveEvery    = time.Second      // how often the cursor is stored
 	// pace is the least time between two small writes: each is a sync of the
@@ -376,7 +377,7 @@ func clip(s string) string {
 // So the halves are sent again, until each bad line stands alone; a bad line
 // with several readings is split into them.
 func (s *Series) send(ctx context.Context, ls []line, lost *rejects) error {
-	var body []byte
+	body := make([]byte, 0, len(ls)*lineBytes)
 	points := 0
 	for _, l := range ls {
 		body = l.appendTo(body)

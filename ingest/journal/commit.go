@@ -13,7 +13,7 @@ import (
 
 // Run is the writer: it packs whatever waits into a commit group, has it
 // written and synced, and completes its records; what comes meanwhile makes the next group. A lone
-// producer therefore waits for one sync and many share one. A group that can't be
+// producer therefore waits for one sync and many share one, see pace. A group that can't be
 // written fails alone; Run goes on with the next. When the embedded server has
 // stopped writing, as it does on a full disk, groups fail at once until there is room and
 // Run has started it again. When ctx is done Append
@@ -44,6 +44,7 @@ func (j *Journal) Run(ctx context.Context) error {
 // commitAll commits until the queue is empty, or stop is closed.
 func (j *Journal) commitAll(ctx context.Context, stop <-chan struct{}) {
 	for {
+		j.gather(stop)
 		select {
 		case <-stop:
 			return
@@ -65,6 +66,8 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 		recs[i] = batch[i].rec
 		size += batch[i].size
 	}
+	j.began = time.Now()
+	j.crowd.note(recs)
 	off := j.off
 	seq, err := j.write(ctx, recs, size)
 	if err != nil {
@@ -88,6 +91,7 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 	for i := range batch {
 		batch[i].done(recs[i].Position, nil)
 	}
+	j.reuse(batch)
 }
 
 // write returns the number of the group once it is synced.

@@ -84,14 +84,19 @@ type Journal struct {
 	stream jetstream.Stream
 
 	wake    chan struct{} // there is something in the queue
+	plenty  chan struct{} // there is enough in the queue
 	closing chan struct{} // Close was called
 
 	mu      sync.Mutex // guards what follows
 	room    *sync.Cond // the queue got shorter, or closed
 	queue   []pending
-	bytes   int // of queue
+	spare   []pending // empty: the array for the next queue, nil for a new one
+	bytes   int       // of queue
 	lastAt  time.Time
 	stopped bool // nothing is accepted any more
+
+	crowd crowd     // of the writer
+	began time.Time // when its newest commit began
 
 	base uint64 // records in the log so far; used by one goroutine at a time: Open, then the writer
 
@@ -136,7 +141,7 @@ func Open(ctx context.Context, o Options) (*Journal, error) {
 	if o.MaxBytes > 0 && o.MaxBytes < minBytes {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the durable log needs at least %d bytes, not %d", minBytes, o.MaxBytes)
 	}
-	j := &Journal{opts: o, log: cmp.Or(o.Logger, slog.Default()), wake: make(chan struct{}, 1), closing: make(chan struct{})}
+	j := &Journal{opts: o, log: cmp.Or(o.Logger, slog.Default()), wake: make(chan struct{}, 1), plenty: make(chan struct{}, 1), closing: make(chan struct{})}
 	j.room = sync.NewCond(&j.mu)
 	if err := j.open(ctx); err != nil {
 		j.disconnect()
@@ -252,9 +257,17 @@ func (j *Journal) Append(rec citywarden.Record, done func(citywarden.Position, e
 	rec.At, j.lastAt = now, now
 	j.queue = append(j.queue, pending{rec, size, done})
 	j.bytes += size
+	n := len(j.queue)
 	j.mu.Unlock()
+	signal(j.wake)
+	if n == enough {
+		signal(j.plenty)
+	}
+}
+
+func signal(ch chan struct{}) {
 	select {
-	case j.wake <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
 	}
 }
@@ -278,9 +291,7 @@ func check(rec *citywarden.Record) (size int, err error) {
 		if n := len(u.Device) + len(u.Protocol) + len(u.Topic); n > 16<<10 {
 			return 0, citywarden.Errorf(citywarden.CodeInvalid, "device id and topic of %d bytes; at most %d are taken", n, 16<<10)
 		}
-		c := *u
-		c.Received = c.Received.Round(0).UTC()
-		rec.Uplink = &c
+		u.Received = u.Received.Round(0).UTC()
 		return len(u.Payload) + len(u.Device) + len(u.Protocol) + len(u.Topic) + 32, nil
 	case citywarden.RecordTick, citywarden.RecordStart:
 		return 16, nil
@@ -376,11 +387,21 @@ func (j *Journal) take(n, size int) []pending {
 	}
 	batch := j.queue[:k:k]
 	if j.queue = j.queue[k:]; len(j.queue) == 0 {
-		j.queue = nil // the batch owns the array
+		j.queue, j.spare = j.spare, nil // the batch owns the array
 	}
 	j.bytes -= bytes
 	j.room.Broadcast()
 	return batch
+}
+
+// reuse keeps the array of a batch that is done with for the queue.
+func (j *Journal) reuse(batch []pending) {
+	clear(batch)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if cap(batch) > cap(j.spare) {
+		j.spare = batch[:0]
+	}
 }
 
 // errClosed is what a read gets when the log is closed under it.
