@@ -29,6 +29,7 @@ type commands struct {
 	Serve       serveCmd       `cmd:"" help:"Run the platform."`
 	Devices     devicesCmd     `cmd:"" help:"Add, list, import and export devices of a running platform."`
 	Models      modelsCmd      `cmd:"" help:"Check device models of your own."`
+	Certify     certifyCmd     `cmd:"" help:"Look at one device that connects: what of it is right, and what to change."`
 	Sites       sitesCmd       `cmd:"" help:"List and change sites, whose attributes hold for their devices."`
 	Grids       gridsCmd       `cmd:"" help:"Import unit grids and list the areas that they make up."`
 	Components  componentsCmd  `cmd:"" help:"Import, list and export the managed components of the city: manhole covers, hydrants, street lamps."`

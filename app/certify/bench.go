@@ -1,0 +1,369 @@
+package certify
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/ingest"
+)
+
+const (
+	maxMessages  = 500         // that a report shows
+	maxKeepAlive = 20 * 60     // seconds
+	maxSkew      = time.Minute // that a clock may be off
+)
+
+// bench is what is known of the device.
+type bench struct {
+	Options
+	pipeline *ingest.Pipeline
+	device   *citywarden.Device
+	began    time.Time
+
+	mu        sync.Mutex
+	checks    []Check
+	messages  []Message
+	more      int // messages that the report does not show
+	greeted   bool
+	commanded bool
+
+	conns    []*tapped
+	last     time.Time     // when the newest message came
+	gap      time.Duration // the longest between two
+	usual    time.Duration // the shortest
+	count    int           // messages over MQTT
+	metrics  map[citywarden.MetricName]bool
+	timed    int // messages with a time of their own
+	leastLag time.Duration
+
+	withheld  []byte // the payload that was not acknowledged
+	cut, back time.Time
+	after     int // messages since it is back
+	attempts  int // connections while nobody was let in
+}
+
+// set says what became of a check; what failed once stays so. It needs mu.
+func (b *bench) set(id string, state State, seen, bytes string) {
+	i := slices.IndexFunc(b.checks, func(c Check) bool { return c.ID == id })
+	c := &b.checks[i]
+	if c.State == Failed {
+		return
+	}
+	news := c.State != state
+	c.State, c.Seen, c.Bytes = state, seen, clip(bytes)
+	if news && b.Told != nil && state != NotSeen {
+		b.Told(*c)
+	}
+}
+
+func (b *bench) pass(id, seen string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.set(id, Passed, seen, "")
+}
+
+func (b *bench) fail(id, seen, bytes string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.set(id, Failed, seen, bytes)
+}
+
+// refused is a connection that the broker did not take.
+func (b *bench) refused(why string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.greeted {
+		b.set("auth", Failed, why, "")
+	} else {
+		b.set("connect", Failed, why, "")
+	}
+}
+
+// admits reports whether a connection is let in.
+func (b *bench) admits(c *tapped) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.out(time.Now()) {
+		b.attempts++
+		return false
+	}
+	b.conns = append(b.conns, c)
+	return true
+}
+
+func (b *bench) left(c *tapped) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.conns = slices.DeleteFunc(b.conns, func(o *tapped) bool { return o == c })
+}
+
+// out reports whether the outage lasts.
+func (b *bench) out(now time.Time) bool { return !b.cut.IsZero() && now.Before(b.cut.Add(b.Outage)) }
+
+// connected is a CONNECT.
+func (b *bench) connected(what string, keepAlive uint16) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.greeted = true
+	b.set("connect", Passed, what, "")
+	seen := fmt.Sprintf("keep alive %d s", keepAlive)
+	switch {
+	case keepAlive == 0, keepAlive > maxKeepAlive:
+		b.set("keepalive", Failed, seen, "")
+	default:
+		b.set("keepalive", Passed, seen, "")
+	}
+	if b.cut.IsZero() || !b.back.IsZero() {
+		return
+	}
+	b.back = time.Now()
+	seen = fmt.Sprintf("%d attempts in an outage of %s, back %s after it", b.attempts, b.Outage, b.back.Sub(b.cut.Add(b.Outage)).Round(100*time.Millisecond))
+	if b.attempts > int(b.Outage/time.Second)+2 {
+		b.set("reconnect", Failed, seen, "")
+		return
+	}
+	b.set("reconnect", Passed, seen, "")
+}
+
+// published is a PUBLISH.
+func (b *bench) published(topic string, qos byte, retain bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch seen := fmt.Sprintf("QoS %d", qos); {
+	case qos == 0:
+		b.set("qos", Failed, seen, topic)
+	case retain:
+		b.set("qos", Failed, seen+", retained", topic)
+	default:
+		b.set("qos", Passed, seen, "")
+	}
+}
+
+// Accept implements the listeners' Acceptor.
+func (b *bench) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
+	now := time.Now()
+	b.mu.Lock()
+	b.set("topic", Passed, up.Topic, "")
+	if up.Protocol != "mqtt" {
+		b.set("connect", Passed, up.Protocol, "")
+	} else if b.count++; b.Outage > 0 && b.cut.IsZero() && b.count > beforeOutage {
+		b.cut, b.withheld = now, up.Payload
+	}
+	out, conns := b.out(now), slices.Clone(b.conns)
+	b.mu.Unlock()
+	if !out || up.Protocol != "mqtt" {
+		b.pipeline.Accept(ctx, up, done)
+		return
+	}
+	done(citywarden.Errorf(citywarden.CodeTransient, "an outage is played"))
+	for _, c := range conns {
+		_ = c.Close()
+	}
+}
+
+// Name implements ingest.Consumer.
+func (b *bench) Name() string { return "certify" }
+
+// Cursor implements ingest.Consumer.
+func (b *bench) Cursor(context.Context) (citywarden.Position, error) { return 0, nil }
+
+// Consume implements ingest.Consumer: it looks at the messages as they were decoded.
+func (b *bench) Consume(_ context.Context, entries []citywarden.Entry) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range entries {
+		if entries[i].Uplink != nil {
+			b.entry(&entries[i])
+		}
+	}
+	return nil
+}
+
+func (b *bench) entry(e *citywarden.Entry) {
+	up := e.Uplink
+	m := Message{At: up.Received, Protocol: up.Protocol, Topic: up.Topic, Payload: printable(up.Payload), Readings: map[citywarden.MetricName]citywarden.Value{}}
+	for _, r := range e.Readings {
+		m.Readings[r.Metric] = r.Value
+	}
+	if e.Reject != nil {
+		m.Reject = e.Reject.Reason
+	}
+	if len(b.messages) < maxMessages {
+		b.messages = append(b.messages, m)
+	} else {
+		b.more++
+	}
+	if strings.HasSuffix(up.Topic, "/attributes") {
+		if e.Reject != nil {
+			b.set("payload", Failed, m.Reject, m.Payload)
+		}
+		return
+	}
+	b.readings(e, &m)
+	b.times(e, &m)
+	if !b.back.IsZero() {
+		b.after++
+		if b.withheld != nil && bytes.Equal(up.Payload, b.withheld) {
+			b.set("resend", Passed, "", m.Payload)
+		}
+		for _, r := range e.Readings {
+			if r.Time.After(b.cut) && r.Time.Before(b.cut.Add(b.Outage)) {
+				b.set("backlog", Passed, "measured at "+r.Time.Local().Format(time.TimeOnly), m.Payload)
+			}
+		}
+	}
+	if e.Duplicates > 0 && b.cut.IsZero() {
+		b.set("duplicates", Failed, fmt.Sprintf("%d readings came before, with the same time and value", e.Duplicates), m.Payload)
+	}
+}
+
+// readings looks at what was measured.
+func (b *bench) readings(e *citywarden.Entry, m *Message) {
+	if e.Rejected > 0 {
+		b.set("payload", Failed, m.Reject, m.Payload)
+		return
+	}
+	if len(e.Readings) > 0 {
+		b.set("payload", Passed, fmt.Sprintf("%d readings", len(e.Readings)), "")
+	}
+	ranged := 0
+	for _, r := range e.Readings {
+		if b.metrics == nil {
+			b.metrics = map[citywarden.MetricName]bool{}
+		}
+		b.metrics[r.Metric] = true
+		def, _ := b.Model.Metric(r.Metric)
+		if def.Min != nil || def.Max != nil {
+			ranged++
+		}
+		if r.Quality == citywarden.OutOfRange {
+			b.set("units", Failed, fmt.Sprintf("%s is %s %s; it is %s", r.Metric, r.Value, def.Unit, within(def)), m.Payload)
+		}
+	}
+	if ranged > 0 {
+		b.set("units", Passed, fmt.Sprintf("%d values lie in the range of the model", ranged), "")
+	}
+	var never []string
+	for _, x := range b.Model.Metrics {
+		if !b.metrics[x.Name] {
+			never = append(never, string(x.Name))
+		}
+	}
+	if len(never) == 0 {
+		b.set("metrics", Passed, "", "")
+	} else {
+		b.set("metrics", NotSeen, "never came: "+strings.Join(never, ", "), "")
+	}
+}
+
+func within(m *citywarden.Metric) string {
+	switch {
+	case m.Min == nil:
+		return fmt.Sprintf("at most %g", *m.Max)
+	case m.Max == nil:
+		return fmt.Sprintf("at least %g", *m.Min)
+	}
+	return fmt.Sprintf("%g to %g", *m.Min, *m.Max)
+}
+
+// times looks at when was measured and when it came.
+func (b *bench) times(e *citywarden.Entry, m *Message) {
+	at := e.Uplink.Received
+	if !b.last.IsZero() && b.cut.IsZero() {
+		gap := at.Sub(b.last)
+		if b.gap = max(b.gap, gap); b.usual == 0 || gap < b.usual {
+			b.usual = gap
+		}
+		seen := fmt.Sprintf("at most %s between two messages; the model says %s", b.gap.Round(100*time.Millisecond), b.Model.Heartbeat)
+		if b.gap > b.Model.Heartbeat.Std() {
+			b.set("period", Failed, seen, "")
+		} else {
+			b.set("period", Passed, seen, "")
+		}
+	}
+	b.last = at
+	switch ahead := e.Stated.Sub(at); {
+	case e.Quarantined > 0:
+		b.set("time", Failed, m.Reject, m.Payload)
+		return
+	case e.Stated.IsZero():
+		return
+	case ahead > maxSkew:
+		b.set("time", Failed, fmt.Sprintf("ts is %s ahead", ahead.Round(time.Second)), m.Payload)
+	default:
+		if b.timed++; b.timed == 1 || -ahead < b.leastLag {
+			b.leastLag = -ahead
+		}
+		if b.leastLag <= maxSkew {
+			b.set("time", Passed, fmt.Sprintf("off by at most %s", b.leastLag.Abs().Round(time.Millisecond)), "")
+		}
+		if b.timed >= beforeOutage && e.Duplicates == 0 {
+			b.set("duplicates", Passed, fmt.Sprintf("%d messages with times of their own", b.timed), "")
+		}
+	}
+}
+
+// report says what the end decides, and what was seen.
+func (b *bench) report() *Report {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	state := func(id string) State {
+		return b.checks[slices.IndexFunc(b.checks, func(c Check) bool { return c.ID == id })].State
+	}
+	if state("time") == NotSeen {
+		switch {
+		case b.timed > 0:
+			b.set("time", Failed, fmt.Sprintf("ts is at least %s old when it comes", b.leastLag.Round(time.Second)), "")
+		case !b.last.IsZero():
+			b.set("time", NotSeen, "no message has a time (ts) of its own", "")
+		}
+	}
+	switch {
+	case b.cut.IsZero():
+	case b.back.IsZero() && !b.out(time.Now()):
+		b.set("reconnect", Failed, fmt.Sprintf("it did not come back after an outage of %s", b.Outage), "")
+	case b.after > 0:
+		if state("resend") == NotSeen {
+			b.set("resend", Failed, "", printable(b.withheld))
+		}
+		if state("backlog") == NotSeen {
+			if b.usual > b.Outage/2 {
+				b.set("backlog", NotSeen, fmt.Sprintf("an outage of %s is short for a device that reports every %s; say --outage", b.Outage, b.usual.Round(time.Second)), "")
+			} else {
+				b.set("backlog", Failed, fmt.Sprintf("nothing that came afterwards was measured in the %s of the outage", b.Outage), "")
+			}
+		}
+	}
+	if b.Command != "" && state("command") == NotSeen && !b.last.IsZero() {
+		seen := "it did not answer " + b.Command
+		if !b.commanded {
+			seen = "it does not listen for commands"
+		}
+		b.set("command", Failed, seen, "")
+	}
+	return &Report{Model: b.Model.Name, Began: b.began.UTC(), Ended: time.Now().UTC(), Checks: b.checks, Messages: b.messages, More: b.more}
+}
+
+// clip shortens what a device sent.
+func clip(s string) string {
+	const most = 300
+	if len(s) > most {
+		return strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
+// printable is a payload as people can read it: in hex unless it is text.
+func printable(b []byte) string {
+	if !utf8.Valid(b) || bytes.ContainsFunc(b, func(r rune) bool { return r < ' ' && !strings.ContainsRune("\n\r\t", r) }) {
+		return clip(fmt.Sprintf("% x", b))
+	}
+	return clip(string(b))
+}

@@ -1,0 +1,269 @@
+// Package certify looks at one device that speaks to the platform, and says what
+// of it is right, what is wrong and how to change it, and what was not seen.
+//
+// It needs no running platform: it listens with the platform's own listeners and
+// decodes with its pipeline, over a log in memory. After a few messages it plays an
+// outage: it withholds an acknowledgement, ends the connection and lets nobody in for
+// a while.
+package certify
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/broker/coap"
+	devicehttp "github.com/citywarden/citywarden/broker/http"
+	"github.com/citywarden/citywarden/broker/mqtt"
+	"github.com/citywarden/citywarden/ingest"
+)
+
+// Device is the id of the device that is looked at.
+const Device citywarden.DeviceID = "device"
+
+// beforeOutage is after how many messages over MQTT the outage begins.
+const beforeOutage = 3
+
+// Options say what to look at. A listener that is nil is left out; Run closes the others.
+type Options struct {
+	Model   *citywarden.Model
+	Token   string        // that the device shows
+	MQTT    net.Listener  // plain
+	MQTTS   net.Listener  // with TLS
+	TLS     *tls.Config   // of MQTTS
+	HTTP    net.Listener  // plain
+	CoAP    coap.Conn     // UDP
+	Outage  time.Duration // how long; 0 for none
+	Command string        // a method of the model to send, "" for none
+	Params  json.RawMessage
+	Told    func(Check) // of each check that is decided; nil for nobody
+}
+
+// Run looks at the device until ctx is done.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	b := &bench{Options: o, device: &citywarden.Device{ID: Device, Name: string(Device), Model: o.Model.Name, Attributes: map[string]any{}}, began: time.Now(), checks: newChecks()}
+	log := &memory{grown: make(chan struct{})}
+	quiet := slog.New(slog.DiscardHandler)
+	var err error
+	if b.pipeline, err = ingest.New(ingest.Options{Log: log, Directory: b, Logger: quiet}); err != nil {
+		return nil, err
+	}
+	b.pipeline.Attach(b)
+	heard := slog.New(ears{b})
+	parts := []func(context.Context) error{b.pipeline.Run}
+	var listeners []net.Listener
+	if o.MQTT != nil {
+		listeners = append(listeners, o.MQTT)
+	}
+	if o.MQTTS != nil {
+		listeners = append(listeners, tls.NewListener(o.MQTTS, o.TLS)) // here, as what is looked at is inside of TLS
+	}
+	for _, l := range listeners {
+		m, err := mqtt.New(mqtt.Options{Listeners: []mqtt.Listener{{Listener: &tap{Listener: l, bench: b}}}, Accept: b, Check: b.pipeline, Auth: b, Down: b, Logger: heard})
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, m.Run)
+	}
+	if o.CoAP != nil {
+		s, err := coap.New(coap.Options{Conn: o.CoAP, Accept: b, Check: b.pipeline, Auth: b, Down: b, Logger: heard})
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, s.Run)
+	}
+	if o.HTTP != nil {
+		parts = append(parts, func(ctx context.Context) error { return b.serveHTTP(ctx, heard) })
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	ended := make(chan error, len(parts))
+	for _, run := range parts {
+		wg.Go(func() { ended <- run(ctx) })
+	}
+	select {
+	case <-ctx.Done():
+	case err = <-ended: // one that could not go on
+	}
+	cancel()
+	wg.Wait()
+	return b.report(), err
+}
+
+func (b *bench) serveHTTP(ctx context.Context, log *slog.Logger) error {
+	s := &http.Server{ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+		Handler: devicehttp.New(devicehttp.Options{Accept: b, Check: b.pipeline, Auth: b, Down: b, Logger: log, Next: http.HandlerFunc(b.elsewhere)})}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	if err := s.Serve(b.HTTP); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (b *bench) elsewhere(w http.ResponseWriter, r *http.Request) {
+	b.fail("topic", r.Method+" "+r.URL.Path, "")
+	http.Error(w, "POST to /api/v1/TOKEN/telemetry", http.StatusNotFound)
+}
+
+// memory is the log of one run.
+type memory struct {
+	mu    sync.Mutex
+	recs  []citywarden.Record
+	grown chan struct{}
+}
+
+// Append implements ingest.Log.
+func (m *memory) Append(rec citywarden.Record, done func(citywarden.Position, error)) {
+	m.mu.Lock()
+	rec.At, rec.Position = time.Now().UTC(), citywarden.PositionAt(uint64(len(m.recs)+1), 0)
+	m.recs = append(m.recs, rec)
+	close(m.grown)
+	m.grown = make(chan struct{})
+	m.mu.Unlock()
+	done(rec.Position, nil)
+}
+
+// Read implements ingest.Log.
+func (m *memory) Read(ctx context.Context, after citywarden.Position) ([]citywarden.Record, error) {
+	for {
+		m.mu.Lock()
+		n, grown := after.Group(), m.grown
+		if n < uint64(len(m.recs)) {
+			defer m.mu.Unlock()
+			return m.recs[n : n+1 : n+1], nil
+		}
+		m.mu.Unlock()
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Last implements ingest.Log.
+func (m *memory) Last() citywarden.Position {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.recs) == 0 {
+		return 0
+	}
+	return m.recs[len(m.recs)-1].Position
+}
+
+// Back implements ingest.Log: there is nothing before the run.
+func (m *memory) Back(context.Context, citywarden.Position, uint64) (citywarden.Position, error) {
+	return 0, nil
+}
+
+// ears hear what the listeners say to whoever operates them.
+type ears struct{ b *bench }
+
+// Enabled implements slog.Handler.
+func (ears) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+
+// WithAttrs implements slog.Handler.
+func (e ears) WithAttrs([]slog.Attr) slog.Handler { return e }
+
+// WithGroup implements slog.Handler.
+func (e ears) WithGroup(string) slog.Handler { return e }
+
+// Handle implements slog.Handler.
+func (e ears) Handle(_ context.Context, r slog.Record) error {
+	said, where := "", ""
+	r.Attrs(func(a slog.Attr) bool {
+		switch a.Key {
+		case "err":
+			said = a.Value.String()
+		case "topic", "filter":
+			where = a.Value.String()
+		}
+		return true
+	})
+	switch r.Message {
+	case "connection refused":
+		e.b.refused(said)
+	case "uplink refused", "subscription refused":
+		e.b.fail("topic", said, where)
+	case "device disconnected for an error of protocol", "device disconnected":
+		e.b.fail("connect", said, "")
+	}
+	return nil
+}
+
+// Authenticate implements the listeners' Authenticator.
+func (b *bench) Authenticate(token string) (citywarden.DeviceID, error) {
+	if token != b.Token {
+		b.fail("auth", fmt.Sprintf("it shows %q as its token; expected %q", clip(token), b.Token), "")
+		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown token")
+	}
+	b.pass("auth", "")
+	return Device, nil
+}
+
+// Device implements ingest.Directory.
+func (b *bench) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
+	if id != Device {
+		return nil, nil, citywarden.Errorf(citywarden.CodeNotFound, "no device %s", id)
+	}
+	return b.device, b.Model, nil
+}
+
+// Child implements ingest.Directory: devices behind a gateway are not looked at.
+func (b *bench) Child(_ citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %q behind this one: certify looks at one device that speaks for itself", name)
+}
+
+// Attributes implements the listeners' Downlinks.
+func (b *bench) Attributes(context.Context, citywarden.DeviceID, []string, []string) (citywarden.DeviceAttributes, error) {
+	return citywarden.DeviceAttributes{}, nil
+}
+
+// Listen implements the listeners' Downlinks: the command goes to whoever first listens.
+func (b *bench) Listen(_ citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) (cancel func()) {
+	b.mu.Lock()
+	first := kind == citywarden.DownlinkCommand && b.Command != "" && !b.commanded
+	b.commanded = b.commanded || first
+	b.mu.Unlock()
+	if first {
+		body, _ := json.Marshal(map[string]any{"method": b.Command, "params": b.Params}) // a text and JSON
+		// Not from here: the subscription is noted when Listen returns.
+		time.AfterFunc(commandAfter, func() {
+			send(citywarden.Downlink{Device: Device, Kind: kind, ID: 1, Body: body, Done: b.delivered})
+		})
+	}
+	return func() {}
+}
+
+// commandAfter is how long after a device listens it gets the command.
+const commandAfter = 200 * time.Millisecond
+
+func (b *bench) delivered(ok bool) {
+	if c, known := b.Model.Command(b.Command); ok && known && c.OneWay {
+		b.pass("command", b.Command)
+	}
+}
+
+// Answer implements the listeners' Downlinks.
+func (b *bench) Answer(_ context.Context, _ citywarden.DeviceID, id int64, body []byte) error {
+	switch {
+	case id != 1:
+		b.fail("command", fmt.Sprintf("it answers command %d, which there is none of", id), string(body))
+		return citywarden.Errorf(citywarden.CodeNotFound, "no command %d waits", id)
+	case !json.Valid(body):
+		b.fail("command", "the answer is no JSON", string(body))
+		return citywarden.Errorf(citywarden.CodeInvalid, "the answer is not JSON")
+	}
+	b.pass("command", b.Command+" "+clip(string(body)))
+	return nil
+}
