@@ -75,6 +75,20 @@ func (t *certificate) load() error {
 	return nil
 }
 
+// certified reports whether a certificate, with the intermediate ones after it, was
+// issued under tls.client_ca. Nobody's was without one.
+func (t *certificate) certified(chain []*x509.Certificate) bool {
+	if t == nil || t.now.Load().clients == nil {
+		return false
+	}
+	o := x509.VerifyOptions{Roots: t.now.Load().clients, Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	for _, c := range chain[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(o)
+	return err == nil
+}
+
 // state tells whether a file was changed or replaced.
 func (t *certificate) state() string {
 	var b strings.Builder

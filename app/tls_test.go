@@ -3,10 +3,13 @@ package app
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -103,11 +106,19 @@ func TestSecuredListeners(t *testing.T) {
 	}()
 	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.Pool()}, ForceAttemptHTTP2: true}}
 	defer web.CloseIdleConnections()
+	var token string
 	for _, u := range []string{"http://" + a.Addr("http.addr").String(), "https://" + a.Addr("http.tls").String()} {
 		r, err := web.Post(u+"/api/v1/login", "application/json", strings.NewReader(`{"user":"admin","password":"a good one"}`))
 		if err != nil {
 			t.Fatal(err)
 		}
+		var signed struct {
+			Token string `json:"token"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&signed); err != nil {
+			t.Fatal(err)
+		}
+		token = signed.Token
 		r.Body.Close()
 		secure := strings.HasPrefix(u, "https")
 		if r.StatusCode != http.StatusOK || len(r.Cookies()) == 0 || r.Cookies()[0].Secure != secure {
@@ -121,6 +132,44 @@ func TestSecuredListeners(t *testing.T) {
 		if tok.Wait(); tok.Error() == nil || !strings.Contains(strings.ToLower(tok.Error().Error()), "not authorized") {
 			t.Errorf("%s: %v, want not authorized", key, tok.Error())
 		}
+	}
+
+	// A device with a certificate, from its registration to its revocation.
+	own := ca.Valid("meter 7")
+	ask := func(method, path, body string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, "https://"+a.Addr("http.tls").String()+"/api/v1"+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Authorization", "Bearer "+token)
+		answer, err := web.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		if text, _ := io.ReadAll(answer.Body); answer.StatusCode >= 300 {
+			t.Fatalf("%s %s: %s %s", method, path, answer.Status, text)
+		}
+	}
+	ask("POST", "/devices", `{"id":"m-7","name":"","model":"smoke-detector"}`)
+	ask("POST", "/devices/m-7/credentials", `{"type":"x509","certificate":`+strconv.Quote(string(certtest.PEM(own)))+`}`)
+	lost := make(chan struct{})
+	p := paho.NewClient(paho.NewClientOptions().AddBroker("ssl://" + a.Addr("mqtt.tls").String()).SetAutoReconnect(false).
+		SetConnectionLostHandler(func(paho.Client, error) { close(lost) }).
+		SetTLSConfig(&tls.Config{RootCAs: ca.Pool(), Certificates: []tls.Certificate{own}}))
+	if tok := p.Connect(); tok.Wait() && tok.Error() != nil {
+		t.Fatal(tok.Error())
+	}
+	if tok := p.Publish("v1/devices/me/telemetry", 1, false, `{"smoke":0.03}`); !tok.WaitTimeout(10*time.Second) || tok.Error() != nil {
+		t.Fatal("not acknowledged", tok.Error())
+	}
+	ask("DELETE", "/devices/m-7/credentials", "")
+	select {
+	case <-lost:
+	case <-time.After(10 * time.Second):
+		t.Error("the session goes on after the certificate was revoked")
 	}
 }
 

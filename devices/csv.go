@@ -45,10 +45,10 @@ var columns = []string{"id", "name", "model", "lat", "lon", "adjacent", "compone
 
 // Import creates and updates devices from CSV. The first line names the
 // columns: id and model, and as wanted name, lat, lon, crs (of both, as
-// citywarden.ParseCRS reads it), token, adjacent (ids with spaces between),
-// component, disabled and attr.NAME for attributes. For a device that
-// exists, a column that is missing leaves what there is and an empty cell
-// removes it; an empty token leaves the old one.
+// citywarden.ParseCRS reads it), token, x509 (a certificate in PEM or its SHA-256),
+// adjacent (ids with spaces between), component, disabled and attr.NAME for
+// attributes. For a device that exists, a column that is missing leaves what there
+// is and an empty cell removes it; an empty token or x509 leaves the old one.
 //
 // Good lines are stored even when others fail; the report has one line for each.
 // What spreadsheets write is understood: a byte order mark, ';' or tabs instead
@@ -122,7 +122,7 @@ func separator(raw []byte) rune {
 }
 
 func checkHeader(header []string) error {
-	known := append(slices.Clone(columns), "crs", "token")
+	known := append(slices.Clone(columns), "crs", "token", "x509")
 	for i, name := range header {
 		attr, isAttr := strings.CutPrefix(name, "attr.")
 		switch {
@@ -234,7 +234,6 @@ func (p *importer) change(row row) (c change, warning string, err error) {
 	if !ok {
 		return c, "", fmt.Errorf("unknown model %q%s", d.Model, suggest(string(d.Model), p.r.models.names))
 	}
-	var token *tokenHash
 	for _, name := range p.header {
 		text := cell[name]
 		switch name {
@@ -256,18 +255,24 @@ func (p *importer) change(row row) (c change, warning string, err error) {
 			if text == "" {
 				continue
 			}
-			h, err := hashToken(text)
+			s, err := agreedToken(text)
+			if err == nil {
+				err = p.secret(&c, d.ID, s)
+			}
 			if err != nil {
 				return c, "", err
 			}
-			owner := p.r.owner(h)
-			if owner == "" {
-				owner = p.tokens[h]
+		case "x509":
+			if text == "" {
+				continue
 			}
-			if owner != "" && owner != d.ID {
-				return c, "", fmt.Errorf("the token belongs to device %s", owner)
+			s, err := certificateSecret(text)
+			if err == nil {
+				err = p.secret(&c, d.ID, s)
 			}
-			token = &h
+			if err != nil {
+				return c, "", err
+			}
 		default:
 			warn, err := setAttribute(&d, model, strings.TrimPrefix(name, "attr."), text)
 			if err != nil {
@@ -281,17 +286,37 @@ func (p *importer) change(row row) (c change, warning string, err error) {
 	if err := setLocation(&d, cell); err != nil {
 		return c, "", err
 	}
+	secrets := c.secrets
 	c, err = p.r.prepare(d, old)
 	if err != nil {
 		c.device = &citywarden.Device{ID: d.ID}
 		return c, "", err
 	}
 	p.ids[d.ID] = row.line
-	if token != nil {
-		c.secrets = &citywarden.Secrets{Current: token[:]}
-		p.tokens[*token] = d.ID
+	if c.secrets = secrets; secrets != nil {
+		p.tokens[tokenHash(secrets[0].Hash)] = d.ID
 	}
 	return c, warning, nil
+}
+
+// secret makes s the new secret of a device, unless it has it already: then one that
+// it replaced stays good as long as was said.
+func (p *importer) secret(c *change, id citywarden.DeviceID, s citywarden.Secret) error {
+	h := tokenHash(s.Hash)
+	owner := p.r.owner(h)
+	if owner == "" {
+		owner = p.tokens[h]
+	}
+	switch old := p.r.secretsOf(id); {
+	case owner != "" && owner != id:
+		return fmt.Errorf("the %s belongs to device %s", s.Kind, owner)
+	case c.secrets != nil:
+		return errors.New("a device has one credential: give token or x509, not both")
+	case len(old) > 0 && bytes.Equal(old[0].Hash, s.Hash):
+		return nil
+	}
+	c.secrets = []citywarden.Secret{s}
+	return nil
 }
 
 // setAttribute reads text as the kind that the model declares; an attribute

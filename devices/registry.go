@@ -1,14 +1,10 @@
 package devices
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -21,11 +17,11 @@ import (
 // and durable when it returns nil.
 type Store interface {
 	// LoadDevices calls each for every device with its presence and latest
-	// values, and its secrets, and returns the position of the log that the latest values reach.
-	LoadDevices(ctx context.Context, each func(citywarden.DeviceView, citywarden.Secrets)) (citywarden.Position, error)
+	// values, and its secrets, the newest first, and returns the position of the log that the latest values reach.
+	LoadDevices(ctx context.Context, each func(citywarden.DeviceView, []citywarden.Secret)) (citywarden.Position, error)
 	// SaveDevices inserts or replaces devices, not their latest values, and
 	// sets the secrets given.
-	SaveDevices(ctx context.Context, ds []citywarden.Device, secrets map[citywarden.DeviceID]citywarden.Secrets) error
+	SaveDevices(ctx context.Context, ds []citywarden.Device, secrets map[citywarden.DeviceID][]citywarden.Secret) error
 	// DeleteDevice deletes a device with its secrets and latest values.
 	DeleteDevice(ctx context.Context, id citywarden.DeviceID) error
 	// SaveLatest replaces presence and latest values of devices that still
@@ -51,15 +47,13 @@ type Options struct {
 	Logger   *slog.Logger
 }
 
-type tokenHash [sha256.Size]byte
-
 // entry is one device in memory.
 type entry struct {
 	device *citywarden.Device // replaced as a whole when it changes: others hold it
 	model  *citywarden.Model
 	search string // id and name in lower case
 
-	secrets citywarden.Secrets // replaced as a whole
+	secrets []citywarden.Secret // the newest first, one or two; replaced as a whole
 
 	// guarded by Registry.valuesMu
 	lastSeen time.Time
@@ -118,7 +112,7 @@ func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) 
 		r.sites[x.ID] = x
 	}
 	var unknown error
-	reached, err := s.LoadDevices(ctx, func(v citywarden.DeviceView, s citywarden.Secrets) {
+	reached, err := s.LoadDevices(ctx, func(v citywarden.DeviceView, s []citywarden.Secret) {
 		model, ok := m.Model(v.Model)
 		if !ok {
 			if unknown == nil {
@@ -172,25 +166,6 @@ func (r *Registry) Device(id citywarden.DeviceID) (*citywarden.Device, *cityward
 
 func notFound(id citywarden.DeviceID) error {
 	return citywarden.Errorf(citywarden.CodeNotFound, "no device %s", id)
-}
-
-// Authenticate returns whose token, or MQTTSecret, it is: CodeUnauthenticated when
-// nobody's, CodeDenied when the device is disabled. Tokens are looked up by their SHA-256,
-// so the time it takes tells nothing about tokens that exist.
-func (r *Registry) Authenticate(token string) (citywarden.DeviceID, error) {
-	h := sha256.Sum256([]byte(token))
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	e := r.byHash[h]
-	switch {
-	case e == nil:
-		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown token")
-	case bytes.Equal(h[:], e.secrets.Before) && !time.Now().Before(e.secrets.Until):
-		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "device %s has another secret since %s", e.device.ID, e.secrets.Until.Format(time.RFC3339))
-	case e.device.Disabled:
-		return "", citywarden.Errorf(citywarden.CodeDenied, "device %s is disabled", e.device.ID)
-	}
-	return e.device.ID, nil
 }
 
 // Each calls f for every device in the order of their ids; f may call the
@@ -389,7 +364,7 @@ func (r *Registry) remove(ctx context.Context, id citywarden.DeviceID) error {
 	r.valuesMu.Lock()
 	r.dirty = slices.DeleteFunc(r.dirty, func(e *entry) bool { return e == gone })
 	r.valuesMu.Unlock()
-	r.give(gone, citywarden.Secrets{})
+	r.give(gone, nil)
 	r.order = slices.Delete(r.order, i, i+1)
 	delete(r.byID, id)
 	r.part(gone)
@@ -405,7 +380,7 @@ type change struct {
 	model  *citywarden.Model
 	isNew  bool
 
-	secrets *citywarden.Secrets // nil leaves the old ones
+	secrets []citywarden.Secret // nil leaves the old ones, an empty one takes them away
 }
 
 // prepare checks d and returns it as it will be stored; old is nil for a new
@@ -509,11 +484,11 @@ func (r *Registry) save(ctx context.Context, cs []change) error {
 		return nil
 	}
 	ds := make([]citywarden.Device, len(cs))
-	secrets := map[citywarden.DeviceID]citywarden.Secrets{}
+	secrets := map[citywarden.DeviceID][]citywarden.Secret{}
 	for i, c := range cs {
 		ds[i] = *c.device
 		if c.secrets != nil {
-			secrets[c.device.ID] = *c.secrets
+			secrets[c.device.ID] = c.secrets
 		}
 	}
 	if err := r.store.SaveDevices(ctx, ds, secrets); err != nil {
@@ -545,7 +520,7 @@ func (r *Registry) show(cs []change) {
 			}
 		} else {
 			told = append(told, sharedChanges(e.device, e.model, c.device, c.model))
-			if c.secrets != nil && e.secrets.Current != nil || c.device.Disabled {
+			if c.secrets != nil && len(e.secrets) > 0 || c.device.Disabled {
 				told = append(told, citywarden.Downlink{Device: c.device.ID, Kind: citywarden.DownlinkRevoked})
 			}
 			r.part(e)
@@ -562,7 +537,7 @@ func (r *Registry) show(cs []change) {
 		}
 		r.join(e)
 		if c.secrets != nil {
-			r.give(e, *c.secrets)
+			r.give(e, c.secrets)
 		}
 	}
 	if len(added) > 0 {
@@ -588,21 +563,6 @@ func (r *Registry) show(cs []change) {
 	}
 }
 
-// give has e known by s and by nothing else. It needs mu.
-func (r *Registry) give(e *entry, s citywarden.Secrets) {
-	for _, h := range [][]byte{e.secrets.Current, e.secrets.Before} {
-		if h != nil {
-			delete(r.byHash, tokenHash(h))
-		}
-	}
-	e.secrets = s
-	for _, h := range [][]byte{s.Current, s.Before} {
-		if h != nil {
-			r.byHash[tokenHash(h)] = e
-		}
-	}
-}
-
 // Regrid looks up the unit grid of every device again, after the grids have
 // changed, and returns how many devices lie in another one now.
 func (r *Registry) Regrid(ctx context.Context) (int, error) {
@@ -623,121 +583,6 @@ func (r *Registry) Regrid(ctx context.Context) (int, error) {
 		}
 	})
 	return len(cs), r.save(ctx, cs)
-}
-
-const (
-	tokenAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-	tokenLength   = 20 // 119 bits
-	minPassword   = 8
-	maxSecret     = 128 // bytes of a user name, a client id or a password
-)
-
-var tokenForm = regexp.MustCompile(`^[A-Za-z0-9._~-]{8,64}$`)
-
-// IssueToken gives a device a new random token of 20 letters and digits, in
-// place of the one it had, and returns it. Only its SHA-256 is kept: nobody can
-// read it again.
-func (r *Registry) IssueToken(ctx context.Context, id citywarden.DeviceID) (string, error) {
-	return r.Issue(ctx, id, citywarden.SecretRequest{})
-}
-
-func newToken() string {
-	token := make([]byte, 0, tokenLength)
-	var b [tokenLength]byte
-	for len(token) < tokenLength {
-		rand.Read(b[:])
-		for _, x := range b {
-			// 248 is the largest multiple of 62 that fits: no letter is likelier.
-			if x < 248 && len(token) < tokenLength {
-				token = append(token, tokenAlphabet[x%62])
-			}
-		}
-	}
-	return string(token)
-}
-
-// SetToken gives a device the token that was agreed on, in place of the one it
-// had: 8 to 64 letters, digits, '.', '_', '~' and '-'. The same token again
-// changes nothing; another device's is CodeConflict.
-func (r *Registry) SetToken(ctx context.Context, id citywarden.DeviceID, token string) error {
-	h, err := hashToken(token)
-	if err != nil {
-		return err
-	}
-	return r.replace(ctx, id, h, 0)
-}
-
-// maxOverlap is how long a secret may stay good beside the one that replaces it.
-const maxOverlap = 90 * 24 * time.Hour
-
-// Issue gives a device a new secret and returns the token or the password, which
-// only the device knows from then on. The secret before is good for the overlap
-// asked for; the one before that, if it still was, is not any more. CodeConflict
-// when another device has the same user name and password.
-func (r *Registry) Issue(ctx context.Context, id citywarden.DeviceID, q citywarden.SecretRequest) (string, error) {
-	if q.Overlap < 0 || q.Overlap > maxOverlap {
-		return "", citywarden.Errorf(citywarden.CodeInvalid, "an overlap of %s; it is 0 to 90d", q.Overlap)
-	}
-	if q.User == "" {
-		if q.ClientID != "" || q.Password != "" {
-			return "", citywarden.Errorf(citywarden.CodeInvalid, "a client id or a password needs a user name")
-		}
-		token := newToken()
-		return token, r.replace(ctx, id, sha256.Sum256([]byte(token)), q.Overlap)
-	}
-	for _, c := range []struct{ what, text string }{{"user name", q.User}, {"client id", q.ClientID}, {"password", q.Password}} {
-		if err := citywarden.CheckText(c.what, c.text, maxSecret); err != nil {
-			return "", err
-		}
-	}
-	if q.Password == "" {
-		q.Password = newToken()
-	}
-	if len(q.Password) < minPassword {
-		return "", citywarden.Errorf(citywarden.CodeInvalid, "a password has at least %d bytes; leave it out to get a random one", minPassword)
-	}
-	return q.Password, r.replace(ctx, id, sha256.Sum256([]byte(citywarden.MQTTSecret(q.ClientID, q.User, q.Password))), q.Overlap)
-}
-
-// replace makes h the secret of a device.
-func (r *Registry) replace(ctx context.Context, id citywarden.DeviceID, h tokenHash, overlap time.Duration) error {
-	r.changeMu.Lock()
-	defer r.changeMu.Unlock()
-	d, m, err := r.Device(id)
-	if err != nil {
-		return err
-	}
-	r.mu.RLock()
-	old := r.byID[id].secrets
-	r.mu.RUnlock()
-	switch owner := r.owner(h); {
-	case owner != "" && owner != id:
-		return citywarden.Errorf(citywarden.CodeConflict, "the token or password belongs to device %s", owner)
-	case bytes.Equal(h[:], old.Current):
-		return nil
-	}
-	s := citywarden.Secrets{Current: h[:]}
-	if overlap > 0 && old.Current != nil {
-		s.Before, s.Until = old.Current, time.Now().UTC().Add(overlap).Truncate(time.Millisecond)
-	}
-	return r.save(ctx, []change{{device: d, model: m, secrets: &s}})
-}
-
-func hashToken(token string) (tokenHash, error) {
-	if !tokenForm.MatchString(token) {
-		return tokenHash{}, citywarden.Errorf(citywarden.CodeInvalid, "a token has 8 to 64 letters, digits, '.', '_', '~' or '-'")
-	}
-	return sha256.Sum256([]byte(token)), nil
-}
-
-// owner returns whose token h is, "" for nobody's.
-func (r *Registry) owner(h tokenHash) citywarden.DeviceID {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if e := r.byHash[h]; e != nil {
-		return e.device.ID
-	}
-	return ""
 }
 
 func (r *Registry) publish(kind string, at time.Time, data any) {

@@ -290,7 +290,7 @@ type failing struct{ devices.Store }
 
 var errDisk = errors.New("disk full")
 
-func (failing) SaveDevices(context.Context, []citywarden.Device, map[citywarden.DeviceID]citywarden.Secrets) error {
+func (failing) SaveDevices(context.Context, []citywarden.Device, map[citywarden.DeviceID][]citywarden.Secret) error {
 	return errDisk
 }
 func (failing) DeleteDevice(context.Context, citywarden.DeviceID) error { return errDisk }
@@ -639,13 +639,13 @@ func (s *states) state() (citywarden.Position, int) {
 	return s.at, len(s.saved)
 }
 
-func (s *states) LoadDevices(context.Context, func(citywarden.DeviceView, citywarden.Secrets)) (citywarden.Position, error) {
+func (s *states) LoadDevices(context.Context, func(citywarden.DeviceView, []citywarden.Secret)) (citywarden.Position, error) {
 	return 0, nil
 }
 
 func (s *states) LoadSites(context.Context) ([]citywarden.Site, error) { return nil, nil }
 
-func (s *states) SaveDevices(context.Context, []citywarden.Device, map[citywarden.DeviceID]citywarden.Secrets) error {
+func (s *states) SaveDevices(context.Context, []citywarden.Device, map[citywarden.DeviceID][]citywarden.Secret) error {
 	return nil
 }
 

@@ -15,15 +15,19 @@ import (
 const latestCursor = "latest"
 
 // LoadDevices calls each for every device with its last-seen time and latest
-// values and its secrets, in the order of their ids, and returns the position of the log that the latest values reach.
-func (d *DB) LoadDevices(ctx context.Context, each func(citywarden.DeviceView, citywarden.Secrets)) (citywarden.Position, error) {
+// values and its secrets, the newest first, in the order of their ids, and returns the position of the log that the latest values reach.
+func (d *DB) LoadDevices(ctx context.Context, each func(citywarden.DeviceView, []citywarden.Secret)) (citywarden.Position, error) {
 	// The position first: values that are newer than it only come twice.
 	p, err := cursor(ctx, d.sql, latestCursor)
 	if err != nil {
 		return 0, err
 	}
+	secrets, err := d.loadSecrets(ctx)
+	if err != nil {
+		return 0, err
+	}
 	rows, err := d.sql.QueryContext(ctx, `SELECT d.id, d.name, d.model, d.attributes, d.lat, d.lon, d.grid, d.adjacent,
-			d.component, d.disabled, d.token, d.token_before, d.token_until, d.created, d.updated, l.last_seen, l.latest, l.client, l.gone
+			d.component, d.disabled, d.created, d.updated, l.last_seen, l.latest, l.client, l.gone
 		FROM devices d LEFT JOIN device_latest l ON l.device = d.id ORDER BY d.id`)
 	if err != nil {
 		return 0, fmt.Errorf("read devices: %w", err)
@@ -35,16 +39,13 @@ func (d *DB) LoadDevices(ctx context.Context, each func(citywarden.DeviceView, c
 			attrs, adjacent  string
 			lat, lon         sql.NullFloat64
 			latest           sql.NullString
-			token, before    sql.NullString
 			client           sql.NullString
 			left             sql.NullBool
 			created, updated int64
 			seen             sql.NullInt64
-			until            int64
-			secrets          citywarden.Secrets
 		)
 		if err := rows.Scan(&v.ID, &v.Name, &v.Model, &attrs, &lat, &lon, &v.Grid, &adjacent,
-			&v.Component, &v.Disabled, &token, &before, &until, &created, &updated, &seen, &latest, &client, &left); err != nil {
+			&v.Component, &v.Disabled, &created, &updated, &seen, &latest, &client, &left); err != nil {
 			return 0, fmt.Errorf("read devices: %w", err)
 		}
 		v.Created, v.Updated, v.LastSeen = fromMS(created), fromMS(updated), fromMS(seen.Int64)
@@ -71,14 +72,7 @@ func (d *DB) LoadDevices(ctx context.Context, each func(citywarden.DeviceView, c
 				return 0, fmt.Errorf("attributes that device %s reported: %w", v.ID, err)
 			}
 		}
-		if secrets.Current, err = unhex(token); err == nil {
-			secrets.Before, err = unhex(before)
-		}
-		if err != nil {
-			return 0, fmt.Errorf("token of device %s: %w", v.ID, err)
-		}
-		secrets.Until = fromMS(until)
-		each(v, secrets)
+		each(v, secrets[v.ID])
 	}
 	if err := rows.Err(); err != nil {
 		return 0, fmt.Errorf("read devices: %w", err)
@@ -86,32 +80,65 @@ func (d *DB) LoadDevices(ctx context.Context, each func(citywarden.DeviceView, c
 	return p, nil
 }
 
-// unhex returns nil for NULL.
-func unhex(s sql.NullString) ([]byte, error) {
-	if !s.Valid {
-		return nil, nil
+// loadSecrets returns the secrets of all devices, the newest first.
+func (d *DB) loadSecrets(ctx context.Context) (map[citywarden.DeviceID][]citywarden.Secret, error) {
+	rows, err := d.sql.QueryContext(ctx, `SELECT device, kind, hash, hint, since, until FROM device_secrets ORDER BY device, replaced`)
+	if err != nil {
+		return nil, fmt.Errorf("read secrets of devices: %w", err)
 	}
-	return hex.DecodeString(s.String)
+	defer rows.Close()
+	out := map[citywarden.DeviceID][]citywarden.Secret{}
+	for rows.Next() {
+		var (
+			id           citywarden.DeviceID
+			s            citywarden.Secret
+			hash         string
+			since, until int64
+		)
+		if err = rows.Scan(&id, &s.Kind, &hash, &s.Hint, &since, &until); err == nil {
+			s.Hash, err = hex.DecodeString(hash)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read secrets of devices: %w", err)
+		}
+		s.Since, s.Until = fromMS(since), fromMS(until)
+		out[id] = append(out[id], s)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read secrets of devices: %w", err)
+	}
+	return out, nil
 }
 
 // SaveDevices inserts or replaces devices and sets the secrets given, in one
 // transaction.
-func (d *DB) SaveDevices(ctx context.Context, ds []citywarden.Device, secrets map[citywarden.DeviceID]citywarden.Secrets) error {
+func (d *DB) SaveDevices(ctx context.Context, ds []citywarden.Device, secrets map[citywarden.DeviceID][]citywarden.Secret) error {
 	return d.tx(ctx, func(q querier) error {
 		for i := range ds {
 			if err := saveDevice(ctx, q, &ds[i]); err != nil {
 				return fmt.Errorf("device %s: %w", ds[i].ID, err)
 			}
 		}
-		for id, s := range secrets {
-			before := sql.NullString{String: hex.EncodeToString(s.Before), Valid: s.Before != nil}
-			if _, err := q.ExecContext(ctx, `UPDATE devices SET token = $1, token_before = $2, token_until = $3 WHERE id = $4`,
-				hex.EncodeToString(s.Current), before, toMS(s.Until), id); err != nil {
-				return fmt.Errorf("token of device %s: %w", id, err)
+		for id, all := range secrets {
+			if err := saveSecrets(ctx, q, id, all); err != nil {
+				return fmt.Errorf("secrets of device %s: %w", id, err)
 			}
 		}
 		return nil
 	})
+}
+
+func saveSecrets(ctx context.Context, q querier, id citywarden.DeviceID, all []citywarden.Secret) error {
+	if _, err := q.ExecContext(ctx, `DELETE FROM device_secrets WHERE device = $1`, id); err != nil {
+		return err
+	}
+	for i, s := range all {
+		if _, err := q.ExecContext(ctx, `INSERT INTO device_secrets (hash, device, kind, hint, since, until, replaced) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			hex.EncodeToString(s.Hash), id, s.Kind, s.Hint, toMS(s.Since), toMS(s.Until), toInt(i > 0)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func saveDevice(ctx context.Context, q querier, x *citywarden.Device) error {

@@ -7,9 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/pressly/goose/v3"
 
+	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/store/pgtest"
 )
 
@@ -139,4 +142,48 @@ func column(t *testing.T, db *sql.DB, query string) (all []string) {
 		t.Fatal(err)
 	}
 	return all
+}
+
+// TestTokensOfOlderSchemasStayGood: what devices were known by before secrets had a
+// table of their own is what they are known by after.
+func TestTokensOfOlderSchemasStayGood(t *testing.T) {
+	place := filepath.Join(t.TempDir(), "old.db")
+	old, err := sql.Open("sqlite", place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, old, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.UpTo(t.Context(), 31); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"'a', '0a', '0b', 1000", "'b', NULL, NULL, 0"} {
+		if _, err := old.ExecContext(t.Context(), `INSERT INTO devices (id, token, token_before, token_until, name, model, attributes, grid, adjacent, disabled, created, updated)
+			VALUES (`+d+`, '', 'smoke-detector', '{}', '', '[]', 0, 0, 0)`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := Open(t.Context(), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	got := map[citywarden.DeviceID][]citywarden.Secret{}
+	if _, err := db.LoadDevices(t.Context(), func(v citywarden.DeviceView, s []citywarden.Secret) { got[v.ID] = s }); err != nil {
+		t.Fatal(err)
+	}
+	want := map[citywarden.DeviceID][]citywarden.Secret{"a": {{Hash: []byte{10}}, {Hash: []byte{11}, Until: time.UnixMilli(1000).UTC()}}, "b": nil}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
 }

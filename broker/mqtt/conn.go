@@ -42,8 +42,8 @@ type conn struct {
 	// Set once, before established.
 	client   *mochi.Client
 	device   citywarden.DeviceID
-	token    string // that the device showed
-	clientID string // as the device calls itself
+	known    func() (citywarden.DeviceID, error) // whose what the device showed is now
+	clientID string                              // as the device calls itself
 	will     *citywarden.Uplink
 	refusal  *refusal // why the CONNECT is answered with no
 
@@ -57,7 +57,7 @@ type conn struct {
 
 	deadline sync.Mutex // held while the read deadline is set
 	last     bool       // the read deadline is set for good
-	suspect  bool       // the token may have been revoked: the reader is to look, at once
+	suspect  bool       // the credential may have been revoked: the reader is to look, at once
 	usual    time.Time  // the read deadline that mochi wants
 
 	unwatch func() // ends what sets suspect; set before established
@@ -123,7 +123,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// suspectNow has the reader look whether the token is still good, also when the
+// suspectNow has the reader look whether the credential is still good, also when the
 // device says nothing.
 func (c *conn) suspectNow() {
 	c.deadline.Lock()
@@ -146,7 +146,7 @@ func (c *conn) cleared() bool {
 	return true
 }
 
-// revoked reports whether the token is not good any more; then it has told the
+// revoked reports whether the credential is not good any more; then it has told the
 // device and ended the session.
 func (c *conn) revoked() bool {
 	b := c.listener.broker
@@ -155,8 +155,8 @@ func (c *conn) revoked() bool {
 		return false
 	}
 	b.metrics.refused.WithLabelValues("session").Inc()
-	c.warn("device disconnected", "err", fmt.Sprintf("its access token is not valid any more: %v", err))
-	c.disconnect(packets.ErrNotAuthorized, "the access token is not valid any more")
+	c.warn("device disconnected", "err", fmt.Sprintf("its access token or certificate is not valid any more: %v", err))
+	c.disconnect(packets.ErrNotAuthorized, "the access token or certificate is not valid any more")
 	return true
 }
 
@@ -207,7 +207,7 @@ func (c *conn) Close() error {
 		c.cancel()
 		_ = c.socket.Close() // a TLS connection would wait for a peer that does not read
 		close(c.gone)
-		c.known()
+		c.admit()
 	})
 	return nil
 }
@@ -226,8 +226,8 @@ func (c *conn) awaitPeer() {
 	_, _ = io.CopyN(io.Discard, c.socket.Conn, 4*maxPacket)
 }
 
-// known gives the slot for unknown connections back.
-func (c *conn) known() { c.release.Do(func() { <-c.listener.unknown }) }
+// admit gives the slot for unknown connections back.
+func (c *conn) admit() { c.release.Do(func() { <-c.listener.unknown }) }
 
 // silent reports whether the peer has not sent a byte.
 func (c *conn) silent() bool { return c.socket.read == 0 }

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
@@ -100,7 +101,7 @@ func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
 		return true
 	})
 	c.established.Store(true)
-	c.known()
+	c.admit()
 	return true
 }
 
@@ -108,35 +109,40 @@ func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
 func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 	const notAuthorized3, unavailable3, badID3 = 5, 3, 2
 	user, password := string(pk.Connect.Username), string(pk.Connect.Password)
-	if user == "" {
-		return &refusal{packets.ErrNotAuthorized, notAuthorized3,
-			"no user name; set the device's access token as the MQTT user name and no password, or the user name and password that were issued for it"}
-	}
 	if len(c.clientID) > maxClientID {
 		return &refusal{packets.ErrClientIdentifierNotValid, badID3, fmt.Sprintf("client id of %d bytes; at most %d are taken", len(c.clientID), maxClientID)}
 	}
-	tokens := []string{user}
-	if password != "" {
-		tokens = []string{citywarden.MQTTSecret(c.clientID, user, password), citywarden.MQTTSecret("", user, password), user}
-	}
 	var id citywarden.DeviceID
-	var token string
-	var err error
-	for _, token = range tokens {
-		if id, err = h.broker.opts.Auth.Authenticate(token); citywarden.CodeOf(err) != citywarden.CodeUnauthenticated {
-			break
+	err := error(citywarden.Errorf(citywarden.CodeUnauthenticated, "no user name and no certificate"))
+	shown := "client"
+	if chain := c.certificates(); len(chain) > 0 {
+		shown = "client certificate"
+		certified := sync.OnceValue(func() bool { return h.broker.opts.Certified != nil && h.broker.opts.Certified(chain) })
+		c.known = func() (citywarden.DeviceID, error) {
+			return h.broker.opts.Auth.AuthenticateCertificate(chain[0], certified)
 		}
+		id, err = c.known()
+	}
+	if user != "" && citywarden.CodeOf(err) == citywarden.CodeUnauthenticated {
+		shown = "access token " + hint(user)
+		id, err = h.byUser(c, user, password)
 	}
 	switch citywarden.CodeOf(err) {
 	case "":
-		c.device, c.token = id, token
+		c.device = id
 	case citywarden.CodeUnauthenticated, citywarden.CodeNotFound:
-		return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf(
-			"access token %s is unknown (%v), and so is the user name with that password and client id; issue one with POST /api/v1/devices/{id}/credentials and set it as the MQTT user name", hint(user), err)}
+		reason := fmt.Sprintf("%s is unknown: %v; register it with POST /api/v1/devices/{id}/credentials", shown, err)
+		switch {
+		case user != "":
+			reason = fmt.Sprintf("%s is unknown (%v), and so is the user name with that password and client id; issue one with POST /api/v1/devices/{id}/credentials and set it as the MQTT user name", shown, err)
+		case shown == "client":
+			reason = "no user name; set the device's access token as the MQTT user name and no password, or the user name and password that were issued for it"
+		}
+		return &refusal{packets.ErrNotAuthorized, notAuthorized3, reason}
 	case citywarden.CodeDenied:
-		return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf("access token %s: %v", hint(user), err)}
+		return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf("%s: %v", shown, err)}
 	default:
-		return &refusal{packets.ErrServerUnavailable, unavailable3, fmt.Sprintf("access token %s could not be checked: %v", hint(user), err)}
+		return &refusal{packets.ErrServerUnavailable, unavailable3, fmt.Sprintf("%s could not be checked: %v", shown, err)}
 	}
 	if pk.Connect.WillFlag {
 		if !mayStore(pk.Connect.WillTopic) {
@@ -145,6 +151,21 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 		c.will = &citywarden.Uplink{Device: id, Protocol: "mqtt", Topic: pk.Connect.WillTopic, Payload: pk.Connect.WillPayload}
 	}
 	return nil
+}
+
+// byUser finds the device by user name and password, or by the user name as its token.
+func (h *hook) byUser(c *conn, user, password string) (id citywarden.DeviceID, err error) {
+	tokens := []string{user}
+	if password != "" {
+		tokens = []string{citywarden.MQTTSecret(c.clientID, user, password), citywarden.MQTTSecret("", user, password), user}
+	}
+	for _, token := range tokens {
+		c.known = func() (citywarden.DeviceID, error) { return h.broker.opts.Auth.Authenticate(token) }
+		if id, err = c.known(); citywarden.CodeOf(err) != citywarden.CodeUnauthenticated {
+			break
+		}
+	}
+	return id, err
 }
 
 const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + citywarden.DeviceRaw + ", " + requestTopic + "ID, " + rpcRequest + "ID and " + rpcResponse + "ID, a gateway to " +
@@ -226,11 +247,11 @@ func (h *hook) OnUnsubscribed(cl *mochi.Client, pk packets.Packet) {
 	}
 }
 
-// revoked returns why the token of an open session is not good any more: it was
-// replaced or given to another device, or its device was deleted or disabled.
-// While the token can't be checked the session stays as it is.
+// revoked returns why the credential of an open session is not good any more: it
+// has ended, was replaced or given to another device, or its device was deleted or
+// disabled. While it can't be checked the session stays as it is.
 func (b *Broker) revoked(c *conn) error {
-	id, err := b.opts.Auth.Authenticate(c.token)
+	id, err := c.known()
 	switch citywarden.CodeOf(err) {
 	case "":
 		if id != c.device {

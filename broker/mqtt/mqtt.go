@@ -1,6 +1,7 @@
 // Package mqtt is where devices connect over MQTT 3.1, 3.1.1 and 5, on TCP, TLS
 // and WebSocket. It speaks
-// ThingsBoard's device API: the user name is the device's access token; a device
+// ThingsBoard's device API: the user name is the device's access token, unless it
+// shows a certificate; a device
 // publishes to v1/devices/me/telemetry and v1/devices/me/attributes, asks for its
 // attributes at v1/devices/me/attributes/request/ID and is told when they change; it
 // gets commands at v1/devices/me/rpc/request/ID and answers at rpc/response/ID, and calls
@@ -21,6 +22,7 @@ package mqtt
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -69,11 +71,15 @@ type Checker interface {
 	Check(up citywarden.Uplink) error
 }
 
-// Authenticator knows the devices' access tokens.
+// Authenticator knows what devices show to be known.
 type Authenticator interface {
-	// Authenticate returns the device that token belongs to, or an error with
-	// CodeUnauthenticated (unknown) or CodeDenied (disabled).
+	// Authenticate returns the device that a token, or MQTTSecret, belongs to, or an
+	// error with CodeUnauthenticated (unknown) or CodeDenied (disabled).
 	Authenticate(token string) (citywarden.DeviceID, error)
+	// AuthenticateCertificate does so for a certificate whose key the device has;
+	// certified says whether it was issued under the client CA. CodeDenied when it is
+	// not valid now.
+	AuthenticateCertificate(c *x509.Certificate, certified func() bool) (citywarden.DeviceID, error)
 }
 
 // Downlinks knows what goes to devices.
@@ -92,15 +98,20 @@ type Downlinks interface {
 	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
-// Options is what a Broker works with. All but Logger and Metrics are required.
+// Options is what a Broker works with. All but Certified, Logger and Metrics are required.
 type Options struct {
-	Listeners []Listener            // at least one; closed by Run
-	Accept    Acceptor              // takes the messages
-	Check     Checker               // tells MQTT 5 devices what can't be used
-	Auth      Authenticator         // tells who is who
-	Down      Downlinks             // what goes to devices
-	Logger    *slog.Logger          // nil for slog.Default()
-	Metrics   prometheus.Registerer // nil for none
+	Listeners []Listener    // at least one; closed by Run
+	Accept    Acceptor      // takes the messages
+	Check     Checker       // tells MQTT 5 devices what can't be used
+	Auth      Authenticator // tells who is who
+	Down      Downlinks     // what goes to devices
+
+	// Certified reports whether a certificate, with the intermediate ones after it,
+	// was issued under the client CA; nil when there is none.
+	Certified func([]*x509.Certificate) bool
+
+	Logger  *slog.Logger          // nil for slog.Default()
+	Metrics prometheus.Registerer // nil for none
 }
 
 // Broker is the MQTT listener.

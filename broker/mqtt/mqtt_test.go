@@ -375,6 +375,7 @@ func TestClientIDBelongsToCredential(t *testing.T) {
 
 // fickle is a journal whose registry changes its mind about the token of "a".
 type fickle struct {
+	registry
 	*journal
 	mu  sync.Mutex
 	now citywarden.DeviceID
@@ -457,7 +458,7 @@ func TestRevokedWhileConnected(t *testing.T) {
 				}
 				idle.write((&packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingreq}}).PingreqEncode)
 				idle.closed()
-				book.mustSay(t, "access token is not valid any more", "device=a")
+				book.mustSay(t, "access token or certificate is not valid any more", "device=a")
 				other.publish(telemetryTopic, "3", 1, 1)
 				other.read(packets.Puback)
 				want := []citywarden.Uplink{telemetry("a", "1"), telemetry("c", "3")}

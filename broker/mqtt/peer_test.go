@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -35,6 +36,22 @@ func (registry) Authenticate(token string) (citywarden.DeviceID, error) {
 		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "no device has this token")
 	case id == "disabled":
 		return "", citywarden.Errorf(citywarden.CodeDenied, "device disabled is disabled")
+	}
+	return citywarden.DeviceID(id), nil
+}
+
+// AuthenticateCertificate knows certificates by their names: "device a", and "name b"
+// only when it is certified.
+func (registry) AuthenticateCertificate(c *x509.Certificate, certified func() bool) (citywarden.DeviceID, error) {
+	id, ok := strings.CutPrefix(c.Subject.CommonName, "device ")
+	if !ok && certified() {
+		id, ok = strings.CutPrefix(c.Subject.CommonName, "name ")
+	}
+	switch {
+	case time.Now().After(c.NotAfter):
+		return "", citywarden.Errorf(citywarden.CodeDenied, "certificate %q has expired", c.Subject.CommonName)
+	case !ok:
+		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "certificate %q: no device has it", c.Subject.CommonName)
 	}
 	return citywarden.DeviceID(id), nil
 }
@@ -202,7 +219,11 @@ func serveOn(t testing.TB, l Listener, a Acceptor) (book *logBook, stop func()) 
 	if !ok {
 		auth = registry{}
 	}
-	b, err := New(Options{Listeners: []Listener{l}, Accept: a, Check: reader{}, Auth: auth, Down: downOf(a),
+	var trusted func([]*x509.Certificate) bool
+	if c, ok := a.(certified); ok {
+		trusted = c.certified
+	}
+	b, err := New(Options{Listeners: []Listener{l}, Certified: trusted, Accept: a, Check: reader{}, Auth: auth, Down: downOf(a),
 		Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"bufio"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -93,6 +94,19 @@ func (c *conn) handshake() error {
 			return err
 		}
 		c.Conn = w
+	}
+	return nil
+}
+
+// certificates returns the one that the device showed over TLS, with those that it
+// was issued under; none without TLS. The handshake has proved that it has the key.
+func (c *conn) certificates() []*x509.Certificate {
+	nc := c.Conn
+	if w, ok := nc.(*webSocket); ok {
+		nc = w.NetConn()
+	}
+	if t, ok := nc.(*tls.Conn); ok {
+		return t.ConnectionState().PeerCertificates
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -71,6 +72,102 @@ func TestMosquittoOverTLS(t *testing.T) {
 			t.Errorf("%s with a wrong token: %v: %s", version, err, out)
 		}
 	}
+}
+
+// A device may show a certificate; a user name counts when that is nobody's.
+func TestClientCertificate(t *testing.T) {
+	server, ca := certtest.New(t), certtest.New(t)
+	now := time.Now()
+	for _, c := range []struct {
+		name, user string
+		cert       *tls.Certificate
+		device     citywarden.DeviceID // "" when it is refused
+		says       string
+	}{
+		{"its own", "", ptr(ca.Valid("device a")), "a", ""},
+		{"of the client CA", "", ptr(ca.Valid("name b")), "b", ""},
+		{"of another CA", "", ptr(certtest.New(t).Valid("name b")), "", `client certificate is unknown: certificate \"name b\"`},
+		{"expired", "", ptr(ca.Issue("device a", now.Add(-2*time.Hour), now.Add(-time.Hour))), "", `client certificate: certificate \"device a\" has expired`},
+		{"nobody's, and a token", "token-of-c", ptr(ca.Valid("x")), "c", ""},
+		{"nobody's, and nobody's token", "nobody's", ptr(ca.Valid("x")), "", `access token \"nobo\"… is unknown`},
+		{"none", "", nil, "", "no user name; set the device's access token"},
+	} {
+		for _, webSocket := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, WebSocket %v", c.name, webSocket), func(t *testing.T) {
+				j := newJournal()
+				addr, book := secured(t, certified{j, ca}, server, webSocket)
+				o := paho.NewClientOptions().SetClientID("x").SetUsername(c.user).SetConnectTimeout(10 * time.Second).SetAutoReconnect(false)
+				config := &tls.Config{RootCAs: server.Pool()}
+				if c.cert != nil {
+					config.Certificates = []tls.Certificate{*c.cert}
+				}
+				url := "ssl://" + addr
+				if webSocket {
+					url = "wss://" + addr + WebSocketPath
+				}
+				p := paho.NewClient(o.AddBroker(url).SetTLSConfig(config))
+				tok := p.Connect()
+				tok.Wait()
+				defer p.Disconnect(0)
+				if c.device == "" {
+					if tok.Error() == nil {
+						t.Error("let in")
+					}
+					book.mustSay(t, "connection refused", c.says)
+					return
+				}
+				if tok.Error() != nil {
+					t.Fatalf("refused: %v\n%s", tok.Error(), book)
+				}
+				if tok := p.Publish(telemetryTopic, 1, false, "{}"); !tok.WaitTimeout(10*time.Second) || tok.Error() != nil {
+					t.Fatalf("not acknowledged: %v", tok.Error())
+				}
+				if d := cmp.Diff(telemetry(c.device, "{}"), j.wait(t, 1)[0], ignoreReceived); d != "" {
+					t.Error(d)
+				}
+			})
+		}
+	}
+}
+
+// certified is a journal with a client CA.
+type certified struct {
+	*journal
+	ca *certtest.Authority
+}
+
+func (c certified) certified(chain []*x509.Certificate) bool {
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: c.ca.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return err == nil
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestMosquittoShowsACertificate(t *testing.T) {
+	pub, err := exec.LookPath("mosquitto_pub")
+	if err != nil {
+		t.Skip("mosquitto_pub is not installed (Debian: mosquitto-clients)")
+	}
+	ca, j, dir := certtest.New(t), newJournal(), t.TempDir()
+	addr, book := secured(t, j, ca, false)
+	host, port, _ := net.SplitHostPort(addr)
+	say := func(name string, c tls.Certificate) (string, error) {
+		cert, key := certtest.Write(t, dir, name, c)
+		out, err := exec.Command(pub, "--cafile", trust(t, ca), "--cert", cert, "--key", key, "-h", host, "-p", port, "-V", "mqttv5",
+			"-t", telemetryTopic, "-q", "1", "-m", "{}").CombinedOutput()
+		return string(out), err
+	}
+	if out, err := say("good", ca.Valid("device a")); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := j.wait(t, 1); got[0].Device != "a" {
+		t.Errorf("taken for %q", got[0].Device)
+	}
+	out, err := say("expired", ca.Issue("device a", time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)))
+	if err == nil || !strings.Contains(strings.ToLower(out), "not authori") {
+		t.Errorf("with an expired certificate: %v: %s", err, out)
+	}
+	book.mustSay(t, "has expired")
 }
 
 func TestPahoOverWebSocket(t *testing.T) {

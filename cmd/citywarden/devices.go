@@ -18,7 +18,9 @@ type devicesCmd struct {
 	List     deviceListCmd     `cmd:"" help:"List devices with their latest values."`
 	Import   deviceImportCmd   `cmd:"" help:"Add the devices of a CSV file, or change those that are there."`
 	Export   deviceExportCmd   `cmd:"" help:"Print all devices as CSV."`
-	Secret   deviceSecretCmd   `cmd:"" help:"Give a device a new token, or a user name and password of MQTT."`
+	Secret   deviceSecretCmd   `cmd:"" help:"Give a device a new token, a user name and password of MQTT, or a certificate."`
+	Known    deviceKnownCmd    `cmd:"" name:"credentials" help:"List what a device is known by, without the secrets."`
+	Revoke   deviceRevokeCmd   `cmd:"" help:"Take away what a device is known by: its sessions end at once."`
 	Tell     deviceTellCmd     `cmd:"" help:"Tell a device to do something that its model declares."`
 	Commands deviceCommandsCmd `cmd:"" help:"List what a device was told to do, and how far that is."`
 }
@@ -74,29 +76,41 @@ func (d *deviceAddCmd) Run(ctx context.Context, o output) error {
 type deviceSecretCmd struct {
 	remote
 	ID       string `arg:"" help:"The device's id."`
-	MQTT     bool   `help:"A user name and password of MQTT, not a token." name:"mqtt"`
+	MQTT     bool   `help:"A user name and password of MQTT, not a token." name:"mqtt" xor:"kind"`
 	MQTTUser string `help:"With --mqtt: the user name; the device's id when left out." name:"mqtt-user"`
 	ClientID string `help:"With --mqtt: the only client id that may use it; any when left out."`
 	Agreed   string `help:"With --mqtt: the password that was agreed on; a random one when left out."`
+	X509     string `help:"PEM file of the device's certificate, or the SHA-256 of it in hex digits." name:"x509" placeholder:"FILE" xor:"kind"`
+	X509Name string `help:"The common name in certificates that tls.client_ca issues." name:"x509-name" xor:"kind"`
 	Overlap  string `help:"How long what the device had before stays good, like 24h or 7d; not at all when left out."`
 }
 
 // Run issues the secret and prints it.
 func (d *deviceSecretCmd) Run(ctx context.Context, o output) error {
 	kind := "token"
-	if d.MQTT {
+	switch {
+	case d.MQTT:
 		kind = "mqtt"
+	case d.X509 != "" || d.X509Name != "":
+		kind = "x509"
+	}
+	certificate := d.X509
+	if text, err := os.ReadFile(d.X509); err == nil {
+		certificate = string(text)
 	}
 	c, err := d.client(ctx)
 	if err != nil {
 		return err
 	}
-	body := map[string]string{"type": kind, "user": d.MQTTUser, "client_id": d.ClientID, "password": d.Agreed, "overlap": d.Overlap}
+	body := map[string]string{"type": kind, "user": d.MQTTUser, "client_id": d.ClientID, "password": d.Agreed, "overlap": d.Overlap,
+		"certificate": certificate, "subject": d.X509Name}
 	var got struct {
 		Token    string `json:"token,omitempty"`
 		User     string `json:"user,omitempty"`
 		ClientID string `json:"client_id,omitempty"`
 		Password string `json:"password,omitempty"`
+
+		Certificate string `json:"certificate,omitempty"`
 	}
 	if err := c.call(ctx, "POST", "/devices/"+url.PathEscape(d.ID)+"/credentials", body, &got); err != nil {
 		return err
@@ -104,11 +118,48 @@ func (d *deviceSecretCmd) Run(ctx context.Context, o output) error {
 	switch {
 	case d.JSON:
 		return toJSON(o.out, got)
-	case !d.MQTT:
+	case kind == "token":
 		fmt.Fprintf(o.out, "token %s\n", got.Token)
+	case kind == "x509":
+		fmt.Fprintf(o.out, "certificate %s\n", got.Certificate)
 	default:
 		fmt.Fprintf(o.out, "user %s\npassword %s\n", got.User, got.Password)
 	}
+	return nil
+}
+
+type deviceKnownCmd struct {
+	remote
+	ID string `arg:"" help:"The device's id."`
+}
+
+// Run lists the credentials.
+func (d *deviceKnownCmd) Run(ctx context.Context, o output) error {
+	return printList(ctx, o, &d.remote, "/devices/"+url.PathEscape(d.ID)+"/credentials", nil, []string{"KIND", "SINCE", "UNTIL", "REPLACED", "HINT"},
+		func(c citywarden.DeviceCredential) []string {
+			replaced := "no"
+			if c.Replaced {
+				replaced = "yes"
+			}
+			return []string{dash(string(c.Kind)), when(c.Since), when(c.Until), replaced, c.Hint}
+		})
+}
+
+type deviceRevokeCmd struct {
+	remote
+	ID string `arg:"" help:"The device's id."`
+}
+
+// Run revokes the credentials.
+func (d *deviceRevokeCmd) Run(ctx context.Context, o output) error {
+	c, err := d.client(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.call(ctx, "DELETE", "/devices/"+url.PathEscape(d.ID)+"/credentials", nil, nil); err != nil {
+		return err
+	}
+	fmt.Fprintf(o.out, "device %s is known by nothing any more; issue it something new with: citywarden devices secret %s\n", d.ID, d.ID)
 	return nil
 }
 
@@ -162,7 +213,7 @@ func latest(m map[citywarden.MetricName]citywarden.Latest) string {
 
 type deviceImportCmd struct {
 	remote
-	File *os.File `arg:"" help:"CSV: id,name,model,lat,lon,crs,component,token,attr.NAME…; - reads the standard input."`
+	File *os.File `arg:"" help:"CSV: id,name,model,lat,lon,crs,component,token,x509,attr.NAME…; - reads the standard input."`
 }
 
 // Run imports the file and reports each line that could not be taken.

@@ -94,6 +94,8 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"update-device", "/devices/smoke-1", `{"name":"n","model":"smoke-detector"}`, write},
 		{"delete-device", "/devices/smoke-2", "", write},
 		{"create-credentials", "/devices/smoke-1/credentials", `{"type":"token"}`, write},
+		{"list-credentials", "/devices/smoke-1/credentials", "", write},
+		{"revoke-credentials", "/devices/smoke-1/credentials", "", write},
 		{"send-command", "/devices/smoke-1/commands", `{"method":"silence"}`, tell},
 		{"list-commands", "/devices/smoke-1/commands", "", nil},
 		{"import-devices", "/devices/import", "id,name\n", write},

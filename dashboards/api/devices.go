@@ -27,13 +27,20 @@ type DeviceWriter interface {
 	Create(ctx context.Context, d citywarden.Device) (citywarden.Device, error)
 	Update(ctx context.Context, d citywarden.Device) (citywarden.Device, error)
 	Delete(ctx context.Context, id citywarden.DeviceID) error
+}
+
+// DeviceSecrets changes what devices are known by, and lists it without the secrets.
+type DeviceSecrets interface {
 	Issue(ctx context.Context, id citywarden.DeviceID, q citywarden.SecretRequest) (string, error)
+	Revoke(ctx context.Context, id citywarden.DeviceID) error
+	Credentials(id citywarden.DeviceID) ([]citywarden.DeviceCredential, error)
 }
 
 // Devices are the registered devices.
 type Devices interface {
 	DeviceReader
 	DeviceWriter
+	DeviceSecrets
 }
 
 // DeviceFiles reads and writes devices as CSV. Import returns an error only
@@ -126,9 +133,13 @@ func (s *server) deviceRoutes() {
 	handle(s, route{method: "DELETE", path: "/api/v1/devices/{id}", id: "delete-device", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusNoContent,
 		summary: "Delete a device and its credentials"}, s.deleteDevice)
 	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/credentials", id: "create-credentials", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusCreated, secret: true,
-		summary: "Give a device a new token, or a user name and password of MQTT; it is shown once, and what it had before ends, at once or after the overlap"}, s.createCredentials)
+		summary: "Give a device a new token, a user name and password of MQTT, or a certificate; a secret is shown once, and what the device had before ends, at once or after the overlap"}, s.createCredentials)
+	handle(s, route{method: "GET", path: "/api/v1/devices/{id}/credentials", id: "list-credentials", tag: tag, may: citywarden.MayWriteDevices,
+		summary: "What a device is known by, without the secrets"}, s.listCredentials)
+	handle(s, route{method: "DELETE", path: "/api/v1/devices/{id}/credentials", id: "revoke-credentials", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusNoContent,
+		summary: "Take away what a device is known by: its sessions end at once"}, s.revokeCredentials)
 	handle(s, route{method: "POST", path: "/api/v1/devices/import", id: "import-devices", tag: tag, may: citywarden.MayWriteDevices, maxBody: 32 << 20,
-		summary: "Register and change devices from CSV: id,name,model,lat,lon, optionally crs, component, token and attr.NAME"}, s.importDevices)
+		summary: "Register and change devices from CSV: id,name,model,lat,lon, optionally crs, component, token or x509, and attr.NAME"}, s.importDevices)
 	handle(s, route{method: "GET", path: "/api/v1/devices/export", id: "export-devices", tag: tag, may: citywarden.MayRead,
 		responses: map[string]*huma.Response{"200": {Description: "CSV that the import reads", Content: csv}},
 		summary:   "All devices as CSV, without tokens"}, s.exportDevices)
@@ -207,11 +218,15 @@ func (s *server) deleteDevice(ctx context.Context, in *DevicePath) (*struct{}, e
 }
 
 type newCredentials struct {
-	Type     string `json:"type" enum:"token,mqtt"`
+	Type     string `json:"type" enum:"token,mqtt,x509"`
 	User     string `json:"user,omitempty" maxLength:"128" doc:"Of mqtt: the user name; the device's id when left out"`
 	ClientID string `json:"client_id,omitempty" maxLength:"128" doc:"Of mqtt: the only client id that may use it; any when left out"`
 	Password string `json:"password,omitempty" maxLength:"128" doc:"Of mqtt: as agreed on, at least 8 bytes; random when left out"`
-	Overlap  string `json:"overlap,omitempty" doc:"How long what the device had before stays good, like 24h or 7d, 90d at most; not at all when left out"`
+
+	Certificate string `json:"certificate,omitempty" maxLength:"16384" doc:"Of x509: in PEM, or its SHA-256 in hex digits"`
+	Subject     string `json:"subject,omitempty" maxLength:"128" doc:"Of x509, instead of the certificate: the common name in those that the client CA of the configuration issues"`
+
+	Overlap string `json:"overlap,omitempty" doc:"How long what the device had before stays good, like 24h or 7d, 90d at most; not at all when left out"`
 }
 
 type credentials struct {
@@ -219,6 +234,8 @@ type credentials struct {
 	User     string `json:"user,omitempty" doc:"User name in MQTT"`
 	ClientID string `json:"client_id,omitempty" doc:"The only client id that may use it"`
 	Password string `json:"password,omitempty" doc:"It is not shown again"`
+
+	Certificate string `json:"certificate,omitempty" doc:"By which it is recognised: name and SHA-256"`
 }
 
 func (s *server) createCredentials(ctx context.Context, in *struct {
@@ -226,12 +243,16 @@ func (s *server) createCredentials(ctx context.Context, in *struct {
 	Body newCredentials
 }) (*output[credentials], error) {
 	b := in.Body
-	q := citywarden.SecretRequest{User: b.User, ClientID: b.ClientID, Password: b.Password}
-	switch {
+	q := citywarden.SecretRequest{User: b.User, ClientID: b.ClientID, Password: b.Password, Certificate: b.Certificate, Subject: b.Subject}
+	switch certificate := q.Certificate != "" || q.Subject != ""; {
 	case b.Type == "mqtt" && q.User == "":
 		q.User = string(in.ID)
 	case b.Type == "token" && q.User != "":
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "a token has no user name; say type mqtt")
+	case b.Type != "x509" && certificate:
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "a %s has no certificate; say type x509", b.Type)
+	case b.Type == "x509" && !certificate:
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "give the certificate in PEM or its SHA-256, or the common name as subject")
 	}
 	if b.Overlap != "" {
 		overlap, err := citywarden.ParseDuration(b.Overlap)
@@ -244,10 +265,29 @@ func (s *server) createCredentials(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if q.User == "" {
-		return outputOf(credentials{Token: secret}), nil
+	switch b.Type {
+	case "mqtt":
+		return outputOf(credentials{User: q.User, ClientID: q.ClientID, Password: secret}), nil
+	case "x509":
+		all, err := s.Devices.Credentials(in.ID)
+		if err != nil || len(all) == 0 { // it was deleted meanwhile
+			return nil, err
+		}
+		return outputOf(credentials{Certificate: all[0].Hint}), nil
 	}
-	return outputOf(credentials{User: q.User, ClientID: q.ClientID, Password: secret}), nil
+	return outputOf(credentials{Token: secret}), nil
+}
+
+func (s *server) listCredentials(_ context.Context, in *DevicePath) (*listOutput[citywarden.DeviceCredential], error) {
+	all, err := s.Devices.Credentials(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return listOf(all, ""), nil
+}
+
+func (s *server) revokeCredentials(ctx context.Context, in *DevicePath) (*struct{}, error) {
+	return nil, s.Devices.Revoke(ctx, in.ID)
 }
 
 func (s *server) importDevices(ctx context.Context, in *struct {

@@ -210,6 +210,16 @@ func (c *city) Delete(_ context.Context, id citywarden.DeviceID) error {
 	return nil
 }
 
+func (c *city) Revoke(_ context.Context, id citywarden.DeviceID) error {
+	_, err := c.Get(id)
+	return err
+}
+
+func (c *city) Credentials(id citywarden.DeviceID) ([]citywarden.DeviceCredential, error) {
+	_, err := c.Get(id)
+	return []citywarden.DeviceCredential{{Kind: citywarden.SecretToken, Hint: "abcd…"}}, err
+}
+
 func (c *city) Issue(_ context.Context, id citywarden.DeviceID, _ citywarden.SecretRequest) (string, error) {
 	_, err := c.Get(id)
 	return "token-of-" + string(id), err

@@ -69,7 +69,20 @@ func TestDevices(t *testing.T) {
 			t.Errorf("credentials %s = %d %s", body, a.status, a.body)
 		}
 	}
-	if a := p.do(vendor, "POST /api/v1/devices/smoke-1/credentials", `{"type":"x509"}`); a.status != 400 {
+	for body, says := range map[string]string{
+		`{"type":"x509"}`: "give the certificate in PEM", `{"type":"token","subject":"x"}`: "say type x509",
+	} {
+		if a := p.do(vendor, "POST /api/v1/devices/smoke-1/credentials", body); a.status != 400 || !strings.Contains(a.body, says) {
+			t.Errorf("credentials %s = %d %s", body, a.status, a.body)
+		}
+	}
+	if a := p.do(vendor, "GET /api/v1/devices/smoke-1/credentials", ""); a.status != 200 || !strings.Contains(a.body, `{"kind":"token","hint":"abcd…"}`) {
+		t.Errorf("credentials = %d %s", a.status, a.body)
+	}
+	if a := p.do(vendor, "DELETE /api/v1/devices/smoke-1/credentials", ""); a.status != 204 {
+		t.Errorf("credentials revoked = %d %s", a.status, a.body)
+	}
+	if a := p.do(vendor, "POST /api/v1/devices/smoke-1/credentials", `{"type":"lora"}`); a.status != 400 {
 		t.Errorf("credentials of another type = %d %s", a.status, a.body)
 	}
 	if a := p.do(vendor, "GET /api/v1/devices/smoke-1/latest", ""); strings.TrimSpace(a.body) != `{"smoke":{"value":0.31,"time":"2026-11-23T04:00:00Z","quality":"good"}}` {
