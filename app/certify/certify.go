@@ -10,6 +10,7 @@ package certify
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -209,6 +210,12 @@ func (b *bench) Authenticate(token string) (citywarden.DeviceID, error) {
 	}
 	b.pass("auth", "")
 	return Device, nil
+}
+
+// AuthenticateCertificate implements the MQTT listener's Authenticator: a device
+// under test has the token.
+func (*bench) AuthenticateCertificate(*x509.Certificate, func() bool) (citywarden.DeviceID, error) {
+	return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "set the token as the MQTT user name")
 }
 
 // Device implements ingest.Directory.
