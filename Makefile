@@ -62,6 +62,10 @@ bench-ingest: ## run 400,000 messages through the platform, and beside it throug
 bench-overload: ## send for 10 minutes as fast as it goes to a platform that may use 512 MiB, and watch its memory
 	BENCH_OVERLOAD=10m go test ./cmd/citywarden -run '^TestOverload$$' -v -timeout 20m
 
+.PHONY: bench-map
+bench-map: ## register 100,000 devices and measure in Chromium how the map moves with them (software GL)
+	BENCH_MAP=100000 go test ./cmd/citywarden -run '^TestManyDevicesOnTheMap$$' -v -timeout 10m
+
 .PHONY: nightly
 nightly: ## kill the platform 50 times under load over MQTT, HTTP and CoAP and look for what was acknowledged
 	CRASH_ROUNDS=50 go test ./cmd/citywarden -run '^TestKillLosesNothing$$' -v -timeout 30m

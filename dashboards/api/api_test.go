@@ -162,6 +162,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"get-report", "/cases/" + aCase + "/report", "", []citywarden.Role{admin, supervisor, acceptor, officer}},
 		{"get-map", "/map", "", nil},
 		{"get-layer", "/map/layers/grids", "", nil},
+		{"get-map-devices", "/map/devices", "", nil},
 		{"import-grids", "/grids/import", `{"type":"FeatureCollection","features":[]}`, admins},
 		{"list-grid-versions", "/grids/350623100001001/versions", "", nil},
 		{"list-areas", "/areas", "", nil},

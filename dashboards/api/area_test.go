@@ -286,6 +286,7 @@ func TestEachAreaSeesItsOwn(t *testing.T) {
 		{"get-map", "/map", same, "", ""},
 		{"get-layer", "/map/layers/grids", lists, "", "nowhere"},
 		{"get-layer", "/map/layers/streets", lists, "", ""},
+		{"get-map-devices", "/map/devices", lists, "", ""},
 		{"list-grid-versions", "/grids/{grid}/versions", one, "", ""},
 		{"list-areas", "/areas", lists, "", "nowhere"},
 		{"list-areas", "/areas?under=350623101", lists, "", "first second nowhere abroad"},

@@ -2,11 +2,13 @@ package api
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"net/http"
+	"strings"
 
 	"github.com/citywarden/citywarden"
 	"github.com/danielgtaylor/huma/v2"
@@ -41,16 +43,53 @@ func (corners) Schema(huma.Registry) *huma.Schema {
 }
 
 type layerInput struct {
-	Name  string `path:"name" maxLength:"64"`
-	Known string `header:"If-None-Match"`
+	Name string `path:"name" maxLength:"64"`
+	Shapes
 }
 
-type layerOutput struct {
+// Shapes holds what a browser says when it asks for GeoJSON.
+type Shapes struct {
+	Known string `header:"If-None-Match"`
+	Takes string `header:"Accept-Encoding"`
+}
+
+type shapesOutput struct {
 	ContentType string `header:"Content-Type"`
+	Encoding    string `header:"Content-Encoding"`
+	Vary        string `header:"Vary"`
 	CacheFor    string `header:"Cache-Control"`
 	ETag        string `header:"ETag"`
 	Status      int
 	Body        []byte
+}
+
+// answer gives data: nothing when the browser has it, packed when it can unpack it.
+func (in *Shapes) answer(data []byte) (*shapesOutput, error) {
+	sum := sha256.Sum256(data)
+	out := &shapesOutput{
+		ContentType: "application/geo+json", Vary: "Accept-Encoding", CacheFor: "private, no-cache",
+		ETag: `"` + hex.EncodeToString(sum[:8]) + `"`, Status: http.StatusOK,
+	}
+	switch {
+	case in.Known == out.ETag:
+		out.Status = http.StatusNotModified
+	case strings.Contains(in.Takes, "gzip"):
+		var b bytes.Buffer
+		z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := z.Write(data); err != nil {
+			return nil, err
+		}
+		if err := z.Close(); err != nil {
+			return nil, err
+		}
+		out.Encoding, out.Body = "gzip", b.Bytes()
+	default:
+		out.Body = data
+	}
+	return out, nil
 }
 
 func (s *server) placeRoutes() {
@@ -58,13 +97,15 @@ func (s *server) placeRoutes() {
 	handle(s, route{method: "GET", path: "/api/v1/map", id: "get-map", tag: tag, may: citywarden.MayRead,
 		summary: "Where the map begins and which layers it has"}, s.mapView)
 	handle(s, route{method: "GET", path: "/api/v1/map/layers/{name}", id: "get-layer", tag: tag, may: citywarden.MayRead,
-		responses: layerResponses(), summary: "One layer of the map as GeoJSON"}, s.layer)
+		responses: layerResponses("FeatureCollection; properties kind, name and code"), summary: "One layer of the map as GeoJSON"}, s.layer)
+	handle(s, route{method: "GET", path: "/api/v1/map/devices", id: "get-map-devices", tag: tag, may: citywarden.MayRead,
+		responses: layerResponses("FeatureCollection of points; properties id, name, model, status and grid"), summary: "All devices that have a place as GeoJSON"}, s.mapDevices)
 }
 
-func layerResponses() map[string]*huma.Response {
+func layerResponses(doc string) map[string]*huma.Response {
 	geo := map[string]*huma.MediaType{"application/geo+json": {Schema: &huma.Schema{Type: "object", AdditionalProperties: true}}}
 	return map[string]*huma.Response{
-		"200": {Description: "FeatureCollection; properties kind, name and code", Content: geo},
+		"200": {Description: doc, Content: geo},
 		"304": {Description: "It is what If-None-Match names"},
 	}
 }
@@ -90,18 +131,57 @@ func (s *server) area(a citywarden.AreaCode) mapView {
 	}
 }
 
-func (s *server) layer(ctx context.Context, in *layerInput) (*layerOutput, error) {
+func (s *server) layer(ctx context.Context, in *layerInput) (*shapesOutput, error) {
 	data, err := s.Layers.Layer(ctx, in.Name, callerOf(ctx).Area)
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(data)
-	out := &layerOutput{
-		ContentType: "application/geo+json", CacheFor: "private, no-cache",
-		ETag: `"` + hex.EncodeToString(sum[:8]) + `"`, Status: http.StatusOK, Body: bytes.TrimSpace(data),
+	return in.answer(bytes.TrimSpace(data))
+}
+
+// mapDevice is a device as the map needs it.
+type mapDevice struct {
+	Type     string `json:"type"`
+	Geometry struct {
+		Type        string     `json:"type"`
+		Coordinates [2]float64 `json:"coordinates"`
+	} `json:"geometry"`
+	Properties struct {
+		ID     citywarden.DeviceID  `json:"id"`
+		Name   string               `json:"name"`
+		Model  citywarden.ModelName `json:"model"`
+		Status citywarden.Status    `json:"status"`
+		Grid   citywarden.GridCode  `json:"grid,omitempty"`
+	} `json:"properties"`
+}
+
+func (s *server) mapDevices(ctx context.Context, in *Shapes) (*shapesOutput, error) {
+	var b bytes.Buffer
+	b.WriteString(`{"type":"FeatureCollection","features":[`)
+	sep := ""
+	err := pages(func(p citywarden.Page) (string, error) {
+		ds, next, err := s.Devices.List(citywarden.DeviceFilter{Area: callerOf(ctx).Area, Page: p})
+		for i := range ds {
+			if ds[i].Location == nil {
+				continue
+			}
+			f := mapDevice{Type: "Feature"}
+			f.Geometry.Type, f.Geometry.Coordinates = "Point", [2]float64{ds[i].Location.Lon, ds[i].Location.Lat}
+			f.Properties.ID, f.Properties.Name, f.Properties.Model = ds[i].ID, ds[i].Name, ds[i].Model
+			f.Properties.Status, f.Properties.Grid = ds[i].Status, ds[i].Grid
+			line, err := json.Marshal(f)
+			if err != nil {
+				return "", err
+			}
+			b.WriteString(sep)
+			b.Write(line)
+			sep = ","
+		}
+		return next, err
+	})
+	if err != nil {
+		return nil, err
 	}
-	if in.Known == out.ETag {
-		out.Status, out.Body = http.StatusNotModified, nil
-	}
-	return out, nil
+	b.WriteString("]}")
+	return in.answer(b.Bytes())
 }

@@ -114,7 +114,7 @@ func (s *server) reportRoutes() {
 	handle(s, route{method: "GET", path: "/api/v1/public/reports/{id}", id: "get-report-state", tag: tag, public: true,
 		summary: "How far a reported case is"}, s.reportState)
 	handle(s, route{method: "GET", path: "/api/v1/public/map/layers/{name}", id: "get-public-layer", tag: tag, public: true,
-		responses: layerResponses(), summary: "A layer of the map for citizens as GeoJSON: streets, buildings"}, s.publicLayer)
+		responses: layerResponses("FeatureCollection; properties kind, name and code"), summary: "A layer of the map for citizens as GeoJSON: streets, buildings"}, s.publicLayer)
 	handle(s, route{method: "GET", path: "/api/v1/cases/{id}/report", id: "get-report", tag: tag, may: citywarden.MaySeeReporters,
 		summary: "What was reported of a case, and by whom"}, s.getReport)
 }
@@ -146,7 +146,7 @@ func (s *server) reportForm(context.Context, *struct{}) (*output[reportChoices],
 	return outputOf(out), nil
 }
 
-func (s *server) publicLayer(ctx context.Context, in *layerInput) (*layerOutput, error) {
+func (s *server) publicLayer(ctx context.Context, in *layerInput) (*shapesOutput, error) {
 	if err := s.citizens(); err != nil {
 		return nil, err
 	}

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"compress/gzip"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -477,6 +479,20 @@ func TestMap(t *testing.T) {
 	}
 	if b := p.do(tok, "GET /api/v1/map/layers/grids", "", "If-None-Match", a.header.Get("ETag")); b.status != 304 || b.body != "" {
 		t.Errorf("layer again = %d %s", b.status, b.body)
+	}
+	const what = "GET /api/v1/map/devices"
+	p.do(p.as(citywarden.RoleVendor), "POST /api/v1/devices", `{"id":"smoke-3","name":"Roof","model":"smoke-detector","location":{"lat":24.1,"lon":117.6}}`)
+	a = p.do(tok, what, "")
+	if want := `"geometry":{"type":"Point","coordinates":[117.6,24.1]},"properties":{"id":"smoke-3","name":"Roof","model":"smoke-detector","status":"never"`; a.status != 200 || !strings.Contains(a.body, want) || a.header.Get("Content-Encoding") != "" {
+		t.Errorf("devices = %d %v %s, want %s in it", a.status, a.header, a.body, want)
+	}
+	packed := p.do(tok, what, "", "Accept-Encoding", "br, gzip")
+	z, err := gzip.NewReader(strings.NewReader(packed.body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain, err := io.ReadAll(z); err != nil || string(plain) != a.body || packed.header.Get("Content-Encoding") != "gzip" || packed.header.Get("ETag") != a.header.Get("ETag") {
+		t.Errorf("devices packed = %v %s, %v", packed.header, plain, err)
 	}
 }
 

@@ -157,6 +157,26 @@ func TestBuilt(t *testing.T) {
 			t.Errorf("%s is %d bytes packed, want at most %d", path, size, most)
 		}
 		t.Logf("%s: %d bytes packed", path, size)
+		if path != "/" {
+			continue
+		}
+		for _, name := range []string{"mapview-*.js.br", "maplibre-gl-worker-*.br"} {
+			parts, err := fs.Glob(files, "dist/assets/"+name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, part := range parts {
+				packed, err := files.ReadFile(part)
+				if err != nil {
+					t.Fatal(err)
+				}
+				size += len(packed)
+			}
+		}
+		if size < 250_000 || size > 450_000 {
+			t.Errorf("with the map %s is %d bytes packed, want at most 450000, and not less than the map's own", path, size)
+		}
+		t.Logf("%s with the map: %d bytes packed", path, size)
 	}
 	harmless := regexp.MustCompile(`^https?://(www\.w3\.org/|github\.com/(maplibre|mapbox)/|maplibre\.org/|maplibre\.invalid/|wiki\.openstreetmap\.org/wiki/This_map_requires_WebGL)`)
 	url := regexp.MustCompile(`https?://[A-Za-z0-9][A-Za-z0-9.-]*\.[a-z]{2,}[^\s"'` + "`" + `)<>\\]*`)

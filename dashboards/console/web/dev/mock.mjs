@@ -184,6 +184,7 @@ function api(method, path, q, body) {
   }
   if (path === '/map') return { body: { center: C, bounds, layers: Object.keys(layers) } }
   if ((m = /^\/map\/layers\/(.+)$/.exec(path))) return { body: { type: 'FeatureCollection', features: layers[m[1]] } }
+  if (path === '/map/devices') return { body: { type: 'FeatureCollection', features: devices.filter((d) => d.location).map((d) => ({ type: 'Feature', geometry: { type: 'Point', coordinates: [d.location.lon, d.location.lat] }, properties: { id: d.id, name: d.name, model: d.model, status: d.status, grid: d.grid } })) } }
   if (path === '/devices' && method === 'GET') { const s = (q.get('q') ?? '').toLowerCase(); return { body: page(devices.filter((d) => (!q.get('model') || d.model === q.get('model')) && (!q.get('grid') || d.grid === q.get('grid')) && (d.id + d.name).toLowerCase().includes(s))) } }
   if (path === '/devices') { if (devices.some((d) => d.id === body.id)) return problem(409, `there is a device ${body.id} already`, 'conflict'); devices.push({ ...body, created: iso(Date.now()), updated: iso(Date.now()), status: 'never', alarm: '' }); return { body: devices.at(-1) } }
   if ((m = /^\/devices\/([^/]+)\/credentials$/.exec(path))) return { body: { token: 'k3Jd82nFq0Zx7Lm1Pw5v' } }

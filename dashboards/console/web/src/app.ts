@@ -210,6 +210,24 @@ export function useLive<T>(kind: string, f: (x: T) => void) {
   useEffect(() => liveEvents.on((e) => e.kind === kind && last.current(e.data as T)), [kind])
 }
 
+const together = 500
+
+/** useLiveTogether calls f with the live events of a kind, gathered: at most twice a second, however many come in. */
+export function useLiveTogether<T>(kind: string, f: (xs: T[]) => void) {
+  const waiting = useRef<T[]>([])
+  const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined)
+  const last = useRef(f)
+  last.current = f
+  useLive<T>(kind, (x) => {
+    waiting.current.push(x)
+    timer.current ??= setTimeout(() => {
+      timer.current = undefined
+      last.current(waiting.current.splice(0))
+    }, together)
+  })
+  useEffect(() => () => clearTimeout(timer.current), [])
+}
+
 /** usePlace returns the address and draws again when it changes. */
 export function usePlace(): { pathname: string; search: string } {
   const [, set] = useState(0)

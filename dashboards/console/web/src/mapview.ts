@@ -5,23 +5,22 @@ import { Map as GLMap, setWorkerUrl, type GeoJSONSource, type LayerSpecification
 import workerURL from 'maplibre-gl/dist/maplibre-gl-worker.mjs?url'
 import { text } from './i18n'
 import { domainShape, severityColor, severityShape } from './shapes'
-import type { Domain, Light, MapInfo, Point, Severity, Status } from './types'
+import type { Alarm, Domain, Light, MapInfo, Point, Severity, Status } from './types'
 
-/** DeviceDot is a device as the map shows it. */
-export interface DeviceDot {
+/** Spot is a device as the map knows it; nobody changes one, a change makes another. */
+export interface Spot {
   id: string
   name: string
+  model: string
   domain: Domain | undefined
   status: Status
+  grid?: string
   at: Point
-  severity?: Severity
-  title?: string
 }
 
 /** CaseDot is an open case as the map shows it. */
 export interface CaseDot {
   id: string
-  title: string
   light: Light | undefined
   at: Point
 }
@@ -73,7 +72,9 @@ export class MapView {
   private look: Look
   private readonly hidden = new Set<string>()
   private readonly layers = new Map<string, GeoJSON.FeatureCollection>()
-  private devices: DeviceDot[] = []
+  private spots = new Map<string, Spot>()
+  private worst = new Map<string, Alarm>() // the gravest of each device that has one
+  private readonly calm = new Map<string, Spot>() // those in the source of devices
   private cases: CaseDot[] = []
   private picked = ''
 
@@ -119,6 +120,7 @@ export class MapView {
     }
     this.map.on('click', (e) => void this.click(e, onPick))
     this.map.on('mousemove', (e) => {
+      if (this.map.isMoving()) return
       const hit = this.hit(e)
       this.map.getCanvas().style.cursor = hit === undefined || hit.layer.id === 'grids-fill' ? '' : 'pointer'
     })
@@ -152,8 +154,10 @@ export class MapView {
     this.when(() => this.source(name, labelled(data)))
   }
 
-  setDevices(devices: DeviceDot[]) {
-    this.devices = devices
+  /** setDevices gives the devices and the gravest alarm of each that has one; only what is another than before is drawn. */
+  setDevices(spots: Map<string, Spot>, worst: Map<string, Alarm>) {
+    this.spots = spots
+    this.worst = worst
     this.when(() => this.fillDevices())
   }
 
@@ -214,6 +218,7 @@ export class MapView {
 
   private fill() {
     for (const [name, data] of this.layers) this.source(name, labelled(data))
+    this.calm.clear() // a new style begins with empty sources
     this.fillDevices()
     this.source('cases', caseFeatures(this.cases))
     for (const g of this.hidden) this.show(g, false)
@@ -222,11 +227,27 @@ export class MapView {
 
   // Devices with an alarm never vanish into a cluster: they have a source of their own.
   private fillDevices() {
-    const calm: DeviceDot[] = []
-    const loud: DeviceDot[] = []
-    for (const d of this.devices) (d.severity === undefined ? calm : loud).push(d)
-    this.source('devices', deviceFeatures(calm))
-    this.source('alarms', deviceFeatures(loud))
+    const add: GeoJSON.Feature[] = []
+    const remove: string[] = []
+    const loud: GeoJSON.Feature[] = []
+    for (const s of this.spots.values()) {
+      const alarm = this.worst.get(s.id)
+      if (alarm !== undefined) {
+        loud.push(deviceFeature(s, alarm))
+      } else if (this.calm.get(s.id) !== s) {
+        this.calm.set(s.id, s)
+        add.push(deviceFeature(s))
+      }
+    }
+    for (const id of this.calm.keys()) {
+      if (this.spots.has(id) && !this.worst.has(id)) continue
+      this.calm.delete(id)
+      remove.push(id)
+    }
+    const source = this.map.getSource<GeoJSONSource>('devices')
+    if (add.length === this.calm.size) source?.setData({ type: 'FeatureCollection', features: add })
+    else if (add.length + remove.length > 0) void source?.updateData({ add, remove })
+    this.source('alarms', { type: 'FeatureCollection', features: loud })
   }
 
   private hit(e: MapMouseEvent) {
@@ -341,7 +362,7 @@ export class MapView {
       version: 8,
       sources: {
         grids: source(), streets: source(), buildings: source(), pipes: source(), dmas: source(),
-        devices: { type: 'geojson', data: empty, cluster: true, clusterRadius: 36, clusterMaxZoom: 17 },
+        devices: { type: 'geojson', data: empty, promoteId: 'id', cluster: true, clusterRadius: 36, clusterMaxZoom: 17 },
         components: source(), alarms: source(), cases: source(), picked: source(),
       },
       layers,
@@ -482,18 +503,16 @@ function points(xs: { at: Point; properties: Record<string, unknown> }[]): GeoJS
   }
 }
 
-const deviceFeatures = (ds: DeviceDot[]) =>
-  points(
-    ds.map((d) => ({
-      at: d.at,
-      properties: {
-        id: d.id,
-        label: d.name,
-        sign: `dev-${d.domain ?? 'other'}-${d.status}`,
-        ...(d.severity && { alarm: 'sev-' + d.severity, rank: rank[d.severity], title: d.title ?? '' }),
-      },
-    })),
-  )
+const deviceFeature = (s: Spot, alarm?: Alarm): GeoJSON.Feature => ({
+  type: 'Feature',
+  geometry: { type: 'Point', coordinates: [s.at.lon, s.at.lat] },
+  properties: {
+    id: s.id,
+    label: s.name || s.id,
+    sign: `dev-${s.domain ?? 'other'}-${s.status}`,
+    ...(alarm && { alarm: 'sev-' + alarm.severity, rank: rank[alarm.severity], title: text(alarm.title, alarm.rule) }),
+  },
+})
 
 const caseFeatures = (cs: CaseDot[]) => points(cs.map((c) => ({ at: c.at, properties: { id: c.id, sign: c.light === 'red' ? 'case-late' : 'case' } })))
 

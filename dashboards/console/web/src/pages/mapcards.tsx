@@ -1,0 +1,318 @@
+// What stands beside the map: what needs somebody, or what was picked.
+import { useEffect } from 'preact/hooks'
+import { enc, get, list } from '../api'
+import { state, useLoad } from '../app'
+import { num, value } from '../format'
+import { className, known, t, text } from '../i18n'
+import { Deadline, DomainIcon, domainOf, Failed, Icon, Loading, modelTitle, SeverityIcon, SeverityMark, StatusMark, When } from '../ui'
+import { href, withFilter } from '../url'
+import type { Alarm, Case, Component, Device } from '../types'
+import type { Picked, Spot } from '../mapview'
+import { Fact } from './cases'
+import { Brief } from './devices'
+
+/** Attention lists what needs somebody. */
+export function Attention({
+  alarms,
+  cases,
+  devices,
+  error,
+  loading,
+  again,
+}: {
+  alarms: Alarm[]
+  cases: Case[]
+  devices: Map<string, Spot>
+  error: string
+  loading: boolean
+  again: () => void
+}) {
+  if (loading) return error ? <Failed error={error} again={again} /> : <Loading />
+  return (
+    <>
+      <h2>{t('map.attention')}</h2>
+      {alarms.length === 0 && cases.length === 0 && <p class="quiet">{t('map.calm')}</p>}
+      {alarms.length > 0 && (
+        <section>
+          <h3>
+            {t('nav.alarms')} <span class="quiet">{alarms.length}</span>
+          </h3>
+          <ul class="bare lines">
+            {alarms.slice(0, 30).map((a) => {
+              const d = devices.get(a.device)
+              return (
+                <li key={a.id}>
+                  <SeverityIcon of={a.severity} />
+                  <span class="grow">
+                    <a
+                      class="title"
+                      href={d === undefined ? href(['alarms'], { q: a.device }) : href([], { device: a.device, at: `${d.at.lon},${d.at.lat}` })}
+                    >
+                      {text(a.title, a.rule)}
+                    </a>
+                    <span class="sub">
+                      {t(`sev.${a.severity}`)} · {d?.name || a.device} · <When at={a.raised_at} ago />
+                      {!a.acked && (
+                        <>
+                          {' · '}
+                          <strong class="nowrap">{t('al.unacked')}</strong>
+                        </>
+                      )}
+                    </span>
+                  </span>
+                </li>
+              )
+            })}
+          </ul>
+          {alarms.length > 30 && <a href="/alarms">{t('c.more')}</a>}
+        </section>
+      )}
+      {cases.length > 0 && (
+        <section>
+          <h3>
+            {t('nav.cases')} <span class="quiet">{cases.length}</span>
+          </h3>
+          <ul class="bare lines">
+            {cases.slice(0, 20).map((c) => (
+              <li key={c.id}>
+                <Icon name="case" size={18} />
+                <span class="grow">
+                  <a
+                    class="title"
+                    href={c.location === undefined ? href(['cases', c.id]) : href([], { case: c.id, at: `${c.location.lon},${c.location.lat}` })}
+                  >
+                    {text(c.title, c.id)}
+                  </a>
+                  <span class="sub">
+                    {t(`stage.${c.stage}`)} · <Deadline of={c} />
+                  </span>
+                </span>
+              </li>
+            ))}
+          </ul>
+          {cases.length > 20 && <a href="/cases">{t('c.more')}</a>}
+        </section>
+      )}
+    </>
+  )
+}
+
+function CardHead({ title, onClose, icon }: { title: string; onClose: () => void; icon?: preact.ComponentChildren }) {
+  return (
+    <header class="cardhead">
+      {icon}
+      <h2>{title}</h2>
+      <button type="button" class="ghost" onClick={onClose} aria-label={t('c.close')}>
+        <Icon name="close" />
+      </button>
+    </header>
+  )
+}
+
+export function DeviceCard({ d, alarms, onClose }: { d: Spot; alarms: Alarm[]; onClose: () => void }) {
+  // What the map knows may be minutes old: ask for this one.
+  const fresh = useLoad('device ' + d.id, (signal) => get<Device>('/devices/' + enc(d.id), signal))
+  useEffect(() => {
+    const i = setInterval(fresh.again, 10_000)
+    return () => clearInterval(i)
+  }, [d.id])
+  const x = fresh.data ?? d
+  const mine = alarms.filter((a) => a.device === d.id || a.members?.includes(d.id))
+  return (
+    <>
+      <CardHead title={x.name || x.id} onClose={onClose} icon={<DomainIcon domain={domainOf(x.model)} size={20} />} />
+      <p>
+        <StatusMark of={x.status} />{' '}
+        <span class="quiet">
+          {modelTitle(x.model)} · {x.id}
+        </span>
+      </p>
+      {mine.length > 0 && (
+        <ul class="bare lines">
+          {mine.map((a) => (
+            <li key={a.id}>
+              <SeverityMark of={a.severity} />
+              <span class="grow">
+                <a class="title" href={href(['alarms'], { why: a.id })}>
+                  {text(a.title, a.rule)}
+                </a>
+                <span class="sub">
+                  <When at={a.raised_at} ago /> · {a.acked ? t('al.acked') : t('al.unacked')}
+                  {a.case && (
+                    <>
+                      {' · '}
+                      <a href={href(['cases', a.case])}>{a.case}</a>
+                    </>
+                  )}
+                </span>
+              </span>
+            </li>
+          ))}
+        </ul>
+      )}
+      {fresh.data !== undefined && <Brief d={fresh.data} />}
+      <dl class="tight">
+        <Fact name={t('de.lastSeen')}>{fresh.data?.last_seen && <When at={fresh.data.last_seen} ago />}</Fact>
+        <Fact name={t('de.grid')}>{x.grid && <a href={'/' + withFilter('', 'grid', x.grid)}>{x.grid}</a>}</Fact>
+      </dl>
+      <p>
+        <a class="button" href={href(['devices', x.id])}>
+          {t('map.openDevice')}
+        </a>
+      </p>
+    </>
+  )
+}
+
+export function CaseCard({ c, onClose }: { c: Case; onClose: () => void }) {
+  return (
+    <>
+      <CardHead title={text(c.title, c.id)} onClose={onClose} icon={<Icon name="case" />} />
+      <p>
+        <span class="tag">{t(`stage.${c.stage}`)}</span> {c.severity && <SeverityMark of={c.severity} quiet={c.back_to_normal} />}
+      </p>
+      <p>
+        <Deadline of={c} long />
+      </p>
+      <dl class="tight">
+        <Fact name={t('ca.number')}>{c.id}</Fact>
+        <Fact name={t('ca.class')}>{className(c)}</Fact>
+        <Fact name={t('ca.department')}>{c.department}</Fact>
+        <Fact name={t('ca.grid')}>{c.grid}</Fact>
+        <Fact name={t('ca.opened')}>
+          <When at={c.opened} />
+        </Fact>
+      </dl>
+      {c.back_to_normal && (c.alarms ?? []).length > 0 && (
+        <p class="mark">
+          <Icon name="check" size={16} /> {t('ca.normal')}
+        </p>
+      )}
+      <p>
+        <a class="button" href={href(['cases', c.id])}>
+          {t('map.openCase')}
+        </a>
+      </p>
+    </>
+  )
+}
+
+/** ComponentCard is a component with its cases and devices. */
+export function ComponentCard({ x, onClose }: { x: Component; onClose: () => void }) {
+  const cases = useLoad('cases about ' + x.id, (signal) => list<Case>('/cases', { component: x.id }, 20, signal))
+  const devices = useLoad('devices at ' + x.id, (signal) => list<Device>('/devices', { component: x.id }, 20, signal))
+  return (
+    <>
+      <CardHead title={x.name} onClose={onClose} icon={<Icon name="component" />} />
+      <p>
+        <span class="tag">{t(`co.${x.state}`)}</span> <span class="quiet">{text(state.classes.get(x.class)?.name, x.class)}</span>
+      </p>
+      <dl class="tight">
+        <Fact name={t('map.code')}>{x.id}</Fact>
+        <Fact name={t('wk.address')}>{x.address}</Fact>
+        <Fact name={t('co.authority')}>{x.authority}</Fact>
+        <Fact name={t('co.owner')}>{x.owner}</Fact>
+        <Fact name={t('co.maintainer')}>{x.maintainer}</Fact>
+        <Fact name={t('ca.grid')}>{x.grid && <a href={'/' + withFilter('', 'grid', x.grid)}>{x.grid}</a>}</Fact>
+        <Fact name={t('co.remark')}>{x.remark}</Fact>
+      </dl>
+      <h3>
+        {t('nav.cases')} <span class="quiet">{cases.data?.items.length ?? '–'}</span>
+      </h3>
+      {cases.error !== '' && <Failed error={cases.error} again={cases.again} />}
+      <ul class="bare lines">
+        {(cases.data?.items ?? []).map((c) => (
+          <li key={c.id}>
+            <span class="grow">
+              <a class="title" href={href(['cases', c.id])}>
+                {text(c.title, c.id)}
+              </a>
+              <span class="sub">
+                {t(`stage.${c.stage}`)} · <Deadline of={c} />
+              </span>
+            </span>
+          </li>
+        ))}
+      </ul>
+      <h3>
+        {t('nav.devices')} <span class="quiet">{devices.data?.items.length ?? '–'}</span>
+      </h3>
+      {devices.error !== '' && <Failed error={devices.error} again={devices.again} />}
+      <ul class="bare lines">
+        {(devices.data?.items ?? []).map((d) => (
+          <li key={d.id}>
+            <DomainIcon domain={domainOf(d.model)} />
+            <span class="grow">
+              <a href={href(['devices', d.id])}>{d.name || d.id}</a>
+            </span>
+            <StatusMark of={d.status} />
+          </li>
+        ))}
+      </ul>
+    </>
+  )
+}
+
+export function GridCard({ code, devices, cases, onClose }: { code: string; devices: Map<string, Spot>; cases: Case[]; onClose: () => void }) {
+  const here = [...devices.values()].filter((d) => d.grid === code)
+  const open = cases.filter((c) => c.grid === code)
+  return (
+    <>
+      <CardHead title={t('map.grid', code)} onClose={onClose} />
+      <h3>
+        {t('map.casesHere')} <span class="quiet">{open.length}</span>
+      </h3>
+      <ul class="bare lines">
+        {open.map((c) => (
+          <li key={c.id}>
+            <span class="grow">
+              <a class="title" href={href(['cases', c.id])}>
+                {text(c.title, c.id)}
+              </a>
+              <span class="sub">
+                {t(`stage.${c.stage}`)} · <Deadline of={c} />
+              </span>
+            </span>
+          </li>
+        ))}
+      </ul>
+      <h3>
+        {t('map.devicesHere')} <span class="quiet">{here.length}</span>
+      </h3>
+      <ul class="bare lines">
+        {here.slice(0, 50).map((d) => (
+          <li key={d.id}>
+            <DomainIcon domain={domainOf(d.model)} />
+            <span class="grow">
+              <a href={href([], { device: d.id })}>{d.name || d.id}</a>
+            </span>
+            <StatusMark of={d.status} />
+          </li>
+        ))}
+      </ul>
+    </>
+  )
+}
+
+export function FeatureCard({ f, onClose }: { f: Extract<Picked, { kind: 'feature' }>; onClose: () => void }) {
+  const p = f.properties
+  const known0 = known('map.', f.layer)
+  return (
+    <>
+      <CardHead title={String(p['label'] || known0)} onClose={onClose} />
+      <dl class="tight">
+        <Fact name={t('map.kind')}>{[known0, p['kind']].filter(Boolean).join(' · ')}</Fact>
+        <Fact name={t('map.code')}>{p['code'] === undefined ? undefined : String(p['code'])}</Fact>
+        {typeof p['area_m2'] === 'number' && <Fact name={t('map.area')}>{num(p['area_m2'])} m²</Fact>}
+        {Object.entries(p)
+          .filter(([k, v]) => !['kind', 'name', 'name_zh', 'name_en', 'code', 'label', 'area_m2', 'color'].includes(k) && v !== '' && ['string', 'number', 'boolean'].includes(typeof v))
+          .map(([k, v]) => (
+            <Fact key={k} name={known('prop.', k)}>
+              {value(v)}
+            </Fact>
+          ))}
+      </dl>
+    </>
+  )
+}
+
