@@ -418,22 +418,24 @@ func (d *device) thresholds(e *Engine) {
 // armQuiet sets the timer of silence to the next threshold; the first entry and
 // Restore do it for the devices that are registered before.
 func (e *Engine) armQuiet(d *device) {
-	if len(d.quiet) == 0 || d.gone || e.up == 0 {
-		return
+	if due := e.nextSilence(d); due > 0 && (d.quietDue == 0 || d.quietDue > due || d.quietDue <= e.now) {
+		d.quietDue = due
+		e.push(timer{due: due, kind: timerQuiet, d: d})
+	}
+}
+
+// nextSilence returns when the next silence of d that matters is over, 0 for none.
+func (e *Engine) nextSilence(d *device) int64 {
+	if d.gone || e.up == 0 {
+		return 0
 	}
 	base := max(d.heard(), e.up)
-	due := int64(0)
 	for _, w := range d.quiet {
 		if base+w > e.now {
-			due = base + w
-			break
+			return base + w
 		}
 	}
-	if due == 0 || d.quietDue > 0 && d.quietDue <= due && d.quietDue > e.now {
-		return
-	}
-	d.quietDue = due
-	e.push(timer{due: due, kind: timerQuiet, d: d})
+	return 0
 }
 
 // silence is the timer of armQuiet.

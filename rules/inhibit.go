@@ -158,9 +158,12 @@ func (e *Engine) uninhibit(inst *instance, t int64) {
 	switch {
 	case inst.dropped:
 	case inst.open:
-		e.resolve(inst, max(t, inst.clock))
+		e.resolve(inst, t)
 	case inst.inhibited && !e.inhibited(inst):
 		inst.inhibited = false
+		if inst.run.rule.arrival { // its clock is not the inhibitor's
+			t = e.now
+		}
 		inst.clock = max(t, inst.clock) // it is raised now, not when it was held back
 		e.wake(inst, inst.clock)
 	}
@@ -175,13 +178,24 @@ func (e *Engine) suppress(inst *instance, t int64, by citywarden.AlarmID) {
 	e.resolve(inst, t)
 }
 
-// resolve brings the alarm of inst, if it is open, to what explains it now.
+// resolve brings the alarm of inst, if it is open, to what explains it at t or,
+// if it was evaluated later, by then.
 func (e *Engine) resolve(inst *instance, t int64) {
 	if !inst.open {
 		return
 	}
-	if kind, ok := inst.alarm.Suppress(e.suppressor(inst)); ok {
-		e.emit(inst, t, kind, nil)
+	by := e.byAlarm[inst.alarm.SuppressedBy]
+	kind, ok := inst.alarm.Suppress(e.suppressor(inst))
+	if !ok {
+		return
+	}
+	e.emit(inst, max(t, inst.clock), kind, nil)
+	// What explained it in the end may be explained by it now, or by what it explains.
+	for by != nil && by.alarm.SuppressedBy != "" {
+		by = e.byAlarm[by.alarm.SuppressedBy]
+	}
+	if by != nil {
+		e.resolve(by, t)
 	}
 }
 

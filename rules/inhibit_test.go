@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,6 +124,54 @@ rules:
 	if n := w.e.Stats().Active; n != 0 {
 		t.Errorf("%d alarms active, want none:\n%s", n, w.story())
 	}
+}
+
+func TestTwoRulesThatInhibitEachOtherAndOneIsEdited(t *testing.T) {
+	// What b explained explains b from then on.
+	held := ", inhibit_by: [{rule: b, equal: [attr.zone]}]"
+	rule := func(inhibitor string) string {
+		return "rules:\n- {id: a, select: {model: probe}" + inhibitor + ", levels: [{severity: minor, when: 'x > 1'}]}\n" +
+			"- {id: b, select: {model: probe}, inhibit_by: [{rule: a, equal: [attr.zone]}], levels: [{severity: major, when: 'y > 1'}]}\n"
+	}
+	w := newWorld(t, rule(""), dev("p", "probe", "zone", "1"), dev("q", "probe", "zone", "2"))
+	w.put("p", 0, "x", 2.0)
+	w.put("q", 1*s, "y", 2.0)
+	moved := *w.device("q")
+	moved.Attributes, moved.Updated = map[string]any{"zone": "1"}, t0
+	w.reload(2*s, rule(held))
+	w.devices[1] = &moved
+	w.e.DeviceChanged(moved, false)
+	w.tick(3 * s)
+	w.reload(4*s, rule(""))
+	w.reload(5*s, strings.ReplaceAll(rule(held), "b, inhibit_by", "b, title: other, inhibit_by"))
+	w.expect(`
+		0s raised p minor
+		1s raised q major
+		3s suppressed p minor by-b:q:1
+		4s unsuppressed p minor
+		4s suppressed q major by-a:p:1`)
+}
+
+func TestAnInhibitorOfASilence(t *testing.T) {
+	// A silence is about arrivals, and so is when it is looked at again: not when
+	// the readings say that the inhibitor ended, a minute before.
+	w := newWorld(t, `
+rules:
+- {id: a, select: {model: probe}, late: 60s, levels: [{severity: major, when: on}]}
+- {id: b, select: {model: probe}, inhibit_by: [{rule: a, equal: [attr.zone]}], levels: [{severity: minor, when: 'not silent("1m")', for: 5s}]}
+`, dev("p", "probe", "zone", "1"))
+	w.put("p", 0, "on", true)
+	w.put("p", 65*s, "on", false)
+	w.put("p", 110*s, "x", 1.0)
+	w.to(10 * time.Minute)
+	w.expect(`
+		5s raised p minor
+		0s raised p major
+		5s suppressed p minor by-a:p:1
+		1m0s cleared p minor by-a:p:1
+		1m5s cleared p major
+		2m5s raised p minor
+		2m50s cleared p minor`)
 }
 
 func TestInhibitorsFollowAttributesAndRules(t *testing.T) {

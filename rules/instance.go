@@ -285,9 +285,14 @@ func (e *Engine) rearm(inst *instance) {
 	}
 	if due == never {
 		inst.due = 0
-		if inst.idle() && inst.alarm.Episode == 0 && len(inst.flips) == 0 && inst.alarm.OutOfService.IsZero() {
-			e.forget(inst)
+		if !inst.idle() || inst.alarm.Episode > 0 || len(inst.flips) > 0 {
+			return
 		}
+		if inst.alarm.OutOfService.IsZero() {
+			e.forget(inst)
+			return
+		}
+		inst.clock = math.MinInt64 // that nobody is told doesn't change what is evaluated
 		return
 	}
 	due = max(due, 1)
@@ -533,7 +538,7 @@ func (e *Engine) announce(inst *instance, t int64, why *citywarden.Explanation) 
 	}
 	e.emit(inst, t, citywarden.Raised, why)
 	for _, x := range inst.inhibits() {
-		e.resolve(x, max(t, x.clock))
+		e.resolve(x, t)
 	}
 	if !a.OutOfService.IsZero() { // its history says why nobody was told
 		e.tell(inst, t, citywarden.WentOutOfService, a.OutOfServiceBy, a.OutOfServiceReason)

@@ -195,6 +195,30 @@ func TestASilenceIsLookedAtOnlyWhenARuleAsksForIt(t *testing.T) {
 	w.reload(4*time.Minute, probeRule(`levels: [{severity: minor, when: 'silent("3m") and count(y, "15m") >= 1'}]`))
 	w.to(time.Hour)
 	w.expect("4m0s raised d minor\n20m10s cleared d minor")
+
+	one := probeRule(`levels: [{severity: minor, when: 'not silent("1m") or delta(y, "90s") > 0.5'}]`)
+	w = newWorld(t, one+"- {id: s, select: {model: probe}, levels: [{severity: minor, when: 'silent(\"3m\") and x > 5'}]}\n", dev("d", "probe"))
+	w.put("d", 0, "y", 1.0)
+	w.to(2 * time.Minute) // r is unknown after a minute, false after 90 s, and the next silence is that of s
+	w.reload(150*s, one)
+	w.to(time.Hour)
+	w.expect("0s raised d minor\n20m0s cleared d minor")
+}
+
+func TestAReloadEvaluatesNothingBecauseItIsOutOfService(t *testing.T) {
+	// Neither device was ever heard. That nobody is to be told of one of them
+	// doesn't make its condition matter.
+	rule := func(w string) string {
+		return probeRule(`levels: [{severity: minor, when: 'not silent("` + w + `")', for: 90s}]`)
+	}
+	w := newWorld(t, rule("1m"), dev("d", "probe"), dev("e", "probe"))
+	w.e.evaluateAny(w.e.devices["d"]) // as a message without readings does
+	w.e.evaluateAny(w.e.devices["e"])
+	w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordOrder, At: t0.Add(5 * s),
+		Order: &citywarden.AlarmOrder{Kind: citywarden.OrderOutOfService, Rule: "r", Entity: "d", By: "li", Reason: "why"}}})
+	w.reload(70*s, rule("5m"))
+	w.to(time.Hour)
+	w.expect("")
 }
 
 // Of several alarms that a reload raises the first explains what they inhibit,

@@ -564,16 +564,18 @@ func (e *Engine) Restore(data []byte) error {
 	}
 	e.byAlarm = make(map[citywarden.AlarmID]*instance, n)
 	e.anew = nil // what was bound above is as it was
-	versions := map[citywarden.RuleID]string{}
+	versions, edited := map[citywarden.RuleID]string{}, false
 	for i := range s.rules {
 		e.restoreRule(&s.rules[i], seats)
 		versions[s.rules[i].id] = s.rules[i].version
+		edited = edited || e.set.byID[s.rules[i].id] == nil
 	}
 	for _, r := range e.set.rules {
 		if versions[r.ID] != r.Version {
 			e.changed = append(e.changed, r)
 		}
 	}
+	edited = edited || len(e.changed) > 0
 	if slices.ContainsFunc(e.changed, func(r *rule) bool { return r.silent }) {
 		for _, id := range slices.Sorted(maps.Keys(e.devices)) {
 			e.anew = append(e.anew, e.devices[id])
@@ -587,8 +589,16 @@ func (e *Engine) Restore(data []byte) error {
 			}
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(e.devices)) { // registered since
-		if d := e.devices[id]; d.plan != nil && d.quietDue == 0 {
+	for _, id := range slices.Sorted(maps.Keys(e.devices)) {
+		d := e.devices[id]
+		if d.plan == nil {
+			continue
+		}
+		switch next := e.nextSilence(d); {
+		case d.quietDue == 0: // registered since
+			e.armQuiet(d)
+		case edited && (next == 0 || d.quietDue < next): // it was set for a silence that no rule asks for now
+			d.quietDue = 0
 			e.armQuiet(d)
 		}
 	}

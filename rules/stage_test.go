@@ -138,17 +138,24 @@ func (g *stage) resolve(w *watcher, t int64) {
 	if !w.open {
 		return
 	}
+	was := slices.DeleteFunc(g.all(), func(x *watcher) bool { return x == w || x.alarm.SuppressedBy != "" || !g.explains(x, w) })
 	if kind, ok := w.alarm.Suppress(g.suppressor(w)); ok {
-		g.tell(w, t, kind)
+		g.tell(w, max(t, w.clock), kind)
+		for _, x := range was { // that explained w, and so was not explained by it
+			g.resolve(x, t)
+		}
 	}
 }
 
 func (g *stage) uninhibit(w *watcher, t int64) {
 	switch {
 	case w.open:
-		g.resolve(w, max(t, w.clock))
+		g.resolve(w, t)
 	case w.inhibited && !g.inhibited(w):
 		w.inhibited = false
+		if w.r.arrival {
+			t = g.now
+		}
 		w.clock = max(t, w.clock)
 		g.wake(w, w.clock)
 	}
@@ -197,7 +204,7 @@ func (g *stage) say(w *watcher, t int64, kind citywarden.TransitionKind) {
 		a.SuppressedBy = g.suppressor(w)
 		g.tell(w, t, kind)
 		for _, x := range g.held(w) {
-			g.resolve(x, max(t, x.clock))
+			g.resolve(x, t)
 		}
 		if !a.OutOfService.IsZero() {
 			g.tell(w, t, citywarden.WentOutOfService)
@@ -696,8 +703,11 @@ func (g *stage) lookAnew(d *citywarden.Device) {
 }
 
 // idle reports that there is nothing to remember.
-func (w *watcher) idle() bool {
-	return !w.open && w.alarm.Episode == 0 && w.alarm.OutOfService.IsZero() && len(w.flips) == 0 && len(w.wakes) == 0 && w.alarm.Shelved.IsZero() && (w.was != true || w.r.schedule == nil) &&
+func (w *watcher) idle() bool { return w.fresh() && w.alarm.OutOfService.IsZero() }
+
+// fresh reports that there is nothing to remember but that it is out of service.
+func (w *watcher) fresh() bool {
+	return !w.open && w.alarm.Episode == 0 && len(w.flips) == 0 && len(w.wakes) == 0 && w.alarm.Shelved.IsZero() && (w.was != true || w.r.schedule == nil) &&
 		!slices.ContainsFunc(w.levels, func(l *naiveLevel) bool { return l.state != "" })
 }
 
@@ -730,8 +740,11 @@ func (g *stage) changeRules(at int64, set *Set) {
 	}
 	g.now = at
 	for _, w := range g.all() {
-		if w.idle() {
+		switch {
+		case w.idle():
 			delete(g.actors, string(w.r.ID)+"/"+w.entity)
+		case w.fresh():
+			w.clock = math.MinInt64
 		}
 	}
 	looked := map[*watcher]bool{}

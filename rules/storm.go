@@ -175,7 +175,7 @@ func (e *Engine) attach(parent, x *instance, t int64) {
 		x.under = parent.alarm.ID
 		return
 	}
-	e.suppress(x, max(t, x.clock), parent.alarm.ID)
+	e.suppress(x, t, parent.alarm.ID)
 }
 
 // adopt adds the devices of x to the members of the storm and reports whether
@@ -245,7 +245,7 @@ func (e *Engine) free(parent *instance, t int64) {
 	children := slices.SortedFunc(maps.Keys(parent.children), byRuleAndEntity)
 	parent.children, parent.report = nil, 0
 	for _, x := range children {
-		e.suppress(x, max(t, x.clock), "")
+		e.suppress(x, t, "")
 	}
 }
 
