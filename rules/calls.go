@@ -102,7 +102,10 @@ func (c *compiler) window(n *ast.CallNode, f function) (code, error) {
 	c.uses.moving = true
 	c.uses.cost += exactSamples + panesPer
 	stale, counter := c.plan.stale[i], c.plan.model.Metrics[i].Counter
-	win := c.plan.memory[i].window(w)
+	win, err := c.windowOf(n.Arguments[1], i, w)
+	if err != nil {
+		return code{}, err
+	}
 	var got code
 	switch f.name {
 	case "delta", "rate":
@@ -130,6 +133,15 @@ func (c *compiler) window(n *ast.CallNode, f function) (code, error) {
 	return got, nil
 }
 
+// windowOf returns the index of a window over metric i whose length n gives.
+func (c *compiler) windowOf(n ast.Node, i int, within int64) (int, error) {
+	win := c.plan.memory[i].window(within)
+	if win >= maxWindows {
+		return 0, errAt(n, "the rules look at %s through windows of %d different lengths already, each of which takes memory for every device; use one of those", c.plan.names[i], maxWindows)
+	}
+	return win, nil
+}
+
 // aggregates are functions over a window; none of them has a value without samples.
 var aggregates = map[string]aggregate{"avg": avgOf, "sum": sumOf, "min": minOf, "max": maxOf, "stddev": stddevOf}
 
@@ -147,7 +159,10 @@ func (c *compiler) countCall(n *ast.CallNode) (code, error) {
 				return code{}, err
 			}
 			c.uses.metric(i, w)
-			win := c.plan.memory[i].window(w)
+			win, err := c.windowOf(n.Arguments[1], i, w)
+			if err != nil {
+				return code{}, err
+			}
 			got := numCode(func(v *env) float64 {
 				r := v.d.rings[i]
 				if r.holds(v.at, 0, true) < 0 {
@@ -419,7 +434,7 @@ func (c *compiler) memberCall(n *ast.CallNode, f function) (code, error) {
 		if x.kind != citywarden.KindBool {
 			return code{}, errAt(n.Arguments[0], "%s needs a condition, but %s is a %s", f.name, n.Arguments[0], x.kind)
 		}
-		c.uses.cost += sub.uses.cost
+		m.cost = max(m.cost, sub.uses.cost)
 		m.conds[p.index] = &memberCond{tri: x.tri, uses: sub.uses, guards: x.guarded(n.Arguments[0])}
 		c.uses.events = c.uses.events || sub.uses.events
 		m.steady = m.steady && !sub.uses.moving && !sub.uses.skew
@@ -427,19 +442,23 @@ func (c *compiler) memberCall(n *ast.CallNode, f function) (code, error) {
 			return code{}, errAt(n.Arguments[0], "silent and skew cannot stand inside n_adj")
 		}
 	}
+	if m.cost > maxMemberCost {
+		return code{}, errAt(n.Arguments[0], "the condition takes too long to evaluate for each member: it reads up to %d values, at most %d are allowed; shorten or leave out a count(condition, …)", m.cost, maxMemberCost)
+	}
+	c.uses.cost += m.cost
 	c.uses.members = append(c.uses.members, m)
 	c.uses.adjacent = c.uses.adjacent || adjacent
 	count := func(v *env) (lo, hi float64) {
 		if h := v.headcount(m); h != nil {
 			return float64(h.sure), float64(h.all)
 		}
-		v.members(m, func(_ *device, sure bool) {
+		left := v.members(m, func(_ *device, sure bool) {
 			hi++
 			if sure {
 				lo++
 			}
 		})
-		return lo, hi
+		return lo, hi + float64(left)
 	}
 	got := numCode(func(v *env) float64 {
 		lo, hi := count(v)
@@ -455,12 +474,16 @@ func (c *compiler) memberCall(n *ast.CallNode, f function) (code, error) {
 // members calls f for every member or neighbour that satisfies m, on a reading
 // no older than m.within (sure), or when it last reported and fell silent since
 // (not sure). A member that never satisfied it, or never reported, is left out.
-func (v *env) members(m *memberCall, f func(d *device, sure bool)) {
+// left is how many more there are than can be looked at.
+func (v *env) members(m *memberCall, f func(d *device, sure bool)) (left int) {
 	var list []*device
 	if m.adjacent {
 		list = v.d.adjacent
 	} else if v.g != nil {
 		list = v.g.members
+	}
+	if most := maxGroupCost / m.cost; len(list) > most {
+		left, list = len(list)-most, list[:most]
 	}
 	own, held := v.d, v.held
 	v.held = true
@@ -479,4 +502,5 @@ func (v *env) members(m *memberCall, f func(d *device, sure bool)) {
 		f(d, len(cond.uses.metrics) == 0 || d.newest(cond.uses.metrics, v.at) >= v.at-m.within)
 	}
 	v.d, v.held = own, held
+	return left
 }

@@ -157,6 +157,7 @@ type memberCall struct {
 	adjacent bool
 	within   int64
 	conds    map[int]*memberCond // by model index
+	cost     int                 // of one member
 	steady   bool                // only a member's own new values, and their age, change whether it satisfies it
 }
 
@@ -176,7 +177,10 @@ const (
 	maxRegexp     = 256
 	maxInt        = 1 << 53
 	maxNestingAST = 60
-	maxCost       = 200_000 // of evaluating one condition, for one device or member
+	maxCost       = 200_000    // of evaluating one condition, for one device
+	maxMemberCost = 20_000     // of the condition of n_of and n_adj, for one member
+	maxGroupCost  = 20_000_000 // of looking at the members of a group; those beyond are unknown
+	maxModelCost  = 40_000_000 // of all rules of a model
 )
 
 // where an expression stands decides what it may say.

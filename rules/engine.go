@@ -37,6 +37,7 @@ type Engine struct {
 	runs     []*run                         // by rule
 	retired  []*run                         // of rules that are gone: their alarms until they are closed, and their episodes for ever
 	timers   timerHeap
+	sweepAt  int // how many timers have them swept
 	byAlarm  map[citywarden.AlarmID]*instance
 	aside    map[*instance]bool // out of service by themselves
 	out      []citywarden.Transition
@@ -340,10 +341,7 @@ func (e *Engine) remember(d *device, r *citywarden.Reading, ts int64) (mask, cur
 	}
 	var text *string
 	if mem.kind == citywarden.KindText {
-		t := r.Value.String()
-		if len(t) > textBytes {
-			t = strings.Clone(t[:textBytes])
-		}
+		t := beginning(r.Value.String())
 		text = &t
 		if i == p.event {
 			d.event(t, ts)
@@ -375,9 +373,17 @@ func (e *Engine) remember(d *device, r *citywarden.Reading, ts int64) (mask, cur
 func (e *Engine) foreignEvents(d *device, x *citywarden.Entry) {
 	for _, r := range x.Readings {
 		if r.Metric == "event" && r.Value.Kind() == citywarden.KindText {
-			d.event(r.Value.String(), min(ms(r.Time), e.now))
+			d.event(beginning(r.Value.String()), min(ms(r.Time), e.now))
 		}
 	}
+}
+
+// beginning returns what is remembered of a text.
+func beginning(t string) string {
+	if len(t) <= textBytes {
+		return t
+	}
+	return strings.Clone(t[:textBytes])
 }
 
 // arrive evaluates a point in the lanes without delay, and lets it wait in the
@@ -582,6 +588,17 @@ func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
 	if g.census != nil {
 		g.census.unasked = 0
 	}
+	if g.pace() > 0 {
+		if inst == nil {
+			inst = e.groupInstance(g, b.prog)
+		}
+		waits := len(inst.wakes) > 0
+		inst.trigger, inst.lag = d, d.lag
+		if inst.wakes = append(inst.wakes[:0], max(ts, inst.clock)); !waits {
+			e.rearm(inst)
+		}
+		return
+	}
 	if inst.resting() && !b.prog.raises(e.env(nil, g, b.rule, ts)) {
 		return
 	}
@@ -606,6 +623,21 @@ func (g *group) clock() int64 {
 		at = max(at, m.reached(m.plan.binding(g.run.rule)))
 	}
 	return at
+}
+
+// pace is how far apart a group is evaluated whose members take long to look at,
+// ms; 0 for one that every reading of a member evaluates. It takes less than a
+// sixth of a processor like that.
+func (g *group) pace() int64 {
+	if len(g.members) < censusFrom {
+		return 0
+	}
+	each := g.members[0].plan.binding(g.run.rule).prog.each
+	cost := min(len(g.members)*each, maxGroupCost)
+	if cost <= maxCost {
+		return 0
+	}
+	return int64(cost / 20_000)
 }
 
 // delay is how long after an event time of the instance the readings up to it
@@ -721,7 +753,21 @@ func (h *timerHeap) Pop() any {
 	return t
 }
 
-func (e *Engine) push(t timer) { heap.Push(&e.timers, t) }
+func (e *Engine) push(t timer) {
+	if len(e.timers) >= e.sweepAt {
+		e.sweep()
+	}
+	heap.Push(&e.timers, t)
+}
+
+// sweep drops the timers that are void or there twice. Those of a deadline that
+// moves with every message would lie there until it is due.
+func (e *Engine) sweep() {
+	list := slices.DeleteFunc(e.timers, func(t timer) bool { return t.void() })
+	slices.SortFunc(list, func(a, b timer) int { return a.compare(&b) })
+	e.timers = slices.CompactFunc(list, func(a, b timer) bool { return a.compare(&b) == 0 }) // ascending, so a heap
+	e.sweepAt = 2*len(e.timers) + 1000
+}
 
 // soon reports whether a timer may be due at upTo or before.
 func (e *Engine) soon(upTo int64) bool { return len(e.timers) > 0 && e.timers[0].due <= upTo }

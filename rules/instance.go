@@ -270,6 +270,11 @@ func (e *Engine) rearm(inst *instance) {
 	}
 	if due != never {
 		due += e.delay(inst)
+		if inst.g != nil {
+			if pace := inst.g.pace(); pace > 0 {
+				due = max(due, e.now)/pace*pace + pace
+			}
+		}
 	}
 	if until := ms(inst.alarm.Shelved); until > 0 {
 		due = min(due, until)

@@ -10,6 +10,7 @@ type shape struct {
 	keys   []key          // of a mapping
 	free   *shape         // of a mapping with names of one's own: what they stand for
 	item   *shape         // of a list
+	most   int            // items of it; 0 as many as a file has room for
 	single bool           // one item may stand without the list
 	scalar map[string]any // of anything else, as JSON Schema
 }
@@ -25,6 +26,7 @@ type key struct {
 func mapping(what string, keys ...key) shape { return shape{what: what, keys: keys} }
 func listOf(of shape) shape                  { return shape{item: &of} }
 func oneOrList(of shape) shape               { return shape{item: &of, single: true} }
+func few(most int, of shape) shape           { return shape{item: &of, most: most} }
 
 func (s shape) names() []string {
 	out := make([]string, len(s.keys))
@@ -55,12 +57,13 @@ func pattern(p string) shape {
 
 func oneOf(names ...string) shape { return shape{scalar: map[string]any{"enum": names}} }
 
-func wholeFrom(least int) shape {
-	return shape{scalar: map[string]any{"type": "integer", "minimum": least, "maximum": 1<<31 - 1}}
+func whole(least, most int) shape {
+	return shape{scalar: map[string]any{"type": "integer", "minimum": least, "maximum": most}}
 }
 
 var (
 	textShape      = shape{scalar: map[string]any{"type": plainText, "minLength": 1}}
+	templateShape  = shape{scalar: map[string]any{"type": plainText, "minLength": 1, "maxLength": maxTemplate}}
 	flagShape      = shape{scalar: map[string]any{"type": "boolean"}}
 	valueShape     = shape{scalar: map[string]any{"type": plainText}}
 	conditionShape = shape{scalar: map[string]any{"type": plainText, "minLength": 1, "maxLength": maxText}}
@@ -101,19 +104,19 @@ var levelShape = mapping("a level",
 
 var scheduleShape = mapping("schedule",
 	key{"tz", false, textShape, "time zone, like Asia/Shanghai, which is the default"},
-	key{"active", true, listOf(textShape), "when the rule watches, like mon-fri 22:00-06:00; over midnight it belongs to the day it starts"},
+	key{"active", true, few(maxIntervals, textShape), "when the rule watches, like mon-fri 22:00-06:00; over midnight it belongs to the day it starts"},
 	key{"holidays", false, oneOf("off", "all-day"), "on holidays not at all, or all day"},
 )
 
 var flapShape = mapping("flap",
-	key{"changes", true, wholeFrom(2), "so many changes"},
+	key{"changes", true, whole(2, maxFlaps), "so many changes"},
 	key{"in", true, durationShape, "within that time make the alarm stay"},
 	key{"then", false, oneOf("hold"), "what happens: it is held"},
 )
 
 var stormShape = mapping("storm",
 	key{"by", true, attributeShape, "devices are counted by this attribute, like attr.district"},
-	key{"over", true, wholeFrom(1), "more than so many of them"},
+	key{"over", true, whole(1, maxCount), "more than so many of them"},
 	key{"in", true, durationShape, "within that time are a storm"},
 	key{"raise", true, idShape, "the rule id of the alarm that stands for all of them"},
 	key{"severity", true, severityShape, "its severity"},
@@ -122,7 +125,7 @@ var stormShape = mapping("storm",
 
 var inhibitorShape = mapping("an inhibitor",
 	key{"rule", true, textShape, "an active alarm of this rule holds this one back"},
-	key{"equal", false, listOf(attributeShape), "when both devices have the same value of these attributes"},
+	key{"equal", false, few(maxEqual, attributeShape), "when both devices have the same value of these attributes"},
 )
 
 var closeShape = mapping("close",
@@ -136,16 +139,16 @@ var escalationShape = mapping("an escalation",
 )
 
 var limitShape = mapping("limit",
-	key{"cases", true, wholeFrom(1), "when the rule opened so many cases"},
+	key{"cases", true, whole(1, maxCount), "when the rule opened so many cases"},
 	key{"in", true, durationShape, "within that time, one summary case takes what is more"},
 )
 
 var orderShape = mapping("case",
 	key{"class", false, pattern(classCode.String()), "class of GB/T 30428.2, like event/0595, or of CJ/T 214, like event/0402@cjt214"},
-	key{"key", true, textShape, "names its one open case, like fire/{{zone}}"},
+	key{"key", true, templateShape, "names its one open case, like fire/{{zone}}"},
 	key{"merge", false, durationShape, "an alarm within that time reopens the case"},
-	key{"escalate", false, listOf(escalationShape), "whom to tell when nobody cares"},
-	key{"parent", false, textShape, "key of the case of the rule's storms"},
+	key{"escalate", false, few(maxEscalations, escalationShape), "whom to tell when nobody cares"},
+	key{"parent", false, templateShape, "key of the case of the rule's storms"},
 	key{"hold", false, durationShape, "how long the first notice waits"},
 	key{"close", false, closeShape, "when the case is closed without a person"},
 	key{"limit", false, limitShape, "how many cases the rule may open; 50 within 10m without it"},
@@ -158,13 +161,13 @@ var ruleShape = mapping("a rule",
 	key{"select", true, selectShape, "the devices that it watches"},
 	key{"group", false, groupShape, "one alarm per group instead of one per device"},
 	key{"late", false, durationShape, "how long readings that arrive out of order are waited for"},
-	key{"levels", true, listOf(levelShape), "severities with their conditions"},
+	key{"levels", true, few(maxLevels, levelShape), "severities with their conditions"},
 	key{"clear", false, clauseShape, "when the alarm ends; without it, when the level's condition is false"},
 	key{"latch", false, flagShape, "true: it stays until an operator resets it"},
 	key{"schedule", false, scheduleShape, "when it watches; always without it"},
 	key{"flap", false, flapShape, "what to do with an alarm that comes and goes"},
 	key{"storm", false, stormShape, "one alarm instead of many at once"},
-	key{"inhibit_by", false, listOf(inhibitorShape), "rules whose alarms explain this one"},
+	key{"inhibit_by", false, few(maxInhibitors, inhibitorShape), "rules whose alarms explain this one"},
 	key{"case", false, orderShape, "the case that it opens"},
 	key{"workorder", false, orderShape.as("workorder"), "maintenance instead of a case"},
 )

@@ -243,6 +243,100 @@ func TestTheWorstConditionIsBounded(t *testing.T) {
 	}
 }
 
+// A rule file that somebody made to hurt is refused where it hurts, and soon.
+func TestHostileRuleFilesAreRefused(t *testing.T) {
+	many := func(n int, form string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, form, i)
+		}
+		return b.String()
+	}
+	level := "levels: [{severity: major, when: on}]"
+	counts := func(n int) string { return strings.Repeat(`count(x > 1, "1h") > 1 or `, n) + "on" }
+	for _, c := range []struct{ name, yaml, want string }{
+		{"flow lists in each other", "rules: " + strings.Repeat("[\n", 100_000), "r.yaml:33:1: nesting deeper than 32 levels is not part of a rule file"},
+		{"flow mappings in each other", "rules: " + strings.Repeat("{a: ", 10_000), "nesting deeper than 32 levels"},
+		{"lists in each other", strings.Repeat("- ", 10_000) + "a", "r.yaml:1:65: nesting deeper than 32 levels"},
+		{"a long line", "rules: [" + strings.Repeat("{},", 40_000) + "]", "r.yaml:1:1: the line is longer than 65536 bytes"},
+		{"a billion laughs", "rules:\n- &a [x, x]\n- &b [*a, *a]\n", "r.yaml:2:3: anchors and aliases (& and *) are not part of a rule file"},
+		{"tags", "rules: " + strings.Repeat("!a\n", 50_000), "tags (!) are not part"},
+		{"keys behind ?", strings.Repeat("? ", 10_000), "a key behind ? is not part"},
+		{"nothing but mistakes", "rules: [" + strings.Repeat("{},\n", 5000) + "]", "rule without a name needs an id"},
+		{"levels", probeRule("levels: [" + many(9, "{severity: s%d, when: on}, ") + "]"), "r.yaml:4:11: levels has 9 entries; at most 8"},
+		{"intervals", probeRule("schedule: {active: ["+strings.Repeat("'08:00-09:00', ", 33)+"]}", level), "r.yaml:4:22: schedule.active has 33 entries; at most 32"},
+		{"inhibitors", probeRule("inhibit_by: ["+many(33, "{rule: a%d}, ")+"]", level), "r.yaml:4:15: inhibit_by has 33 entries; at most 32"},
+		{"attributes of inhibitors", probeRule("inhibit_by: [{rule: a, equal: ["+many(9, "attr.a%d, ")+"]}]", level), "inhibit_by.equal has 9 entries; at most 8"},
+		{"escalations", probeRule(level, "case: {key: k, escalate: ["+many(33, "{after: %dm, to: x}, ")+"]}"), "escalate has 33 entries; at most 32"},
+		{"a case key", probeRule(level, "case: {key: '"+strings.Repeat("{{device}}", 200)+"'}"), "r.yaml:5:15: case.key has more than 1000 characters"},
+		{"flaps", probeRule(level, "flap: {changes: 1000000000, in: 1h}"), "r.yaml:5:19: flap.changes is a whole number from 2 to 1000"},
+		{"a storm", probeRule(level, "storm: {by: attr.zone, over: 2000000000, in: 1m, raise: s, severity: major}"), "storm.over is a whole number from 1 to 1000000"},
+		{"for of years", probeRule("levels: [{severity: major, when: on, for: 20000h}]"), "r.yaml:4:45: for is 20000h; it can be 0s to 366d"},
+		{"late of years", probeRule("late: 800d", level), "r.yaml:4:9: late is 800d; it can be 0s to 366d"},
+		{"a window of years", probeRule(`levels: [{severity: major, when: 'avg(x, "400d") > 1'}]`), "r.yaml:4:44: the time of avg is at most 31d"},
+		{"windows of many lengths", "rules:\n" + many(33, `- {id: r%[1]d, select: {model: probe}, levels: [{severity: major, when: 'avg(x, "%[1]d001ms") > 1'}]}`+"\n"), "r.yaml:34:78: the rules look at x through windows of 32 different lengths already"},
+		{"repetitions", probeRule(`levels: [{severity: major, when: 'mode matches "((a{1,30}){1,30}){1,30}"'}]`), "r.yaml:4:50: bad pattern"},
+		{"repetitions in each other", probeRule(`levels: [{severity: major, when: 'mode matches "((a{1,30}){1,30}|(b{1,30}){1,30}|(c{1,30}){1,30}|(d{1,30}){1,30})+"'}]`), "r.yaml:4:37: the condition takes too long to evaluate"},
+		{"a condition", probeRule("levels: [{severity: major, when: '" + strings.Repeat(`count(x > 1 and y > 1 and c > 1, "1h") > 1 or `, 20) + "on'}]"), "r.yaml:4:37: the condition takes too long to evaluate: it reads up to 338001 values, at most 200000 are allowed"},
+		{"a condition of members", probeRule("group: {by: attr.zone}", `levels: [{severity: major, when: 'n_of(`+counts(14)+`, "1m") > 1'}]`), "r.yaml:5:403: the condition takes too long to evaluate for each member"},
+		{"all conditions of a model", "rules:\n" + many(530, "- {id: r%d, select: {model: probe}, levels: [{severity: major, when: '"+counts(50)+"'}]}\n"), "r.yaml:521:3: the rules of model probe up to r519 take too long to evaluate: they read up to"},
+	} {
+		began := cpu()
+		got := loadErr(t, c.yaml)
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%s: %.300q, want %q", c.name, got, c.want)
+		}
+		if took := cpu() - began; took > 20*time.Second { // those that nothing stopped took minutes
+			t.Errorf("%s: refused after %s", c.name, took)
+		}
+	}
+}
+
+func TestTimersAreBounded(t *testing.T) {
+	// Each message moves the deadline, as they are not equally late.
+	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'x > 5', for: 30d}]`), dev("d", "probe"))
+	for i := range 20_000 {
+		at := time.Duration(i) * s
+		w.step(w.message("d", at-time.Duration(i%7)*time.Millisecond, at, "x", 6.0))
+	}
+	if n := w.e.Stats().Timers; n > 2000 {
+		t.Errorf("%d timers of one device and one rule", n)
+	}
+}
+
+func TestAGroupThatTakesLongIsEvaluatedLessOften(t *testing.T) {
+	// 400 members with 1,500 values each: every reading would look at them all.
+	var devices []*citywarden.Device
+	for i := range 400 {
+		devices = append(devices, dev(fmt.Sprintf("d%03d", i), "probe", "zone", "Z"))
+	}
+	w := newWorld(t, probeRule("group: {by: attr.zone}", `levels: [{severity: minor, when: 'n_of(count(x > 5, "10m") >= 2, "10m") >= 3'}]`), devices...)
+	for i := range 2000 {
+		at := time.Duration(i) * time.Millisecond
+		w.put(string(devices[i%400].ID), at, "x", float64(4+2*one(i%400 == 7 || i%400 == 8 || i%400 == 9)))
+	}
+	w.expect("420ms raised Z minor") // at the third value above 5 of a second round, or soon after
+	if last := w.got[0].Logged.Sub(t0); last != 420*time.Millisecond {
+		t.Errorf("raised %s after the beginning", last)
+	}
+	if g := w.e.runs[0].groups["Z"]; g.pace() < 25 || g.pace() > 40 {
+		t.Errorf("evaluated every %d ms", g.pace())
+	}
+	snap, err := w.e.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // before a crash and after it
+		w.put("d005", 3*s, "x", 1.0)
+		w.e = w.engine()
+		if err := w.e.Restore(snap); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.to(30 * time.Minute)
+	w.expect("420ms raised Z minor\n20m1.999s no_data Z minor nodata")
+}
+
 func TestASetOfManyRulesLoads(t *testing.T) {
 	if testing.Short() || raced {
 		t.Skip("loads 20,001 rules")

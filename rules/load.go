@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/citywarden/citywarden"
 )
@@ -111,7 +112,18 @@ type caseOrder struct {
 const (
 	maxFileSize = 1 << 20
 	maxRules    = 20000
-	maxLevels   = 8
+)
+
+// Limits of one rule.
+const (
+	maxLevels      = 8
+	maxFlaps       = 1000 // changes, whose times an instance remembers
+	maxCount       = 1_000_000
+	maxIntervals   = 32
+	maxInhibitors  = 32
+	maxEqual       = 8
+	maxEscalations = 32
+	maxTemplate    = 1000 // characters
 )
 
 var (
@@ -270,10 +282,16 @@ func (s *Set) file(root node) {
 		switch f.name {
 		case "rules":
 			for _, it := range f.val.items("rules") {
+				if it.src.full() {
+					return
+				}
 				s.rule(it)
 			}
 		case "tests":
 			for _, it := range f.val.items("tests") {
+				if it.src.full() {
+					return
+				}
 				s.test(it)
 			}
 		}
@@ -494,12 +512,7 @@ func (n node) clause(what string) *clause {
 }
 
 func (s *Set) levels(r *rule, n node) {
-	items := n.items("levels")
-	if len(items) > maxLevels {
-		n.report("%d levels; at most %d", len(items), maxLevels)
-		return
-	}
-	for _, it := range items {
+	for _, it := range n.items("levels") {
 		var l level
 		before := len(*n.src.found)
 		for _, f := range it.fields(levelShape) {
@@ -589,7 +602,7 @@ func (n node) flap() *flap {
 	for _, f := range n.fields(flapShape) {
 		switch f.name {
 		case "changes":
-			x.changes = f.val.int("flap.changes", 2)
+			x.changes = f.val.int("flap.changes", 2, maxFlaps)
 		case "in":
 			x.in = f.val.duration("flap.in").Std().Milliseconds()
 		case "then":
@@ -613,7 +626,7 @@ func (n node) storm() *storm {
 		case "by":
 			x.by = f.val.attribute("storm.by")
 		case "over":
-			x.over = f.val.int("storm.over", 1)
+			x.over = f.val.int("storm.over", 1, maxCount)
 		case "in":
 			x.in = f.val.duration("storm.in").Std().Milliseconds()
 		case "raise":
@@ -686,7 +699,7 @@ func (s *Set) caseOrder(f field) *caseOrder {
 		case "limit":
 			for _, h := range g.val.fields(limitShape) {
 				if h.name == "cases" {
-					o.Limit.Cases = h.val.int("limit.cases", 1)
+					o.Limit.Cases = h.val.int("limit.cases", 1, maxCount)
 				} else {
 					o.Limit.In = h.val.duration("limit.in")
 				}
@@ -742,6 +755,10 @@ var placeholder = regexp.MustCompile(`\{\{\s*([A-Za-z_][A-Za-z0-9_.]*)\s*\}\}`)
 func (s *Set) template(n node, what string) template {
 	t, ok := n.text(what)
 	if !ok {
+		return template{}
+	}
+	if utf8.RuneCountInString(t) > maxTemplate {
+		n.report("%s has more than %d characters", what, maxTemplate)
 		return template{}
 	}
 	out := template{text: t, node: n}

@@ -27,6 +27,7 @@ type plan struct {
 	watches  [][]watch // by lates and bit of a metric: which bindings a value concerns
 	onAny    []int     // bindings that look at every message (silent, skew)
 	byRule   map[*rule]*binding
+	cost     int     // of evaluating all bindings
 	wheres   int     // bindings with a where
 	grouped  int     // bindings with a group
 	lates    []int64 // the different lates of bindings, ascending
@@ -53,6 +54,7 @@ type program struct {
 	levels []compiled
 	clear  *compiled
 	adj    bool // looks at neighbours
+	each   int  // of a group: about as many values as looking at one member reads, where all of them have to be
 }
 
 // raises reports whether the condition of a level is true.
@@ -203,6 +205,14 @@ func (s *Set) compileRule(r *rule) {
 			prog = group // the same for every model: what differs stands inside its member calls
 		}
 		b.prog = prog
+		if before := p.cost; before <= maxModelCost {
+			for _, c := range prog.all() {
+				p.cost += c.uses.cost
+			}
+			if p.cost > maxModelCost {
+				r.node.report("the rules of model %s up to %s take too long to evaluate: they read up to %d values for one message, at most %d are allowed; shorten or leave out a count(condition, …)", name, r.ID, p.cost, maxModelCost)
+			}
+		}
 		if r.groupBy != "" {
 			b.group, p.grouped = p.grouped, p.grouped+1
 		}
@@ -418,6 +428,14 @@ func (s *Set) index(p *plan, r *rule) {
 	}
 	if r.arrival {
 		p.onAny = append(p.onAny, b.index)
+	}
+	b.prog.each = 0
+	for _, c := range b.prog.all() {
+		for _, m := range c.members {
+			if r.groupBy != "" && (!m.steady || r.arrival) {
+				b.prog.each += m.cost
+			}
+		}
 	}
 	if len(read) == 0 && !r.arrival {
 		s.warning(r.node, "rule %s reads no metric of model %s and is never evaluated for it", r.ID, p.model.Name)

@@ -43,6 +43,7 @@ const (
 	ringSamples  = 37   // held one by one before the oldest are merged: 32 and some, to do it not every time
 	maxSamples   = 4096 // where late or count(condition) need more of them one by one
 	panesPer     = 16   // panes of a window
+	maxWindows   = 32   // of different length over one metric, of all rules
 	textBytes    = 256  // of a text; the rest of a longer one is not looked at
 )
 

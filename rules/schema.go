@@ -29,6 +29,9 @@ func (s shape) schema() map[string]any {
 	case s.item != nil:
 		item := s.item.schema()
 		many := map[string]any{"type": "array", "items": item}
+		if s.most > 0 {
+			many["maxItems"] = s.most
+		}
 		if s.single {
 			return map[string]any{"anyOf": []any{item, many}}
 		}

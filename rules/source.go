@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
@@ -20,8 +21,12 @@ func sortProblems(ps citywarden.Problems) {
 	})
 }
 
-// maxProblems bounds what one load reports.
-const maxProblems = 100
+// Limits of reading one file.
+const (
+	maxProblems    = 100 // that are reported
+	maxLine        = 1 << 16
+	maxNestingYAML = 32 // the parser takes the square of it
+)
 
 // source is the text of one rule file.
 type source struct {
@@ -36,17 +41,21 @@ func newSource(name string, text []byte, found *citywarden.Problems) *source {
 
 // report adds a problem at line and col, both from 1, col in characters.
 func (s *source) report(line, col int, format string, args ...any) {
-	if len(*s.found) >= maxProblems {
+	if s.full() {
 		return
 	}
 	*s.found = append(*s.found, citywarden.ProblemAt(s.name, s.lines, line, max(col, 1), fmt.Sprintf(format, args...)))
 }
 
+// full reports that more problems would not be reported.
+func (s *source) full() bool { return len(*s.found) >= maxProblems }
+
 // node is a YAML value and where it stands.
 type node struct {
-	src *source
-	n   ast.Node
-	tok *token.Token
+	src  *source
+	n    ast.Node
+	tok  *token.Token
+	most int // items that a list may have here; 0 any number
 }
 
 // field is one key of a mapping.
@@ -59,7 +68,17 @@ type field struct {
 // parse returns the only document of the file; ok is false when it is broken or
 // empty, which has been reported.
 func (s *source) parse(text []byte) (root node, ok bool) {
-	f, err := parser.ParseBytes(text, 0)
+	for i, l := range s.lines {
+		if len(l) > maxLine {
+			s.report(i+1, 1, "the line is longer than %d bytes; break it", maxLine)
+			return node{}, false
+		}
+	}
+	tokens := lexer.Tokenize(string(text))
+	if !s.harmless(tokens) {
+		return node{}, false
+	}
+	f, err := parser.Parse(tokens, 0)
 	if err != nil {
 		line, col, msg := 1, 1, err.Error()
 		if se, is := err.(interface {
@@ -92,6 +111,40 @@ func (s *source) parse(text []byte) (root node, ok bool) {
 	n := s.node(docs[1])
 	n.report("a rule file is one YAML document; put the second one into its own file")
 	return node{}, false
+}
+
+// harmless reports what the parser should not be given: deep nesting, and what no
+// rule file needs.
+func (s *source) harmless(tokens token.Tokens) bool {
+	depth, dashes, line := 0, 0, 0
+	for _, t := range tokens {
+		if t.Position.Line != line {
+			line, dashes = t.Position.Line, 0
+		}
+		what := ""
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			depth++
+		case token.SequenceEndType, token.MappingEndType:
+			depth--
+		case token.SequenceEntryType:
+			dashes++
+		case token.AnchorType, token.AliasType:
+			what = "anchors and aliases (& and *) are"
+		case token.TagType:
+			what = "tags (!) are"
+		case token.MappingKeyType:
+			what = "a key behind ? is"
+		}
+		if depth > maxNestingYAML || dashes > maxNestingYAML {
+			what = fmt.Sprintf("nesting deeper than %d levels is", maxNestingYAML)
+		}
+		if what != "" {
+			s.report(line, t.Position.Column, "%s not part of a rule file", what)
+			return false
+		}
+	}
+	return true
 }
 
 func (s *source) node(n ast.Node) node { return node{src: s, n: n, tok: n.GetToken()} }
@@ -155,7 +208,11 @@ func (n node) fields(s shape) []field {
 			continue
 		}
 		seen[name] = true
-		out = append(out, field{name, key, n.src.node(v.Value)})
+		val := n.src.node(v.Value)
+		if i := slices.Index(allowed, name); i >= 0 {
+			val.most = s.keys[i].val.most
+		}
+		out = append(out, field{name, key, val})
 	}
 	return out
 }
@@ -165,6 +222,10 @@ func (n node) items(what string) []node {
 	s, ok := n.n.(*ast.SequenceNode)
 	if !ok {
 		n.report("%s is a list", what)
+		return nil
+	}
+	if n.most > 0 && len(s.Values) > n.most {
+		n.report("%s has %d entries; at most %d", what, len(s.Values), n.most)
 		return nil
 	}
 	out := make([]node, len(s.Values))
@@ -242,21 +303,21 @@ func (n node) bool(what string) bool {
 	return b.Value
 }
 
-// int returns a whole number of at least least.
-func (n node) int(what string, least int) int {
+// int returns a whole number from least, which is not below 0, to most.
+func (n node) int(what string, least, most int) int {
 	if v, ok := n.n.(*ast.IntegerNode); ok {
 		switch i := v.Value.(type) {
 		case int64:
-			if i >= int64(least) && i < 1<<31 {
+			if i >= int64(least) && i <= int64(most) {
 				return int(i)
 			}
 		case uint64:
-			if i >= uint64(max(least, 0)) && i < 1<<31 {
+			if i >= uint64(least) && i <= uint64(most) {
 				return int(i)
 			}
 		}
 	}
-	n.report("%s is a whole number, at least %d", what, least)
+	n.report("%s is a whole number from %d to %d", what, least, most)
 	return least
 }
 
