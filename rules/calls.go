@@ -235,7 +235,7 @@ func (c *compiler) countCall(n *ast.CallNode) (code, error) {
 // seenBefore reports whether one of metrics has a sample at exactly ts.
 func seenBefore(d *device, metrics []int, ts int64) bool {
 	for _, i := range metrics {
-		if s := d.rings[i].value(ts, 0, true); s != nil && s.ts == ts {
+		if d.rings[i].at(ts) != nil {
 			return true
 		}
 	}

@@ -178,7 +178,7 @@ const (
 	maxInt        = 1 << 53
 	maxNestingAST = 60
 	maxCost       = 200_000    // of evaluating one condition, for one device
-	maxMemberCost = 20_000     // of the condition of n_of and n_adj, for one member
+	maxMemberCost = 100_000    // of the condition of n_of and n_adj, for one member
 	maxGroupCost  = 20_000_000 // of looking at the members of a group; those beyond are unknown
 	maxModelCost  = 40_000_000 // of all rules of a model
 )

@@ -257,11 +257,15 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 		rs = e.reads
 	}
 	// A reading from the future counts at its arrival.
-	if last := min(ms(rs[len(rs)-1].Time), e.now); last >= d.newestTS {
+	next := min(ms(rs[0].Time), e.now)
+	last := next
+	if len(rs) > 1 {
+		last = min(ms(rs[len(rs)-1].Time), e.now)
+	}
+	if last >= d.newestTS {
 		d.lag = e.now - last
 	}
 	full, unread := uint64(0), false // metrics whose rings are; a moment at which no rule reads anything
-	next := min(ms(rs[0].Time), e.now)
 	for i := 0; i < len(rs); {
 		ts := next
 		p := point{ts: ts, arr: e.now}
@@ -292,7 +296,9 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 			}
 		}
 	}
-	e.evaluateAny(d)
+	if len(d.plan.onAny) > 0 {
+		e.evaluateAny(d)
+	}
 	if full != 0 {
 		d.trim(full)
 	}

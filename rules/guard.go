@@ -303,7 +303,7 @@ func (e *Engine) candidates(list []int, d *device, k int, p point) []int {
 	for m := p.mask; m != 0; m &= m - 1 {
 		i := bits.TrailingZeros64(m)
 		w := &d.plan.watches[k][i]
-		if s := d.rings[i].value(p.ts, 0, true); s != nil && s.ts == p.ts && w.low <= s.v && s.v <= w.high { // as most of the time
+		if s := d.rings[i].at(p.ts); s != nil && w.low <= s.v && s.v <= w.high { // as most of the time
 			continue
 		}
 		e.scratch = env{e: e, d: d, at: p.ts, now: e.now}

@@ -104,7 +104,11 @@ func (p *pane) join(o *pane) {
 // paneOf returns when the pane begins that ts lies in, for a window of that length.
 func paneOf(ts, within int64) int64 {
 	w := paneWidth(within)
-	return ts - (ts%w+w)%w
+	into := ts % w
+	if into < 0 {
+		into += w
+	}
+	return ts - into
 }
 
 func paneWidth(within int64) int64 { return max(within/panesPer, 1) }
@@ -114,6 +118,11 @@ func (r *ring) after(at int64) int {
 	i, n := 0, len(r.s)
 	if n > 0 && r.s[n-1].ts <= at {
 		return n
+	}
+	for ; i < n && i < 8; i++ { // where a window of a ring that is full begins
+		if r.s[i].ts > at {
+			return i
+		}
 	}
 	for i < n {
 		if m := (i + n) / 2; r.s[m].ts > at {
@@ -142,6 +151,20 @@ func (r *ring) holds(at, stale int64, held bool) int {
 func (r *ring) value(at, stale int64, held bool) *sample {
 	if i := r.holds(at, stale, held); i >= 0 {
 		return &r.s[i]
+	}
+	return nil
+}
+
+// at returns the sample of exactly that time, nil when there is none.
+func (r *ring) at(ts int64) *sample {
+	if r == nil || len(r.s) == 0 {
+		return nil
+	}
+	if s := &r.s[len(r.s)-1]; s.ts == ts { // as most of the time
+		return s
+	}
+	if s := r.value(ts, 0, true); s != nil && s.ts == ts {
+		return s
 	}
 	return nil
 }
@@ -341,8 +364,9 @@ func (r *ring) insert(x sample, text *string, m *memory) bool {
 	return true
 }
 
-// full reports whether the ring would have to grow.
-func (r *ring) full() bool { return len(r.s) >= 4 && len(r.s) == cap(r.s) }
+// full reports whether the ring would have to grow. It takes eight samples before
+// that is worth looking at, however few are needed.
+func (r *ring) full() bool { return len(r.s) == cap(r.s) && len(r.s) >= 8 }
 
 // trim merges the oldest samples when the ring is full, as far as nobody who
 // evaluates at the event time from or later needs them one by one.
@@ -391,14 +415,22 @@ func (r *ring) merge(x sample, m *memory) {
 		r.panes = make([][]pane, len(m.windows))
 	}
 	for w, within := range m.windows {
-		begin := paneOf(x.ts, within)
-		i, found := slices.BinarySearchFunc(r.panes[w], begin, func(p pane, begin int64) int { return cmp.Compare(paneOf(p.ts, within), begin) })
-		if !found {
-			if r.panes[w] == nil {
-				r.panes[w] = make([]pane, 0, panesPer+2)
-			}
-			r.panes[w] = slices.Insert(r.panes[w], i, pane{})
+		ps, begin := r.panes[w], paneOf(x.ts, within)
+		if ps == nil {
+			ps = make([]pane, 0, panesPer+2)
 		}
-		r.panes[w][i].add(x.ts, x.v)
+		i, found := len(ps), false
+		switch {
+		case i == 0 || ps[i-1].ts < begin:
+		case ps[i-1].ts < begin+paneWidth(within): // as most of the time
+			i, found = i-1, true
+		default:
+			i, found = slices.BinarySearchFunc(ps, begin, func(p pane, begin int64) int { return cmp.Compare(paneOf(p.ts, within), begin) })
+		}
+		if !found {
+			ps = slices.Insert(ps, i, pane{})
+		}
+		ps[i].add(x.ts, x.v)
+		r.panes[w] = ps
 	}
 }
