@@ -3,6 +3,7 @@ package mqtt
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -18,6 +19,7 @@ type pending struct {
 	topic   string
 	up      *citywarden.Uplink // to check once it is durable; nil when the device can't be told
 	err     error
+	read    time.Time // from the socket
 }
 
 // accept hands a message on and returns when it is queued, not when it is
@@ -48,7 +50,7 @@ func (c *conn) refuse(pk *packets.Packet, err error) {
 // maxInFlightBytes are waiting it blocks, so that the device's socket is not
 // read; an MQTT 5 device was told the number and is disconnected [MQTT-3.3.4-7].
 func (c *conn) push(pk *packets.Packet, check *citywarden.Uplink) (n uint64, ok bool) {
-	qos := pk.FixedHeader.Qos
+	qos, read := pk.FixedHeader.Qos, time.Now()
 	for {
 		c.mu.Lock()
 		if qos > 0 && c.unacked >= maxInFlight && c.client.Properties.ProtocolVersion == 5 {
@@ -68,7 +70,7 @@ func (c *conn) push(pk *packets.Packet, check *citywarden.Uplink) (n uint64, ok 
 		}
 	}
 	defer c.mu.Unlock()
-	c.queue = append(c.queue, pending{id: pk.PacketID, qos: qos, bytes: len(pk.Payload), topic: clip(pk.TopicName), up: check})
+	c.queue = append(c.queue, pending{id: pk.PacketID, qos: qos, bytes: len(pk.Payload), topic: clip(pk.TopicName), up: check, read: read})
 	c.bytes += len(pk.Payload)
 	if qos > 0 {
 		c.unacked++
@@ -128,6 +130,7 @@ func (c *conn) send() {
 		if !c.flush(buf) {
 			return
 		}
+		c.listener.broker.metrics.acknowledged(batch)
 		c.idle()
 	}
 }

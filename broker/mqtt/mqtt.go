@@ -202,6 +202,7 @@ func (b *Broker) Run(ctx context.Context) error {
 type metrics struct {
 	connections prometheus.Gauge
 	refused     *prometheus.CounterVec
+	acks        prometheus.Histogram
 }
 
 func newMetrics(r prometheus.Registerer) (metrics, error) {
@@ -213,12 +214,29 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 			Name: "citywarden_mqtt_refused_total",
 			Help: "What the MQTT listener refused: connect, publish, subscribe, session for one whose token was revoked, or store for a message that could not be stored.",
 		}, []string{"what"}),
+		acks: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "citywarden_mqtt_ack_seconds",
+			Help:    "Time from a message of MQTT being read from the socket to its acknowledgement being written, with QoS 1 and 2.",
+			Buckets: prometheus.ExponentialBuckets(0.00015625, 2, 14), // 10 ms is one of them
+		}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	if err := r.Register(m.connections); err != nil {
-		return metrics{}, err
+	for _, c := range []prometheus.Collector{m.connections, m.refused, m.acks} {
+		if err := r.Register(c); err != nil {
+			return metrics{}, err
+		}
 	}
-	return m, r.Register(m.refused)
+	return m, nil
+}
+
+// acknowledged counts messages whose acknowledgement was written just now.
+func (m *metrics) acknowledged(batch []pending) {
+	now := time.Now()
+	for i := range batch {
+		if batch[i].qos > 0 && batch[i].err == nil {
+			m.acks.Observe(now.Sub(batch[i].read).Seconds())
+		}
+	}
 }

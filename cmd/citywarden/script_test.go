@@ -25,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"citywarden": main})
+	testscript.Main(m, map[string]func(){"citywarden": main, "mochi-sink": sinkProgram, "ack-path": ackProgram})
 }
 
 // TestScripts plays the scripts of testdata/script with the real binary on free

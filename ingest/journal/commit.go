@@ -66,10 +66,10 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 		recs[i] = batch[i].rec
 		size += batch[i].size
 	}
-	j.began = time.Now()
 	j.crowd.note(recs)
 	off := j.off
 	seq, err := j.write(ctx, recs, size)
+	j.crowd.noteEnd()
 	if err != nil {
 		err = citywarden.Errorf(citywarden.CodeTransient, "write %d records to the durable log: %w", len(batch), err)
 		if j.off == nil || j.off != off { // what is off is said once: groups then fail as fast as they come

@@ -84,7 +84,7 @@ type Journal struct {
 	stream jetstream.Stream
 
 	wake    chan struct{} // there is something in the queue
-	plenty  chan struct{} // there is enough in the queue
+	plenty  chan struct{} // there is what the writer wants in the queue
 	closing chan struct{} // Close was called
 
 	mu      sync.Mutex // guards what follows
@@ -92,11 +92,11 @@ type Journal struct {
 	queue   []pending
 	spare   []pending // empty: the array for the next queue, nil for a new one
 	bytes   int       // of queue
+	want    int       // records in it that the writer waits for, see gather
 	lastAt  time.Time
 	stopped bool // nothing is accepted any more
 
-	crowd crowd     // of the writer
-	began time.Time // when its newest commit began
+	crowd crowd // of the writer
 
 	base uint64 // records in the log so far; used by one goroutine at a time: Open, then the writer
 
@@ -257,12 +257,11 @@ func (j *Journal) Append(rec citywarden.Record, done func(citywarden.Position, e
 	rec.At, j.lastAt = now, now
 	j.queue = append(j.queue, pending{rec, size, done})
 	j.bytes += size
-	n := len(j.queue)
-	j.mu.Unlock()
-	signal(j.wake)
-	if n == enough {
+	if len(j.queue) == j.want {
 		signal(j.plenty)
 	}
+	j.mu.Unlock()
+	signal(j.wake)
 }
 
 func signal(ch chan struct{}) {

@@ -6,11 +6,17 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// A commit costs the same for one record as for a hundred. When many devices send a
-// message now and then, one for each few of them would be most of the platform's work, so
-// that a commit then begins no sooner than pace after the one before, unless enough
-// records wait for it. Few devices, each of which may send its next message when the last
-// one is acknowledged, never wait for that.
+// A commit costs the same for one record as for a hundred. So one may begin a little
+// later, when more records will be there by then:
+//
+//   - Many devices send a message now and then. A commit for each few of them would be most
+//     of the platform's work, so it begins no sooner than pace after the one before.
+//   - Few devices send their next message when the last one is acknowledged. All of
+//     them are acknowledged by one commit when each waits for the slowest of them, for at most half as
+//     long as a commit takes; else half of them wait for the commit of the other half, too.
+//
+// A lone device never waits, and nobody when enough records are there. When it was in vain, it is
+// not done again for some time.
 const (
 	pace       = 2 * time.Millisecond
 	enough     = 32
@@ -19,16 +25,19 @@ const (
 	crowdPause = 64          // commits for which nobody waits after it was in vain
 )
 
-// crowd knows whether the newest records are from many devices.
+// crowd knows from how many devices the newest records are.
 type crowd struct {
 	newest [crowdOf]citywarden.DeviceID
 	next   int                           // in newest
 	counts map[citywarden.DeviceID]uint8 // of newest
 	pause  int
+	began  time.Time     // when the newest commit began
+	took   time.Duration // a commit, on average
 }
 
-// note takes the records of a commit. So many that nobody waited for more say nothing.
+// note takes the records of a commit that begins. So many that nobody waited for more say nothing.
 func (c *crowd) note(recs []citywarden.Record) {
+	c.began = time.Now()
 	if c.pause > 0 {
 		c.pause--
 	}
@@ -53,20 +62,29 @@ func (c *crowd) note(recs []citywarden.Record) {
 	}
 }
 
-func (c *crowd) many() bool { return c.pause == 0 && len(c.counts) >= crowdFrom }
+// noteEnd notes that the commit has ended.
+func (c *crowd) noteEnd() { c.took += (time.Since(c.began) - c.took) / 8 }
 
-// gather waits for more records when that is worth it: until enough are there, pace has
-// gone by since the last commit began, or stop is closed.
+// wait returns how many records the next commit should have, and how long at most to wait
+// for them.
+func (c *crowd) wait() (want int, d time.Duration) {
+	if c.pause > 0 {
+		return 0, 0
+	}
+	if len(c.counts) >= crowdFrom {
+		return enough, pace - time.Since(c.began)
+	}
+	return len(c.counts), c.took / 2
+}
+
+// gather waits for more records when that is worth it, or until stop is closed.
 func (j *Journal) gather(stop <-chan struct{}) {
-	if !j.crowd.many() {
+	want, d := j.crowd.wait()
+	if want < 2 || d <= 0 {
 		return
 	}
-	select {
-	case <-j.plenty: // of records that are written already
-	default:
-	}
-	had, d := j.waiting(), pace-time.Since(j.began)
-	if d <= 0 || had == 0 || had >= enough {
+	had := j.expect(want)
+	if had == 0 || had >= want {
 		return
 	}
 	t := time.NewTimer(d)
@@ -75,15 +93,20 @@ func (j *Journal) gather(stop <-chan struct{}) {
 	case <-j.plenty:
 	case <-stop:
 	case <-t.C:
-		if j.waiting() <= had+1 { // one sender with the messages of many devices, one after the other
+		if n := j.expect(0); n < min(want, had+2) {
 			j.crowd.pause = crowdPause
 		}
 	}
 }
 
-// waiting returns how many records wait for their commit.
-func (j *Journal) waiting() int {
+// expect has plenty signalled when want records wait, and returns how many do.
+func (j *Journal) expect(want int) int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	select {
+	case <-j.plenty: // of what was expected before
+	default:
+	}
+	j.want = want
 	return len(j.queue)
 }
