@@ -3,6 +3,7 @@ package citywarden
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -24,9 +25,49 @@ const (
 	GatewayConnect    = "v1/gateway/connect"
 	GatewayDisconnect = "v1/gateway/disconnect"
 
+	// What network servers and platforms push, with the identity of the device in it:
+	// ChirpStack's events, and those of China Telecom's AEP (CTWing).
+	GatewayLoRaWAN = "v1/gateway/lorawan"
+	GatewayCTWing  = "v1/gateway/ctwing"
+
+	DeviceLoRaWAN      = "v1/devices/me/lorawan" // what becomes of GatewayLoRaWAN
+	DeviceCTWing       = "v1/devices/me/ctwing"  // and of GatewayCTWing
 	DeviceConnected    = "v1/devices/me/connect"    // what becomes of GatewayConnect
 	DeviceDisconnected = "v1/devices/me/disconnect" // and of GatewayDisconnect
 )
+
+// The attributes by which a device is known to networks: the EUI of LoRaWAN, as 16
+// hexadecimal digits, the IMEI of mobile networks, and the id that the platform
+// of a vendor gave it.
+var identities = [...]string{"dev_eui", "imei", "device_id"}
+
+// Identities returns by what names d is known to its gateway beside its own, in
+// the form of Identity.
+func (d *Device) Identities() []string {
+	var out []string
+	for _, name := range identities {
+		if s, ok := d.Attributes[name].(string); ok && s != "" {
+			out = append(out, Identity(s))
+		}
+	}
+	return out
+}
+
+// IsIdentity reports whether the attribute called name is one; it is a text, of
+// which zeros at the beginning count.
+func IsIdentity(name string) bool { return slices.Contains(identities[:], name) }
+
+// Identity returns an identity of a device as it is compared: 00-80-E1 and 0080e1 are one.
+func Identity(s string) string {
+	return strings.ToLower(strings.NewReplacer("-", "", ":", "", " ", "").Replace(s))
+}
+
+// IsLoRaWAN reports whether topic is one to which ChirpStack publishes the events
+// of devices: application/ID/device/EUI/event/up.
+func IsLoRaWAN(topic string) bool {
+	l := strings.Split(topic, "/")
+	return len(l) == 6 && l[0] == "application" && l[2] == "device" && l[4] == "event"
+}
 
 // DeviceAttributes are the attributes of a device in the two scopes that it may
 // read itself: client, what it reported, and shared, what it is told.

@@ -33,7 +33,7 @@ type UplinkConfig struct {
 type UplinkTopicConfig struct {
 	Topic   string              `yaml:"topic"`   // a filter, with {device} for the level that names the device
 	QoS     *int64              `yaml:"qos"`     // 1 unless it says 0
-	As      string              `yaml:"as"`      // telemetry, attributes, connect or disconnect; "" means telemetry
+	As      string              `yaml:"as"`      // one of uplink.Kinds; "" means telemetry
 	Device  string              `yaml:"device"`  // the id, like acme-{device}; "" for what stands in the topic
 	Gateway citywarden.DeviceID `yaml:"gateway"` // who says a body of ThingsBoard's gateway topics; "" for a device's own
 }

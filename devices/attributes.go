@@ -97,20 +97,23 @@ func sharedChanges(was *citywarden.Device, wasModel *citywarden.Model, now *city
 	return m
 }
 
-// Child returns the device that a gateway calls name, by its id or its name:
-// one whose attribute gateway is the gateway's id. CodeNotFound when there is
+// Child returns the device that a gateway calls name, by its id, its name or one
+// of its identities: one whose attribute gateway is the gateway's id. CodeNotFound when there is
 // none, CodeDenied when it is disabled.
 func (r *Registry) Child(gateway citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	e := r.byID[citywarden.DeviceID(name)]
 	if e == nil || e.device.Gateway() != gateway {
-		i := slices.IndexFunc(r.behind[gateway], func(e *entry) bool { return e.device.Name == name })
-		if i < 0 {
+		known := r.called[calling{gateway, name}]
+		if len(known) == 0 {
+			known = r.called[calling{gateway, citywarden.Identity(name)}]
+		}
+		if len(known) == 0 {
 			return "", citywarden.Errorf(citywarden.CodeNotFound,
 				"no device %q behind gateway %s; register it and set its attribute gateway to %q", name, gateway, gateway)
 		}
-		e = r.behind[gateway][i]
+		e = known[0]
 	}
 	if e.device.Disabled {
 		return "", citywarden.Errorf(citywarden.CodeDenied, "device %s is disabled", e.device.ID)
@@ -118,10 +121,31 @@ func (r *Registry) Child(gateway citywarden.DeviceID, name string) (citywarden.D
 	return e.device.ID, nil
 }
 
-// join and part keep behind. They need mu.
+// calling is what a gateway calls a device.
+type calling struct {
+	gateway citywarden.DeviceID
+	name    string
+}
+
+// callings are what its gateway may call e, beside its id.
+func (e *entry) callings() []calling {
+	g := e.device.Gateway()
+	out := []calling{{g, e.device.Name}}
+	for _, name := range e.device.Identities() {
+		out = append(out, calling{g, name})
+	}
+	return out
+}
+
+// join and part keep behind and called. They need mu.
 func (r *Registry) join(e *entry) {
-	if g := e.device.Gateway(); g != "" {
-		r.behind[g] = append(r.behind[g], e)
+	g := e.device.Gateway()
+	if g == "" {
+		return
+	}
+	r.behind[g] = append(r.behind[g], e)
+	for _, c := range e.callings() {
+		r.called[c] = append(r.called[c], e)
 	}
 }
 
@@ -130,12 +154,17 @@ func (r *Registry) part(e *entry) {
 	if g == "" {
 		return
 	}
-	rest := slices.DeleteFunc(r.behind[g], func(o *entry) bool { return o == e })
-	if len(rest) == 0 {
-		delete(r.behind, g)
-		return
+	leave(r.behind, g, e)
+	for _, c := range e.callings() {
+		leave(r.called, c, e)
 	}
-	r.behind[g] = rest
+}
+
+// leave takes e out of the list at key.
+func leave[K comparable](m map[K][]*entry, key K, e *entry) {
+	if m[key] = slices.DeleteFunc(m[key], func(o *entry) bool { return o == e }); len(m[key]) == 0 {
+		delete(m, key)
+	}
 }
 
 // listeners are those who carry messages to devices.

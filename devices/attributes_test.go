@@ -171,7 +171,7 @@ func TestChild(t *testing.T) {
 	r := valves(t, filepath.Join(t.TempDir(), "x.db"))
 	ctx := t.Context()
 	for _, d := range []citywarden.Device{
-		{ID: "v1", Name: "Valve One", Model: "test-valve", Attributes: map[string]any{"gateway": "gw"}},
+		{ID: "v1", Name: "Valve One", Model: "test-valve", Attributes: map[string]any{"gateway": "gw", "dev_eui": "00-80-E1-15-00-0A-12-34", "imei": "0123"}},
 		{ID: "v2", Name: "Valve Two", Model: "test-valve", Attributes: map[string]any{"gateway": "other"}},
 		{ID: "v3", Model: "test-valve", Attributes: map[string]any{"gateway": "gw"}, Disabled: true},
 		{ID: "gw", Model: "iot-gateway"},
@@ -181,7 +181,7 @@ func TestChild(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"v1": "v1", "Valve One": "v1", "v2": `no device "v2" behind gateway gw; register it and set its attribute gateway to "gw"`,
+		"v1": "v1", "Valve One": "v1", "0080e115000a1234": "v1", "0080E115000A1234": "v1", "0123": "v1", "123": "no device", "v2": `no device "v2" behind gateway gw; register it and set its attribute gateway to "gw"`,
 		"Valve Two": "no device", "v3": "device v3 is disabled", "gw": "no device", "": "no device",
 	} {
 		id, err := r.Child("gw", name)

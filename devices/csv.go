@@ -329,6 +329,9 @@ func setAttribute(d *citywarden.Device, m *citywarden.Model, name, text string) 
 	decl, known := m.Attribute(name)
 	if !known {
 		d.Attributes[name] = text
+		if citywarden.IsIdentity(name) {
+			return "", nil
+		}
 		names := make([]string, len(m.Attributes))
 		for i, a := range m.Attributes {
 			names[i] = a.Name

@@ -241,6 +241,9 @@ func checkAttribute(m *citywarden.Model, name string, x any) (any, error) {
 	if decl, known := m.Attribute(name); known && decl.Kind != v.Kind() {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "attribute %s of %s is a %s, not a %s", name, m.Name, decl.Kind, v.Kind())
 	}
+	if citywarden.IsIdentity(name) && v.Kind() != citywarden.KindText {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "attribute %s is a text, not a %s: zeros at its beginning count", name, v.Kind())
+	}
 	switch v.Kind() {
 	case citywarden.KindNumber:
 		if math.IsNaN(v.Float()) || math.IsInf(v.Float(), 0) {

@@ -81,6 +81,7 @@ type Registry struct {
 	byHash map[tokenHash]*entry
 	order  []*entry                         // by id
 	behind map[citywarden.DeviceID][]*entry // by their gateway
+	called map[calling][]*entry             // by what that calls them
 	sites  map[citywarden.SiteID]citywarden.Site
 
 	// flushMu makes Flush calls, and deletions, one after the other; held while
@@ -100,7 +101,7 @@ type Registry struct {
 // be decoded.
 func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) {
 	r := &Registry{store: s, models: m, opt: o, log: o.Logger,
-		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}, behind: map[citywarden.DeviceID][]*entry{}, sites: map[citywarden.SiteID]citywarden.Site{}}
+		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}, behind: map[citywarden.DeviceID][]*entry{}, called: map[calling][]*entry{}, sites: map[citywarden.SiteID]citywarden.Site{}}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}

@@ -31,6 +31,8 @@ type message struct {
 	readings []citywarden.Reading // zero Time: none was given
 	attrs    map[string]any
 	stated   time.Time // the newest time that was given, zero when none was
+	at       time.Time // of readings that give none: when a network server had them; zero for the arrival
+	once     string    // tells the message from others of its device whenever it comes, "" when nothing does
 	relative bool      // times count from the arrival, and say nothing about the clock of the device
 }
 
@@ -94,7 +96,7 @@ func (d *dropped) reason() string {
 }
 
 // decode turns up into readings of known metrics with a time and a quality.
-// raw holds, for each reading, the time as the device gave it.
+// raw holds, for each reading, the time as the device gave it, zero when that does not matter.
 func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.Uplink) (m message, raw []time.Time, d dropped) {
 	if up.Topic == citywarden.DeviceConnected || up.Topic == citywarden.DeviceDisconnected {
 		return message{}, nil, d // only a sign of life
@@ -103,6 +105,10 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 	switch up.Topic {
 	case citywarden.DeviceRaw:
 		m, err = decodeRaw(model, up, 0, &d)
+	case citywarden.DeviceLoRaWAN:
+		m, err = decodeLoRaWAN(model, up, &d)
+	case citywarden.DeviceCTWing:
+		m, err = decodeCTWing(model, up, &d)
 	default:
 		m, err = decodeJSON(model, up, &d)
 	}
@@ -123,6 +129,8 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 			m.stated = given
 		}
 		switch {
+		case given.IsZero() && m.at.After(oldest) && m.at.Sub(arrived) <= maxAhead:
+			r.Time = m.at
 		case given.IsZero():
 			r.Time = arrived
 		case given.Before(oldest):
@@ -138,7 +146,7 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 		if def, ok := model.Metric(r.Metric); ok && outside(def, r.Value) {
 			r.Quality = citywarden.OutOfRange
 		}
-		if given.IsZero() {
+		if given.IsZero() && m.once == "" {
 			given = r.Time
 		}
 		kept = append(kept, r)
@@ -207,7 +215,7 @@ func (d *decoder) uplink(e *citywarden.Entry) {
 	}
 	e.Readings = m.readings[:0]
 	for i, r := range m.readings {
-		if d.repeated(up, &r, raw[i]) {
+		if d.repeated(up, &r, raw[i], m.once) {
 			e.Duplicates++
 			continue
 		}
@@ -235,7 +243,7 @@ type sight struct {
 //
 // A message that is brought in again, see Replay, repeats only itself: whether a
 // reading of it was taken the first time, with the models of then, can't be known any more.
-func (d *decoder) repeated(up *citywarden.Uplink, r *citywarden.Reading, at time.Time) bool {
+func (d *decoder) repeated(up *citywarden.Uplink, r *citywarden.Reading, at time.Time, once string) bool {
 	var h maphash.Hash
 	h.SetSeed(d.seed)
 	h.WriteString(string(up.Device))
@@ -247,6 +255,7 @@ func (d *decoder) repeated(up *citywarden.Uplink, r *citywarden.Reading, at time
 	}
 	maphash.WriteComparable(&h, math.Float64bits(r.Value.Float()))
 	maphash.WriteComparable(&h, at.UnixNano())
+	h.WriteString(once)
 	key := h.Sum64()
 
 	if d.n-d.begun > duplicateWindow || len(d.cur) >= duplicateKeys {

@@ -47,6 +47,12 @@ func split(dir Directory, up *citywarden.Uplink) (parts []citywarden.Uplink, rea
 	}
 	topic, ok := ofDevice[up.Topic]
 	switch up.Topic {
+	case citywarden.GatewayLoRaWAN, citywarden.GatewayCTWing:
+		part := *up
+		if part.Device, part.Topic, err = pushed(dir, up); err != nil {
+			return whole("%v", err)
+		}
+		return []citywarden.Uplink{part}, nil
 	case citywarden.GatewayConnect, citywarden.GatewayDisconnect:
 		for _, m := range list {
 			if string(m.key) == "device" && m.value.kind() == '"' {

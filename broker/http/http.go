@@ -4,6 +4,8 @@
 //	POST /api/v1/{token}/telemetry
 //	POST /api/v1/{token}/attributes
 //	POST /api/v1/{token}/raw
+//	POST /api/v1/{token}/lorawan
+//	POST /api/v1/{token}/ctwing
 //	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
 //	GET  /api/v1/{token}/attributes/updates?timeout=20000
 //	GET  /api/v1/{token}/rpc?timeout=20000
@@ -117,6 +119,9 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 		return
 	}
 	up := citywarden.Uplink{Device: id, Protocol: "http", Topic: "v1/devices/me/" + what, Received: time.Now().UTC()}
+	if what == "lorawan" || what == "ctwing" {
+		up.Topic = "v1/gateway/" + what
+	}
 	if up.Payload, err = body(w, r); err != nil {
 		h.bodyProblem(w, id, err)
 		return
@@ -277,7 +282,7 @@ func target(r *nethttp.Request) (token, what string, ok bool) {
 	token, what, _ = strings.Cut(rest, "/")
 	switch r.Method {
 	case nethttp.MethodPost:
-		return token, what, what == "telemetry" || what == "attributes" || what == "raw" || what == "rpc" || strings.HasPrefix(what, "rpc/")
+		return token, what, what == "telemetry" || what == "attributes" || what == "raw" || what == "lorawan" || what == "ctwing" || what == "rpc" || strings.HasPrefix(what, "rpc/")
 	case nethttp.MethodGet:
 		return token, what, what == "attributes" || what == "attributes/updates" || what == "rpc"
 	}

@@ -33,10 +33,19 @@ const (
 func mayStore(topic string) bool {
 	switch topic {
 	case telemetryTopic, attributesTopic, citywarden.DeviceRaw,
-		citywarden.GatewayTelemetry, citywarden.GatewayAttributes, citywarden.GatewayConnect, citywarden.GatewayDisconnect:
+		citywarden.GatewayTelemetry, citywarden.GatewayAttributes, citywarden.GatewayConnect, citywarden.GatewayDisconnect,
+		citywarden.GatewayLoRaWAN, citywarden.GatewayCTWing:
 		return true
 	}
-	return false
+	return citywarden.IsLoRaWAN(topic)
+}
+
+// logTopic returns under which topic a message goes into the log.
+func logTopic(topic string) string {
+	if citywarden.IsLoRaWAN(topic) {
+		return citywarden.GatewayLoRaWAN
+	}
+	return topic
 }
 
 // maySubscribe compares filters as they are written: matching them, as mochi's
@@ -148,7 +157,7 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 		if !mayStore(pk.Connect.WillTopic) {
 			return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf("will topic %q: %s", clip(pk.Connect.WillTopic), publishAdvice)}
 		}
-		c.will = &citywarden.Uplink{Device: id, Protocol: "mqtt", Topic: pk.Connect.WillTopic, Payload: pk.Connect.WillPayload}
+		c.will = &citywarden.Uplink{Device: id, Protocol: "mqtt", Topic: logTopic(pk.Connect.WillTopic), Payload: pk.Connect.WillPayload}
 	}
 	return nil
 }
@@ -169,7 +178,7 @@ func (h *hook) byUser(c *conn, user, password string) (id citywarden.DeviceID, e
 }
 
 const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + citywarden.DeviceRaw + ", " + requestTopic + "ID, " + rpcRequest + "ID and " + rpcResponse + "ID, a gateway to " +
-	citywarden.GatewayTelemetry + ", attributes, connect, disconnect, attributes/request and rpc, and to nothing else"
+	citywarden.GatewayTelemetry + ", attributes, connect, disconnect, lorawan, ctwing, attributes/request and rpc, ChirpStack to application/…/event/…, and to nothing else"
 
 // hint shows as much of a token as a person needs to recognise it.
 func hint(token string) string {
@@ -334,7 +343,7 @@ func (h *hook) publish(c *conn, pk *packets.Packet) {
 	c.accept(pk, citywarden.Uplink{
 		Device:   c.device,
 		Protocol: "mqtt",
-		Topic:    pk.TopicName,
+		Topic:    logTopic(pk.TopicName),
 		Payload:  pk.Payload,
 		Received: time.Now().UTC(),
 	})

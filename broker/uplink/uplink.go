@@ -77,7 +77,7 @@ type Topic struct {
 }
 
 // Kinds are what messages can be.
-var Kinds = [...]string{"telemetry", "attributes", "connect", "disconnect"}
+var Kinds = [...]string{"telemetry", "attributes", "connect", "disconnect", "raw", "lorawan", "ctwing"}
 
 const placeholder = "{device}"
 
@@ -102,6 +102,10 @@ func (t *Topic) Check() error {
 		return citywarden.Errorf(citywarden.CodeInvalid, "%q is none; messages are %s", t.As, strings.Join(Kinds[:], ", "))
 	case t.QoS > 1:
 		return citywarden.Errorf(citywarden.CodeInvalid, "QoS %d; write 1, or 0 for what may get lost: what is sent twice is counted once anyway", t.QoS)
+	case t.Gateway == "" && (t.As == "lorawan" || t.As == "ctwing"):
+		return citywarden.Errorf(citywarden.CodeInvalid, "topic %q: %s names the devices in its body; write the integration's device as gateway", t.Filter, t.As)
+	case t.Gateway != "" && t.As == "raw":
+		return citywarden.Errorf(citywarden.CodeInvalid, "topic %q: raw is of one device; leave gateway out", t.Filter)
 	case t.Gateway != "" && (named > 0 || t.Device != ""):
 		return citywarden.Errorf(citywarden.CodeInvalid, "topic %q: a gateway's body names the devices; leave {device} and device out", t.Filter)
 	case t.Gateway != "":

@@ -49,7 +49,9 @@ func (d *deviceAddCmd) Run(ctx context.Context, o output) error {
 	}
 	attrs := map[string]any{}
 	for k, v := range d.Attr {
-		attrs[k] = attribute(v)
+		if attrs[k] = attribute(v); citywarden.IsIdentity(k) {
+			attrs[k] = v
+		}
 	}
 	dev["attributes"] = attrs
 	c, err := d.client(ctx)

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 //	post TOKEN JSON           the same over HTTP; prints the answer, ! post wants a 4xx or 5xx
 //	coap TOKEN JSON           the same over CoAP; prints the code, ! coap wants a 4.xx or 5.xx
 //	raw PROTOCOL TOKEN HEX    a payload in the model's own format over mqtt, http or coap, as those do
+//	push TOKEN/WHAT FILE      a file to /api/v1/TOKEN/WHAT over HTTP; push TOKEN mqtt TOPIC FILE over MQTT
 //	api METHOD PATH [JSON]    call the HTTP API as admin and print the answer; ! api wants a 4xx or 5xx
 //	await REGEXP CMD…         run a citywarden command, or "api-get PATH", until its output matches, at most 30 s
 //	postgres FILE             start a PostgreSQL and write a configuration to FILE that uses it; the
@@ -61,7 +62,7 @@ func TestScripts(t *testing.T) {
 		// One that is called like a command of testscript, as stop is, would never run.
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": serveCommand, "halt": haltCommand, "publish": publishCommand, "post": postCommand,
-			"coap": coapCommand, "raw": rawCommand, "api": apiCommand, "await": awaitCommand, "grab": grabCommand,
+			"coap": coapCommand, "raw": rawCommand, "push": pushCommand, "api": apiCommand, "await": awaitCommand, "grab": grabCommand,
 			"postgres": postgresCommand,
 		},
 		Condition: func(name string) (bool, error) {
@@ -227,6 +228,18 @@ func rawCommand(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		coapPost(ts, neg, args[1]+"/raw", message.AppOctets, body)
 	}
+}
+
+// pushCommand is a network server.
+func pushCommand(ts *testscript.TestScript, neg bool, args []string) {
+	body := []byte(ts.ReadFile(args[len(args)-1]))
+	if len(args) == 4 {
+		if err := publishTo(ts.Getenv("MQTT"), args[0], args[2], body); (err != nil) != neg {
+			ts.Fatalf("push: %v", err)
+		}
+		return
+	}
+	request(ts, neg, "POST", ts.Getenv("CITYWARDEN_SERVER")+"/api/v1/"+args[0], string(body), "")
 }
 
 func coapPost(ts *testscript.TestScript, neg bool, path string, format message.MediaType, body []byte) {
