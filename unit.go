@@ -1,5 +1,7 @@
 package citywarden
 
+import "math"
+
 // unitFactor is how much of the base unit of its quantity a unit is.
 type unitFactor struct {
 	of string
@@ -18,6 +20,7 @@ var unitFactors = map[string]unitFactor{
 	"ms": {"time", 1e-3}, "s": {"time", 1}, "min": {"time", 60}, "h": {"time", 3600}, "d": {"time", 86400},
 	"mV": {"voltage", 1e-3}, "V": {"voltage", 1}, "kV": {"voltage", 1e3}, "mA": {"current", 1e-3}, "A": {"current", 1}, "kA": {"current", 1e3},
 	"mg": {"mass", 1e-6}, "g": {"mass", 1e-3}, "kg": {"mass", 1}, "t": {"mass", 1e3},
+	"rad": {"angle", 1}, "deg": {"angle", math.Pi / 180}, "T": {"magnetic", 1}, "mT": {"magnetic", 1e-3}, "uT": {"magnetic", 1e-6},
 	"m/s": {"speed", 1}, "km/h": {"speed", 1 / 3.6}, "mm/s": {"speed", 1e-3},
 }
 

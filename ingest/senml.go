@@ -45,9 +45,11 @@ var senMLLabels = map[int64]string{
 	0: "n", 1: "u", 2: "v", 3: "vs", 4: "vb", 5: "s", 6: "t", 7: "ut", 8: "vd",
 }
 
-// senMLUnits are the units that SenML and UCUM write in different ways.
+// senMLUnits are the units that SenML (RFC 8428, 12.1, and RFC 8798) and UCUM write in
+// different ways; a ratio, "/", is one of 1, "count" a number of things.
 var senMLUnits = map[string]string{
-	"%RH": "%", "%EL": "%", "l": "L", "l/s": "L/s", "Wh": "W.h", "kWh": "kW.h", "count": "", "/": "",
+	"%RH": "%", "%EL": "%", "/100": "%", "/": "1", "count": "1", "l": "L", "l/s": "L/s", "Wh": "W.h", "kWh": "kW.h",
+	"lat": "deg", "lon": "deg", "pH": "[pH]", "dBm": "dB[mW]", "ppm": "[ppm]", "EL": "s",
 }
 
 // isSenML reports whether the first record of an array is one of SenML, and not
@@ -192,7 +194,7 @@ func (p *senML) record(where string, f map[string]any) error {
 			*into, good = v.(string)
 		case *float64:
 			*into, good = v.(float64)
-			good = good && !math.IsNaN(*into) && !math.IsInf(*into, 0)
+			good = good && !math.IsNaN(*into) && !math.IsInf(*into, 0) && (b.name != "bver" || *into > 0 && *into == math.Trunc(*into))
 			if b.name == "bver" && good && *into > senMLVersion {
 				return fmt.Errorf("%s: SenML version %v; send version %d", where, *into, senMLVersion)
 			}
@@ -203,18 +205,18 @@ func (p *senML) record(where string, f map[string]any) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(f)) {
 		if strings.HasSuffix(name, "_") {
-			p.drop.reject(1, "%s: field %s has to be understood (RFC 8428, 4.4), and is not", where, quote(name))
-			return nil
+			return fmt.Errorf("%s: field %s has to be understood (RFC 8428, 4.4), and is not", where, quote(name))
 		}
 	}
 	value, given := "", 0
-	for _, k := range [...]string{"s", "v", "vs", "vb", "vd"} { // a sum counts where there is no value
+	for _, k := range [...]string{"v", "vs", "vb", "vd"} {
 		if _, ok := f[k]; ok {
-			if given++; k == "v" && value == "s" {
-				given--
-			}
+			given++
 			value = k
 		}
+	}
+	if _, ok := f["s"]; ok && given == 0 { // a sum counts where there is no value
+		value, given = "s", 1
 	}
 	_, named := f["n"]
 	switch {
@@ -306,7 +308,7 @@ func (p *senML) metric(own string) (*citywarden.Metric, bool) {
 }
 
 // at returns the time of a record whose field t is own: zero when the pack gives
-// none. Less than 2^28 seconds count from the arrival.
+// none. Less than 2^28 seconds, also what is negative, count from the arrival.
 func (p *senML) at(own any) (time.Time, error) {
 	t, ok := own.(float64)
 	if own != nil && !ok {
@@ -316,12 +318,12 @@ func (p *senML) at(own any) (time.Time, error) {
 	switch {
 	case t == 0:
 		return time.Time{}, nil
-	case math.Abs(t) < senMLRelative:
+	case t < senMLRelative && t > -4.1e9:
 		p.out.relative = true
 		return p.up.Received.Add(time.Duration(math.Round(t*1e3)) * time.Millisecond).UTC(), nil
-	case math.Abs(t) < 4.1e9:
+	case t >= senMLRelative && t < 4.1e9:
 		return time.UnixMilli(int64(math.Round(t * 1e3))).UTC(), nil
-	case t < 4.1e18: // NaN is not
+	case t >= senMLRelative && t < 4.1e18: // NaN is not
 		if at, ok := citywarden.UnixTime(int64(t)); ok {
 			return at, nil
 		}
@@ -335,10 +337,14 @@ func inUnit(m *citywarden.Metric, v float64, unit string) (float64, error) {
 	if !ok {
 		ucum = unit
 	}
-	if ucum == "" || ucum == m.Unit {
+	switch {
+	case ucum == "" || ucum == m.Unit:
 		return v, nil
-	}
-	if ucum == "K" && m.Unit == "Cel" {
+	case ucum == "1" && (m.Unit == "" || strings.HasPrefix(m.Unit, "{")): // {…} names what is counted
+		return v, nil
+	case unit == "/" && m.Unit == "%":
+		return v * 100, nil
+	case ucum == "K" && m.Unit == "Cel":
 		return v - 273.15, nil
 	}
 	factor, ok := citywarden.UnitFactor(ucum, m.Unit)
