@@ -43,6 +43,7 @@ func SubjectSecret(commonName string) string { return "x509 name\x00" + commonNa
 // SecretRequest asks for a new secret of a device. The zero value is a random
 // token in place of the secret before.
 type SecretRequest struct {
+	Token    string        // as agreed on
 	User     string        // of MQTT
 	ClientID string        // with User: the only one that may use it; "" for any
 	Password string        // with User: as agreed on; "" for a random one

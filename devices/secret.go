@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
@@ -136,29 +137,40 @@ func (r *Registry) Issue(ctx context.Context, id citywarden.DeviceID, q cityward
 	if q.Overlap < 0 || q.Overlap > maxOverlap {
 		return "", citywarden.Errorf(citywarden.CodeInvalid, "an overlap of %s; it is 0 to 90d", q.Overlap)
 	}
-	var text string
-	var s citywarden.Secret
-	var err error
+	text, s, err := secretOf(q)
+	if err != nil {
+		return "", err
+	}
+	return text, r.replace(ctx, id, s, q.Overlap)
+}
+
+// secretOf returns the secret that q asks for, and what only the device knows of it.
+func secretOf(q citywarden.SecretRequest) (text string, s citywarden.Secret, err error) {
+	given := 0
+	for _, x := range []string{q.Token, q.User, q.Certificate, q.Subject} {
+		if x != "" {
+			given++
+		}
+	}
 	switch {
-	case q.Certificate != "" && (q.Subject != "" || q.User != "") || q.Subject != "" && q.User != "":
-		return "", citywarden.Errorf(citywarden.CodeInvalid, "a user name, a certificate and the name in certificates are each a credential of their own; give one")
+	case given > 1:
+		err = citywarden.Errorf(citywarden.CodeInvalid, "a token, a user name, a certificate and the name in certificates are each a credential of their own; give one")
 	case q.User == "" && (q.ClientID != "" || q.Password != ""):
-		return "", citywarden.Errorf(citywarden.CodeInvalid, "a client id or a password needs a user name")
+		err = citywarden.Errorf(citywarden.CodeInvalid, "a client id or a password needs a user name")
 	case q.Certificate != "":
 		s, err = certificateSecret(q.Certificate)
 	case q.Subject != "":
 		err = citywarden.CheckText("common name", q.Subject, maxSecret)
 		s = newSecret(citywarden.SecretX509, citywarden.SubjectSecret(q.Subject), fmt.Sprintf("CN=%s under the client CA", q.Subject))
 	case q.User != "":
-		text, s, err = mqttSecret(q)
+		return mqttSecret(q)
 	default:
-		text = newToken()
-		s = newSecret(citywarden.SecretToken, text, hint(text))
+		if text = q.Token; text == "" {
+			text = newToken()
+		}
+		s, err = agreedToken(text)
 	}
-	if err != nil {
-		return "", err
-	}
-	return text, r.replace(ctx, id, s, q.Overlap)
+	return text, s, err
 }
 
 func newSecret(kind citywarden.SecretKind, text, hint string) citywarden.Secret {
@@ -202,17 +214,21 @@ func mqttSecret(q citywarden.SecretRequest) (string, citywarden.Secret, error) {
 	return q.Password, newSecret(citywarden.SecretMQTT, citywarden.MQTTSecret(q.ClientID, q.User, q.Password), seen), nil
 }
 
-// certificateSecret reads a certificate in PEM, or its SHA-256 as tools print it.
+// certificateSecret reads a certificate in PEM, with or without its first and last
+// line, or its SHA-256 as tools print it.
 func certificateSecret(text string) (citywarden.Secret, error) {
 	digits := strings.NewReplacer(":", "", " ", "").Replace(strings.TrimSpace(text))
 	if f, err := hex.DecodeString(digits); err == nil && len(f) == sha256.Size {
 		return newSecret(citywarden.SecretX509, citywarden.CertificateSecret(tokenHash(f)), fmt.Sprintf("SHA-256 %x", f)), nil
 	}
-	block, _ := pem.Decode([]byte(text))
-	if block == nil || block.Type != "CERTIFICATE" {
+	der, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
+	if block, _ := pem.Decode([]byte(text)); block != nil && block.Type == "CERTIFICATE" {
+		der, err = block.Bytes, nil
+	}
+	if err != nil || len(der) < 64 {
 		return citywarden.Secret{}, citywarden.Errorf(citywarden.CodeInvalid, "the certificate is neither in PEM, beginning with -----BEGIN CERTIFICATE-----, nor the 64 hex digits of its SHA-256")
 	}
-	c, err := x509.ParseCertificate(block.Bytes)
+	c, err := x509.ParseCertificate(der)
 	if err != nil {
 		return citywarden.Secret{}, citywarden.Errorf(citywarden.CodeInvalid, "the certificate: %w", err)
 	}

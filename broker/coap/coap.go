@@ -8,6 +8,7 @@
 //	GET  /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc/{id}
+//	POST /api/v1/provision
 //
 // A device that observes attributes or rpc (RFC 7641) is told of changes and gets
 // its commands.
@@ -100,11 +101,15 @@ type Conn interface {
 
 // Options is what a Server works with. Conn, Accept, Check, Auth and Down are required.
 type Options struct {
-	Conn    Conn // closed by Run
-	Accept  Acceptor
-	Check   Checker
-	Auth    Authenticator
-	Down    Downlinks
+	Conn   Conn // closed by Run
+	Accept Acceptor
+	Check  Checker
+	Auth   Authenticator
+	Down   Downlinks
+
+	// Provision answers a device that asks for a credential; nil when none may.
+	Provision func(ctx context.Context, request []byte) []byte
+
 	Logger  *slog.Logger          // nil for slog.Default()
 	Metrics prometheus.Registerer // nil for none
 }

@@ -105,6 +105,8 @@ type ask struct {
 	rpc            bool     // commands, not attributes
 	observe        bool
 
+	provision bool // it asks for a credential, with body
+
 	call    bool // it calls the platform, with body
 	post    bool // the answer to command
 	command int64

@@ -258,6 +258,8 @@ func (l *loop) look(ctx context.Context, x *exchange) {
 	switch a := x.ask; {
 	case a.post:
 		err = l.opts.Down.Answer(ctx, a.device, a.command, a.body)
+	case a.provision:
+		body = l.opts.Provision(ctx, a.body)
 	case a.call:
 		body, err = citywarden.AnswerCall(a.body, time.Now())
 	case a.rpc:

@@ -35,6 +35,10 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 			}
 		}
 	}
+	if l.opts.Provision != nil && m.Code == codes.POST && asksForCredential(m.Options) {
+		x.ask = &ask{provision: true, block: block{szx: maxSZX}}
+		return l.body(x, m)
+	}
 	token, what, ok := target(m.Options)
 	switch {
 	case !ok:
@@ -73,6 +77,17 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 		x.ask = &ask{device: id, post: true, command: n}
 	}
 	x.up = citywarden.Uplink{Device: id, Protocol: "coap", Topic: "v1/devices/me/" + what, Received: x.at.UTC()}
+	return l.body(x, m)
+}
+
+// asksForCredential reports whether the path is api/v1/provision.
+func asksForCredential(o message.Options) bool {
+	path, err := o.Path()
+	return err == nil && strings.TrimPrefix(path, "/") == "api/v1/provision"
+}
+
+// body returns the whole body once it is there, else the answer.
+func (l *loop) body(x *exchange, m *message.Message) ([]byte, answer) {
 	v, err := m.Options.GetUint32(message.Block1)
 	if err != nil {
 		return slices.Clone(m.Payload), answer{}

@@ -11,6 +11,7 @@
 //	GET  /api/v1/{token}/rpc?timeout=20000
 //	POST /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc/{id}
+//	POST /api/v1/provision
 //
 // and leaves every other request to the next handler:
 //
@@ -80,7 +81,7 @@ type Downlinks interface {
 	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
-// Options is what the handler works with; all but Logger are required.
+// Options is what the handler works with; all but Logger and Provision are required.
 type Options struct {
 	Accept Acceptor
 	Check  Checker
@@ -88,6 +89,9 @@ type Options struct {
 	Down   Downlinks
 	Next   nethttp.Handler // serves what is not a device's message
 	Logger *slog.Logger    // nil for slog.Default()
+
+	// Provision answers a device that asks for a credential; nil when none may.
+	Provision func(ctx context.Context, request []byte) []byte
 }
 
 // New returns the handler.
@@ -104,6 +108,15 @@ type handler struct {
 }
 
 func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
+	if h.Provision != nil && r.Method == nethttp.MethodPost && r.URL.Path == "/api/v1/provision" {
+		request, err := body(w, r)
+		if err != nil {
+			h.bodyProblem(w, "", err)
+			return
+		}
+		_ = answer(w, json.RawMessage(h.Provision(r.Context(), request))) // the device hung up
+		return
+	}
 	token, what, ok := target(r)
 	if !ok {
 		h.Next.ServeHTTP(w, r)

@@ -45,6 +45,8 @@ type conn struct {
 	known    func() (citywarden.DeviceID, error) // whose what the device showed is now
 	clientID string                              // as the device calls itself
 	will     *citywarden.Uplink
+	asks     int      // requests for a credential that it may still make; nothing else is taken from it then
+	guest    bool     // it has come for a credential
 	refusal  *refusal // why the CONNECT is answered with no
 
 	established atomic.Bool // CONNACK with success is due or sent

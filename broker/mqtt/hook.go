@@ -92,6 +92,14 @@ func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
 		return false
 	}
 
+	if c.guest {
+		// Its slot among the unknown stays taken: there are so many at once and no more.
+		cl.ID = citywarden.ProvisionUser + " " + c.remote
+		cl.Properties.Will = mochi.Will{}
+		c.setLastDeadline(time.Now().Add(provisionTimeout))
+		c.established.Store(true)
+		return true
+	}
 	// A session belongs to the credential, not to whoever knows the client id:
 	// two devices may both call themselves "ESP8266Client" and don't meet.
 	cl.ID = string(c.device) + "/" + c.clientID
@@ -120,6 +128,10 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 	user, password := string(pk.Connect.Username), string(pk.Connect.Password)
 	if len(c.clientID) > maxClientID {
 		return &refusal{packets.ErrClientIdentifierNotValid, badID3, fmt.Sprintf("client id of %d bytes; at most %d are taken", len(c.clientID), maxClientID)}
+	}
+	if h.broker.opts.Provision != nil && (user == citywarden.ProvisionUser && password == "" || user == "" && c.clientID == citywarden.ProvisionUser) {
+		c.guest, c.asks = true, maxProvision
+		return nil
 	}
 	var id citywarden.DeviceID
 	err := error(citywarden.Errorf(citywarden.CodeUnauthenticated, "no user name and no certificate"))
@@ -226,10 +238,10 @@ func (h *hook) OnClientExpired(cl *mochi.Client) { h.server.UnsubscribeClient(cl
 // OnACLCheck says what may be subscribed to; mochi is not asked about what is
 // published, see publish.
 func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
-	if !write && maySubscribe(topic) {
+	c := connOf(cl)
+	if !write && (!c.guest && maySubscribe(topic) || c.guest && topic == citywarden.ProvisionResponse) {
 		return true
 	}
-	c := connOf(cl)
 	h.broker.metrics.refused.WithLabelValues("subscribe").Inc()
 	if c.warnOnce("subscribe " + topic) {
 		c.warn("subscription refused", "filter", clip(topic), "err", subscribeAdvice)
@@ -278,7 +290,7 @@ func (b *Broker) revoked(c *conn) error {
 // checks access before resolving, and refuses what mochi would drop without an
 // answer.
 func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet, error) {
-	if c := connOf(cl); c.established.Load() && pk.FixedHeader.Type != packets.Disconnect {
+	if c := connOf(cl); c.established.Load() && !c.guest && pk.FixedHeader.Type != packets.Disconnect {
 		if c.revoked() {
 			return pk, packets.ErrRejectPacket
 		}
@@ -324,6 +336,10 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 // to, mochi does nothing; after an error of OnPublish neither, but it would
 // write the whole packet to its log first.
 func (h *hook) publish(c *conn, pk *packets.Packet) {
+	if c.guest {
+		h.provision(c, pk)
+		return
+	}
 	talk := strings.HasPrefix(pk.TopicName, requestTopic) || strings.HasPrefix(pk.TopicName, rpcRequest) || strings.HasPrefix(pk.TopicName, rpcResponse) ||
 		pk.TopicName == gatewayRequest || pk.TopicName == gatewayRPC // what is not for the log
 	if !talk && !mayStore(pk.TopicName) {
@@ -347,6 +363,24 @@ func (h *hook) publish(c *conn, pk *packets.Packet) {
 		Payload:  pk.Payload,
 		Received: time.Now().UTC(),
 	})
+}
+
+// provision answers one that has come for a credential.
+func (h *hook) provision(c *conn, pk *packets.Packet) {
+	switch {
+	case pk.TopicName != citywarden.ProvisionRequest:
+		c.refuse(pk, citywarden.Errorf(citywarden.CodeDenied, "topic %q: the user %s may publish to %s only", clip(pk.TopicName), citywarden.ProvisionUser, citywarden.ProvisionRequest))
+	case c.asks == 0:
+		c.warn("device disconnected", "err", fmt.Sprintf("it has asked %d times for a credential", maxProvision))
+		c.disconnect(packets.ErrQuotaExceeded, "too many requests; come again")
+	case !c.repeated(pk):
+		c.asks--
+		answer := h.broker.opts.Provision(c.ctx, pk.Payload)
+		if n, ok := c.push(pk, nil); ok {
+			c.settle(n, nil)
+		}
+		c.deliver(citywarden.ProvisionResponse, citywarden.ProvisionResponse, answer, nil)
+	}
 }
 
 func (h *hook) refuse(c *conn, pk *packets.Packet) {

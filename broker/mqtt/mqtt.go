@@ -47,6 +47,8 @@ const (
 	maxPacket        = 256 << 10        // bytes of any other packet
 	maxInFlight      = 256              // messages of one connection that are not durable yet
 	maxInFlightBytes = 1 << 20          // of the payloads of those
+	maxProvision     = 8                // requests for a credential of one connection
+	provisionTimeout = time.Minute      // for a connection that asks for a credential
 	maxUnreleased    = 1024             // QoS 2 messages of one connection between PUBREC and PUBREL
 	maxPending       = 128              // packets queued to one connection
 	maxUnknown       = 1024             // connections of a listener that have not authenticated yet
@@ -98,13 +100,16 @@ type Downlinks interface {
 	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
-// Options is what a Broker works with. All but Certified, Logger and Metrics are required.
+// Options is what a Broker works with. All but Provision, Certified, Logger and Metrics are required.
 type Options struct {
 	Listeners []Listener    // at least one; closed by Run
 	Accept    Acceptor      // takes the messages
 	Check     Checker       // tells MQTT 5 devices what can't be used
 	Auth      Authenticator // tells who is who
 	Down      Downlinks     // what goes to devices
+
+	// Provision answers a device that asks for a credential; nil when none may.
+	Provision func(ctx context.Context, request []byte) []byte
 
 	// Certified reports whether a certificate, with the intermediate ones after it,
 	// was issued under the client CA; nil when there is none.

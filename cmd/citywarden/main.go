@@ -26,30 +26,31 @@ import (
 var version = "dev"
 
 type commands struct {
-	Serve       serveCmd       `cmd:"" help:"Run the platform."`
-	Devices     devicesCmd     `cmd:"" help:"Add, list, import and export devices of a running platform."`
-	Models      modelsCmd      `cmd:"" help:"Check device models of your own."`
-	Certify     certifyCmd     `cmd:"" help:"Look at one device that connects: what of it is right, and what to change."`
-	Sites       sitesCmd       `cmd:"" help:"List and change sites, whose attributes hold for their devices."`
-	Grids       gridsCmd       `cmd:"" help:"Import unit grids and list the areas that they make up."`
-	Components  componentsCmd  `cmd:"" help:"Import, list and export the managed components of the city: manhole covers, hydrants, street lamps."`
-	Alarms      alarmsCmd      `cmd:"" help:"List, explain and acknowledge alarms of a running platform."`
-	Cases       casesCmd       `cmd:"" help:"List and work the cases of a running platform."`
-	Evaluation  evaluationCmd  `cmd:"" help:"Print what the work on cases was worth, by area, department or post (GB/T 30428.4)."`
-	Classes     classesCmd     `cmd:"" help:"List classes of components and events with their filing rules."`
-	Ledger      ledgerCmd      `cmd:"" help:"Print what became of the readings, and what never came, by hour and device."`
-	Deadletters deadlettersCmd `cmd:"" help:"List messages that could not be used, and bring them in again."`
-	Notices     noticesCmd     `cmd:"" help:"List what was told of cases, and send again what was given up."`
-	Apps        appsCmd        `cmd:"" help:"List the apps that may report cases by Open311, make and revoke their keys."`
-	Series      seriesCmd      `cmd:"" help:"Export readings of a running platform, and import those of the past."`
-	Rules       rulesCmd       `cmd:"" help:"Check, test and backtest alarm rules."`
-	Users       usersCmd       `cmd:"" help:"Add, list, change and delete users of a running platform."`
-	Audit       auditCmd       `cmd:"" help:"Compare the durable log, the ledger and the time series of a running platform; exits 1 with the differences."`
-	AuditLog    auditLogCmd    `cmd:"" help:"List who changed what, when, from where, and how it was before and after."`
-	Backup      backupCmd      `cmd:"" help:"Back up a running platform into one file."`
-	Restore     restoreCmd     `cmd:"" help:"Make a data folder of a backup."`
-	Simulate    simulateCmd    `cmd:"" help:"Run virtual devices against a platform."`
-	Version     versionCmd     `cmd:"" help:"Print the version."`
+	Serve        serveCmd        `cmd:"" help:"Run the platform."`
+	Devices      devicesCmd      `cmd:"" help:"Add, list, import and export devices of a running platform."`
+	Models       modelsCmd       `cmd:"" help:"Check device models of your own."`
+	Certify      certifyCmd      `cmd:"" help:"Look at one device that connects: what of it is right, and what to change."`
+	Provisioning provisioningCmd `cmd:"" help:"Let devices of a model get a credential by themselves."`
+	Sites        sitesCmd        `cmd:"" help:"List and change sites, whose attributes hold for their devices."`
+	Grids        gridsCmd        `cmd:"" help:"Import unit grids and list the areas that they make up."`
+	Components   componentsCmd   `cmd:"" help:"Import, list and export the managed components of the city: manhole covers, hydrants, street lamps."`
+	Alarms       alarmsCmd       `cmd:"" help:"List, explain and acknowledge alarms of a running platform."`
+	Cases        casesCmd        `cmd:"" help:"List and work the cases of a running platform."`
+	Evaluation   evaluationCmd   `cmd:"" help:"Print what the work on cases was worth, by area, department or post (GB/T 30428.4)."`
+	Classes      classesCmd      `cmd:"" help:"List classes of components and events with their filing rules."`
+	Ledger       ledgerCmd       `cmd:"" help:"Print what became of the readings, and what never came, by hour and device."`
+	Deadletters  deadlettersCmd  `cmd:"" help:"List messages that could not be used, and bring them in again."`
+	Notices      noticesCmd      `cmd:"" help:"List what was told of cases, and send again what was given up."`
+	Apps         appsCmd         `cmd:"" help:"List the apps that may report cases by Open311, make and revoke their keys."`
+	Series       seriesCmd       `cmd:"" help:"Export readings of a running platform, and import those of the past."`
+	Rules        rulesCmd        `cmd:"" help:"Check, test and backtest alarm rules."`
+	Users        usersCmd        `cmd:"" help:"Add, list, change and delete users of a running platform."`
+	Audit        auditCmd        `cmd:"" help:"Compare the durable log, the ledger and the time series of a running platform; exits 1 with the differences."`
+	AuditLog     auditLogCmd     `cmd:"" help:"List who changed what, when, from where, and how it was before and after."`
+	Backup       backupCmd       `cmd:"" help:"Back up a running platform into one file."`
+	Restore      restoreCmd      `cmd:"" help:"Make a data folder of a backup."`
+	Simulate     simulateCmd     `cmd:"" help:"Run virtual devices against a platform."`
+	Version      versionCmd      `cmd:"" help:"Print the version."`
 }
 
 // output is where commands print; warnings go to err.

@@ -41,6 +41,9 @@ import (
 type Options struct {
 	Devices Devices
 	Sites   Sites
+
+	Provisioner Provisioner
+
 	Files   DeviceFiles
 	Models  Models
 	Series  Series
@@ -159,6 +162,7 @@ func newServer(o Options) (*server, error) {
 	s.deviceRoutes()
 	s.commandRoutes()
 	s.siteRoutes()
+	s.provisioningRoutes()
 	s.alarmRoutes()
 	s.serviceRoutes()
 	s.capRoutes()

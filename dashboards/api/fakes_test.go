@@ -210,6 +210,16 @@ func (c *city) Delete(_ context.Context, id citywarden.DeviceID) error {
 	return nil
 }
 
+func (c *city) Provisioning() []citywarden.Provisioning {
+	return []citywarden.Provisioning{{Model: "smoke-detector", Key: "key"}}
+}
+
+func (c *city) SetProvisioning(_ context.Context, model citywarden.ModelName, createNew bool) (citywarden.Provisioning, string, error) {
+	return citywarden.Provisioning{Model: model, Key: "key", CreateNew: createNew}, "secret", nil
+}
+
+func (c *city) EndProvisioning(context.Context, citywarden.ModelName) error { return nil }
+
 func (c *city) Revoke(_ context.Context, id citywarden.DeviceID) error {
 	_, err := c.Get(id)
 	return err
@@ -708,7 +718,7 @@ func newPlatform(t testing.TB) *platform {
 	}
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
-		Devices: c, Commands: told{c}, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Service: c, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
+		Devices: c, Commands: told{c}, Provisioner: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Service: c, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire",
 			Rules: []citywarden.FilingRule{{ID: "1", Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire"}, {ID: "2", Condition: "d", Limit: "5天", Department: "fire"}}}},
 		Rules: rules, RuleFiles: rules, Lab: newLab(t, c),

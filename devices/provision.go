@@ -1,0 +1,259 @@
+package devices
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/citywarden/citywarden"
+)
+
+// ProvisioningStore keeps which models' devices may provision themselves; store.DB
+// is one.
+type ProvisioningStore interface {
+	LoadProvisioning(context.Context) ([]citywarden.Provisioning, error)
+	SaveProvisioning(context.Context, citywarden.Provisioning) error
+	DeleteProvisioning(context.Context, citywarden.ModelName) error
+}
+
+// Devices that ask: so many at once, and then so many a second. A city that is
+// switched on takes minutes; who tries keys gets nowhere.
+const (
+	provisionBurst = 200
+	provisionRate  = 20
+	maxProvision   = 16 << 10 // bytes of a request
+)
+
+// Provisioner gives devices a credential that ask for one with the key and the
+// secret of their model. Several goroutines may use it.
+type Provisioner struct {
+	store    ProvisioningStore
+	registry *Registry
+	log      *slog.Logger
+	pace     *rate.Limiter
+
+	changeMu sync.Mutex // held while the store writes
+
+	mu      sync.RWMutex
+	byModel map[citywarden.ModelName]citywarden.Provisioning
+}
+
+// NewProvisioner returns a Provisioner with what the store has.
+func NewProvisioner(ctx context.Context, s ProvisioningStore, r *Registry, log *slog.Logger) (*Provisioner, error) {
+	all, err := s.LoadProvisioning(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("load provisioning: %w", err)
+	}
+	p := &Provisioner{store: s, registry: r, log: log, pace: rate.NewLimiter(provisionRate, provisionBurst), byModel: map[citywarden.ModelName]citywarden.Provisioning{}}
+	for _, x := range all {
+		p.byModel[x.Model] = x
+	}
+	return p, nil
+}
+
+// Provisioning returns the models whose devices may provision themselves.
+func (p *Provisioner) Provisioning() []citywarden.Provisioning {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	out := []citywarden.Provisioning{}
+	for _, name := range slices.Sorted(maps.Keys(p.byModel)) {
+		out = append(out, p.byModel[name])
+	}
+	return out
+}
+
+// SetProvisioning gives a model a new key and secret, in place of those that it had, and
+// returns the secret, which is not kept. CodeNotFound when there is no such model.
+func (p *Provisioner) SetProvisioning(ctx context.Context, model citywarden.ModelName, createNew bool) (citywarden.Provisioning, string, error) {
+	if _, ok := p.registry.models.Model(model); !ok {
+		return citywarden.Provisioning{}, "", citywarden.Errorf(citywarden.CodeNotFound, "no model %q%s", model, suggest(string(model), p.registry.models.names))
+	}
+	secret := newToken()
+	h := sha256.Sum256([]byte(secret))
+	x := citywarden.Provisioning{Model: model, Key: newToken(), CreateNew: createNew, Since: time.Now().UTC().Truncate(time.Millisecond), Secret: h[:]}
+	p.changeMu.Lock()
+	defer p.changeMu.Unlock()
+	if err := p.store.SaveProvisioning(ctx, x); err != nil {
+		return citywarden.Provisioning{}, "", fmt.Errorf("save provisioning of %s: %w", model, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.byModel[model] = x
+	return x, secret, nil
+}
+
+// EndProvisioning takes key and secret of a model away, or returns CodeNotFound.
+func (p *Provisioner) EndProvisioning(ctx context.Context, model citywarden.ModelName) error {
+	p.changeMu.Lock()
+	defer p.changeMu.Unlock()
+	p.mu.RLock()
+	_, ok := p.byModel[model]
+	p.mu.RUnlock()
+	if !ok {
+		return citywarden.Errorf(citywarden.CodeNotFound, "devices of model %q can't provision themselves", model)
+	}
+	if err := p.store.DeleteProvisioning(ctx, model); err != nil {
+		return fmt.Errorf("end provisioning of %s: %w", model, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.byModel, model)
+	return nil
+}
+
+// provisionRequest is what a device sends.
+type provisionRequest struct {
+	Device string `json:"deviceName"`
+	Key    string `json:"provisionDeviceKey"`
+	Secret string `json:"provisionDeviceSecret"`
+	Type   string `json:"credentialsType"`
+
+	Token    string `json:"token"`
+	User     string `json:"username"`
+	Password string `json:"password"`
+	ClientID string `json:"clientId"`
+	Hash     string `json:"hash"` // the certificate
+}
+
+// The types of credentials, ThingsBoard's.
+const (
+	accessToken = "ACCESS_TOKEN"
+	mqttBasic   = "MQTT_BASIC"
+	certificate = "X509_CERTIFICATE"
+)
+
+// provisioned is what it is answered with.
+type provisioned struct {
+	Error  string `json:"errorMsg,omitempty"`
+	Value  any    `json:"credentialsValue,omitempty"`
+	Type   string `json:"credentialsType,omitempty"`
+	Status string `json:"status"`
+}
+
+type basicCredentials struct {
+	ClientID string `json:"clientId,omitempty"`
+	User     string `json:"userName"`
+	Password string `json:"password"`
+}
+
+// Provision answers a device's request with SUCCESS and its credential, NOT_FOUND for
+// a key and secret that no model has, or FAILURE; the log says why.
+func (p *Provisioner) Provision(ctx context.Context, body []byte) []byte {
+	answer := p.answer(ctx, body)
+	b, _ := json.Marshal(answer) // texts: no error
+	return b
+}
+
+func (p *Provisioner) answer(ctx context.Context, body []byte) provisioned {
+	failure := provisioned{Error: "Failed to provision device!", Status: "FAILURE"}
+	if !p.pace.Allow() {
+		p.log.Warn("device not provisioned", "err", fmt.Sprintf("more than %d devices a second ask; it may ask again", provisionRate))
+		return failure
+	}
+	var q provisionRequest
+	if err := json.Unmarshal(body, &q); err != nil || len(body) > maxProvision {
+		p.log.Warn("device not provisioned", "err", fmt.Sprintf(`the request of %d bytes is not {"deviceName": …, "provisionDeviceKey": …, "provisionDeviceSecret": …}: %v`, len(body), err))
+		return failure
+	}
+	x, ok := p.known(q.Key, q.Secret)
+	if !ok {
+		p.log.Warn("device not provisioned", "device", fmt.Sprintf("%.64s", q.Device), "err", "no model has this key and secret; make some with: citywarden provisioning set MODEL")
+		return provisioned{Error: "Provision data was not found!", Status: "NOT_FOUND"}
+	}
+	answer, err := p.enroll(ctx, x, q)
+	if err != nil {
+		p.log.Warn("device not provisioned", "device", fmt.Sprintf("%.64s", q.Device), "model", x.Model, "err", err)
+		return failure
+	}
+	p.log.Info("device provisioned", "device", fmt.Sprintf("%.64s", q.Device), "model", x.Model, "credential", answer.Type)
+	return answer
+}
+
+// known returns the model's provisioning that key and secret belong to.
+func (p *Provisioner) known(key, secret string) (citywarden.Provisioning, bool) {
+	h := sha256.Sum256([]byte(secret))
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, x := range p.byModel {
+		if subtle.ConstantTimeCompare([]byte(x.Key), []byte(key)) == 1 && subtle.ConstantTimeCompare(x.Secret, h[:]) == 1 {
+			return x, true
+		}
+	}
+	return citywarden.Provisioning{}, false
+}
+
+func (p *Provisioner) enroll(ctx context.Context, x citywarden.Provisioning, q provisionRequest) (provisioned, error) {
+	if q.Device == "" && x.CreateNew {
+		q.Device = newToken()
+	}
+	out := provisioned{Type: q.Type, Status: "SUCCESS"}
+	var r citywarden.SecretRequest
+	switch q.Type {
+	case "":
+		out.Type = accessToken
+	case accessToken:
+		r.Token = q.Token
+	case mqttBasic:
+		if r = (citywarden.SecretRequest{User: q.User, ClientID: q.ClientID, Password: q.Password}); r.User == "" {
+			r.User = q.Device
+		}
+	case certificate:
+		if r.Certificate = q.Hash; q.Hash == "" {
+			return provisioned{}, citywarden.Errorf(citywarden.CodeInvalid, "no certificate as hash")
+		}
+	default:
+		return provisioned{}, citywarden.Errorf(citywarden.CodeInvalid, "credentialsType %.32q: it is %s, %s or %s", q.Type, accessToken, mqttBasic, certificate)
+	}
+	text, err := p.registry.enroll(ctx, citywarden.DeviceID(q.Device), x.Model, x.CreateNew, r)
+	switch out.Value = text; out.Type {
+	case mqttBasic:
+		out.Value = basicCredentials{ClientID: r.ClientID, User: r.User, Password: text}
+	case certificate:
+		out.Value = q.Hash
+	}
+	return out, err
+}
+
+// enroll gives a device its first credential and returns the secret in it. The device is
+// registered with it, or, unless createNew, was registered and has none.
+func (r *Registry) enroll(ctx context.Context, id citywarden.DeviceID, model citywarden.ModelName, createNew bool, q citywarden.SecretRequest) (string, error) {
+	text, s, err := secretOf(q)
+	if err != nil {
+		return "", err
+	}
+	r.changeMu.Lock()
+	defer r.changeMu.Unlock()
+	if owner := r.owner(tokenHash(s.Hash)); owner != "" {
+		return "", citywarden.Errorf(citywarden.CodeConflict, "that credential belongs to device %s", owner)
+	}
+	d := citywarden.Device{ID: id, Model: model}
+	old, _, err := r.Device(id)
+	switch {
+	case createNew && err == nil:
+		return "", citywarden.Errorf(citywarden.CodeConflict, "device %s exists already", id)
+	case createNew:
+	case err != nil:
+		return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %s; register it, or let devices of model %s register themselves", id, model)
+	case old.Model != model:
+		return "", citywarden.Errorf(citywarden.CodeConflict, "device %s is of model %s; the key is that of %s", id, old.Model, model)
+	case len(r.secretsOf(id)) > 0:
+		return "", citywarden.Errorf(citywarden.CodeConflict, "device %s has a credential; revoke it to let the device ask again", id)
+	default:
+		d = *old
+	}
+	c, err := r.prepare(d, old)
+	if err != nil {
+		return "", err
+	}
+	c.secrets = []citywarden.Secret{s}
+	return text, r.save(ctx, []change{c})
+}
