@@ -73,7 +73,7 @@ type CoAPConfig struct {
 // LogConfig is the durable log. Old entries go when either limit is reached,
 // the oldest first, but never before every consumer has dealt with them.
 type LogConfig struct {
-	URL      string              `yaml:"url"` // of a NATS cluster with JetStream; "" for the embedded one
+	URL      string              `yaml:"url"` // of a NATS server with JetStream, or of several of a cluster, with commas; "" for the embedded one; CITYWARDEN_LOG_URL overrides it
 	MaxAge   citywarden.Duration `yaml:"max_age"`
 	MaxBytes int64               `yaml:"max_bytes"` // bytes on disk
 	Reserve  int64               `yaml:"reserve"`   // bytes that stay free on the disk of the data folder: with less, messages are not acknowledged
@@ -369,7 +369,7 @@ func LoadConfig(path string) (Config, error) {
 
 // ReadSecrets takes the secrets that the environment names over those of the
 // file: CITYWARDEN_SERIES_TOKEN, CITYWARDEN_SERIES_PASSWORD,
-// CITYWARDEN_MAIL_PASSWORD, CITYWARDEN_SQL_URL, which may hold a password, and
+// CITYWARDEN_MAIL_PASSWORD, CITYWARDEN_SQL_URL and CITYWARDEN_LOG_URL, which may hold a password, and
 // CITYWARDEN_UPLINK_NAME_PASSWORD of each uplink.
 func (c *Config) ReadSecrets(getenv func(string) string) {
 	secrets := map[string]*string{
@@ -377,6 +377,7 @@ func (c *Config) ReadSecrets(getenv func(string) string) {
 		"CITYWARDEN_SERIES_PASSWORD": &c.Series.Password,
 		"CITYWARDEN_MAIL_PASSWORD":   &c.Notices.Mail.Password,
 		"CITYWARDEN_SQL_URL":         &c.SQL.URL,
+		"CITYWARDEN_LOG_URL":         &c.Log.URL,
 	}
 	for i := range c.Uplinks {
 		secrets[c.Uplinks[i].passwordName()] = &c.Uplinks[i].Password
@@ -419,8 +420,14 @@ func (c *Config) Check() error {
 		if u.url == "" {
 			continue
 		}
-		if p, err := url.Parse(u.url); err != nil || !slices.Contains(u.schemes, p.Scheme) || p.Host == "" {
-			return keyErrorf(u.key, "%q is no URL; write it like %s", u.url, u.like)
+		urls := []string{u.url}
+		if u.key == "log.url" { // the servers of a cluster
+			urls = strings.Split(u.url, ",")
+		}
+		for _, s := range urls {
+			if p, err := url.Parse(s); err != nil || !slices.Contains(u.schemes, p.Scheme) || p.Host == "" {
+				return keyErrorf(u.key, "%q is no URL; write it like %s", s, u.like)
+			}
 		}
 	}
 	if c.SQL.URL != "" && !store.IsURL(c.SQL.URL) { // not shown: it may hold a password

@@ -44,6 +44,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"zone", "time_zone: Peking\n", `c.yaml:1:12: time_zone: "Peking" is not known; write an IANA name`},
 		{"url", "series:\n  url: influx:8086\n", `c.yaml:2:8: series.url: "influx:8086" is no URL`},
 		{"scheme of the series", "series:\n  url: nats://influx:8086\n", `c.yaml:2:8: series.url: "nats://influx:8086" is no URL; write it like http://influx.example:8086`},
+		{"scheme of a server of the log", "log:\n  url: nats://a:4222,b:4222\n", `c.yaml:2:8: log.url: "b:4222" is no URL; write it like nats://nats.example:4222`},
 		{"scheme of the log", "log:\n  url: http://nats:4222\n", `c.yaml:2:8: log.url: "http://nats:4222" is no URL; write it like nats://nats.example:4222`},
 		{"retention too short", "series:\n  retention: 10s\n", `c.yaml:2:14: series.retention: 10s is too short; at least 1h, or 0s to keep everything`},
 		{"token and user", "series:\n  token: t\n  user: u\n", `c.yaml:3:9: series.user: there is a token, too`},

@@ -17,6 +17,7 @@ func TestEveryMetricIsExplained(t *testing.T) {
 	c := Default()
 	c.Data = filepath.Join(t.TempDir(), "data")
 	c.HTTP.Addr, c.MQTT.Addr, c.CoAP.Addr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	c.Uplinks = []UplinkConfig{{Name: "city", URL: "tcp://127.0.0.1:1", ClientID: "citywarden", Topics: []UplinkTopicConfig{{Topic: "devices/{device}"}}}}
 	a, err := Open(t.Context(), c, Options{AdminPassword: "a good one"})
 	if err != nil {
 		t.Fatal(err)

@@ -94,7 +94,7 @@ func pour(ctx context.Context, conn *nats.Conn, seq uint64, data []byte, in *buf
 	if err != nil {
 		return err
 	}
-	c := streamConfig(-1)
+	c := streamConfig(-1, 1)
 	c.FirstSeq = seq
 	if _, err := js.CreateStream(ctx, c); err != nil {
 		return err

@@ -50,7 +50,7 @@ func (j *Journal) commitAll(ctx context.Context, stop <-chan struct{}) {
 			return
 		default:
 		}
-		batch := j.take(maxGroup, maxGroupBytes)
+		batch := j.take(maxGroup, j.groupBytes)
 		if batch == nil {
 			return
 		}

@@ -1,7 +1,13 @@
 package journal
 
 import (
+	"errors"
+	"fmt"
 	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,9 +18,9 @@ import (
 )
 
 // external starts a NATS server that listens, as an operator would.
-func external(t *testing.T, dir string, port int) *server.Server {
+func external(t *testing.T, dir string, port, payload int) *server.Server {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, SyncAlways: true, NoSigs: true, MaxPayload: maxPayload})
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, SyncAlways: true, NoSigs: true, MaxPayload: int32(payload)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,9 +32,118 @@ func external(t *testing.T, dir string, port int) *server.Server {
 	return s
 }
 
+// cluster starts three servers that know each other.
+func cluster(t *testing.T) []*server.Server {
+	t.Helper()
+	var all []*server.Server
+	var ports []net.Listener
+	var routes []*url.URL
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, l)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+	}
+	for _, l := range ports {
+		l.Close()
+	}
+	for i := range routes {
+		s, err := server.NewServer(&server.Options{
+			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true,
+			JetStream: true, StoreDir: t.TempDir(), SyncAlways: true,
+			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: ports[i].Addr().(*net.TCPAddr).Port}, Routes: routes,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Start()
+		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+		all = append(all, s)
+	}
+	for _, s := range all {
+		if !s.ReadyForConnections(20 * time.Second) {
+			t.Fatal("a server does not start")
+		}
+	}
+	eventually(t, func() error {
+		for _, s := range all {
+			if len(s.JetStreamClusterPeers()) == len(all) { // the leader knows
+				return nil
+			}
+		}
+		return errors.New("the servers have not found each other")
+	})
+	return all
+}
+
+func eventually(t *testing.T, f func() error) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestAClusterKeepsTheLogOnThree: what was acknowledged is there when any one of the servers
+// has gone, and the log goes on.
+func TestAClusterKeepsTheLogOnThree(t *testing.T) {
+	servers := cluster(t)
+	j := open(t, Options{URL: servers[0].ClientURL()})
+	stop := run(t, j)
+	info, err := j.stream.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Config.Replicas != 3 {
+		t.Errorf("%d replicas, want 3", info.Config.Replicas)
+	}
+	if j.groupBytes >= 1<<20 {
+		t.Errorf("commit groups of %d bytes, but the servers take 1 MiB", j.groupBytes)
+	}
+	for i := range 20 {
+		if _, err := put(j, uplink(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range servers { // the one that leads, and to which nobody is connected then
+		if s.Name() == info.Cluster.Leader {
+			s.Shutdown()
+			s.WaitForShutdown()
+		}
+	}
+	eventually(t, func() error {
+		_, err := put(j, uplink(20))
+		return err
+	})
+	stop()
+	j.Close()
+	for _, s := range servers {
+		if s.Name() == info.Cluster.Leader {
+			continue
+		}
+		j = open(t, Options{URL: s.ClientURL()})
+		got := payloads(all(t, j, 0))
+		if diff := cmp.Diff(append(numbers(0, 20), "20"), slices.Compact(got)); diff != "" {
+			t.Errorf("records at %s:\n%s", s.Name(), diff)
+		}
+		if info, err := j.stream.Info(t.Context()); err != nil || info.Config.Replicas != 3 {
+			t.Errorf("replicas after opening again: %+v, %v", info, err)
+		}
+		j.Close()
+	}
+}
+
 func TestAnExternalServerMayGoAwayAndComeBack(t *testing.T) {
 	dir := t.TempDir()
-	s := external(t, dir, server.RANDOM_PORT)
+	s := external(t, dir, server.RANDOM_PORT, maxPayload)
 	port := s.Addr().(*net.TCPAddr).Port
 	j := open(t, Options{URL: s.ClientURL()})
 	run(t, j)
@@ -46,7 +161,7 @@ func TestAnExternalServerMayGoAwayAndComeBack(t *testing.T) {
 	if d := time.Since(begin); d > commitTimeout/2 {
 		t.Errorf("it took %s to say so", d)
 	}
-	external(t, dir, port)
+	external(t, dir, port, maxPayload)
 	for end := time.Now().Add(20 * time.Second); ; {
 		_, err := put(j, uplink(11))
 		if err == nil {
@@ -60,4 +175,30 @@ func TestAnExternalServerMayGoAwayAndComeBack(t *testing.T) {
 	if diff := cmp.Diff(want, payloads(all(t, j, 0))); diff != "" {
 		t.Errorf("records:\n%s", diff)
 	}
+}
+
+func TestWhatAnExternalServerDoesNotTake(t *testing.T) {
+	small := external(t, t.TempDir(), server.RANDOM_PORT, 256<<10)
+	if _, err := Open(t.Context(), Options{URL: small.ClientURL()}); citywarden.CodeOf(err) != citywarden.CodeInvalid || !strings.Contains(err.Error(), "max_payload") {
+		t.Errorf("Open = %v, want to be told of max_payload", err)
+	}
+	usual := external(t, t.TempDir(), server.RANDOM_PORT, server.MAX_PAYLOAD_SIZE)
+	j := open(t, Options{URL: usual.ClientURL()})
+	run(t, j)
+	r := uplink(0)
+	r.Uplink.Payload = make([]byte, MaxPayload)
+	if _, err := put(j, r); citywarden.CodeOf(err) != citywarden.CodeInvalid {
+		t.Errorf("append of a message that the server does not take = %v, want an invalid one", err)
+	}
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() { // more than one message of NATS can hold
+			r := uplink(i)
+			r.Uplink.Payload = make([]byte, 256<<10)
+			if _, err := put(j, r); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }

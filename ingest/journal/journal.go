@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,12 +51,21 @@ const (
 	// short of full and then got the largest record.
 	maxPayload = maxGroupBytes + MaxPayload + 64<<10
 
+	// An external NATS takes messages of 1 MiB unless it is told otherwise. A group has
+	// groupMargin less, and at least the largest message that a device may send.
+	groupMargin   = 64 << 10
+	minGroupBytes = 320 << 10 // 256 KiB and what stands around it
+	// clusterReplicas is on how many servers of a cluster the log is kept.
+	clusterReplicas = 3
+
 	// minBytes is the smallest limit to the size of the log.
 	minBytes = 16 << 20
 
 	// commitTimeout is how long a group may take; after that its records are
 	// reported as not stored, though they may be.
 	commitTimeout = 15 * time.Second
+	// electTimeout is how long Open waits for a cluster to have leaders.
+	electTimeout = 30 * time.Second
 	// drainTimeout is how long Run goes on committing after its context ended.
 	drainTimeout = 5 * time.Second
 
@@ -82,6 +92,8 @@ type Journal struct {
 	conn   *nats.Conn
 	js     jetstream.JetStream
 	stream jetstream.Stream
+
+	groupBytes int // of a commit group
 
 	wake    chan struct{} // there is something in the queue
 	plenty  chan struct{} // there is what the writer wants in the queue
@@ -169,7 +181,7 @@ func (j *Journal) open(ctx context.Context) error {
 		opts = append(opts, nats.InProcessServer(newest{&j.server}))
 	}
 	if j.conn, err = nats.Connect(j.opts.URL, opts...); err != nil {
-		return fmt.Errorf("connect to NATS %s: %w", j.opts.URL, err)
+		return fmt.Errorf("connect to NATS at log.url: %w", err) // not shown: it may hold a password
 	}
 	if j.js, err = jetstream.New(j.conn); err != nil {
 		return err
@@ -178,14 +190,60 @@ func (j *Journal) open(ctx context.Context) error {
 	if maxBytes <= 0 {
 		maxBytes = -1
 	}
-	j.stream, err = j.js.CreateOrUpdateStream(ctx, streamConfig(maxBytes))
+	j.groupBytes = min(maxGroupBytes, int(j.conn.MaxPayload())-groupMargin)
+	if j.groupBytes < minGroupBytes {
+		return citywarden.Errorf(citywarden.CodeInvalid, "NATS %s takes messages of at most %d bytes: set its max_payload to 512KB or more", j.conn.ConnectedUrlRedacted(), j.conn.MaxPayload())
+	}
+	for end := time.Now().Add(electTimeout); ; {
+		err := j.attach(ctx, maxBytes)
+		if err == nil || j.opts.URL == "" || ctx.Err() != nil || !leaderless(err) || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// leaderless reports whether err may come of a cluster that has not elected its leaders yet:
+// then nobody answers.
+func leaderless(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) ||
+		errors.As(err, &api) && api.Code == http.StatusServiceUnavailable
+}
+
+// attach finds the stream, or makes it, and its end.
+func (j *Journal) attach(ctx context.Context, maxBytes int64) error {
+	replicas, err := j.replicas(ctx)
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", streamName, err)
+	}
+	j.stream, err = j.js.CreateOrUpdateStream(ctx, streamConfig(maxBytes, replicas))
+	if err != nil {
+		return fmt.Errorf("stream %s with %d replicas: %w", streamName, replicas, err)
 	}
 	return j.recover(ctx)
 }
 
-func streamConfig(maxBytes int64) jetstream.StreamConfig {
+// replicas returns on how many servers the log is kept: as many as it is already, else
+// on three of a cluster, or on the one that there is.
+func (j *Journal) replicas(ctx context.Context) (int, error) {
+	s, err := j.js.Stream(ctx, streamName)
+	switch {
+	case err == nil:
+		return s.CachedInfo().Config.Replicas, nil
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
+		return 0, err
+	case j.opts.URL != "" && j.conn.ConnectedClusterName() != "":
+		return clusterReplicas, nil
+	}
+	return 1, nil
+}
+
+func streamConfig(maxBytes int64, replicas int) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:        streamName,
 		Description: "every message of every device, in commit groups",
@@ -196,8 +254,8 @@ func streamConfig(maxBytes int64) jetstream.StreamConfig {
 		MaxBytes:    maxBytes,
 		MaxMsgs:     -1,
 		MaxMsgSize:  maxPayload,
-		Replicas:    1,
-		AllowDirect: true,
+		Replicas:    replicas,
+		AllowDirect: replicas == 1, // a server that is not the leader may not have the newest group yet
 		DenyDelete:  true,
 	}
 }
@@ -237,6 +295,9 @@ func (j *Journal) recover(ctx context.Context) error {
 // with its payload, from now on. It blocks while 16,384 records or 16 MB wait.
 func (j *Journal) Append(rec citywarden.Record, done func(citywarden.Position, error)) {
 	size, err := check(&rec)
+	if err == nil && j.opts.URL != "" && size > j.groupBytes {
+		err = citywarden.Errorf(citywarden.CodeInvalid, "message of %d bytes; NATS takes at most %d", size, j.groupBytes)
+	}
 	if err != nil {
 		done(0, err)
 		return
