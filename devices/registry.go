@@ -216,7 +216,7 @@ func (r *Registry) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, str
 	for ; i < len(r.order); i++ {
 		e := r.order[i]
 		if f.Model != "" && e.model.Name != f.Model || f.Domain != "" && e.model.Domain != f.Domain ||
-			f.Grid != "" && e.device.Grid != f.Grid || !f.Area.Has(e.device.Grid) ||
+			f.Grid != "" && e.device.Grid != f.Grid || f.Area != "" && !f.Area.Has(e.device.Grid) || // a look at device is what costs
 			f.Component != "" && e.device.Component != f.Component || search != "" && !strings.Contains(e.search, search) {
 			continue
 		}
@@ -236,7 +236,7 @@ func (r *Registry) Summary(area citywarden.AreaCode) map[citywarden.Status]int {
 	r.valuesMu.RLock()
 	defer r.valuesMu.RUnlock()
 	for _, e := range r.order {
-		if area.Has(e.device.Grid) {
+		if area == "" || area.Has(e.device.Grid) {
 			n[e.status(now)]++
 		}
 	}

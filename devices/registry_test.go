@@ -749,6 +749,7 @@ func BenchmarkRegistry100k(b *testing.B) {
 		"ListMiddle": {Page: citywarden.Page{After: "dev-050000"}},
 		"ListModel":  {Model: "water-meter", Page: citywarden.Page{After: "dev-050000"}},
 		"ListSearch": {Search: "设备 99999"},
+		"ListDomain": {Domain: citywarden.Parking, Search: "设备 99996"},
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
