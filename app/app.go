@@ -645,7 +645,7 @@ func (b *building) ruleEngine(ctx context.Context) error {
 	if b.trace != nil {
 		desk = tracedDesk{b.cases, b.trace}
 	}
-	b.engine = rules.NewRunner(engine, desk, b.db, rules.RunnerOptions{Tick: b, History: b.history(), Logger: b.component("rules")})
+	b.engine = rules.NewRunner(engine, desk, b.db, rules.RunnerOptions{Tick: b, History: b.history(), Past: b.history().History, Logger: b.component("rules")})
 	b.rules.engine, b.rules.asked = b.engine, b.options.ReloadRules
 	return nil
 }

@@ -175,6 +175,26 @@ func (r *ruleFiles) reload(ctx context.Context, why string) error {
 	return nil
 }
 
+// recordStart keeps how the rules differ from those that ran before this start.
+func (r *ruleFiles) recordStart(ctx context.Context, before []citywarden.Rule) {
+	d := differenceOf(before, r.engine.Rules())
+	if d.text == "" {
+		return
+	}
+	e := entryOfRules("files changed while citywarden was stopped; "+d.text, 0)
+	e.Before = d.before
+	ctx = context.WithoutCancel(ctx)
+	id, err := r.audit.AppendAudit(ctx, e)
+	if err == nil {
+		err = r.audit.FinishAudit(ctx, id, http.StatusOK, d.after)
+	}
+	if err != nil {
+		r.log.Error("rules that were edited while citywarden was stopped are not in the audit trail", "changed", d.text, "err", err)
+		return
+	}
+	r.log.Info("rules were edited while citywarden was stopped", "changed", d.text)
+}
+
 func entryOfRules(detail string, status int) citywarden.AuditEntry {
 	const most = 2000 // as of what people do
 	return citywarden.AuditEntry{
@@ -259,6 +279,8 @@ func (r *ruleFiles) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case before := <-r.engine.Restored():
+			r.recordStart(ctx, before)
 		case <-r.asked:
 			due, why = true, "SIGHUP"
 		case <-tick.C:

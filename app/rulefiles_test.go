@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/citywarden/citywarden"
@@ -120,6 +121,77 @@ func TestRuleFilesAreTakenWhenTheyAreWhole(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestRulesEditedWhileItWasStoppedAreInTheAudit(t *testing.T) {
+	dir := t.TempDir()
+	models, err := devices.LoadModels(devices.Builtin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	classes, err := cases.LoadClasses("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var book auditBook
+		start := func(limit string, snap *snapshotShelf) (*ruleFiles, context.CancelFunc) {
+			if err := os.WriteFile(filepath.Join(dir, "a.yaml"), fmt.Appendf(nil, oneRule, limit), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r, err := newRuleFiles(dir, models, classes, nil, &book, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			set, err := r.load()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.engine = rules.NewRunner(rules.New(set, rules.Options{}), newDesk{}, snap, rules.RunnerOptions{})
+			ctx, stop := context.WithCancel(t.Context())
+			var parts sync.WaitGroup
+			parts.Go(func() { _ = r.Run(ctx) })
+			if _, err := r.engine.Cursor(ctx); err != nil {
+				t.Fatal(err)
+			}
+			parts.Go(func() { _ = r.engine.Run(ctx) })
+			synctest.Wait()
+			return r, func() { stop(); parts.Wait() }
+		}
+		var snap snapshotShelf
+		first, stop := start("1", &snap)
+		was := first.engine.Rules()[0].Version
+		stop()
+		second, stop := start("2", &snap)
+		is := second.engine.Rules()[0].Version
+		stop()
+		_, stop = start("2", &snap)
+		stop()
+		want := []string{citywarden.Platform + " take-rules /api/v1/rules 200 files changed while citywarden was stopped; 1 changed, 0 new, 0 gone {\"a\":\"" + was + "\"} {\"a\":\"" + is + "\"}"}
+		if diff := cmp.Diff(want, book.lines()); diff != "" {
+			t.Errorf("the audit (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// newDesk is a desk that has seen nothing.
+type newDesk struct{ rules.Desk }
+
+// Cursor returns the beginning.
+func (newDesk) Cursor(context.Context) (citywarden.Position, error) { return 0, nil }
+
+// snapshotShelf keeps a snapshot in memory.
+type snapshotShelf struct{ data []byte }
+
+// LoadSnapshot returns it.
+func (s *snapshotShelf) LoadSnapshot(context.Context) (citywarden.Position, []byte, error) {
+	return 0, s.data, nil
+}
+
+// SaveSnapshot replaces it.
+func (s *snapshotShelf) SaveSnapshot(_ context.Context, _ citywarden.Position, data []byte) error {
+	s.data = data
+	return nil
 }
 
 // auditBook is an audit in memory.

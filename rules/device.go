@@ -39,6 +39,7 @@ type device struct {
 	out      *citywarden.OutOfService // nil while it is in service
 
 	since    int64   // when the engine first knew it, ms
+	begun    int64   // when it became one of this model, ms; 0 when it was no other before
 	arrived  int64   // when its newest message arrived, ms; 0 never
 	newestTS int64   // newest event time, ms
 	lag      int64   // arrival - event time of the message that brought newestTS, ms
@@ -217,6 +218,9 @@ func (e *Engine) bind(reg *citywarden.Device) *device {
 	d.gone = false
 	if d.model != reg.Model || d.plan == nil {
 		e.dropInstances(d, "model changed")
+		if d.model != "" && d.model != reg.Model {
+			d.begun = e.now
+		}
 		d.model = reg.Model
 		d.plan = e.set.plans[reg.Model]
 		d.rings, d.lanes, d.insts, d.awake = nil, nil, nil, nil

@@ -42,12 +42,13 @@ type Engine struct {
 	aside    map[*instance]bool // out of service by themselves
 	out      []citywarden.Transition
 	orphans  []orphan
-	changed  []*rule     // since the last record, or new
-	dirty    []*instance // of rules that changed
-	empty    []*group    // that lost their last member
-	retied   []*instance // that have other inhibitors now
-	anew     []*device   // whose silence or waiting readings may matter to other rules now
-	recalled []recalled  // since the last record
+	changed  []*rule           // since the last record, or new
+	dirty    []*instance       // of rules that changed
+	empty    []*group          // that lost their last member
+	retied   []*instance       // that have other inhibitors now
+	anew     []*device         // whose silence or waiting readings may matter to other rules now
+	recalled []recalled        // since the last record
+	before   []citywarden.Rule // that ran before Restore: id and version, "" for one that was not reviewed
 	scratch  env
 	durs     map[string]int64
 	reads    []citywarden.Reading

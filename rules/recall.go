@@ -17,6 +17,7 @@ import (
 type recall struct {
 	e     *Engine
 	wants map[citywarden.ModelName][]int // metrics
+	begun map[citywarden.DeviceID]int64  // of those that were of another model before, as device.begun
 	back  time.Duration                  // how far
 	upTo  citywarden.Position            // the rest of the log it hears as it comes in
 }
@@ -25,19 +26,49 @@ type recall struct {
 // windows begin with what the engine has.
 const recallPatience = 5 * time.Minute
 
+// startPatience is recallPatience for a start, with which everything waits.
+const startPatience = 30 * time.Second
+
 // recall returns what has to be read before the engine runs set, nil for nothing.
 func (e *Engine) recall(set *Set) *recall {
-	x := &recall{wants: map[citywarden.ModelName][]int{}}
-	for _, p := range set.order {
-		old := e.set.plans[p.model.Name]
-		for i := range p.memory {
-			m := &p.memory[i]
-			had := memory{keep: -1}
-			if old != nil {
-				if k := old.metric(p.names[i], i); k >= 0 {
-					had = old.memory[k]
-				}
+	return e.recallBeyond(set, func(p *plan, i int) memory {
+		if old := e.set.plans[p.model.Name]; old != nil {
+			if k := old.metric(p.names[i], i); k >= 0 {
+				return old.memory[k]
 			}
+		}
+		return memory{keep: -1}
+	})
+}
+
+// recallEdited is recall for an engine that was restored with rules that were
+// edited since: what the old ones remembered is not known any more.
+func (e *Engine) recallEdited() *recall {
+	edited := map[citywarden.ModelName]bool{}
+	for _, r := range e.changed {
+		for _, m := range r.Models {
+			edited[m] = true
+		}
+	}
+	return e.recallBeyond(e.set, func(p *plan, i int) memory {
+		if edited[p.model.Name] {
+			return memory{keep: -1}
+		}
+		return p.memory[i]
+	})
+}
+
+// recallBeyond returns what set remembers and had does not.
+func (e *Engine) recallBeyond(set *Set, had func(*plan, int) memory) *recall {
+	x := &recall{wants: map[citywarden.ModelName][]int{}, begun: map[citywarden.DeviceID]int64{}}
+	for id, d := range e.devices {
+		if d.begun > 0 {
+			x.begun[id] = d.begun
+		}
+	}
+	for _, p := range set.order {
+		for i := range p.memory {
+			m, had := &p.memory[i], had(p, i)
 			longer := slices.ContainsFunc(m.windows, func(w int64) bool { return !slices.Contains(had.windows, w) })
 			if m.keep <= had.keep && m.each <= had.each && !longer {
 				continue
@@ -75,7 +106,7 @@ func (x *recall) hear(entry *citywarden.Entry) {
 		return
 	}
 	d := x.e.devices[entry.Device.ID]
-	if d == nil || d.plan == nil || entry.At.Before(d.reg.Created) { // of another device of that name
+	if d == nil || d.plan == nil || entry.At.Before(d.reg.Created) || x.begun[d.id] > 0 && ms(entry.At) <= x.begun[d.id] { // of another device of that name, or another model
 		return
 	}
 	x.e.now = ms(entry.At)
@@ -170,24 +201,55 @@ func (r *Runner) remind(ctx context.Context, set *Set) (*recall, error) {
 		return nil, nil
 	}
 	x.upTo, r.recalling = r.stepped, x
-	now := maxTime(r.e.Now(), time.Now())
-	q := citywarden.HistoryQuery{From: now.Add(-x.back), To: now.Add(time.Millisecond), Devices: x.devices()}
+	q := x.query(maxTime(r.e.Now(), time.Now()))
 	r.mu.Unlock()
-
-	begun := time.Now()
-	limited, cancel := context.WithTimeout(ctx, recallPatience)
-	defer cancel()
-	_, err := r.opt.History.Entries(limited, q, func(entries []citywarden.Entry) error {
+	return r.read(ctx, x, r.opt.History, q, recallPatience, func(entries []citywarden.Entry) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		for i := range entries {
-			if entries[i].Position > x.upTo {
-				return errRecalled
-			}
-			x.hear(&entries[i])
-		}
-		return nil
+		return x.listen(entries)
 	})
+}
+
+// remindAtStart has the engine, just restored, remember what rules look back at
+// that were edited while the platform was down. Nothing else runs yet.
+func (r *Runner) remindAtStart(ctx context.Context, upTo citywarden.Position) error {
+	if r.opt.Past == nil || len(r.e.changed) == 0 {
+		return nil
+	}
+	x := r.e.recallEdited()
+	if x == nil {
+		return nil
+	}
+	x.upTo = upTo
+	x, err := r.read(ctx, x, r.opt.Past, x.query(r.e.Now()), startPatience, x.listen)
+	if err == nil && x != nil {
+		x.fill(r.e)
+	}
+	return err
+}
+
+// query asks for what x wants, back from now.
+func (x *recall) query(now time.Time) citywarden.HistoryQuery {
+	return citywarden.HistoryQuery{From: now.Add(-x.back), To: now.Add(time.Millisecond), Devices: x.devices()}
+}
+
+// listen hears entries of the history as far as x wants it.
+func (x *recall) listen(entries []citywarden.Entry) error {
+	for i := range entries {
+		if entries[i].Position > x.upTo {
+			return errRecalled
+		}
+		x.hear(&entries[i])
+	}
+	return nil
+}
+
+// read has listen hear the history, and returns x, nil when it can't be read.
+func (r *Runner) read(ctx context.Context, x *recall, from History, q citywarden.HistoryQuery, patience time.Duration, listen func([]citywarden.Entry) error) (*recall, error) {
+	begun := time.Now()
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := from.Entries(limited, q, listen)
 	switch {
 	case err == nil || errors.Is(err, errRecalled):
 		r.opt.Logger.Info("history read for windows that are longer now", "back", x.back, "took", time.Since(begun))

@@ -239,3 +239,84 @@ func TestWhichInhibitorAReloadRaisesFirst(t *testing.T) {
 		}
 	}
 }
+
+func TestANewRuleWithALateOfItsOwnSeesWhatItWouldHaveWaitedFor(t *testing.T) {
+	old := "rules:\n- {id: old, select: {model: probe}, levels: [{severity: major, when: 'avg(x, \"10m\") > 100', for: 10m}]}\n"
+	w := newWorld(t, old, dev("d", "probe"))
+	w.put("d", 10*s, "x", 9.0)
+	w.put("d", 20*s, "x", 1.0)
+	w.put("d", 40*s, "x", 9.0)
+	w.put("d", 50*s, "x", 1.0)
+	// As of 25 s, x is 1: what came since waits for the new rule, and 9 is seen.
+	w.reload(85*s, old+"- {id: new, select: {model: probe}, late: 60s, levels: [{severity: minor, when: 'x > 5'}]}\n")
+	w.to(5 * time.Minute)
+	w.expect("40s raised d minor\n50s cleared d minor")
+}
+
+// registered tells the devices of w, of other models than it has.
+type registered struct {
+	w *world
+	models
+}
+
+// Each calls f for every device.
+func (r registered) Each(f func(*citywarden.Device, *citywarden.Model)) {
+	for _, d := range r.w.devices {
+		f(d, r.models[d.Model])
+	}
+}
+
+func TestAReloadAfterADeviceGotAnotherModel(t *testing.T) {
+	// Its readings of before are of something else, perhaps in another unit.
+	rule := func(when string) string {
+		return "rules:\n- {id: r, select: {model: [probe, meter]}, levels: [{severity: major, when: '" + when + "'}]}\n"
+	}
+	for _, restart := range []bool{false, true} {
+		was := models{}
+		was.add("probe", time.Hour, "x:number:bar", "")
+		was.add("meter", time.Hour, "x:number:kPa", "")
+		get := func(when string) *Set {
+			set, err := Load(mapFS(rule(when)), was)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return set
+		}
+		w := &world{t: t, set: get(`x > 5000`), devices: []*citywarden.Device{dev("d", "meter")}}
+		e := New(w.set, Options{Devices: registered{w, was}})
+		w.e = e
+		w.tick(0)
+		w.put("d", 10*s, "x", 400.0)
+		snap, err := e.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := dev("d", "probe")
+		changed.Updated = t0.Add(20 * s)
+		w.devices = []*citywarden.Device{changed}
+		if restart {
+			w.e = New(w.set, Options{Devices: registered{w, was}})
+			if err := w.e.Restore(snap); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			w.e.DeviceChanged(*changed, false)
+		}
+		w.put("d", 30*s, "x", 4.0)
+		w.set = get(`avg(x, "10m") > 5`)
+		past := w.e.recall(w.set)
+		for i := range w.log {
+			past.hear(&w.log[i])
+		}
+		if err := w.e.SetRules(w.set); err != nil {
+			t.Fatal(err)
+		}
+		past.fill(w.e)
+		w.tick(40 * s)
+		w.put("d", 50*s, "x", 4.0)
+		w.expect("")
+		if n := len(w.e.devices["d"].rings[0].s); n != 2 {
+			t.Errorf("restart %t: %d readings remembered, want those as a probe", restart, n)
+		}
+	}
+}

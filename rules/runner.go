@@ -44,6 +44,7 @@ type Ticker interface {
 type RunnerOptions struct {
 	Tick    Ticker
 	History History // fills windows that are longer after a reload; nil: they begin with what the engine has
+	Past    History // the same after a start with rules that were edited while the platform was down
 	Logger  *slog.Logger
 	Every   time.Duration // between two snapshots; 0 means 30 s
 }
@@ -54,6 +55,8 @@ type Runner struct {
 	snaps Snapshots
 	opt   RunnerOptions
 	moved chan struct{} // has a token when the engine moved on
+
+	restored chan []citywarden.Rule // has those that ran before the start, once
 
 	mu        sync.Mutex // held while the engine steps and the desk stores, so that both stay together
 	e         *Engine
@@ -75,7 +78,7 @@ func NewRunner(e *Engine, desk Desk, snaps Snapshots, opt RunnerOptions) *Runner
 	if opt.Every <= 0 {
 		opt.Every = 30 * time.Second
 	}
-	return &Runner{e: e, desk: desk, snaps: snaps, opt: opt, moved: make(chan struct{}, 1)}
+	return &Runner{e: e, desk: desk, snaps: snaps, opt: opt, moved: make(chan struct{}, 1), restored: make(chan []citywarden.Rule, 1)}
 }
 
 // Name returns "alarms".
@@ -113,6 +116,11 @@ func (r *Runner) Cursor(ctx context.Context) (citywarden.Position, error) {
 		pos = 0
 	case err != nil:
 		return 0, fmt.Errorf("restore the rule engine at %d: %w", pos, err)
+	default:
+		if err := r.remindAtStart(ctx, pos); err != nil {
+			return 0, err
+		}
+		r.restored <- r.e.ranBefore()
 	}
 	if pos < applied {
 		ts, err := r.desk.Applied(ctx, pos)
@@ -128,6 +136,10 @@ func (r *Runner) Cursor(ctx context.Context) (citywarden.Position, error) {
 	r.move()
 	return pos, nil
 }
+
+// Restored returns a channel that has the rules which ran before this start, by id
+// and version, as soon as that is known; nothing when there is no snapshot.
+func (r *Runner) Restored() <-chan []citywarden.Rule { return r.restored }
 
 // Consume steps the engine over the entries and gives the transitions to the
 // desk. After an error it may be called again with the same entries.

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/citywarden/citywarden"
 )
@@ -181,7 +185,7 @@ func (p *plant) consume(ctx context.Context, t *testing.T, r *Runner) {
 // start runs a runner; stop ends it, with a last snapshot only when clean.
 func (p *plant) start(t *testing.T, set *Set, devices Devices, every time.Duration) (r *Runner, stop func(clean bool)) {
 	ctx, cancel := context.WithCancel(t.Context())
-	r = NewRunner(New(set, Options{Devices: devices}), p, p, RunnerOptions{Tick: p, History: p, Every: every})
+	r = NewRunner(New(set, Options{Devices: devices}), p, p, RunnerOptions{Tick: p, History: p, Past: p, Every: every})
 	var wg sync.WaitGroup
 	wg.Go(func() { p.consume(ctx, t, r) })
 	wg.Go(func() {
@@ -276,12 +280,35 @@ func TestASnapshotOfAnotherVersionIsReplayedFromTheLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old[0] = snapshotVersion - 1
+	old[0] = oldestVersion - 1
 	p := newPlant()
 	p.cursor, p.snapPos, p.snap = 7, 7, old
 	r := NewRunner(w.engine(), p, p, RunnerOptions{})
 	if pos, err := r.Cursor(t.Context()); err != nil || pos != 0 {
 		t.Errorf("Cursor gives %d, %v; want the beginning of the log", pos, err)
+	}
+}
+
+func TestASnapshotOfBeforeIsRead(t *testing.T) {
+	data, err := os.ReadFile("testdata/snapshot-4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := history(t, 402, 60) // of which it is
+	old := w.engine()
+	if err := old.Restore(data); err != nil {
+		t.Fatal(err)
+	}
+	a, err := w.e.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := old.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(a) != string(b) {
+		t.Error("an engine restored from a snapshot of version 4 differs from the one that wrote it")
 	}
 }
 
@@ -516,6 +543,44 @@ func TestALongerWindowRefillsFromHistory(t *testing.T) {
 				}
 				if len(got.snap) == 0 {
 					t.Error("no snapshot followed")
+				}
+				stop(true)
+			})
+		})
+	}
+}
+
+func TestRulesEditedWhileThePlatformWasDown(t *testing.T) {
+	// They look back at what was there before, and it is known which they are.
+	rule := func(lines ...string) string { return probeRule(lines...) }
+	was := rule(`levels: [{severity: major, when: 'y > 50'}]`) + "- {id: gone, select: {model: probe}, levels: [{severity: minor, when: 'y > 50'}]}\n"
+	for _, c := range []struct{ name, is, want string }{
+		{"longer", rule(`levels: [{severity: major, when: 'avg(x, "10m") < 4 and count(x, "10m") == 12'}]`), "raised d major"},
+		{"one by one", rule(`levels: [{severity: major, when: 'count(x < 4, "10m") == 12'}]`), "raised d major"},
+		{"with a late", rule(`late: 5m`, `levels: [{severity: major, when: 'count(x < 4, "10m") == 12'}]`), "raised d major"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, d := newPlant(), dev("d", "probe")
+				w := &world{t: t, devices: []*citywarden.Device{d}}
+				old := load(t, was)
+				_, stop := p.start(t, old, w, time.Hour)
+				for range 11 {
+					p.send(d, "x", 3)
+					time.Sleep(40 * time.Second)
+				}
+				synctest.Wait()
+				stop(true)
+				r, stop := p.start(t, load(t, c.is), w, time.Hour)
+				p.send(d, "x", 3)
+				time.Sleep(10 * time.Minute)
+				synctest.Wait()
+				if got := p.view(); len(got.applied) == 0 || !strings.Contains(tell(got.applied[:1]), c.want) {
+					t.Errorf("applied %s", tell(got.applied))
+				}
+				before := <-r.Restored()
+				if diff := cmp.Diff(old.Rules(), before, cmpopts.IgnoreFields(citywarden.Rule{}, "Title", "Models", "Severity", "Text", "File", "Line", "Mode")); diff != "" {
+					t.Errorf("ran before (-want +got):\n%s", diff)
 				}
 				stop(true)
 			})

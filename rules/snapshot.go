@@ -12,8 +12,12 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// snapshotVersion is the first byte of a snapshot.
-const snapshotVersion = 4
+// snapshotVersion is the first byte of a snapshot. Those from oldestVersion on can
+// be read.
+const (
+	snapshotVersion = 5
+	oldestVersion   = 4 // has no begun of devices
+)
 
 var (
 	errSnapshot = errors.New("snapshot is damaged")
@@ -25,6 +29,7 @@ var (
 type codec struct {
 	buf     []byte
 	reading bool
+	version byte
 	ids     []citywarden.DeviceID // by seat
 	err     error
 }
@@ -286,6 +291,9 @@ func (c *codec) device(s *savedDevice) {
 	for _, p := range []*int64{&d.since, &d.arrived, &d.newestTS, &d.lag, &d.skew, &d.quietDue} {
 		c.int(p)
 	}
+	if c.version >= 5 {
+		c.int(&d.begun)
+	}
 	c.bool(&d.dark)
 	c.uint(&d.late)
 	list(c, &d.events, func(e *eventAt) {
@@ -456,7 +464,7 @@ func (c *codec) levels(s *savedInstance) {
 // devices that restores it goes on exactly where this one stands. Its size is
 // about 15 bytes per remembered sample and 100 per alarm.
 func (e *Engine) Snapshot() ([]byte, error) {
-	c := &codec{buf: make([]byte, 0, e.size+e.size/8+1024)}
+	c := &codec{buf: make([]byte, 0, e.size+e.size/8+1024), version: snapshotVersion}
 	c.buf = append(c.buf, snapshotVersion)
 	c.int(&e.now)
 	c.int(&e.up)
@@ -537,11 +545,11 @@ func (e *Engine) Restore(data []byte) error {
 	if len(data) == 0 {
 		return errSnapshot
 	}
-	if data[0] != snapshotVersion {
-		return fmt.Errorf("%w: %d instead of %d", errVersion, data[0], snapshotVersion)
+	if data[0] < oldestVersion || data[0] > snapshotVersion {
+		return fmt.Errorf("%w: %d instead of %d to %d", errVersion, data[0], oldestVersion, snapshotVersion)
 	}
 	var s saved
-	c := &codec{buf: data[1:], reading: true}
+	c := &codec{buf: data[1:], reading: true, version: data[0]}
 	c.all(&s)
 	if c.err == nil && len(c.buf) > 0 {
 		c.fail()
@@ -550,7 +558,7 @@ func (e *Engine) Restore(data []byte) error {
 		return c.err
 	}
 	e.now, e.up = s.now, s.up
-	e.timers = nil
+	e.timers, e.before = nil, nil
 	seats := make([]*device, len(s.devices))
 	for i := range s.devices {
 		if !s.devices[i].gone {
@@ -568,6 +576,7 @@ func (e *Engine) Restore(data []byte) error {
 	for i := range s.rules {
 		e.restoreRule(&s.rules[i], seats)
 		versions[s.rules[i].id] = s.rules[i].version
+		e.before = append(e.before, citywarden.Rule{ID: s.rules[i].id, Version: s.rules[i].version})
 		edited = edited || e.set.byID[s.rules[i].id] == nil
 	}
 	for _, r := range e.set.rules {
@@ -605,6 +614,21 @@ func (e *Engine) Restore(data []byte) error {
 	return nil
 }
 
+// ranBefore returns the rules that the engine was restored from. One that it had
+// just taken, and not looked at, counts as the one that it runs now.
+func (e *Engine) ranBefore() []citywarden.Rule {
+	var out []citywarden.Rule
+	for _, r := range e.before {
+		if now := e.set.byID[r.ID]; r.Version == "" && now != nil {
+			r.Version = now.Version
+		}
+		if r.Version != "" {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 func (e *Engine) restoreDevice(s *savedDevice) {
 	if s.model != "" && e.opt.Devices == nil {
 		// Nobody tells the devices: this one is as it was, without attributes.
@@ -619,7 +643,10 @@ func (e *Engine) restoreDevice(s *savedDevice) {
 		d.out = s.d.out
 		e.armService(d)
 	}
-	d.quietDue = 0
+	d.quietDue, d.begun = 0, s.d.begun
+	if d.model != s.model && s.model != "" {
+		d.begun = e.now
+	}
 	if d.plan == nil || d.model != s.model {
 		return
 	}
@@ -630,12 +657,19 @@ func (e *Engine) restoreDevice(s *savedDevice) {
 			d.rings[i] = r.restore(&d.plan.memory[i])
 		}
 	}
-	for _, l := range s.lanes {
-		if k := slices.Index(d.plan.lates, l.late); k >= 0 {
-			d.lanes[k] = l.lane
-			if l.due > 0 {
-				e.push(timer{due: l.due, kind: timerLane, d: d, lane: k})
+	for k, late := range d.plan.lates {
+		i := slices.IndexFunc(s.lanes, func(l savedLane) bool { return l.late == late })
+		if i < 0 { // of rules that are new: they see what they would have waited for
+			for metric, r := range d.rings {
+				if late > 0 && r != nil {
+					e.recalled = append(e.recalled, recalled{d, metric})
+				}
 			}
+			continue
+		}
+		d.lanes[k] = s.lanes[i].lane
+		if due := d.lanes[k].due; due > 0 {
+			e.push(timer{due: due, kind: timerLane, d: d, lane: k})
 		}
 	}
 	if s.d.quietDue > 0 {
