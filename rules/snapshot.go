@@ -448,16 +448,27 @@ func (c *codec) entity(s *savedInstance) {
 func (c *codec) levels(s *savedInstance) {
 	if c.reading {
 		s.progress = s.few[:0]
+		list(c, &s.progress, c.level)
+		return
 	}
-	list(c, &s.progress, func(l *savedLevel) {
-		c.byte(&l.severity)
-		c.byte((*byte)(&l.state))
-		if l.state > clearing {
-			c.fail()
+	c.count(len(s.instance.levels))
+	for i := range s.instance.levels {
+		l := savedLevel{levelState: s.instance.levels[i]}
+		if i < len(s.run.rule.levels) {
+			l.severity = byte(s.run.rule.levels[i].severity)
 		}
-		c.int(&l.since)
-		c.bool(&l.stalled)
-	})
+		c.level(&l)
+	}
+}
+
+func (c *codec) level(l *savedLevel) {
+	c.byte(&l.severity)
+	c.byte((*byte)(&l.state))
+	if l.state > clearing {
+		c.fail()
+	}
+	c.int(&l.since)
+	c.bool(&l.stalled)
 }
 
 // Snapshot returns the state of the engine. An engine with the same rules and
@@ -520,20 +531,13 @@ func (x *run) save() savedRule {
 }
 
 func (inst *instance) save(s *savedInstance) {
-	s.instance, s.group, s.by, s.progress = inst, inst.g != nil, "", s.progress[:0]
+	s.instance, s.group, s.by = inst, inst.g != nil, ""
 	switch inst.trigger {
 	case nil:
 	case inst.d:
 		s.by = citywarden.DeviceID(inst.entity)
 	default:
 		s.by = inst.trigger.id
-	}
-	for i, l := range inst.levels {
-		sev := byte(0)
-		if i < len(inst.run.rule.levels) {
-			sev = byte(inst.run.rule.levels[i].severity)
-		}
-		s.progress = append(s.progress, savedLevel{sev, l})
 	}
 }
 
@@ -870,7 +874,10 @@ func (e *Engine) review() {
 	for _, inst := range list {
 		dirty[inst] = true
 	}
-	all := slices.Sorted(maps.Keys(e.devices))
+	var all []citywarden.DeviceID
+	if len(rules) > 0 {
+		all = slices.Sorted(maps.Keys(e.devices))
+	}
 	for _, r := range rules {
 		for _, id := range all {
 			d := e.devices[id]
