@@ -171,6 +171,9 @@ func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)
 		if x.Kind != citywarden.KindNumber && (x.Unit != "" || x.Min != nil || x.Max != nil || x.Counter || x.Sequence) {
 			fail(at+".kind", "unit, min, max, counter and sequence belong to a number, %s is a %s", x.Name, x.Kind)
 		}
+		if x.IPSO != "" {
+			checkIPSO(m, i, at+".ipso", fail)
+		}
 		if x.Sequence && slices.ContainsFunc(m.Metrics[:i], func(o citywarden.Metric) bool { return o.Sequence }) {
 			fail(at+".sequence", "one metric numbers the messages, and one before %s does already", x.Name)
 		}
@@ -197,6 +200,27 @@ func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)
 	}
 	for i := range m.Commands {
 		checkCommand(&m.Commands[i], m.Commands[:i], fmt.Sprintf("commands[%d]", i), fail)
+	}
+}
+
+var ipsoPath = regexp.MustCompile(`^[0-9]{1,5}/[0-9]{1,5}$`)
+
+// checkIPSO checks which resource of LwM2M metric i of m is.
+func checkIPSO(m *citywarden.Model, i int, at string, fail func(path, format string, args ...any)) {
+	x := &m.Metrics[i]
+	_, resource, _ := strings.Cut(x.IPSO, "/")
+	is := citywarden.KindNumber
+	if resource == "5500" { // digital input state
+		is = citywarden.KindBool
+	}
+	reusable := len(resource) == 4 && resource >= "5500" && resource <= "5899" // those that mean the same in every object
+	switch {
+	case !ipsoPath.MatchString(x.IPSO):
+		fail(at, "ipso %q: write object and resource, like 3303/5700", x.IPSO)
+	case reusable && x.Kind != is:
+		fail(at, "resource %s of LwM2M is a %s, %s is a %s", resource, is, x.Name, x.Kind)
+	case slices.ContainsFunc(m.Metrics[:i], func(o citywarden.Metric) bool { return o.IPSO == x.IPSO }):
+		fail(at, "another metric is %s already", x.IPSO)
 	}
 }
 

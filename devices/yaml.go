@@ -80,6 +80,7 @@ func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
 					{"counter", false, boolean(&x.Counter)},
 					{"sequence", false, boolean(&x.Sequence)},
 					{"stale_after", false, duration(&x.StaleAfter)},
+					{"ipso", false, text(&x.IPSO)},
 				})
 				m.Metrics = append(m.Metrics, x)
 			})

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"math/big"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +19,8 @@ import (
 // senML decodes a pack of Sensor Measurement Lists (RFC 8428), in JSON or CBOR.
 //
 // A name is that of a metric, alone or after the base name, or ends with one
-// after ":" or "/", as in urn:dev:mac:0024befffe804ff1:temperature. A unit that
+// after ":" or "/", as in urn:dev:mac:0024befffe804ff1:temperature, or is the path of
+// a resource of LwM2M that a metric is, as in /3303/0/5700. A unit that
 // is not the metric's is converted where that goes (RFC 8428, 12.1, and RFC
 // 8798); a pack can't say something in a wrong unit unnoticed.
 type senML struct {
@@ -266,6 +268,9 @@ func (p *senML) reading(f map[string]any, key string) error {
 				return fmt.Errorf("\"u\" can't be %s", found(u))
 			}
 		}
+		if unit == "" && lwm2mPath.MatchString(p.name+own) {
+			unit = resourceUnits[m.IPSO]
+		}
 		if v, err = inUnit(m, v, unit); err != nil {
 			return err
 		}
@@ -296,12 +301,28 @@ func (p *senML) mistaken(m *citywarden.Metric, key string, v any) error {
 	return fmt.Errorf("%s is %s, found %s in %q", m.Name, as[m.Kind], found(v), key)
 }
 
+// lwm2mPath is the path of a resource in LwM2M's SenML, of the first instance of its object.
+var lwm2mPath = regexp.MustCompile(`(?:^|[:/])([0-9]{1,5})/0/([0-9]{1,5})$`)
+
+// resourceUnits are in which units resources of LwM2M are that say nothing else;
+// 5700 is in that of the metric.
+var resourceUnits = map[string]string{
+	"3/7": "mV", "4/2": "dBm", "3305/5800": "W", "3305/5805": "Wh", "3424/1": "m3", "3427/1": "Pa", "3429/1": "rad",
+}
+
 // metric returns the metric that a record with that name of its own is about.
 func (p *senML) metric(own string) (*citywarden.Metric, bool) {
 	full := p.name + own
 	for _, name := range [...]string{own, full, full[strings.LastIndexAny(full, ":/")+1:]} {
 		if m, ok := p.model.Metric(citywarden.MetricName(name)); ok {
 			return m, true
+		}
+	}
+	if path := lwm2mPath.FindStringSubmatch(full); path != nil {
+		for i := range p.model.Metrics {
+			if m := &p.model.Metrics[i]; m.IPSO == path[1]+"/"+path[2] {
+				return m, true
+			}
 		}
 	}
 	return nil, false

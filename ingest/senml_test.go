@@ -15,12 +15,12 @@ func measuringModel() *citywarden.Model {
 	return &citywarden.Model{
 		Name: "station", Domain: citywarden.Pipe, Codec: "json",
 		Metrics: []citywarden.Metric{
-			{Name: "temperature", Kind: citywarden.KindNumber, Unit: "Cel"},
+			{Name: "temperature", Kind: citywarden.KindNumber, Unit: "Cel", IPSO: "3303/5700"},
 			{Name: "humidity", Kind: citywarden.KindNumber, Unit: "%"},
 			{Name: "pressure", Kind: citywarden.KindNumber, Unit: "bar"},
 			{Name: "flow", Kind: citywarden.KindNumber, Unit: "m3/h"},
 			{Name: "energy", Kind: citywarden.KindNumber, Unit: "kW.h"},
-			{Name: "tilt", Kind: citywarden.KindNumber, Unit: "deg"},
+			{Name: "tilt", Kind: citywarden.KindNumber, Unit: "deg", IPSO: "3429/1"},
 			{Name: "pulses", Kind: citywarden.KindNumber},
 			{Name: "button", Kind: citywarden.KindBool},
 			{Name: "state", Kind: citywarden.KindText},
@@ -69,6 +69,10 @@ func TestSenML(t *testing.T) {
 
 		{name: "ratios and angles", payload: `[{"n":"humidity","u":"/","v":0.5},{"n":"humidity","u":"/100","v":51},{"n":"tilt","u":"rad","v":1.5707963267948966},{"n":"pulses","u":"count","v":7}]`,
 			want: "humidity=50@arrival\nhumidity=51@arrival\ntilt=90@arrival\npulses=7@arrival\n"},
+		{name: "resources of LwM2M", payload: `[{"bn":"/3303/0/","n":"5700","v":21.5},{"bn":"/","n":"3429/0/1","v":1.5707963267948966},{"bn":"/3429/0/1","u":"deg","v":45}]`,
+			want: "temperature=21.5@arrival\ntilt=90@arrival\ntilt=45@arrival\n"},
+		{name: "another instance of an object", payload: `[{"bn":"/3303/1/5700","v":21.5}]`, rejected: 1,
+			reason: `byte 1: unknown metric "/3303/1/5700"; station has temperature, humidity, pressure, flow, energy, tilt, pulses, button, state`},
 		{name: "a count of degrees", payload: `[{"n":"temperature","u":"count","v":1}]`, rejected: 1, reason: `byte 1: temperature is in Cel, found the unit "count"`},
 
 		// Mistakes.
