@@ -58,6 +58,11 @@ bench-rules: ## run the rule engine's benchmarks, beside expr's VM over all rule
 bench-ingest: ## run 400,000 messages through the platform, and beside it through mosquitto, telegraf and influxd
 	BENCH_INGEST=400000 go test ./cmd/citywarden -run '^TestIngestBesidePeers$$' -v -timeout 20m
 
+.PHONY: bench-devices
+bench-devices: ## acknowledge over MQTT and CoAP beside mochi and libcoap, hold 10,000 connections, keep 100,000 devices
+	go test ./broker/mqtt -run '^TestTenThousandConnections$$' -v
+	go test ./broker/mqtt ./broker/coap ./devices -run '^$$' -bench 'Acked|Post|Registry100k'
+
 .PHONY: bench-overload
 bench-overload: ## send for 10 minutes as fast as it goes to a platform that may use 512 MiB, and watch its memory
 	BENCH_OVERLOAD=10m go test ./cmd/citywarden -run '^TestOverload$$' -v -timeout 20m
