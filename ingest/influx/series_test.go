@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -423,6 +424,58 @@ func TestOutage(t *testing.T) {
 				t.Errorf("%d points after the outage, want 12001", len(got))
 			}
 		})
+	}
+}
+
+// TestALimitOfTheServerIsADeadLetter has a server that takes no more series: what is of a
+// known device is kept, and what would be a new series is a dead letter with the server's words.
+func TestALimitOfTheServerIsADeadLetter(t *testing.T) {
+	for _, words := range []string{
+		"partial write: max-series-per-database limit exceeded: (1000000) dropped=1",
+		`partial write: max-values-per-tag limit exceeded (100000/100000): measurement="fire" tag="device" value="sd-new" dropped=1`,
+		"partial write: points beyond retention policy dropped=1",
+	} {
+		core := openCore(t)
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !strings.HasSuffix(r.URL.Path, "/write") {
+				core.Handler().ServeHTTP(w, r)
+				return
+			}
+			body, _ := io.ReadAll(r.Body)
+			var good []byte
+			for line := range strings.Lines(string(body)) {
+				if !strings.Contains(line, "device=sd-new") {
+					good = append(good, line...)
+				}
+			}
+			if rec := ask(core, r, good); len(good) == len(body) || rec.Code == http.StatusNotFound {
+				maps.Copy(w.Header(), rec.Header())
+				w.WriteHeader(rec.Code)
+				_, _ = w.Write(rec.Body.Bytes())
+				return
+			}
+			say(w, http.StatusBadRequest, map[string]any{"error": words})
+		}))
+		db := openStore(t)
+		s := newSeries(t, influx.Options{URL: srv.URL, Cursors: db})
+		var es []citywarden.Entry
+		for i, id := range []string{"sd-1", "sd-new", "sd-2"} {
+			es = append(es, entry(uint64(1+i), device(id, smokeModel), smokeModel, reading("smoke", citywarden.Number(1), 0)))
+		}
+		if err := s.Consume(t.Context(), es); err != nil {
+			t.Fatal(err)
+		}
+		for id, want := range map[citywarden.DeviceID]int{"sd-1": 1, "sd-new": 0, "sd-2": 1} {
+			got, err := s.Query(t.Context(), citywarden.SeriesQuery{Device: id, Domain: citywarden.Fire, Metric: "smoke", Limit: 10})
+			if err != nil || len(got) != want {
+				t.Errorf("%s: %v, %v; want %d points", id, got, err, want)
+			}
+		}
+		letters, _, err := db.DeadLetters(t.Context(), citywarden.DeadLetterFilter{})
+		if err != nil || len(letters) != 1 || letters[0].Device != "sd-new" || !strings.Contains(letters[0].Reason, words) {
+			t.Errorf("dead letters = %+v, %v; want that of sd-new with %q", letters, err, words)
+		}
+		srv.Close()
 	}
 }
 
