@@ -180,6 +180,7 @@ type building struct {
 	devices  *devices.Registry
 	commands *devices.Commands
 	enroll   *devices.Provisioner
+	firmware *devices.Firmware
 	grids    *cases.Grids
 	officers *cases.Responsibility
 	classes  *cases.Classes
@@ -366,6 +367,9 @@ func (b *building) registry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if b.firmware, err = devices.NewFirmware(ctx, b.db, b.devices); err != nil {
+		return err
+	}
 	b.commands, err = devices.NewCommands(ctx, b.db, b.devices, b.component("commands"))
 	if err != nil {
 		return err
@@ -499,7 +503,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		return err
 	}
 	handler, err := api.New(api.Options{
-		Devices: alarmed{b.devices, b.cases}, Commands: b.commands, Provisioner: b.enroll, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.rollups,
+		Devices: alarmed{b.devices, b.cases}, Commands: b.commands, Provisioner: b.enroll, Firmware: b.firmware, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.rollups,
 		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Service: b.engine, Cases: b.cases, Evaluations: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
 		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo, APIKeys: b.db, Open311: api.Open311(b.config.Open311), CAPSender: b.config.CAP.Sender,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices, b.components}, Responsibility: b.officers, Components: b.components, Accounts: b.people, Audit: b.db, Hub: b.hub,
@@ -510,7 +514,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		return err
 	}
 	handler = devicehttp.New(devicehttp.Options{
-		Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Next: handler, Logger: b.component("http"),
+		Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Next: handler, Logger: b.component("http"),
 	})
 	b.parts = append(b.parts, part{"http", func(ctx context.Context) error { return b.serve(ctx, handler, plain, secured) }})
 	return nil
@@ -595,14 +599,14 @@ func (b *building) serveDevices(context.Context) error {
 		listeners = append(listeners, from)
 	}
 	if len(listeners) > 0 {
-		m, err := mqtt.New(mqtt.Options{Listeners: listeners, Certified: b.tls.certified, Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Logger: b.component("mqtt"), Metrics: b.metrics})
+		m, err := mqtt.New(mqtt.Options{Listeners: listeners, Certified: b.tls.certified, Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Logger: b.component("mqtt"), Metrics: b.metrics})
 		if err != nil {
 			return err
 		}
 		b.parts = append(b.parts, part{"mqtt", m.Run})
 	}
 	if b.coap != nil {
-		s, err := coap.New(coap.Options{Conn: b.coap, Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Logger: b.component("coap"), Metrics: b.metrics})
+		s, err := coap.New(coap.Options{Conn: b.coap, Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Logger: b.component("coap"), Metrics: b.metrics})
 		if err != nil {
 			return err
 		}

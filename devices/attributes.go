@@ -1,7 +1,6 @@
 package devices
 
 import (
-	"encoding/json"
 	"maps"
 	"slices"
 	"sync"
@@ -37,7 +36,7 @@ func (r *Registry) Attributes(id citywarden.DeviceID, client, shared []string) (
 	r.valuesMu.RLock()
 	reported := e.client
 	r.valuesMu.RUnlock()
-	return citywarden.DeviceAttributes{Client: chosen(reported, client), Shared: chosen(sharedOf(e.device, e.model), shared)}, nil
+	return citywarden.DeviceAttributes{Client: chosen(reported, client), Shared: chosen(r.sharedOf(e.device, e.model), shared)}, nil
 }
 
 func chosen(all map[string]any, names []string) map[string]any {
@@ -54,8 +53,8 @@ func chosen(all map[string]any, names []string) map[string]any {
 }
 
 // sharedOf returns the attributes that d is told: its own, its site's or the
-// defaults of those that its model shares.
-func sharedOf(d *citywarden.Device, m *citywarden.Model) map[string]any {
+// defaults of those that its model shares, and which firmware it is to load.
+func (r *Registry) sharedOf(d *citywarden.Device, m *citywarden.Model) map[string]any {
 	var out map[string]any
 	for i := range m.Attributes {
 		if !m.Attributes[i].Shared {
@@ -68,32 +67,14 @@ func sharedOf(d *citywarden.Device, m *citywarden.Model) map[string]any {
 			out[m.Attributes[i].Name] = v
 		}
 	}
-	return out
+	return attributesOf(r.firmware.of(d), out)
 }
 
 // sharedChanges returns what to tell a device whose attributes changed; its Body
 // is nil when that is nothing.
-func sharedChanges(was *citywarden.Device, wasModel *citywarden.Model, now *citywarden.Device, model *citywarden.Model) citywarden.Downlink {
-	m := citywarden.Downlink{Device: now.ID, Kind: citywarden.DownlinkAttributes}
-	before, after := sharedOf(was, wasModel), sharedOf(now, model)
-	body := map[string]any{}
-	for k, v := range after {
-		if before[k] != v {
-			body[k] = v
-		}
-	}
-	var deleted []string
-	for k := range before {
-		if _, still := after[k]; !still {
-			deleted = append(deleted, k)
-		}
-	}
-	if slices.Sort(deleted); len(deleted) > 0 {
-		body["deleted"] = deleted
-	}
-	if len(body) > 0 {
-		m.Body, _ = json.Marshal(body) // texts, finite numbers and bools
-	}
+func (r *Registry) sharedChanges(was *citywarden.Device, wasModel *citywarden.Model, now *citywarden.Device, model *citywarden.Model) citywarden.Downlink {
+	m := changes(r.sharedOf(was, wasModel), r.sharedOf(now, model))
+	m.Device = now.ID
 	return m
 }
 

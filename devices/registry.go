@@ -84,6 +84,8 @@ type Registry struct {
 	called map[calling][]*entry             // by what that calls them
 	sites  map[citywarden.SiteID]citywarden.Site
 
+	firmware *Firmware // nil without any
+
 	// flushMu makes Flush calls, and deletions, one after the other; held while
 	// the store writes.
 	flushMu sync.Mutex
@@ -520,7 +522,7 @@ func (r *Registry) show(cs []change) {
 				added = append(added, e)
 			}
 		} else {
-			told = append(told, sharedChanges(e.device, e.model, c.device, c.model))
+			told = append(told, r.sharedChanges(e.device, e.model, c.device, c.model))
 			if c.secrets != nil && len(e.secrets) > 0 || c.device.Disabled {
 				told = append(told, citywarden.Downlink{Device: c.device.ID, Kind: citywarden.DownlinkRevoked})
 			}

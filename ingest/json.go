@@ -156,6 +156,15 @@ func (d *jsonDecoder) readings(list []member, when time.Time) {
 	d.out.readings = slices.Grow(d.out.readings, len(list))
 	for i, m := range list {
 		metric, ok := d.model.Metric(citywarden.MetricName(m.key))
+		if !ok && m.value.kind() == '"' && slices.Contains(citywarden.FirmwareAttributes[:], string(m.key)) {
+			if s, text := m.value.text(); text && len(s) <= maxAttribute {
+				if d.out.attrs == nil {
+					d.out.attrs = map[string]any{}
+				}
+				d.out.attrs[string(m.key)] = string(s)
+				continue
+			}
+		}
 		if !ok {
 			d.drop.reject(1, "%s", d.unknown(string(m.key), when))
 			continue

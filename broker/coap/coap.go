@@ -6,6 +6,7 @@
 //	POST /api/v1/{token}/raw
 //	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
 //	GET  /api/v1/{token}/rpc
+//	GET  /fw/{token}?title=a&version=1&size=4096&chunk=0
 //	POST /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc/{id}
 //	POST /api/v1/provision
@@ -91,6 +92,13 @@ type Downlinks interface {
 	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
+// Firmware knows what devices are to load.
+type Firmware interface {
+	// Image returns the file that a device is to have; CodeNotFound when there is
+	// none, or title and version, unless they are "", are those of another.
+	Image(ctx context.Context, id citywarden.DeviceID, title, version string) ([]byte, error)
+}
+
 // Conn is a UDP socket; *net.UDPConn is one.
 type Conn interface {
 	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
@@ -101,11 +109,12 @@ type Conn interface {
 
 // Options is what a Server works with. Conn, Accept, Check, Auth and Down are required.
 type Options struct {
-	Conn   Conn // closed by Run
-	Accept Acceptor
-	Check  Checker
-	Auth   Authenticator
-	Down   Downlinks
+	Conn     Conn // closed by Run
+	Accept   Acceptor
+	Check    Checker
+	Auth     Authenticator
+	Down     Downlinks
+	Firmware Firmware // nil for none
 
 	// Provision answers a device that asks for a credential; nil when none may.
 	Provision func(ctx context.Context, request []byte) []byte

@@ -107,6 +107,9 @@ type ask struct {
 
 	provision bool // it asks for a credential, with body
 
+	firmware                    bool   // that it is to load
+	title, version, size, chunk string // of it, as they stand in the query
+
 	call    bool // it calls the platform, with body
 	post    bool // the answer to command
 	command int64
@@ -116,7 +119,7 @@ type ask struct {
 // answer is what a request is answered with; the zero answer means that it goes on.
 type answer struct {
 	code   codes.Code
-	body   []byte // JSON, of which the device gets the block that it asked for
+	body   []byte // JSON or a firmware, of which the device gets the block that it asked for
 	detail string // diagnostic payload, RFC 7252 §5.5.2
 	size   uint32 // Size1, 0 for none
 
@@ -134,7 +137,11 @@ func (a answer) options(x *exchange) message.Options {
 		o = append(o, message.Option{ID: message.Observe, Value: uintValue(1)})
 	}
 	if a.body != nil {
-		o = append(o, message.Option{ID: message.ContentFormat, Value: []byte{byte(message.AppJSON)}})
+		format := message.AppJSON
+		if x.ask.firmware {
+			format = message.AppOctets
+		}
+		o = append(o, message.Option{ID: message.ContentFormat, Value: []byte{byte(format)}})
 		if b := x.ask.block; b.number > 0 || b.more {
 			o = append(o, message.Option{ID: message.Block2, Value: b.value()})
 		}

@@ -260,6 +260,13 @@ func (l *loop) look(ctx context.Context, x *exchange) {
 		err = l.opts.Down.Answer(ctx, a.device, a.command, a.body)
 	case a.provision:
 		body = l.opts.Provision(ctx, a.body)
+	case a.firmware:
+		if err = citywarden.Errorf(citywarden.CodeNotFound, "there is no firmware"); l.opts.Firmware != nil {
+			body, err = l.opts.Firmware.Image(ctx, a.device, a.title, a.version)
+		}
+		if err == nil {
+			body, err = citywarden.Chunk(body, a.size, a.chunk)
+		}
 	case a.call:
 		body, err = citywarden.AnswerCall(a.body, time.Now())
 	case a.rpc:

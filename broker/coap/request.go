@@ -43,7 +43,9 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	switch {
 	case !ok:
 		return nil, answer{code: codes.NotFound, detail: "POST to /api/v1/{token}/telemetry, attributes or raw"}
-	case m.Code == codes.GET && (what == "attributes" || what == "rpc"):
+	case m.Code == codes.GET && (what == "attributes" || what == "rpc" || what == firmware):
+	case what == firmware:
+		return nil, answer{code: codes.MethodNotAllowed, detail: "use GET"}
 	case m.Code != codes.POST:
 		return nil, answer{code: codes.MethodNotAllowed, detail: "use POST"}
 	}
@@ -58,8 +60,8 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 		var a answer
 		x.ask, a = newAsk(id, m.Options)
 		if x.ask != nil {
-			x.ask.access, x.ask.rpc = token, what == "rpc"
-			if v, err := m.Options.GetUint32(message.Observe); err == nil {
+			x.ask.access, x.ask.rpc, x.ask.firmware = token, what == "rpc", what == firmware
+			if v, err := m.Options.GetUint32(message.Observe); err == nil && !x.ask.firmware {
 				l.unobserve(observerID{x.id.peer.String(), string(x.token)})
 				x.ask.observe = v == 0 // RFC 7641 §2: 1 ends it
 			}
@@ -106,6 +108,7 @@ func newAsk(id citywarden.DeviceID, o message.Options) (*ask, answer) {
 		}
 	}
 	a := &ask{device: id, block: block{szx: maxSZX}}
+	a.title, a.version, a.size, a.chunk = keys["title"], keys["version"], keys["size"], keys["chunk"]
 	a.client, a.shared = citywarden.AttributeKeys(keys["clientKeys"], keys["sharedKeys"])
 	if v, err := o.GetUint32(message.Block2); err == nil {
 		if a.block = parseBlock(v); a.block.szx > maxSZX {
@@ -151,10 +154,16 @@ func hint(token string) string {
 	return token[:4] + "…"
 }
 
+// firmware is the first part of ThingsBoard's path to a firmware.
+const firmware = "fw"
+
 // target takes the token out of the path, and what follows it: telemetry,
 // attributes, raw, rpc or rpc/ID.
 func target(o message.Options) (token, what string, ok bool) {
 	first, last, err := o.Find(message.URIPath)
+	if err == nil && last-first == 2 && string(o[first].Value) == firmware {
+		return string(o[first+1].Value), firmware, len(o[first+1].Value) > 0
+	}
 	if err != nil || last-first < 4 || last-first > 5 {
 		return "", "", false
 	}

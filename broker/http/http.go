@@ -8,6 +8,7 @@
 //	POST /api/v1/{token}/ctwing
 //	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
 //	GET  /api/v1/{token}/attributes/updates?timeout=20000
+//	GET  /api/v1/{token}/firmware?title=a&version=1&size=4096&chunk=0
 //	GET  /api/v1/{token}/rpc?timeout=20000
 //	POST /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc/{id}
@@ -81,14 +82,22 @@ type Downlinks interface {
 	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
-// Options is what the handler works with; all but Logger and Provision are required.
+// Firmware knows what devices are to load.
+type Firmware interface {
+	// Image returns the file that a device is to have; CodeNotFound when there is
+	// none, or title and version, unless they are "", are those of another.
+	Image(ctx context.Context, id citywarden.DeviceID, title, version string) ([]byte, error)
+}
+
+// Options is what the handler works with; all but Firmware, Logger and Provision are required.
 type Options struct {
-	Accept Acceptor
-	Check  Checker
-	Auth   Authenticator
-	Down   Downlinks
-	Next   nethttp.Handler // serves what is not a device's message
-	Logger *slog.Logger    // nil for slog.Default()
+	Accept   Acceptor
+	Check    Checker
+	Auth     Authenticator
+	Down     Downlinks
+	Firmware Firmware        // nil for none
+	Next     nethttp.Handler // serves what is not a device's message
+	Logger   *slog.Logger    // nil for slog.Default()
 
 	// Provision answers a device that asks for a credential; nil when none may.
 	Provision func(ctx context.Context, request []byte) []byte
@@ -195,6 +204,10 @@ func (h *handler) get(w nethttp.ResponseWriter, r *nethttp.Request, id citywarde
 		_ = answer(w, attrs) // the device hung up
 		return
 	}
+	if what == "firmware" {
+		h.firmware(w, r, id)
+		return
+	}
 	wait := waitUsual
 	if s := q.Get("timeout"); s != "" {
 		ms, err := strconv.ParseUint(s, 10, 32)
@@ -254,6 +267,32 @@ func (h *handler) get(w nethttp.ResponseWriter, r *nethttp.Request, id citywarde
 	}
 }
 
+// firmware sends the firmware that a device is to load, or a chunk of it.
+func (h *handler) firmware(w nethttp.ResponseWriter, r *nethttp.Request, id citywarden.DeviceID) {
+	q := r.URL.Query()
+	err := citywarden.Errorf(citywarden.CodeNotFound, "there is no firmware")
+	var file []byte
+	if h.Firmware != nil {
+		file, err = h.Firmware.Image(r.Context(), id, q.Get("title"), q.Get("version"))
+	}
+	if err == nil {
+		file, err = citywarden.Chunk(file, q.Get("size"), q.Get("chunk"))
+	}
+	switch citywarden.CodeOf(err) {
+	case "":
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Length", strconv.Itoa(len(file)))
+		_, _ = w.Write(file) // the device hung up
+	case citywarden.CodeNotFound:
+		problem(w, nethttp.StatusNotFound, err.Error())
+	case citywarden.CodeInvalid:
+		problem(w, nethttp.StatusBadRequest, err.Error())
+	default:
+		h.Logger.Error("firmware not read", "device", id, "err", err)
+		unavailable(w)
+	}
+}
+
 // answered takes the answer to a command.
 func (h *handler) answered(w nethttp.ResponseWriter, r *nethttp.Request, device citywarden.DeviceID, command string, body []byte) {
 	id, err := strconv.ParseInt(command, 10, 64)
@@ -286,7 +325,7 @@ func answer(w nethttp.ResponseWriter, body any) error {
 }
 
 // target takes the token out of the path, and what follows it: telemetry,
-// attributes, raw, attributes/updates, rpc or rpc/ID.
+// attributes, raw, attributes/updates, firmware, rpc or rpc/ID.
 func target(r *nethttp.Request) (token, what string, ok bool) {
 	rest, ok := strings.CutPrefix(r.URL.Path, "/api/v1/")
 	if !ok {
@@ -297,7 +336,7 @@ func target(r *nethttp.Request) (token, what string, ok bool) {
 	case nethttp.MethodPost:
 		return token, what, what == "telemetry" || what == "attributes" || what == "raw" || what == "lorawan" || what == "ctwing" || what == "rpc" || strings.HasPrefix(what, "rpc/")
 	case nethttp.MethodGet:
-		return token, what, what == "attributes" || what == "attributes/updates" || what == "rpc"
+		return token, what, what == "attributes" || what == "attributes/updates" || what == "firmware" || what == "rpc"
 	}
 	return "", "", false
 }

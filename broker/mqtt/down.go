@@ -212,6 +212,8 @@ func (c *conn) talk(pk *packets.Packet) {
 	switch {
 	case pk.TopicName == gatewayRPC || strings.HasPrefix(pk.TopicName, rpcResponse):
 		err = c.answerCommand(pk.TopicName, pk.Payload)
+	case strings.HasPrefix(pk.TopicName, firmwareRequest):
+		err = c.answerFirmware(strings.TrimPrefix(pk.TopicName, firmwareRequest), pk.Payload)
 	case strings.HasPrefix(pk.TopicName, rpcRequest):
 		err = c.answerCall(strings.TrimPrefix(pk.TopicName, rpcRequest), pk.Payload)
 	default:
@@ -338,6 +340,48 @@ func (c *conn) answerCall(id string, payload []byte) error {
 		c.deliver(callFilter, rpcResponse+id, body, nil)
 	}
 	return err
+}
+
+// maxChunk is how large a chunk of a firmware may be; the packet has room for it.
+const maxChunk = 128 << 10
+
+// answerFirmware sends a chunk of the firmware that the device is to load, of as many
+// bytes as the payload says; after the last one an empty one. ThingsBoard tells what is
+// wrong at a topic of its own.
+func (c *conn) answerFirmware(request string, payload []byte) error {
+	id, number, ok := strings.Cut(request, "/chunk/")
+	if !ok || checkRequest(firmwareRequest, id) != nil {
+		return citywarden.Errorf(citywarden.CodeInvalid, "ask at %sID/chunk/NUMBER, the numbers beginning with 0", firmwareRequest)
+	}
+	var file []byte
+	err := citywarden.Errorf(citywarden.CodeNotFound, "there is no firmware")
+	if f := c.listener.broker.opts.Firmware; f != nil {
+		file, err = f.Image(c.ctx, c.device, "", "")
+	}
+	if citywarden.CodeOf(err) == citywarden.CodeNotFound {
+		c.deliver(firmwareError, firmwareError, []byte(err.Error()), nil)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	chunk, err := citywarden.Chunk(file, strings.TrimSpace(string(payload)), number)
+	if err != nil {
+		return err
+	}
+	if len(chunk) > maxChunk {
+		return citywarden.Errorf(citywarden.CodeInvalid, "a chunk of %d bytes; ask for at most %d: the payload is how many", len(chunk), maxChunk)
+	}
+	c.mu.Lock()
+	var filter string
+	for f := range c.subs {
+		if forFirmware(f) {
+			filter = f
+		}
+	}
+	c.mu.Unlock()
+	c.deliver(filter, firmwareResponse+id+"/chunk/"+number, chunk, nil)
+	return nil
 }
 
 func (c *conn) answer(filter, topic string, body any) error {

@@ -24,6 +24,11 @@ const (
 	requestTopic     = "v1/devices/me/attributes/request/" // and a number of the device's choice
 	responseTopic    = "v1/devices/me/attributes/response/"
 
+	firmwareRequest  = "v2/fw/request/"  // and ID/chunk/NUMBER
+	firmwareResponse = "v2/fw/response/" // the same
+	firmwareFilter   = "v2/fw/response/+/chunk/+"
+	firmwareError    = "v2/fw/error"
+
 	gatewayRequest  = "v1/gateway/attributes/request"
 	gatewayResponse = "v1/gateway/attributes/response"
 	gatewayRPC      = "v1/gateway/rpc" // both ways
@@ -52,10 +57,21 @@ func logTopic(topic string) string {
 // own access list does, would let a wildcard through that covers more.
 func maySubscribe(filter string) bool {
 	switch filter {
-	case rpcFilter, callFilter, attributesTopic, attributesFilter, citywarden.GatewayAttributes, gatewayResponse, gatewayRPC:
+	case rpcFilter, callFilter, attributesTopic, attributesFilter, citywarden.GatewayAttributes, gatewayResponse, gatewayRPC, firmwareError:
 		return true
 	}
-	return false
+	return forFirmware(filter)
+}
+
+// forFirmware reports whether the chunks of a firmware come to a filter: v2/fw/response/+,
+// as ThingsBoard's SDK has it, or v2/fw/response/ID/chunk/+.
+func forFirmware(filter string) bool {
+	rest, ok := strings.CutPrefix(filter, firmwareResponse)
+	if !ok || rest == "+" {
+		return ok
+	}
+	id, ok := strings.CutSuffix(rest, "/chunk/+")
+	return ok && (id == "+" || checkRequest(firmwareRequest, id) == nil)
 }
 
 // hook is what we change in mochi.
@@ -189,7 +205,7 @@ func (h *hook) byUser(c *conn, user, password string) (id citywarden.DeviceID, e
 	return id, err
 }
 
-const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + citywarden.DeviceRaw + ", " + requestTopic + "ID, " + rpcRequest + "ID and " + rpcResponse + "ID, a gateway to " +
+const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + citywarden.DeviceRaw + ", " + requestTopic + "ID, " + rpcRequest + "ID, " + rpcResponse + "ID and " + firmwareRequest + "ID/chunk/N, a gateway to " +
 	citywarden.GatewayTelemetry + ", attributes, connect, disconnect, lorawan, ctwing, attributes/request and rpc, ChirpStack to application/…/event/…, and to nothing else"
 
 // hint shows as much of a token as a person needs to recognise it.
@@ -249,7 +265,7 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 	return false
 }
 
-const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + callFilter + ", " + attributesTopic + " and " + attributesFilter + ", a gateway to " +
+const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + callFilter + ", " + attributesTopic + ", " + attributesFilter + " and " + firmwareFilter + ", a gateway to " +
 	citywarden.GatewayAttributes + ", " + gatewayResponse + " and " + gatewayRPC + ", and to nothing else"
 
 // OnSubscribed notes what was granted.
@@ -341,6 +357,7 @@ func (h *hook) publish(c *conn, pk *packets.Packet) {
 		return
 	}
 	talk := strings.HasPrefix(pk.TopicName, requestTopic) || strings.HasPrefix(pk.TopicName, rpcRequest) || strings.HasPrefix(pk.TopicName, rpcResponse) ||
+		strings.HasPrefix(pk.TopicName, firmwareRequest) ||
 		pk.TopicName == gatewayRequest || pk.TopicName == gatewayRPC // what is not for the log
 	if !talk && !mayStore(pk.TopicName) {
 		h.refuse(c, pk)

@@ -100,13 +100,21 @@ type Downlinks interface {
 	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
-// Options is what a Broker works with. All but Provision, Certified, Logger and Metrics are required.
+// Firmware knows what devices are to load.
+type Firmware interface {
+	// Image returns the file that a device is to have; CodeNotFound when there is
+	// none, or title and version, unless they are "", are those of another.
+	Image(ctx context.Context, id citywarden.DeviceID, title, version string) ([]byte, error)
+}
+
+// Options is what a Broker works with. All but Firmware, Provision, Certified, Logger and Metrics are required.
 type Options struct {
 	Listeners []Listener    // at least one; closed by Run
 	Accept    Acceptor      // takes the messages
 	Check     Checker       // tells MQTT 5 devices what can't be used
 	Auth      Authenticator // tells who is who
 	Down      Downlinks     // what goes to devices
+	Firmware  Firmware      // nil for none
 
 	// Provision answers a device that asks for a credential; nil when none may.
 	Provision func(ctx context.Context, request []byte) []byte

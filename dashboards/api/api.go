@@ -54,6 +54,7 @@ type Options struct {
 	Cases   Cases
 
 	Commands    Commands
+	Firmware    Firmware
 	Evaluations Evaluations
 	Attachments Attachments
 	Reports     Reports
@@ -161,6 +162,7 @@ func newServer(o Options) (*server, error) {
 	s.userRoutes()
 	s.deviceRoutes()
 	s.commandRoutes()
+	s.firmwareRoutes()
 	s.siteRoutes()
 	s.provisioningRoutes()
 	s.alarmRoutes()
@@ -193,7 +195,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Commands", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Evaluations", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Components", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Commands", "Firmware", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Evaluations", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Components", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

@@ -718,7 +718,7 @@ func newPlatform(t testing.TB) *platform {
 	}
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
-		Devices: c, Commands: told{c}, Provisioner: c, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Service: c, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
+		Devices: c, Commands: told{c}, Provisioner: c, Firmware: shelf{}, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Service: c, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire",
 			Rules: []citywarden.FilingRule{{ID: "1", Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire"}, {ID: "2", Condition: "d", Limit: "5天", Department: "fire"}}}},
 		Rules: rules, RuleFiles: rules, Lab: newLab(t, c),
@@ -883,3 +883,26 @@ func (broken) Query(context.Context, citywarden.SeriesQuery) ([]citywarden.Serie
 }
 
 var errUnreachable = errors.New("query series: dial tcp 10.0.0.5:8086: connection refused")
+
+// shelf holds the firmware a 1 for whoever asks.
+type shelf struct{}
+
+func (shelf) List() []citywarden.Firmware {
+	return []citywarden.Firmware{{Title: "a", Version: "1", Model: "smoke-detector", Size: 3, Checksum: strings.Repeat("0", 64), Created: noon}}
+}
+
+func (shelf) Add(_ context.Context, f citywarden.Firmware, file []byte) (citywarden.Firmware, error) {
+	f.Size = int64(len(file))
+	return f, f.Check()
+}
+
+func (s shelf) Delete(_ context.Context, title, version string) error {
+	if f := s.List()[0]; title != f.Title || version != f.Version {
+		return citywarden.Errorf(citywarden.CodeNotFound, "no firmware %s %s", title, version)
+	}
+	return nil
+}
+
+func (s shelf) Assign(ctx context.Context, _ citywarden.FirmwareTarget, title, version string) error {
+	return s.Delete(ctx, title, version)
+}
