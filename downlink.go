@@ -30,8 +30,8 @@ const (
 	GatewayLoRaWAN = "v1/gateway/lorawan"
 	GatewayCTWing  = "v1/gateway/ctwing"
 
-	DeviceLoRaWAN      = "v1/devices/me/lorawan" // what becomes of GatewayLoRaWAN
-	DeviceCTWing       = "v1/devices/me/ctwing"  // and of GatewayCTWing
+	DeviceLoRaWAN      = "v1/devices/me/lorawan"    // what becomes of GatewayLoRaWAN
+	DeviceCTWing       = "v1/devices/me/ctwing"     // and of GatewayCTWing
 	DeviceConnected    = "v1/devices/me/connect"    // what becomes of GatewayConnect
 	DeviceDisconnected = "v1/devices/me/disconnect" // and of GatewayDisconnect
 )
