@@ -157,6 +157,16 @@ func (r *ring) after(p citywarden.Position) (entries []citywarden.Entry, ok bool
 	return since(entries, p), true
 }
 
+// newest returns the position of what was pushed last.
+func (r *ring) newest() citywarden.Position {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.groups) == 0 {
+		return r.base
+	}
+	return last(r.groups[len(r.groups)-1])
+}
+
 func (r *ring) reaches(p citywarden.Position) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -29,6 +29,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -44,14 +45,15 @@ type Options struct {
 
 	Provisioner Provisioner
 
-	Files   DeviceFiles
-	Models  Models
-	Series  Series
-	Alarms  Alarms
-	Load    Load
-	Orders  Orders
-	Service Service
-	Cases   Cases
+	Files    DeviceFiles
+	Models   Models
+	Series   Series
+	Alarms   Alarms
+	Load     Load
+	Orders   Orders
+	Service  Service
+	Messages Messages
+	Cases    Cases
 
 	Commands    Commands
 	Firmware    Firmware
@@ -108,6 +110,8 @@ type server struct {
 	started time.Time
 	zone    *time.Location
 
+	watching atomic.Int32 // who watches messages
+
 	summaryMu sync.Mutex // held while the summary is counted, so that it is counted once
 	summaries map[viewer]counted
 }
@@ -163,6 +167,7 @@ func newServer(o Options) (*server, error) {
 	s.deviceRoutes()
 	s.commandRoutes()
 	s.firmwareRoutes()
+	s.messageRoutes()
 	s.siteRoutes()
 	s.provisioningRoutes()
 	s.alarmRoutes()
@@ -195,7 +200,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Commands", "Firmware", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Evaluations", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Components", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Commands", "Firmware", "Messages", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Evaluations", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Components", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

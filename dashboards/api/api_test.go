@@ -188,6 +188,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"get-component", "/components/3506230101000001", "", nil},
 		{"delete-component", "/components/3506230101000001", "", survey},
 		{"watch-events", "/events", "", nil},
+		{"watch-messages", "/devices/smoke-1/messages", "", nil},
 		{"list-users", "/users", "", admins},
 		{"create-user", "/users", `{"name":"li","role":"viewer","password":"a good one"}`, admins},
 		{"list-officers", "/officers", "", nil},

@@ -231,6 +231,7 @@ func TestEachAreaSeesItsOwn(t *testing.T) {
 		{"get-latest", "/devices/{device}/latest", one, "", ""},
 		{"send-command", "/devices/{device}/commands", one, `{"method":"silence"}`, ""},
 		{"list-commands", "/devices/{device}/commands", one, "", ""},
+		{"watch-messages", "/devices/{device}/messages", one, "", ""},
 		{"get-series", "/devices/{device}/series?metric=smoke", one, "", ""},
 		{"group-series", "/series?domain=fire&metric=smoke&by=device&every=1h", lists, "", ""},
 		{"export-series", "/series/export", lists, "", ""},

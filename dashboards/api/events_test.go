@@ -462,3 +462,24 @@ func TestEventIDsFitIntoAJavaScriptNumber(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestMessagesOfADevice: the bytes of a message and what was made of them; the
+// stream ends with the platform.
+func TestMessagesOfADevice(t *testing.T) {
+	p := newPlatform(t)
+	a := p.do(p.as(citywarden.RoleViewer), "GET /api/v1/devices/smoke-1/messages", "")
+	want := `event: message
+data: {"received":"2026-11-23T04:00:00Z","protocol":"mqtt","topic":"v1/devices/me/telemetry","bytes":20,"payload":"eyJzbW9rZSI6MC4zMSwieCI6MX0=",` +
+		`"readings":[{"metric":"smoke","value":0.31,"time":"2026-11-23T04:00:00Z","quality":"good"}],"duplicates":0,"rejected":1,"quarantined":0,"reason":"no metric x","missed":0}
+
+`
+	if a.status != 200 || a.header.Get("Content-Type") != "text/event-stream" || !strings.HasSuffix(a.body, want) {
+		t.Errorf("messages = %d %v\n%s\nwant at its end\n%s", a.status, a.header, a.body, want)
+	}
+	if a := p.do(p.as(citywarden.RoleViewer), "GET /api/v1/devices/nobody/messages", ""); a.status != 404 {
+		t.Errorf("messages of nobody = %d", a.status)
+	}
+	if n := p.server.watching.Load(); n != 0 {
+		t.Errorf("%d watch when all are gone", n)
+	}
+}

@@ -718,7 +718,7 @@ func newPlatform(t testing.TB) *platform {
 	}
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
-		Devices: c, Commands: told{c}, Provisioner: c, Firmware: shelf{}, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Service: c, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
+		Devices: c, Commands: told{c}, Provisioner: c, Firmware: shelf{}, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Service: c, Messages: talk{}, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire",
 			Rules: []citywarden.FilingRule{{ID: "1", Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire"}, {ID: "2", Condition: "d", Limit: "5天", Department: "fire"}}}},
 		Rules: rules, RuleFiles: rules, Lab: newLab(t, c),
@@ -832,6 +832,17 @@ func (p *platform) described(r *http.Request, a answer) {
 	for _, err := range found.Errors {
 		p.t.Errorf("%s %s: %v", r.Method, path, err)
 	}
+}
+
+// talk says one thing of a device and falls silent.
+type talk struct{}
+
+func (talk) Watch(ctx context.Context, id citywarden.DeviceID, f func(citywarden.Entry) error) error {
+	return f(citywarden.Entry{
+		Record:   citywarden.Record{Uplink: &citywarden.Uplink{Device: id, Protocol: "mqtt", Topic: "v1/devices/me/telemetry", Payload: []byte(`{"smoke":0.31,"x":1}`), Received: noon}},
+		Readings: []citywarden.Reading{{Metric: "smoke", Value: citywarden.Number(0.31), Time: noon}},
+		Rejected: 1, Reject: &citywarden.DeadLetter{Reason: "no metric x"},
+	})
 }
 
 // into decodes the body.

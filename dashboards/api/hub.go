@@ -29,6 +29,7 @@ type Hub struct {
 	ring   []event // the newest events; event id lies at (id-first) % hubEvents
 	subs   map[*subscriber]struct{}
 	closed bool
+	over   chan struct{} // closed with it
 }
 
 // event is a citywarden.Event, encoded once for all subscribers.
@@ -71,7 +72,7 @@ type subscriber struct {
 // (below one million events a second) and stay below 2^53.
 func NewHub(log *slog.Logger) *Hub {
 	start := uint64(time.Now().UnixMicro())
-	return &Hub{log: log, first: start + 1, last: start, subs: map[*subscriber]struct{}{}}
+	return &Hub{log: log, first: start + 1, last: start, subs: map[*subscriber]struct{}{}, over: make(chan struct{})}
 }
 
 // Publish numbers e and hands it to the subscribers. An event that can't be
@@ -110,6 +111,9 @@ func (h *Hub) Publish(e citywarden.Event) {
 func (h *Hub) Close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !h.closed {
+		close(h.over)
+	}
 	h.closed = true
 	for s := range h.subs {
 		h.drop(s)

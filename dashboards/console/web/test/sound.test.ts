@@ -4,7 +4,7 @@ import type { Alarm } from '../src/types'
 vi.stubGlobal('addEventListener', () => {})
 vi.stubGlobal('document', { addEventListener: () => {} })
 const { calls } = await import('../src/sound')
-const { readable } = await import('../src/pages/commands')
+const { dump, readable } = await import('../src/bytes')
 
 const alarm = (id: string, more: Partial<Alarm> = {}) => ({ id, severity: 'critical', state: 'active', acked: false, ...more }) as Alarm
 
@@ -21,5 +21,7 @@ it('shows payloads as text, and in hexadecimal what is none', () => {
   const text = (s: string) => new TextEncoder().encode(s)
   expect(readable(text('{"smoke": "高"}'))).toBe('{"smoke": "高"}')
   expect(readable(Uint8Array.of(0, 255, 16))).toBe('00 ff 10')
+  expect(dump(text('{"smoke": 0.31}!'))).toBe('0000  7b 22 73 6d 6f 6b 65 22 3a 20 30 2e 33 31 7d 21  {"smoke": 0.31}!')
+  expect(dump(Uint8Array.of(0, 65))).toBe('0000  00 41' + ' '.repeat(44) + '.A')
   expect(readable(text('x'.repeat(300)))).toBe('x'.repeat(256) + ' …')
 })

@@ -4,6 +4,7 @@ import { enc, get, post, query } from '../api'
 import { may, say, useLoad } from '../app'
 import { fullTime, unit } from '../format'
 import { known, t, text } from '../i18n'
+import { bytes, readable } from '../bytes'
 import { Failed, Modal, useBusy, When, Wrong } from '../ui'
 import type { Command, DeadLetter, Device, List, Model, ModelCommand } from '../types'
 
@@ -164,19 +165,4 @@ export function Rejected({ device }: { device: string }) {
       </ul>
     </section>
   )
-}
-
-const bytes = (base64: string) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))
-
-/** readable writes the beginning of a payload as text, in hexadecimal what is none. */
-export function readable(b: Uint8Array): string {
-  const more = b.length > 256 ? ' …' : ''
-  const some = b.subarray(0, 256)
-  try {
-    const s = new TextDecoder('utf-8', { fatal: true }).decode(b)
-    if (!/[\u0000-\u0008\u000e-\u001f]/.test(s)) return s.slice(0, 256) + more
-  } catch {
-    // bytes
-  }
-  return [...some].map((x) => x.toString(16).padStart(2, '0')).join(' ') + more
 }

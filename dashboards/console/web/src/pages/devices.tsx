@@ -4,7 +4,7 @@ import { enc, get, list, post, query } from '../api'
 import { go, liveEvents, may, say, state, upsert, useLive, useLoad, useTick } from '../app'
 import Chart from '../chart'
 import { Live } from '../live'
-import { duration, fullTime, isStale, now, span, time, unit, value } from '../format'
+import { duration, isStale, now, span, unit, value } from '../format'
 import { t, text } from '../i18n'
 import { CopyBox, domainOf, DomainIcon, Empty, Failed, Icon, lazy, Loading, Modal, modelTitle, place, PlaceFields, Search, SeverityMark, StatusMark, useBusy, When, Wrong } from '../ui'
 import { href, withFilter } from '../url'
@@ -12,6 +12,7 @@ import type { Alarm, Device, Latest, Model, Series, Status } from '../types'
 import { AlarmState, byWeight } from './alarms'
 import { Fact } from './cases'
 import { Commands, Rejected } from './commands'
+import { Messages, type Message } from './messages'
 import { OutList, TakeOut, useOut } from './out'
 import { Why } from './whydrawer'
 
@@ -175,20 +176,26 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
   })
   useEffect(() => {
     const live = new Live({
-      url: '/api/v1/events' + query({ kinds: 'reading', device: id }),
+      url: `/api/v1/devices/${enc(id)}/messages`,
       onEvent: (kind, data) => {
-        const r = data as { device: string; latest: Record<string, Latest> }
-        if (kind !== 'reading' || r.device !== id) return
-        const times = Object.values(r.latest).map((l) => Date.parse(l.time))
-        if (times.length > 0) setDelay(now() - Math.max(...times))
+        if (kind !== 'message') return
+        const m = data as Message
+        const newer = (x: Latest, than: Latest | undefined) => than === undefined || Date.parse(x.time) >= Date.parse(than.time)
+        const latest: Record<string, Latest> = {}
+        for (const { metric, ...x } of m.readings) if (newer(x, latest[metric])) latest[metric] = x
+        const times = m.readings.map((r) => Date.parse(r.time))
+        if (times.length > 0) setDelay(Date.parse(m.received) - Math.max(...times))
         loaded.change((d) => ({
           ...d,
           status: 'online',
-          last_seen: new Date(now()).toISOString(),
-          latest: { ...d.latest, ...r.latest },
+          last_seen: m.received,
+          latest: { ...d.latest, ...Object.fromEntries(Object.entries(latest).filter(([name, x]) => newer(x, d.latest?.[name]))) },
         }))
-        liveEvents.emit({ kind, data })
+        liveEvents.emit({ kind: 'message', data: { ...m, device: id } })
+        liveEvents.emit({ kind: 'reading', data: { device: id, latest } })
       },
+      // What came in before the stream was there is missing from it.
+      onState: (s) => s === 'open' && loaded.again(),
       onReset: loaded.again,
     })
     return () => live.close()
@@ -323,41 +330,6 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
         </Modal>
       )}
     </>
-  )
-}
-
-const kept = 30
-
-/** Messages are the newest messages of a device since its page was opened, as they came in. */
-function Messages({ d, model }: { d: Device; model: Model | undefined }) {
-  const [all, setAll] = useState<{ at: string; latest: Record<string, Latest> }[]>([])
-  useLive<{ device: string; latest: Record<string, Latest> }>('reading', (r) => {
-    if (r.device === d.id) setAll((x) => [{ at: new Date(now()).toISOString(), latest: r.latest }, ...x].slice(0, kept))
-  })
-  return (
-    <section class="card">
-      <h2>{t('de.messages')}</h2>
-      {all.length === 0 && <p class="quiet">{t('de.messagesNone')}</p>}
-      <ul class="bare lines">
-        {all.map((x) => (
-          <li key={x.at}>
-            <time class="quiet" dateTime={x.at}>
-              {time(x.at)}
-            </time>
-            <span class="grow brief">
-              {Object.entries(x.latest).map(([name, l]) => {
-                const m = model?.metrics.find((m) => m.name === name)
-                return (
-                  <span key={name} title={fullTime(l.time)}>
-                    <span class="quiet">{text(m?.title, name)}</span> {value(l.value, m?.unit)}
-                  </span>
-                )
-              })}
-            </span>
-          </li>
-        ))}
-      </ul>
-    </section>
   )
 }
 
