@@ -218,7 +218,7 @@ func TestConsoleInChromium(t *testing.T) {
 	b.screenshot("devices")
 	b.visit("/devices/sd-mall-301", "烟雾减光率")
 	b.do(chromedp.Click(chromedp.CSS(".messages summary"))) // the first one that comes in
-	b.see("0000  7b 22") // its bytes
+	b.see("0000  7b 22")                                    // its bytes
 	b.fair("a device with a message")
 	b.screenshot("device-message")
 	b.screenshot("device")
