@@ -88,8 +88,20 @@ func TestDecode(t *testing.T) {
 		{"repeated to the end, and torn", codec.Spec{Fields: []codec.Field{{Repeat: "end", Fields: []codec.Field{x(codec.Field{Bits: 16})}}}}, "000100", "byte 2: x has 2 bytes, the payload ends after byte 3"},
 		{"a count that can't be", codec.Spec{Fields: []codec.Field{{Name: "n", Type: "int", Bits: 8}, {Name: "list", Repeat: "n", Fields: []codec.Field{x(codec.Field{Bits: 8})}}}}, "ff",
 			"byte 1: list: repeat: it has to be a whole number of 0 or more that fits"},
-		{"without end", codec.Spec{Fields: []codec.Field{{Name: "n", Bits: 32}, {Repeat: "60000", Fields: []codec.Field{{Bits: 8, When: "n == 9"}, {Bits: 8, When: "n == 8"}}}, x(codec.Field{Bits: 8})}}, "0000000000",
+		{"without end", codec.Spec{Fields: []codec.Field{{Name: "n", Bits: 32}, {Repeat: "60000", Fields: []codec.Field{{Bits: 8, When: "n == 9"}, {Bits: 8, When: "n == 8"}}}, x(codec.Field{Bits: 8})}}, strings.Repeat("00", 2000),
 			"byte 4: more than 65536 fields; the payload repeats without end"},
+		{"more often than a payload has room", codec.Spec{Fields: []codec.Field{{Name: "n", Bits: 16}, {Name: "list", Repeat: "n", Fields: []codec.Field{x(codec.Field{Bits: 8, When: "n == 9"})}}}}, "ffff",
+			"byte 2: list: repeat: it has to be a whole number of 0 or more that fits"},
+		{"more often than a payload has room, one in the other", codec.Spec{Fields: []codec.Field{{Name: "n", Bits: 8}, {Repeat: "n", Fields: []codec.Field{{Name: "list", Repeat: "n", Fields: []codec.Field{x(codec.Field{Bits: 8, When: "n == 9"})}}}}}}, "08",
+			"byte 1: list: repeat: it has to be a whole number of 0 or more that fits"},
+		{"what one repetition left out", codec.Spec{Fields: []codec.Field{{Repeat: "end", Fields: []codec.Field{
+			{Name: "k", Bits: 8}, {Name: "v", Bits: 8, When: "k == 1"}, {Name: "e", Bits: 8, Enum: []codec.Choice{{0, nil}, {7, 70.0}}}, x(codec.Field{Expr: "v + e"})}}}}, "01050700000107000007",
+			"x=75 x=0 x=7 x=70"},
+		{"what one repetition left out, one in the other", codec.Spec{Fields: []codec.Field{{Repeat: "2", Fields: []codec.Field{{Name: "n", Bits: 8}, {Repeat: "n", Fields: []codec.Field{{Name: "v", Bits: 8}}}, x(codec.Field{Expr: "v"})}}}}, "010500", "x=5 x=0"},
+		{"what the fields after a repetition know", codec.Spec{Fields: []codec.Field{{Repeat: "2", Fields: []codec.Field{{Name: "v", Bits: 8}}}, x(codec.Field{Expr: "v"})}}, "0506", "x=6"},
+		{"a checksum of each part", codec.Spec{Fields: []codec.Field{{Repeat: "end", Fields: []codec.Field{{Name: "start", Expr: "at"}, x(codec.Field{Bits: 8}), {Bits: 8, Checksum: "sum8", From: "start"}}}}}, "05050606", "x=5 x=6"},
+		{"checksums of the same again and again", codec.Spec{Fields: []codec.Field{{Repeat: "end", Fields: []codec.Field{x(codec.Field{Bits: 8}), {Bits: 8, Checksum: "xor8"}}}}}, "0505" + strings.Repeat("0000", 100),
+			"byte 115: the uint is a checksum; those before are of more than 16 times the payload"},
 		{"fields inside of fields", codec.Spec{Fields: []codec.Field{{Repeat: "end", Fields: []codec.Field{{Name: "n", Bits: 8}, {Repeat: "n", Fields: []codec.Field{x(codec.Field{Bits: 8, Expr: "value * 10 + index"})}}}}}}, "0101020203",
 			"x=10 x=20 x=31"},
 		{"times of samples", codec.Spec{Fields: []codec.Field{{Name: "utc", Bits: 32}, {Repeat: "end", Fields: []codec.Field{x(codec.Field{Bits: 8, Time: "utc - index * 60"})}}}}, "5d1966b60102",
@@ -153,6 +165,24 @@ func TestDecodeJSON(t *testing.T) {
 		{``, "byte 0: not JSON: EOF"},
 	} {
 		if got := shown(c.Decode(citywarden.RawPayload{Bytes: []byte(tt.payload)})); got != tt.want {
+			t.Errorf("%s: decoded %s, want %s", tt.payload, got, tt.want)
+		}
+	}
+}
+
+// TestDecodeJSONAgain: what one element of an array says is not the next one's.
+func TestDecodeJSONAgain(t *testing.T) {
+	c, wrong := compile(codec.Spec{Format: "json", Fields: []codec.Field{{Key: "list", Repeat: "end", Fields: []codec.Field{
+		{Name: "t", Key: "t"}, {Key: "in", Fields: []codec.Field{{Name: "u", Key: "u"}}}, {Metric: "x", Expr: "t * 2 + u", When: "bcd(t) >= 0"},
+	}}}})
+	if wrong != "" {
+		t.Fatal(wrong)
+	}
+	for _, tt := range []struct{ payload, want string }{
+		{`{"list": [{"t": 5, "in": {"u": 1}}, {}, {"in": {"u": 3}}]}`, "x=11 x=0 x=3"},
+		{`{"list": [{"t": 10}]}`, "x: when: not a byte of BCD"},
+	} {
+		if got := shown(c.Decode(citywarden.RawPayload{Bytes: []byte(tt.payload)})); !strings.HasSuffix(got, tt.want) {
 			t.Errorf("%s: decoded %s, want %s", tt.payload, got, tt.want)
 		}
 	}

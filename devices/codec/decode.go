@@ -22,6 +22,8 @@ type run struct {
 	out   citywarden.Decoded
 	times []int // the readings that have no time of their own
 	steps int
+	again int // repetitions by a count
+	sum   int // bytes of which checksums were made
 
 	begin, at int // in bits: of the payload or the repeated part, and where the next field begins
 	taken     int // in bytes: what fields have read at the most
@@ -209,9 +211,10 @@ func (r *run) group(f *field) error {
 		times = maxSteps
 	case f.repeat != nil:
 		var err error
-		if times, err = f.repeat.count(r.env, maxSteps); err != nil {
+		if times, err = f.repeat.count(r.env, maxDepth*8*len(r.in.Bytes)-r.again); err != nil { // a bit of each depth
 			return fmt.Errorf("%s: repeat: %w", f.where(r.at), err)
 		}
+		r.again += times
 	}
 	index := r.env["index"]
 	for i := range times {
@@ -220,6 +223,7 @@ func (r *run) group(f *field) error {
 		}
 		if f.Repeat != "" {
 			r.env["index"] = float64(i)
+			r.forget(f.fields)
 		}
 		r.begin = r.at
 		if err := r.fields(f.fields); err != nil {
@@ -231,6 +235,17 @@ func (r *run) group(f *field) error {
 	}
 	r.env["index"] = index
 	return nil
+}
+
+// forget makes the names of list what they are where the fields are left out:
+// one repetition knows nothing of the one before.
+func (r *run) forget(list []field) {
+	for i := range list {
+		if n := list[i].Name; n != "" {
+			r.env[n] = zero(r.codec.names[n])
+		}
+		r.forget(list[i].fields)
+	}
 }
 
 // read returns what n bits from start are, before scale, enum and expr.
@@ -280,6 +295,10 @@ func (r *run) read(f *field, start, n int) (any, error) {
 				return nil, fmt.Errorf("is a checksum; from: %w", err)
 			}
 		}
+		if r.sum > maxSummed*len(p) {
+			return nil, fmt.Errorf("is a checksum; those before are of more than %d times the payload", maxSummed)
+		}
+		r.sum += start/8 - from
 		if want := checksums[f.Checksum].of(p[from : start/8]); v != want {
 			return nil, fmt.Errorf("is 0x%0*X, the %s of bytes %d to %d is 0x%0*X", n/4, v, f.Checksum, from, start/8-1, n/4, want)
 		}

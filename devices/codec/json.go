@@ -49,8 +49,12 @@ func (r *run) member(f *field, x any) error {
 	if err := r.step(); err != nil {
 		return err
 	}
-	if here, err := f.when.holds(r.env); err != nil || !here {
-		return err
+	here, err := f.when.holds(r.env)
+	if err != nil {
+		return fmt.Errorf("%s: when: %w", f.where(0), err)
+	}
+	if !here {
+		return nil
 	}
 	if f.computed() {
 		return r.set(f, nil, 0)
@@ -79,6 +83,7 @@ func (r *run) member(f *field, x any) error {
 		index := r.env["index"]
 		for i, e := range array {
 			r.env["index"] = float64(i)
+			r.forget(f.fields)
 			if err := r.members(f.fields, e); err != nil {
 				return err
 			}

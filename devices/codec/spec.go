@@ -19,6 +19,7 @@ const (
 	maxText     = 2000  // bytes of a text or of bytes that are written as hexadecimal digits
 	maxExpr     = 1000  // characters of an expression
 	maxNodes    = 200   // of an expression
+	maxSummed   = 16    // times the payload, over which its checksums are
 )
 
 // Spec is a codec as a model file has it.
