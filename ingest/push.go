@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"strconv"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -21,9 +20,10 @@ type loRaWAN struct {
 	Time    time.Time       `json:"time"`
 	DevAddr string          `json:"devAddr"`
 	FCnt    *uint32         `json:"fCnt"`
-	FPort   int             `json:"fPort"`
-	Data    string          `json:"data"`   // base64
-	Object  json.RawMessage `json:"object"` // as a codec of the network server's has it
+	FPort   *int            `json:"fPort"`
+	Data    string          `json:"data"`       // base64
+	Object  json.RawMessage `json:"object"`     // as a codec of the network server's has it
+	Text    string          `json:"objectJSON"` // the same, of version 3 with the marshaler json
 	RxInfo  []struct {
 		Time time.Time `json:"time"`
 		RSSI *float64  `json:"rssi"`
@@ -46,6 +46,12 @@ func (l *loRaWAN) eui() string {
 		return fmt.Sprintf("%x", b)
 	}
 	return citywarden.Identity(l.DevEUI)
+}
+
+// uplink reports whether the device sent it, by a data frame. Version 4 leaves out what is
+// 0 or empty; in other events of version 3, fCnt is that of the downlink.
+func (l *loRaWAN) uplink() bool {
+	return l.FPort != nil || l.Data != "" || l.FCnt != nil && len(l.RxInfo) > 0
 }
 
 // ctwing is a message of China Telecom's AEP.
@@ -71,8 +77,11 @@ func pushed(dir Directory, up *citywarden.Uplink) (citywarden.DeviceID, string, 
 			return "", "", fmt.Errorf("the event has no deviceInfo.devEui (ChirpStack 4) and no devEUI (ChirpStack 3)")
 		}
 		id, err := dir.Child(up.Device, eui)
+		if citywarden.CodeOf(err) == citywarden.CodeNotFound {
+			err = fmt.Errorf("%w, and its attribute dev_eui to %q", err, eui)
+		}
 		if err != nil {
-			return "", "", fmt.Errorf("%w, and its attribute dev_eui to %q", err, eui)
+			return "", "", err
 		}
 		return id, citywarden.DeviceLoRaWAN, nil
 	}
@@ -96,8 +105,11 @@ func pushed(dir Directory, up *citywarden.Uplink) (citywarden.DeviceID, string, 
 		if err == nil {
 			return id, topic, nil
 		}
+		if citywarden.CodeOf(err) == citywarden.CodeNotFound {
+			err = fmt.Errorf("%w, and its attribute imei or device_id to that", err)
+		}
 		if first == nil {
-			first = fmt.Errorf("%w, and its attribute imei or device_id to that", err)
+			first = err
 		}
 	}
 	if first == nil {
@@ -129,22 +141,34 @@ func decodeLoRaWAN(model *citywarden.Model, up *citywarden.Uplink, drop *dropped
 	if err := envelope(up, &l); err != nil {
 		return message{}, err
 	}
+	if l.Text != "" {
+		l.Object = json.RawMessage(l.Text)
+	}
+	port, fcnt := 0, 0.0
+	if l.FPort != nil {
+		port = *l.FPort
+	}
+	if l.FCnt != nil {
+		fcnt = float64(*l.FCnt)
+	}
 	var m message
 	var err error
 	switch {
-	case l.FCnt == nil:
+	case !l.uplink():
 	case l.Data != "" && model.Raw != nil || l.Data != "" && len(l.Object) < len(`{"a":1}`):
 		inner := *up
 		if inner.Payload, err = base64.StdEncoding.DecodeString(l.Data); err != nil {
 			return message{}, citywarden.Errorf(citywarden.CodeInvalid, "data: %w", err)
 		}
-		if m, err = decodeRaw(model, &inner, l.FPort, drop); err != nil {
+		if m, err = decodeRaw(model, &inner, port, drop); err != nil {
 			err = citywarden.Errorf(citywarden.CodeInvalid, "data: %w", err)
 		}
 	case len(l.Object) >= len(`{"a":1}`):
 		inner := *up
 		inner.Payload = l.Object
-		m, err = decodeJSON(model, &inner, drop)
+		if m, err = decodeJSON(model, &inner, drop); err != nil {
+			err = citywarden.Errorf(citywarden.CodeInvalid, "object: %w", err)
+		}
 	}
 	if err != nil {
 		return message{}, err
@@ -164,15 +188,17 @@ func decodeLoRaWAN(model *citywarden.Model, up *citywarden.Uplink, drop *dropped
 			if rssi, snr = rx.RSSI, rx.SNR; snr == nil {
 				snr = rx.SNR3
 			}
+			if snr == nil && l.DeviceInfo.DevEUI != "" { // version 4 leaves out a 0
+				snr = new(float64)
+			}
 		}
 	}
 	add("rssi", rssi)
 	add("snr", snr)
-	if l.FCnt != nil {
-		n := float64(*l.FCnt)
-		add("fcnt", &n)
-		if l.DevAddr != "" { // another session has another address
-			m.once = l.DevAddr + "/" + strconv.Itoa(int(*l.FCnt))
+	if l.uplink() {
+		add("fcnt", &fcnt)
+		if l.DevAddr != "" && m.at.IsZero() { // else the time tells, also where the count begins anew at the same address
+			m.once = fmt.Sprintf("%s/%.0f", l.DevAddr, fcnt)
 		}
 	}
 	if l.BatteryLevel != nil && !l.BatteryLevelUnavailable && !l.ExternalPowerSource && *l.BatteryLevel >= 0 && *l.BatteryLevel <= 100 {
@@ -188,10 +214,10 @@ func decodeCTWing(model *citywarden.Model, up *citywarden.Uplink, drop *dropped)
 	if err := envelope(up, &c); err != nil {
 		return message{}, err
 	}
-	inner := *up
+	inner, where := *up, "payload"
 	inner.Payload = c.Payload
 	if len(inner.Payload) == 0 {
-		inner.Payload = c.EventContent
+		inner.Payload, where = c.EventContent, "eventContent"
 	}
 	var m message
 	var err error
@@ -201,17 +227,20 @@ func decodeCTWing(model *citywarden.Model, up *citywarden.Uplink, drop *dropped)
 	switch {
 	case len(inner.Payload) == 0 || string(inner.Payload) == "null": // of its life, like a response to a command
 	case json.Unmarshal(inner.Payload, &app) == nil && app.Data != nil:
-		if inner.Payload, err = base64.StdEncoding.DecodeString(*app.Data); err != nil {
-			return message{}, citywarden.Errorf(citywarden.CodeInvalid, "payload.APPdata: %w", err)
+		where += ".APPdata"
+		if inner.Payload, err = base64.StdEncoding.DecodeString(*app.Data); err == nil {
+			m, err = decodeRaw(model, &inner, 0, drop)
 		}
-		m, err = decodeRaw(model, &inner, 0, drop)
 	case model.Raw != nil:
 		m, err = decodeRaw(model, &inner, 0, drop)
 	default:
 		m, err = decodeJSON(model, &inner, drop)
 	}
+	if err != nil {
+		return message{}, citywarden.Errorf(citywarden.CodeInvalid, "%s: %w", where, err)
+	}
 	if c.Timestamp > 0 {
 		m.at, _ = citywarden.UnixTime(c.Timestamp)
 	}
-	return m, err
+	return m, nil
 }

@@ -14,6 +14,9 @@ import (
 type network struct{ one }
 
 func (network) Child(gateway citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	if name == "disabled" {
+		return "", citywarden.Errorf(citywarden.CodeDenied, "device %s is disabled", name)
+	}
 	if gateway != "ns" || name != "0080e115000a1234" && name != "860000000000001" && name != "0f1e" {
 		return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %q behind gateway %s; register it and set its attribute gateway to %q", name, gateway, gateway)
 	}
@@ -68,6 +71,15 @@ func TestPushed(t *testing.T) {
 		{"ChirpStack 3", citywarden.GatewayLoRaWAN, v3, true,
 			"smoke=5005@2026-11-23T07:59:58.000\nrssi=-57@2026-11-23T07:59:58.000\nsnr=10@2026-11-23T07:59:58.000\nfcnt=10@2026-11-23T07:59:58.000\n", ""},
 		{"ChirpStack 3, hexadecimal", citywarden.GatewayLoRaWAN, `{"devEUI":"0080E115000A1234","fCnt":1,"fPort":1,"data":"AQ=="}`, true, "smoke=1001@arrival\nfcnt=1@arrival\n", ""},
+		{"ChirpStack 3 with the marshaler json", citywarden.GatewayLoRaWAN, `{"devEUI":"AIDhFQAKEjQ=","fCnt":10,"fPort":5,"data":"BQ==","objectJSON":"{\"smoke\":9}","devAddr":"ABiUQA=="}`, false, "smoke=9@arrival\nfcnt=10@arrival\n", ""},
+		{"ChirpStack 3, an acknowledgement", citywarden.GatewayLoRaWAN, `{"devEUI":"0080e115000a1234","acknowledged":true,"fCnt":12}`, true, "", ""},
+		{"ChirpStack 3, sent to the device", citywarden.GatewayLoRaWAN, `{"devEUI":"0080e115000a1234","gatewayID":"ABbAAfFToUw=","fCnt":12,"txInfo":{"frequency":868100000}}`, true, "", ""},
+		{"the first of a session, without its 0", citywarden.GatewayLoRaWAN, `{"deviceInfo":{"devEui":"0080e115000a1234"},"devAddr":"00189440","fPort":2,"data":"BQ==","rxInfo":[{"rssi":-36}]}`, true,
+			"smoke=2005@arrival\nrssi=-36@arrival\nsnr=0@arrival\nfcnt=0@arrival\n", ""},
+		{"without port and data, which are 0 and nothing", citywarden.GatewayLoRaWAN, `{"deviceInfo":{"devEui":"0080e115000a1234"},"devAddr":"00189440","fCnt":3,"rxInfo":[{"rssi":-36,"snr":1}]}`, true,
+			"rssi=-36@arrival\nsnr=1@arrival\nfcnt=3@arrival\n", ""},
+		{"no object of the model", citywarden.GatewayLoRaWAN, `{"deviceInfo":{"devEui":"0080e115000a1234"},"fCnt":7,"fPort":1,"object":"decoded"}`, false, "", "object: byte 0: "},
+		{"a disabled one", citywarden.GatewayLoRaWAN, `{"deviceInfo":{"devEui":"disabled"},"fCnt":7}`, true, "", "= device disabled is disabled"},
 		{"join", citywarden.GatewayLoRaWAN, `{"time":"2026-11-23T07:59:58Z","deviceInfo":{"devEui":"0080e115000a1234"},"devAddr":"00189440"}`, true, "", ""},
 		{"status", citywarden.GatewayLoRaWAN, `{"deviceInfo":{"devEui":"0080e115000a1234"},"margin":10,"externalPowerSource":false,"batteryLevelUnavailable":false,"batteryLevel":88.5}`, true, "battery=88.5@arrival\n", ""},
 		{"status of one on mains", citywarden.GatewayLoRaWAN, `{"deviceInfo":{"devEui":"0080e115000a1234"},"externalPowerSource":true,"batteryLevel":0}`, true, "", ""},
@@ -86,7 +98,10 @@ func TestPushed(t *testing.T) {
 		{"CTWing, an event", citywarden.GatewayCTWing, `{"messageType":"eventReport","eventType":1,"IMEI":"860000000000001","eventContent":{"button":true}}`, false, "button=true@arrival\n", ""},
 		{"CTWing, it went", citywarden.GatewayCTWing, `{"messageType":"deviceOnlineOfflineReport","eventType":0,"IMEI":"860000000000001"}`, false, "", ""},
 		{"CTWing, a response", citywarden.GatewayCTWing, `{"messageType":"commandResponse","IMEI":"860000000000001","result":{}}`, false, "", ""},
-		{"CTWing, not of the codec", citywarden.GatewayCTWing, `{"messageType":"dataReport","IMEI":"860000000000001","payload":{"APPdata":"IQ=="}}`, true, "", "byte 0: no reading"},
+		{"CTWing, not of the codec", citywarden.GatewayCTWing, `{"messageType":"dataReport","IMEI":"860000000000001","payload":{"APPdata":"IQ=="}}`, true, "", "payload.APPdata: byte 0: no reading"},
+		{"CTWing, no object", citywarden.GatewayCTWing, `{"messageType":"dataReport","IMEI":"860000000000001","payload":7}`, false, "", "payload: byte 0: "},
+		{"CTWing, no object in an event", citywarden.GatewayCTWing, `{"messageType":"eventReport","IMEI":"860000000000001","eventContent":7}`, false, "", "eventContent: byte 0: "},
+		{"CTWing, a disabled one", citywarden.GatewayCTWing, `{"messageType":"dataReport","IMEI":"disabled","payload":{}}`, true, "", "= device disabled is disabled"},
 		{"CTWing, no base64", citywarden.GatewayCTWing, `{"messageType":"dataReport","IMEI":"860000000000001","payload":{"APPdata":"*"}}`, true, "", "payload.APPdata: illegal base64"},
 		{"CTWing, a stranger", citywarden.GatewayCTWing, `{"messageType":"dataReport","IMEI":"42","payload":{}}`, true, "", `no device "42" behind gateway ns`},
 		{"CTWing, nobody", citywarden.GatewayCTWing, `{"messageType":"dataReport","IMEI":"undefined"}`, true, "", "no IMEI and no deviceId"},
@@ -110,7 +125,9 @@ func TestPushed(t *testing.T) {
 			if got := readings(e.Readings); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
-			if !strings.Contains(why, tt.reason) || (why == "") != (tt.reason == "") {
+			if whole, ok := strings.CutPrefix(tt.reason, "= "); ok && why != whole {
+				t.Errorf("reason %q, want only %q", why, whole)
+			} else if !ok && !strings.Contains(why, tt.reason) || (why == "") != (tt.reason == "") {
 				t.Errorf("reason %q, want %q", why, tt.reason)
 			}
 		})
@@ -118,17 +135,23 @@ func TestPushed(t *testing.T) {
 }
 
 // TestPushedTwice: a network server that repeats a message repeats its readings,
-// though it comes later; the next session of the device begins to count anew.
+// though it comes later. One that says when it was heard is told from others by that: a
+// device whose address is its own for ever begins to count anew with each start. Where nothing says so,
+// address and count do, and the next session has another address.
 func TestPushedTwice(t *testing.T) {
 	m := pushModel(true)
 	d := newDecoder(network{one{&m}})
 	event := func(address string, fcnt int, value byte) string {
 		return fmt.Sprintf(`{"deviceInfo":{"devEui":"0080e115000a1234"},"devAddr":%q,"fCnt":%d,"fPort":1,"data":%q}`, address, fcnt, base64.StdEncoding.EncodeToString([]byte{value}))
 	}
+	heard := func(at string) string {
+		return strings.Replace(event("01", 0, 9), "{", `{"time":"2026-11-23T`+at+`Z",`, 1)
+	}
 	for i, tt := range []struct {
 		payload    string
 		duplicates int
 	}{
+		{heard("07:00:00"), 0}, {heard("07:30:00"), 0}, {heard("07:30:00"), 2}, {heard("07:00:00"), 2},
 		{event("01", 7, 5), 0}, {event("01", 7, 5), 2}, {event("01", 8, 5), 0}, {event("02", 7, 5), 0}, {event("02", 7, 5), 2},
 	} {
 		up := citywarden.Uplink{Device: "bay", Topic: citywarden.DeviceLoRaWAN, Payload: []byte(tt.payload), Received: testArrival.Add(time.Duration(i) * time.Second)}
@@ -141,7 +164,7 @@ func TestPushedTwice(t *testing.T) {
 
 // FuzzPush: whatever a network server pushes is a message of a device or a dead letter.
 func FuzzPush(f *testing.F) {
-	for _, s := range []string{v4, v3, geomagnetic, `{"messageType":"dataReport","IMEI":"860000000000001","payload":{"APPdata":"BQ=="}}`} {
+	for _, s := range []string{v4, v3, geomagnetic, `{"devEUI":"AIDhFQAKEjQ=","fCnt":10,"fPort":5,"objectJSON":"{\"smoke\":9}"}`, `{"messageType":"dataReport","IMEI":"860000000000001","payload":{"APPdata":"BQ=="}}`} {
 		f.Add(s, false)
 		f.Add(s, true)
 	}

@@ -37,6 +37,8 @@ const (
 	cborArray = 4 // the major type, the upper three bits of the first byte
 	// senMLVersion is the newest that there is (RFC 8428, 4.4).
 	senMLVersion = 10
+	// senMLText bounds a name or a unit, in bytes: each base goes for all records that follow.
+	senMLText = 1000
 	// senMLRelative is below which a time counts from now (RFC 8428, 4.5.3).
 	senMLRelative = 1 << 28
 )
@@ -193,7 +195,9 @@ func (p *senML) record(where string, f map[string]any) error {
 		good := false
 		switch into := b.into.(type) {
 		case *string:
-			*into, good = v.(string)
+			if *into, good = v.(string); len(*into) > senMLText {
+				return fmt.Errorf("%s: %w", where, tooLong(b.name, *into))
+			}
 		case *float64:
 			*into, good = v.(float64)
 			good = good && !math.IsNaN(*into) && !math.IsInf(*into, 0) && (b.name != "bver" || *into > 0 && *into == math.Trunc(*into))
@@ -237,11 +241,19 @@ func (p *senML) record(where string, f map[string]any) error {
 	return nil
 }
 
+// tooLong is the error of a name or a unit s in field key.
+func tooLong(key, s string) error {
+	return fmt.Errorf("%q has %d bytes; a name or a unit has at most %d", key, len(s), senMLText)
+}
+
 // reading takes the reading of a record whose value is in field key.
 func (p *senML) reading(f map[string]any, key string) error {
 	own, _ := f["n"].(string)
 	if v, ok := f["n"]; ok && own == "" && v != "" {
 		return fmt.Errorf("\"n\" can't be %s", found(v))
+	}
+	if len(own) > senMLText {
+		return tooLong("n", own)
 	}
 	m, ok := p.metric(own)
 	if !ok {
@@ -267,8 +279,11 @@ func (p *senML) reading(f map[string]any, key string) error {
 			if unit, ok = u.(string); !ok {
 				return fmt.Errorf("\"u\" can't be %s", found(u))
 			}
+			if len(unit) > senMLText {
+				return tooLong("u", unit)
+			}
 		}
-		if unit == "" && lwm2mPath.MatchString(p.name+own) {
+		if unit == "" && resource(p.name+own) != "" {
 			unit = resourceUnits[m.IPSO]
 		}
 		if v, err = inUnit(m, v, unit); err != nil {
@@ -304,6 +319,17 @@ func (p *senML) mistaken(m *citywarden.Metric, key string, v any) error {
 // lwm2mPath is the path of a resource in LwM2M's SenML, of the first instance of its object.
 var lwm2mPath = regexp.MustCompile(`(?:^|[:/])([0-9]{1,5})/0/([0-9]{1,5})$`)
 
+// resource returns the object and the resource of LwM2M that name is the path of,
+// as a metric has them, "" when it is no such path.
+func resource(name string) string {
+	const longest = len("/12345/0/12345")
+	path := lwm2mPath.FindStringSubmatch(name[max(0, len(name)-longest):])
+	if path == nil {
+		return ""
+	}
+	return path[1] + "/" + path[2]
+}
+
 // resourceUnits are in which units resources of LwM2M are that say nothing else;
 // 5700 is in that of the metric.
 var resourceUnits = map[string]string{
@@ -318,9 +344,9 @@ func (p *senML) metric(own string) (*citywarden.Metric, bool) {
 			return m, true
 		}
 	}
-	if path := lwm2mPath.FindStringSubmatch(full); path != nil {
+	if path := resource(full); path != "" {
 		for i := range p.model.Metrics {
-			if m := &p.model.Metrics[i]; m.IPSO == path[1]+"/"+path[2] {
+			if m := &p.model.Metrics[i]; m.IPSO == path {
 				return m, true
 			}
 		}

@@ -35,6 +35,7 @@ func decodeStation(payload []byte) (message, dropped) {
 }
 
 func TestSenML(t *testing.T) {
+	long := strings.Repeat("x", 1001)
 	for _, tt := range []struct {
 		name     string
 		payload  string
@@ -87,6 +88,13 @@ func TestSenML(t *testing.T) {
 		{name: "a version that is none", payload: `[{"bver":0.5,"n":"temperature","v":1}]`, rejected: 1, reason: `byte 1: "bver" can't be the number 0.5`},
 		{name: "a base that is wrong", payload: `[{"n":"temperature","v":1},{"bt":"now","n":"temperature","v":2}]`, rejected: 1, reason: `byte 27: "bt" can't be the string "now"`},
 		{name: "a later version", payload: `[{"bver":11,"n":"temperature","v":1}]`, rejected: 1, reason: "byte 1: SenML version 11; send version 10"},
+		{name: "a base name without end", payload: `[{"bn":"` + long + `"},{"v":1},{"v":1}]`, rejected: 1, reason: `byte 1: "bn" has 1001 bytes; a name or a unit has at most 1000`},
+		{name: "a base unit without end", payload: `[{"n":"temperature","v":1},{"bu":"` + long + `"}]`, rejected: 1, reason: `byte 27: "bu" has 1001 bytes; a name or a unit has at most 1000`},
+		{name: "a name and a unit without end", payload: `[{"n":"` + long + `","v":1},{"n":"temperature","v":1},{"n":"temperature","u":"` + long + `","v":1}]`, want: "temperature=1@arrival\n", rejected: 2,
+			reason: `byte 1: "n" has 1001 bytes; a name or a unit has at most 1000; byte 1043: "u" has 1001 bytes; a name or a unit has at most 1000 (1 of 3 readings were taken)`},
+		{name: "as long as can be", payload: `[{"bn":"` + long[1:] + `"},{"n":":temperature","v":1},{"n":"/3429/0/1","u":"deg","v":2}]`, want: "temperature=1@arrival\ntilt=2@arrival\n"},
+		{name: "paths that are cut", payload: `[{"n":"13303/0/5700","v":1},{"n":"1/13303/0/5700","v":1},{"n":"urn:/3303/0/5700","v":1}]`, want: "temperature=1@arrival\n", rejected: 2,
+			reason: `byte 1: unknown metric "13303/0/5700"; station has temperature, humidity, pressure, flow, energy, tilt, pulses, button, state; byte 28: unknown metric "1/13303/0/5700"; station has temperature, humidity, pressure, flow, energy, tilt, pulses, button, state (1 of 3 readings were taken)`},
 		{name: "no time", payload: `[{"n":"temperature","t":1e30,"v":1},{"n":"temperature","t":"x","v":1}]`, rejected: 2,
 			reason: `byte 1: 1e+30 is no time; send seconds since 1970, or seconds from now; byte 36: "t" can't be the string "x"`},
 		{name: "no record", payload: `[{"n":"temperature","v":1},7]`, want: "temperature=1@arrival\n", rejected: 1, reason: "byte 27: expected a record in the SenML pack, found the number 7 (1 of 2 readings were taken)"},
@@ -167,6 +175,7 @@ func TestRelativeTimesAreNoClock(t *testing.T) {
 func FuzzSenML(f *testing.F) {
 	for _, s := range []string{
 		`[{"bn":"urn:dev:x:","bt":1795420000,"n":"temperature","u":"Cel","v":1},{"n":"button","vb":true}]`, `[{"n":"state","vs":"\u0000","t":-1e9}]`, `[{"bn":1}]`,
+		`[{"bn":"` + strings.Repeat("x", 1000) + `"},{"n":"/3303/0/5700","v":1}]`, `[{"bn":"` + strings.Repeat("x", 128<<10) + `"}` + strings.Repeat(`,{"v":1}`, 16000) + `]`,
 	} {
 		f.Add([]byte(s))
 	}
