@@ -16,7 +16,7 @@ import (
 // be read.
 const (
 	snapshotVersion = 5
-	oldestVersion   = 4 // has no begun of devices
+	oldestVersion   = 4 // has no begun of devices, and all times as they are
 )
 
 var (
@@ -30,6 +30,7 @@ type codec struct {
 	buf     []byte
 	reading bool
 	version byte
+	now     int64                 // clock of the engine, at least 1: no time of an instance is math.MinInt64 from it
 	ids     []citywarden.DeviceID // by seat
 	err     error
 }
@@ -214,6 +215,7 @@ type saved struct {
 
 func (c *codec) all(s *saved) {
 	c.int(&s.now)
+	c.now = max(s.now, 1)
 	c.int(&s.up)
 	list(c, &s.devices, c.device)
 	list(c, &s.rules, func(r *savedRule) {
@@ -241,26 +243,32 @@ func (c *codec) rule(r *savedRule) {
 	})
 }
 
-// flags writes or reads up to 63 truth values.
-func (c *codec) flags(ps ...*bool) {
-	var bits uint64
-	for i, p := range ps {
-		if *p {
-			bits |= 1 << i
-		}
-	}
-	c.uint(&bits)
-	if !c.reading {
+// moment is int for a time, which most often is near the engine's clock, or 0.
+func (c *codec) moment(p *int64) {
+	if c.version < 5 {
+		c.int(p)
 		return
 	}
-	for i, p := range ps {
-		*p = bits>>i&1 == 1
+	var u uint64
+	if !c.reading {
+		if *p != 0 {
+			d := *p - c.now // may wrap around, and back again
+			u = (uint64(d<<1) ^ uint64(d>>63)) + 1
+		}
+		c.uint(&u)
+		return
 	}
+	if c.uint(&u); u == 0 {
+		*p = 0
+		return
+	}
+	u--
+	*p = c.now + (int64(u>>1) ^ -int64(u&1))
 }
 
 func (c *codec) time(p *time.Time) {
 	t := ms(*p)
-	c.int(&t)
+	c.moment(&t)
 	if c.reading {
 		*p = fromMS(t)
 	}
@@ -338,48 +346,100 @@ func (c *codec) device(s *savedDevice) {
 	})
 }
 
+// trait says what of an instance is true, and what of it stands in the snapshot: most
+// have little of what they can have.
+type trait uint64
+
+const (
+	isGroup trait = 1 << iota
+	isInhibited
+	isRaising
+	isOpen
+	isClearing
+	isLatched
+	isNoData
+	isAcked
+	isRaised
+	hasTitle   // another one than its rule
+	hasDevice  // another one than its entity
+	hasTrigger // another one than its entity
+	hasWaits
+	hasMembers
+	hasAck
+	hasShelf
+	hasReason
+	hasClear
+	hasOut
+	hasCause
+	hasAssignee
+	isFlapping
+	hasReport
+	hasKey
+)
+
+func (f trait) has(x trait) bool { return f&x != 0 }
+
+// when is f when b is true.
+func (f trait) when(b bool) trait {
+	if b {
+		return f
+	}
+	return 0
+}
+
+func (s *savedInstance) traits(r *savedRule, device citywarden.DeviceID) trait {
+	a := &s.alarm
+	return isGroup.when(s.group) | isInhibited.when(s.inhibited) | isRaising.when(s.raising) | isOpen.when(s.open) |
+		isClearing.when(a.Clearing) | isLatched.when(a.Latched) | isNoData.when(a.NoData) | isAcked.when(a.Acked) |
+		isRaised.when(a.ID != "") | hasTitle.when(a.Title != r.title) | hasDevice.when(a.Device != device) | hasTrigger.when(s.by != device) |
+		hasWaits.when(len(s.wakes)+len(s.flips) > 0) | hasMembers.when(len(a.Members) > 0) | hasAck.when(a.AckedBy != "") |
+		hasShelf.when(a.ShelvedBy != "" || !a.Shelved.IsZero()) | hasReason.when(a.Reason != "") | hasClear.when(!a.ClearedAt.IsZero()) |
+		hasOut.when(!a.OutOfService.IsZero()) | hasCause.when(s.under != "" || a.SuppressedBy != "") | hasAssignee.when(a.Assignee != "") |
+		isFlapping.when(a.Flapping) | hasReport.when(s.report > 0) | hasKey.when(s.key != "")
+}
+
 func (c *codec) instance(r *savedRule, s *savedInstance) {
 	if c.reading {
 		s.instance = r.slab.next()
 	}
 	a := &s.alarm
 	c.entity(s)
-	// Most instances have little of what they can have.
 	device := citywarden.DeviceID(s.entity)
-	raised, titled, foreign, triggered := a.ID != "", a.Title != r.title, a.Device != device, s.by != device
-	waits, joined := len(s.wakes)+len(s.flips) > 0, len(a.Members) > 0
-	acked, shelved, reasoned, cleared := a.AckedBy != "", a.ShelvedBy != "" || !a.Shelved.IsZero(), a.Reason != "", !a.ClearedAt.IsZero()
-	out, explained, assigned := !a.OutOfService.IsZero(), s.under != "" || a.SuppressedBy != "", a.Assignee != ""
-	reports, keyed := s.report > 0, s.key != ""
-	c.flags(&s.group, &s.inhibited, &s.raising, &s.open, &a.Clearing, &a.Latched, &a.NoData, &a.Acked,
-		&raised, &titled, &foreign, &triggered, &waits, &joined, &acked, &shelved, &reasoned, &cleared,
-		&out, &explained, &assigned, &a.Flapping, &reports, &keyed)
-	if keyed {
+	var f trait
+	if !c.reading {
+		f = s.traits(r, device)
+	}
+	c.uint((*uint64)(&f))
+	if c.reading {
+		s.group, s.inhibited, s.raising, s.open = f.has(isGroup), f.has(isInhibited), f.has(isRaising), f.has(isOpen)
+		a.Clearing, a.Latched, a.NoData, a.Acked, a.Flapping = f.has(isClearing), f.has(isLatched), f.has(isNoData), f.has(isAcked), f.has(isFlapping)
+	}
+	if f.has(hasKey) {
 		text(c, &s.key)
 	}
-	c.int(&s.clock)
+	c.moment(&s.clock)
 	c.int(&s.lag)
-	c.int(&s.due)
+	c.moment(&s.due)
 	c.uint(&s.n)
 	c.levels(s)
 	c.uint(&a.Episode)
-	if triggered {
+	if f.has(hasTrigger) {
 		text(c, &s.by)
 	} else {
 		s.by = device
 	}
-	if waits {
+	if f.has(hasWaits) {
 		list(c, &s.wakes, c.int)
 		list(c, &s.flips, c.int)
 	}
-	if out {
+	if f.has(hasOut) {
 		c.time(&a.OutOfService)
 		c.time(&a.OutOfServiceUntil)
 		text(c, &a.OutOfServiceBy)
 		text(c, &a.OutOfServiceReason)
 		text(c, &a.OutOfServiceWith)
 	}
-	if !raised {
+	if !f.has(isRaised) {
 		return
 	}
 	if c.reading {
@@ -391,39 +451,39 @@ func (c *codec) instance(r *savedRule, s *savedInstance) {
 	}
 	c.byte((*byte)(&a.Severity))
 	c.time(&a.RaisedAt)
-	if titled {
+	if f.has(hasTitle) {
 		text(c, &a.Title.ZH)
 		text(c, &a.Title.EN)
 	}
-	if foreign {
+	if f.has(hasDevice) {
 		text(c, &a.Device)
 	}
-	if joined {
+	if f.has(hasMembers) {
 		list(c, &a.Members, func(id *citywarden.DeviceID) { text(c, id) })
 	}
-	if acked {
+	if f.has(hasAck) {
 		text(c, &a.AckedBy)
 		c.time(&a.AckedAt)
 	}
-	if shelved {
+	if f.has(hasShelf) {
 		text(c, &a.ShelvedBy)
 		c.time(&a.Shelved)
 	}
-	if reasoned {
+	if f.has(hasReason) {
 		text(c, &a.Reason)
 	}
-	if cleared {
+	if f.has(hasClear) {
 		c.time(&a.ClearedAt)
 	}
-	if explained {
+	if f.has(hasCause) {
 		text(c, &s.under)
 		text(c, &a.SuppressedBy)
 	}
-	if assigned {
+	if f.has(hasAssignee) {
 		text(c, &a.Assignee)
 	}
-	if reports {
-		c.int(&s.report)
+	if f.has(hasReport) {
+		c.moment(&s.report)
 	}
 }
 
@@ -467,7 +527,7 @@ func (c *codec) level(l *savedLevel) {
 	if l.state > clearing {
 		c.fail()
 	}
-	c.int(&l.since)
+	c.moment(&l.since)
 	c.bool(&l.stalled)
 }
 
@@ -478,6 +538,7 @@ func (e *Engine) Snapshot() ([]byte, error) {
 	c := &codec{buf: make([]byte, 0, e.size+e.size/8+1024), version: snapshotVersion}
 	c.buf = append(c.buf, snapshotVersion)
 	c.int(&e.now)
+	c.now = max(e.now, 1)
 	c.int(&e.up)
 	c.count(len(e.known))
 	var sd savedDevice
