@@ -532,6 +532,7 @@ func (b *building) serve(ctx context.Context, h http.Handler, plain, secured net
 	failed := make(chan error, 2)
 	if secured != nil {
 		s.TLSConfig = b.tls.config()
+		s.TLSConfig.NextProtos = []string{"h2", "http/1.1"} // else Serve, when it is first, leaves HTTP/2 out that ServeTLS offers
 	}
 	if plain != nil {
 		serving.Go(func() { failed <- s.Serve(plain) })
@@ -552,6 +553,12 @@ func (b *building) serve(ctx context.Context, h http.Handler, plain, secured net
 		err = s.Close()
 	}
 	return err
+}
+
+// disabled reports whether the messages of a device are refused.
+func (b *building) disabled(id citywarden.DeviceID) bool {
+	d, _, err := b.devices.Device(id)
+	return err == nil && d.Disabled
 }
 
 // ready returns nil when messages can be taken. An InfluxDB that is away delays
@@ -617,7 +624,7 @@ func (b *building) serveDevices(context.Context) error {
 		if err != nil {
 			return err
 		}
-		u, err := uplink.New(uplink.Options{Brokers: brokers, Accept: b.ingest, Logger: b.component("uplink"), Metrics: b.metrics})
+		u, err := uplink.New(uplink.Options{Brokers: brokers, Accept: b.ingest, Barred: b.disabled, Logger: b.component("uplink"), Metrics: b.metrics})
 		if err != nil {
 			return err
 		}

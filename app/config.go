@@ -424,9 +424,13 @@ func (c *Config) Check() error {
 		if u.key == "log.url" { // the servers of a cluster
 			urls = strings.Split(u.url, ",")
 		}
-		for _, s := range urls {
+		for i, s := range urls {
+			shown := fmt.Sprintf("%q", s)
+			if u.key == "log.url" { // it may hold a password
+				shown = fmt.Sprintf("server %d", i+1)
+			}
 			if p, err := url.Parse(s); err != nil || !slices.Contains(u.schemes, p.Scheme) || p.Host == "" {
-				return keyErrorf(u.key, "%q is no URL; write it like %s", s, u.like)
+				return keyErrorf(u.key, "%s is no URL; write it like %s", shown, u.like)
 			}
 		}
 	}

@@ -24,8 +24,8 @@ type FirmwareStore interface {
 }
 
 const (
-	maxFirmware = 1000 // packages
-	maxImages   = 4    // files held in memory, while devices load them
+	maxFirmware = 1000     // packages
+	maxImages   = 64 << 20 // bytes of files held in memory, while devices load them
 )
 
 // Firmware is the packages that devices can load, and who is to have which. A
@@ -41,7 +41,7 @@ type Firmware struct {
 	targets  map[citywarden.FirmwareTarget]*citywarden.Firmware
 
 	loading sync.Mutex // held while the store reads a file, so that many devices have it read once
-	images  []image    // the newest last
+	images  []image    // what was asked for last is the last
 }
 
 // image is the file of a firmware.
@@ -251,17 +251,20 @@ func (f *Firmware) Image(ctx context.Context, id citywarden.DeviceID, title, ver
 	}
 	f.loading.Lock()
 	defer f.loading.Unlock()
-	for _, m := range f.images {
+	held := 0
+	for i, m := range f.images {
 		if m.title == x.Title && m.version == x.Version {
+			f.images = append(slices.Delete(f.images, i, i+1), m)
 			return m.file, nil
 		}
+		held += len(m.file)
 	}
 	file, err := f.store.FirmwareFile(ctx, x.Title, x.Version)
 	if err != nil {
 		return nil, fmt.Errorf("read firmware %s: %w", x, err)
 	}
-	if len(f.images) >= maxImages {
-		f.images = slices.Delete(f.images, 0, 1)
+	for held += len(file); held > maxImages && len(f.images) > 0; f.images = slices.Delete(f.images, 0, 1) {
+		held -= len(f.images[0].file)
 	}
 	f.images = append(f.images, image{x.Title, x.Version, file})
 	return file, nil

@@ -37,7 +37,8 @@ func (r *Registry) Consume(_ context.Context, entries []citywarden.Entry) error 
 	return nil
 }
 
-// consume takes an entry and returns its readings that are not older than what was there.
+// consume takes an entry and returns its readings that are not older than what was
+// there; of an upload of many only the newest of each metric, as they are held for a while.
 func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -73,18 +74,34 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 	}
 	fresh = e.Readings // nobody changes them
 	all := true
+	var newest []bool // by metric, of an upload of many
+	if cap(e.Readings) > 2*len(d.model.Metrics) {
+		newest = make([]bool, len(d.model.Metrics))
+	}
 	for i := range e.Readings {
 		x := &e.Readings[i]
 		k := slices.IndexFunc(d.model.Metrics, func(m citywarden.Metric) bool { return m.Name == x.Metric })
 		if k < 0 || x.Time.Before(d.latest[k].Time) {
-			if all {
+			if all && newest == nil {
 				fresh, all = slices.Clone(fresh[:i]), false
 			}
 			continue
 		}
 		d.latest[k] = citywarden.Latest{Value: x.Value, Time: x.Time, Quality: x.Quality}
-		if !all {
+		switch {
+		case newest != nil:
+			newest[k] = true
+		case !all:
 			fresh = append(fresh, *x)
+		}
+	}
+	if newest == nil {
+		return fresh
+	}
+	fresh = nil
+	for k, m := range d.model.Metrics {
+		if l := &d.latest[k]; newest[k] {
+			fresh = append(fresh, citywarden.Reading{Metric: m.Name, Value: l.Value, Time: l.Time, Quality: l.Quality})
 		}
 	}
 	return fresh

@@ -477,6 +477,36 @@ func smoke(v float64, at time.Time) citywarden.Reading {
 	return citywarden.Reading{Metric: "smoke", Value: citywarden.Number(v), Time: at}
 }
 
+// An upload of what a device stored is told as the newest of each metric: events are
+// held for a while, and it may be large.
+func TestAnUploadIsToldInShort(t *testing.T) {
+	var told [][]citywarden.Reading
+	r := registryOn(t, openStore(t, filepath.Join(t.TempDir(), "x.db")), devices.Options{Publish: func(e citywarden.Event) {
+		if x, ok := e.Data.(citywarden.ReadingEvent); ok {
+			told = append(told, x.New)
+		}
+	}})
+	if _, err := r.Create(t.Context(), citywarden.Device{ID: "sd-1", Model: "smoke-detector"}); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	stored := []citywarden.Reading{{Metric: "button", Value: citywarden.Bool(true), Time: now}}
+	for k := range 1000 {
+		stored = append(stored, smoke(float64(k)/1000, now.Add(time.Duration(k-999)*time.Minute)))
+	}
+	if err := r.Consume(t.Context(), []citywarden.Entry{message(r, 1, "sd-1", now, stored...)}); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 1 || len(told[0]) != 2 || cap(told[0]) > 4 {
+		t.Fatalf("told %d times, the first %+v", len(told), told)
+	}
+	for _, x := range told[0] {
+		if x.Time != now || x.Metric == "smoke" && x.Value.Float() != 0.999 {
+			t.Errorf("told %+v", x)
+		}
+	}
+}
+
 func TestLatestByEventTime(t *testing.T) {
 	var events []citywarden.ReadingEvent
 	path := filepath.Join(t.TempDir(), "x.db")

@@ -142,9 +142,10 @@ func (r *ring) after(p citywarden.Position) (entries []citywarden.Entry, ok bool
 	if i == len(r.groups) {
 		return nil, true
 	}
-	first, n := r.groups[i:], 0
+	first, n, size := r.groups[i:], 0, 0
 	for k, g := range first {
-		if n += len(g); k > 0 && n > batchEntries {
+		n, size = n+len(g), size+weight(g)
+		if k > 0 && (n > batchEntries || size > ringBytes/16) { // the ring drops what was put together as one
 			first = first[:k]
 			break
 		}

@@ -600,8 +600,9 @@ func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
 			inst = e.groupInstance(g, b.prog)
 		}
 		waits := len(inst.wakes) > 0
-		inst.trigger, inst.lag = d, d.lag
-		if inst.wakes = append(inst.wakes[:0], max(ts, inst.clock)); !waits {
+		ts = max(ts, inst.clock)
+		inst.trigger, inst.lag = d, min(d.lag, max(e.now-b.rule.late-ts, 0)) // ts may be that of a member whose clock is ahead of d's
+		if inst.wakes = append(inst.wakes[:0], ts); !waits {
 			e.rearm(inst)
 		}
 		return

@@ -337,6 +337,28 @@ func TestAGroupThatTakesLongIsEvaluatedLessOften(t *testing.T) {
 	w.expect("420ms raised Z minor\n20m1.999s no_data Z minor nodata")
 }
 
+// What a member sends late is no reason to wait for the others.
+func TestALateMemberDoesNotHoldUpALargeGroup(t *testing.T) {
+	var devices []*citywarden.Device
+	for i := range 400 {
+		devices = append(devices, dev(fmt.Sprintf("d%03d", i), "probe", "zone", "Z"))
+	}
+	w := newWorld(t, probeRule("group: {by: attr.zone}", `levels: [{severity: minor, when: 'n_of(count(x > 5, "10m") >= 1, "10m") >= 3'}]`), devices...)
+	begin := 2 * time.Hour
+	for i := range 399 {
+		w.put(string(devices[i].ID), begin+time.Duration(i)*time.Millisecond, "x", 4.0)
+	}
+	at := begin + time.Second // nothing waits to be evaluated by then
+	w.send("d399", at-time.Hour, at, "x", 4.0)
+	for _, id := range []string{"d007", "d008", "d009"} {
+		w.put(id, at, "x", 6.0)
+	}
+	w.to(at + 100*time.Millisecond)
+	if len(w.got) != 1 || w.got[0].Logged.Sub(t0) > at+80*time.Millisecond {
+		t.Errorf("%s, %+v", w.story(), w.got)
+	}
+}
+
 func TestASetOfManyRulesLoads(t *testing.T) {
 	if testing.Short() || raced {
 		t.Skip("loads 20,001 rules")

@@ -108,6 +108,7 @@ func (r *Runner) Cursor(ctx context.Context) (citywarden.Position, error) {
 	if data != nil {
 		err = r.e.Restore(data)
 	}
+	restored := false
 	switch {
 	case data == nil:
 		pos = 0
@@ -120,7 +121,7 @@ func (r *Runner) Cursor(ctx context.Context) (citywarden.Position, error) {
 		if err := r.remindAtStart(ctx, pos); err != nil {
 			return 0, err
 		}
-		r.restored <- r.e.ranBefore()
+		restored = true
 	}
 	if pos < applied {
 		ts, err := r.desk.Applied(ctx, pos)
@@ -134,6 +135,9 @@ func (r *Runner) Cursor(ctx context.Context) (citywarden.Position, error) {
 	}
 	r.begun, r.applied, r.stepped, r.kept, r.saved = true, applied, pos, pos, time.Now()
 	r.move()
+	if restored {
+		r.restored <- r.e.ranBefore()
+	}
 	return pos, nil
 }
 

@@ -307,6 +307,7 @@ func newHydrant(w *World, dev *citywarden.Device, id uint64) source {
 		b.bool("flowing", flowing)
 		b.bool("tilted", hit)
 		w.battery(b, id, t)
+		w.signal(b, id, t, 0)
 	}, Fire, Draw, ShutHydrant, Hit)
 	return g
 }

@@ -280,6 +280,8 @@ func (b *bay) read(out *body, t time.Time) {
 		out.number(name, v, 1)
 	}
 	b.w.battery(out, b.id, t)
+	out.number("battery_voltage", 3.66-0.1*(1-b.w.charge(b.id, t)), 2) // a lithium cell holds its voltage almost to its end
+	b.w.signal(out, b.id, t, 12*min(much, 1))                          // the car lies over the antenna
 }
 
 // lot is a counter at the entrances of a car park: cars come as in its zone,

@@ -301,9 +301,20 @@ func (b *body) bool(name string, v bool) {
 // battery writes the level of a battery that lasts five years and is then
 // replaced.
 func (w *World) battery(b *body, id uint64, t time.Time) {
+	b.number("battery", math.Round(100*w.charge(id, t)), 0)
+}
+
+// charge is what is left of the battery of a device, from 1 down to 0.3.
+func (w *World) charge(id uint64, t time.Time) float64 {
 	const life = 5 * 365 * 24 * time.Hour
 	used := math.Mod(float64(t.Unix())/life.Seconds()+w.unit(id, "battery", 0), 1)
-	b.number("battery", math.Round(100-70*used), 0)
+	return 1 - 0.7*used
+}
+
+// signal writes how strong a device hears its base station: some stand better than
+// others, it fades by some decibels, and what stands over its antenna takes loss of it.
+func (w *World) signal(b *body, id uint64, t time.Time, loss float64) {
+	b.number("rssi", math.Round(-65-30*w.unit(id, "place", 0)+3*w.noise(id, "fading", t)-loss), 0)
 }
 
 // unit returns a number in [0, 1) that depends on the seed, the device, what it

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -204,6 +205,9 @@ func (e ears) Handle(_ context.Context, r slog.Record) error {
 
 // Authenticate implements the listeners' Authenticator.
 func (b *bench) Authenticate(token string) (citywarden.DeviceID, error) {
+	if strings.Contains(token, "\x00") { // a user name with its password: the listener asks for the user name alone next
+		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown user name and password")
+	}
 	if token != b.Token {
 		b.fail("auth", fmt.Sprintf("it shows %q as its token; expected %q", clip(token), b.Token), "")
 		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown token")

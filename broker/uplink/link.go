@@ -18,6 +18,7 @@ import (
 type link struct {
 	broker  Broker
 	accept  Acceptor
+	barred  func(citywarden.DeviceID) bool
 	log     *slog.Logger
 	metrics linkMetrics
 	queue   chan *message // in the order in which they came; full: the connection is not read
@@ -170,6 +171,11 @@ func (l *link) receive(ctx context.Context, c paho.Client, m paho.Message) {
 	}
 	x := &message{Message: m, client: c, done: make(chan error, 1)}
 	x.up = l.broker.uplink(m.Topic(), m.Payload(), time.Now().UTC())
+	if l.barred(x.up.Device) {
+		l.count("barred")
+		m.Ack()
+		return
+	}
 	if m.Qos() > 0 {
 		l.note(x)
 	}

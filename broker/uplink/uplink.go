@@ -175,12 +175,13 @@ func printable(name string) citywarden.DeviceID {
 	return citywarden.DeviceID(strings.ToValidUTF8(name[:min(len(name), most)], "\ufffd"))
 }
 
-// Options are what Uplinks work with. All but Logger and Metrics are required.
+// Options are what Uplinks work with. Brokers and Accept are required.
 type Options struct {
 	Brokers []Broker // at least one
 	Accept  Acceptor
-	Logger  *slog.Logger          // nil for slog.Default()
-	Metrics prometheus.Registerer // nil for none
+	Barred  func(citywarden.DeviceID) bool // whether nothing of a device is taken; nil for none
+	Logger  *slog.Logger                   // nil for slog.Default()
+	Metrics prometheus.Registerer          // nil for none
 }
 
 // Uplinks are the connections to the brokers.
@@ -195,6 +196,9 @@ func New(o Options) (*Uplinks, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Barred == nil {
+		o.Barred = func(citywarden.DeviceID) bool { return false }
 	}
 	m, err := newMetrics(o.Metrics)
 	if err != nil {
@@ -212,7 +216,7 @@ func New(o Options) (*Uplinks, error) {
 			}
 		}
 		u.links = append(u.links, &link{
-			broker: b, accept: o.Accept, log: o.Logger.With("uplink", b.Name, "url", at.Redacted()), metrics: m.of(b.Name),
+			broker: b, accept: o.Accept, barred: o.Barred, log: o.Logger.With("uplink", b.Name, "url", at.Redacted()), metrics: m.of(b.Name),
 			queue: make(chan *message, maxWaiting), open: map[uint16]*message{},
 		})
 	}
@@ -246,7 +250,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"uplink"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "citywarden_uplink_messages_total",
-			Help: "Messages of brokers by result: stored, repeated (stored before), retained (not taken, their age is unknown), unmatched (names no device: stored as a dead letter), refused (can never be stored), retried (not stored at the time).",
+			Help: "Messages of brokers by result: stored, repeated (stored before), retained (not taken, their age is unknown), barred (not taken, the device is disabled), unmatched (names no device: stored as a dead letter), refused (can never be stored), retried (not stored at the time).",
 		}, []string{"uplink", "result"}),
 	}
 	if r == nil {

@@ -215,7 +215,7 @@ func connected(t *testing.T, m *mosquitto, p *platform, group string) (n numbers
 			{Filter: "factory/{device}/gone", QoS: 1, As: "disconnect", Device: "acme-{device}"},
 			{Filter: "tb/telemetry", QoS: 1, As: "telemetry", Gateway: "gw-1"},
 		}}},
-		Accept: p, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: n.Registry,
+		Accept: p, Barred: func(id citywarden.DeviceID) bool { return id == "acme-barred" }, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: n.Registry,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -280,12 +280,12 @@ func TestTakesWhatABrokerHas(t *testing.T) {
 			m.publish(true, `factory/old/telemetry {"level":9}`)
 			u, _ := connected(t, m, p, group)
 			m.publish(false, `factory/p1/telemetry {"level":1}`, `elsewhere {"level":2}`, `tb/telemetry {"Meter 1":[{"power":3}]}`,
-				`factory/p1/gone {}`, `factory/泵/telemetry {"level":3}`, `factory/big/telemetry `+strings.Repeat("x", 300<<10))
+				`factory/barred/telemetry {"level":1}`, `factory/p1/gone {}`, `factory/泵/telemetry {"level":3}`, `factory/big/telemetry `+strings.Repeat("x", 300<<10))
 			want(t, p, `acme-p1 v1/devices/me/telemetry {"level":1}`, `gw-1 v1/gateway/telemetry {"Meter 1":[{"power":3}]}`,
 				`acme-p1 v1/devices/me/disconnect {}`, `acme-泵 v1/devices/me/telemetry {"level":3}`)
 			u.await("refused", 1)
-			if u.of("stored") != 3 || u.of("unmatched") != 1 || group == "" && u.of("retained") != 1 {
-				t.Errorf("stored %d, unmatched %d, retained %d", u.of("stored"), u.of("unmatched"), u.of("retained"))
+			if u.of("stored") != 3 || u.of("unmatched") != 1 || u.of("barred") != 1 || group == "" && u.of("retained") != 1 {
+				t.Errorf("stored %d, unmatched %d, barred %d, retained %d", u.of("stored"), u.of("unmatched"), u.of("barred"), u.of("retained"))
 			}
 		})
 	}

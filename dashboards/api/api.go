@@ -463,6 +463,8 @@ func madeOf(out any) json.RawMessage {
 		return rawOf(o.Body.Device)
 	case *created[citywarden.User]:
 		return rawOf(o.Body)
+	case *created[citywarden.Firmware]:
+		return rawOf(o.Body)
 	}
 	return nil
 }

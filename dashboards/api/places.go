@@ -68,7 +68,7 @@ func (in *Shapes) answer(data []byte) (*shapesOutput, error) {
 	sum := sha256.Sum256(data)
 	out := &shapesOutput{
 		ContentType: "application/geo+json", Vary: "Accept-Encoding", CacheFor: "private, no-cache",
-		ETag: `"` + hex.EncodeToString(sum[:8]) + `"`, Status: http.StatusOK,
+		ETag: `W/"` + hex.EncodeToString(sum[:8]) + `"`, Status: http.StatusOK,
 	}
 	switch {
 	case in.Known == out.ETag:

@@ -30,7 +30,7 @@ func (s *server) provisioningRoutes() {
 		summary: "The models whose devices may get a credential by themselves, without the secrets"}, func(context.Context, *struct{}) (*listOutput[citywarden.Provisioning], error) {
 		return listOf(s.Provisioner.Provisioning(), ""), nil
 	})
-	handle(s, route{method: "PUT", path: "/api/v1/provisioning/{model}", id: "set-provisioning", tag: tag, may: citywarden.MayWriteDevices, secret: true,
+	handle(s, route{method: "PUT", path: "/api/v1/provisioning/{model}", id: "set-provisioning", tag: tag, may: citywarden.MayWriteDevices,
 		summary: "Make a key and secret with which devices of a model get a credential by themselves, in place of those before"}, s.setProvisioning)
 	handle(s, route{method: "DELETE", path: "/api/v1/provisioning/{model}", id: "end-provisioning", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusNoContent,
 		summary: "Take key and secret of a model away; the devices that have a credential keep it"}, func(ctx context.Context, in *ModelPath) (*struct{}, error) {

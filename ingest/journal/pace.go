@@ -20,9 +20,10 @@ import (
 const (
 	pace       = 2 * time.Millisecond
 	enough     = 32
-	crowdOf    = 64          // records that are looked at
-	crowdFrom  = crowdOf / 2 // devices that sent them, to be many
-	crowdPause = 64          // commits for which nobody waits after it was in vain
+	crowdOf    = 64                    // records that are looked at
+	crowdFrom  = crowdOf / 2           // devices that sent them, to be many
+	maxGather  = 20 * time.Millisecond // for few devices, however long a commit took
+	crowdPause = 64                    // commits for which nobody waits after it was in vain
 )
 
 // crowd knows from how many devices the newest records are.
@@ -74,7 +75,7 @@ func (c *crowd) wait() (want int, d time.Duration) {
 	if len(c.counts) >= crowdFrom {
 		return enough, pace - time.Since(c.began)
 	}
-	return len(c.counts), c.took / 2
+	return len(c.counts), min(c.took/2, maxGather)
 }
 
 // gather waits for more records when that is worth it, or until stop is closed.
