@@ -606,7 +606,7 @@ func (b *building) serveDevices(context.Context) error {
 		listeners = append(listeners, from)
 	}
 	if len(listeners) > 0 {
-		m, err := mqtt.New(mqtt.Options{Listeners: listeners, Certified: b.tls.certified, Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Logger: b.component("mqtt"), Metrics: b.metrics})
+		m, err := mqtt.New(mqtt.Options{Listeners: listeners, Certified: b.tls.certified, Provision: b.enroll, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Logger: b.component("mqtt"), Metrics: b.metrics})
 		if err != nil {
 			return err
 		}

@@ -25,13 +25,16 @@ type ProvisioningStore interface {
 	DeleteProvisioning(context.Context, citywarden.ModelName) error
 }
 
-// Devices that ask: so many at once, and then so many a second. A city that is
-// switched on takes minutes; who tries keys gets nowhere.
+// Devices with a key that ask: so many at once, and then so many a second. A city that is
+// switched on takes minutes.
 const (
 	provisionBurst = 200
 	provisionRate  = 20
 	maxProvision   = 16 << 10 // bytes of a request
 )
+
+// refusedEvery is how often at most it is logged that a stranger was refused, or that too many ask.
+const refusedEvery = 10 * time.Second
 
 // Provisioner gives devices a credential that ask for one with the key and the
 // secret of their model. Several goroutines may use it.
@@ -40,6 +43,8 @@ type Provisioner struct {
 	registry *Registry
 	log      *slog.Logger
 	pace     *rate.Limiter
+
+	strangers, busy rate.Sometimes // pace what is logged of who has no key, and of too many who have one
 
 	changeMu sync.Mutex // held while the store writes
 
@@ -53,7 +58,11 @@ func NewProvisioner(ctx context.Context, s ProvisioningStore, r *Registry, log *
 	if err != nil {
 		return nil, fmt.Errorf("load provisioning: %w", err)
 	}
-	p := &Provisioner{store: s, registry: r, log: log, pace: rate.NewLimiter(provisionRate, provisionBurst), byModel: map[citywarden.ModelName]citywarden.Provisioning{}}
+	p := &Provisioner{
+		store: s, registry: r, log: log, pace: rate.NewLimiter(provisionRate, provisionBurst),
+		strangers: rate.Sometimes{Interval: refusedEvery}, busy: rate.Sometimes{Interval: refusedEvery},
+		byModel: map[citywarden.ModelName]citywarden.Provisioning{},
+	}
 	for _, x := range all {
 		p.byModel[x.Model] = x
 	}
@@ -155,19 +164,29 @@ func (p *Provisioner) Provision(ctx context.Context, body []byte) []byte {
 
 func (p *Provisioner) answer(ctx context.Context, body []byte) provisioned {
 	failure := provisioned{Error: "Failed to provision device!", Status: "FAILURE"}
-	if !p.pace.Allow() {
-		p.log.Warn("device not provisioned", "err", fmt.Sprintf("more than %d devices a second ask; it may ask again", provisionRate))
-		return failure
-	}
 	var q provisionRequest
-	if err := json.Unmarshal(body, &q); err != nil || len(body) > maxProvision {
-		p.log.Warn("device not provisioned", "err", fmt.Sprintf(`the request of %d bytes is not {"deviceName": …, "provisionDeviceKey": …, "provisionDeviceSecret": …}: %v`, len(body), err))
+	err := fmt.Errorf("it has more than %d", maxProvision)
+	if len(body) <= maxProvision {
+		err = json.Unmarshal(body, &q)
+	}
+	if err != nil {
+		p.strangers.Do(func() {
+			p.log.Warn("device not provisioned", "err", fmt.Sprintf(`the request of %d bytes is not {"deviceName": …, "provisionDeviceKey": …, "provisionDeviceSecret": …}: %v`, len(body), err))
+		})
 		return failure
 	}
 	x, ok := p.known(q.Key, q.Secret)
 	if !ok {
-		p.log.Warn("device not provisioned", "device", fmt.Sprintf("%.64s", q.Device), "err", "no model has this key and secret; make some with: citywarden provisioning set MODEL")
+		p.strangers.Do(func() {
+			p.log.Warn("device not provisioned", "device", fmt.Sprintf("%.64s", q.Device), "err", "no model has this key and secret; make some with: citywarden provisioning set MODEL")
+		})
 		return provisioned{Error: "Provision data was not found!", Status: "NOT_FOUND"}
+	}
+	if !p.pace.Allow() {
+		p.busy.Do(func() {
+			p.log.Warn("device not provisioned", "device", fmt.Sprintf("%.64s", q.Device), "model", x.Model, "err", fmt.Sprintf("more than %d devices a second ask; it may ask again", provisionRate))
+		})
+		return failure
 	}
 	answer, err := p.enroll(ctx, x, q)
 	if err != nil {
@@ -207,9 +226,10 @@ func (p *Provisioner) enroll(ctx context.Context, x citywarden.Provisioning, q p
 			r.User = q.Device
 		}
 	case certificate:
-		if r.Certificate = q.Hash; q.Hash == "" {
-			return provisioned{}, citywarden.Errorf(citywarden.CodeInvalid, "no certificate as hash")
+		if _, ok := fingerprintOf(q.Hash); ok || q.Hash == "" {
+			return provisioned{}, citywarden.Errorf(citywarden.CodeInvalid, "hash is the whole certificate, in PEM or its base64")
 		}
+		r.Certificate = q.Hash
 	default:
 		return provisioned{}, citywarden.Errorf(citywarden.CodeInvalid, "credentialsType %.32q: it is %s, %s or %s", q.Type, accessToken, mqttBasic, certificate)
 	}
@@ -245,6 +265,8 @@ func (r *Registry) enroll(ctx context.Context, id citywarden.DeviceID, model cit
 		return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %s; register it, or let devices of model %s register themselves", id, model)
 	case old.Model != model:
 		return "", citywarden.Errorf(citywarden.CodeConflict, "device %s is of model %s; the key is that of %s", id, old.Model, model)
+	case old.Disabled:
+		return "", citywarden.Errorf(citywarden.CodeDenied, "device %s is disabled", id)
 	case len(r.secretsOf(id)) > 0:
 		return "", citywarden.Errorf(citywarden.CodeConflict, "device %s has a credential; revoke it to let the device ask again", id)
 	default:

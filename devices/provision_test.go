@@ -1,6 +1,7 @@
 package devices_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -21,8 +22,9 @@ func TestProvision(t *testing.T) {
 	ctx := t.Context()
 	db := openStore(t, filepath.Join(t.TempDir(), "x.db"))
 	r := registryOn(t, db, devices.Options{})
+	var log bytes.Buffer
 	open := func() *devices.Provisioner {
-		p, err := devices.NewProvisioner(ctx, db, r, slog.New(slog.DiscardHandler))
+		p, err := devices.NewProvisioner(ctx, db, r, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +42,7 @@ func TestProvision(t *testing.T) {
 	if _, _, err := p.SetProvisioning(ctx, "smoke-detectr", false); citywarden.CodeOf(err) != citywarden.CodeNotFound {
 		t.Errorf("unknown model: %v", err)
 	}
-	for _, d := range []citywarden.Device{{ID: "m-1", Model: "energy-meter"}, {ID: "m-2", Model: "energy-meter"}, {ID: "s-0", Model: "smoke-detector"}} {
+	for _, d := range []citywarden.Device{{ID: "m-1", Model: "energy-meter"}, {ID: "m-2", Model: "energy-meter"}, {ID: "m-4", Model: "energy-meter", Disabled: true}, {ID: "s-0", Model: "smoke-detector"}} {
 		if _, err := r.Create(ctx, d); err != nil {
 			t.Fatal(err)
 		}
@@ -71,11 +73,13 @@ func TestProvision(t *testing.T) {
 			`{"credentialsValue":{"clientId":"c","userName":"u","password":"open sesame"},"credentialsType":"MQTT_BASIC","status":"SUCCESS"}`},
 		{"certificate", fresh.Key, freshSecret, "s-5", `,"credentialsType":"X509_CERTIFICATE","hash":"` + der + `"`,
 			`{"credentialsValue":"` + der + `","credentialsType":"X509_CERTIFICATE","status":"SUCCESS"}`},
+		{"the SHA-256 of a certificate", fresh.Key, freshSecret, "s-6", fmt.Sprintf(`,"credentialsType":"X509_CERTIFICATE","hash":"%064d"`, 1), failure},
 		{"no certificate", fresh.Key, freshSecret, "s-6", `,"credentialsType":"X509_CERTIFICATE"`, failure},
 		{"another type", fresh.Key, freshSecret, "s-6", `,"credentialsType":"LWM2M_CREDENTIALS"`, failure},
 		{"registered", known.Key, knownSecret, "m-1", "", `{"credentialsValue":"TOKEN","credentialsType":"ACCESS_TOKEN","status":"SUCCESS"}`},
 		{"registered, once more", known.Key, knownSecret, "m-1", "", failure},
 		{"registered, with a token", known.Key, knownSecret, "m-2", "", failure},
+		{"registered, but disabled", known.Key, knownSecret, "m-4", "", failure},
 		{"not registered", known.Key, knownSecret, "m-3", "", failure},
 		{"of another model", known.Key, knownSecret, "s-0", "", failure},
 	} {
@@ -99,7 +103,7 @@ func TestProvision(t *testing.T) {
 	if id, err := r.Authenticate(citywarden.MQTTSecret("c", "u", "open sesame")); id != "s-4" || err != nil {
 		t.Errorf("%q, %v", id, err)
 	}
-	if id, err := r.AuthenticateCertificate(cert.Leaf, nil); id != "s-5" || err != nil {
+	if id, err := r.AuthenticateCertificate(cert.Leaf, func() bool { return false }); id != "s-5" || err != nil {
 		t.Errorf("%q, %v", id, err)
 	}
 	if _, _, err := r.Device("s-3"); citywarden.CodeOf(err) != citywarden.CodeNotFound {
@@ -123,10 +127,52 @@ func TestProvision(t *testing.T) {
 	if got := string(p.Provision(ctx, last)); got != notFound {
 		t.Errorf("after the end: %s", got)
 	}
-	for range 1000 { // more than a second's worth
-		if got := string(p.Provision(ctx, last)); got == failure {
-			return
+	log.Reset()
+	for range 1000 { // who has no key holds up nobody who has one
+		if got := string(p.Provision(ctx, last)); got != notFound {
+			t.Fatal(got)
 		}
 	}
-	t.Error("1000 requests at once are answered")
+	if n := strings.Count(log.String(), "\n"); n > 10 {
+		t.Errorf("%d lines of 1000 strangers are in the log", n)
+	}
+	ask := fmt.Appendf(nil, `{"deviceName":"m-9","provisionDeviceKey":%q,"provisionDeviceSecret":%q}`, known.Key, knownSecret)
+	if _, err := r.Create(ctx, citywarden.Device{ID: "m-9", Model: "energy-meter"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(p.Provision(ctx, ask)); !strings.Contains(got, "SUCCESS") {
+		t.Error(got)
+	}
+	for range 1000 { // more than a second's worth
+		p.Provision(ctx, ask)
+	}
+	if !strings.Contains(log.String(), "more than 20 devices a second ask") {
+		t.Error("1000 requests at once are looked at")
+	}
+}
+
+// Who knows a model's key and the certificate of a device, which is public, does not
+// become that device, nor does the device become another.
+func TestProvisionWithAnothersCertificate(t *testing.T) {
+	ctx, db := t.Context(), openStore(t, filepath.Join(t.TempDir(), "x.db"))
+	r := registryOn(t, db, devices.Options{})
+	p, err := devices.NewProvisioner(ctx, db, r, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, secret, err := p.SetProvisioning(ctx, "smoke-detector", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Create(ctx, citywarden.Device{ID: "m-7", Model: "energy-meter"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Issue(ctx, "m-7", citywarden.SecretRequest{Subject: "m-7"}); err != nil {
+		t.Fatal(err)
+	}
+	cert := certtest.New(t).Valid("m-7")
+	p.Provision(ctx, fmt.Appendf(nil, `{"deviceName":"evil","provisionDeviceKey":%q,"provisionDeviceSecret":%q,"credentialsType":"X509_CERTIFICATE","hash":%q}`, x.Key, secret, certtest.PEM(cert)))
+	if id, err := r.AuthenticateCertificate(cert.Leaf, func() bool { return true }); id != "m-7" || err != nil {
+		t.Errorf("m-7 is %q now, %v", id, err)
+	}
 }

@@ -29,10 +29,10 @@ func (r *Registry) Authenticate(token string) (citywarden.DeviceID, error) {
 
 // AuthenticateCertificate returns whose certificate it is, of which the caller has
 // seen that the peer has its key: CodeDenied when it has expired, is not valid yet or the
-// device is disabled, CodeUnauthenticated when it is nobody's. One that no device
-// has is known by its common name when certified, which is asked then only, says
-// that it was issued under the authority of the configuration.
-func (r *Registry) AuthenticateCertificate(c *x509.Certificate, certified func() bool) (citywarden.DeviceID, error) {
+// device is disabled, CodeUnauthenticated when it is nobody's. It is known by its common
+// name when certified says that it was issued under the authority of the configuration,
+// else by itself: certificates are public, and who provisions may give another's.
+func (r *Registry) AuthenticateCertificate(c *x509.Certificate, certified func() bool) (id citywarden.DeviceID, err error) {
 	now := time.Now()
 	name, fingerprint := c.Subject.CommonName, sha256.Sum256(c.Raw)
 	switch {
@@ -41,9 +41,14 @@ func (r *Registry) AuthenticateCertificate(c *x509.Certificate, certified func()
 	case now.Before(c.NotBefore):
 		return "", citywarden.Errorf(citywarden.CodeDenied, "certificate %q is not valid before %s; it is %s here", name, c.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	id, err := r.authenticate(citywarden.CertificateSecret(fingerprint), true)
-	if citywarden.CodeOf(err) == citywarden.CodeUnauthenticated && name != "" && certified() {
-		id, err = r.authenticate(citywarden.SubjectSecret(name), true)
+	secrets := []string{citywarden.CertificateSecret(fingerprint)}
+	if name != "" && certified() {
+		secrets = []string{citywarden.SubjectSecret(name), citywarden.CertificateSecret(fingerprint)}
+	}
+	for _, secret := range secrets {
+		if id, err = r.authenticate(secret, true); citywarden.CodeOf(err) != citywarden.CodeUnauthenticated {
+			break
+		}
 	}
 	if citywarden.CodeOf(err) == citywarden.CodeUnauthenticated {
 		err = citywarden.Errorf(citywarden.CodeUnauthenticated, "certificate %q with SHA-256 %x: %w", name, fingerprint, err)
@@ -214,11 +219,16 @@ func mqttSecret(q citywarden.SecretRequest) (string, citywarden.Secret, error) {
 	return q.Password, newSecret(citywarden.SecretMQTT, citywarden.MQTTSecret(q.ClientID, q.User, q.Password), seen), nil
 }
 
+// fingerprintOf returns the SHA-256 that text is, as tools print it.
+func fingerprintOf(text string) ([]byte, bool) {
+	f, err := hex.DecodeString(strings.NewReplacer(":", "", " ", "").Replace(strings.TrimSpace(text)))
+	return f, err == nil && len(f) == sha256.Size
+}
+
 // certificateSecret reads a certificate in PEM, with or without its first and last
 // line, or its SHA-256 as tools print it.
 func certificateSecret(text string) (citywarden.Secret, error) {
-	digits := strings.NewReplacer(":", "", " ", "").Replace(strings.TrimSpace(text))
-	if f, err := hex.DecodeString(digits); err == nil && len(f) == sha256.Size {
+	if f, ok := fingerprintOf(text); ok {
 		return newSecret(citywarden.SecretX509, citywarden.CertificateSecret(tokenHash(f)), fmt.Sprintf("SHA-256 %x", f)), nil
 	}
 	der, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
@@ -268,7 +278,8 @@ func (r *Registry) replace(ctx context.Context, id citywarden.DeviceID, s citywa
 }
 
 // Revoke takes away what a device is known by: its sessions end at once, and
-// nothing of it is taken until it is issued something new.
+// nothing of it is taken until it is issued something new. While its model provisions it
+// can ask for that by itself: disable it to keep it out.
 func (r *Registry) Revoke(ctx context.Context, id citywarden.DeviceID) error {
 	r.changeMu.Lock()
 	defer r.changeMu.Unlock()

@@ -147,7 +147,7 @@ func TestImportCertificates(t *testing.T) {
 	if d := cmp.Diff(want, bad); d != "" {
 		t.Error(d)
 	}
-	if id, err := r.AuthenticateCertificate(c.Leaf, nil); id != "sd-2" || err != nil {
+	if id, err := r.AuthenticateCertificate(c.Leaf, func() bool { return false }); id != "sd-2" || err != nil {
 		t.Errorf("%q, %v", id, err)
 	}
 	if _, err := r.Issue(ctx, "sd-1", citywarden.SecretRequest{User: "u", Password: "open sesame"}); err != nil {

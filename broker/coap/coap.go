@@ -49,6 +49,9 @@ const (
 	maxExchanges = 32768             // requests remembered to recognise their repetition, about 12 MB
 	maxBody      = 64 << 10          // bytes of a body sent in blocks
 	maxTransfers = 256               // bodies that are coming in in blocks, 16 MB at most
+	maxStrangers = 16                // the same of who asks for a credential, which anybody may
+	maxAsk       = 16 << 10          // bytes of such a body
+	strangerIdle = 10 * time.Second  // one of those whose next block doesn't come is forgotten
 	lifetime     = 247 * time.Second // EXCHANGE_LIFETIME, RFC 7252 §4.8.2
 	transferIdle = 93 * time.Second  // a body whose next block doesn't come is forgotten; MAX_TRANSMIT_WAIT, RFC 7252 §4.8.2
 	piggyback    = 1500 * time.Millisecond

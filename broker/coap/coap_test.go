@@ -134,6 +134,11 @@ func (p *platform) Answer(_ context.Context, device citywarden.DeviceID, id int6
 	return nil
 }
 
+// provision answers with the certificate that was sent.
+func (*platform) provision(_ context.Context, request []byte) []byte {
+	return fmt.Appendf(nil, `{"credentialsValue":%q,"credentialsType":"X509_CERTIFICATE","status":"SUCCESS"}`, request)
+}
+
 // wait returns what was taken once there are n messages.
 func (p *platform) wait(t testing.TB, n int) []citywarden.Uplink {
 	t.Helper()
@@ -187,7 +192,7 @@ func serve(t testing.TB, p *platform) (addr string, book *logBook, stop func()) 
 		t.Fatal(err)
 	}
 	book = new(logBook)
-	s, err := New(Options{Conn: conn, Accept: p, Check: p, Auth: p, Down: p, Logger: slog.New(slog.NewTextHandler(book, nil))})
+	s, err := New(Options{Conn: conn, Provision: p.provision, Accept: p, Check: p, Auth: p, Down: p, Logger: slog.New(slog.NewTextHandler(book, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -665,6 +670,55 @@ func TestBodyTooLarge(t *testing.T) {
 	}
 }
 
+// Who asks for a credential needs no token: many bodies that never end take no room
+// from those of devices.
+func TestStrangersTakeNoRoom(t *testing.T) {
+	p := newPlatform()
+	addr, _, _ := serve(t, p)
+	begin := []message.Option{option(message.Block1, 0<<4|8|2)}
+	rest := option(message.Block1, 1<<4|2)
+	part := strings.Repeat("{", 64)
+	for i := range maxTransfers + 1 {
+		r := dial(t, addr).ask(post(1, "api/v1/provision", part, begin...))
+		if i <= maxStrangers && (r.Code == codes.Continue) != (i < maxStrangers) {
+			t.Fatalf("stranger %d answered %s", i, codeLabel(r.Code))
+		}
+	}
+	d := dial(t, addr)
+	if r := d.ask(post(1, goodPath, part, begin...)); r.Code != codes.Continue {
+		t.Fatalf("block 0 of a device answered %s", codeLabel(r.Code))
+	}
+	if r := d.ask(post(2, goodPath, "}", rest)); r.Code != codes.Changed {
+		t.Errorf("block 1 of a device answered %s", codeLabel(r.Code))
+	}
+}
+
+// The answer is whole in one block: a certificate that is too long for it is left out.
+func TestProvisionInBlocks(t *testing.T) {
+	addr, _, _ := serve(t, newPlatform())
+	for blocks, want := range map[int]string{
+		1:       `{"credentialsValue":"` + strings.Repeat("x", 512) + `","credentialsType":"X509_CERTIFICATE","status":"SUCCESS"}`,
+		3:       `{"credentialsType":"X509_CERTIFICATE","status":"SUCCESS"}`,
+		17 << 1: "a body may have 16384 bytes",
+	} {
+		d := dial(t, addr)
+		var r message.Message
+		for n := range blocks {
+			v := uint32(n)<<4 | 5
+			if n < blocks-1 {
+				v |= 8
+			}
+			r = d.ask(post(int32(n), "api/v1/provision", strings.Repeat("x", 512), option(message.Block1, v)))
+			if r.Code != codes.Continue {
+				break
+			}
+		}
+		if _, err := r.Options.GetUint32(message.Block2); string(r.Payload) != want || err == nil {
+			t.Errorf("%d blocks answered %s %s", blocks, codeLabel(r.Code), r.Payload)
+		}
+	}
+}
+
 // Memory is bounded: what is remembered of requests and of bodies in blocks.
 func TestLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -689,7 +743,7 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%d remembered after %v", len(e.byID), lifetime)
 		}
 
-		tr := transfers{byKey: make(map[string]*transfer)}
+		tr := newTransfers(maxTransfers, maxBody, transferIdle)
 		begin := func(key string) codes.Code {
 			_, a := tr.add(key, block{more: true}, make([]byte, 16), time.Now())
 			return a.code

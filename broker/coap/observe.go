@@ -249,6 +249,18 @@ func (l *loop) rest(x *exchange) []byte {
 	return l.long[resource{x.id.peer, x.ask.rpc}]
 }
 
+// inOneBlock takes a certificate out of the answer to who asked for a credential when it
+// is too long for one block: the device has it, and nobody keeps the answer for it.
+func inOneBlock(answer []byte) []byte {
+	var m map[string]any
+	if len(answer) <= (block{szx: maxSZX}).size() || json.Unmarshal(answer, &m) != nil || m["credentialsType"] != "X509_CERTIFICATE" {
+		return answer
+	}
+	delete(m, "credentialsValue")
+	b, _ := json.Marshal(m) // from JSON: no error
+	return b
+}
+
 // look finds out what a device wants to know, or takes its answer to a command.
 // slots bounds how many do.
 func (l *loop) look(ctx context.Context, x *exchange) {
@@ -259,7 +271,7 @@ func (l *loop) look(ctx context.Context, x *exchange) {
 	case a.post:
 		err = l.opts.Down.Answer(ctx, a.device, a.command, a.body)
 	case a.provision:
-		body = l.opts.Provision(ctx, a.body)
+		body = inOneBlock(l.opts.Provision(ctx, a.body))
 	case a.firmware:
 		if err = citywarden.Errorf(citywarden.CodeNotFound, "there is no firmware"); l.opts.Firmware != nil {
 			body, err = l.opts.Firmware.Image(ctx, a.device, a.title, a.version)

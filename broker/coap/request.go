@@ -96,7 +96,11 @@ func (l *loop) body(x *exchange, m *message.Message) ([]byte, answer) {
 	}
 	b := parseBlock(v)
 	x.block = &b
-	return l.blocks.add(transferKey(x, m.Options), b, m.Payload, x.at)
+	t := &l.blocks
+	if x.ask != nil && x.ask.provision {
+		t = &l.strangers // anybody may ask: devices must have room left
+	}
+	return t.add(transferKey(x, m.Options), b, m.Payload, x.at)
 }
 
 // newAsk reads what a device wants to know of its attributes.
@@ -205,7 +209,14 @@ func (b block) value() []byte {
 // transfers puts bodies together that come in blocks. Blocks belong together by
 // peer, target and Request-Tag; tokens may differ (RFC 7959 §2.5, RFC 9175 §3.3).
 type transfers struct {
+	most  int           // bodies at once
+	size  int           // bytes of one at most
+	idle  time.Duration // until one is forgotten
 	byKey map[string]*transfer
+}
+
+func newTransfers(most, size int, idle time.Duration) transfers {
+	return transfers{most, size, idle, make(map[string]*transfer)}
 }
 
 type transfer struct {
@@ -230,9 +241,9 @@ func (t *transfers) add(key string, b block, payload []byte, now time.Time) ([]b
 	switch {
 	case b.szx == 7, b.more && len(payload) != b.size(), len(payload) > b.size():
 		return nil, answer{code: codes.BadRequest, detail: fmt.Sprintf("block %d has %d bytes, its option says %d", b.number, len(payload), b.size())}
-	case b.offset()+len(payload) > maxBody:
+	case b.offset()+len(payload) > t.size:
 		delete(t.byKey, key)
-		return nil, answer{code: codes.RequestEntityTooLarge, detail: fmt.Sprintf("a body may have %d bytes", maxBody), size: maxBody}
+		return nil, answer{code: codes.RequestEntityTooLarge, detail: fmt.Sprintf("a body may have %d bytes", t.size), size: uint32(t.size)}
 	}
 	if b.number == 0 {
 		delete(t.byKey, key) // a new attempt
@@ -247,7 +258,7 @@ func (t *transfers) add(key string, b block, payload []byte, now time.Time) ([]b
 	}
 	x := t.byKey[key]
 	switch {
-	case x == nil || now.Sub(x.at) > transferIdle:
+	case x == nil || now.Sub(x.at) > t.idle:
 		delete(t.byKey, key)
 		return nil, answer{code: codes.RequestEntityIncomplete, detail: "the blocks before this one are not here; begin with block 0"}
 	case b.more && b.offset()+len(payload) <= len(x.body) && bytes.Equal(x.body[b.offset():b.offset()+len(payload)], payload):
@@ -266,13 +277,13 @@ func (t *transfers) add(key string, b block, payload []byte, now time.Time) ([]b
 
 // room makes room for one more transfer, at the cost of those that are idle.
 func (t *transfers) room(now time.Time) bool {
-	if len(t.byKey) < maxTransfers {
+	if len(t.byKey) < t.most {
 		return true
 	}
 	for key, x := range t.byKey {
-		if now.Sub(x.at) > transferIdle {
+		if now.Sub(x.at) > t.idle {
 			delete(t.byKey, key)
 		}
 	}
-	return len(t.byKey) < maxTransfers
+	return len(t.byKey) < t.most
 }

@@ -27,7 +27,9 @@ type loop struct {
 	slow   *time.Ticker   // runs while there are requests that are not answered
 	asking sync.WaitGroup // for what devices want to know
 	quiet  quiet
-	blocks transfers // the reader's
+
+	blocks    transfers // the reader's
+	strangers transfers // the reader's, of who asks for a credential
 
 	mu        sync.Mutex // guards exchanges and the state of each
 	exchanges exchanges
@@ -49,7 +51,8 @@ func (s *Server) Run(ctx context.Context) error {
 		observers: make(map[observerID]*observer),
 		long:      make(map[resource][]byte),
 		told:      make(map[exchangeID]chan bool),
-		blocks:    transfers{byKey: make(map[string]*transfer)},
+		blocks:    newTransfers(maxTransfers, maxBody, transferIdle),
+		strangers: newTransfers(maxStrangers, maxAsk, strangerIdle),
 		nextID:    uint16(time.Now().UnixNano()),
 		slow:      time.NewTicker(piggyback / 6),
 	}

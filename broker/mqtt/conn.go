@@ -46,7 +46,7 @@ type conn struct {
 	clientID string                              // as the device calls itself
 	will     *citywarden.Uplink
 	asks     int      // requests for a credential that it may still make; nothing else is taken from it then
-	guest    bool     // it has come for a credential
+	guest    bool     // it has come for a credential, and has a slot in Broker.guests
 	refusal  *refusal // why the CONNECT is answered with no
 
 	established atomic.Bool // CONNACK with success is due or sent

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -63,6 +64,13 @@ func (c *conn) subscribe(filter string, qos byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.subs[filter] = subscription{qos, cancel}
+}
+
+func (c *conn) subscribed(filter string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.subs[filter]
+	return ok
 }
 
 func (c *conn) unsubscribe(filter string) {
@@ -164,9 +172,15 @@ func (c *conn) sendNext() bool {
 		}
 		m.PacketID = c.lastID
 	}
-	if c.client.WritePacket(m.Packet) != nil {
+	if err := c.client.WritePacket(m.Packet); err != nil {
 		m.settle(false)
-		return false
+		if !errors.Is(err, packets.ErrPacketTooLarge) {
+			return false
+		}
+		if c.warnOnce("packet size") {
+			c.warn("message not sent", "topic", m.TopicName, "err", "it is larger than the maximum packet size of the device's CONNECT")
+		}
+		return true
 	}
 	for m.FixedHeader.Qos > 0 {
 		select {

@@ -296,3 +296,23 @@ func TestCommandThatIsNotTaken(t *testing.T) {
 		}
 	}
 }
+
+// TestMaximumPacketSize: what is larger than a device takes is not sent, what comes
+// after it is.
+func TestMaximumPacketSize(t *testing.T) {
+	s := shelved{newJournal(), &shelf{}}
+	addr, book, _ := serveTCP(t, s)
+	p := dial(t, addr, 5).login("x", "a", func(pk *packets.Packet) { pk.Properties.MaximumPacketSize = 4096 })
+	p.subscribe(rpcFilter)
+	ends := make(chan bool, 2)
+	for id, text := range []string{strings.Repeat("x", 4096), "y"} {
+		s.command("a", "a", int64(id), `{"method":"show","params":{"text":"`+text+`"}}`, func(d bool) { ends <- d })
+	}
+	if <-ends {
+		t.Error("the long one is delivered, says the platform")
+	}
+	if pk := p.read(packets.Publish); pk.TopicName != rpcRequest+"1" {
+		t.Errorf("got %s", pk.TopicName)
+	}
+	book.mustSay(t, "message not sent", "topic="+rpcRequest+"0", "larger than the maximum packet size")
+}

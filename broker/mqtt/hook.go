@@ -109,11 +109,11 @@ func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
 	}
 
 	if c.guest {
-		// Its slot among the unknown stays taken: there are so many at once and no more.
 		cl.ID = citywarden.ProvisionUser + " " + c.remote
 		cl.Properties.Will = mochi.Will{}
 		c.setLastDeadline(time.Now().Add(provisionTimeout))
 		c.established.Store(true)
+		c.admit()
 		return true
 	}
 	// A session belongs to the credential, not to whoever knows the client id:
@@ -145,9 +145,15 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 	if len(c.clientID) > maxClientID {
 		return &refusal{packets.ErrClientIdentifierNotValid, badID3, fmt.Sprintf("client id of %d bytes; at most %d are taken", len(c.clientID), maxClientID)}
 	}
-	if h.broker.opts.Provision != nil && (user == citywarden.ProvisionUser && password == "" || user == "" && c.clientID == citywarden.ProvisionUser) {
-		c.guest, c.asks = true, maxProvision
-		return nil
+	asks := user == citywarden.ProvisionUser && password == "" || user == "" && c.clientID == citywarden.ProvisionUser
+	if p := h.broker.opts.Provision; asks && p != nil && len(p.Provisioning()) > 0 {
+		select {
+		case h.broker.guests <- struct{}{}: // report gives it back
+			c.guest, c.asks = true, maxProvision
+			return nil
+		default:
+			return &refusal{packets.ErrServerBusy, unavailable3, fmt.Sprintf("%d devices ask for a credential already; come again", maxGuests)}
+		}
 	}
 	var id citywarden.DeviceID
 	err := error(citywarden.Errorf(citywarden.CodeUnauthenticated, "no user name and no certificate"))
@@ -387,12 +393,14 @@ func (h *hook) provision(c *conn, pk *packets.Packet) {
 	switch {
 	case pk.TopicName != citywarden.ProvisionRequest:
 		c.refuse(pk, citywarden.Errorf(citywarden.CodeDenied, "topic %q: the user %s may publish to %s only", clip(pk.TopicName), citywarden.ProvisionUser, citywarden.ProvisionRequest))
+	case !c.subscribed(citywarden.ProvisionResponse):
+		c.refuse(pk, citywarden.Errorf(citywarden.CodeDenied, "subscribe to %s first: a credential is given once", citywarden.ProvisionResponse))
 	case c.asks == 0:
 		c.warn("device disconnected", "err", fmt.Sprintf("it has asked %d times for a credential", maxProvision))
 		c.disconnect(packets.ErrQuotaExceeded, "too many requests; come again")
 	case !c.repeated(pk):
 		c.asks--
-		answer := h.broker.opts.Provision(c.ctx, pk.Payload)
+		answer := h.broker.opts.Provision.Provision(c.ctx, pk.Payload)
 		if n, ok := c.push(pk, nil); ok {
 			c.settle(n, nil)
 		}

@@ -106,6 +106,9 @@ func (l *listener) report(c *conn, err error) {
 		c.unwatch()
 	}
 	c.unsubscribeAll()
+	if c.guest {
+		<-l.broker.guests
+	}
 	var code packets.Code
 	log := l.broker.log
 	switch {

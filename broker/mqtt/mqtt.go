@@ -48,7 +48,8 @@ const (
 	maxInFlight      = 256              // messages of one connection that are not durable yet
 	maxInFlightBytes = 1 << 20          // of the payloads of those
 	maxProvision     = 8                // requests for a credential of one connection
-	provisionTimeout = time.Minute      // for a connection that asks for a credential
+	maxGuests        = 128              // connections that ask for a credential
+	provisionTimeout = time.Minute      // for one of those
 	maxUnreleased    = 1024             // QoS 2 messages of one connection between PUBREC and PUBREL
 	maxPending       = 128              // packets queued to one connection
 	maxUnknown       = 1024             // connections of a listener that have not authenticated yet
@@ -100,6 +101,14 @@ type Downlinks interface {
 	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
+// Provisioner gives credentials to devices that ask for one.
+type Provisioner interface {
+	// Provision answers a request.
+	Provision(ctx context.Context, request []byte) []byte
+	// Provisioning returns the models whose devices may ask.
+	Provisioning() []citywarden.Provisioning
+}
+
 // Firmware knows what devices are to load.
 type Firmware interface {
 	// Image returns the file that a device is to have; CodeNotFound when there is
@@ -116,8 +125,8 @@ type Options struct {
 	Down      Downlinks     // what goes to devices
 	Firmware  Firmware      // nil for none
 
-	// Provision answers a device that asks for a credential; nil when none may.
-	Provision func(ctx context.Context, request []byte) []byte
+	// Provision gives credentials to devices that ask for one; nil when none may.
+	Provision Provisioner
 
 	// Certified reports whether a certificate, with the intermediate ones after it,
 	// was issued under the client CA; nil when there is none.
@@ -132,6 +141,7 @@ type Broker struct {
 	opts    Options
 	log     *slog.Logger
 	metrics metrics
+	guests  chan struct{}  // a slot per connection that asks for a credential
 	unkept  rate.Sometimes // paces what is logged of messages that can't be stored: on a full disk that is each
 }
 
@@ -150,7 +160,7 @@ func New(opts Options) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mqtt metrics: %w", err)
 	}
-	return &Broker{opts: opts, log: opts.Logger, metrics: m, unkept: rate.Sometimes{Interval: unkeptEvery}}, nil
+	return &Broker{opts: opts, log: opts.Logger, metrics: m, guests: make(chan struct{}, maxGuests), unkept: rate.Sometimes{Interval: unkeptEvery}}, nil
 }
 
 // Run serves until ctx is done, then waits up to a second for acknowledgements

@@ -223,7 +223,8 @@ func serveOn(t testing.TB, l Listener, a Acceptor) (book *logBook, stop func()) 
 	if c, ok := a.(certified); ok {
 		trusted = c.certified
 	}
-	b, err := New(Options{Listeners: []Listener{l}, Certified: trusted, Accept: a, Check: reader{}, Auth: auth, Down: downOf(a),
+	provisioner, _ := a.(Provisioner)
+	b, err := New(Options{Listeners: []Listener{l}, Certified: trusted, Provision: provisioner, Accept: a, Check: reader{}, Auth: auth, Down: downOf(a),
 		Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
@@ -509,6 +510,8 @@ func (p *peer) next() (packets.Packet, error) {
 	switch pk.FixedHeader.Type {
 	case packets.Connack:
 		err = pk.ConnackDecode(body)
+	case packets.Publish:
+		err = pk.PublishDecode(body)
 	case packets.Puback:
 		err = pk.PubackDecode(body)
 	case packets.Pubrec:

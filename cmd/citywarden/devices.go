@@ -20,7 +20,7 @@ type devicesCmd struct {
 	Export   deviceExportCmd   `cmd:"" help:"Print all devices as CSV."`
 	Secret   deviceSecretCmd   `cmd:"" help:"Give a device a new token, a user name and password of MQTT, or a certificate."`
 	Known    deviceKnownCmd    `cmd:"" name:"credentials" help:"List what a device is known by, without the secrets."`
-	Revoke   deviceRevokeCmd   `cmd:"" help:"Take away what a device is known by: its sessions end at once."`
+	Revoke   deviceRevokeCmd   `cmd:"" help:"Take away what a device is known by: its sessions end at once. While its model provisions, disable it to keep it out."`
 	Tell     deviceTellCmd     `cmd:"" help:"Tell a device to do something that its model declares."`
 	Commands deviceCommandsCmd `cmd:"" help:"List what a device was told to do, and how far that is."`
 }
@@ -161,7 +161,7 @@ func (d *deviceRevokeCmd) Run(ctx context.Context, o output) error {
 	if err := c.call(ctx, "DELETE", "/devices/"+url.PathEscape(d.ID)+"/credentials", nil, nil); err != nil {
 		return err
 	}
-	fmt.Fprintf(o.out, "device %s is known by nothing any more; issue it something new with: citywarden devices secret %s\n", d.ID, d.ID)
+	fmt.Fprintf(o.out, "device %s is known by nothing any more; issue it something new with: citywarden devices secret %s\nwhile its model provisions, disable it to keep it out\n", d.ID, d.ID)
 	return nil
 }
 
