@@ -47,20 +47,22 @@ func blocksOf(t *testing.T, path string) []block {
 	return out
 }
 
-// TestGuidesOfBothLanguages: who reads the guide for rule engineers in Chinese
-// gets the same examples as who reads it in English, and in the same order. What
-// has a name or is run is the same; blocks to look at only may be in either language.
+// TestGuidesOfBothLanguages: who reads a guide in Chinese gets the same examples
+// as who reads it in English, and in the same order. What has a name or is run is
+// the same; blocks to look at only may be in either language.
 func TestGuidesOfBothLanguages(t *testing.T) {
 	run := func(path string) []block {
 		return slices.DeleteFunc(blocksOf(t, path), func(b block) bool { return b.lang == "" })
 	}
-	en, zh := run("../../docs/rule-engineers.md"), run("../../docs/rule-engineers.zh.md")
-	if len(en) != len(zh) || len(en) == 0 {
-		t.Errorf("%d blocks are run in English, %d in Chinese", len(en), len(zh))
-	}
-	for i := range min(len(en), len(zh)) {
-		if a, b := en[i], zh[i]; a.lang != b.lang || a.name != b.name || a.text != b.text {
-			t.Errorf("rule-engineers.md:%d and rule-engineers.zh.md:%d differ:\n%s %s\n%s\n%s %s\n%s", a.line, b.line, a.lang, a.name, a.text, b.lang, b.name, b.text)
+	for _, guide := range []string{"rule-engineers", "vendors"} {
+		en, zh := run("../../docs/"+guide+".md"), run("../../docs/"+guide+".zh.md")
+		if len(en) != len(zh) || len(en) == 0 {
+			t.Errorf("%s: %d blocks are run in English, %d in Chinese", guide, len(en), len(zh))
+		}
+		for i := range min(len(en), len(zh)) {
+			if a, b := en[i], zh[i]; a.lang != b.lang || a.name != b.name || a.text != b.text {
+				t.Errorf("%s.md:%d and %s.zh.md:%d differ:\n%s %s\n%s\n%s %s\n%s", guide, a.line, guide, b.line, a.lang, a.name, a.text, b.lang, b.name, b.text)
+			}
 		}
 	}
 }
@@ -68,9 +70,10 @@ func TestGuidesOfBothLanguages(t *testing.T) {
 var makeTarget = regexp.MustCompile(`(?m)^make ([a-z-]+)`)
 
 // TestDocs runs every command of README and docs, in the order in which a
-// reader would, against a platform on free ports. Blocks marked yaml with a file
-// name are written first; what a block marked output says must come out of the
-// commands before it. Blocks marked console are make targets, which CI runs.
+// reader would, against a platform on free ports. Blocks marked yaml or python with
+// a file name are written first; what a block marked output says must come out of the
+// commands before it. Blocks marked c or cpp are for microcontrollers: playFirmware.
+// Blocks marked console are make targets, which CI runs.
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	docs, err := filepath.Glob("../../docs/*.md")
@@ -86,10 +89,20 @@ func TestDocs(t *testing.T) {
 			var p *process
 			dir := t.TempDir()
 			output := ""
+			platform := func() *process {
+				if p == nil {
+					p = startPlatform(t, filepath.Join(dir, "data"))
+				}
+				return p
+			}
 			for _, b := range blocksOf(t, doc) {
 				switch b.lang {
 				case "yaml":
 					playYAML(t, dir, doc, b)
+				case "python":
+					writeNamed(t, dir, doc, b, asReader(platform(), b.text))
+				case "c", "cpp":
+					playFirmware(t, platform(), dir, doc, b)
 				case "console":
 					for _, m := range makeTarget.FindAllStringSubmatch(b.text, -1) {
 						if !bytes.Contains(makefile, []byte("\n"+m[1]+":")) {
@@ -97,10 +110,7 @@ func TestDocs(t *testing.T) {
 						}
 					}
 				case "sh":
-					if p == nil {
-						p = startPlatform(t, filepath.Join(dir, "data"))
-					}
-					output = playShell(t, p, dir, doc, b)
+					output = playShell(t, platform(), dir, doc, b)
 				case "output":
 					for want := range strings.Lines(b.text) {
 						if !strings.Contains(output, strings.TrimSpace(want)) {
@@ -116,46 +126,116 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-func playYAML(t *testing.T, dir, doc string, b block) {
+// writeNamed writes the file that a block is.
+func writeNamed(t *testing.T, dir, doc string, b block, text string) string {
 	t.Helper()
-	name := b.name
-	if name == "config" {
-		name = "config.yaml"
+	if b.name == "" {
+		t.Fatalf("%s:%d: name the file that this is", doc, b.line)
 	}
-	if name == "" {
-		t.Fatalf("%s:%d: name the file that this YAML is", doc, b.line)
-	}
-	path := filepath.Join(dir, name)
+	path := filepath.Join(dir, b.name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(b.text), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if b.name == "config" {
+	return path
+}
+
+func playYAML(t *testing.T, dir, doc string, b block) {
+	t.Helper()
+	config := b.name == "config"
+	if config {
+		b.name = "config.yaml"
+	}
+	path := writeNamed(t, dir, doc, b, b.text)
+	if config {
 		if _, err := app.LoadConfig(path); err != nil {
 			t.Errorf("%s:%d: %v", doc, b.line, err)
 		}
 	}
 }
 
+// asReader puts the addresses and the password of a platform for those that documents name.
+func asReader(p *process, text string) string {
+	_, mqttPort, _ := net.SplitHostPort(p.mqtt)
+	return strings.NewReplacer(
+		"http://127.0.0.1:8080", p.http, "127.0.0.1:5683", p.coap, "127.0.0.1:1883", p.mqtt, "-p 1883", "-p "+mqttPort,
+		`"127.0.0.1", 1883`, `"127.0.0.1", `+mqttPort, "'the password that make run printed'", "'"+testPassword+"'",
+	).Replace(text)
+}
+
+var (
+	firmwareTopic = regexp.MustCompile(`"(v[12]/[^"]+)"`)
+	firmwareValue = regexp.MustCompile(`(?:values\["|\\")(\w+)(?:"\]|\\": %\.)`) // of ArduinoJson, and of printf
+	firmwarePort  = regexp.MustCompile(`(?:mqtt://[^":]+:|setServer\("[^"]+", )(\d+)`)
+)
+
+// playFirmware holds code for microcontrollers, which can't be run here, to the
+// platform: it connects to MQTT's port with the token as user name, and what it
+// publishes is taken, under its topics and with its names of metrics.
+func playFirmware(t *testing.T, p *process, dir, doc string, b block) {
+	t.Helper()
+	port := strings.TrimPrefix(app.Default().MQTT.Addr, ":")
+	if m := firmwarePort.FindStringSubmatch(b.text); m == nil || m[1] != port {
+		t.Errorf("%s:%d: it does not connect to port %s: %q", doc, b.line, port, m)
+	}
+	if !strings.Contains(b.text, `"TOKEN"`) {
+		t.Errorf("%s:%d: it does not show the token", doc, b.line)
+	}
+	var values []string
+	for _, m := range firmwareValue.FindAllStringSubmatch(b.text, -1) {
+		values = append(values, `"`+m[1]+`": 0`)
+	}
+	topics := firmwareTopic.FindAllStringSubmatch(b.text, -1)
+	if len(topics) == 0 || len(values) == 0 {
+		t.Fatalf("%s:%d: it publishes %d values under %d topics", doc, b.line, len(values), len(topics))
+	}
+	body := "{" + strings.Join(values, ", ") + "}"
+	sh := block{line: b.line}
+	for _, topic := range topics {
+		sh.text += "mosquitto_pub -V 5 -h 127.0.0.1 -p 1883 -u \"$TOKEN\" -t " + topic[1] + " -q 1 -m '" + body + "'\n"
+	}
+	if said := playShell(t, p, dir, doc, sh); said != "" {
+		t.Errorf("%s:%d: the platform does not take %s: %s", doc, b.line, body, said)
+	}
+}
+
+// pahoPython finds a Python that has paho-mqtt: where there are several, Debian's
+// package is Debian's Python's only.
+func pahoPython() string {
+	for _, python := range []string{"python3", "/usr/bin/python3"} {
+		if exec.Command(python, "-c", "import paho.mqtt.client").Run() == nil {
+			return python
+		}
+	}
+	return ""
+}
+
 // playShell runs a block of commands; variables that it sets are there for the
 // blocks after it, because all blocks so far are kept in one environment file.
 func playShell(t *testing.T, p *process, dir, doc string, b block) string {
 	t.Helper()
+	missing := func(what string) {
+		t.Helper()
+		if os.Getenv("CI") != "" {
+			t.Fatalf("%s:%d: %s is not installed", doc, b.line, what)
+		}
+		t.Skipf("%s is not installed", what)
+	}
 	for _, tool := range []string{"mosquitto_pub", "coap-client-notls", "curl"} {
 		if _, err := exec.LookPath(tool); err != nil && strings.Contains(b.text, tool) {
-			if os.Getenv("CI") != "" {
-				t.Fatalf("%s:%d: %s is not installed", doc, b.line, tool)
-			}
-			t.Skipf("%s is not installed", tool)
+			missing(tool)
 		}
 	}
-	_, mqttPort, _ := net.SplitHostPort(p.mqtt)
-	text := strings.NewReplacer(
-		"http://127.0.0.1:8080", p.http, "127.0.0.1:5683", p.coap, "127.0.0.1:1883", p.mqtt, "-p 1883", "-p "+mqttPort,
-		"'the password that make run printed'", "'"+testPassword+"'",
-	).Replace(b.text)
+	text := asReader(p, b.text)
+	if strings.Contains(text, "python3 ") {
+		python := pahoPython()
+		if python == "" {
+			missing("python3 with paho-mqtt")
+		}
+		text = strings.ReplaceAll(text, "python3 ", python+" ")
+	}
 	script := "set -eu\n[ ! -f .env ] || . ./.env\n" + text + `
 for v in TOKEN CASE CITYWARDEN_PASSWORD; do [ -z "${!v:-}" ] || printf 'export %s=%q\n' "$v" "${!v}"; done > .env
 `
