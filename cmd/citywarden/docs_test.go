@@ -75,6 +75,9 @@ var makeTarget = regexp.MustCompile(`(?m)^make ([a-z-]+)`)
 // commands before it. Blocks marked c or cpp are for microcontrollers: playFirmware.
 // Blocks marked console are make targets, which CI runs.
 func TestDocs(t *testing.T) {
+	if raced { // the scripts have the platform do the same
+		t.Skip("takes long")
+	}
 	t.Parallel()
 	docs, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
