@@ -79,10 +79,7 @@ rules:
 			}
 		}
 		if crash > 0 && i%crash == 0 {
-			snap, err := w.e.Snapshot()
-			if err != nil {
-				t.Fatal(err)
-			}
+			snap := snapshot(t, w.e)
 			w.e = w.engine()
 			if err := w.e.Restore(snap); err != nil {
 				t.Fatal(err)

@@ -207,10 +207,7 @@ func TestCrashAtEveryPoint(t *testing.T) {
 		e := w.engine()
 		done := 0
 		for i := range w.log {
-			snap, err := e.Snapshot()
-			if err != nil {
-				t.Fatal(err)
-			}
+			snap := snapshot(t, e)
 			again := w.engine()
 			if i > 0 {
 				if err := again.Restore(snap); err != nil {
@@ -246,18 +243,12 @@ func tellAll(ts []citywarden.Transition) string {
 
 func TestSnapshotOfARestoredEngineIsTheSame(t *testing.T) {
 	w := history(t, 300, 300)
-	a, err := w.e.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := snapshot(t, w.e)
 	e := w.engine()
 	if err := e.Restore(a); err != nil {
 		t.Fatal(err)
 	}
-	b, err := e.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := snapshot(t, e)
 	if string(a) != string(b) {
 		t.Errorf("snapshots differ: %d and %d bytes", len(a), len(b))
 	}
@@ -370,10 +361,7 @@ rules:
 
 func TestDamagedSnapshotsAreRefused(t *testing.T) {
 	w := history(t, 400, 60)
-	snap, err := w.e.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	snap := snapshot(t, w.e)
 	for i := 0; i < len(snap); i += 7 {
 		if err := w.engine().Restore(snap[:i]); err == nil {
 			t.Fatalf("a snapshot cut at %d of %d bytes was taken", i, len(snap))
@@ -386,10 +374,7 @@ func TestDamagedSnapshotsAreRefused(t *testing.T) {
 
 func FuzzRestore(f *testing.F) {
 	w := history(f, 401, 40)
-	snap, err := w.e.Snapshot()
-	if err != nil {
-		f.Fatal(err)
-	}
+	snap := snapshot(f, w.e)
 	f.Add(snap)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_ = w.engine().Restore(data) // must return, and not take memory that data can't stand for

@@ -62,6 +62,7 @@ type run struct {
 	zone   zone
 	insts  map[string]*instance // by entity
 	list   []*instance          // the same ones
+	pages  []page               // of list, as in the last snapshot
 	slab   slab                 // makes them
 	groups map[string]*group
 
@@ -79,14 +80,21 @@ func (x *run) add(inst *instance) {
 	inst.place = len(x.list)
 	x.list = append(x.list, inst)
 	x.insts[inst.entity] = inst
+	if len(x.list) > len(x.pages)*pageSize {
+		x.pages = append(x.pages, page{})
+	}
+	inst.touch()
 }
 
 // remove is the opposite of add.
 func (x *run) remove(inst *instance) {
 	last := len(x.list) - 1
-	x.list[inst.place] = x.list[last]
-	x.list[inst.place].place = inst.place
+	moved := x.list[last]
+	moved.touch() // its page lost it
+	x.list[inst.place], moved.place = moved, inst.place
+	moved.touch()
 	x.list[last], x.list = nil, x.list[:last]
+	x.pages = x.pages[:(last+pageSize-1)/pageSize]
 	if x.insts[inst.entity] == inst {
 		delete(x.insts, inst.entity)
 	}
@@ -584,6 +592,7 @@ func (e *Engine) wake(inst *instance, ts int64) {
 		if len(inst.wakes) > maxWakes {
 			inst.wakes = slices.Delete(inst.wakes, 1, 2) // the newest matters, and the oldest sets the timer
 		}
+		inst.touch()
 	}
 	e.rearm(inst)
 }
@@ -602,6 +611,7 @@ func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
 		waits := len(inst.wakes) > 0
 		ts = max(ts, inst.clock)
 		inst.trigger, inst.lag = d, min(d.lag, max(e.now-b.rule.late-ts, 0)) // ts may be that of a member whose clock is ahead of d's
+		inst.touch()
 		if inst.wakes = append(inst.wakes[:0], ts); !waits {
 			e.rearm(inst)
 		}

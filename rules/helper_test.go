@@ -1,7 +1,9 @@
 package rules
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -92,6 +94,25 @@ func loadErr(t testing.TB, yaml string) string {
 }
 
 var t0 = time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC) // Monday 08:00 in Asia/Shanghai
+
+// snapshot returns that of e, and sees that it is the same when all of it is
+// written anew.
+func snapshot(t testing.TB, e *Engine) []byte {
+	t.Helper()
+	data, err := e.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range slices.Concat(e.runs, e.retired) {
+		for _, inst := range x.list {
+			inst.touch()
+		}
+	}
+	if anew, _ := e.Snapshot(); !bytes.Equal(anew, data) {
+		t.Fatal("the snapshot lacks what changed since the one before")
+	}
+	return data
+}
 
 // world runs an engine over a log that it writes itself, with a tick at every deadline.
 type world struct {

@@ -161,6 +161,7 @@ func (e *Engine) uninhibit(inst *instance, t int64) {
 		e.resolve(inst, t)
 	case inst.inhibited && !e.inhibited(inst):
 		inst.inhibited = false
+		inst.touch()
 		if inst.run.rule.arrival { // its clock is not the inhibitor's
 			t = e.now
 		}
@@ -175,6 +176,7 @@ func (e *Engine) uninhibit(inst *instance, t int64) {
 // holds for this episode; an alarm that an inhibitor explains needs no call.
 func (e *Engine) suppress(inst *instance, t int64, by citywarden.AlarmID) {
 	inst.under = by
+	inst.touch()
 	e.resolve(inst, t)
 }
 

@@ -71,10 +71,7 @@ func TestSuppressAndInhibitorTogether(t *testing.T) {
 	call("outage:D1:1")
 	call("outage:D1:1") // twice is once
 	w.put("g1", 10*s, "mains", false)
-	snap, err := w.e.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	snap := snapshot(t, w.e)
 	again := w.engine()
 	if err := again.Restore(snap); err != nil {
 		t.Fatal(err)
@@ -213,10 +210,7 @@ func TestInhibitorThatIsRemoved(t *testing.T) {
 		w.put("a", 1*s, "smoke", 2.0)
 		w.put("g1", 2*s, "mains", false)
 		w.put("c", 3*s, "smoke", 2.0)
-		snap, err := w.e.Snapshot()
-		if err != nil {
-			t.Fatal(err)
-		}
+		snap := snapshot(t, w.e)
 		gone := *w.device("g1")
 		w.devices = w.devices[1:]
 		if crash {

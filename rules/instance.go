@@ -228,6 +228,7 @@ func (e *Engine) catchUp(inst *instance, ts int64) {
 // instanceDue is the timer of rearm.
 func (e *Engine) instanceDue(inst *instance) {
 	inst.due = 0
+	inst.touch()
 	e.lapse(inst)
 	if inst.report > 0 && inst.report <= e.now {
 		e.reportMembers(inst)
@@ -290,6 +291,7 @@ func (e *Engine) rearm(inst *instance) {
 	}
 	if due == never {
 		inst.due = 0
+		inst.touch()
 		if !inst.idle() || inst.alarm.Episode > 0 || len(inst.flips) > 0 {
 			return
 		}
@@ -303,6 +305,7 @@ func (e *Engine) rearm(inst *instance) {
 	due = max(due, 1)
 	if inst.due != due {
 		inst.due = due
+		inst.touch()
 		e.push(timer{due: due, kind: timerInstance, inst: inst})
 	}
 }
@@ -310,6 +313,7 @@ func (e *Engine) rearm(inst *instance) {
 // apply evaluates the instance as of event time t and moves its levels.
 func (e *Engine) apply(inst *instance, t int64) {
 	r := inst.run.rule
+	inst.touch()
 	inst.clock = t
 	in, _ := inst.run.sched.active(t, e.opt.Holiday)
 	var raised [maxLevels]tri
@@ -616,6 +620,7 @@ func (e *Engine) close(inst *instance, t int64, reason, by string) {
 // emit appends a transition and returns it, to be completed at once.
 func (e *Engine) emit(inst *instance, t int64, kind citywarden.TransitionKind, why *citywarden.Explanation) *citywarden.Transition {
 	inst.n++
+	inst.touch()
 	a := inst.alarm
 	a.Members = slices.Clone(a.Members)
 	r := inst.run.rule

@@ -322,10 +322,7 @@ func TestAGroupThatTakesLongIsEvaluatedLessOften(t *testing.T) {
 	if g := w.e.runs[0].groups["Z"]; g.pace() < 25 || g.pace() > 40 {
 		t.Errorf("evaluated every %d ms", g.pace())
 	}
-	snap, err := w.e.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	snap := snapshot(t, w.e)
 	for range 2 { // before a crash and after it
 		w.put("d005", 3*s, "x", 1.0)
 		w.e = w.engine()

@@ -1055,11 +1055,8 @@ func random(t testing.TB, seed uint64) (yaml string, got, want []string) {
 	slices.SortStableFunc(log, func(a, b message) int { return int(a.at - b.at) })
 	for i, m := range log {
 		w.send(m.id, m.ts, m.at, m.pairs...)
+		snap := snapshot(t, w.e)
 		if i%37 == 36 { // and a crash now and then
-			snap, err := w.e.Snapshot()
-			if err != nil {
-				t.Fatal(err)
-			}
 			w.e = w.engine()
 			if err := w.e.Restore(snap); err != nil {
 				t.Fatalf("seed %d: %v", seed, err)

@@ -287,10 +287,7 @@ func TestAReloadAfterADeviceGotAnotherModel(t *testing.T) {
 		w.e = e
 		w.tick(0)
 		w.put("d", 10*s, "x", 400.0)
-		snap, err := e.Snapshot()
-		if err != nil {
-			t.Fatal(err)
-		}
+		snap := snapshot(t, e)
 		changed := dev("d", "probe")
 		changed.Updated = t0.Add(20 * s)
 		w.devices = []*citywarden.Device{changed}

@@ -98,6 +98,7 @@ func (e *Engine) agree(x *citywarden.Entry, at entity, m *mark, open *citywarden
 		return e.out
 	}
 	inst.alarm.Episode = max(inst.alarm.Episode, m.episode)
+	inst.touch()
 	if !inst.open {
 		return e.out
 	}
@@ -143,6 +144,7 @@ func retiredRun(id citywarden.RuleID, mode string) *run {
 // number of its last transition there.
 func (e *Engine) align(inst *instance, now int64, n uint64, was citywarden.Severity) {
 	inst.n = max(inst.n, n)
+	inst.touch()
 	kind := citywarden.Escalated
 	switch {
 	case inst.alarm.Severity == was:

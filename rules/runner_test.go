@@ -276,10 +276,7 @@ func TestRunnerCrashesAndGoesOn(t *testing.T) {
 
 func TestASnapshotOfAnotherVersionIsReplayedFromTheLog(t *testing.T) {
 	w := history(t, 402, 30)
-	old, err := w.e.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	old := snapshot(t, w.e)
 	old[0] = oldestVersion - 1
 	p := newPlant()
 	p.cursor, p.snapPos, p.snap = 7, 7, old
@@ -290,25 +287,20 @@ func TestASnapshotOfAnotherVersionIsReplayedFromTheLog(t *testing.T) {
 }
 
 func TestASnapshotOfBeforeIsRead(t *testing.T) {
-	data, err := os.ReadFile("testdata/snapshot-4")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := history(t, 402, 60) // of which it is
-	old := w.engine()
-	if err := old.Restore(data); err != nil {
-		t.Fatal(err)
-	}
-	a, err := w.e.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := old.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(a) != string(b) {
-		t.Error("an engine restored from a snapshot of version 4 differs from the one that wrote it")
+	w := history(t, 402, 60) // of which they are
+	a := snapshot(t, w.e)
+	for _, name := range []string{"snapshot-4", "snapshot-5"} {
+		data, err := os.ReadFile("testdata/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := w.engine()
+		if err := old.Restore(data); err != nil {
+			t.Fatal(name, err)
+		}
+		if string(a) != string(snapshot(t, old)) {
+			t.Errorf("an engine restored from %s differs from the one that wrote it", name)
+		}
 	}
 }
 

@@ -204,6 +204,7 @@ func (e *Engine) unattended(inst *instance) bool {
 
 // tell emits a change that a person ordered, of an instance that has had an alarm.
 func (e *Engine) tell(inst *instance, t int64, kind citywarden.TransitionKind, by, note string) {
+	inst.touch()
 	if inst.alarm.ID == "" {
 		return
 	}

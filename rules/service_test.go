@@ -200,10 +200,7 @@ func TestWhatIsOutOfServiceStaysSo(t *testing.T) {
 		}
 	}
 	list("ordered", d, e, r)
-	snap, err := w.e.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	snap := snapshot(t, w.e)
 	w.e = w.engine()
 	if err := w.e.Restore(snap); err != nil {
 		t.Fatal(err)

@@ -15,8 +15,8 @@ import (
 // snapshotVersion is the first byte of a snapshot. Those from oldestVersion on can
 // be read.
 const (
-	snapshotVersion = 5
-	oldestVersion   = 4 // has no begun of devices, and all times as they are
+	snapshotVersion = 6
+	oldestVersion   = 4 // has no begun of devices, and all times as they are; 5 has times of instances by the engine's clock
 )
 
 var (
@@ -30,7 +30,7 @@ type codec struct {
 	buf     []byte
 	reading bool
 	version byte
-	now     int64                 // clock of the engine, at least 1: no time of an instance is math.MinInt64 from it
+	base    int64                 // what moments are written by, at least 1: none is math.MinInt64 from it
 	ids     []citywarden.DeviceID // by seat
 	err     error
 }
@@ -215,7 +215,7 @@ type saved struct {
 
 func (c *codec) all(s *saved) {
 	c.int(&s.now)
-	c.now = max(s.now, 1)
+	c.base = max(s.now, 1)
 	c.int(&s.up)
 	list(c, &s.devices, c.device)
 	list(c, &s.rules, func(r *savedRule) {
@@ -243,7 +243,7 @@ func (c *codec) rule(r *savedRule) {
 	})
 }
 
-// moment is int for a time, which most often is near the engine's clock, or 0.
+// moment is int for a time, which most often is near base, or 0.
 func (c *codec) moment(p *int64) {
 	if c.version < 5 {
 		c.int(p)
@@ -252,7 +252,7 @@ func (c *codec) moment(p *int64) {
 	var u uint64
 	if !c.reading {
 		if *p != 0 {
-			d := *p - c.now // may wrap around, and back again
+			d := *p - c.base // may wrap around, and back again
 			u = (uint64(d<<1) ^ uint64(d>>63)) + 1
 		}
 		c.uint(&u)
@@ -263,7 +263,7 @@ func (c *codec) moment(p *int64) {
 		return
 	}
 	u--
-	*p = c.now + (int64(u>>1) ^ -int64(u&1))
+	*p = c.base + (int64(u>>1) ^ -int64(u&1))
 }
 
 func (c *codec) time(p *time.Time) {
@@ -417,7 +417,12 @@ func (c *codec) instance(r *savedRule, s *savedInstance) {
 	if f.has(hasKey) {
 		text(c, &s.key)
 	}
-	c.moment(&s.clock)
+	if c.version < 6 {
+		c.moment(&s.clock)
+	} else { // by nothing that others change
+		c.int(&s.clock)
+		c.base = max(s.clock, 1)
+	}
 	c.int(&s.lag)
 	c.moment(&s.due)
 	c.uint(&s.n)
@@ -533,12 +538,13 @@ func (c *codec) level(l *savedLevel) {
 
 // Snapshot returns the state of the engine. An engine with the same rules and
 // devices that restores it goes on exactly where this one stands. Its size is
-// about 15 bytes per remembered sample and 100 per alarm.
+// about 15 bytes per remembered sample and 40 per alarm; the engine keeps a copy
+// of what it says of alarms.
 func (e *Engine) Snapshot() ([]byte, error) {
 	c := &codec{buf: make([]byte, 0, e.size+e.size/8+1024), version: snapshotVersion}
 	c.buf = append(c.buf, snapshotVersion)
 	c.int(&e.now)
-	c.now = max(e.now, 1)
+	c.base = max(e.now, 1)
 	c.int(&e.up)
 	c.count(len(e.known))
 	var sd savedDevice
@@ -555,9 +561,8 @@ func (e *Engine) Snapshot() ([]byte, error) {
 		}
 		c.rule(&r)
 		c.count(len(x.list))
-		for _, i := range x.list {
-			i.save(&inst)
-			c.instance(&r, &inst)
+		for i := range x.pages {
+			c.page(&r, &inst, &x.pages[i], x.list[i*pageSize:min((i+1)*pageSize, len(x.list))])
 		}
 	}
 	e.size = len(c.buf)
@@ -589,6 +594,44 @@ func (x *run) save() savedRule {
 		r.episodes = append(r.episodes, savedEpisode{k, x.episodes[k]})
 	}
 	return r
+}
+
+// page is a part of run.list as a snapshot has it, so that the next one writes only
+// what changed since.
+type page struct {
+	data  []byte
+	ends  [pageSize]uint32 // of the instances in data
+	stale uint16           // bits of those that changed
+}
+
+const pageSize = 16
+
+// touch notes that the instance changed. Whatever sets one of its fields that
+// codec.instance writes, calls it before the step is over.
+func (inst *instance) touch() {
+	if i := inst.place / pageSize; i < len(inst.run.pages) { // one that was dropped has no place
+		inst.run.pages[i].stale |= 1 << (inst.place % pageSize)
+	}
+}
+
+// page writes the instances of a page; s is for its use.
+func (c *codec) page(r *savedRule, s *savedInstance, p *page, list []*instance) {
+	if p.stale == 0 {
+		c.buf = append(c.buf, p.data...)
+		return
+	}
+	begin, from := len(c.buf), uint32(0)
+	for i, inst := range list {
+		to := p.ends[i]
+		if p.stale&(1<<i) != 0 {
+			inst.save(s)
+			c.instance(r, s)
+		} else {
+			c.buf = append(c.buf, p.data[from:to]...)
+		}
+		from, p.ends[i] = to, uint32(len(c.buf)-begin)
+	}
+	p.data, p.stale = append(p.data[:0], c.buf[begin:]...), 0
 }
 
 func (inst *instance) save(s *savedInstance) {

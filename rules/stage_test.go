@@ -845,11 +845,8 @@ func disturb(t testing.TB, seed uint64) (story string, got, want []string) {
 			fmt.Fprintf(&b, "%s %+v\n", at, o)
 			g.service(now, &o)
 		}
+		snap := snapshot(t, w.e)
 		if r.IntN(20) == 0 {
-			snap, err := w.e.Snapshot()
-			if err != nil {
-				t.Fatal(err)
-			}
 			w.e = w.engine()
 			if err := w.e.Restore(snap); err != nil {
 				t.Fatalf("seed %d: %v", seed, err)

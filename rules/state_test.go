@@ -324,10 +324,7 @@ func TestAnOutageOfOursRaisesNobody(t *testing.T) {
 func TestADeviceThatWasRegisteredWhileWeWereDownIsWatchedForSilence(t *testing.T) {
 	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'silent("15m")'}]`), dev("a", "probe"))
 	w.put("a", time.Minute, "x", 1.0)
-	snap, err := w.e.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	snap := snapshot(t, w.e)
 	w.devices = append(w.devices, dev("b", "probe"))
 	w.e = w.engine()
 	if err := w.e.Restore(snap); err != nil {

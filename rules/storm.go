@@ -167,6 +167,7 @@ func (e *Engine) erupt(parent *instance, t int64, crowd []*instance) {
 func (e *Engine) attach(parent, x *instance, t int64) {
 	parent.children[x] = true
 	parent.clock = max(parent.clock, t)
+	parent.touch()
 	if parent.adopt(x) && parent.report == 0 {
 		parent.report = e.now + reportPause
 		e.rearm(parent)
@@ -200,6 +201,7 @@ func (e *Engine) reportMembers(parent *instance) {
 func (e *Engine) leave(inst *instance, t int64) {
 	parent := e.byAlarm[inst.under]
 	inst.under = ""
+	inst.touch()
 	if parent != nil && parent.children[inst] {
 		delete(parent.children, inst)
 		e.abate(parent, t)
@@ -256,6 +258,7 @@ func (e *Engine) reviewStorm(parent *instance) {
 		return
 	}
 	parent.clock = max(parent.clock, e.now)
+	parent.touch()
 	a, now := &parent.alarm, parent.run.rule.Severity
 	kind := citywarden.Lowered
 	if now > a.Severity {
