@@ -112,6 +112,7 @@ type Entry struct {
 
 	Rejected    int // readings left out because they can't be used, Reject says why; 1 for a message that can't be decoded
 	Quarantined int // readings left out because their time can't be true, Reject says why
+	Missing     int // messages of the device that got lost on their way, as this one says
 }
 
 // SeriesQuery asks for the readings of one metric of one device.

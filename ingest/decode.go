@@ -34,6 +34,7 @@ type message struct {
 	at       time.Time // of readings that give none: when a network server had them; zero for the arrival
 	once     string    // tells the message from others of its device whenever it comes, "" when nothing does
 	relative bool      // times count from the arrival, and say nothing about the clock of the device
+	missing  int       // messages that got lost before this one
 }
 
 // decodeRaw reads what is in the model's own format.
@@ -109,6 +110,10 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 		m, err = decodeLoRaWAN(model, up, &d)
 	case citywarden.DeviceCTWing:
 		m, err = decodeCTWing(model, up, &d)
+	case citywarden.DeviceSparkplug:
+		m, err = decodeSparkplug(model, up, &d)
+	case citywarden.DeviceMissing:
+		m, err = decodeMissing(up)
 	default:
 		m, err = decodeJSON(model, up, &d)
 	}
@@ -209,7 +214,7 @@ func (d *decoder) uplink(e *citywarden.Entry) {
 		return
 	}
 	m, raw, dropped := decode(device, model, up)
-	e.Attrs, e.Stated, e.Rejected, e.Quarantined = m.attrs, m.stated, dropped.rejected, dropped.quarantined
+	e.Attrs, e.Stated, e.Rejected, e.Quarantined, e.Missing = m.attrs, m.stated, dropped.rejected, dropped.quarantined, m.missing
 	if reason := dropped.reason(); reason != "" {
 		e.Reject = deadLetter(e, reason)
 	}

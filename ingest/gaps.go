@@ -61,6 +61,9 @@ func (g *gaps) note(e *citywarden.Entry, row func(citywarden.DeviceID, time.Time
 			from = hour.Add(time.Hour)
 		}
 	}
+	if e.Missing > 0 {
+		row(e.Device.ID, e.At.UTC().Truncate(time.Hour)).Missing += int64(e.Missing)
+	}
 	h.Device, h.At = e.Device.ID, e.At
 	for i := range e.Model.Metrics {
 		if m := &e.Model.Metrics[i]; m.Sequence {

@@ -29,6 +29,18 @@ func split(dir Directory, up *citywarden.Uplink) (parts []citywarden.Uplink, rea
 	whole := func(format string, args ...any) ([]citywarden.Uplink, []string) {
 		return []citywarden.Uplink{*up}, []string{fmt.Sprintf(format, args...)}
 	}
+	if what, ok := strings.CutPrefix(up.Topic, citywarden.GatewaySparkplug); ok {
+		what, name, _ := strings.Cut(what, "/")
+		part := *up
+		var err error
+		if part.Device, err = dir.Child(up.Device, name); err != nil {
+			return whole("%v", err)
+		}
+		if part.Topic = citywarden.DeviceSparkplug; what == "DDEATH" {
+			part.Topic = citywarden.DeviceDisconnected
+		}
+		return []citywarden.Uplink{part}, nil
+	}
 	s := &scanner{b: up.Payload}
 	s.space()
 	if s.i == len(s.b) || s.peek() != '{' {

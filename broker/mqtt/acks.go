@@ -1,8 +1,10 @@
 package mqtt
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -25,16 +27,43 @@ type pending struct {
 // accept hands a message on and returns when it is queued, not when it is
 // durable. Only the goroutine that reads the connection calls it.
 func (c *conn) accept(pk *packets.Packet, received citywarden.Uplink) {
-	var check *citywarden.Uplink
-	if pk.FixedHeader.Qos > 0 && c.client.Properties.ProtocolVersion == 5 {
-		up := received
-		check = &up
-	}
-	n, ok := c.push(pk, check)
+	n, ok := c.push(pk, c.toCheck(pk, received))
 	if !ok {
 		return
 	}
 	c.listener.broker.opts.Accept.Accept(c.ctx, received, func(err error) { c.settle(n, err) })
+}
+
+// toCheck returns what to check of up once it is durable, nil when the device can't be told.
+func (c *conn) toCheck(pk *packets.Packet, up citywarden.Uplink) *citywarden.Uplink {
+	if pk.FixedHeader.Qos > 0 && c.client.Properties.ProtocolVersion == 5 {
+		return &up
+	}
+	return nil
+}
+
+// acceptAll is accept for a message that is in the log as several: it is answered once all
+// are durable, and with what can't be used of the first.
+func (c *conn) acceptAll(pk *packets.Packet, all []citywarden.Uplink) {
+	n, ok := c.push(pk, c.toCheck(pk, all[0]))
+	if !ok {
+		return
+	}
+	var mu sync.Mutex
+	var first error
+	left := len(all)
+	for _, up := range all {
+		c.listener.broker.opts.Accept.Accept(c.ctx, up, func(err error) {
+			mu.Lock()
+			first = cmp.Or(first, err)
+			left--
+			over := left == 0
+			mu.Unlock()
+			if over {
+				c.settle(n, first)
+			}
+		})
+	}
 }
 
 // refuse answers a message with no. The answer waits for its turn, because

@@ -45,6 +45,7 @@ type conn struct {
 	known    func() (citywarden.DeviceID, error) // whose what the device showed is now
 	clientID string                              // as the device calls itself
 	will     *citywarden.Uplink
+	node     *node    // of Sparkplug B; set by the reading goroutine, before there is a subscription for it
 	asks     int      // requests for a credential that it may still make; nothing else is taken from it then
 	guest    bool     // it has come for a credential, and has a slot in Broker.guests
 	refusal  *refusal // why the CONNECT is answered with no

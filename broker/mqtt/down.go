@@ -58,7 +58,15 @@ func (c *conn) subscribe(filter string, qos byte) {
 	case rpcFilter, gatewayRPC:
 		kind = citywarden.DownlinkCommand
 	default:
-		return
+		switch what := sparkplugTopic(filter).what; what {
+		case sparkplugNCMD, sparkplugDCMD:
+			kind = citywarden.DownlinkCommand
+		case sparkplugSTATE:
+			c.deliverAs(packets.FixedHeader{Retain: true}, filter, sparkplugHost, c.listener.broker.state(true), nil)
+			return
+		default:
+			return
+		}
 	}
 	cancel := c.listener.broker.opts.Down.Listen(c.device, kind, func(m citywarden.Downlink) bool { return c.tell(filter, m) })
 	c.mu.Lock()
@@ -98,6 +106,9 @@ func (c *conn) unsubscribeAll() {
 // tell passes on a message of the platform to who subscribed to filter: a device's
 // own to itself, that of a device behind a gateway to the gateway.
 func (c *conn) tell(filter string, m citywarden.Downlink) bool {
+	if strings.HasPrefix(filter, sparkplugSpace) {
+		return c.tellNode(filter, m)
+	}
 	own := m.Device == c.device
 	if own != (filter == attributesTopic || filter == rpcFilter) {
 		return false
@@ -122,14 +133,20 @@ func (c *conn) tell(filter string, m citywarden.Downlink) bool {
 // deliver queues a message for the device and reports whether it is to be sent:
 // the device must have subscribed to filter.
 func (c *conn) deliver(filter, topic string, body []byte, done func(bool)) bool {
+	return c.deliverAs(packets.FixedHeader{}, filter, topic, body, done)
+}
+
+// deliverAs is deliver with the flags of h.
+func (c *conn) deliverAs(h packets.FixedHeader, filter, topic string, body []byte, done func(bool)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s, ok := c.subs[filter]
 	if !ok || c.deaf {
 		return false
 	}
+	h.Type, h.Qos = packets.Publish, s.qos
 	select {
-	case c.down <- downlink{packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: s.qos}, TopicName: topic, Payload: body}, done}:
+	case c.down <- downlink{packets.Packet{FixedHeader: h, TopicName: topic, Payload: body}, done}:
 		return true
 	default:
 	}

@@ -188,7 +188,11 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 		return &refusal{packets.ErrServerUnavailable, unavailable3, fmt.Sprintf("%s could not be checked: %v", shown, err)}
 	}
 	if pk.Connect.WillFlag {
-		if !mayStore(pk.Connect.WillTopic) {
+		death := sparkplugTopic(pk.Connect.WillTopic)
+		if death.what == sparkplugNDEATH {
+			c.node = newNode(death, pk.Connect.WillPayload)
+		}
+		if death.what != sparkplugNDEATH && !mayStore(pk.Connect.WillTopic) {
 			return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf("will topic %q: %s", clip(pk.Connect.WillTopic), publishAdvice)}
 		}
 		c.will = &citywarden.Uplink{Device: id, Protocol: "mqtt", Topic: logTopic(pk.Connect.WillTopic), Payload: pk.Connect.WillPayload}
@@ -212,7 +216,8 @@ func (h *hook) byUser(c *conn, user, password string) (id citywarden.DeviceID, e
 }
 
 const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + citywarden.DeviceRaw + ", " + requestTopic + "ID, " + rpcRequest + "ID, " + rpcResponse + "ID and " + firmwareRequest + "ID/chunk/N, a gateway to " +
-	citywarden.GatewayTelemetry + ", attributes, connect, disconnect, lorawan, ctwing, attributes/request and rpc, ChirpStack to application/…/event/…, and to nothing else"
+	citywarden.GatewayTelemetry + ", attributes, connect, disconnect, lorawan, ctwing, attributes/request and rpc, ChirpStack to application/…/event/…, an edge node of Sparkplug B to " +
+	sparkplugSpace + "GROUP/NBIRTH/NODE and so on, of one group and node, and to nothing else"
 
 // hint shows as much of a token as a person needs to recognise it.
 func hint(token string) string {
@@ -245,13 +250,22 @@ func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
 	if c.will == nil || c.graceful.Load() || c.stopping.Load() || h.broker.revoked(c) != nil {
 		return
 	}
-	up := *c.will
-	up.Received = time.Now().UTC()
-	h.broker.opts.Accept.Accept(c.listener.ctx, up, func(err error) {
-		if err != nil {
-			h.broker.log.Error("will not stored", "device", up.Device, "topic", up.Topic, "err", err)
+	ups := []citywarden.Uplink{*c.will}
+	if c.node != nil && strings.HasPrefix(c.will.Topic, sparkplugSpace) {
+		var err error
+		if ups, err = c.death(c.will.Payload); err != nil {
+			h.broker.log.Debug("death without a birth", "device", c.device, "topic", c.will.Topic, "err", err)
+			return
 		}
-	})
+	}
+	for _, up := range ups {
+		up.Received = time.Now().UTC()
+		h.broker.opts.Accept.Accept(c.listener.ctx, up, func(err error) {
+			if err != nil {
+				h.broker.log.Error("will not stored", "device", up.Device, "topic", up.Topic, "err", err)
+			}
+		})
+	}
 }
 
 // OnClientExpired takes the subscriptions out with the session; mochi leaves them.
@@ -261,7 +275,7 @@ func (h *hook) OnClientExpired(cl *mochi.Client) { h.server.UnsubscribeClient(cl
 // published, see publish.
 func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 	c := connOf(cl)
-	if !write && (!c.guest && maySubscribe(topic) || c.guest && topic == citywarden.ProvisionResponse) {
+	if !write && (!c.guest && (maySubscribe(topic) || c.mayControl(topic)) || c.guest && topic == citywarden.ProvisionResponse) {
 		return true
 	}
 	h.broker.metrics.refused.WithLabelValues("subscribe").Inc()
@@ -272,7 +286,7 @@ func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 }
 
 const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + callFilter + ", " + attributesTopic + ", " + attributesFilter + " and " + firmwareFilter + ", a gateway to " +
-	citywarden.GatewayAttributes + ", " + gatewayResponse + " and " + gatewayRPC + ", and to nothing else"
+	citywarden.GatewayAttributes + ", " + gatewayResponse + " and " + gatewayRPC + ", an edge node of Sparkplug B to " + sparkplugHost + " and NCMD and DCMD of its own, and to nothing else"
 
 // OnSubscribed notes what was granted.
 func (h *hook) OnSubscribed(cl *mochi.Client, pk packets.Packet, codes []byte) {
@@ -360,6 +374,10 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 func (h *hook) publish(c *conn, pk *packets.Packet) {
 	if c.guest {
 		h.provision(c, pk)
+		return
+	}
+	if strings.HasPrefix(pk.TopicName, sparkplugSpace) {
+		c.sparkplug(pk)
 		return
 	}
 	talk := strings.HasPrefix(pk.TopicName, requestTopic) || strings.HasPrefix(pk.TopicName, rpcRequest) || strings.HasPrefix(pk.TopicName, rpcResponse) ||

@@ -151,6 +151,7 @@ func (l *listener) shut() {
 		wg.Go(func() {
 			c.drain(over)
 			if c.established.Load() {
+				c.sayOffline()
 				c.writeDisconnect(packets.ErrServerShuttingDown, "")
 			}
 			_ = c.Close()

@@ -6,7 +6,8 @@
 // attributes at v1/devices/me/attributes/request/ID and is told when they change; it
 // gets commands at v1/devices/me/rpc/request/ID and answers at rpc/response/ID, and calls
 // the platform the other way round. A
-// gateway does the same for the devices behind it below v1/gateway/.
+// gateway does the same for the devices behind it below v1/gateway/. An edge node of
+// Sparkplug B (3.0) does so below spBv1.0/, see sparkplug.go.
 //
 //	ln, err := net.Listen("tcp", ":1883")
 //	…
@@ -141,6 +142,8 @@ type Broker struct {
 	opts    Options
 	log     *slog.Logger
 	metrics metrics
+	since   time.Time      // when it began to run
+	nodes   sync.Map       // by device, the connection in which a node of Sparkplug B was born last
 	guests  chan struct{}  // a slot per connection that asks for a credential
 	unkept  rate.Sometimes // paces what is logged of messages that can't be stored: on a full disk that is each
 }
@@ -166,6 +169,7 @@ func New(opts Options) (*Broker, error) {
 // Run serves until ctx is done, then waits up to a second for acknowledgements
 // that are under way, closes every connection and returns nil. It can run once.
 func (b *Broker) Run(ctx context.Context) error {
+	b.since = time.Now()
 	caps := mochi.NewDefaultServerCapabilities()
 	caps.MaximumPacketSize = maxPacket
 	caps.MaximumClientWritesPending = maxPending

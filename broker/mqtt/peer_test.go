@@ -250,7 +250,7 @@ func serveOn(t testing.TB, l Listener, a Acceptor) (book *logBook, stop func()) 
 // waits for an answer of nobody.
 type shelf struct {
 	mu      sync.Mutex
-	listen  map[place][]func(citywarden.Downlink) bool
+	listen  map[place][]*func(citywarden.Downlink) bool
 	answers []string
 }
 
@@ -297,13 +297,13 @@ func (s *shelf) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, sen
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.listen == nil {
-		s.listen = map[place][]func(citywarden.Downlink) bool{}
+		s.listen = map[place][]*func(citywarden.Downlink) bool{}
 	}
-	s.listen[place{id, kind}] = append(s.listen[place{id, kind}], send)
+	s.listen[place{id, kind}] = append(s.listen[place{id, kind}], &send)
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.listen, place{id, kind})
+		s.listen[place{id, kind}] = slices.DeleteFunc(s.listen[place{id, kind}], func(f *func(citywarden.Downlink) bool) bool { return f == &send })
 	}
 }
 
@@ -339,10 +339,10 @@ func (s *shelf) command(at, device citywarden.DeviceID, id int64, body string, d
 
 func (s *shelf) pass(p place, m citywarden.Downlink) (taken int) {
 	s.mu.Lock()
-	to := s.listen[p]
+	to := slices.Clone(s.listen[p])
 	s.mu.Unlock()
 	for _, f := range to {
-		if f(m) {
+		if (*f)(m) {
 			taken++
 		}
 	}
