@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -218,7 +219,8 @@ func (b *building) folder(context.Context) error {
 		}
 	}
 	b.metrics = prometheus.NewRegistry()
-	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	live := collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)})
+	b.metrics.MustRegister(collectors.NewGoCollector(live), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	b.hub = api.NewHub(b.component("events"))
 	return nil
 }
@@ -323,7 +325,7 @@ func (b *building) state(ctx context.Context) error {
 	s := b.config.Series
 	o := influx.Options{
 		URL: s.URL, Database: s.Database, Org: s.Org, Token: s.Token, Username: s.User, Password: s.Password,
-		Retention: s.Retention.Std(), Rollups: s.kept(), Cursors: b.db, Refusals: b.db, Logger: b.component("series"), Metrics: b.metrics,
+		Retention: s.Retention.Std(), Rollups: s.kept(), MaxSeries: s.MaxSeries, Cursors: b.db, Refusals: b.db, Logger: b.component("series"), Metrics: b.metrics,
 	}
 	if s.URL == "" {
 		if b.core, err = influx.OpenCore(b.path(seriesDir)); err != nil {

@@ -83,11 +83,12 @@ type LogConfig struct {
 type SeriesConfig struct {
 	URL       string              `yaml:"url"` // of InfluxDB 1.8+, 2.x or 3; "" for the embedded storage core
 	Database  string              `yaml:"database"`
-	Org       string              `yaml:"org"`       // InfluxDB 2.x
-	Token     string              `yaml:"token"`     // InfluxDB 2.x and 3; CITYWARDEN_SERIES_TOKEN overrides it
-	User      string              `yaml:"user"`      // InfluxDB 1.x
-	Password  string              `yaml:"password"`  // InfluxDB 1.x; CITYWARDEN_SERIES_PASSWORD overrides it
-	Retention citywarden.Duration `yaml:"retention"` // of the embedded core; 0s keeps everything
+	Org       string              `yaml:"org"`        // InfluxDB 2.x
+	Token     string              `yaml:"token"`      // InfluxDB 2.x and 3; CITYWARDEN_SERIES_TOKEN overrides it
+	User      string              `yaml:"user"`       // InfluxDB 1.x
+	Password  string              `yaml:"password"`   // InfluxDB 1.x; CITYWARDEN_SERIES_PASSWORD overrides it
+	Retention citywarden.Duration `yaml:"retention"`  // of the embedded core; 0s keeps everything
+	MaxSeries int                 `yaml:"max_series"` // sets of tags in the database; readings that would make one more are dead letters
 	Rollups   RollupsConfig       `yaml:"rollups"`
 }
 
@@ -302,7 +303,7 @@ func Default() Config {
 		CoAP:      CoAPConfig{Addr: ":5683"},
 		Uplinks:   []UplinkConfig{},
 		Log:       LogConfig{MaxAge: days(7), MaxBytes: 20 << 30, Reserve: 512 << 20},
-		Series:    SeriesConfig{Database: "citywarden", Retention: days(400), Rollups: RollupsConfig{Minute: days(400), Quarter: days(1100), Hour: days(3660)}},
+		Series:    SeriesConfig{Database: "citywarden", Retention: days(400), MaxSeries: 500_000, Rollups: RollupsConfig{Minute: days(400), Quarter: days(1100), Hour: days(3660)}},
 		Operators: 1,
 		Cases: CasesConfig{
 			Hours: []string{"08:00-12:00", "14:00-18:00"}, Standard: citywarden.GBT30428,
@@ -496,6 +497,9 @@ func (c *Config) Check() error {
 	}
 	if c.Series.Retention != 0 && c.Series.Retention.Std() < time.Hour {
 		return keyErrorf("series.retention", "%s is too short; at least 1h, or 0s to keep everything", c.Series.Retention)
+	}
+	if c.Series.MaxSeries < 0 {
+		return keyErrorf("series.max_series", "%d can't be; write how many series the database may hold, or 0 for no limit", c.Series.MaxSeries)
 	}
 	for _, r := range []struct {
 		key  string

@@ -179,7 +179,7 @@ func openEngine(dir string) (_ *engine, err error) {
 	data.Index = coreIndex
 	data.QueryLogEnabled = false
 	data.CacheMaxMemorySize = 256 << 20 // a write past it is refused until a snapshot has made room
-	// The registry bounds the number of series; the engine's own limits would drop points.
+	// Series bounds how many there are, see cardinality; the engine's own limits are for another index.
 	data.MaxSeriesPerDatabase, data.MaxValuesPerTag = 0, 0
 	if err := data.Validate(); err != nil {
 		return nil, err

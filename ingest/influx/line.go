@@ -58,20 +58,28 @@ func finite(v citywarden.Value) bool {
 	return v.Kind() != 0 && f-f == 0 // NaN and infinities minus themselves are NaN
 }
 
-// appendTo appends l in the line protocol, with a timestamp in nanoseconds and
-// a newline: measurement,tag=value field=value timestamp. Tags are in the order
+// tags are the names and values of l's tags, "" where it has none. They are in the order
 // of their names, which spares the server sorting them.
-func (l line) appendTo(b []byte) []byte {
+func (l line) tags() [5][2]string {
 	d := l.entry.Device
+	site, _ := d.Attributes["site"].(string)
+	zone, _ := d.Attributes["zone"].(string)
+	return [...][2]string{{"device", string(d.ID)}, {"grid", string(d.Grid)}, {"model", string(d.Model)}, {"site", site}, {"zone", zone}}
+}
+
+// appendTags appends measurement,tag=value: what a series is known by.
+func (l line) appendTags(b []byte) []byte {
 	b = appendEscaped(b, string(l.entry.Model.Domain), `, `)
-	b = appendTag(b, "device", string(d.ID))
-	b = appendTag(b, "grid", string(d.Grid))
-	b = appendTag(b, "model", string(d.Model))
-	for _, name := range [...]string{"site", "zone"} {
-		if s, ok := d.Attributes[name].(string); ok {
-			b = appendTag(b, name, s)
-		}
+	for _, t := range l.tags() {
+		b = appendTag(b, t[0], t[1])
 	}
+	return b
+}
+
+// appendTo appends l in the line protocol, with a timestamp in nanoseconds and
+// a newline: measurement,tag=value field=value timestamp.
+func (l line) appendTo(b []byte) []byte {
+	b = l.appendTags(b)
 	sep := byte(' ')
 	for i := range l.readings {
 		x := &l.readings[i]

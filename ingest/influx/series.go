@@ -47,6 +47,7 @@ type Options struct {
 	Database  string           // database, or bucket; "" means "citywarden"
 	Retention time.Duration    // how long readings are kept, at least 1h, 0 for ever; a server's own setting is left as it is
 	Rollups   [4]time.Duration // the same of each of citywarden.RollupLevels; at least as long as that before, and as Retention
+	MaxSeries int              // how many series the database may hold: readings that would make one more are refused; 0 for no limit
 	Cursors   Cursors
 	Refusals  Refusals
 	Logger    *slog.Logger          // nil for none
@@ -77,6 +78,9 @@ type Series struct {
 	seconds           prometheus.Histogram
 
 	prepared atomic.Bool // of the core: the database is there and its retention set
+
+	seriesMu sync.Mutex // held while a batch is looked at
+	series   cardinality
 
 	rollups  [4]api.WriteAPIBlocking
 	policies [4]bool // whether the retention policy of the level is there
@@ -116,7 +120,7 @@ func New(o Options) (*Series, error) {
 	if o.Username != "" {
 		token = o.Username + ":" + o.Password
 	}
-	s := &Series{opt: o, log: o.Logger, base: strings.TrimRight(base, "/") + "/"}
+	s := &Series{opt: o, log: o.Logger, series: newCardinality(o.MaxSeries), base: strings.TrimRight(base, "/") + "/"}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -143,7 +147,7 @@ func New(o Options) (*Series, error) {
 		Buckets: prometheus.ExponentialBuckets(0.001, 4, 8),
 	})
 	if o.Metrics != nil {
-		for _, c := range []prometheus.Collector{points, s.seconds} {
+		for _, c := range []prometheus.Collector{points, s.seconds, s.series.gauge} {
 			if err := o.Metrics.Register(c); err != nil {
 				return nil, fmt.Errorf("series metrics: %w", err)
 			}
@@ -275,12 +279,14 @@ func (s *Series) write(ctx context.Context, ls []line, p citywarden.Position) er
 			return err
 		}
 		var lost rejects
-		for len(ls) > 0 {
-			n := min(len(ls), batch)
-			if err := s.send(ctx, ls[:n], &lost); err != nil {
+		ls, err := s.admit(ctx, ls, &lost)
+		if err != nil {
+			return err
+		}
+		for part := range slices.Chunk(ls, batch) {
+			if err := s.send(ctx, part, &lost); err != nil {
 				return err
 			}
-			ls = ls[n:]
 		}
 		s.seconds.Observe(time.Since(begin).Seconds())
 		if err := s.refuse(ctx, &lost); err != nil {
@@ -310,6 +316,10 @@ func (s *Series) Store(ctx context.Context, entries []citywarden.Entry) (refused
 		return nil, err
 	}
 	var lost rejects
+	todo, err = s.admit(ctx, todo, &lost)
+	if err != nil {
+		return nil, err
+	}
 	for part := range slices.Chunk(todo, batch) {
 		if err := s.send(ctx, part, &lost); err != nil {
 			return nil, err

@@ -20,6 +20,9 @@ func platform() *dashboard.DashboardBuilder {
 		WithPanel(graph("确认时延 Acknowledgement", "How long does a device wait until its message is durable?", "s",
 			promQuery(`histogram_quantile(0.5, sum by (le) (rate(citywarden_ack_seconds_bucket[$__rate_interval])))`, "p50"),
 			promQuery(`histogram_quantile(0.99, sum by (le) (rate(citywarden_ack_seconds_bucket[$__rate_interval])))`, "p99"))).
+		WithPanel(graph("MQTT 确认时延 Acknowledgement over MQTT", "How long does it take from reading a device's message from its socket to writing the PUBACK there, the network not counted?", "s",
+			promQuery(`histogram_quantile(0.5, sum by (le) (rate(citywarden_mqtt_ack_seconds_bucket[$__rate_interval])))`, "p50"),
+			promQuery(`histogram_quantile(0.99, sum by (le) (rate(citywarden_mqtt_ack_seconds_bucket[$__rate_interval])))`, "p99"))).
 		WithPanel(graph("落后的提交组 Behind the log", "Who is behind the log, and by how many commit groups?", "short",
 			promQuery(`citywarden_consumer_lag`, "{{consumer}}"))).
 		WithPanel(graph("未落盘消息 Waiting for the log", "How many messages are taken and not durable yet?", "short",
@@ -38,7 +41,10 @@ func platform() *dashboard.DashboardBuilder {
 			promQuery(`sum by (code) (rate(citywarden_coap_requests_total[$__rate_interval]))`, "{{code}}"))).
 		WithPanel(graph("告警 Alarms", "How many alarms are there, and how many wait for a person?", "short",
 			promQuery(`sum(citywarden_alarms_active)`, "active"),
-			promQuery(`citywarden_alarms_unacked`, "unacknowledged")))
+			promQuery(`citywarden_alarms_unacked`, "unacknowledged"))).
+		WithPanel(graph("内存 Memory", "How much memory does the platform take, and does what is in use after a garbage collection grow for days, as a leak would?", "bytes",
+			promQuery(`process_resident_memory_bytes and on (job, instance) citywarden_log_depth`, "resident"),
+			promQuery(`go_gc_heap_live_bytes and on (job, instance) citywarden_log_depth`, "in use")))
 }
 
 // prom is the Prometheus that is chosen.
