@@ -124,12 +124,30 @@ const (
 	StatusSilent Status = "silent" // it did not, or its gateway said that it left
 )
 
-// Presence is when a device was last heard.
+// SilentReason is why a device is silent, as far as that can be known.
+type SilentReason string
+
+// The reasons, the first that holds counts.
+const (
+	SilentDisabled SilentReason = "disabled" // its messages are refused
+	SilentLeft     SilentReason = "left"     // its gateway said that it left
+	SilentGateway  SilentReason = "gateway"  // its gateway is silent too
+	SilentMute     SilentReason = "mute"     // it is connected, and says nothing
+	SilentGone     SilentReason = "gone"     // it is not connected: without power, out of reach, or broken
+)
+
+// Presence is when a device was last heard. It follows from its messages, not from
+// its connections: one that connects again changes nothing.
 type Presence struct {
-	Status   Status    `json:"status"`
-	LastSeen time.Time `json:"last_seen,omitzero"` // our time of its newest message
-	Left     bool      `json:"left,omitempty"`     // that one is its gateway's, which says that it left
+	Status    Status       `json:"status"`
+	Reason    SilentReason `json:"reason,omitempty" enum:"disabled,left,gateway,mute,gone"` // of StatusSilent
+	LastSeen  time.Time    `json:"last_seen,omitzero"`                                      // our time of its newest message
+	Left      bool         `json:"left,omitempty"`                                          // that one is its gateway's, which says that it left
+	Connected bool         `json:"connected,omitempty"`                                     // it holds a connection over MQTT
 }
+
+// Uptime is a time in which the platform ran.
+type Uptime struct{ From, To time.Time }
 
 // DeviceView is a device as people see it: with its presence, its latest
 // values and the worst alarm that is open for it.
@@ -162,6 +180,7 @@ type DeviceFilter struct {
 	Grid   GridCode
 	Area   AreaCode
 	Search string // part of the id or name, any case
+	Status Status
 
 	Component ComponentID
 	Page

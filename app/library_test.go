@@ -186,6 +186,7 @@ var libraryRules = []played{
 		device e4 energy-meter gateway=g2
 		e4 {"power": 3}
 		sleep 31m`},
+	{"device.network-outage", "south", citywarden.Major, "contact/south", "", "", "sleep 1m"}, // the meters without power
 	{"device.battery-low", "v1", citywarden.Warning, "battery/v1", "", "", `
 		device v1 valve
 		2 x 1h v1 {"battery": 10, "position": 100}`},

@@ -45,7 +45,7 @@ import (
 //	user NAME ROLE [DEPARTMENT]   register a person
 //	publish DEVICE JSON           send telemetry with QoS 1 and wait for the PUBACK, or that of many
 //	                              devices; in JSON, @09:30 stands for that time of today
-//	unplug DEVICE                 end its connection; publish makes a new one
+//	unplug DEVICE                 end its connection, or those of many; publish makes a new one
 //	latest DEVICE                 print the latest values
 //	series DEVICE METRIC          print the time series of the last 24 hours
 //	ledger DEVICE                 print what became of its messages in the last 24 hours
@@ -492,9 +492,11 @@ func (w *world) publish(id, body string) error {
 func unplugCommand(ts *testscript.TestScript, _ bool, args []string) {
 	args, _ = expect(ts, args, "unplug DEVICE", 1, 1)
 	w := worldOf(ts)
-	if c := w.clients[args[0]]; c != nil {
-		c.Disconnect(0)
-		delete(w.clients, args[0])
+	for _, id := range many(ts, args[0]) {
+		if c := w.clients[id]; c != nil {
+			c.Disconnect(0)
+			delete(w.clients, id)
+		}
 	}
 	synctest.Wait()
 }

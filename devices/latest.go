@@ -125,12 +125,18 @@ func (r *Registry) Run(ctx context.Context) error {
 			if err := r.Flush(ctx); err != nil && ctx.Err() == nil {
 				r.log.Error("latest values not stored; trying again", "err", err)
 			}
+			if err := r.keepAlive(ctx, false); err != nil && ctx.Err() == nil {
+				r.log.Error("it is not stored that the platform runs; trying again", "err", err)
+			}
 			t.Reset(max(flushEvery, 9*time.Since(begin)))
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			if err := r.Flush(last); err != nil {
 				r.log.Warn("latest values not stored; they come again from the log", "err", err)
+			}
+			if err := r.keepAlive(last, true); err != nil {
+				r.log.Warn("it is not stored until when the platform ran", "err", err)
 			}
 			return nil
 		}

@@ -27,6 +27,10 @@ type Store interface {
 	// SaveLatest replaces presence and latest values of devices that still
 	// exist, and the position of the log that they reach.
 	SaveLatest(ctx context.Context, vs []citywarden.DeviceView, reached citywarden.Position) error
+	// LoadUptimes returns when the platform ran last, the newest last, and SaveUptime
+	// stores that it runs since u.From, and did until u.To.
+	LoadUptimes(ctx context.Context) ([]citywarden.Uptime, error)
+	SaveUptime(ctx context.Context, u citywarden.Uptime) error
 	SiteStore
 }
 
@@ -86,6 +90,10 @@ type Registry struct {
 
 	firmware *Firmware // nil without any
 
+	started time.Time
+	alive   time.Time // when it was stored last that we run; of Run
+	outages []outage  // of ours, the newest last; they don't change
+
 	// flushMu makes Flush calls, and deletions, one after the other; held while
 	// the store writes.
 	flushMu sync.Mutex
@@ -107,6 +115,12 @@ func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) 
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
+	r.started = time.Now()
+	ran, err := s.LoadUptimes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("load when the platform ran: %w", err)
+	}
+	r.outages = outagesOf(ran, r.started)
 	sites, err := s.LoadSites(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("load sites: %w", err)
@@ -205,6 +219,11 @@ func (r *Registry) Get(id citywarden.DeviceID) (citywarden.DeviceView, error) {
 // the cursor of the next page, "" after the last.
 func (r *Registry) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, string, error) {
 	search, size, now := strings.ToLower(f.Search), f.Size(), time.Now()
+	of := func(e *entry) bool {
+		r.valuesMu.RLock()
+		defer r.valuesMu.RUnlock()
+		return r.status(e, now) == f.Status
+	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	i := 0
@@ -219,7 +238,8 @@ func (r *Registry) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, str
 		e := r.order[i]
 		if f.Model != "" && e.model.Name != f.Model || f.Domain != "" && e.model.Domain != f.Domain ||
 			f.Grid != "" && e.device.Grid != f.Grid || f.Area != "" && !f.Area.Has(e.device.Grid) || // a look at device is what costs
-			f.Component != "" && e.device.Component != f.Component || search != "" && !strings.Contains(e.search, search) {
+			f.Component != "" && e.device.Component != f.Component || search != "" && !strings.Contains(e.search, search) ||
+			f.Status != "" && !of(e) {
 			continue
 		}
 		if len(views) == size {
@@ -239,7 +259,7 @@ func (r *Registry) Summary(area citywarden.AreaCode) map[citywarden.Status]int {
 	defer r.valuesMu.RUnlock()
 	for _, e := range r.order {
 		if area == "" || area.Has(e.device.Grid) {
-			n[e.status(now)]++
+			n[r.status(e, now)]++
 		}
 	}
 	return n
@@ -258,20 +278,9 @@ func (r *Registry) view(e *entry, now time.Time) citywarden.DeviceView {
 	v.Attributes, v.SiteAttributes = maps.Clone(v.Attributes), maps.Clone(v.SiteAttributes)
 	r.valuesMu.RLock()
 	defer r.valuesMu.RUnlock()
-	v.Presence = citywarden.Presence{Status: e.status(now), LastSeen: e.lastSeen, Left: e.left}
+	v.Presence = r.presence(e, now)
 	v.Latest, v.Client = e.latestValues(), e.client
 	return v
-}
-
-// status needs valuesMu.
-func (e *entry) status(now time.Time) citywarden.Status {
-	switch {
-	case e.lastSeen.IsZero():
-		return citywarden.StatusNever
-	case e.left, now.Sub(e.lastSeen) > 2*e.model.Heartbeat.Std():
-		return citywarden.StatusSilent
-	}
-	return citywarden.StatusOnline
 }
 
 // latestValues needs valuesMu.

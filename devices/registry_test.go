@@ -673,6 +673,10 @@ func (s *states) LoadDevices(context.Context, func(citywarden.DeviceView, []city
 	return 0, nil
 }
 
+func (s *states) LoadUptimes(context.Context) ([]citywarden.Uptime, error) { return nil, nil }
+
+func (s *states) SaveUptime(context.Context, citywarden.Uptime) error { return nil }
+
 func (s *states) LoadSites(context.Context) ([]citywarden.Site, error) { return nil, nil }
 
 func (s *states) SaveDevices(context.Context, []citywarden.Device, map[citywarden.DeviceID][]citywarden.Secret) error {

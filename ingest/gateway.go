@@ -3,8 +3,10 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -104,10 +106,34 @@ func split(dir Directory, up *citywarden.Uplink) (parts []citywarden.Uplink, rea
 	return parts, reasons
 }
 
+// gatewayAlive is how often at most a gateway that speaks for others gets a record
+// of its own.
+const gatewayAlive = 30 * time.Second
+
+// alive adds a sign of life of the gateway itself, so that one that only speaks for
+// others does not count as silent.
+func (p *Pipeline) alive(parts []citywarden.Uplink, up *citywarden.Uplink) []citywarden.Uplink {
+	if slices.ContainsFunc(parts, func(x citywarden.Uplink) bool { return x.Device == up.Device }) {
+		return parts
+	}
+	if _, _, err := p.directory.Device(up.Device); err != nil {
+		return parts // nobody to be alive
+	}
+	now := time.Now()
+	if last, ok := p.gateways.Load(up.Device); ok && now.Sub(last.(time.Time)) < gatewayAlive {
+		return parts
+	}
+	p.gateways.Store(up.Device, now)
+	own := *up
+	own.Topic, own.Payload = citywarden.DeviceConnected, nil
+	return append(parts, own)
+}
+
 // acceptGateway is Accept for a gateway's message: done is called once all of its
 // parts are durable, with the first error.
 func (p *Pipeline) acceptGateway(ctx context.Context, up citywarden.Uplink, done func(error)) {
 	parts, _ := split(p.directory, &up)
+	parts = p.alive(parts, &up)
 	if len(parts) == 0 { // {}
 		done(nil)
 		return

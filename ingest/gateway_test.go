@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -94,6 +95,15 @@ func TestGatewayMessageInTheLog(t *testing.T) {
 	if acks != 1 {
 		t.Errorf("acknowledged %d times", acks)
 	}
+	// One that only speaks for others is alive too; that is logged now and then.
+	up.Payload = []byte(`{"d1":[{"smoke":0.4}]}`)
+	for range 3 {
+		again := up
+		again.Payload = bytes.Clone(up.Payload)
+		p.Accept(t.Context(), again, func(error) {})
+	}
+	p.Accept(t.Context(), citywarden.Uplink{Device: "stranger", Topic: citywarden.GatewayConnect, Payload: []byte(`{}`)}, func(error) {})
+	log.seal()
 	d := newDecoder(family{one{testModel()}})
 	var got []string
 	for _, g := range log.groups {
@@ -108,7 +118,7 @@ func TestGatewayMessageInTheLog(t *testing.T) {
 			got = append(got, s)
 		}
 	}
-	if d := cmp.Diff([]string{"d1 smoke=0.1", "d2 smoke=0.2", "gw rejected"}, got); d != "" {
+	if d := cmp.Diff([]string{"d1 smoke=0.1", "d2 smoke=0.2", "gw rejected", "d1 smoke=0.4", "gw", "d1 smoke=0.4", "d1 smoke=0.4", "stranger rejected"}, got); d != "" {
 		t.Error(d)
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -106,6 +107,7 @@ type Pipeline struct {
 	consumers []*consumer
 	ring      *ring
 	stamped   atomic.Int64 // when the newest message arrived, in nanoseconds since 1970
+	gateways  sync.Map     // citywarden.DeviceID to when its sign of life was logged last
 }
 
 // New returns a Pipeline without consumers.
@@ -152,7 +154,7 @@ func (p *Pipeline) Attach(c Consumer) {
 // says that there is no room it fails at once, with CodeTransient.
 //
 // A gateway's message is put into the log as one of each device that it speaks
-// of; done tells of all of them.
+// of, and twice a minute at most as a sign of life of its own; done tells of all of them.
 func (p *Pipeline) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
 	if strings.HasPrefix(up.Topic, gatewayTopics) {
 		p.acceptGateway(ctx, up, done)

@@ -207,3 +207,37 @@ func (d *DB) SaveLatest(ctx context.Context, vs []citywarden.DeviceView, reached
 		return setCursor(ctx, q, latestCursor, reached)
 	})
 }
+
+// keptUptimes is how many times at which the platform ran are kept.
+const keptUptimes = 64
+
+// LoadUptimes returns when the platform ran, the newest last.
+func (d *DB) LoadUptimes(ctx context.Context) ([]citywarden.Uptime, error) {
+	rows, err := d.sql.QueryContext(ctx, `SELECT began, ended FROM uptimes ORDER BY began`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []citywarden.Uptime
+	for rows.Next() {
+		var began, ended int64
+		if err := rows.Scan(&began, &ended); err != nil {
+			return nil, err
+		}
+		out = append(out, citywarden.Uptime{From: fromMS(began), To: fromMS(ended)})
+	}
+	return out, rows.Err()
+}
+
+// SaveUptime stores that the platform runs since u.From, and did until u.To, and
+// forgets all but the newest of such times.
+func (d *DB) SaveUptime(ctx context.Context, u citywarden.Uptime) error {
+	return d.tx(ctx, func(q querier) error {
+		if _, err := q.ExecContext(ctx, `INSERT INTO uptimes (began, ended) VALUES ($1, $2)
+			ON CONFLICT (began) DO UPDATE SET ended = excluded.ended`, toMS(u.From), toMS(u.To)); err != nil {
+			return err
+		}
+		_, err := q.ExecContext(ctx, `DELETE FROM uptimes WHERE began NOT IN (SELECT began FROM uptimes ORDER BY began DESC LIMIT $1)`, keptUptimes)
+		return err
+	})
+}

@@ -183,6 +183,7 @@ type deviceListCmd struct {
 	remote
 	Model  string `help:"Only of that model."`
 	Search string `help:"Only with that in the id or name." short:"s"`
+	Status string `help:"Only those that are online, silent, or have never been heard." enum:",online,silent,never" default:""`
 
 	Component string `help:"Only those that are attached to it."`
 }
@@ -196,12 +197,23 @@ func (d *deviceListCmd) Run(ctx context.Context, o output) error {
 	if d.Search != "" {
 		q.Set("q", d.Search)
 	}
+	if d.Status != "" {
+		q.Set("status", d.Status)
+	}
 	if d.Component != "" {
 		q.Set("component", d.Component)
 	}
 	return printList(ctx, o, &d.remote, "/devices", q, []string{"ID", "NAME", "MODEL", "STATUS", "LAST SEEN", "ALARM", "LATEST"}, func(v citywarden.DeviceView) []string {
-		return []string{string(v.ID), v.Name, string(v.Model), string(v.Status), when(v.LastSeen), dash(v.Alarm), latest(v.Latest)}
+		return []string{string(v.ID), v.Name, string(v.Model), presence(v.Presence), when(v.LastSeen), dash(v.Alarm), latest(v.Latest)}
 	})
+}
+
+// presence prints the status and, of a silent device, why.
+func presence(p citywarden.Presence) string {
+	if p.Reason != "" {
+		return fmt.Sprintf("%s: %s", p.Status, p.Reason)
+	}
+	return string(p.Status)
 }
 
 // latest prints values by the names of their metrics.

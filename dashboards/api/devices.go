@@ -86,15 +86,17 @@ type deviceBody struct {
 	Component  citywarden.ComponentID `json:"component,omitempty" maxLength:"64" doc:"Code of the component that it is attached to"`
 	Disabled   bool                   `json:"disabled,omitempty" doc:"Its messages are refused"`
 
-	Grid     citywarden.GridCode                         `json:"grid,omitempty" readOnly:"true"`
-	Created  time.Time                                   `json:"created,omitzero" readOnly:"true"`
-	Updated  time.Time                                   `json:"updated,omitzero" readOnly:"true"`
-	Status   citywarden.Status                           `json:"status,omitempty" readOnly:"true"`
-	LastSeen time.Time                                   `json:"last_seen,omitzero" readOnly:"true"`
-	Left     bool                                        `json:"left,omitempty" readOnly:"true"`
-	Latest   map[citywarden.MetricName]citywarden.Latest `json:"latest,omitempty" readOnly:"true"`
-	Client   map[string]any                              `json:"client,omitempty" readOnly:"true"`
-	Alarm    string                                      `json:"alarm,omitempty" readOnly:"true"`
+	Grid      citywarden.GridCode                         `json:"grid,omitempty" readOnly:"true"`
+	Created   time.Time                                   `json:"created,omitzero" readOnly:"true"`
+	Updated   time.Time                                   `json:"updated,omitzero" readOnly:"true"`
+	Status    citywarden.Status                           `json:"status,omitempty" readOnly:"true"`
+	LastSeen  time.Time                                   `json:"last_seen,omitzero" readOnly:"true"`
+	Left      bool                                        `json:"left,omitempty" readOnly:"true"`
+	Reason    citywarden.SilentReason                     `json:"reason,omitempty" readOnly:"true"`
+	Connected bool                                        `json:"connected,omitempty" readOnly:"true"`
+	Latest    map[citywarden.MetricName]citywarden.Latest `json:"latest,omitempty" readOnly:"true"`
+	Client    map[string]any                              `json:"client,omitempty" readOnly:"true"`
+	Alarm     string                                      `json:"alarm,omitempty" readOnly:"true"`
 }
 
 func (b *deviceBody) device() (citywarden.Device, error) {
@@ -159,10 +161,11 @@ func (s *server) listDevices(ctx context.Context, in *struct {
 	Domain citywarden.Domain    `query:"domain"`
 	Grid   citywarden.GridCode  `query:"grid"`
 	Search string               `query:"q" maxLength:"100" doc:"Part of the id or name"`
+	Status citywarden.Status    `query:"status"`
 
 	Component citywarden.ComponentID `query:"component" maxLength:"64" doc:"Only those that are attached to it"`
 }) (*listOutput[citywarden.DeviceView], error) {
-	ds, next, err := s.Devices.List(citywarden.DeviceFilter{Model: in.Model, Domain: in.Domain, Grid: in.Grid, Area: callerOf(ctx).Area, Search: in.Search, Component: in.Component, Page: in.page()})
+	ds, next, err := s.Devices.List(citywarden.DeviceFilter{Model: in.Model, Domain: in.Domain, Grid: in.Grid, Area: callerOf(ctx).Area, Search: in.Search, Status: in.Status, Component: in.Component, Page: in.page()})
 	if err != nil {
 		return nil, err
 	}

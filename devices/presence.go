@@ -1,0 +1,94 @@
+package devices
+
+import (
+	"context"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// aliveEvery is how often it is stored that the platform runs: after a crash it
+// counts as down for up to so much longer.
+const aliveEvery = time.Minute
+
+// outage is a time in which the platform did not run, and so heard nobody.
+type outage struct{ from, to time.Time }
+
+// outagesOf returns what lies between times at which the platform ran, the newest
+// last, and until now.
+func outagesOf(ran []citywarden.Uptime, now time.Time) []outage {
+	var out []outage
+	for i, u := range ran {
+		next := now
+		if i+1 < len(ran) {
+			next = ran[i+1].From
+		}
+		if next.After(u.To) {
+			out = append(out, outage{u.To, next})
+		}
+	}
+	return out
+}
+
+// silentAt returns when e counts as silent unless it is heard before: twice the
+// heartbeat after it was heard. An outage of ours is no silence: all who were not silent when it
+// began have that time again to come back. It needs valuesMu.
+func (r *Registry) silentAt(e *entry) time.Time {
+	wait := 2 * e.model.Heartbeat.Std()
+	at := e.lastSeen.Add(wait)
+	for _, o := range r.outages {
+		if again := o.to.Add(wait); o.to.After(e.lastSeen) && at.After(o.from) && again.After(at) {
+			at = again
+		}
+	}
+	return at
+}
+
+// status needs valuesMu.
+func (r *Registry) status(e *entry, now time.Time) citywarden.Status {
+	switch {
+	case e.lastSeen.IsZero():
+		return citywarden.StatusNever
+	case e.left, now.After(r.silentAt(e)):
+		return citywarden.StatusSilent
+	}
+	return citywarden.StatusOnline
+}
+
+// presence needs mu and valuesMu.
+func (r *Registry) presence(e *entry, now time.Time) citywarden.Presence {
+	p := citywarden.Presence{
+		Status: r.status(e, now), LastSeen: e.lastSeen, Left: e.left,
+		Connected: len(r.listeners.of(e.device.ID, citywarden.DownlinkRevoked)) > 0, // whoever holds a session listens for its end
+	}
+	if p.Status != citywarden.StatusSilent {
+		return p
+	}
+	gateway := r.byID[e.device.Gateway()]
+	switch {
+	case e.device.Disabled:
+		p.Reason = citywarden.SilentDisabled
+	case e.left:
+		p.Reason = citywarden.SilentLeft
+	case gateway != nil && r.status(gateway, now) == citywarden.StatusSilent:
+		p.Reason = citywarden.SilentGateway
+	case p.Connected:
+		p.Reason = citywarden.SilentMute
+	default:
+		p.Reason = citywarden.SilentGone
+	}
+	return p
+}
+
+// keepAlive stores that the platform runs, when that is due.
+func (r *Registry) keepAlive(ctx context.Context, now bool) error {
+	t := time.Now()
+	if !now && t.Sub(r.alive) < aliveEvery {
+		return nil
+	}
+	if err := r.store.SaveUptime(ctx, citywarden.Uptime{From: r.started, To: t}); err != nil {
+		return err
+	}
+	r.alive = t
+	return nil
+}

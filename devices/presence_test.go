@@ -1,0 +1,155 @@
+package devices_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/devices"
+)
+
+// crowd is as many devices as come back at once, behind as many gateways as fit.
+const crowd = 2000
+
+func deviceOf(i int) citywarden.DeviceID { return citywarden.DeviceID(fmt.Sprintf("m-%04d", i)) }
+
+// register creates crowd meters; those that end with 0 are gateways of the nine after them.
+func register(t *testing.T, r *devices.Registry) {
+	t.Helper()
+	csv := "id,name,model,attr.gateway\n"
+	for i := range crowd {
+		id := deviceOf(i)
+		if i%10 == 0 {
+			csv += fmt.Sprintf("%s,,iot-gateway,\n", id)
+			continue
+		}
+		csv += fmt.Sprintf("%s,,smoke-detector,%s\n", id, deviceOf(i-i%10))
+	}
+	report, err := r.Import(t.Context(), strings.NewReader(csv))
+	if err != nil || report.Created != crowd {
+		t.Fatalf("%d devices were created, %v", report.Created, err)
+	}
+}
+
+// statuses counts all devices by status.
+func statuses(r *devices.Registry) string {
+	n := r.Summary("")
+	return fmt.Sprintf("%d online, %d silent, %d never", n[citywarden.StatusOnline], n[citywarden.StatusSilent], n[citywarden.StatusNever])
+}
+
+// TestThousandsComeBackAtOnce: the platform is away for hours, and no device is silent
+// because of that, also when it goes away again before they are back; those that do not
+// come back are, when their time is over.
+func TestThousandsComeBackAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := openStore(t, filepath.Join(t.TempDir(), "x.db"))
+		var pos citywarden.Position
+		run := func(f func(r *devices.Registry)) {
+			t.Helper()
+			r := registryOn(t, db, devices.Options{})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- r.Run(ctx) }()
+			f(r)
+			cancel()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		hear := func(r *devices.Registry, from, to int) {
+			t.Helper()
+			var es []citywarden.Entry
+			for i := from; i < to; i++ {
+				pos++
+				es = append(es, message(r, pos, deviceOf(i), time.Now()))
+			}
+			if err := r.Consume(t.Context(), es); err != nil {
+				t.Fatal(err)
+			}
+		}
+		is := func(r *devices.Registry, want string) {
+			t.Helper()
+			if got := statuses(r); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		}
+		run(func(r *devices.Registry) {
+			register(t, r)
+			hear(r, 0, crowd)
+			is(r, "2000 online, 0 silent, 0 never")
+			time.Sleep(29 * time.Minute) // a gateway is silent after 10 minutes, a detector after 30
+			hear(r, 0, crowd-100)
+			is(r, "1990 online, 10 silent, 0 never")
+			time.Sleep(2 * time.Minute) // the last 100 were not heard
+			is(r, "1900 online, 100 silent, 0 never")
+		})
+		time.Sleep(5 * time.Hour)
+		run(func(r *devices.Registry) {
+			is(r, "1900 online, 100 silent, 0 never")
+			time.Sleep(time.Minute)
+		})
+		time.Sleep(time.Hour) // away again, before anybody was back
+		run(func(r *devices.Registry) {
+			is(r, "1900 online, 100 silent, 0 never")
+			hear(r, 0, 1000)
+			time.Sleep(10*time.Minute + time.Second)
+			is(r, "1710 online, 290 silent, 0 never") // now the other gateways are
+			time.Sleep(20 * time.Minute)
+			is(r, "0 online, 2000 silent, 0 never")
+			hear(r, 0, crowd)
+			is(r, "2000 online, 0 silent, 0 never")
+		})
+	})
+}
+
+// TestWhySilent is a device: the nearest reason that is known.
+func TestWhySilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "x.db")
+		r := valves(t, path)
+		c := commandsOn(t, path, r)
+		valve := citywarden.Device{ID: "v1", Model: "test-valve", Attributes: map[string]any{"gateway": "gw"}}
+		for _, d := range []citywarden.Device{{ID: "gw", Model: "iot-gateway"}, valve} {
+			if _, err := r.Create(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		is := func(status citywarden.Status, reason citywarden.SilentReason, connected bool) {
+			t.Helper()
+			v, err := r.Get("v1")
+			if err != nil || v.Status != status || v.Reason != reason || v.Connected != connected {
+				t.Errorf("%+v, %v; want %s %q, connected %t", v.Presence, err, status, reason, connected)
+			}
+		}
+		is(citywarden.StatusNever, "", false)
+		heardOf(r, "gw", 1, "v1/devices/me/telemetry", nil)
+		heardOf(r, "v1", 2, citywarden.DeviceConnected, nil)
+		is(citywarden.StatusOnline, "", false)
+		heardOf(r, "v1", 3, citywarden.DeviceDisconnected, nil)
+		is(citywarden.StatusSilent, citywarden.SilentLeft, false)
+		heardOf(r, "v1", 4, "v1/devices/me/telemetry", nil)
+		end := c.Listen("v1", citywarden.DownlinkRevoked, func(citywarden.Downlink) bool { return true })
+		is(citywarden.StatusOnline, "", true)
+		time.Sleep(10*time.Minute + time.Second)
+		is(citywarden.StatusSilent, citywarden.SilentGateway, true)
+		heardOf(r, "gw", 5, "v1/devices/me/telemetry", nil)
+		is(citywarden.StatusSilent, citywarden.SilentMute, true)
+		end()
+		is(citywarden.StatusSilent, citywarden.SilentGone, false)
+		for status, n := range map[citywarden.Status]int{citywarden.StatusSilent: 1, citywarden.StatusOnline: 1, citywarden.StatusNever: 0} {
+			if got := list(t, r, citywarden.DeviceFilter{Status: status}); len(got) != n {
+				t.Errorf("%s are %v, want %d", status, got, n)
+			}
+		}
+		valve.Disabled = true
+		if _, err := r.Update(t.Context(), valve); err != nil {
+			t.Fatal(err)
+		}
+		is(citywarden.StatusSilent, citywarden.SilentDisabled, false)
+	})
+}
