@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -35,6 +36,29 @@ const (
 	DeviceConnected    = "v1/devices/me/connect"    // what becomes of GatewayConnect
 	DeviceDisconnected = "v1/devices/me/disconnect" // and of GatewayDisconnect
 )
+
+// oversized begins the topic of what is kept of a message that is too long for the log.
+const oversized = "oversized/"
+
+// Oversize returns what is kept of a message that is too long for the log, so that it
+// is a dead letter: its beginning, and in the topic how long it was.
+func Oversize(up Uplink) Uplink {
+	const head = 4096
+	up.Topic = fmt.Sprintf("%s%d/%s", oversized, len(up.Payload), up.Topic)
+	up.Payload = slices.Clone(up.Payload[:min(len(up.Payload), head)])
+	return up
+}
+
+// Oversized reports whether topic is one of Oversize, and how many bytes went to which.
+func Oversized(topic string) (bytes int, original string, ok bool) {
+	rest, ok := strings.CutPrefix(topic, oversized)
+	if !ok {
+		return 0, "", false
+	}
+	n, original, ok := strings.Cut(rest, "/")
+	bytes, err := strconv.Atoi(n)
+	return bytes, original, ok && err == nil
+}
 
 // The attributes by which a device is known to networks: the EUI of LoRaWAN, as 16
 // hexadecimal digits, the IMEI of mobile networks, and the id that the platform

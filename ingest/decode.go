@@ -11,8 +11,10 @@ import (
 )
 
 const (
-	// maxAhead is how far ahead of its arrival a reading may be dated.
+	// maxAhead is how far ahead of its arrival a reading may be dated; up to farAhead a
+	// clock is fast, and the arrival counts, beyond that it is none.
 	maxAhead = 5 * time.Minute
+	farAhead = 24 * time.Hour
 	// duplicateWindow is how many records back in the log a duplicate of a
 	// reading is recognised.
 	duplicateWindow = 65536
@@ -57,6 +59,7 @@ type dropped struct {
 	rejected    int
 	quarantined int
 	taken       int
+	where       string // what of the message the reasons are about, "data: "; "" for all of it
 	reasons     []string
 	more        int
 }
@@ -78,7 +81,7 @@ func (d *dropped) say(format string, args ...any) {
 		d.more++
 		return
 	}
-	d.reasons = append(d.reasons, fmt.Sprintf(format, args...))
+	d.reasons = append(d.reasons, d.where+fmt.Sprintf(format, args...))
 }
 
 // reason says what was wrong, "" when nothing was.
@@ -101,6 +104,10 @@ func (d *dropped) reason() string {
 func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.Uplink) (m message, raw []time.Time, d dropped) {
 	if up.Topic == citywarden.DeviceConnected || up.Topic == citywarden.DeviceDisconnected {
 		return message{}, nil, d // only a sign of life
+	}
+	if bytes, topic, ok := citywarden.Oversized(up.Topic); ok {
+		d.reject(1, "a message of %d bytes to %s is more than can be kept, and what is here is its beginning; send less at once", bytes, topic)
+		return message{}, nil, d
 	}
 	var err error
 	switch up.Topic {
@@ -126,8 +133,8 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 	oldest := earliest()
 	kept := m.readings[:0]
 	raw = make([]time.Time, 0, len(m.readings))
-	tooOld := 0
-	var oldTime time.Time
+	tooOld, tooNew := 0, 0
+	var oldTime, newTime time.Time
 	for _, r := range m.readings {
 		given := r.Time
 		if given.After(m.stated) && !m.relative {
@@ -141,6 +148,10 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 		case given.Before(oldest):
 			tooOld++
 			oldTime = given
+			continue
+		case given.Sub(arrived) > farAhead:
+			tooNew++
+			newTime = given
 			continue
 		default:
 			r.Time = given.UTC()
@@ -159,6 +170,9 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 	}
 	if tooOld > 0 {
 		d.quarantine(tooOld, "time %s is before 2015; set the clock of the device, or leave ts out", oldTime.UTC().Format(time.RFC3339))
+	}
+	if tooNew > 0 {
+		d.quarantine(tooNew, "time %s is more than a day ahead; set the clock of the device, or leave ts out", newTime.UTC().Format(time.RFC3339))
 	}
 	m.readings = kept
 	d.taken = len(kept)

@@ -193,6 +193,7 @@ func sample(i int) string {
 
 func TestAConsumerFallsOffTheRingAndCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(testArrival)) // else the samples are from the far future
 		gate := make(chan struct{})
 		fast := &recorder{name: "fast"}
 		slow := &recorder{name: "slow", before: func(n int) error { <-gate; return nil }}

@@ -77,6 +77,8 @@ func TestJSONTelemetry(t *testing.T) {
 		{name: "4 minutes ahead", payload: `{"ts":1795421040123,"values":{"smoke":1}}`, want: "smoke=1@2026-11-23T08:04:00.123\n"},
 		{name: "a day ahead", payload: `{"ts":1795507200000,"values":{"smoke":1}}`, want: "smoke=1@arrival clamped\n"},
 		{name: "a day ahead and implausible", payload: `{"ts":1795507200000,"values":{"smoke":99}}`, want: "smoke=99@arrival out_of_range\n"},
+		{name: "more than a day ahead", payload: `[{"ts":1795510800000,"values":{"smoke":1}},{"ts":1795420000000,"values":{"smoke":2}}]`, want: "smoke=2@2026-11-23T07:46:40.000\n", quarantined: 1,
+			reason: `time 2026-11-24T09:00:00Z is more than a day ahead; set the clock of the device, or leave ts out (1 of 2 readings were taken)`},
 		{name: "years late", payload: `{"ts":1500000000000,"values":{"smoke":1}}`, want: "smoke=1@2017-07-14T02:40:00.000\n"},
 		{name: "ts zero", payload: `{"ts":0,"values":{"smoke":1,"temperature":2}}`, quarantined: 2,
 			reason: `time 1970-01-01T00:00:00Z is before 2015; set the clock of the device, or leave ts out`},

@@ -160,16 +160,19 @@ func decodeLoRaWAN(model *citywarden.Model, up *citywarden.Uplink, drop *dropped
 		if inner.Payload, err = base64.StdEncoding.DecodeString(l.Data); err != nil {
 			return message{}, citywarden.Errorf(citywarden.CodeInvalid, "data: %w", err)
 		}
+		drop.where = "data: "
 		if m, err = decodeRaw(model, &inner, port, drop); err != nil {
 			err = citywarden.Errorf(citywarden.CodeInvalid, "data: %w", err)
 		}
 	case len(l.Object) >= len(`{"a":1}`):
 		inner := *up
 		inner.Payload = l.Object
+		drop.where = "object: "
 		if m, err = decodeJSON(model, &inner, drop); err != nil {
 			err = citywarden.Errorf(citywarden.CodeInvalid, "object: %w", err)
 		}
 	}
+	drop.where = ""
 	if err != nil {
 		return message{}, err
 	}
@@ -228,14 +231,18 @@ func decodeCTWing(model *citywarden.Model, up *citywarden.Uplink, drop *dropped)
 	case len(inner.Payload) == 0 || string(inner.Payload) == "null": // of its life, like a response to a command
 	case json.Unmarshal(inner.Payload, &app) == nil && app.Data != nil:
 		where += ".APPdata"
+		drop.where = where + ": "
 		if inner.Payload, err = base64.StdEncoding.DecodeString(*app.Data); err == nil {
 			m, err = decodeRaw(model, &inner, 0, drop)
 		}
 	case model.Raw != nil:
+		drop.where = where + ": "
 		m, err = decodeRaw(model, &inner, 0, drop)
 	default:
+		drop.where = where + ": "
 		m, err = decodeJSON(model, &inner, drop)
 	}
+	drop.where = ""
 	if err != nil {
 		return message{}, citywarden.Errorf(citywarden.CodeInvalid, "%s: %w", where, err)
 	}

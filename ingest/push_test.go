@@ -92,6 +92,9 @@ func TestPushed(t *testing.T) {
 			`no device "0080e115000affff" behind gateway ns; register it and set its attribute gateway to "ns", and its attribute dev_eui to "0080e115000affff"`},
 		{"nobody", citywarden.GatewayLoRaWAN, `{"fCnt":7}`, true, "", "the event has no deviceInfo.devEui"},
 
+		{"a metric that the model has not", citywarden.GatewayLoRaWAN, `{"deviceInfo":{"devEui":"0080e115000a1234"},"fCnt":7,"fPort":1,"object":{"smoke":1,"nope":2}}`, false, "smoke=1@arrival\nfcnt=7@arrival\n", `object: unknown metric "nope"`},
+		{"CTWing, a metric that the model has not", citywarden.GatewayCTWing, `{"messageType":"dataReport","IMEI":"860000000000001","payload":{"smoke":1,"nope":2}}`, false, "smoke=1@arrival\n", `payload: unknown metric "nope"`},
+		{"too long for the log", "oversized/300000/v1/devices/me/telemetry", `{"smoke":1,`, false, "", "a message of 300000 bytes to v1/devices/me/telemetry is more than can be kept"},
 		{"CTWing", citywarden.GatewayCTWing, geomagnetic, false, "smoke=0.5@2026-11-23T07:59:58.500\nbutton=false@2026-11-23T07:59:58.500\n", ""},
 		{"CTWing with base64", citywarden.GatewayCTWing, `{"messageType":"dataReport","IMEI":"860000000000001","timestamp":1795420798500,"payload":{"APPdata":"BQ=="}}`, true, "smoke=5@2026-11-23T07:59:58.500\n", ""},
 		{"CTWing, known by its id there", citywarden.GatewayCTWing, `{"messageType":"dataReport","IMEI":"1","deviceId":"0f1e","payload":{"smoke":1}}`, false, "smoke=1@arrival\n", ""},

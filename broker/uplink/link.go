@@ -251,6 +251,9 @@ func (l *link) settle(ctx, over context.Context, x *message, unkept *rate.Someti
 		}
 		switch citywarden.CodeOf(err) {
 		case "":
+			if _, _, cut := citywarden.Oversized(x.up.Topic); cut {
+				return true
+			}
 			if x.up.Device.Check() != nil {
 				l.count("unmatched")
 				unkept.Do(func() {
@@ -262,8 +265,13 @@ func (l *link) settle(ctx, over context.Context, x *message, unkept *rate.Someti
 			return true
 		case citywarden.CodeInvalid:
 			l.count("refused")
-			l.log.Error("message can never be stored; it is lost", "topic", clip(x.Topic()), "device", x.up.Device, "bytes", len(x.Payload()), "err", err)
-			return true
+			l.log.Error("message can never be stored; its beginning is a dead letter", "topic", clip(x.Topic()), "device", x.up.Device, "bytes", len(x.Payload()), "err", err)
+			if _, _, cut := citywarden.Oversized(x.up.Topic); cut {
+				return true // not even that can be stored
+			}
+			x.up = citywarden.Oversize(x.up)
+			l.accept.Accept(ctx, x.up, func(err error) { x.done <- err })
+			continue
 		}
 		if ctx.Err() != nil {
 			return false

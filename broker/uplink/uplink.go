@@ -250,7 +250,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"uplink"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "citywarden_uplink_messages_total",
-			Help: "Messages of brokers by result: stored, repeated (stored before), retained (not taken, their age is unknown), barred (not taken, the device is disabled), unmatched (names no device: stored as a dead letter), refused (can never be stored), retried (not stored at the time).",
+			Help: "Messages of brokers by result: stored, repeated (stored before), retained (not taken, their age is unknown), barred (not taken, the device is disabled), unmatched (names no device: stored as a dead letter), refused (too long to be stored: its beginning is, as a dead letter), retried (not stored at the time).",
 		}, []string{"uplink", "result"}),
 	}
 	if r == nil {

@@ -282,7 +282,8 @@ func TestTakesWhatABrokerHas(t *testing.T) {
 			m.publish(false, `factory/p1/telemetry {"level":1}`, `elsewhere {"level":2}`, `tb/telemetry {"Meter 1":[{"power":3}]}`,
 				`factory/barred/telemetry {"level":1}`, `factory/p1/gone {}`, `factory/泵/telemetry {"level":3}`, `factory/big/telemetry `+strings.Repeat("x", 300<<10))
 			want(t, p, `acme-p1 v1/devices/me/telemetry {"level":1}`, `gw-1 v1/gateway/telemetry {"Meter 1":[{"power":3}]}`,
-				`acme-p1 v1/devices/me/disconnect {}`, `acme-泵 v1/devices/me/telemetry {"level":3}`)
+				`acme-p1 v1/devices/me/disconnect {}`, `acme-泵 v1/devices/me/telemetry {"level":3}`,
+				`acme-big oversized/307200/v1/devices/me/telemetry `+strings.Repeat("x", 64))
 			u.await("refused", 1)
 			if u.of("stored") != 3 || u.of("unmatched") != 1 || u.of("barred") != 1 || group == "" && u.of("retained") != 1 {
 				t.Errorf("stored %d, unmatched %d, barred %d, retained %d", u.of("stored"), u.of("unmatched"), u.of("barred"), u.of("retained"))
