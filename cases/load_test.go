@@ -243,28 +243,50 @@ func TestStaleAlarmsAndMetrics(t *testing.T) {
 		}
 		look(old.Add(24*time.Hour), "older") // 24 h to the millisecond are not more than that
 		look(old.Add(24*time.Hour+time.Millisecond), "older", "old")
-		families, err := reg.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := map[string]float64{}
-		for _, f := range families {
-			for _, m := range f.GetMetric() {
-				name := f.GetName()
-				for _, l := range m.GetLabel() {
-					name += " " + l.GetValue()
+		gather := func(want map[string]float64) {
+			t.Helper()
+			families, err := reg.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := map[string]float64{}
+			for _, f := range families {
+				for _, m := range f.GetMetric() {
+					name := f.GetName()
+					for _, l := range m.GetLabel() {
+						name += " " + l.GetValue()
+					}
+					if v := m.GetCounter().GetValue() + m.GetGauge().GetValue(); v != 0 || len(m.GetLabel()) == 0 {
+						got[name] = v
+					}
 				}
-				if v := m.GetCounter().GetValue() + m.GetGauge().GetValue(); v != 0 || len(m.GetLabel()) == 0 {
-					got[name] = v
-				}
+			}
+			if diff := cmp.Diff(want, got, cmpopts.EquateApprox(0, 1e-9)); diff != "" {
+				t.Errorf("metrics (-want +got):\n%s", diff)
 			}
 		}
 		want := map[string]float64{
 			"citywarden_alarms_active major": 5, "citywarden_alarms_annunciated_total major": 3, "citywarden_alarms_stale": 2, "citywarden_alarms_unacked": 3,
+			"citywarden_alarm_load_mean": 3.0 / 144, "citywarden_alarm_load_peak": 3, "citywarden_alarm_load_floods": 0, "citywarden_alarm_load_flooded": 0,
+			"citywarden_alarm_load_chattering": 0, "citywarden_alarm_load_share major": 1, "citywarden_alarm_load_top_rules r": 3,
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("metrics (-want +got):\n%s", diff)
+		gather(want)
+		ts = nil
+		for i := range 11 {
+			tr := f.next(citywarden.Raised, "q", fmt.Sprint("q", i), 1, citywarden.Critical, nil)
+			tr.Logged, tr.Annunciated = time.Now(), true
+			ts = append(ts, tr)
 		}
+		apply(t, d, f, ts...)
+		time.Sleep(time.Millisecond) // they are before now
+		for name, v := range map[string]float64{
+			"citywarden_alarms_active critical": 11, "citywarden_alarms_annunciated_total critical": 11, "citywarden_alarms_unacked": 14,
+			"citywarden_alarm_load_mean": 14.0 / 144, "citywarden_alarm_load_peak": 11, "citywarden_alarm_load_floods": 1, "citywarden_alarm_load_flooded": 1,
+			"citywarden_alarm_load_share major": 3.0 / 14, "citywarden_alarm_load_share critical": 11.0 / 14, "citywarden_alarm_load_top_rules q": 11,
+		} {
+			want[name] = v
+		}
+		gather(want)
 	})
 }
 

@@ -32,20 +32,29 @@ func newMetrics(r prometheus.Registerer, d *Desk) (*metrics, error) {
 	return m, nil
 }
 
-// standing collects how many alarms there are now.
+// standing collects how many alarms there are now, and what they demanded of the
+// operators in the last day.
 type standing struct{ d *Desk }
 
 var (
 	activeDesc  = prometheus.NewDesc("citywarden_alarms_active", "Active alarms, suppressed ones included.", []string{"severity"}, nil)
 	unackedDesc = prometheus.NewDesc("citywarden_alarms_unacked", "Active alarms that are neither acknowledged nor suppressed.", nil, nil)
 	staleDesc   = prometheus.NewDesc("citywarden_alarms_stale", "Alarms that have been active for more than 24 h and are not suppressed.", nil, nil)
+
+	meanDesc       = prometheus.NewDesc("citywarden_alarm_load_mean", "Alarms per operator in 10 minutes, on the average of the last 24 h.", nil, nil)
+	peakDesc       = prometheus.NewDesc("citywarden_alarm_load_peak", "Alarms per operator in the worst 10 minutes of the last 24 h.", nil, nil)
+	floodsDesc     = prometheus.NewDesc("citywarden_alarm_load_floods", "Floods in the last 24 h.", nil, nil)
+	floodedDesc    = prometheus.NewDesc("citywarden_alarm_load_flooded", "1 while a flood lasts.", nil, nil)
+	chatteringDesc = prometheus.NewDesc("citywarden_alarm_load_chattering", "Alarms that came three times or more within a minute, in the last 24 h.", nil, nil)
+	priorityDesc   = prometheus.NewDesc("citywarden_alarm_load_share", "Share of the alarms of the last 24 h, 0 to 1.", []string{"priority"}, nil)
+	topRulesDesc   = prometheus.NewDesc("citywarden_alarm_load_top_rules", "Alarms of the ten rules that had most in the last 24 h.", []string{"rule"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s standing) Describe(ch chan<- *prometheus.Desc) {
-	ch <- activeDesc
-	ch <- unackedDesc
-	ch <- staleDesc
+	for _, d := range []*prometheus.Desc{activeDesc, unackedDesc, staleDesc, meanDesc, peakDesc, floodsDesc, floodedDesc, chatteringDesc, priorityDesc, topRulesDesc} {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -67,4 +76,33 @@ func (s standing) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	ch <- prometheus.MustNewConstMetric(staleDesc, prometheus.GaugeValue, float64(stale))
+	s.collectLoad(ctx, ch)
+}
+
+// collectLoad collects the KPIs of EEMUA 191 over the last day.
+func (s standing) collectLoad(ctx context.Context, ch chan<- prometheus.Metric) {
+	now := time.Now()
+	l, err := s.d.Load(ctx, "", now.Add(-24*time.Hour), now)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(meanDesc, err)
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(meanDesc, l.PerOperator.Mean)
+	gauge(peakDesc, l.PerOperator.Peak)
+	gauge(floodsDesc, float64(len(l.Floods)))
+	flooded := 0.0
+	if n := len(l.Floods); n > 0 && l.Floods[n-1].To.Equal(now) {
+		flooded = 1
+	}
+	gauge(floodedDesc, flooded)
+	gauge(chatteringDesc, float64(len(l.Chattering)))
+	for p, share := range l.Priorities {
+		gauge(priorityDesc, share.Share, string(p))
+	}
+	for _, r := range l.TopRules {
+		gauge(topRulesDesc, float64(r.Alarms), string(r.Rule))
+	}
 }

@@ -120,6 +120,9 @@ func (e *entry) callings() []calling {
 
 // join and part keep behind and called. They need mu.
 func (r *Registry) join(e *entry) {
+	for _, n := range e.device.Adjacent {
+		r.named[n]++
+	}
 	g := e.device.Gateway()
 	if g == "" {
 		return
@@ -131,6 +134,11 @@ func (r *Registry) join(e *entry) {
 }
 
 func (r *Registry) part(e *entry) {
+	for _, n := range e.device.Adjacent {
+		if r.named[n]--; r.named[n] == 0 {
+			delete(r.named, n)
+		}
+	}
 	g := e.device.Gateway()
 	if g == "" {
 		return

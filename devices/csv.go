@@ -82,7 +82,7 @@ func (r *Registry) Import(ctx context.Context, src io.Reader) (ImportReport, err
 	if err := checkHeader(header); err != nil {
 		return report, err
 	}
-	imp := &importer{r: r, header: header, report: &report, ids: map[citywarden.DeviceID]int{}, tokens: map[tokenHash]citywarden.DeviceID{}}
+	imp := &importer{r: r, header: header, report: &report, ids: map[citywarden.DeviceID]int{}, tokens: map[tokenHash]citywarden.DeviceID{}, named: map[citywarden.DeviceID]int{}}
 	for {
 		cells, err := in.Read()
 		if errors.Is(err, io.EOF) {
@@ -155,6 +155,7 @@ type importer struct {
 	report *ImportReport
 	ids    map[citywarden.DeviceID]int       // the line that each id was on
 	tokens map[tokenHash]citywarden.DeviceID // of this import
+	named  map[citywarden.DeviceID]int       // how many of rows have it as a new neighbour
 	rows   []row
 }
 
@@ -184,6 +185,7 @@ func (p *importer) store(ctx context.Context) error {
 		lines = append(lines, ImportLine{Line: row.line, ID: id, OK: true, Warning: warning})
 	}
 	p.rows = p.rows[:0]
+	clear(p.named)
 	if err := p.r.save(ctx, cs); err != nil {
 		for _, l := range lines {
 			p.fail(l.Line, l.ID, err)
@@ -287,10 +289,17 @@ func (p *importer) change(row row) (c change, warning string, err error) {
 		return c, "", err
 	}
 	secrets := c.secrets
-	c, err = p.r.prepare(d, old)
+	if c, err = p.r.prepare(d, old); err == nil {
+		err = p.r.crowded(c.device, old, p.named)
+	}
 	if err != nil {
 		c.device = &citywarden.Device{ID: d.ID}
 		return c, "", err
+	}
+	for _, n := range c.device.Adjacent {
+		if old == nil || !slices.Contains(old.Adjacent, n) {
+			p.named[n]++
+		}
 	}
 	p.ids[d.ID] = row.line
 	if c.secrets = secrets; secrets != nil {

@@ -86,6 +86,43 @@ sd-15,=HYPERLINK(),smoke-detector,,,,,,,,
 	}
 }
 
+func TestNotEverybodyHasOneNeighbour(t *testing.T) {
+	r := newRegistry(t, devices.Options{})
+	rows := strings.Builder{}
+	rows.WriteString("id,model,adjacent\n")
+	for i := range 257 {
+		fmt.Fprintf(&rows, "p%d,pressure-logger,hub\n", i)
+	}
+	last := func(want string) {
+		t.Helper()
+		report, err := r.Import(t.Context(), strings.NewReader(rows.String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l := report.Lines[256]; !strings.HasPrefix(l.Error, want) || l.OK != (want == "") || report.Created+report.Updated+report.Failed != 257 {
+			t.Errorf("line 257 = %+v of %d, %d, %d", l, report.Created, report.Updated, report.Failed)
+		}
+	}
+	last("256 devices have hub as a neighbour already")
+	last("256 devices have hub as a neighbour already") // those that do have it still
+	one := citywarden.Device{ID: "p256", Model: "pressure-logger", Adjacent: []citywarden.DeviceID{"hub"}}
+	if _, err := r.Create(t.Context(), one); citywarden.CodeOf(err) != citywarden.CodeInvalid {
+		t.Errorf("Create: %v", err)
+	}
+	if err := r.Delete(t.Context(), "p7"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Create(t.Context(), one); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Update(t.Context(), citywarden.Device{ID: "p8", Model: "pressure-logger"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Create(t.Context(), citywarden.Device{ID: "p7", Model: "pressure-logger", Adjacent: []citywarden.DeviceID{"hub"}}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestImportForms(t *testing.T) {
 	text := "id;model;name\r\nsd-1;smoke-detector;一号烟感\r\n"
 	gb, err := simplifiedchinese.GB18030.NewEncoder().String(text)

@@ -86,6 +86,7 @@ type Registry struct {
 	order  []*entry                         // by id
 	behind map[citywarden.DeviceID][]*entry // by their gateway
 	called map[calling][]*entry             // by what that calls them
+	named  map[citywarden.DeviceID]int      // how many devices have it as a neighbour
 	sites  map[citywarden.SiteID]citywarden.Site
 
 	firmware *Firmware // nil without any
@@ -111,7 +112,7 @@ type Registry struct {
 // be decoded.
 func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) {
 	r := &Registry{store: s, models: m, opt: o, log: o.Logger,
-		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}, behind: map[citywarden.DeviceID][]*entry{}, called: map[calling][]*entry{}, sites: map[citywarden.SiteID]citywarden.Site{}}
+		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}, behind: map[citywarden.DeviceID][]*entry{}, called: map[calling][]*entry{}, named: map[citywarden.DeviceID]int{}, sites: map[citywarden.SiteID]citywarden.Site{}}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -383,8 +384,12 @@ func (r *Registry) remove(ctx context.Context, id citywarden.DeviceID) error {
 	return nil
 }
 
-// maxAttributes bounds the attributes of one device, and of one site.
-const maxAttributes = 64
+// Limits of one device.
+const (
+	maxAttributes = 64 // and of one site
+	maxAdjacent   = 64
+	maxNamed      = 256 // devices that have it as a neighbour: its readings concern them all
+)
 
 // change is a device about to be stored.
 type change struct {
@@ -454,16 +459,22 @@ func (r *Registry) prepare(d citywarden.Device, old *citywarden.Device) (change,
 			return change{}, err
 		}
 	}
-	if len(d.Adjacent) > 64 {
-		return change{}, citywarden.Errorf(citywarden.CodeInvalid, "device %s has %d neighbours; at most 64 are kept", d.ID, len(d.Adjacent))
+	if len(d.Adjacent) > maxAdjacent {
+		return change{}, citywarden.Errorf(citywarden.CodeInvalid, "device %s has %d neighbours; at most %d are kept", d.ID, len(d.Adjacent), maxAdjacent)
 	}
-	for _, n := range d.Adjacent {
+	for i, n := range d.Adjacent {
 		if err := n.Check(); err != nil {
 			return change{}, fmt.Errorf("neighbour: %w", err)
 		}
 		if n == d.ID {
 			return change{}, citywarden.Errorf(citywarden.CodeInvalid, "device %s can't be its own neighbour", d.ID)
 		}
+		if slices.Contains(d.Adjacent[:i], n) {
+			return change{}, citywarden.Errorf(citywarden.CodeInvalid, "device %s has the neighbour %s twice", d.ID, n)
+		}
+	}
+	if err := r.crowded(&d, old, nil); err != nil {
+		return change{}, err
 	}
 	d.Adjacent = slices.Clone(d.Adjacent)
 	if len(d.Adjacent) == 0 {
@@ -475,6 +486,19 @@ func (r *Registry) prepare(d citywarden.Device, old *citywarden.Device) (change,
 		d.Created = old.Created
 	}
 	return change{device: &d, model: model, isNew: old == nil}, nil
+}
+
+// crowded returns an error when d names a neighbour, which old does not, that too
+// many others name; more are those that are not stored yet.
+func (r *Registry) crowded(d, old *citywarden.Device, more map[citywarden.DeviceID]int) error {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, n := range d.Adjacent {
+		if named := r.named[n] + more[n]; named >= maxNamed && (old == nil || !slices.Contains(old.Adjacent, n)) {
+			return citywarden.Errorf(citywarden.CodeInvalid, "%d devices have %s as a neighbour already, and no more can; for rules over larger sets give them an attribute in common and use a group with n_of", named, n)
+		}
+	}
+	return nil
 }
 
 // component returns where a component is; CodeInvalid when there is none.

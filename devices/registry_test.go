@@ -161,6 +161,7 @@ func TestCreateRefuses(t *testing.T) {
 		{"off earth", func(d *citywarden.Device) { d.Location = &citywarden.Point{Lat: 117, Lon: 24} }, "lat is -90 to 90"},
 		{"bad grid", func(d *citywarden.Device) { d.Grid = "12" }, "15 digits"},
 		{"own neighbour", func(d *citywarden.Device) { d.Adjacent = []citywarden.DeviceID{"ok"} }, "its own neighbour"},
+		{"same neighbour", func(d *citywarden.Device) { d.Adjacent = []citywarden.DeviceID{"a", "b", "a"} }, "has the neighbour a twice"},
 		{"bad neighbour", func(d *citywarden.Device) { d.Adjacent = []citywarden.DeviceID{"a b"} }, "neighbour"},
 	} {
 		d := citywarden.Device{ID: "ok", Model: "smoke-detector"}

@@ -254,6 +254,36 @@ func TestSnapshotOfARestoredEngineIsTheSame(t *testing.T) {
 	}
 }
 
+func TestASnapshotLacksWhatWasForgotten(t *testing.T) {
+	var all []*citywarden.Device
+	for i := range 40 { // more than a page
+		all = append(all, dev(fmt.Sprintf("d%02d", i), "probe"))
+	}
+	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'x > 5', for: 1h}]`), all...)
+	for i, d := range all {
+		w.put(string(d.ID), time.Duration(i)*s, "x", 6.0)
+	}
+	snapshot(t, w.e)
+	without := func(n int) {
+		t.Helper()
+		e := w.engine()
+		if err := e.Restore(snapshot(t, w.e)); err != nil {
+			t.Fatal(err)
+		}
+		if got := e.Stats().Instances; got != n {
+			t.Errorf("%d instances, want %d", got, n)
+		}
+	}
+	for i, id := range []string{"d03", "d20", "d38", "d39"} {
+		w.put(id, time.Duration(60+i)*s, "x", 1.0)
+		without(39 - i)
+	}
+	w.devices = slices.Delete(w.devices, 10, 11)
+	w.e.DeviceChanged(citywarden.Device{ID: "d10"}, true)
+	w.tick(70 * s)
+	without(35)
+}
+
 func TestReorderedWithinLateIsTheSame(t *testing.T) {
 	// Readings that arrive in another order, but less than late apart, change
 	// neither what happens nor when.

@@ -228,7 +228,6 @@ func (e *Engine) catchUp(inst *instance, ts int64) {
 // instanceDue is the timer of rearm.
 func (e *Engine) instanceDue(inst *instance) {
 	inst.due = 0
-	inst.touch()
 	e.lapse(inst)
 	if inst.report > 0 && inst.report <= e.now {
 		e.reportMembers(inst)

@@ -314,6 +314,9 @@ func TestAGroupThatTakesLongIsEvaluatedLessOften(t *testing.T) {
 	for i := range 2000 {
 		at := time.Duration(i) * time.Millisecond
 		w.put(string(devices[i%400].ID), at, "x", float64(4+2*one(i%400 == 7 || i%400 == 8 || i%400 == 9)))
+		if i%100 < 2 {
+			snapshot(t, w.e)
+		}
 	}
 	w.expect("420ms raised Z minor") // at the third value above 5 of a second round, or soon after
 	if last := w.got[0].Logged.Sub(t0); last != 420*time.Millisecond {
@@ -431,15 +434,16 @@ func TestAllMistakesOfAllFilesAreListed(t *testing.T) {
 	_, err := Load(fstest.MapFS{
 		"a.yaml":     {Data: []byte(probeRule("levels: [{severity: major, when: xx}, {severity: minor, when: yy}]"))},
 		"sub/b.yaml": {Data: []byte("rule: 1\n")},
+		"units.yaml": {Data: []byte("rules: [{id: u, select: {model: pressure-logger}, levels: [{severity: major, when: pressure < flow}]}]")},
 		"readme.md":  {Data: []byte("no rules")},
 	}, cityModels())
 	var n int
-	for _, want := range []string{"a.yaml:4:36:", "a.yaml:4:65:", "sub/b.yaml:1:1: unknown key \"rule\""} {
+	for _, want := range []string{"a.yaml:4:36:", "a.yaml:4:65:", "sub/b.yaml:1:1: unknown key \"rule\"", "units.yaml:1:93: pressure is in bar"} {
 		if err != nil && strings.Contains(err.Error(), want) {
 			n++
 		}
 	}
-	if n != 3 {
+	if n != 4 {
 		t.Errorf("Load:\n%v", err)
 	}
 }

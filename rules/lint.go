@@ -16,6 +16,9 @@ import (
 // at most maxLevels levels.
 func (s *Set) lint() {
 	for _, r := range s.rules {
+		if r.wrong {
+			continue
+		}
 		before := len(*r.node.src.found)
 		for _, name := range r.Models {
 			p := s.plans[name]

@@ -53,6 +53,7 @@ type rule struct {
 	inhibitors []inhibitor
 	order      *caseOrder
 	node       node
+	wrong      bool // does not compile
 	silent     bool // uses silent()
 	arrival    bool // uses silent() or skew(): runs on the arrival clock
 }
@@ -162,7 +163,7 @@ func Load(fsys fs.FS, schema Schema) (*Set, error) {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%d rules; at most %d can be loaded", len(s.rules), maxRules)
 	}
 	s.compile()
-	if len(found) == 0 {
+	if len(found) < maxProblems {
 		s.lint()
 	}
 	for i := range s.tests {

@@ -118,7 +118,9 @@ func (s *Set) compile() {
 		s.orders(r)
 	}
 	for _, r := range s.rules {
+		before := len(*r.node.src.found)
 		s.compileRule(r)
+		r.wrong = len(*r.node.src.found) > before
 	}
 	for _, p := range s.order {
 		for _, b := range p.bindings {

@@ -174,7 +174,12 @@ func printBacktest(w io.Writer, b *citywarden.Backtest) {
 			{"entities", func(c *citywarden.BacktestCounts) string { return fmt.Sprint(c.Entities) }},
 			{"time active", func(c *citywarden.BacktestCounts) string { return short(c.Active) }},
 			{"longest", func(c *citywarden.BacktestCounts) string { return short(c.Longest) }},
-			{"shortest", func(c *citywarden.BacktestCounts) string { return short(c.Shortest) }},
+			{"shortest", func(c *citywarden.BacktestCounts) string {
+				if c.Shortest == 0 { // none ended
+					return "-"
+				}
+				return short(c.Shortest)
+			}},
 			{"alarms per 10 min", func(c *citywarden.BacktestCounts) string { return fmt.Sprintf("%.3g", c.PerTenMin) }},
 			{"most in 10 min", func(c *citywarden.BacktestCounts) string {
 				if c.Peak == 0 {
