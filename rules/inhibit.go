@@ -161,7 +161,6 @@ func (e *Engine) uninhibit(inst *instance, t int64) {
 		e.resolve(inst, t)
 	case inst.inhibited && !e.inhibited(inst):
 		inst.inhibited = false
-		inst.touch()
 		if inst.run.rule.arrival { // its clock is not the inhibitor's
 			t = e.now
 		}

@@ -136,8 +136,8 @@ var (
 // Load reads all *.yaml files in fsys and its folders, checks them against the
 // models and compiles them. Either every file is right, or the error is
 // CodeInvalid and unwraps to citywarden.Problems, which lists every mistake with file,
-// line, column and, where there is one, a suggestion. It does not run the tests
-// in the files; see Test.
+// line, column and, where there is one, a suggestion; WarningsOf has what is doubtful
+// besides. It does not run the tests in the files; see Test.
 func Load(fsys fs.FS, schema Schema) (*Set, error) {
 	s := &Set{byID: map[citywarden.RuleID]*rule{}, plans: map[citywarden.ModelName]*plan{}, schema: schema}
 	var found citywarden.Problems
@@ -163,6 +163,7 @@ func Load(fsys fs.FS, schema Schema) (*Set, error) {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%d rules; at most %d can be loaded", len(s.rules), maxRules)
 	}
 	s.compile()
+	doubts := len(s.warn) // those before may come of rules that are missing
 	if len(found) < maxProblems {
 		s.lint()
 	}
@@ -170,11 +171,30 @@ func Load(fsys fs.FS, schema Schema) (*Set, error) {
 		s.checkTest(&s.tests[i])
 	}
 	sortProblems(found)
-	sortProblems(s.warn)
 	if len(found) > 0 {
-		return nil, citywarden.Errorf(citywarden.CodeInvalid, "%w", found)
+		sortProblems(s.warn[doubts:])
+		return nil, &refusal{citywarden.Errorf(citywarden.CodeInvalid, "%w", found), s.warn[doubts:]}
 	}
+	sortProblems(s.warn)
 	return s, nil
+}
+
+// refusal is the error of Load.
+type refusal struct {
+	error
+	warnings citywarden.Problems
+}
+
+func (r *refusal) Unwrap() error { return r.error }
+
+// WarningsOf returns what is doubtful in the rules without mistakes, of those that
+// Load refused with err.
+func WarningsOf(err error) citywarden.Problems {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r.warnings
+	}
+	return nil
 }
 
 // Files returns the names of the rule files in fsys and its folders, in order.

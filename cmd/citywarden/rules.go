@@ -112,6 +112,7 @@ func (r *ruleFiles) mistakes(o output, err error) error {
 		return err
 	}
 	r.shown(o.err, "", wrong)
+	r.shown(o.err, "warning: ", rules.WarningsOf(err))
 	return fmt.Errorf("found %s", counted(len(wrong), "mistake"))
 }
 
@@ -152,7 +153,7 @@ func (r *ruleCheckCmd) Run(o output) error {
 		Rules    int       `json:"rules"`
 		Findings []finding `json:"findings"`
 	}
-	report.Findings = findings("error", wrong)
+	report.Findings = slices.Concat(findings("error", wrong), findings("warning", rules.WarningsOf(err)))
 	warnings := 0
 	if set != nil {
 		warnings, report.Rules = len(set.Warnings()), set.Len()
