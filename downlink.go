@@ -33,6 +33,7 @@ const (
 
 	DeviceLoRaWAN      = "v1/devices/me/lorawan"    // what becomes of GatewayLoRaWAN
 	DeviceCTWing       = "v1/devices/me/ctwing"     // and of GatewayCTWing
+	DeviceLwM2M        = "v1/devices/me/lwm2m/"     // what a client of LwM2M tells of a resource: and the number of the content format, and the path
 	DeviceConnected    = "v1/devices/me/connect"    // what becomes of GatewayConnect
 	DeviceDisconnected = "v1/devices/me/disconnect" // and of GatewayDisconnect
 )

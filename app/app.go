@@ -615,7 +615,7 @@ func (b *building) serveDevices(context.Context) error {
 		b.parts = append(b.parts, part{"mqtt", m.Run})
 	}
 	if b.coap != nil {
-		s, err := coap.New(coap.Options{Conn: b.coap, Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Logger: b.component("coap"), Metrics: b.metrics})
+		s, err := coap.New(coap.Options{Conn: b.coap, Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Models: b.devices, Logger: b.component("coap"), Metrics: b.metrics})
 		if err != nil {
 			return err
 		}

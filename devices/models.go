@@ -234,6 +234,13 @@ func checkCommand(c *citywarden.ModelCommand, before []citywarden.ModelCommand, 
 	if c.Expires != 0 && (c.Expires.Std() < time.Second || c.Expires.Std() > expiresMost) {
 		fail(at+".expires", "a command expires after 1s to 30d, not %s", c.Expires)
 	}
+	switch {
+	case c.IPSO == "":
+	case !ipsoPath.MatchString(c.IPSO):
+		fail(at+".ipso", "ipso %q: write object and resource, like 3/4", c.IPSO)
+	case len(c.Params) > 1:
+		fail(at+".ipso", "a resource of LwM2M is executed, or written with one value; command %s has %d parameters", c.Name, len(c.Params))
+	}
 	for i, p := range c.Params {
 		at := fmt.Sprintf("%s.params[%d]", at, i)
 		switch {

@@ -188,6 +188,8 @@ func TestModelMistakes(t *testing.T) {
 		{"event as a number", "name: level", "name: event", `event is a text, the name of what happened`},
 		{"min above max", "min: 0", "min: 11", `min 11 is not below max 10`},
 		{"unit of a bool", "kind: number, unit", "kind: bool, unit", `unit, min, max, counter and sequence belong to a number, level is a bool`},
+		{"resource of a command", "attributes:", "commands:\n- {name: silence, title: {zh: 消, en: S}, ipso: 3/0/4}\nattributes:", `a.yaml:9:48: ipso "3/0/4": write object and resource, like 3/4`},
+		{"resource with two values", "attributes:", "commands:\n- name: set\n  title: {zh: 设, en: S}\n  ipso: 3/4\n  params: [{name: a, title: {zh: 甲, en: A}, kind: bool}, {name: b, title: {zh: 乙, en: B}, kind: bool}]\nattributes:", `a resource of LwM2M is executed, or written with one value; command set has 2 parameters`},
 		{"default of another kind", "default: 1", "default: one", `default of low is a text, not a number`},
 		{"metrics no list", "metrics:\n- {", "metrics:\n  {", `metrics is a list`},
 		{"no metrics", good[strings.Index(good, "metrics:"):], "metrics: []\n", `a model has at least one metric`},

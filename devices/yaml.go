@@ -137,6 +137,7 @@ func (r *reader) command(n ast.Node, at string) citywarden.ModelCommand {
 		{"title", true, title(&c.Title)},
 		{"one_way", false, boolean(&c.OneWay)},
 		{"expires", false, duration(&c.Expires)},
+		{"ipso", false, text(&c.IPSO)},
 		{"params", false, func(r *reader, n ast.Node, at string) {
 			r.list(n, at, func(n ast.Node, at string) {
 				var p citywarden.Param

@@ -122,6 +122,10 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 	case citywarden.DeviceMissing:
 		m, err = decodeMissing(up)
 	default:
+		if strings.HasPrefix(up.Topic, citywarden.DeviceLwM2M) {
+			m, err = decodeLwM2M(model, up, &d)
+			break
+		}
 		m, err = decodeJSON(model, up, &d)
 	}
 	if err != nil {

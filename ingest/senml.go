@@ -316,13 +316,14 @@ func (p *senML) mistaken(m *citywarden.Metric, key string, v any) error {
 	return fmt.Errorf("%s is %s, found %s in %q", m.Name, as[m.Kind], found(v), key)
 }
 
-// lwm2mPath is the path of a resource in LwM2M's SenML, of the first instance of its object.
-var lwm2mPath = regexp.MustCompile(`(?:^|[:/])([0-9]{1,5})/0/([0-9]{1,5})$`)
+// lwm2mPath is the path of a resource in LwM2M's SenML, of the first instance of its object, and
+// of the first one of the resource where it has several.
+var lwm2mPath = regexp.MustCompile(`(?:^|[:/])([0-9]{1,5})/0/([0-9]{1,5})(?:/0)?$`)
 
 // resource returns the object and the resource of LwM2M that name is the path of,
 // as a metric has them, "" when it is no such path.
 func resource(name string) string {
-	const longest = len("/12345/0/12345")
+	const longest = len("/12345/0/12345/0")
 	path := lwm2mPath.FindStringSubmatch(name[max(0, len(name)-longest):])
 	if path == nil {
 		return ""

@@ -11,6 +11,8 @@
 //	POST /api/v1/{token}/rpc/{id}
 //	POST /api/v1/provision
 //
+// LwM2M is spoken too, see lwm2m.go.
+//
 // A device that observes attributes or rpc (RFC 7641) is told of changes and gets
 // its commands.
 //
@@ -102,6 +104,12 @@ type Firmware interface {
 	Image(ctx context.Context, id citywarden.DeviceID, title, version string) ([]byte, error)
 }
 
+// Models knows what devices measure.
+type Models interface {
+	// Device returns a device and its model, or CodeNotFound. It answers from memory.
+	Device(citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error)
+}
+
 // Conn is a UDP socket; *net.UDPConn is one.
 type Conn interface {
 	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
@@ -118,6 +126,7 @@ type Options struct {
 	Auth     Authenticator
 	Down     Downlinks
 	Firmware Firmware // nil for none
+	Models   Models   // nil when clients of LwM2M are to be told and asked nothing
 
 	// Provision answers a device that asks for a credential; nil when none may.
 	Provision func(ctx context.Context, request []byte) []byte

@@ -192,7 +192,7 @@ func serve(t testing.TB, p *platform) (addr string, book *logBook, stop func()) 
 		t.Fatal(err)
 	}
 	book = new(logBook)
-	s, err := New(Options{Conn: conn, Provision: p.provision, Accept: p, Check: p, Auth: p, Down: p, Logger: slog.New(slog.NewTextHandler(book, nil))})
+	s, err := New(Options{Conn: conn, Provision: p.provision, Accept: p, Check: p, Auth: p, Down: p, Models: p, Logger: slog.New(slog.NewTextHandler(book, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,9 @@ type exchange struct {
 	block       *block            // Block1, nil when the body came in one piece
 	up          citywarden.Uplink // of a POST
 	ask         *ask              // of what is not for the log, nil otherwise
+	reg         *registration     // of LwM2M, nil of anything else
+	entry       *entry            // what the client says of its registration
+	notified    bool              // it is a notification of a client's
 
 	// Guarded by loop.mu.
 	settled  bool
@@ -123,6 +126,8 @@ type answer struct {
 	detail string // diagnostic payload, RFC 7252 §5.5.2
 	size   uint32 // Size1, 0 for none
 
+	location []string // of what was created
+
 	observed bool // notifications follow
 }
 
@@ -130,6 +135,9 @@ var unavailable = answer{code: codes.ServiceUnavailable, detail: "the message wa
 
 func (a answer) options(x *exchange) message.Options {
 	var o message.Options
+	for _, p := range a.location {
+		o = append(o, message.Option{ID: message.LocationPath, Value: []byte(p)})
+	}
 	if a.code == codes.ServiceUnavailable {
 		o = append(o, message.Option{ID: message.MaxAge, Value: []byte{maxAge}})
 	}

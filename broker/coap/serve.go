@@ -36,7 +36,14 @@ type loop struct {
 	nextID    uint16 // of messages that begin with us
 	observers map[observerID]*observer
 	long      map[resource][]byte      // the last notification, where it takes more than one block
-	told      map[exchangeID]chan bool // notifications that wait for their acknowledgement
+	told      map[exchangeID]chan bool // notifications and requests that wait for their acknowledgement
+
+	registrations map[string]*registration // clients of LwM2M by what they are registered as
+	clients       map[citywarden.DeviceID]*registration
+	atPeer        map[netip.AddrPort]*registration
+	expects       map[expectID]*expecting
+	over          bool            // nobody registers any more
+	ctx           context.Context // of Run, for who attends to a client
 }
 
 // Run serves until ctx is done, then waits up to a second for answers that are
@@ -57,6 +64,10 @@ func (s *Server) Run(ctx context.Context) error {
 		slow:      time.NewTicker(piggyback / 6),
 	}
 	defer l.slow.Stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.ctx, l.registrations, l.clients = ctx, make(map[string]*registration), make(map[citywarden.DeviceID]*registration)
+	l.atPeer, l.expects = make(map[netip.AddrPort]*registration), make(map[expectID]*expecting)
 	stop := context.AfterFunc(ctx, func() { _ = s.opts.Conn.SetReadDeadline(time.Now()) })
 	defer stop()
 	var accepting, writing sync.WaitGroup
@@ -67,6 +78,10 @@ func (s *Server) Run(ctx context.Context) error {
 	err := l.read(ctx)
 	close(l.queue)
 	accepting.Wait()
+	l.mu.Lock()
+	l.over = true
+	l.mu.Unlock()
+	cancel() // when reading failed, nobody else does
 	l.asking.Wait()
 	l.drain()
 	close(over)
@@ -118,6 +133,8 @@ func (l *loop) datagram(ctx context.Context, buf []byte, peer netip.AddrPort) {
 		return
 	}
 	switch {
+	case m.Code > 31 && l.answered(peer, &m):
+		return
 	case m.Type == message.Acknowledgement || m.Type == message.Reset:
 		l.acknowledged(exchangeID{peer, uint16(m.MessageID)}, m.Type == message.Acknowledgement)
 		return
@@ -196,7 +213,11 @@ func (l *loop) write(over <-chan struct{}) {
 	for {
 		select {
 		case x := <-l.out:
-			l.answer(x, l.outcome(x))
+			if x.notified {
+				l.stored(x)
+			} else {
+				l.answer(x, l.outcome(x))
+			}
 			if x.observer != nil {
 				close(x.observer.ready)
 			}
@@ -230,6 +251,12 @@ func (l *loop) outcome(x *exchange) answer {
 				return answer{code: codes.BadOption, detail: "the answer has fewer blocks"}
 			}
 			return answer{code: codes.Content, body: part, observed: x.observer != nil}
+		}
+		if x.entry != nil {
+			return l.entered(x)
+		}
+		if x.reg != nil {
+			l.awake(x.reg, x.id.peer)
 		}
 		if err := l.opts.Check.Check(x.up); err != nil {
 			return answer{code: codes.BadRequest, detail: err.Error()}
@@ -302,7 +329,7 @@ func (l *loop) acknowledgeSlow() {
 		if time.Since(x.at) < piggyback {
 			return
 		}
-		if x.confirmable && !x.separate && x.reply == nil {
+		if x.confirmable && !x.separate && !x.notified && x.reply == nil {
 			x.separate = true
 			l.send(x.id.peer, message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)})
 		}
