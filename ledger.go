@@ -77,6 +77,32 @@ type LedgerRow struct {
 	Quarantined int64     `json:"quarantined"`
 	Missing     int64     `json:"missing"`  // messages that never came, by the device's sequence numbers; one that comes late after all is taken off
 	Silent      int64     `json:"silent_s"` // seconds of the hour in which nothing was heard for longer than the heartbeat of the model allows
+	Gaps        []Gap     `json:"-"`        // that were found in the hour, while the row is counted
+}
+
+// Gap is a time in which it is not known what a device measured: a curve that goes on through
+// it would say that nothing happened.
+type Gap struct {
+	From    time.Time `json:"from"`
+	To      time.Time `json:"to"`
+	Missing int64     `json:"missing"` // messages that never came, by the device's sequence numbers; 0 for a silence
+}
+
+// LateMessage is the Gap that stands for a message that was counted as missing and came after all.
+var LateMessage = Gap{Missing: -1}
+
+// Covers reports whether g is why nothing is known between two readings: it is most of the time
+// between them, and they are most of it. A device that sends what it kept leaves no gap, though it was silent.
+func (g *Gap) Covers(before, after time.Time) bool {
+	from, to := g.From, g.To
+	if before.After(from) {
+		from = before
+	}
+	if after.Before(to) {
+		to = after
+	}
+	both := 2 * to.Sub(from)
+	return both > 0 && both >= after.Sub(before) && both >= g.To.Sub(g.From)
 }
 
 // LastHeard is what is remembered of a device to notice what is missing.
@@ -85,6 +111,7 @@ type LastHeard struct {
 	At        time.Time // when its newest message was logged
 	Sequence  int64     // the highest of its sequence numbers, when Sequenced
 	Sequenced bool
+	Numbered  time.Time // of the reading with that number
 }
 
 // Add counts an entry with an uplink.

@@ -505,7 +505,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		return err
 	}
 	handler, err := api.New(api.Options{
-		Devices: alarmed{b.devices, b.cases}, Commands: b.commands, Provisioner: b.enroll, Firmware: b.firmware, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.rollups,
+		Devices: alarmed{b.devices, b.cases}, Commands: b.commands, Provisioner: b.enroll, Firmware: b.firmware, Sites: b.devices, Files: deviceFiles{b.devices}, Models: b.models, Series: b.rollups, Gaps: b.ledger,
 		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Service: b.engine, Messages: b.ingest, Cases: b.cases, Evaluations: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
 		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo, APIKeys: b.db, Open311: api.Open311(b.config.Open311), CAPSender: b.config.CAP.Sender,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices, b.components}, Responsibility: b.officers, Components: b.components, Accounts: b.people, Audit: b.db, Hub: b.hub,

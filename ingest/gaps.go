@@ -40,14 +40,20 @@ func (g *gaps) note(e *citywarden.Entry, row func(citywarden.DeviceID, time.Time
 		return
 	}
 	h, known := g.heard[e.Device.ID]
+	now := e.At.UTC().Truncate(time.Hour)
 	if known {
 		from := h.At
 		if start := g.heard[""].At; start.After(from) {
 			from = start
 		}
-		from = from.Add(e.Model.Heartbeat.Std())
+		heartbeat := e.Model.Heartbeat.Std()
+		from = from.Add(heartbeat)
 		if oldest := e.At.Add(-maxSilence); oldest.After(from) {
 			from = oldest
+		}
+		if e.At.Sub(from) > heartbeat { // it counted as silent
+			r := row(e.Device.ID, now)
+			r.Gaps = append(r.Gaps, citywarden.Gap{From: from, To: e.At})
 		}
 		for from.Before(e.At) {
 			hour := from.UTC().Truncate(time.Hour)
@@ -69,7 +75,20 @@ func (g *gaps) note(e *citywarden.Entry, row func(citywarden.DeviceID, time.Time
 		if m := &e.Model.Metrics[i]; m.Sequence {
 			for k := range e.Readings {
 				if r := &e.Readings[k]; r.Metric == m.Name {
-					row(e.Device.ID, e.At.UTC().Truncate(time.Hour)).Missing += next(&h, m, r.Value.Float())
+					before := h.Numbered
+					missing := next(&h, m, r)
+					if missing == 0 {
+						continue
+					}
+					l := row(e.Device.ID, now)
+					l.Missing += missing
+					gap := citywarden.Gap{From: before, To: r.Time, Missing: missing}
+					if missing < 0 {
+						gap = citywarden.LateMessage
+					}
+					if missing < 0 || !gap.From.IsZero() && gap.From.Before(gap.To) {
+						l.Gaps = append(l.Gaps, gap)
+					}
 				}
 			}
 		}
@@ -79,13 +98,14 @@ func (g *gaps) note(e *citywarden.Entry, row func(citywarden.DeviceID, time.Time
 
 // next takes a sequence number and returns how many messages are missing before it, -1 for
 // one that was counted as missing and comes late.
-func next(h *citywarden.LastHeard, m *citywarden.Metric, number float64) int64 {
+func next(h *citywarden.LastHeard, m *citywarden.Metric, r *citywarden.Reading) int64 {
+	number := r.Value.Float()
 	if number != math.Trunc(number) || math.Abs(number) > 1<<53 {
 		return 0
 	}
 	n := int64(number)
 	if !h.Sequenced {
-		h.Sequence, h.Sequenced = n, true
+		h.Sequence, h.Sequenced, h.Numbered = n, true, r.Time
 		return 0
 	}
 	ahead := n - h.Sequence
@@ -107,7 +127,7 @@ func next(h *citywarden.LastHeard, m *citywarden.Metric, number float64) int64 {
 	case ahead < 0 && ahead >= -maxLate:
 		return -1
 	}
-	h.Sequence = n
+	h.Sequence, h.Numbered = n, r.Time
 	if ahead < 0 || ahead > maxMissing {
 		return 0
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/ingest"
@@ -33,6 +34,9 @@ func TestGaps(t *testing.T) {
 		}
 		return out
 	}
+	gap := func(from, to time.Duration, missing int64) []citywarden.Gap {
+		return []citywarden.Gap{{From: ten.Add(from), To: ten.Add(to), Missing: missing}}
+	}
 	row := func(hour int, missing, silent int64) citywarden.LedgerRow {
 		return citywarden.LedgerRow{Hour: ten.Add(time.Duration(hour) * time.Hour), Missing: missing, Silent: silent}
 	}
@@ -41,24 +45,27 @@ func TestGaps(t *testing.T) {
 		model *citywarden.Model
 		sent  []message
 		want  []citywarden.LedgerRow // hours in which something is missing
+		gaps  []citywarden.Gap
 	}{
-		{"none", plain, steps(7, 8, 9), nil},
-		{"no numbers", plain, steps(-1, -1), nil},
-		{"three missing", plain, steps(7, 9, 12), []citywarden.LedgerRow{row(0, 3, 0)}},
-		{"one of three comes late", plain, steps(7, 11, 9), []citywarden.LedgerRow{row(0, 2, 0)}},
-		{"the same again", plain, steps(7, 8, 8, 9), nil},
-		{"counts anew", plain, steps(5000, 5001, 1, 2), nil},
-		{"jumps", plain, steps(1, 500_000, 500_001), nil},
-		{"half a number", plain, steps(1, 1.5, 2), nil},
-		{"rolls over", around, steps(254, 255, 1, 2), nil},
-		{"rolls over a gap", around, steps(254, 3), []citywarden.LedgerRow{row(0, 3, 0)}},
-		{"late across the end", around, steps(254, 2, 255), []citywarden.LedgerRow{row(0, 1, 0)}},
-		{"silent in one hour", plain, []message{{0, -1}, {30 * time.Minute, -1}}, []citywarden.LedgerRow{row(0, 0, 20*60)}},
-		{"within the heartbeat", plain, []message{{0, -1}, {10 * time.Minute, -1}}, nil},
+		{"none", plain, steps(7, 8, 9), nil, nil},
+		{"no numbers", plain, steps(-1, -1), nil, nil},
+		{"three missing", plain, steps(7, 9, 12), []citywarden.LedgerRow{row(0, 3, 0)}, append(gap(0, time.Minute, 1), gap(time.Minute, 2*time.Minute, 2)...)},
+		{"one of three comes late", plain, steps(7, 11, 9), []citywarden.LedgerRow{row(0, 2, 0)}, gap(0, time.Minute, 2)},
+		{"the only one comes late", plain, steps(7, 9, 8), []citywarden.LedgerRow{}, nil},
+		{"the same again", plain, steps(7, 8, 8, 9), nil, nil},
+		{"counts anew", plain, steps(5000, 5001, 1, 2), nil, nil},
+		{"jumps", plain, steps(1, 500_000, 500_001), nil, nil},
+		{"half a number", plain, steps(1, 1.5, 2), nil, nil},
+		{"rolls over", around, steps(254, 255, 1, 2), nil, nil},
+		{"rolls over a gap", around, steps(254, 3), []citywarden.LedgerRow{row(0, 3, 0)}, gap(0, time.Minute, 3)},
+		{"late across the end", around, steps(254, 2, 255), []citywarden.LedgerRow{row(0, 1, 0)}, gap(0, time.Minute, 1)},
+		{"silent in one hour", plain, []message{{0, -1}, {30 * time.Minute, -1}}, []citywarden.LedgerRow{row(0, 0, 20*60)}, gap(10*time.Minute, 30*time.Minute, 0)},
+		{"within the heartbeat", plain, []message{{0, -1}, {10 * time.Minute, -1}}, nil, nil},
+		{"a little late", plain, []message{{0, -1}, {11 * time.Minute, -1}}, []citywarden.LedgerRow{row(0, 0, 60)}, nil},
 		{"silent over hours", plain, []message{{30 * time.Minute, -1}, {2*time.Hour + 15*time.Minute, -1}},
-			[]citywarden.LedgerRow{row(0, 0, 20*60), row(1, 0, 3600), row(2, 0, 15*60)}},
+			[]citywarden.LedgerRow{row(0, 0, 20*60), row(1, 0, 3600), row(2, 0, 15*60)}, gap(40*time.Minute, 135*time.Minute, 0)},
 		{"the platform was away", plain, []message{{0, -1}, {50 * time.Minute, start}, {65 * time.Minute, -1}},
-			[]citywarden.LedgerRow{row(1, 0, 5*60)}},
+			[]citywarden.LedgerRow{row(1, 0, 5*60)}, nil},
 	} {
 		for _, restarts := range []bool{false, true} {
 			db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
@@ -70,7 +77,7 @@ func TestGaps(t *testing.T) {
 					e.Device, e.Model = &citywarden.Device{ID: "d"}, c.model
 				}
 				if m.seq >= 0 {
-					e.Readings = []citywarden.Reading{{Metric: "seq", Value: citywarden.Number(m.seq)}}
+					e.Readings = []citywarden.Reading{{Metric: "seq", Value: citywarden.Number(m.seq), Time: e.At}}
 				}
 				if err := l.Consume(t.Context(), []citywarden.Entry{e}); err != nil {
 					t.Fatal(err)
@@ -86,13 +93,20 @@ func TestGaps(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			gaps, err := l.Gaps(t.Context(), "d", ten.Add(-time.Hour), ten.Add(100*time.Hour))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.gaps, gaps, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("%s, restarts %t, gaps (-want +got):\n%s", c.name, restarts, diff)
+			}
 			var got []citywarden.LedgerRow
 			for _, r := range rows {
 				if r.Missing != 0 || r.Silent != 0 {
 					got = append(got, citywarden.LedgerRow{Hour: r.Hour, Missing: r.Missing, Silent: r.Silent})
 				}
 			}
-			if diff := cmp.Diff(c.want, got); diff != "" {
+			if diff := cmp.Diff(c.want, got, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("%s, restarts %t (-want +got):\n%s", c.name, restarts, diff)
 			}
 			if err := db.Close(); err != nil {

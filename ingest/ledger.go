@@ -36,6 +36,10 @@ type LedgerStore interface {
 	SaveLedger(ctx context.Context, name string, from, to citywarden.Position, rows []citywarden.LedgerRow, dead []citywarden.DeadLetter, heard []citywarden.LastHeard) error
 	// LastHeard returns what SaveLedger was given last of each device.
 	LastHeard(ctx context.Context) ([]citywarden.LastHeard, error)
+	// Gaps returns those of a device that end after from and begin before to, by when they end.
+	Gaps(ctx context.Context, device citywarden.DeviceID, from, to time.Time) ([]citywarden.Gap, error)
+	// TrimGaps removes all but the newest keep.
+	TrimGaps(ctx context.Context, keep int) error
 	// LedgerRows returns the rows of the hours that begin in [from, to), of one device or
 	// with "" of all, by hour and device.
 	LedgerRows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error)
@@ -187,7 +191,7 @@ func (l *Ledger) flush(ctx context.Context) error {
 
 // Run saves every 500 ms until ctx is done, and then once more. Start it
 // before the pipeline and end it after. Once an hour it lets the oldest dead letters go beyond the
-// newest 1,000,000.
+// newest 1,000,000, and the oldest gaps beyond as many.
 func (l *Ledger) Run(ctx context.Context) error {
 	for trimmed := time.Now(); pause(ctx, ledgerEvery); {
 		if time.Since(trimmed) >= trimLetters {
@@ -207,6 +211,9 @@ func (l *Ledger) Run(ctx context.Context) error {
 }
 
 func (l *Ledger) trim(ctx context.Context) {
+	if err := l.store.TrimGaps(ctx, keepLetters); err != nil && ctx.Err() == nil {
+		l.log.Warn("gaps not trimmed", "err", err)
+	}
 	n, err := l.store.TrimDeadLetters(ctx, keepLetters)
 	switch {
 	case err != nil && ctx.Err() == nil:
@@ -238,6 +245,16 @@ func (l *Ledger) Rows(ctx context.Context, f citywarden.LedgerFilter) ([]citywar
 		return nil, "", err
 	}
 	return l.store.LedgerPage(ctx, f)
+}
+
+// Gaps returns when between from and to it is not known what a device measured, because it was silent for
+// longer than twice the heartbeat of its model or by its sequence numbers messages are missing. A
+// silence that lasts is there when it ends.
+func (l *Ledger) Gaps(ctx context.Context, device citywarden.DeviceID, from, to time.Time) ([]citywarden.Gap, error) {
+	if err := l.flush(ctx); err != nil {
+		return nil, err
+	}
+	return l.store.Gaps(ctx, device, from, to)
 }
 
 // DeadLetters returns what could not be used, and the cursor of the next page,

@@ -32,6 +32,9 @@ func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Po
 			if err := addLedger(ctx, q, &r); err != nil {
 				return err
 			}
+			if err := addGaps(ctx, q, r.Device, r.Gaps); err != nil {
+				return err
+			}
 		}
 		for _, l := range dead {
 			if _, err := saveDeadLetter(ctx, q, &l); err != nil {
@@ -39,12 +42,13 @@ func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Po
 			}
 		}
 		for _, h := range heard {
-			var sequence sql.NullInt64
+			var sequence, numbered sql.NullInt64
 			if h.Sequenced {
 				sequence = sql.NullInt64{Int64: h.Sequence, Valid: true}
+				numbered = sql.NullInt64{Int64: toMS(h.Numbered), Valid: true}
 			}
-			_, err := q.ExecContext(ctx, `INSERT INTO last_heard (device, at, sequence) VALUES ($1, $2, $3)
-				ON CONFLICT (device) DO UPDATE SET at = excluded.at, sequence = excluded.sequence`, h.Device, toMS(h.At), sequence)
+			_, err := q.ExecContext(ctx, `INSERT INTO last_heard (device, at, sequence, numbered) VALUES ($1, $2, $3, $4)
+				ON CONFLICT (device) DO UPDATE SET at = excluded.at, sequence = excluded.sequence, numbered = excluded.numbered`, h.Device, toMS(h.At), sequence, numbered)
 			if err != nil {
 				return fmt.Errorf("remember when device %s was heard: %w", h.Device, err)
 			}
@@ -57,11 +61,11 @@ func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Po
 func (d *DB) LastHeard(ctx context.Context) ([]citywarden.LastHeard, error) {
 	all, err := list(ctx, d.sql, func(row scanner) (h citywarden.LastHeard, err error) {
 		var at int64
-		var sequence sql.NullInt64
-		err = row.Scan(&h.Device, &at, &sequence)
-		h.At, h.Sequence, h.Sequenced = fromMS(at), sequence.Int64, sequence.Valid
+		var sequence, numbered sql.NullInt64
+		err = row.Scan(&h.Device, &at, &sequence, &numbered)
+		h.At, h.Sequence, h.Sequenced, h.Numbered = fromMS(at), sequence.Int64, sequence.Valid, fromMS(numbered.Int64)
 		return h, err
-	}, `SELECT device, at, sequence FROM last_heard ORDER BY device`)
+	}, `SELECT device, at, sequence, numbered FROM last_heard ORDER BY device`)
 	if err != nil {
 		return nil, fmt.Errorf("read when devices were heard: %w", err)
 	}
@@ -80,6 +84,60 @@ func addLedger(ctx context.Context, q querier, r *citywarden.LedgerRow) error {
 		r.Device, toMS(r.Hour), r.Messages, r.Received, r.Stored, r.Rejected, r.Duplicate, r.Quarantined, r.Missing, r.Silent)
 	if err != nil {
 		return fmt.Errorf("save ledger of device %s: %w", r.Device, err)
+	}
+	return nil
+}
+
+// addGaps adds gaps of a device; a late message is one less in the newest that misses any.
+func addGaps(ctx context.Context, q querier, device citywarden.DeviceID, gaps []citywarden.Gap) error {
+	for _, g := range gaps {
+		var err error
+		if g == citywarden.LateMessage {
+			err = fillGap(ctx, q, device)
+		} else {
+			_, err = q.ExecContext(ctx, `INSERT INTO gaps (device, since, until, missing) VALUES ($1, $2, $3, $4)
+				ON CONFLICT (device, until, since) DO UPDATE SET missing = gaps.missing + excluded.missing`, device, toMS(g.From), toMS(g.To), g.Missing)
+		}
+		if err != nil {
+			return fmt.Errorf("save gaps of device %s: %w", device, err)
+		}
+	}
+	return nil
+}
+
+// fillGap takes a message that is missing from the newest gap that misses any, and the gap when it was the last.
+func fillGap(ctx context.Context, q querier, device citywarden.DeviceID) error {
+	const newest = `device = $1 AND until = (SELECT MAX(until) FROM gaps WHERE device = $1 AND missing > 0)`
+	res, err := q.ExecContext(ctx, `DELETE FROM gaps WHERE missing = 1 AND `+newest, device)
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n > 0 {
+		return err
+	}
+	_, err = q.ExecContext(ctx, `UPDATE gaps SET missing = missing - 1 WHERE missing > 1 AND `+newest, device)
+	return err
+}
+
+// Gaps returns those of a device that end after from and begin before to, by when they end.
+func (d *DB) Gaps(ctx context.Context, device citywarden.DeviceID, from, to time.Time) ([]citywarden.Gap, error) {
+	all, err := list(ctx, d.sql, func(row scanner) (g citywarden.Gap, err error) {
+		var since, until int64
+		err = row.Scan(&since, &until, &g.Missing)
+		g.From, g.To = fromMS(since), fromMS(until)
+		return g, err
+	}, `SELECT since, until, missing FROM gaps WHERE device = $1 AND until > $2 AND since < $3 ORDER BY until, since`, device, toMS(from), toMS(to))
+	if err != nil {
+		return nil, fmt.Errorf("read gaps of device %s: %w", device, err)
+	}
+	return all, nil
+}
+
+// TrimGaps removes all but the newest keep.
+func (d *DB) TrimGaps(ctx context.Context, keep int) error {
+	_, err := d.exec(ctx, `DELETE FROM gaps WHERE until < (SELECT until FROM gaps ORDER BY until DESC LIMIT 1 OFFSET $1)`, max(keep-1, 0))
+	if err != nil {
+		return fmt.Errorf("trim gaps: %w", err)
 	}
 	return nil
 }

@@ -48,6 +48,7 @@ type Options struct {
 	Files    DeviceFiles
 	Models   Models
 	Series   Series
+	Gaps     Gaps
 	Alarms   Alarms
 	Load     Load
 	Orders   Orders

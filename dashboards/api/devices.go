@@ -331,18 +331,20 @@ func (s *server) latest(ctx context.Context, in *DevicePath) (*output[map[citywa
 const maxPoints = 10000
 
 type seriesOutput struct {
-	Points    []seriesPoint `json:"points" nullable:"false"`
-	Unit      string        `json:"unit" doc:"UCUM; empty when dimensionless"`
-	Truncated bool          `json:"truncated" doc:"There are more points; ask for a shorter time or a longer every"`
+	Points    []seriesPoint    `json:"points" nullable:"false"`
+	Unit      string           `json:"unit" doc:"UCUM; empty when dimensionless"`
+	Gaps      []citywarden.Gap `json:"gaps" nullable:"false" doc:"When the device was silent for longer than twice its heartbeat, or messages are missing by its sequence numbers"`
+	Truncated bool             `json:"truncated" doc:"There are more points; ask for a shorter time or a longer every"`
 }
 
 func (s *server) series(ctx context.Context, in *struct {
 	DevicePath
-	Metric citywarden.MetricName `query:"metric" required:"true"`
-	From   string                `query:"from" doc:"RFC 3339, inclusive; 24 hours before to when left out"`
-	To     string                `query:"to" doc:"RFC 3339, exclusive; now when left out"`
-	Every  string                `query:"every" doc:"Interval of the aggregate, like 1m, 1h or 1d"`
-	Agg    string                `query:"agg" enum:"mean,min,max,sum,count,last,increase" doc:"mean when left out; increase is by how much a counter went up, whatever resets and rollovers"`
+	Metric  citywarden.MetricName `query:"metric" required:"true"`
+	From    string                `query:"from" doc:"RFC 3339, inclusive; 24 hours before to when left out"`
+	To      string                `query:"to" doc:"RFC 3339, exclusive; now when left out"`
+	Every   string                `query:"every" doc:"Interval of the aggregate, like 1m, 1h or 1d"`
+	Agg     string                `query:"agg" enum:"mean,min,max,sum,count,last,increase" doc:"mean when left out; increase is by how much a counter went up, whatever resets and rollovers"`
+	Unknown bool                  `query:"unknown" doc:"Put a point whose value is null between two where gaps say that it is not known what was between them: a curve breaks off there"`
 }) (*output[seriesOutput], error) {
 	from, to, err := day(in.From, in.To)
 	if err != nil {
@@ -375,6 +377,12 @@ func (s *server) series(ctx context.Context, in *struct {
 	}
 	out := seriesOutput{Unit: metric.Unit, Truncated: len(points) > maxPoints}
 	points = points[:min(len(points), maxPoints)]
+	if out.Gaps, err = s.Gaps.Gaps(ctx, d.ID, from, to); err != nil {
+		return nil, err
+	}
+	if in.Unknown {
+		points = withUnknown(points, out.Gaps, every.Std())
+	}
 	out.Points = make([]seriesPoint, len(points))
 	for i, p := range points {
 		out.Points[i] = seriesPoint(p)

@@ -39,6 +39,7 @@ type city struct {
 	cases    map[citywarden.CaseID]*citywarden.Case
 	queries  []citywarden.SeriesQuery
 	points   []citywarden.SeriesPoint
+	gaps     []citywarden.Gap
 	imported []citywarden.DeviceReading
 	orders   []citywarden.AlarmOrder
 	steps    []citywarden.AlarmStep
@@ -257,6 +258,10 @@ func (c *city) Query(_ context.Context, q citywarden.SeriesQuery) ([]citywarden.
 	defer c.mu.Unlock()
 	c.queries = append(c.queries, q)
 	return c.points[:min(len(c.points), q.Limit)], nil
+}
+
+func (c *city) Gaps(context.Context, citywarden.DeviceID, time.Time, time.Time) ([]citywarden.Gap, error) {
+	return append([]citywarden.Gap{}, c.gaps...), nil
 }
 
 func (c *city) Groups(_ context.Context, q citywarden.GroupQuery) ([]citywarden.SeriesGroup, error) {
@@ -718,7 +723,7 @@ func newPlatform(t testing.TB) *platform {
 	}
 	rules := ruleSet{{ID: "fire.smoke", Title: text("fire"), Version: "0123456789ab", Mode: "live", Models: []citywarden.ModelName{"smoke-detector"}, Severity: citywarden.Critical, File: "fire.yaml", Line: 3, Text: "id: fire.smoke"}}
 	p.server, err = newServer(Options{
-		Devices: c, Commands: told{c}, Provisioner: c, Firmware: shelf{}, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Alarms: c, Load: c, Orders: c, Service: c, Messages: talk{}, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
+		Devices: c, Commands: told{c}, Provisioner: c, Firmware: shelf{}, Sites: c, Files: files{c}, Models: models{smokeModel()}, Series: c, Gaps: c, Alarms: c, Load: c, Orders: c, Service: c, Messages: talk{}, Cases: desk{c}, Evaluations: evaluated, Attachments: desk{c}, Photos: pictures, Reports: desk{c}, APIKeys: db, Open311: Open311{Jurisdiction: "zhangpu.gov.cn", Contact: "call 12345", KeyService: "write to it@zhangpu.example"}, Citizens: true, CAPSender: "zhangpu.example", Notices: telegraph{db},
 		Classes: classes{{Code: "event/0501", Standard: "GB/T 30428.2-2013", Name: text("fire"), Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire",
 			Rules: []citywarden.FilingRule{{ID: "1", Condition: "a > b & c", Limit: "2紧急工作时", Department: "fire"}, {ID: "2", Condition: "d", Limit: "5天", Department: "fire"}}}},
 		Rules: rules, RuleFiles: rules, Lab: newLab(t, c),

@@ -31,6 +31,12 @@ type Series interface {
 	Import(ctx context.Context, readings []citywarden.DeviceReading) (refused []error, err error)
 }
 
+// Gaps tell when it is not known what a device measured.
+type Gaps interface {
+	// Gaps returns those that end after from and begin before to.
+	Gaps(ctx context.Context, device citywarden.DeviceID, from, to time.Time) ([]citywarden.Gap, error)
+}
+
 func (s *server) seriesRoutes() {
 	const tag = "series"
 	binary := &huma.MediaType{Schema: &huma.Schema{Type: "string", Format: "binary"}}
@@ -89,6 +95,32 @@ func (s *server) groupSeries(ctx context.Context, in *struct {
 		}
 	}
 	return outputOf(out), nil
+}
+
+// withUnknown puts a point without a value between two that a gap is between. An
+// aggregate's point stands for its whole interval, every long.
+func withUnknown(points []citywarden.SeriesPoint, gaps []citywarden.Gap, every time.Duration) []citywarden.SeriesPoint {
+	out := make([]citywarden.SeriesPoint, 0, len(points)+len(gaps))
+	first := 0 // the oldest gap that may still matter
+	for i, p := range points {
+		if i > 0 {
+			before := points[i-1].Time
+			for first < len(gaps) && !gaps[first].To.After(before) {
+				first++
+			}
+			covers := func(g citywarden.Gap) bool { return g.Covers(before, p.Time) }
+			if k := slices.IndexFunc(gaps[first:], covers); k >= 0 {
+				step := max(every, time.Millisecond)
+				steps := (gaps[first+k].From.Sub(before) + step - 1) / step
+				at := before.Add(max(steps, 1) * step)
+				if at.Before(p.Time) {
+					out = append(out, citywarden.SeriesPoint{Time: at})
+				}
+			}
+		}
+		out = append(out, p)
+	}
+	return out
 }
 
 // readingWriter writes an export.

@@ -5,8 +5,10 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/parquet-go/parquet-go"
 
 	"github.com/citywarden/citywarden"
@@ -105,5 +107,59 @@ func TestParquetOfManyReadings(t *testing.T) {
 	}
 	if f.NumRows() != n || len(f.RowGroups()) != 3 {
 		t.Errorf("%d rows in %d groups, want %d in 3", f.NumRows(), len(f.RowGroups()), n)
+	}
+}
+
+// TestSeriesSaysWhatIsUnknown: the gaps of the ledger come with the points, and break a curve where
+// they are between two points; not where a device sent later what it had kept, nor for a metric that is seldom reported.
+func TestSeriesSaysWhatIsUnknown(t *testing.T) {
+	at := func(minute float64) time.Time { return noon.Add(time.Duration(minute * float64(time.Minute))) }
+	points := func(minutes ...float64) (out []citywarden.SeriesPoint) {
+		for _, m := range minutes {
+			out = append(out, citywarden.SeriesPoint{Time: at(m), Value: citywarden.Number(m)})
+		}
+		return out
+	}
+	gap := func(from, to float64) citywarden.Gap { return citywarden.Gap{From: at(from), To: at(to)} }
+	for _, c := range []struct {
+		name   string
+		points []citywarden.SeriesPoint
+		gaps   []citywarden.Gap
+		every  time.Duration
+		want   []float64 // minutes of what is unknown
+	}{
+		{"no gaps", points(0, 1, 5), nil, 0, nil},
+		{"silent", points(0, 1, 31, 32), []citywarden.Gap{gap(11, 31)}, 0, []float64{11}},
+		{"a message is missing", points(0, 1, 3, 4), []citywarden.Gap{gap(1, 3)}, 0, []float64{1 + 1.0/60000}},
+		{"two gaps", points(0, 2, 4, 6), []citywarden.Gap{gap(0, 2), gap(4, 6)}, 0, []float64{1.0 / 60000, 4 + 1.0/60000}},
+		{"sent later", points(0, 10, 20, 30, 40), []citywarden.Gap{gap(10, 40)}, 0, nil},
+		{"a part sent later", points(0, 10, 11, 40), []citywarden.Gap{gap(10, 40)}, 0, []float64{11 + 1.0/60000}},
+		{"seldom reported", points(0, 1440), []citywarden.Gap{gap(100, 120)}, 0, nil},
+		{"by interval", points(0, 5, 25, 30), []citywarden.Gap{gap(13, 26)}, 5 * time.Minute, []float64{15}},
+		{"within an interval", points(0, 15, 30), []citywarden.Gap{gap(1, 14)}, 15 * time.Minute, nil},
+		{"before and after", points(60, 61), []citywarden.Gap{gap(0, 60), gap(61, 90)}, 0, nil},
+	} {
+		var got []float64
+		for _, p := range withUnknown(c.points, c.gaps, c.every) {
+			if p.Value.Kind() == 0 {
+				got = append(got, p.Time.Sub(noon).Minutes())
+			}
+		}
+		if diff := cmp.Diff(c.want, got, cmpopts.EquateApprox(0, 1e-9)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
+	}
+
+	p := newPlatform(t)
+	p.city.gaps = []citywarden.Gap{{From: p.city.points[0].Time, To: p.city.points[1].Time, Missing: 2}}
+	tok := p.as(citywarden.RoleService)
+	const of, gaps = "GET /api/v1/devices/smoke-1/series?metric=smoke", `"gaps":[{"from":"2026-11-23T04:00:00Z","to":"2026-11-23T04:01:00Z","missing":2}]`
+	for query, want := range map[string]string{
+		"":              `"points":[["2026-11-23T04:00:00Z",0.31],["2026-11-23T04:01:00Z",0.02]]`,
+		"&unknown=true": `"points":[["2026-11-23T04:00:00Z",0.31],["2026-11-23T04:00:00.001Z",null],["2026-11-23T04:01:00Z",0.02]]`,
+	} {
+		if a := p.do(tok, of+query, ""); a.status != 200 || !strings.Contains(a.body, want) || !strings.Contains(a.body, gaps) {
+			t.Errorf("series%s = %d %s, want %s and %s", query, a.status, a.body, want, gaps)
+		}
 	}
 }

@@ -116,7 +116,7 @@ func TestSeries(t *testing.T) {
 	p := newPlatform(t)
 	tok := p.as(citywarden.RoleService)
 	a := p.do(tok, "GET /api/v1/devices/smoke-1/series?metric=smoke&from=2026-11-23T12:00:00+08:00&to=2026-11-23T05:00:00Z&every=1m&agg=max", "")
-	if want := `{"points":[["2026-11-23T04:00:00Z",0.31],["2026-11-23T04:01:00Z",0.02]],"unit":"dB/m","truncated":false}`; strings.TrimSpace(a.body) != want {
+	if want := `{"points":[["2026-11-23T04:00:00Z",0.31],["2026-11-23T04:01:00Z",0.02]],"unit":"dB/m","gaps":[],"truncated":false}`; strings.TrimSpace(a.body) != want {
 		t.Errorf("series = %d %s, want %s", a.status, a.body, want)
 	}
 	want := citywarden.SeriesQuery{Device: "smoke-1", Domain: citywarden.Fire, Metric: "smoke", From: noon, To: noon.Add(time.Hour), Every: time.Minute, Agg: "max", Limit: maxPoints + 1}

@@ -237,6 +237,7 @@ func (d *Datasource) each(ctx context.Context, ms models, m *Query, metric *city
 		span.Set("agg", "last")
 	}
 	got := map[string][][2]any{}
+	span.Set("unknown", "true")
 	if m.Agg == "" || m.Agg == "last" || metric.Kind == citywarden.KindBool || len(devices) <= 3 {
 		if len(devices) > maxAsked {
 			return nil, citywarden.Errorf(citywarden.CodeInvalid, "%d devices: for raw points, for last, and for states like occupied at most %d are asked; choose fewer, by zone or site", len(devices), maxAsked)
@@ -259,6 +260,7 @@ func (d *Datasource) each(ctx context.Context, ms models, m *Query, metric *city
 				Points [][2]any `json:"points"`
 			} `json:"groups"`
 		}
+		span.Del("unknown") // a device's interval without readings is null already
 		span.Set("domain", domain)
 		span.Set("by", "device")
 		if err := d.api.get(ctx, "/api/v1/series?"+span.Encode(), &res); err != nil {
