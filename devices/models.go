@@ -174,6 +174,9 @@ func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)
 		if x.IPSO != "" {
 			checkIPSO(m, i, at+".ipso", fail)
 		}
+		if x.FIWARE != "" && !fiwareAttribute.MatchString(x.FIWARE) && !slices.Contains(controlledProperties, x.FIWARE) {
+			fail(at+".fiware", "fiware %q: write a controlledProperty of FIWARE's Device, like waterLevel, or an attribute of an entity, like ParkingSpot.status%s", x.FIWARE, suggest(x.FIWARE, controlledProperties))
+		}
 		if x.Sequence && slices.ContainsFunc(m.Metrics[:i], func(o citywarden.Metric) bool { return o.Sequence }) {
 			fail(at+".sequence", "one metric numbers the messages, and one before %s does already", x.Name)
 		}
@@ -204,6 +207,16 @@ func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)
 }
 
 var ipsoPath = regexp.MustCompile(`^[0-9]{1,5}/[0-9]{1,5}$`)
+
+// fiwareAttribute is an attribute of an entity of FIWARE's Smart Data Models.
+var fiwareAttribute = regexp.MustCompile(`^[A-Z][A-Za-z0-9]*\.[a-z][A-Za-z0-9]*$`)
+
+// controlledProperties are what a Device of FIWARE's Smart Data Models can measure.
+var controlledProperties = strings.Fields(`airPollution atmosphericPressure averageVelocity batteryLife batterySupply cdom conductance
+	conductivity depth eatingActivity electricityConsumption energy fillingLevel freeChlorine gasConsumption gateOpening heading humidity light
+	location milking motion movementActivity noiseLevel occupancy orp pH power precipitation pressure refractiveIndex salinity smoke soilMoisture
+	solarRadiation speed tds temperature trafficFlow tss turbidity uvLampIntensity uvOrganicLoad waterConsumption waterFlow waterLevel
+	waterPollution weatherConditions weight windDirection windSpeed`)
 
 // checkIPSO checks which resource of LwM2M metric i of m is.
 func checkIPSO(m *citywarden.Model, i int, at string, fail func(path, format string, args ...any)) {

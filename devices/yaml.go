@@ -81,6 +81,7 @@ func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
 					{"sequence", false, boolean(&x.Sequence)},
 					{"stale_after", false, duration(&x.StaleAfter)},
 					{"ipso", false, text(&x.IPSO)},
+					{"fiware", false, text(&x.FIWARE)},
 				})
 				m.Metrics = append(m.Metrics, x)
 			})
