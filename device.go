@@ -122,7 +122,7 @@ type Status string
 const (
 	StatusNever  Status = "never"  // it has not reported yet
 	StatusOnline Status = "online" // it reported within twice its model's heartbeat
-	StatusSilent Status = "silent" // it did not, or its gateway said that it left
+	StatusSilent Status = "silent" // it did not, or it or its gateway said that it left
 )
 
 // SilentReason is why a device is silent, as far as that can be known.
@@ -131,7 +131,7 @@ type SilentReason string
 // The reasons, the first that holds counts.
 const (
 	SilentDisabled SilentReason = "disabled" // its messages are refused
-	SilentLeft     SilentReason = "left"     // its gateway said that it left
+	SilentLeft     SilentReason = "left"     // it said that it leaves, or its gateway did
 	SilentGateway  SilentReason = "gateway"  // its gateway is silent too
 	SilentMute     SilentReason = "mute"     // it is connected, and says nothing
 	SilentGone     SilentReason = "gone"     // it is not connected: without power, out of reach, or broken
@@ -143,7 +143,7 @@ type Presence struct {
 	Status    Status       `json:"status"`
 	Reason    SilentReason `json:"reason,omitempty" enum:"disabled,left,gateway,mute,gone"` // of StatusSilent
 	LastSeen  time.Time    `json:"last_seen,omitzero"`                                      // our time of its newest message
-	Left      bool         `json:"left,omitempty"`                                          // that one is its gateway's, which says that it left
+	Left      bool         `json:"left,omitempty"`                                          // that one says that it left
 	Connected bool         `json:"connected,omitempty"`                                     // it holds a connection over MQTT
 }
 

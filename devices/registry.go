@@ -61,7 +61,7 @@ type entry struct {
 
 	// guarded by Registry.valuesMu
 	lastSeen time.Time
-	left     bool                // its gateway said so, last
+	left     bool                // it or its gateway said so, last
 	latest   []citywarden.Latest // as model.Metrics; zero Time where there is none
 	client   map[string]any      // attributes it reported; replaced as a whole when one changes
 	dirty    bool
