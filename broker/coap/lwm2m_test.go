@@ -207,6 +207,35 @@ func TestLwM2M(t *testing.T) {
 	}
 }
 
+// TestLwM2MMoves: a client that updates its registration from another address is asked and told
+// there, and what comes from where it was is nobody's any more.
+func TestLwM2MMoves(t *testing.T) {
+	p := newPlatform()
+	addr, _, _ := serve(t, p)
+	before, after := dial(t, addr), dial(t, addr)
+	at := before.register(t, "</3303/0>", "ep=token-of-a", "lwm2m=1.1")
+	q := before.receive()
+	before.reply(q, codes.Content, "20")
+	p.wait(t, 2)
+	if a := after.ask(post(2, at, "")); a.Code != codes.Changed {
+		t.Fatalf("the update is answered %s %s", codeLabel(a.Code), a.Payload)
+	}
+	q = after.receive()
+	if path(q) != "3303/0/5700" {
+		t.Errorf("asked for %s", path(q))
+	}
+	after.reply(q, codes.Content, "21")
+	want := []string{"a v1/devices/me/connect </3303/0>", "a v1/devices/me/lwm2m/0/3303/0/5700 20", "a v1/devices/me/connect ", "a v1/devices/me/lwm2m/0/3303/0/5700 21"}
+	if diff := cmp.Diff(want, taken(p.wait(t, 4))); diff != "" {
+		t.Error(diff)
+	}
+	m := post(3, "dp", "[]")
+	m.Options = append(m.Options, message.Option{ID: message.ContentFormat, Value: []byte{byte(message.AppSenmlJSON)}})
+	if a := before.ask(m); a.Code != codes.NotFound {
+		t.Errorf("Send from the address before is answered %s", codeLabel(a.Code))
+	}
+}
+
 func TestLwM2MRefused(t *testing.T) {
 	p := newPlatform()
 	addr, _, _ := serve(t, p)
