@@ -2,6 +2,7 @@ package uplink
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/broker/certtest"
 )
 
 func TestMatch(t *testing.T) {
@@ -79,7 +81,7 @@ type mosquitto struct {
 	cmd  *exec.Cmd
 }
 
-func newMosquitto(t *testing.T) *mosquitto {
+func newMosquitto(t *testing.T, more ...string) *mosquitto {
 	t.Helper()
 	if _, err := exec.LookPath("mosquitto"); err != nil {
 		if os.Getenv("CI") != "" {
@@ -98,6 +100,7 @@ func newMosquitto(t *testing.T) *mosquitto {
 	if os.Getuid() == 0 {
 		conf += "user root\n"
 	}
+	conf += strings.Join(more, "")
 	if err := os.WriteFile(filepath.Join(m.dir, "mosquitto.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -289,6 +292,69 @@ func TestTakesWhatABrokerHas(t *testing.T) {
 				t.Errorf("stored %d, unmatched %d, barred %d, retained %d", u.of("stored"), u.of("unmatched"), u.of("barred"), u.of("retained"))
 			}
 		})
+	}
+}
+
+// free returns an address that nobody listens at.
+func free(t *testing.T) (port string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ = net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// TestEveryTransportAndKind: over TLS with a certificate of the platform's own, over
+// WebSocket and over both, each kind of message becomes what a device or a gateway says.
+func TestEveryTransportAndKind(t *testing.T) {
+	dir, ca := t.TempDir(), certtest.New(t)
+	cert, key := certtest.Write(t, dir, "broker", ca.Valid("broker"))
+	authority := filepath.Join(dir, "ca.pem")
+	if err := os.WriteFile(authority, ca.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	secured := fmt.Sprintf("cafile %s\ncertfile %s\nkeyfile %s\nrequire_certificate true\n", authority, cert, key)
+	own := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: ca.Pool(), Certificates: []tls.Certificate{ca.Valid("citywarden")}}
+	var topics []Topic
+	var sent, stored []string
+	for _, kind := range Kinds {
+		x := Topic{Filter: kind + "/{device}", QoS: 1, As: kind}
+		name, topic := "d-1", "v1/devices/me/"+kind
+		if kind == "lorawan" || kind == "ctwing" {
+			x.Filter, x.Gateway = kind+"/+", "network"
+			name, topic = "network", "v1/gateway/"+kind
+		}
+		topics = append(topics, x)
+		sent = append(sent, kind+"/d-1 body")
+		stored = append(stored, name+" "+topic+" body")
+	}
+	ssl, ws, wss := free(t), free(t), free(t)
+	m := newMosquitto(t, "listener "+ssl+" 127.0.0.1\n"+secured, "listener "+ws+" 127.0.0.1\nprotocol websockets\n", "listener "+wss+" 127.0.0.1\nprotocol websockets\n"+secured)
+	for _, c := range []struct {
+		url string
+		tls *tls.Config
+	}{{"ssl://127.0.0.1:" + ssl, own}, {"ws://127.0.0.1:" + ws + "/mqtt", nil}, {"wss://127.0.0.1:" + wss + "/mqtt", own}} {
+		p, n := &platform{}, numbers{t, prometheus.NewRegistry()}
+		u, err := New(Options{
+			Brokers: []Broker{{Name: "city", URL: c.url, ClientID: "citywarden", TLS: c.tls, Topics: topics}}, Accept: p,
+			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: n.Registry,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- u.Run(ctx) }()
+		n.await("connected", 1)
+		m.publish(false, sent...)
+		want(t, p, stored...)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}
 }
 
