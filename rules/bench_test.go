@@ -145,11 +145,13 @@ func BenchmarkWindow(b *testing.B) {
 		}
 		for name, a := range map[string]aggregate{"average": avgOf, "max": maxOf} {
 			b.Run(name+"/"+w.name, func(b *testing.B) {
+				began := cpu()
 				for b.Loop() {
 					if x := r.over(a, i, within, at); x != x {
 						b.Fatal("no average")
 					}
 				}
+				b.ReportMetric(float64(cpu()-began)/float64(b.N), "cpu-ns/op")
 			})
 		}
 	}
