@@ -10,6 +10,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -78,6 +79,7 @@ type App struct {
 	closers []func() error          // in the order of opening
 	tcp     map[string]net.Listener // by their keys in the config
 	coap    CoAPConn
+	dtls    CoAPConn // the one for DTLS
 	metrics *prometheus.Registry
 	admin   string // password to print, "" when one was set before
 	posts   string // password of the demo's posts, "" without the demo
@@ -98,8 +100,11 @@ func (a *App) Addr(key string) net.Addr {
 	if l := a.tcp[key]; l != nil {
 		return l.Addr()
 	}
-	if key == "coap.addr" && a.coap != nil {
+	switch {
+	case key == "coap.addr" && a.coap != nil:
 		return a.coap.LocalAddr()
+	case key == "coap.dtls" && a.dtls != nil:
+		return a.dtls.LocalAddr()
 	}
 	return nil
 }
@@ -235,10 +240,10 @@ func (b *building) listen(ctx context.Context) error {
 		}
 		var err error
 		var l io.Closer
-		if a.key == "coap.addr" {
+		if to, ok := map[string]*CoAPConn{"coap.addr": &b.coap, "coap.dtls": &b.dtls}[a.key]; ok {
 			var udp net.PacketConn
 			if udp, err = lc.ListenPacket(ctx, "udp", *a.addr); err == nil {
-				b.coap, l = udp.(*net.UDPConn), udp
+				*to, l = udp.(*net.UDPConn), udp
 			}
 		} else {
 			var tcp net.Listener
@@ -255,9 +260,9 @@ func (b *building) listen(ctx context.Context) error {
 	return nil
 }
 
-// certificates reads the certificate when a listener shows it.
+// certificates reads the certificate when a listener shows it; that of DTLS does when there is one.
 func (b *building) certificates(context.Context) error {
-	if !slices.ContainsFunc(b.config.addresses(), func(a address) bool { return a.tls && *a.addr != "" }) {
+	if !slices.ContainsFunc(b.config.addresses(), func(a address) bool { return a.tls && *a.addr != "" }) && (b.dtls == nil || b.config.TLS.Cert == "") {
 		return nil
 	}
 	var err error
@@ -363,8 +368,12 @@ func (b *building) registry(ctx context.Context) error {
 	if b.components, err = cases.LoadComponents(ctx, b.db, b.classes, b.grids); err != nil {
 		return err
 	}
+	seal, err := openSeal(orDefault(b.config.SecretKey, b.path(sealFile)))
+	if err != nil {
+		return err
+	}
 	b.devices, err = devices.New(ctx, b.db, b.models, devices.Options{
-		Grid: b.grids.At, Component: b.componentAt, Publish: b.hub.Publish, OnChange: b.deviceChanged, Logger: b.component("devices"),
+		Seal: seal, Grid: b.grids.At, Component: b.componentAt, Publish: b.hub.Publish, OnChange: b.deviceChanged, Logger: b.component("devices"),
 	})
 	if err != nil {
 		return err
@@ -614,12 +623,8 @@ func (b *building) serveDevices(context.Context) error {
 		}
 		b.parts = append(b.parts, part{"mqtt", m.Run})
 	}
-	if b.coap != nil {
-		s, err := coap.New(coap.Options{Conn: b.coap, Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Models: b.devices, Logger: b.component("coap"), Metrics: b.metrics})
-		if err != nil {
-			return err
-		}
-		b.parts = append(b.parts, part{"coap", s.Run})
+	if err := b.serveCoAP(); err != nil {
+		return err
 	}
 	if len(b.config.Uplinks) > 0 {
 		brokers, err := b.config.brokers()
@@ -632,6 +637,36 @@ func (b *building) serveDevices(context.Context) error {
 		}
 		b.parts = append(b.parts, part{"uplinks", u.Run})
 	}
+	return nil
+}
+
+func (b *building) serveCoAP() error {
+	o := coap.Options{Keys: b.devices, Certified: b.tls.certified, Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Models: b.devices, Logger: b.component("coap"), Metrics: b.metrics}
+	if b.coap != nil {
+		o.Conn = b.coap
+	}
+	if b.dtls != nil {
+		o.DTLS = &coap.DTLS{Conn: b.dtls}
+		if b.tls != nil {
+			o.DTLS.Certificate = func() *tls.Certificate { return b.tls.now.Load().pair }
+		}
+	}
+	if l := b.tcp["coap.tcp"]; l != nil {
+		o.Streams = append(o.Streams, coap.Stream{Listener: l})
+	}
+	if l := b.tcp["coap.tls"]; l != nil {
+		c := b.tls.forDevices()
+		c.NextProtos = []string{"coap"} // RFC 8323 §8.2
+		o.Streams = append(o.Streams, coap.Stream{Listener: l, TLS: c})
+	}
+	if o.Conn == nil && o.DTLS == nil && len(o.Streams) == 0 {
+		return nil
+	}
+	s, err := coap.New(o)
+	if err != nil {
+		return err
+	}
+	b.parts = append(b.parts, part{"coap", s.Run})
 	return nil
 }
 

@@ -31,6 +31,8 @@ type Config struct {
 	CoAP CoAPConfig `yaml:"coap"`
 	TLS  TLSConfig  `yaml:"tls"`
 
+	SecretKey string `yaml:"secret_key"` // file with the key that pre-shared keys are sealed with; "" for secret.key in the data folder
+
 	Uplinks []UplinkConfig `yaml:"uplinks"` // brokers elsewhere, whose messages are taken
 
 	Log    LogConfig    `yaml:"log"`
@@ -65,9 +67,12 @@ type MQTTConfig struct {
 	WSS  string `yaml:"wss"` // WebSocket over TLS
 }
 
-// CoAPConfig is the CoAP listener for devices (UDP).
+// CoAPConfig are the CoAP listeners for devices, each host:port or "".
 type CoAPConfig struct {
-	Addr string `yaml:"addr"`
+	Addr string `yaml:"addr"` // UDP
+	DTLS string `yaml:"dtls"` // UDP, with DTLS
+	TCP  string `yaml:"tcp"`
+	TLS  string `yaml:"tls"` // TCP, with TLS
 }
 
 // LogConfig is the durable log. Old entries go when either limit is reached,
@@ -349,7 +354,8 @@ func (c *Config) addresses() []address {
 		{"http.addr", "http", &c.HTTP.Addr, false}, {"http.tls", "https", &c.HTTP.TLS, true},
 		{"mqtt.addr", "mqtt", &c.MQTT.Addr, false}, {"mqtt.tls", "mqtts", &c.MQTT.TLS, true},
 		{"mqtt.ws", "ws", &c.MQTT.WS, false}, {"mqtt.wss", "wss", &c.MQTT.WSS, true},
-		{"coap.addr", "coap", &c.CoAP.Addr, false},
+		{"coap.addr", "coap", &c.CoAP.Addr, false}, {"coap.dtls", "coaps", &c.CoAP.DTLS, false},
+		{"coap.tcp", "coap-tcp", &c.CoAP.TCP, false}, {"coap.tls", "coaps-tcp", &c.CoAP.TLS, true},
 	}
 }
 

@@ -45,10 +45,10 @@ var columns = []string{"id", "name", "model", "lat", "lon", "adjacent", "compone
 
 // Import creates and updates devices from CSV. The first line names the
 // columns: id and model, and as wanted name, lat, lon, crs (of both, as
-// citywarden.ParseCRS reads it), token, x509 (a certificate in PEM or its SHA-256),
-// adjacent (ids with spaces between), component, disabled and attr.NAME for
+// citywarden.ParseCRS reads it), token, x509 (a certificate in PEM or its SHA-256), psk (a
+// pre-shared key) and psk_identity (the device's id when it is empty), adjacent (ids with spaces between), component, disabled and attr.NAME for
 // attributes. For a device that exists, a column that is missing leaves what there
-// is and an empty cell removes it; an empty token or x509 leaves the old one.
+// is and an empty cell removes it; an empty token, x509 or psk leaves the old one.
 //
 // Good lines are stored even when others fail; the report has one line for each.
 // What spreadsheets write is understood: a byte order mark, ';' or tabs instead
@@ -82,7 +82,7 @@ func (r *Registry) Import(ctx context.Context, src io.Reader) (ImportReport, err
 	if err := checkHeader(header); err != nil {
 		return report, err
 	}
-	imp := &importer{r: r, header: header, report: &report, ids: map[citywarden.DeviceID]int{}, tokens: map[tokenHash]citywarden.DeviceID{}, named: map[citywarden.DeviceID]int{}}
+	imp := &importer{r: r, header: header, report: &report, ids: map[citywarden.DeviceID]int{}, tokens: map[string]citywarden.DeviceID{}, named: map[citywarden.DeviceID]int{}}
 	for {
 		cells, err := in.Read()
 		if errors.Is(err, io.EOF) {
@@ -122,7 +122,7 @@ func separator(raw []byte) rune {
 }
 
 func checkHeader(header []string) error {
-	known := append(slices.Clone(columns), "crs", "token", "x509")
+	known := append(slices.Clone(columns), "crs", "token", "x509", "psk", "psk_identity")
 	for i, name := range header {
 		attr, isAttr := strings.CutPrefix(name, "attr.")
 		switch {
@@ -153,9 +153,9 @@ type importer struct {
 	r      *Registry
 	header []string
 	report *ImportReport
-	ids    map[citywarden.DeviceID]int       // the line that each id was on
-	tokens map[tokenHash]citywarden.DeviceID // of this import
-	named  map[citywarden.DeviceID]int       // how many of rows have it as a new neighbour
+	ids    map[citywarden.DeviceID]int    // the line that each id was on
+	tokens map[string]citywarden.DeviceID // hashes and identities of this import
+	named  map[citywarden.DeviceID]int    // how many of rows have it as a new neighbour
 	rows   []row
 }
 
@@ -253,27 +253,20 @@ func (p *importer) change(row row) (c change, warning string, err error) {
 			if d.Disabled, err = parseBool(text); err != nil {
 				return c, "", fmt.Errorf("disabled: %w", err)
 			}
-		case "token":
+		case "token", "x509", "psk":
 			if text == "" {
 				continue
 			}
-			s, err := agreedToken(text)
+			s, err := p.secretOf(name, text, cell)
 			if err == nil {
 				err = p.secret(&c, d.ID, s)
 			}
 			if err != nil {
 				return c, "", err
 			}
-		case "x509":
-			if text == "" {
-				continue
-			}
-			s, err := certificateSecret(text)
-			if err == nil {
-				err = p.secret(&c, d.ID, s)
-			}
-			if err != nil {
-				return c, "", err
+		case "psk_identity":
+			if text != "" && cell["psk"] == "" {
+				return c, "", errors.New("psk_identity: there is no key in psk that goes with it")
 			}
 		default:
 			warn, err := setAttribute(&d, model, strings.TrimPrefix(name, "attr."), text)
@@ -303,24 +296,45 @@ func (p *importer) change(row row) (c change, warning string, err error) {
 	}
 	p.ids[d.ID] = row.line
 	if c.secrets = secrets; secrets != nil {
-		p.tokens[tokenHash(secrets[0].Hash)] = d.ID
+		p.tokens[string(secrets[0].Hash)] = d.ID
+		if id := secrets[0].Identity; id != "" {
+			p.tokens["identity "+id] = d.ID
+		}
 	}
 	return c, warning, nil
+}
+
+// secretOf reads the cell of a column that has a secret.
+func (p *importer) secretOf(column, text string, cell map[string]string) (s citywarden.Secret, err error) {
+	switch column {
+	case "x509":
+		return certificateSecret(text)
+	case "psk":
+		identity := cell["psk_identity"]
+		if identity == "" {
+			identity = cell["id"]
+		}
+		_, s, err = p.r.pskSecret(identity, text)
+		return s, err
+	}
+	return agreedToken(text)
 }
 
 // secret makes s the new secret of a device, unless it has it already: then one that
 // it replaced stays good as long as was said.
 func (p *importer) secret(c *change, id citywarden.DeviceID, s citywarden.Secret) error {
-	h := tokenHash(s.Hash)
-	owner := p.r.owner(h)
+	owner := p.r.owner(s)
 	if owner == "" {
-		owner = p.tokens[h]
+		owner = p.tokens[string(s.Hash)]
+	}
+	if owner == "" && s.Identity != "" {
+		owner = p.tokens["identity "+s.Identity]
 	}
 	switch old := p.r.secretsOf(id); {
 	case owner != "" && owner != id:
 		return fmt.Errorf("the %s belongs to device %s", s.Kind, owner)
 	case c.secrets != nil:
-		return errors.New("a device has one credential: give token or x509, not both")
+		return errors.New("a device has one credential: give one of token, x509 and psk")
 	case len(old) > 0 && bytes.Equal(old[0].Hash, s.Hash):
 		return nil
 	}

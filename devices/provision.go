@@ -246,13 +246,13 @@ func (p *Provisioner) enroll(ctx context.Context, x citywarden.Provisioning, q p
 // enroll gives a device its first credential and returns the secret in it. The device is
 // registered with it, or, unless createNew, was registered and has none.
 func (r *Registry) enroll(ctx context.Context, id citywarden.DeviceID, model citywarden.ModelName, createNew bool, q citywarden.SecretRequest) (string, error) {
-	text, s, err := secretOf(q)
+	text, s, err := r.secretOf(q)
 	if err != nil {
 		return "", err
 	}
 	r.changeMu.Lock()
 	defer r.changeMu.Unlock()
-	if owner := r.owner(tokenHash(s.Hash)); owner != "" {
+	if owner := r.owner(s); owner != "" {
 		return "", citywarden.Errorf(citywarden.CodeConflict, "that credential belongs to device %s", owner)
 	}
 	d := citywarden.Device{ID: id, Model: model}

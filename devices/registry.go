@@ -2,6 +2,7 @@ package devices
 
 import (
 	"context"
+	"crypto/cipher"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -48,7 +49,9 @@ type Options struct {
 	// OnChange is told of every created, changed or deleted device after it was
 	// stored, one at a time and in order. It must not change the registry.
 	OnChange func(d citywarden.Device, deleted bool)
-	Logger   *slog.Logger
+	// Seal encrypts the pre-shared keys that are kept; nil keeps none.
+	Seal   cipher.AEAD
+	Logger *slog.Logger
 }
 
 // entry is one device in memory.
@@ -80,14 +83,15 @@ type Registry struct {
 	// authenticating need only mu.
 	changeMu sync.Mutex
 
-	mu     sync.RWMutex
-	byID   map[citywarden.DeviceID]*entry
-	byHash map[tokenHash]*entry
-	order  []*entry                         // by id
-	behind map[citywarden.DeviceID][]*entry // by their gateway
-	called map[calling][]*entry             // by what that calls them
-	named  map[citywarden.DeviceID]int      // how many devices have it as a neighbour
-	sites  map[citywarden.SiteID]citywarden.Site
+	mu         sync.RWMutex
+	byID       map[citywarden.DeviceID]*entry
+	byHash     map[tokenHash]*entry
+	byIdentity map[string]*entry                // of a pre-shared key
+	order      []*entry                         // by id
+	behind     map[citywarden.DeviceID][]*entry // by their gateway
+	called     map[calling][]*entry             // by what that calls them
+	named      map[citywarden.DeviceID]int      // how many devices have it as a neighbour
+	sites      map[citywarden.SiteID]citywarden.Site
 
 	firmware *Firmware // nil without any
 
@@ -112,7 +116,7 @@ type Registry struct {
 // be decoded.
 func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) {
 	r := &Registry{store: s, models: m, opt: o, log: o.Logger,
-		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}, behind: map[citywarden.DeviceID][]*entry{}, called: map[calling][]*entry{}, named: map[citywarden.DeviceID]int{}, sites: map[citywarden.SiteID]citywarden.Site{}}
+		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}, byIdentity: map[string]*entry{}, behind: map[citywarden.DeviceID][]*entry{}, called: map[calling][]*entry{}, named: map[citywarden.DeviceID]int{}, sites: map[citywarden.SiteID]citywarden.Site{}}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}

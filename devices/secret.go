@@ -67,25 +67,38 @@ func (r *Registry) authenticate(secret string, certificate bool) (citywarden.Dev
 		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "no device has it")
 	}
 	s := e.secrets[slices.IndexFunc(e.secrets, func(s citywarden.Secret) bool { return bytes.Equal(s.Hash, h[:]) })]
-	switch {
-	case certificate != (s.Kind == citywarden.SecretX509):
+	if certificate != (s.Kind == citywarden.SecretX509) {
 		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "no device has it")
-	case !s.Until.IsZero() && !time.Now().Before(s.Until):
-		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "that of device %s ended at %s", e.device.ID, s.Until.Format(time.RFC3339))
-	case e.device.Disabled:
-		return "", citywarden.Errorf(citywarden.CodeDenied, "device %s is disabled", e.device.ID)
+	}
+	if err := e.good(s); err != nil {
+		return "", err
 	}
 	return e.device.ID, nil
+}
+
+// good returns why a secret of e does not count, CodeUnauthenticated or CodeDenied.
+func (e *entry) good(s citywarden.Secret) error {
+	switch {
+	case !s.Until.IsZero() && !time.Now().Before(s.Until):
+		return citywarden.Errorf(citywarden.CodeUnauthenticated, "that of device %s ended at %s", e.device.ID, s.Until.Format(time.RFC3339))
+	case e.device.Disabled:
+		return citywarden.Errorf(citywarden.CodeDenied, "device %s is disabled", e.device.ID)
+	}
+	return nil
 }
 
 // give has e known by secrets and by nothing else. It needs mu.
 func (r *Registry) give(e *entry, secrets []citywarden.Secret) {
 	for _, s := range e.secrets {
 		delete(r.byHash, tokenHash(s.Hash))
+		delete(r.byIdentity, s.Identity)
 	}
 	e.secrets = secrets
 	for _, s := range secrets {
 		r.byHash[tokenHash(s.Hash)] = e
+		if s.Identity != "" {
+			r.byIdentity[s.Identity] = e
+		}
 	}
 }
 
@@ -142,7 +155,13 @@ func (r *Registry) Issue(ctx context.Context, id citywarden.DeviceID, q cityward
 	if q.Overlap < 0 || q.Overlap > maxOverlap {
 		return "", citywarden.Errorf(citywarden.CodeInvalid, "an overlap of %s; it is 0 to 90d", q.Overlap)
 	}
-	text, s, err := secretOf(q)
+	if q.PSK && q.Identity == "" {
+		q.Identity = string(id)
+		if old := r.secretsOf(id); q.Overlap > 0 && len(old) > 0 && old[0].Identity == q.Identity {
+			q.Identity += ".2" // a handshake tells the two keys apart by it
+		}
+	}
+	text, s, err := r.secretOf(q)
 	if err != nil {
 		return "", err
 	}
@@ -150,8 +169,11 @@ func (r *Registry) Issue(ctx context.Context, id citywarden.DeviceID, q cityward
 }
 
 // secretOf returns the secret that q asks for, and what only the device knows of it.
-func secretOf(q citywarden.SecretRequest) (text string, s citywarden.Secret, err error) {
+func (r *Registry) secretOf(q citywarden.SecretRequest) (text string, s citywarden.Secret, err error) {
 	given := 0
+	if q.PSK {
+		given++
+	}
 	for _, x := range []string{q.Token, q.User, q.Certificate, q.Subject} {
 		if x != "" {
 			given++
@@ -159,9 +181,11 @@ func secretOf(q citywarden.SecretRequest) (text string, s citywarden.Secret, err
 	}
 	switch {
 	case given > 1:
-		err = citywarden.Errorf(citywarden.CodeInvalid, "a token, a user name, a certificate and the name in certificates are each a credential of their own; give one")
+		err = citywarden.Errorf(citywarden.CodeInvalid, "a token, a user name, a pre-shared key, a certificate and the name in certificates are each a credential of their own; give one")
 	case q.User == "" && (q.ClientID != "" || q.Password != ""):
 		err = citywarden.Errorf(citywarden.CodeInvalid, "a client id or a password needs a user name")
+	case q.PSK:
+		return r.pskSecret(q.Identity, q.Key)
 	case q.Certificate != "":
 		s, err = certificateSecret(q.Certificate)
 	case q.Subject != "":
@@ -260,11 +284,13 @@ func (r *Registry) replace(ctx context.Context, id citywarden.DeviceID, s citywa
 		return err
 	}
 	old := r.secretsOf(id)
-	switch owner := r.owner(tokenHash(s.Hash)); {
+	switch owner := r.owner(s); {
 	case owner != "" && owner != id:
 		return citywarden.Errorf(citywarden.CodeConflict, "that credential belongs to device %s", owner)
 	case len(old) > 0 && bytes.Equal(s.Hash, old[0].Hash):
 		return nil
+	case overlap > 0 && len(old) > 0 && s.Identity != "" && s.Identity == old[0].Identity:
+		return citywarden.Errorf(citywarden.CodeInvalid, "device %s has a key with the identity %q; while both are good the new one needs another identity", id, s.Identity)
 	}
 	secrets := []citywarden.Secret{s}
 	if overlap > 0 && len(old) > 0 {
@@ -315,12 +341,16 @@ func (r *Registry) secretsOf(id citywarden.DeviceID) []citywarden.Secret {
 	return nil
 }
 
-// owner returns whose token h is, "" for nobody's.
-func (r *Registry) owner(h tokenHash) citywarden.DeviceID {
+// owner returns whose secret s is, or whose its identity is, "" for nobody's.
+func (r *Registry) owner(s citywarden.Secret) citywarden.DeviceID {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if e := r.byHash[h]; e != nil {
-		return e.device.ID
+	e := r.byHash[tokenHash(s.Hash)]
+	if e == nil && s.Identity != "" {
+		e = r.byIdentity[s.Identity]
 	}
-	return ""
+	if e == nil {
+		return ""
+	}
+	return e.device.ID
 }

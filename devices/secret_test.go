@@ -143,7 +143,7 @@ func TestImportCertificates(t *testing.T) {
 			bad = append(bad, fmt.Sprintf("%d %s", l.Line, l.Error))
 		}
 	}
-	want := []string{"4 a device has one credential: give token or x509, not both", "5 the x509 belongs to device sd-2", "6 the certificate is neither in PEM, beginning with -----BEGIN CERTIFICATE-----, nor the 64 hex digits of its SHA-256"}
+	want := []string{"4 a device has one credential: give one of token, x509 and psk", "5 the x509 belongs to device sd-2", "6 the certificate is neither in PEM, beginning with -----BEGIN CERTIFICATE-----, nor the 64 hex digits of its SHA-256"}
 	if d := cmp.Diff(want, bad); d != "" {
 		t.Error(d)
 	}

@@ -82,7 +82,7 @@ func (d *DB) LoadDevices(ctx context.Context, each func(citywarden.DeviceView, [
 
 // loadSecrets returns the secrets of all devices, the newest first.
 func (d *DB) loadSecrets(ctx context.Context) (map[citywarden.DeviceID][]citywarden.Secret, error) {
-	rows, err := d.sql.QueryContext(ctx, `SELECT device, kind, hash, hint, since, until FROM device_secrets ORDER BY device, replaced`)
+	rows, err := d.sql.QueryContext(ctx, `SELECT device, kind, hash, hint, since, until, identity, sealed FROM device_secrets ORDER BY device, replaced`)
 	if err != nil {
 		return nil, fmt.Errorf("read secrets of devices: %w", err)
 	}
@@ -92,11 +92,14 @@ func (d *DB) loadSecrets(ctx context.Context) (map[citywarden.DeviceID][]citywar
 		var (
 			id           citywarden.DeviceID
 			s            citywarden.Secret
-			hash         string
+			hash, sealed string
 			since, until int64
 		)
-		if err = rows.Scan(&id, &s.Kind, &hash, &s.Hint, &since, &until); err == nil {
+		if err = rows.Scan(&id, &s.Kind, &hash, &s.Hint, &since, &until, &s.Identity, &sealed); err == nil {
 			s.Hash, err = hex.DecodeString(hash)
+		}
+		if err == nil && sealed != "" {
+			s.Sealed, err = hex.DecodeString(sealed)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read secrets of devices: %w", err)
@@ -133,8 +136,8 @@ func saveSecrets(ctx context.Context, q querier, id citywarden.DeviceID, all []c
 		return err
 	}
 	for i, s := range all {
-		if _, err := q.ExecContext(ctx, `INSERT INTO device_secrets (hash, device, kind, hint, since, until, replaced) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-			hex.EncodeToString(s.Hash), id, s.Kind, s.Hint, toMS(s.Since), toMS(s.Until), toInt(i > 0)); err != nil {
+		if _, err := q.ExecContext(ctx, `INSERT INTO device_secrets (hash, device, kind, hint, since, until, replaced, identity, sealed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+			hex.EncodeToString(s.Hash), id, s.Kind, s.Hint, toMS(s.Since), toMS(s.Until), toInt(i > 0), s.Identity, hex.EncodeToString(s.Sealed)); err != nil {
 			return err
 		}
 	}

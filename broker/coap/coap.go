@@ -1,5 +1,5 @@
-// Package coap is where devices send their messages over CoAP (RFC 7252) on
-// UDP. It speaks ThingsBoard's device API:
+// Package coap is where devices send their messages over CoAP: on UDP (RFC 7252), with
+// DTLS or without it, and on TCP (RFC 8323), with TLS or without it. It speaks ThingsBoard's device API:
 //
 //	POST /api/v1/{token}/telemetry
 //	POST /api/v1/{token}/attributes
@@ -10,6 +10,9 @@
 //	POST /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc/{id}
 //	POST /api/v1/provision
+//
+// A device that showed a pre-shared key or a certificate in the handshake may leave the token out:
+// POST /api/v1/telemetry. One in the path must be its own.
 //
 // LwM2M is spoken too, see lwm2m.go.
 //
@@ -34,8 +37,10 @@ package coap
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -118,9 +123,16 @@ type Conn interface {
 	Close() error
 }
 
-// Options is what a Server works with. Conn, Accept, Check, Auth and Down are required.
+// Options is what a Server works with. Accept, Check, Auth and Down are required, and one at least
+// of Conn, DTLS and Streams; with the last two Keys, too.
 type Options struct {
-	Conn     Conn // closed by Run
+	Conn    Conn     // of UDP without DTLS, closed by Run; nil for none
+	DTLS    *DTLS    // nil for none
+	Streams []Stream // of TCP
+
+	Keys      Keys
+	Certified func(chain []*x509.Certificate) bool // whether an authority that we trust issued chain[0]; nil: none did
+
 	Accept   Acceptor
 	Check    Checker
 	Auth     Authenticator
@@ -141,12 +153,16 @@ type Server struct {
 	log       *slog.Logger
 	requests  *prometheus.CounterVec
 	malformed prometheus.Counter
+	crowded   *prometheus.CounterVec
 }
 
 // New returns a Server. It serves nothing before Run.
 func New(opts Options) (*Server, error) {
-	if opts.Conn == nil || opts.Accept == nil || opts.Check == nil || opts.Auth == nil || opts.Down == nil {
-		return nil, errors.New("coap: Options need Conn, Accept, Check, Auth and Down")
+	if opts.Accept == nil || opts.Check == nil || opts.Auth == nil || opts.Down == nil {
+		return nil, errors.New("coap: Options need Accept, Check, Auth and Down")
+	}
+	if sessions := opts.DTLS != nil || len(opts.Streams) > 0; opts.Conn == nil && !sessions || opts.Keys == nil && sessions {
+		return nil, errors.New("coap: Options need Conn, DTLS or Streams, and with the last two Keys")
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
@@ -160,13 +176,31 @@ func New(opts Options) (*Server, error) {
 		malformed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "citywarden_coap_malformed_total", Help: "UDP datagrams on the CoAP port that are not CoAP.",
 		}),
+		crowded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "citywarden_coap_crowded_total", Help: "Handshakes over DTLS and connections over TCP that were refused because too many had not shown whose they are.",
+		}, []string{"transport"}),
 	}
 	if opts.Metrics != nil {
-		for _, c := range []prometheus.Collector{s.requests, s.malformed} {
+		for _, c := range []prometheus.Collector{s.requests, s.malformed, s.crowded} {
 			if err := opts.Metrics.Register(c); err != nil {
 				return nil, fmt.Errorf("coap metrics: %w", err)
 			}
 		}
 	}
 	return s, nil
+}
+
+// closers are the sockets.
+func (s *Server) closers() []io.Closer {
+	var out []io.Closer
+	if s.opts.Conn != nil {
+		out = append(out, s.opts.Conn)
+	}
+	if s.opts.DTLS != nil {
+		out = append(out, s.opts.DTLS)
+	}
+	for _, from := range s.opts.Streams {
+		out = append(out, from)
+	}
+	return out
 }

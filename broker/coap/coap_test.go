@@ -41,6 +41,7 @@ type platform struct {
 
 	listen  map[citywarden.DownlinkKind]func(citywarden.Downlink) bool
 	answers []string
+	revoked bool // nothing of a is good any more
 }
 
 func newPlatform() *platform { return &platform{more: make(chan struct{}, 1)} }
@@ -69,9 +70,16 @@ func (*platform) Check(up citywarden.Uplink) error {
 	return nil
 }
 
-func (*platform) Authenticate(token string) (citywarden.DeviceID, error) {
+func (p *platform) Authenticate(token string) (citywarden.DeviceID, error) {
 	id, ok := strings.CutPrefix(token, "token-of-")
+	if token == citywarden.PSKSecret("identity-of-a", []byte(keyOfA)) {
+		id, ok = "a", true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch {
+	case id == "a" && p.revoked:
+		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "no device has it")
 	case !ok:
 		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "no device has this token")
 	case id == "disabled":
@@ -187,12 +195,26 @@ func (b *logBook) String() string {
 
 func serve(t testing.TB, p *platform) (addr string, book *logBook, stop func()) {
 	t.Helper()
+	conn := listenUDP(t)
+	book, stop = serveOptions(t, p, Options{Conn: conn})
+	return conn.LocalAddr().String(), book, stop
+}
+
+func listenUDP(t testing.TB) *net.UDPConn {
+	t.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return conn
+}
+
+// serveOptions serves what o says.
+func serveOptions(t testing.TB, p *platform, o Options) (book *logBook, stop func()) {
+	t.Helper()
 	book = new(logBook)
-	s, err := New(Options{Conn: conn, Provision: p.provision, Accept: p, Check: p, Auth: p, Down: p, Models: p, Logger: slog.New(slog.NewTextHandler(book, nil))})
+	o.Provision, o.Accept, o.Check, o.Auth, o.Down, o.Keys, o.Models, o.Logger = p.provision, p, p, p, p, p, p, slog.New(slog.NewTextHandler(book, nil))
+	s, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +231,7 @@ func serve(t testing.TB, p *platform) (addr string, book *logBook, stop func()) 
 		})
 	}
 	t.Cleanup(stop)
-	return conn.LocalAddr().String(), book, stop
+	return book, stop
 }
 
 // peer is a device that speaks CoAP datagram by datagram.
@@ -725,7 +747,7 @@ func TestLimits(t *testing.T) {
 		e := exchanges{byID: make(map[exchangeID]*exchange)}
 		peer := netip.MustParseAddrPort("192.0.2.1:5683")
 		add := func(id int) *exchange {
-			return e.add(&exchange{id: exchangeID{peer: netip.AddrPortFrom(peer.Addr(), uint16(id>>16)), message: uint16(id)}, at: time.Now()})
+			return e.add(&exchange{id: exchangeID{from: endpoint{addr: netip.AddrPortFrom(peer.Addr(), uint16(id>>16))}, message: uint16(id)}, at: time.Now()})
 		}
 		for id := range 3 * maxExchanges {
 			if add(id) != nil {

@@ -2,7 +2,6 @@ package coap
 
 import (
 	"iter"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -15,7 +14,7 @@ import (
 
 // exchangeID tells a request from its repetition (RFC 7252 §4.5).
 type exchangeID struct {
-	peer    netip.AddrPort
+	from    endpoint
 	message uint16
 }
 
@@ -42,9 +41,9 @@ type exchange struct {
 	reply    []byte // the answer as it was sent
 }
 
-func newExchange(peer netip.AddrPort, m *message.Message) *exchange {
+func newExchange(from endpoint, m *message.Message) *exchange {
 	x := &exchange{
-		id:          exchangeID{peer, uint16(m.MessageID)},
+		id:          exchangeID{from, uint16(m.MessageID)},
 		at:          time.Now(),
 		confirmable: m.Type == message.Confirmable,
 		token:       slices.Clone(m.Token),
@@ -102,7 +101,7 @@ func (e *exchanges) open() iter.Seq[*exchange] {
 // ask is what a device wants to know, or its answer to a command.
 type ask struct {
 	device         citywarden.DeviceID
-	access         string   // its token
+	access         string   // its token; "" of one whose session says who it is
 	client, shared []string // attributes, see AttributeKeys
 	block          block    // Block2, the part that it wants
 	rpc            bool     // commands, not attributes
@@ -142,7 +141,7 @@ func (a answer) options(x *exchange) message.Options {
 		o = append(o, message.Option{ID: message.MaxAge, Value: []byte{maxAge}})
 	}
 	if a.observed {
-		o = append(o, message.Option{ID: message.Observe, Value: uintValue(1)})
+		o = append(o, message.Option{ID: message.Observe, Value: uintValue(x.observer.number & 0xffffff)})
 	}
 	if a.body != nil {
 		format := message.AppJSON

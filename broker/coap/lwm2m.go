@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +24,7 @@ import (
 //	DELETE /rd/{id}
 //	POST   /dp
 //
-// The endpoint name is the token of the device. A client that registered is asked
+// The endpoint name is the token of the device, unless its session over DTLS says who it is. A client that registered is asked
 // to notify the platform of each resource that a metric of its model is, and gets its
 // commands; one in queue mode while it is awake, after it said something. Registrations
 // end with the process: a client that updates one that is not known registers anew.
@@ -48,12 +47,12 @@ const (
 type registration struct {
 	id     string
 	device citywarden.DeviceID
-	access string // the token of the device
+	known  func() (citywarden.DeviceID, error) // whose client it is by now
 	wake   chan struct{}
 	stop   chan struct{} // closed when it ends
 
 	// Guarded by loop.mu.
-	peer     netip.AddrPort
+	peer     endpoint
 	objects  []link
 	lifetime time.Duration
 	sleeps   bool // queue mode
@@ -77,7 +76,7 @@ type expecting struct {
 
 // expectID tells answers apart.
 type expectID struct {
-	peer  netip.AddrPort
+	peer  endpoint
 	token string
 }
 
@@ -110,7 +109,7 @@ func (l *loop) lwm2m(x *exchange, m *message.Message, path []string) ([]byte, an
 		if err != nil || format != message.AppSenmlJSON && format != message.AppSenmlCbor {
 			return nil, answer{code: codes.UnsupportedMediaType, detail: "send " + sendFormats}
 		}
-		reg := l.registeredAt(x.id.peer)
+		reg := l.registeredAt(x.id.from)
 		if reg == nil {
 			return nil, answer{code: codes.NotFound, detail: "no client is registered from this address; register first"}
 		}
@@ -135,11 +134,16 @@ func (l *loop) lwm2m(x *exchange, m *message.Message, path []string) ([]byte, an
 		if v := query["lwm2m"]; !strings.HasPrefix(v, "1.") {
 			return nil, answer{code: codes.PreconditionFailed, detail: fmt.Sprintf("lwm2m=%.16s is not spoken here; 1.0 and 1.1 are", v)}
 		}
-		id, err := l.opts.Auth.Authenticate(query["ep"])
-		if err != nil {
-			return nil, l.unauthenticated(x, query["ep"], err)
+		token := query["ep"]
+		known := func() (citywarden.DeviceID, error) { return l.opts.Auth.Authenticate(token) }
+		if s := x.id.from.session; s != nil && s.known != nil { // the endpoint name is of no consequence
+			token, known = "", s.known
 		}
-		reg := &registration{id: rand.Text(), device: id, access: query["ep"], wake: make(chan struct{}, 1), stop: make(chan struct{}), observed: map[string]expectID{}, lifetime: usualLifetime * time.Second}
+		id, err := l.who(x, token)
+		if err != nil {
+			return nil, l.unauthenticated(x, token, err)
+		}
+		reg := &registration{id: rand.Text(), device: id, known: known, wake: make(chan struct{}, 1), stop: make(chan struct{}), observed: map[string]expectID{}, lifetime: usualLifetime * time.Second}
 		x.reg, x.entry = reg, r
 		r.register = true
 	} else {
@@ -209,7 +213,7 @@ func (l *loop) entered(x *exchange) answer {
 		reg.sleeps = e.sleeps
 	}
 	reg.until = time.Now().Add(reg.lifetime)
-	l.awakeLocked(reg, x.id.peer)
+	l.awakeLocked(reg, x.id.from)
 	l.mu.Unlock()
 	if !e.register {
 		return answer{code: codes.Changed}
@@ -218,7 +222,7 @@ func (l *loop) entered(x *exchange) answer {
 }
 
 // registeredAt returns the client that is registered from an address.
-func (l *loop) registeredAt(peer netip.AddrPort) *registration {
+func (l *loop) registeredAt(peer endpoint) *registration {
 	l.mu.Lock()
 	reg := l.atPeer[peer]
 	l.mu.Unlock()
@@ -230,7 +234,7 @@ func (l *loop) registeredAt(peer netip.AddrPort) *registration {
 
 // valid reports whether the token of a client is good, and ends its registration when it was revoked.
 func (l *loop) valid(reg *registration) bool {
-	id, err := l.opts.Auth.Authenticate(reg.access)
+	id, err := reg.known()
 	switch citywarden.CodeOf(err) {
 	case "":
 		if id == reg.device {
@@ -245,14 +249,14 @@ func (l *loop) valid(reg *registration) bool {
 }
 
 // awake notes that a client is there, and where.
-func (l *loop) awake(reg *registration, peer netip.AddrPort) {
+func (l *loop) awake(reg *registration, peer endpoint) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.awakeLocked(reg, peer)
 }
 
 // awakeLocked needs mu.
-func (l *loop) awakeLocked(reg *registration, peer netip.AddrPort) {
+func (l *loop) awakeLocked(reg *registration, peer endpoint) {
 	if reg.peer != peer {
 		if l.atPeer[reg.peer] == reg {
 			delete(l.atPeer, reg.peer)
@@ -546,7 +550,7 @@ func (l *loop) call(ctx context.Context, reg *registration, code codes.Code, pat
 
 // answered takes what a client answers or notifies us of, and reports whether
 // somebody waits for it. A notification is acknowledged once it is in the log.
-func (l *loop) answered(peer netip.AddrPort, m *message.Message) bool {
+func (l *loop) answered(peer endpoint, m *message.Message) bool {
 	if len(m.Token) == 0 || len(m.Token) > maxClientToken {
 		return false
 	}
@@ -628,7 +632,7 @@ func (l *loop) stored(x *exchange) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		x.reply = reply
-		l.transmit(x.id.peer, reply)
+		l.transmit(x.id.from, reply)
 	}
 }
 

@@ -3,7 +3,6 @@ package coap
 import (
 	"context"
 	"encoding/json"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -24,13 +23,13 @@ const (
 
 // observerID tells observers apart (RFC 7641 §4.1).
 type observerID struct {
-	peer  string
+	from  endpoint
 	token string
 }
 
-// resource is what a peer observes.
+// resource is what somebody observes.
 type resource struct {
-	peer netip.AddrPort
+	from endpoint
 	rpc  bool
 }
 
@@ -39,11 +38,10 @@ type resource struct {
 // rejects one, is told nothing any more.
 type observer struct {
 	x      *exchange // its request
-	access string    // the token of the device
 	queue  chan citywarden.Downlink
 	ready  chan struct{} // closed once its request is answered
 	stop   chan struct{} // closed by unobserve
-	number uint32        // of the next notification, its goroutine's
+	number uint32        // of the answer to it
 
 	mu   sync.Mutex
 	deaf bool // nothing is put into queue any more
@@ -71,9 +69,9 @@ func (l *loop) observe(ctx context.Context, x *exchange) *observer {
 	if x.ask.rpc {
 		kind = citywarden.DownlinkCommand
 	}
-	o := &observer{x: x, access: x.ask.access, number: 2,
+	o := &observer{x: x,
 		queue: make(chan citywarden.Downlink, maxTold), ready: make(chan struct{}), stop: make(chan struct{})}
-	id := observerID{x.id.peer.String(), string(x.token)}
+	id := observerID{x.id.from, string(x.token)}
 	l.unobserve(id)
 	l.mu.Lock()
 	if len(l.observers) >= maxObservers || ctx.Err() != nil {
@@ -81,6 +79,10 @@ func (l *loop) observe(ctx context.Context, x *exchange) *observer {
 		return nil
 	}
 	l.observers[id] = o
+	if s := x.id.from.session; s != nil {
+		s.tokens[id.token] = true
+	}
+	o.number = l.number()
 	l.mu.Unlock()
 	l.asking.Go(func() {
 		select {
@@ -133,10 +135,20 @@ func (l *loop) forget(id observerID, o *observer) {
 	}
 }
 
+// number is that of the next notification. They are counted for all devices together, so that one
+// which registers anew does not take what follows for older (RFC 7641 §4.4). It needs mu.
+func (l *loop) number() uint32 {
+	l.nextTold++
+	return l.nextTold
+}
+
 // end needs mu.
 func (l *loop) end(id observerID, o *observer) {
 	delete(l.observers, id)
-	delete(l.long, resource{o.x.id.peer, o.x.ask.rpc})
+	if s := id.from.session; s != nil {
+		delete(s.tokens, id.token)
+	}
+	delete(l.long, resource{o.x.id.from, o.x.ask.rpc})
 	close(o.stop)
 }
 
@@ -168,8 +180,8 @@ func settle(m citywarden.Downlink, delivered bool) {
 // Of a body that takes more than one block it is the first; the device gets the rest
 // (RFC 7959 §2.6).
 func (l *loop) notify(ctx context.Context, o *observer, m citywarden.Downlink) bool {
-	if id, err := l.opts.Auth.Authenticate(o.access); err != nil || id != m.Device {
-		return false // its token was revoked
+	if id, err := l.stillIs(o.x); err != nil || id != m.Device {
+		return false // its credential was revoked
 	}
 	body := m.Body
 	if m.Kind == citywarden.DownlinkCommand {
@@ -179,14 +191,15 @@ func (l *loop) notify(ctx context.Context, o *observer, m citywarden.Downlink) b
 	payload, _ := begin.part(body)
 	acked := make(chan bool, 1)
 	l.mu.Lock()
-	if r := (resource{o.x.id.peer, o.x.ask.rpc}); begin.block.more {
+	if r := (resource{o.x.id.from, o.x.ask.rpc}); begin.block.more {
 		l.long[r] = body
 	} else {
 		delete(l.long, r)
 	}
 	l.nextID++
-	id := exchangeID{o.x.id.peer, l.nextID}
+	id := exchangeID{o.x.id.from, l.nextID}
 	l.told[id] = acked
+	number := l.number()
 	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
@@ -196,17 +209,19 @@ func (l *loop) notify(ctx context.Context, o *observer, m citywarden.Downlink) b
 	msg := message.Message{
 		Type: message.Confirmable, Code: codes.Content, MessageID: int32(id.message), Token: o.x.token, Payload: payload,
 		Options: message.Options{
-			{ID: message.Observe, Value: uintValue(o.number & 0xffffff)},
+			{ID: message.Observe, Value: uintValue(number & 0xffffff)},
 			{ID: message.ContentFormat, Value: []byte{byte(message.AppJSON)}},
 		},
 	}
 	if begin.block.more {
 		msg.Options = append(msg.Options, message.Option{ID: message.Block2, Value: begin.block.value()})
 	}
-	o.number++
-	wait := ackTimeout
-	for range maxRepeats + 1 {
-		l.send(id.peer, msg)
+	wait, repeats := ackTimeout, maxRepeats
+	if id.from.stream() { // a Ping after it is answered when the device has read both (RFC 8323 §5.4)
+		wait, repeats = pongWithin, 0
+	}
+	for range repeats + 1 {
+		l.put(id, msg)
 		t := time.NewTimer(wait)
 		select {
 		case ok := <-acked:
@@ -222,8 +237,22 @@ func (l *loop) notify(ctx context.Context, o *observer, m citywarden.Downlink) b
 			return false
 		}
 	}
-	l.log.Debug("device takes no notifications", "device", m.Device, "remote", id.peer)
+	if id.from.stream() {
+		id.from.session.end()
+	}
+	l.log.Debug("device takes no notifications", "device", m.Device, "remote", id.from)
 	return false
+}
+
+// put sends a notification, over a stream with the Ping that tells when it was read.
+func (l *loop) put(id exchangeID, msg message.Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.send(id.from, msg)
+	if s := id.from.session; id.from.stream() {
+		l.send(id.from, message.Message{Code: codes.Ping})
+		s.pings = append(s.pings, id)
+	}
 }
 
 // acknowledged notes that a device took, or rejected, a notification.
@@ -246,7 +275,7 @@ func (l *loop) rest(x *exchange) []byte {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.long[resource{x.id.peer, x.ask.rpc}]
+	return l.long[resource{x.id.from, x.ask.rpc}]
 }
 
 // inOneBlock takes a certificate out of the answer to who asked for a credential when it

@@ -39,7 +39,7 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 		x.ask = &ask{provision: true, block: block{szx: maxSZX}}
 		return l.body(x, m)
 	}
-	if path, ok := isLwM2M(m.Options); ok {
+	if path, ok := isLwM2M(m.Options); ok && !x.id.from.stream() {
 		return l.lwm2m(x, m, path)
 	}
 	token, what, ok := target(m.Options)
@@ -55,7 +55,7 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	if cf, err := m.Options.ContentFormat(); err == nil && !slices.Contains(formats, cf) {
 		return nil, answer{code: codes.UnsupportedMediaType, detail: fmt.Sprintf("content format %d; send JSON (50) or SenML (110, 112)", cf)}
 	}
-	id, err := l.opts.Auth.Authenticate(token)
+	id, err := l.who(x, token)
 	if err != nil {
 		return nil, l.unauthenticated(x, token, err)
 	}
@@ -65,7 +65,7 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 		if x.ask != nil {
 			x.ask.access, x.ask.rpc, x.ask.firmware = token, what == "rpc", what == firmware
 			if v, err := m.Options.GetUint32(message.Observe); err == nil && !x.ask.firmware {
-				l.unobserve(observerID{x.id.peer.String(), string(x.token)})
+				l.unobserve(observerID{x.id.from, string(x.token)})
 				x.ask.observe = v == 0 // RFC 7641 §2: 1 ends it
 			}
 		}
@@ -99,6 +99,8 @@ func (l *loop) body(x *exchange, m *message.Message) ([]byte, answer) {
 	}
 	b := parseBlock(v)
 	x.block = &b
+	l.blocksMu.Lock()
+	defer l.blocksMu.Unlock()
 	t := &l.blocks
 	if x.ask != nil && x.ask.provision {
 		t = &l.strangers // anybody may ask: devices must have room left
@@ -137,18 +139,58 @@ func (a *ask) part(body []byte) ([]byte, bool) {
 	return body[from:to], true
 }
 
+// who returns whose request it is: the session's device, or that of the token in the path, which
+// is the session's from then on.
+func (l *loop) who(x *exchange, token string) (citywarden.DeviceID, error) {
+	s := x.id.from.session
+	if s != nil && s.known != nil {
+		id, err := s.known()
+		if err != nil || token == "" {
+			return id, err
+		}
+		other, err := l.opts.Auth.Authenticate(token)
+		if err == nil && other != id {
+			err = citywarden.Errorf(citywarden.CodeDenied, "the token in the path is not one of device %s, whose session it is", id)
+		}
+		return other, err
+	}
+	if token == "" {
+		if s != nil && s.refused != nil {
+			return "", s.refused
+		}
+		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "there is none in the path; without one it takes DTLS or TLS with a key or a certificate of the device")
+	}
+	id, err := l.opts.Auth.Authenticate(token)
+	if err == nil && s != nil {
+		s.device, s.known = id, func() (citywarden.DeviceID, error) { return l.opts.Auth.Authenticate(token) }
+		l.watch(s)
+	}
+	return id, err
+}
+
+// stillIs returns whose request x is by now.
+func (l *loop) stillIs(x *exchange) (citywarden.DeviceID, error) {
+	if s := x.id.from.session; s != nil {
+		return s.known()
+	}
+	return l.opts.Auth.Authenticate(x.ask.access)
+}
+
 func (l *loop) unauthenticated(x *exchange, token string, err error) answer {
 	switch citywarden.CodeOf(err) {
 	case citywarden.CodeUnauthenticated, citywarden.CodeNotFound:
-		l.warn("uplink refused", "remote", x.id.peer, "token", hint(token), "err", err,
+		l.warn("uplink refused", "remote", x.id.from, "token", hint(token), "err", err,
 			"do", "issue a token with POST /api/v1/devices/{id}/credentials and put it into the device's path")
+		if token == "" {
+			return answer{code: codes.Unauthorized, detail: err.Error()}
+		}
 		return answer{code: codes.Unauthorized, detail: "the access token in the path is unknown"}
 	case citywarden.CodeDenied:
-		l.warn("uplink refused", "remote", x.id.peer, "token", hint(token), "err", err)
+		l.warn("uplink refused", "remote", x.id.from, "token", hint(token), "err", err)
 		return answer{code: codes.Forbidden, detail: err.Error()}
 	}
 	if n, ok := l.quiet.allow("token"); ok {
-		l.log.Error("access token not checked", "remote", x.id.peer, "err", err, "suppressed", n)
+		l.log.Error("access token not checked", "remote", x.id.from, "err", err, "suppressed", n)
 	}
 	return unavailable
 }
@@ -164,27 +206,43 @@ func hint(token string) string {
 // firmware is the first part of ThingsBoard's path to a firmware.
 const firmware = "fw"
 
-// target takes the token out of the path, and what follows it: telemetry,
-// attributes, raw, rpc or rpc/ID.
+// target takes the token out of the path, "" when there is none, and what follows it:
+// telemetry, attributes, raw, rpc, rpc/ID or fw.
 func target(o message.Options) (token, what string, ok bool) {
 	first, last, err := o.Find(message.URIPath)
-	if err == nil && last-first == 2 && string(o[first].Value) == firmware {
-		return string(o[first+1].Value), firmware, len(o[first+1].Value) > 0
-	}
-	if err != nil || last-first < 4 || last-first > 5 {
+	if err != nil {
 		return "", "", false
 	}
 	p := o[first:last]
-	if what = string(p[3].Value); len(p) > 4 {
-		what += "/" + string(p[4].Value)
+	if string(p[0].Value) == firmware && len(p) <= 2 {
+		if len(p) == 2 {
+			token = string(p[1].Value)
+		}
+		return token, firmware, true
 	}
-	switch what {
-	case "telemetry", "attributes", "raw", "rpc":
-		ok = true
-	default:
-		ok = strings.HasPrefix(what, "rpc/")
+	if len(p) < 3 || string(p[0].Value) != "api" || string(p[1].Value) != "v1" {
+		return "", "", false
 	}
-	return string(p[2].Value), what, ok && string(p[0].Value) == "api" && string(p[1].Value) == "v1" && len(p[2].Value) > 0
+	if what, ok = feature(p[3:]); ok && len(p[2].Value) > 0 {
+		return string(p[2].Value), what, true
+	}
+	what, ok = feature(p[2:]) // as ThingsBoard has it for a device with a certificate
+	return "", what, ok
+}
+
+// feature is what a path without the token asks for.
+func feature(p message.Options) (string, bool) {
+	if len(p) == 0 {
+		return "", false
+	}
+	what := string(p[0].Value)
+	switch {
+	case len(p) == 2 && what == "rpc":
+		return what + "/" + string(p[1].Value), true
+	case len(p) == 1:
+		return what, what == "telemetry" || what == "attributes" || what == "raw" || what == "rpc"
+	}
+	return "", false
 }
 
 const maxSZX = 6 // blocks of 1024 bytes
@@ -229,7 +287,7 @@ type transfer struct {
 
 func transferKey(x *exchange, o message.Options) string {
 	var b strings.Builder
-	b.WriteString(x.id.peer.String())
+	b.WriteString(x.id.from.String())
 	for _, opt := range o {
 		switch opt.ID {
 		case message.URIPath, message.URIQuery, message.ContentFormat, requestTag:

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/plgd-dev/go-coap/v3/message"
@@ -16,8 +17,8 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// loop is one Run of a Server. Three goroutines: the caller's reads and
-// answers what needs no storing, accept hands messages on in the order they
+// loop is one Run of a Server. A reader for each socket and each session takes
+// requests and answers what needs no storing, accept hands messages on in the order they
 // came, write answers once they are durable. None waits for a device.
 type loop struct {
 	*Server
@@ -28,54 +29,67 @@ type loop struct {
 	asking sync.WaitGroup // for what devices want to know
 	quiet  quiet
 
-	blocks    transfers // the reader's
-	strangers transfers // the reader's, of who asks for a credential
+	door         doorway
+	serial       atomic.Uint64  // of the newest session
+	sessionsOpen sync.WaitGroup // their readers
+	writers      sync.WaitGroup // of streams
 
-	mu        sync.Mutex // guards exchanges and the state of each
+	blocksMu  sync.Mutex
+	blocks    transfers
+	strangers transfers // of who asks for a credential
+
+	mu        sync.Mutex // guards what follows, and the state of each exchange
 	exchanges exchanges
 	nextID    uint16 // of messages that begin with us
+	nextTold  uint32 // number of the next notification
 	observers map[observerID]*observer
 	long      map[resource][]byte      // the last notification, where it takes more than one block
 	told      map[exchangeID]chan bool // notifications and requests that wait for their acknowledgement
 
 	registrations map[string]*registration // clients of LwM2M by what they are registered as
 	clients       map[citywarden.DeviceID]*registration
-	atPeer        map[netip.AddrPort]*registration
+	atPeer        map[endpoint]*registration
 	expects       map[expectID]*expecting
 	over          bool            // nobody registers any more
 	ctx           context.Context // of Run, for who attends to a client
+
+	sessions map[*session]bool
+	stopping bool
 }
 
 // Run serves until ctx is done, then waits up to a second for answers that are
-// under way, closes the socket and returns nil. It can run once.
+// under way, closes sockets and sessions and returns nil. It can run once.
 func (s *Server) Run(ctx context.Context) error {
 	l := &loop{
 		Server:    s,
 		slots:     make(chan struct{}, maxInFlight),
 		queue:     make(chan *exchange, maxInFlight),
 		out:       make(chan *exchange, maxInFlight),
+		door:      doorway{from: make(map[netip.Addr]int)},
 		exchanges: exchanges{byID: make(map[exchangeID]*exchange)},
 		observers: make(map[observerID]*observer),
 		long:      make(map[resource][]byte),
 		told:      make(map[exchangeID]chan bool),
+		sessions:  make(map[*session]bool),
 		blocks:    newTransfers(maxTransfers, maxBody, transferIdle),
 		strangers: newTransfers(maxStrangers, maxAsk, strangerIdle),
 		nextID:    uint16(time.Now().UnixNano()),
+		nextTold:  uint32(time.Now().UnixMilli()), // higher than before a restart
 		slow:      time.NewTicker(piggyback / 6),
 	}
 	defer l.slow.Stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l.ctx, l.registrations, l.clients = ctx, make(map[string]*registration), make(map[citywarden.DeviceID]*registration)
-	l.atPeer, l.expects = make(map[netip.AddrPort]*registration), make(map[expectID]*expecting)
-	stop := context.AfterFunc(ctx, func() { _ = s.opts.Conn.SetReadDeadline(time.Now()) })
-	defer stop()
+	l.atPeer, l.expects = make(map[endpoint]*registration), make(map[expectID]*expecting)
+	defer context.AfterFunc(ctx, l.stopReading)()
 	var accepting, writing sync.WaitGroup
 	accepting.Go(func() { l.accept(ctx) })
 	over := make(chan struct{})
 	writing.Go(func() { l.write(over) })
 
-	err := l.read(ctx)
+	err := l.readAll(ctx, cancel)
+	l.sessionsOpen.Wait()
 	close(l.queue)
 	accepting.Wait()
 	l.mu.Lock()
@@ -86,10 +100,63 @@ func (s *Server) Run(ctx context.Context) error {
 	l.drain()
 	close(over)
 	writing.Wait()
-	if cerr := s.opts.Conn.Close(); cerr != nil && err == nil {
-		err = fmt.Errorf("coap: close: %w", cerr)
+	for x := range l.sessions {
+		if x.end(); !x.stream {
+			_ = x.conn.Close()
+		}
+	}
+	l.writers.Wait()
+	for _, c := range l.closers() {
+		if cerr := c.Close(); cerr != nil && !errors.Is(cerr, net.ErrClosed) && err == nil {
+			err = fmt.Errorf("coap: close: %w", cerr)
+		}
 	}
 	return err
+}
+
+// readAll reads from every socket until ctx is done, or one fails and has cancel called.
+func (l *loop) readAll(ctx context.Context, cancel context.CancelFunc) error {
+	var readers sync.WaitGroup
+	failed := make(chan error, 2+len(l.opts.Streams))
+	read := func(f func() error) {
+		readers.Go(func() {
+			if err := f(); err != nil {
+				failed <- err
+				cancel()
+			}
+		})
+	}
+	if l.opts.Conn != nil {
+		read(func() error { return l.read(ctx) })
+	}
+	if l.opts.DTLS != nil {
+		read(func() error { return l.serveDTLS(ctx, *l.opts.DTLS) })
+	}
+	for _, from := range l.opts.Streams {
+		read(func() error { return l.acceptStreams(ctx, from) })
+	}
+	readers.Wait()
+	close(failed)
+	return <-failed
+}
+
+// stopReading has every reader end.
+func (l *loop) stopReading() {
+	if l.opts.Conn != nil {
+		_ = l.opts.Conn.SetReadDeadline(time.Now())
+	}
+	if l.opts.DTLS != nil {
+		_ = l.opts.DTLS.SetReadDeadline(time.Now())
+	}
+	for _, from := range l.opts.Streams {
+		_ = from.Close()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopping = true
+	for s := range l.sessions {
+		s.stop()
+	}
 }
 
 // drain waits until every request is answered, at most drainTimeout.
@@ -118,37 +185,40 @@ func (l *loop) read(ctx context.Context) error {
 			l.log.Debug("read datagram", "err", err)
 			continue
 		}
-		l.datagram(ctx, buf[:n], peer)
+		l.datagram(ctx, buf[:n], endpoint{addr: peer})
 	}
 }
 
 // datagram deals with one datagram; it keeps nothing of buf.
-func (l *loop) datagram(ctx context.Context, buf []byte, peer netip.AddrPort) {
+func (l *loop) datagram(ctx context.Context, buf []byte, from endpoint) {
 	m := message.Message{Options: make(message.Options, 0, 32)}
 	if _, err := coder.DefaultCoder.Decode(buf, &m); err != nil {
 		l.malformed.Inc()
 		if len(buf) >= 4 && buf[0]>>4 == 4 { // version 1, confirmable: rejected with a Reset, RFC 7252 §4.2
-			l.send(peer, message.Message{Type: message.Reset, MessageID: int32(buf[2])<<8 | int32(buf[3])})
+			l.send(from, message.Message{Type: message.Reset, MessageID: int32(buf[2])<<8 | int32(buf[3])})
 		}
 		return
 	}
 	switch {
-	case m.Code > 31 && l.answered(peer, &m):
+	case m.Code > 31 && l.answered(from, &m):
 		return
 	case m.Type == message.Acknowledgement || m.Type == message.Reset:
-		l.acknowledged(exchangeID{peer, uint16(m.MessageID)}, m.Type == message.Acknowledgement)
+		l.acknowledged(exchangeID{from, uint16(m.MessageID)}, m.Type == message.Acknowledgement)
 		return
 	case m.Code == codes.Empty || m.Code > 31: // a ping, or a response to nothing
 		if m.Type == message.Confirmable {
-			l.send(peer, message.Message{Type: message.Reset, MessageID: m.MessageID})
+			l.send(from, message.Message{Type: message.Reset, MessageID: m.MessageID})
 		}
 		return
 	}
-	x := newExchange(peer, &m)
-	if !l.first(x) {
-		return
+	if x := newExchange(from, &m); l.first(x) {
+		l.begin(ctx, x, &m)
 	}
-	body, answer := l.request(x, &m)
+}
+
+// begin answers a request, or has it answered.
+func (l *loop) begin(ctx context.Context, x *exchange, m *message.Message) {
+	body, answer := l.request(x, m)
 	if answer.code != codes.Empty {
 		l.answer(x, answer)
 		return
@@ -184,10 +254,10 @@ func (l *loop) first(x *exchange) bool {
 		return false
 	}
 	if before.separate {
-		l.send(x.id.peer, message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)})
+		l.send(x.id.from, message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)})
 	}
 	if before.reply != nil {
-		l.transmit(x.id.peer, before.reply)
+		l.transmit(x.id.from, before.reply)
 	}
 	return false
 }
@@ -256,7 +326,7 @@ func (l *loop) outcome(x *exchange) answer {
 			return l.entered(x)
 		}
 		if x.reg != nil {
-			l.awake(x.reg, x.id.peer)
+			l.awake(x.reg, x.id.from)
 		}
 		if err := l.opts.Check.Check(x.up); err != nil {
 			return answer{code: codes.BadRequest, detail: err.Error()}
@@ -302,6 +372,7 @@ func (l *loop) answer(x *exchange, a answer) {
 		return
 	case x.silent(a.code): // RFC 7967 §2.1
 		m = message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)}
+	case x.id.from.stream(): // has neither
 	case x.confirmable && !x.separate:
 		m.Type, m.MessageID = message.Acknowledgement, int32(x.id.message)
 	default:
@@ -311,13 +382,13 @@ func (l *loop) answer(x *exchange, a answer) {
 	if m.Code != codes.Empty {
 		m.Options = a.options(x)
 	}
-	reply, err := encode(m)
+	reply, err := x.id.from.encode(m)
 	if err != nil {
 		l.log.Error("encode answer", "code", a.code, "err", err)
 		return
 	}
 	x.reply = reply
-	l.transmit(x.id.peer, reply)
+	l.transmit(x.id.from, reply)
 }
 
 // acknowledgeSlow acknowledges confirmable requests that are older than
@@ -331,25 +402,38 @@ func (l *loop) acknowledgeSlow() {
 		}
 		if x.confirmable && !x.separate && !x.notified && x.reply == nil {
 			x.separate = true
-			l.send(x.id.peer, message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)})
+			l.send(x.id.from, message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)})
 		}
 	}
 }
 
 // send sends a message that need not be remembered.
-func (l *loop) send(peer netip.AddrPort, m message.Message) {
-	b, err := encode(m)
+func (l *loop) send(to endpoint, m message.Message) {
+	b, err := to.encode(m)
 	if err != nil {
 		l.log.Error("encode message", "type", m.Type, "err", err)
 		return
 	}
-	l.transmit(peer, b)
+	l.transmit(to, b)
 }
 
-func (l *loop) transmit(peer netip.AddrPort, b []byte) {
-	if _, err := l.opts.Conn.WriteToUDPAddrPort(b, peer); err != nil {
-		l.log.Debug("write datagram", "remote", peer, "err", err) // the device asks again
+func (l *loop) transmit(to endpoint, b []byte) {
+	var err error
+	if to.session != nil {
+		err = to.session.write(b)
+	} else {
+		_, err = l.opts.Conn.WriteToUDPAddrPort(b, to.addr)
 	}
+	if err != nil {
+		l.log.Debug("write message", "remote", to, "err", err) // the device asks again
+	}
+}
+
+func (e endpoint) encode(m message.Message) ([]byte, error) {
+	if e.stream() {
+		return encodeStream(m)
+	}
+	return encode(m)
 }
 
 func encode(m message.Message) ([]byte, error) {

@@ -18,7 +18,7 @@ type devicesCmd struct {
 	List     deviceListCmd     `cmd:"" help:"List devices with their latest values."`
 	Import   deviceImportCmd   `cmd:"" help:"Add the devices of a CSV file, or change those that are there."`
 	Export   deviceExportCmd   `cmd:"" help:"Print all devices as CSV."`
-	Secret   deviceSecretCmd   `cmd:"" help:"Give a device a new token, a user name and password of MQTT, or a certificate."`
+	Secret   deviceSecretCmd   `cmd:"" help:"Give a device a new token, a user name and password of MQTT, a certificate, or a pre-shared key of DTLS."`
 	Known    deviceKnownCmd    `cmd:"" name:"credentials" help:"List what a device is known by, without the secrets."`
 	Revoke   deviceRevokeCmd   `cmd:"" help:"Take away what a device is known by: its sessions end at once. While its model provisions, disable it to keep it out."`
 	Tell     deviceTellCmd     `cmd:"" help:"Tell a device to do something that its model declares."`
@@ -81,7 +81,9 @@ type deviceSecretCmd struct {
 	MQTT     bool   `help:"A user name and password of MQTT, not a token." name:"mqtt" xor:"kind"`
 	MQTTUser string `help:"With --mqtt: the user name; the device's id when left out." name:"mqtt-user"`
 	ClientID string `help:"With --mqtt: the only client id that may use it; any when left out."`
-	Agreed   string `help:"With --mqtt: the password that was agreed on; a random one when left out."`
+	PSK      bool   `help:"A pre-shared key of DTLS, for CoAP." name:"psk" xor:"kind"`
+	Identity string `help:"With --psk: what the device names itself in the handshake; its id when left out."`
+	Agreed   string `help:"The password of --mqtt or the key of --psk that was agreed on; a random one when left out."`
 	X509     string `help:"PEM file of the device's certificate, or the SHA-256 of it in hex digits." name:"x509" placeholder:"FILE" xor:"kind"`
 	X509Name string `help:"The common name in certificates that tls.client_ca issues." name:"x509-name" xor:"kind"`
 	Overlap  string `help:"How long what the device had before stays good, like 24h or 7d; not at all when left out."`
@@ -95,6 +97,8 @@ func (d *deviceSecretCmd) Run(ctx context.Context, o output) error {
 		kind = "mqtt"
 	case d.X509 != "" || d.X509Name != "":
 		kind = "x509"
+	case d.PSK:
+		kind = "psk"
 	}
 	certificate := d.X509
 	if text, err := os.ReadFile(d.X509); err == nil {
@@ -104,8 +108,11 @@ func (d *deviceSecretCmd) Run(ctx context.Context, o output) error {
 	if err != nil {
 		return err
 	}
-	body := map[string]string{"type": kind, "user": d.MQTTUser, "client_id": d.ClientID, "password": d.Agreed, "overlap": d.Overlap,
-		"certificate": certificate, "subject": d.X509Name}
+	body := map[string]string{"type": kind, "user": d.MQTTUser, "client_id": d.ClientID, "overlap": d.Overlap,
+		"certificate": certificate, "subject": d.X509Name, "identity": d.Identity}
+	if body["password"] = d.Agreed; d.PSK {
+		body["key"], body["password"] = d.Agreed, ""
+	}
 	var got struct {
 		Token    string `json:"token,omitempty"`
 		User     string `json:"user,omitempty"`
@@ -113,6 +120,9 @@ func (d *deviceSecretCmd) Run(ctx context.Context, o output) error {
 		Password string `json:"password,omitempty"`
 
 		Certificate string `json:"certificate,omitempty"`
+
+		Identity string `json:"identity,omitempty"`
+		Key      string `json:"key,omitempty"`
 	}
 	if err := c.call(ctx, "POST", "/devices/"+url.PathEscape(d.ID)+"/credentials", body, &got); err != nil {
 		return err
@@ -124,6 +134,8 @@ func (d *deviceSecretCmd) Run(ctx context.Context, o output) error {
 		fmt.Fprintf(o.out, "token %s\n", got.Token)
 	case kind == "x509":
 		fmt.Fprintf(o.out, "certificate %s\n", got.Certificate)
+	case kind == "psk":
+		fmt.Fprintf(o.out, "identity %s\nkey %s\n", got.Identity, got.Key)
 	default:
 		fmt.Fprintf(o.out, "user %s\npassword %s\n", got.User, got.Password)
 	}
@@ -227,7 +239,7 @@ func latest(m map[citywarden.MetricName]citywarden.Latest) string {
 
 type deviceImportCmd struct {
 	remote
-	File *os.File `arg:"" help:"CSV: id,name,model,lat,lon,crs,component,token,x509,attr.NAME…; - reads the standard input."`
+	File *os.File `arg:"" help:"CSV: id,name,model,lat,lon,crs,component,token,x509,psk,psk_identity,attr.NAME…; - reads the standard input."`
 }
 
 // Run imports the file and reports each line that could not be taken.

@@ -77,7 +77,9 @@ func launch(dir, data string, args ...string) (*process, error) {
 		case "MQTT":
 			p.mqtt = m[2]
 		case "CoAP":
-			p.coap = m[2]
+			if p.coap == "" { // that of UDP comes first
+				p.coap = m[2]
+			}
 		}
 	}
 	return p, nil

@@ -25,6 +25,9 @@ type serveCmd struct {
 	MQTTS    *string `help:"Address of MQTT over TLS; off unless it is said." placeholder:"ADDR" name:"mqtts"`
 	WS       *string `help:"Address of MQTT over WebSocket; off unless it is said." placeholder:"ADDR" name:"ws"`
 	WSS      *string `help:"Address of MQTT over WebSocket and TLS; off unless it is said." placeholder:"ADDR" name:"wss"`
+	CoAPS    *string `help:"Address of CoAP with DTLS, UDP; off unless it is said." placeholder:"ADDR" name:"coaps"`
+	CoAPTCP  *string `help:"Address of CoAP over TCP; off unless it is said." placeholder:"ADDR" name:"coap-tcp"`
+	CoAPSTCP *string `help:"Address of CoAP over TCP and TLS; off unless it is said." placeholder:"ADDR" name:"coaps-tcp"`
 	Cert     *string `help:"PEM file of the certificate that is shown over TLS." placeholder:"FILE" name:"tls-cert"`
 	Key      *string `help:"PEM file of its key." placeholder:"FILE" name:"tls-key"`
 	ClientCA *string `help:"PEM file of who certifies devices by name." placeholder:"FILE" name:"tls-client-ca"`
@@ -48,6 +51,7 @@ func (s *serveCmd) Run(ctx context.Context, o output) error {
 		flag *string
 		to   *string
 	}{{s.Data, &c.Data}, {s.HTTP, &c.HTTP.Addr}, {s.MQTT, &c.MQTT.Addr}, {s.CoAP, &c.CoAP.Addr}, {s.HTTPS, &c.HTTP.TLS}, {s.MQTTS, &c.MQTT.TLS}, {s.WS, &c.MQTT.WS}, {s.WSS, &c.MQTT.WSS},
+		{s.CoAPS, &c.CoAP.DTLS}, {s.CoAPTCP, &c.CoAP.TCP}, {s.CoAPSTCP, &c.CoAP.TLS},
 		{s.Cert, &c.TLS.Cert}, {s.Key, &c.TLS.Key}, {s.ClientCA, &c.TLS.ClientCA}, {s.LogLevel, &c.LogLevel}} {
 		if f.flag != nil {
 			*f.to = *f.flag
@@ -89,7 +93,7 @@ func greeting(a *app.App, demo bool) string {
 		{"http.addr", "console  http://%s"}, {"http.tls", "console  https://%s"},
 		{"mqtt.addr", "MQTT     %s"}, {"mqtt.tls", "MQTT     %s (TLS)"},
 		{"mqtt.ws", "MQTT     ws://%s" + mqtt.WebSocketPath}, {"mqtt.wss", "MQTT     wss://%s" + mqtt.WebSocketPath},
-		{"coap.addr", "CoAP     %s (UDP)"},
+		{"coap.addr", "CoAP     %s (UDP)"}, {"coap.dtls", "CoAP     %s (UDP, DTLS)"}, {"coap.tcp", "CoAP     %s (TCP)"}, {"coap.tls", "CoAP     %s (TCP, TLS)"},
 	} {
 		if addr := a.Addr(l.key); addr != nil {
 			s += fmt.Sprintf("  "+l.line+"\n", reachable(addr))

@@ -135,7 +135,7 @@ func (s *server) deviceRoutes() {
 	handle(s, route{method: "DELETE", path: "/api/v1/devices/{id}", id: "delete-device", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusNoContent,
 		summary: "Delete a device and its credentials"}, s.deleteDevice)
 	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/credentials", id: "create-credentials", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusCreated, secret: true,
-		summary: "Give a device a new token, a user name and password of MQTT, or a certificate; a secret is shown once, and what the device had before ends, at once or after the overlap"}, s.createCredentials)
+		summary: "Give a device a new token, a user name and password of MQTT, a certificate, or a pre-shared key of DTLS; a secret is shown once, and what the device had before ends, at once or after the overlap"}, s.createCredentials)
 	handle(s, route{method: "GET", path: "/api/v1/devices/{id}/credentials", id: "list-credentials", tag: tag, may: citywarden.MayWriteDevices,
 		summary: "What a device is known by, without the secrets"}, s.listCredentials)
 	handle(s, route{method: "DELETE", path: "/api/v1/devices/{id}/credentials", id: "revoke-credentials", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusNoContent,
@@ -221,13 +221,16 @@ func (s *server) deleteDevice(ctx context.Context, in *DevicePath) (*struct{}, e
 }
 
 type newCredentials struct {
-	Type     string `json:"type" enum:"token,mqtt,x509"`
+	Type     string `json:"type" enum:"token,mqtt,x509,psk"`
 	User     string `json:"user,omitempty" maxLength:"128" doc:"Of mqtt: the user name; the device's id when left out"`
 	ClientID string `json:"client_id,omitempty" maxLength:"128" doc:"Of mqtt: the only client id that may use it; any when left out"`
 	Password string `json:"password,omitempty" maxLength:"128" doc:"Of mqtt: as agreed on, at least 8 bytes; random when left out"`
 
 	Certificate string `json:"certificate,omitempty" maxLength:"16384" doc:"Of x509: in PEM, or its SHA-256 in hex digits"`
 	Subject     string `json:"subject,omitempty" maxLength:"128" doc:"Of x509, instead of the certificate: the common name in those that the client CA of the configuration issues"`
+
+	Identity string `json:"identity,omitempty" maxLength:"128" doc:"Of psk: what the device names itself in the handshake; its id when left out"`
+	Key      string `json:"key,omitempty" maxLength:"130" doc:"Of psk: as agreed on, 16 to 64 bytes as text, or in hex digits after 0x; random when left out"`
 
 	Overlap string `json:"overlap,omitempty" doc:"How long what the device had before stays good, like 24h or 7d, 90d at most; not at all when left out"`
 }
@@ -239,6 +242,9 @@ type credentials struct {
 	Password string `json:"password,omitempty" doc:"It is not shown again"`
 
 	Certificate string `json:"certificate,omitempty" doc:"By which it is recognised: name and SHA-256"`
+
+	Identity string `json:"identity,omitempty" doc:"Of the pre-shared key, for the handshake"`
+	Key      string `json:"key,omitempty" doc:"The pre-shared key: the text itself, or the bytes that the hex digits after 0x are; it is not shown again"`
 }
 
 func (s *server) createCredentials(ctx context.Context, in *struct {
@@ -246,7 +252,7 @@ func (s *server) createCredentials(ctx context.Context, in *struct {
 	Body newCredentials
 }) (*output[credentials], error) {
 	b := in.Body
-	q := citywarden.SecretRequest{User: b.User, ClientID: b.ClientID, Password: b.Password, Certificate: b.Certificate, Subject: b.Subject}
+	q := citywarden.SecretRequest{User: b.User, ClientID: b.ClientID, Password: b.Password, Certificate: b.Certificate, Subject: b.Subject, PSK: b.Type == "psk", Identity: b.Identity, Key: b.Key}
 	switch certificate := q.Certificate != "" || q.Subject != ""; {
 	case b.Type == "mqtt" && q.User == "":
 		q.User = string(in.ID)
@@ -256,6 +262,8 @@ func (s *server) createCredentials(ctx context.Context, in *struct {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "a %s has no certificate; say type x509", b.Type)
 	case b.Type == "x509" && !certificate:
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "give the certificate in PEM or its SHA-256, or the common name as subject")
+	case b.Type != "psk" && (b.Identity != "" || b.Key != ""):
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "a %s has no identity and no key; say type psk", b.Type)
 	}
 	if b.Overlap != "" {
 		overlap, err := citywarden.ParseDuration(b.Overlap)
@@ -271,10 +279,13 @@ func (s *server) createCredentials(ctx context.Context, in *struct {
 	switch b.Type {
 	case "mqtt":
 		return outputOf(credentials{User: q.User, ClientID: q.ClientID, Password: secret}), nil
-	case "x509":
+	case "x509", "psk":
 		all, err := s.Devices.Credentials(in.ID)
 		if err != nil || len(all) == 0 { // it was deleted meanwhile
 			return nil, err
+		}
+		if b.Type == "psk" {
+			return outputOf(credentials{Identity: strings.TrimPrefix(all[0].Hint, "identity "), Key: secret}), nil
 		}
 		return outputOf(credentials{Certificate: all[0].Hint}), nil
 	}

@@ -1,0 +1,334 @@
+package coap
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+// The limits of sessions, which are over DTLS or TCP.
+const (
+	maxSessions  = 32768 // more than that, and the one that said nothing for longest goes
+	maxUnknown   = 1024  // of them, whose device is not known yet
+	maxUnknownAt = 64    // of those, at one address
+	knownWithin  = 10 * time.Second
+	sessionIdle  = 24 * time.Hour // of a device that says nothing
+	writeWithin  = 10 * time.Second
+)
+
+// endpoint is where messages come from and go to.
+type endpoint struct {
+	addr    netip.AddrPort // over UDP without DTLS
+	session *session       // else
+}
+
+func (e endpoint) stream() bool { return e.session != nil && e.session.stream }
+
+// String is different for each endpoint that there is.
+func (e endpoint) String() string {
+	if e.session != nil {
+		return e.session.name
+	}
+	return e.addr.String()
+}
+
+// session is a device's session over DTLS or its connection over TCP.
+type session struct {
+	conn   net.Conn // of DTLS, TLS or TCP
+	stream bool     // TLS or TCP
+	name   string
+	out    chan []byte   // of a stream: messages to be written
+	ended  chan struct{} // closed by end
+	once   sync.Once
+
+	// Its reader's.
+	device  citywarden.DeviceID                 // "" of one that is not known yet
+	known   func() (citywarden.DeviceID, error) // by the key or certificate that it showed; nil: each request has a token
+	refused error                               // why the certificate that it showed is nobody's
+	unwatch func()                              // ends what calls doubt
+	admit   func()                              // gives the place of one that is not known yet to another
+
+	mu       sync.Mutex
+	doubtful bool // the reader is to look whether the device is still who it was
+	stopping bool // nothing is read any more
+	until    time.Time
+	heard    time.Time
+
+	// Guarded by loop.mu.
+	tokens map[string]bool // of what it observes
+	pings  []exchangeID    // of a stream: notifications whose Pong has not come, which come in their order
+}
+
+var errStopping = errors.New("the platform stops")
+
+// Read reads what the device sends. It fails when what the device is known by is not good any more.
+func (s *session) Read(b []byte) (int, error) {
+	for {
+		n, err := s.conn.Read(b)
+		var late net.Error
+		if err == nil || n > 0 || !errors.As(err, &late) || !late.Timeout() {
+			return n, err
+		}
+		s.mu.Lock()
+		doubtful, stopping := s.doubtful, s.stopping
+		if s.doubtful = false; doubtful && !stopping {
+			_ = s.conn.SetReadDeadline(s.until)
+		}
+		s.mu.Unlock()
+		switch {
+		case stopping:
+			return 0, errStopping
+		case !doubtful:
+			return 0, err
+		}
+		if err := s.check(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// within has reads end at t.
+func (s *session) within(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heard = time.Now()
+	if s.until = t; !s.doubtful && !s.stopping {
+		_ = s.conn.SetReadDeadline(t)
+	}
+}
+
+// doubt has the reader look whether the device is still who it was, also when that says
+// nothing.
+func (s *session) doubt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doubtful = true
+	_ = s.conn.SetReadDeadline(time.Now())
+}
+
+// stop ends reading; what is to be answered still is.
+func (s *session) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = true
+	_ = s.conn.SetReadDeadline(time.Now())
+}
+
+// idle returns since when the device has said nothing.
+func (s *session) idle() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heard
+}
+
+// check returns why the device is not any more who it was.
+func (s *session) check() error {
+	if s.known == nil {
+		return nil
+	}
+	id, err := s.known()
+	switch citywarden.CodeOf(err) {
+	case "":
+		if id != s.device {
+			return citywarden.Errorf(citywarden.CodeUnauthenticated, "its credential belongs to device %s now", id)
+		}
+	case citywarden.CodeUnauthenticated, citywarden.CodeNotFound, citywarden.CodeDenied:
+		return fmt.Errorf("the credential of device %s is not valid any more: %w", s.device, err)
+	}
+	return nil
+}
+
+// write sends b and does not wait for the device: of a stream that takes nothing any
+// more the session ends.
+func (s *session) write(b []byte) error {
+	if !s.stream {
+		_, err := s.conn.Write(b)
+		return err
+	}
+	select {
+	case s.out <- b:
+		return nil
+	default:
+		s.end()
+		return fmt.Errorf("%d messages wait for it", cap(s.out))
+	}
+}
+
+// end ends the session. What waits to be written still is, for a while.
+func (s *session) end() { s.once.Do(func() { close(s.ended) }) }
+
+// carry writes what a stream is to get, and closes the connection in the end.
+func (s *session) carry() {
+	defer s.conn.Close()
+	put := func(b []byte) bool {
+		_ = s.conn.SetWriteDeadline(time.Now().Add(writeWithin))
+		_, err := s.conn.Write(b)
+		return err == nil
+	}
+	for {
+		select {
+		case b := <-s.out:
+			if !put(b) {
+				return
+			}
+			continue
+		case <-s.ended:
+		}
+		break
+	}
+	for {
+		select {
+		case b := <-s.out:
+			if !put(b) {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// recognise finds out whose session it is by what the device showed in the handshake;
+// nothing of it is an error, as each request may have a token.
+func (l *loop) recognise(s *session, key *preSharedKey, chain []*x509.Certificate) error {
+	switch {
+	case key != nil:
+		secret := citywarden.PSKSecret(key.identity, key.key)
+		s.known = func() (citywarden.DeviceID, error) { return l.opts.Auth.Authenticate(secret) }
+	case len(chain) > 0:
+		certified := sync.OnceValue(func() bool { return l.opts.Certified != nil && l.opts.Certified(chain) })
+		s.known = func() (citywarden.DeviceID, error) { return l.opts.Keys.AuthenticateCertificate(chain[0], certified) }
+	default:
+		return nil
+	}
+	id, err := s.known()
+	switch {
+	case err == nil:
+		s.device = id
+		l.watch(s)
+		return nil
+	case key != nil:
+		return err
+	}
+	s.known, s.refused = nil, err
+	l.warn("client certificate refused", "remote", s.name, "err", err)
+	return nil
+}
+
+// watch has s end when the credential of its device is revoked, and gives the place of
+// one that is not known yet to another.
+func (l *loop) watch(s *session) {
+	if s.known != nil {
+		s.unwatch = l.opts.Down.Listen(s.device, citywarden.DownlinkRevoked, func(m citywarden.Downlink) bool {
+			if m.Device == s.device {
+				s.doubt()
+			}
+			return m.Device == s.device
+		})
+	}
+	s.admit()
+	s.within(time.Now().Add(sessionIdle))
+}
+
+// enter takes s among the sessions, or returns false when we are stopping.
+func (l *loop) enter(s *session) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopping {
+		return false
+	}
+	if len(l.sessions) >= maxSessions {
+		var longest *session
+		var since time.Time
+		for x := range l.sessions {
+			if t := x.idle(); longest == nil || t.Before(since) {
+				longest, since = x, t
+			}
+		}
+		longest.stop()
+	}
+	l.sessions[s] = true
+	return true
+}
+
+// depart is called when nothing more comes from s.
+func (l *loop) depart(s *session, why error) {
+	if s.unwatch != nil {
+		s.unwatch()
+	}
+	s.admit()
+	if errors.Is(why, errStopping) && l.isStopping() {
+		return // what was asked is still answered
+	}
+	l.mu.Lock()
+	delete(l.sessions, s)
+	for token := range s.tokens {
+		id := observerID{endpoint{session: s}, token}
+		if o := l.observers[id]; o != nil {
+			l.end(id, o)
+		}
+	}
+	l.mu.Unlock()
+	s.end()
+	if !s.stream {
+		_ = s.conn.Close()
+	}
+}
+
+func (l *loop) isStopping() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stopping
+}
+
+// doorway bounds the sessions whose device is not known yet.
+type doorway struct {
+	mu    sync.Mutex
+	total int
+	from  map[netip.Addr]int
+}
+
+// neighbourhood is what an address shares its share with: a network of IPv6 is one household.
+func neighbourhood(a netip.Addr) netip.Addr {
+	if a = a.Unmap(); a.Is6() {
+		p, _ := a.Prefix(64) // of an IPv6 address: no error
+		return p.Addr()
+	}
+	return a
+}
+
+// come takes one more at that address, or reports whether there are too many there, or
+// too many at all.
+func (d *doorway) come(a netip.Addr) (crowdedThere, crowded bool) {
+	a = neighbourhood(a)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.from[a] >= maxUnknownAt:
+		return true, true
+	case d.total >= maxUnknown:
+		return false, true
+	}
+	d.total++
+	d.from[a]++
+	return false, false
+}
+
+// gone returns what gives a place back, which may be called more than once.
+func (d *doorway) gone(a netip.Addr) func() {
+	a = neighbourhood(a)
+	return sync.OnceFunc(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.total--
+		if d.from[a]--; d.from[a] == 0 {
+			delete(d.from, a)
+		}
+	})
+}
