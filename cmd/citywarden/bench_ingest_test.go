@@ -423,7 +423,12 @@ func oursForBench(t *testing.T, dir string) *contender {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = p.stop(os.Interrupt) })
+	t.Cleanup(func() {
+		_ = p.stop(os.Interrupt)
+		if t.Failed() {
+			t.Logf("what the platform said:\n%s", p.stderr)
+		}
+	})
 	tokens := addDevices(t, p, 100)
 	took := regexp.MustCompile(`(?m)^citywarden_mqtt_ack_seconds_bucket\{le="([^"]+)"\} (\S+)$`)
 	metrics := func(t *testing.T) []byte {
