@@ -60,6 +60,8 @@ type LedgerFilter struct {
 	From, To time.Time
 	Device   DeviceID
 	Area     AreaCode // only of devices there
+	Uneven   bool     // only rows with something that was not stored, that is missing, or that does not balance
+	ByHour   bool     // the sum of all devices of each hour, its Device "", all of them on one page
 	Page
 }
 

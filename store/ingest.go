@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -212,7 +213,15 @@ func (d *DB) LedgerRows(ctx context.Context, from, to time.Time, device cityward
 // next page, "" when there is none. It returns CodeInvalid for a cursor that it did not give.
 func (d *DB) LedgerPage(ctx context.Context, f citywarden.LedgerFilter) ([]citywarden.LedgerRow, string, error) {
 	w := ledgerWhere(f.From, f.To, f.Device)
+	if f.Uneven {
+		w.and("(rejected + duplicate + quarantined + missing + silent > 0 OR received <> stored + rejected + duplicate + quarantined)")
+	}
 	w.in(f.Area, "COALESCE((SELECT devices.grid FROM devices WHERE devices.id = ledger.device), '')")
+	if f.ByHour {
+		rows, err := d.ledgerRows(ctx, `SELECT '', hour, `+sumOf("messages", "received", "stored", "rejected", "duplicate", "quarantined", "missing", "silent")+
+			` FROM ledger`+w.text()+` GROUP BY hour ORDER BY hour`, w.args)
+		return rows, "", err
+	}
 	if err := w.beyond("ASC", "hour", "device", f.After); err != nil {
 		return nil, "", err
 	}
@@ -235,14 +244,26 @@ func ledgerWhere(from, to time.Time, device citywarden.DeviceID) (w where) {
 	return w
 }
 
+// sumOf is a list of sums of columns, each as an integer.
+func sumOf(columns ...string) string {
+	for i, c := range columns {
+		columns[i] = "CAST(SUM(" + c + ") AS BIGINT)"
+	}
+	return strings.Join(columns, ", ")
+}
+
 func (d *DB) ledger(ctx context.Context, w *where, limit string) ([]citywarden.LedgerRow, error) {
+	return d.ledgerRows(ctx, `SELECT device, hour, messages, received, stored, rejected, duplicate, quarantined, missing, silent FROM ledger`+
+		w.text()+` ORDER BY hour, device`+limit, w.args)
+}
+
+func (d *DB) ledgerRows(ctx context.Context, query string, args []any) ([]citywarden.LedgerRow, error) {
 	rows, err := list(ctx, d.sql, func(row scanner) (r citywarden.LedgerRow, err error) {
 		var hour int64
 		err = row.Scan(&r.Device, &hour, &r.Messages, &r.Received, &r.Stored, &r.Rejected, &r.Duplicate, &r.Quarantined, &r.Missing, &r.Silent)
 		r.Hour = fromMS(hour)
 		return r, err
-	}, `SELECT device, hour, messages, received, stored, rejected, duplicate, quarantined, missing, silent FROM ledger`+
-		w.text()+` ORDER BY hour, device`+limit, w.args...)
+	}, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}

@@ -24,6 +24,7 @@ func TestLedger(t *testing.T) {
 		return db.SaveLedger(t.Context(), "ledger", from, to, []citywarden.LedgerRow{
 			{Device: "a", Hour: nine, Messages: 1, Received: 10, Stored: 4, Rejected: 3, Duplicate: 2, Quarantined: 1},
 			{Device: "b", Hour: ten, Messages: 1, Received: 1, Stored: 1, Missing: 3, Silent: 60},
+			{Device: "c", Hour: ten, Messages: 1, Received: 2, Stored: 2},
 		}, dead, []citywarden.LastHeard{{At: nine}, {Device: "b", At: ten, Sequence: int64(to), Sequenced: true}})
 	}
 	if err := save(0, at(1, 3), letter(at(1, 0), "a"), letter(at(1, 2), "b")); err != nil {
@@ -52,15 +53,16 @@ func TestLedger(t *testing.T) {
 
 	a := citywarden.LedgerRow{Device: "a", Hour: nine, Messages: 2, Received: 20, Stored: 8, Rejected: 6, Duplicate: 4, Quarantined: 2}
 	b := citywarden.LedgerRow{Device: "b", Hour: ten, Messages: 2, Received: 2, Stored: 2, Missing: 6, Silent: 120}
+	c := citywarden.LedgerRow{Device: "c", Hour: ten, Messages: 2, Received: 4, Stored: 4}
 	tests := []struct {
 		name     string
 		from, to time.Time
 		device   citywarden.DeviceID
 		want     []citywarden.LedgerRow
 	}{
-		{"all", time.Time{}, time.Time{}, "", []citywarden.LedgerRow{a, b}},
+		{"all", time.Time{}, time.Time{}, "", []citywarden.LedgerRow{a, b, c}},
 		{"one device", time.Time{}, time.Time{}, "b", []citywarden.LedgerRow{b}},
-		{"from is inclusive", ten, time.Time{}, "", []citywarden.LedgerRow{b}},
+		{"from is inclusive", ten, time.Time{}, "", []citywarden.LedgerRow{b, c}},
 		{"to is exclusive", nine, ten, "", []citywarden.LedgerRow{a}},
 		{"nothing", ten.Add(1), time.Time{}, "a", []citywarden.LedgerRow{}},
 	}
@@ -75,7 +77,7 @@ func TestLedger(t *testing.T) {
 	}
 
 	var rows []citywarden.LedgerRow
-	for after := ""; len(rows) < 3; {
+	for after := ""; len(rows) < 4; {
 		got, next, err := db.LedgerPage(t.Context(), citywarden.LedgerFilter{Page: citywarden.Page{Limit: 1, After: after}})
 		if err != nil {
 			t.Fatal(err)
@@ -85,8 +87,19 @@ func TestLedger(t *testing.T) {
 			break
 		}
 	}
-	if diff := cmp.Diff([]citywarden.LedgerRow{a, b}, rows); diff != "" {
+	if diff := cmp.Diff([]citywarden.LedgerRow{a, b, c}, rows); diff != "" {
 		t.Errorf("page by page:\n%s", diff)
+	}
+
+	uneven, _, err := db.LedgerPage(t.Context(), citywarden.LedgerFilter{Uneven: true})
+	if diff := cmp.Diff([]citywarden.LedgerRow{a, b}, uneven); err != nil || diff != "" {
+		t.Errorf("where not all was stored (%v):\n%s", err, diff)
+	}
+	hours, _, err := db.LedgerPage(t.Context(), citywarden.LedgerFilter{ByHour: true, Page: citywarden.Page{Limit: 1}})
+	want := []citywarden.LedgerRow{a, {Hour: ten, Messages: 4, Received: 6, Stored: 6, Missing: 6, Silent: 120}}
+	want[0].Device = ""
+	if diff := cmp.Diff(want, hours); err != nil || diff != "" {
+		t.Errorf("the sums by hour (%v):\n%s", err, diff)
 	}
 
 	first, next, err := db.DeadLetters(t.Context(), citywarden.DeadLetterFilter{Page: citywarden.Page{Limit: 2}})

@@ -36,6 +36,8 @@ func (s *server) ledgerRows(ctx context.Context, in *struct {
 	From   string              `query:"from" doc:"RFC 3339, inclusive; 24 hours before to when left out"`
 	To     string              `query:"to" doc:"RFC 3339, exclusive; now when left out"`
 	Device citywarden.DeviceID `query:"device" maxLength:"64"`
+	Uneven bool                `query:"uneven" doc:"Only rows with readings that were not stored, with messages that are missing, or silence"`
+	By     string              `query:"by" enum:"device,hour" doc:"hour: the sums of all devices, on one page whatever limit says; device when left out"`
 }) (*listOutput[citywarden.LedgerRow], error) {
 	from, to, err := day(in.From, in.To)
 	if err != nil {
@@ -44,7 +46,9 @@ func (s *server) ledgerRows(ctx context.Context, in *struct {
 	if to.Sub(from) > maxLedgerSpan {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "from %s to %s: ask for at most 31 days", from.Format(time.RFC3339), to.Format(time.RFC3339))
 	}
-	rows, next, err := s.Ledger.Rows(ctx, citywarden.LedgerFilter{From: from, To: to, Device: in.Device, Area: callerOf(ctx).Area, Page: in.page()})
+	rows, next, err := s.Ledger.Rows(ctx, citywarden.LedgerFilter{
+		From: from, To: to, Device: in.Device, Area: callerOf(ctx).Area, Uneven: in.Uneven, ByHour: in.By == "hour", Page: in.page(),
+	})
 	if err != nil {
 		return nil, err
 	}
