@@ -250,6 +250,9 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 	if r == nil {
 		return m, nil
 	}
+	for _, what := range []string{"connect", "publish", "subscribe", "session", "store"} {
+		m.refused.WithLabelValues(what) // from 0 on, so that the first one shows as an increase
+	}
 	for _, c := range []prometheus.Collector{m.connections, m.refused, m.acks} {
 		if err := r.Register(c); err != nil {
 			return metrics{}, err
