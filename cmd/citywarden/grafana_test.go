@@ -210,6 +210,9 @@ func TestGrafanaPlugin(t *testing.T) {
 			t.Errorf("%s: column %s in %v", body, field, frames[0])
 		}
 	}
+	if frames, r := g.query(t, `{"queryType":"states"}`); len(frames) != 1 || frames[0].Meta.Type != data.FrameTypeNumericLong || frames[0].Rows() != 1 {
+		t.Errorf("states, which alerts can be set on: %v %s", frames, r.Error)
+	}
 	for body, want := range map[string]string{
 		`{"queryType":"series"}`:                                "choose a metric",
 		`{"queryType":"series","device":"d9","metric":"smoke"}`: "d9",
@@ -275,6 +278,7 @@ func TestGrafanaPlugin(t *testing.T) {
 func runBoards(t *testing.T, p *process) {
 	t.Helper()
 	c := clientOf(t, p)
+	prom := startPrometheus(t, p) // scrapes while the others are asked
 	importHistory(t, c)
 	g := startPlugin(t)
 	g.configure(p.http, tokenForGrafana(t, c))
@@ -348,8 +352,10 @@ func runBoards(t *testing.T, p *process) {
 		}
 		for _, panel := range board.Panels {
 			for _, target := range panel.Targets {
-				if strings.Contains(string(target), `"queryType"`) { // the others ask a Prometheus
+				if strings.Contains(string(target), `"queryType"`) {
 					ask(panel.Title, cmp.Or(panel.TimeFrom, board.Time.From), target, panel.Options.ReduceOptions.Fields)
+				} else {
+					prom.run(t, panel.Title, target)
 				}
 			}
 		}

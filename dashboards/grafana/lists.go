@@ -399,8 +399,13 @@ func (d *Datasource) annotations(ctx context.Context, q backend.DataQuery, m *Qu
 		data.NewField("text", nil, texts), data.NewField("tags", nil, tags), data.NewField("id", nil, ids))), nil
 }
 
+// table is f as rows. Alerts can be set on it when it has nothing but numbers and
+// what they are of.
 func table(f *data.Frame) data.Frames {
-	f.Meta = &data.FrameMeta{Type: data.FrameTypeTable, TypeVersion: data.FrameTypeVersion{0, 1}, PreferredVisualization: data.VisTypeTable}
+	f.Meta = &data.FrameMeta{Type: data.FrameTypeNumericLong, TypeVersion: data.FrameTypeVersion{0, 1}, PreferredVisualization: data.VisTypeTable}
+	if slices.ContainsFunc(f.Fields, func(x *data.Field) bool { return !x.Type().Numeric() && x.Type() != data.FieldTypeString }) {
+		f.Meta.Type = data.FrameTypeTable
+	}
 	return data.Frames{f}
 }
 
