@@ -155,6 +155,14 @@ func (b *browser) click(text string) {
 	}
 }
 
+// confirm clicks what opens a dialog, and its button of the same name.
+func (b *browser) confirm(text string) {
+	b.t.Helper()
+	b.click(text)
+	b.do(chromedp.WaitVisible(chromedp.CSS("dialog[open]")))
+	b.click(text)
+}
+
 func (b *browser) screenshot(name string) {
 	b.t.Helper()
 	b.t.Logf("%s %s", time.Since(b.opened).Round(time.Second), name)
@@ -206,10 +214,8 @@ func TestConsoleInChromium(t *testing.T) {
 	b.click("防火分区烟雾")
 	b.see("消除隐患") // the closing condition
 	b.screenshot("case")
-	for _, action := range []string{"立案", "派遣"} { // each opens a dialog with a button of the same name
-		b.click(action)
-		b.do(chromedp.WaitVisible(chromedp.CSS("dialog[open]")))
-		b.click(action)
+	for _, action := range []string{"立案", "派遣"} {
+		b.confirm(action)
 		b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog[open]")))
 	}
 	b.see("消防救援大队")
@@ -234,6 +240,7 @@ func TestConsoleInChromium(t *testing.T) {
 	}
 	b.see("10 字节") // among what could not be used
 	b.screenshot("new-device")
+	b.administer("d0")
 	b.visit("/rules", "fire.zone-smoke")
 	b.screenshot("rules")
 	b.visit("/", "需要处理")
@@ -263,6 +270,69 @@ func TestConsoleInChromium(t *testing.T) {
 	en.calm()
 }
 
+// administer gives a device another credential and firmware, its model a key, and
+// looks for its broken message in the ledger and among the dead letters.
+func (b *browser) administer(id string) {
+	b.t.Helper()
+	b.click("换发新凭据")
+	b.choose("dialog select", "mqtt")
+	b.choose("select:has(option[value='24h'])", "24h")
+	b.fair("the dialog of a credential")
+	b.click("签发")
+	b.see("用户名 " + id)
+	b.screenshot("credential")
+	b.click("完成")
+	b.see("正被替换")
+	b.visit("/ledger?device="+id, "收支平衡")
+	b.see("拒收 1")
+	b.fairInEachLook("/ledger")
+	b.screenshot("ledger")
+	b.click("查看这些消息")
+	b.see("10 字节")
+	b.fair("/deadletters")
+	b.confirm("重放")
+	b.see("1 条仍无法使用")
+	b.screenshot("dead-letters")
+	b.visit("/firmware", "添加固件")
+	b.click("添加固件")
+	b.choose("dialog select", "smoke-detector")
+	b.fill("dialog label:nth-of-type(2) input", "smoke")
+	b.fill("dialog label:nth-of-type(3) input", "1.1")
+	b.do(chromedp.SetUploadFiles(chromedp.CSS("dialog input[type=file]"), []string{grayPhoto(b.t)}))
+	b.click("添加固件")
+	b.see("没有指定给任何设备")
+	b.click("指定")
+	b.fill("dialog input", id)
+	b.fair("the dialog of a firmware")
+	b.click("指定")
+	b.see("给 设备 " + id)
+	b.see("1\n未开始")
+	b.screenshot("firmware")
+	b.visit("/provisioning", "没有型号允许自注册")
+	b.confirm("新密钥")
+	b.see("provisionDeviceSecret")
+	b.click("完成")
+	b.see("provisionDeviceKey")
+	b.fair("/provisioning")
+	b.visit("/devices/"+id, "smoke 1.1")
+	b.confirm("禁用")
+	b.see("已禁用：其消息会被拒收")
+	b.fairInEachLook("a device")
+	b.screenshot("device-disabled")
+}
+
+// fairInEachLook is fair, and looks at the contrast in dark and high contrast too.
+func (b *browser) fairInEachLook(page string) {
+	b.t.Helper()
+	b.fair(page)
+	for _, look := range [][2]string{{"dark", ""}, {"light", "more"}, {"dark", "more"}} {
+		if _, err := evaluate[bool](b, fmt.Sprintf(`Object.assign(document.documentElement.dataset, { theme: %q, contrast: %q }) && true`, look[0], look[1])); err != nil {
+			b.t.Fatal(err)
+		}
+		b.axe(fmt.Sprint(page, " in ", look), "color-contrast")
+	}
+}
+
 // calm fails the test when a page complained or asked another host.
 func (b *browser) calm() {
 	b.t.Helper()
@@ -277,13 +347,19 @@ func (b *browser) calm() {
 // when the console's packages are installed.
 func (b *browser) fair(page string) {
 	b.t.Helper()
+	b.axe(page, "wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa")
+}
+
+// axe looks at the page with some rules of axe, by their names or tags.
+func (b *browser) axe(page string, rules ...string) {
+	b.t.Helper()
 	axe, err := os.ReadFile("../../dashboards/console/web/node_modules/axe-core/axe.min.js")
 	if err != nil {
 		b.t.Logf("axe does not look at %s: %v", page, err)
 		return
 	}
-	const run = `Promise.all(document.getAnimations().map(a => a.finished)).then(() => axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] })).then(r =>
-		r.violations.map(v => v.impact + ' ' + v.id + ' ' + v.nodes.map(n => n.target.join(' ')).join(', ')).join('\n'))`
+	run := fmt.Sprintf(`Promise.all(document.getAnimations().map(a => a.finished)).then(() => axe.run(document, { runOnly: '%s'.split(' ') })).then(r =>
+		r.violations.map(v => v.impact + ' ' + v.id + ' ' + v.nodes.map(n => n.target.join(' ')).join(', ')).join('\n'))`, strings.Join(rules, " "))
 	ctx, cancel := context.WithTimeout(b.ctx, 60*time.Second)
 	defer cancel()
 	found, err := chromedp.Run(ctx, chromedp.Evaluate[string](string(axe)+";\n"+run, chromedp.EvalAwaitPromise))

@@ -59,5 +59,5 @@ export default defineConfig({
     rollupOptions: { input: { index: join(import.meta.dirname, 'index.html'), report: join(import.meta.dirname, 'report.html') } },
   },
   plugins: [precompress()],
-  test: { include: ['test/**/*.test.ts'], environment: 'node' },
+  test: { include: ['test/**/*.test.ts'], environment: 'node', testTimeout: 60_000 },
 } as Parameters<typeof defineConfig>[0])

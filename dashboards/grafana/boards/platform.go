@@ -34,9 +34,6 @@ func platform() *dashboard.DashboardBuilder {
 		WithPanel(graph("磁盘余量 Free space", "When will the disk be full, and nothing be acknowledged any more?", "bytes",
 			promQuery(`citywarden_disk_free_bytes`, "free"),
 			promQuery(`citywarden_disk_reserve_bytes`, "reserve"))).
-		WithPanel(graph("内存 Memory", "How much memory does the platform use?", "bytes",
-			promQuery(`process_resident_memory_bytes and on (job, instance) citywarden_log_depth`, "resident"),
-			promQuery(`go_memstats_heap_inuse_bytes and on (job, instance) citywarden_log_depth`, "heap"))).
 		WithPanel(graph("MQTT 连接 MQTT connections", "How many devices are connected over MQTT, and how often is one refused?", "short",
 			promQuery(`citywarden_mqtt_connections`, "connected"),
 			promQuery(`sum by (what) (increase(citywarden_mqtt_refused_total[$__rate_interval]))`, "refused: {{what}}"))).

@@ -19,9 +19,9 @@ const browser = await chromium.launch({
 })
 let bad = 0
 let session // of the first sign-in; the platform counts sign-ins
-async function look(name, { lang = 'zh-CN', dark = false, width = 1360, height = 860 }, steps) {
+async function look(name, { lang = 'zh-CN', dark = false, contrast = false, width = 1360, height = 860 }, steps) {
   if (!name.includes(only)) return
-  const context = await browser.newContext({ locale: lang, colorScheme: dark ? 'dark' : 'light', viewport: { width, height }, storageState: name.startsWith('signin') ? undefined : session })
+  const context = await browser.newContext({ locale: lang, colorScheme: dark ? 'dark' : 'light', contrast: contrast ? 'more' : 'no-preference', viewport: { width, height }, storageState: name.startsWith('signin') ? undefined : session })
   const page = await context.newPage()
   page.on('console', (m) => ['error', 'warning'].includes(m.type()) && !/status of 401|GPU stall|GL Driver/.test(m.text()) && (bad++, console.log(name, m.type(), m.text())))
   page.on('pageerror', (e) => (bad++, console.log(name, 'page error', e.message)))
@@ -64,7 +64,7 @@ const at = (path, extra) => async (page) => {
 }
 const first = (sel) => async (page) => { await page.click(sel); await page.waitForTimeout(1200) }
 const phone = { width: 390, height: 844 }
-const variants = [['zh', {}], ['en', { lang: 'en-GB' }], ['dark', { dark: true }], ['phone', phone], ['phone-en-dark', { ...phone, lang: 'en-GB', dark: true }]]
+const variants = [['zh', {}], ['en', { lang: 'en-GB' }], ['dark', { dark: true }], ['contrast', { contrast: true }], ['contrast-dark', { contrast: true, dark: true }], ['phone', phone], ['phone-en-dark', { ...phone, lang: 'en-GB', dark: true }]]
 for (const [v, o] of variants) {
   await look('signin-' + v, o, async (page) => { await page.goto(base + '/'); if ((await page.waitForSelector('.signin, .desk').then((e) => e.getAttribute('class'))) === 'desk') await page.evaluate(() => fetch('/api/v1/logout', { method: 'POST' })); await page.goto(base + '/'); await page.waitForSelector('.signin') })
   await look('map-' + v, o, async (page) => { await signIn(page); await settled(page) })
@@ -83,6 +83,26 @@ for (const [v, o] of variants) {
   await look('device-' + v, o, at('/devices', async (page) => { await page.click('.devices .title'); await page.waitForSelector('.uplot'); await page.waitForTimeout(600) }))
   await look('add-' + v, o, at('/devices', first('.head .primary')))
   await look('token-' + v, o, at('/devices', async (page) => { await page.click('.head .primary'); await page.fill('dialog label:nth-of-type(2) input', 'new-' + v); await page.click('dialog button.primary'); await page.waitForSelector('.copybox'); await page.waitForTimeout(300) }))
+  await look('import-' + v, o, at('/devices', first('.head .buttons button')))
+  await look('ledger-' + v, o, at('/ledger'))
+  await look('ledgerall-' + v, o, at('/ledger?rows=all'))
+  await look('compare-' + v, o, at('/ledger', async (page) => { await page.click('.card button'); await page.waitForSelector('.card [role=status]', { timeout: 90_000 }) }))
+  await look('deadletters-' + v, o, at('/deadletters'))
+  await look('replay-' + v, o, at('/deadletters', first('.head .end')))
+  await look('firmware-' + v, o, at('/firmware'))
+  await look('addfirmware-' + v, o, at('/firmware', first('.head .primary')))
+  await look('provisioning-' + v, o, at('/provisioning'))
+  await look('newkey-' + v, o, at('/provisioning', first('.head .primary')))
+  await look('credential-' + v, o, at('/devices', async (page) => { await page.click('.devices .title'); await page.waitForSelector('.uplot'); const b = page.locator('section', { has: page.locator('h2', { hasText: /凭据|Credentials/ }) }).locator('button').first(); await b.click(); await page.selectOption('dialog select', 'mqtt'); await page.waitForTimeout(400) }))
+  await look('desks-' + v, o, at('/dispatch'))
+  await look('intake-' + v, o, at('/intake'))
+  await look('entry-' + v, o, at('/intake/new'))
+  await look('supervision-' + v, o, at('/supervision'))
+  await look('evaluation-' + v, o, at('/evaluation'))
+  await look('users-' + v, o, at('/users'))
+  await look('audit-' + v, o, at('/audit'))
+  await look('tasks-' + v, o, at('/tasks'))
+  await look('settings-' + v, o, at('/devices', first('.settings > button')))
   await look('rules-' + v, o, at('/rules'))
   await look('rule-' + v, o, at('/rules', first('.rules .title')))
   await look('tests-' + v, o, at('/rules', async (page) => { await page.click('.rules .title'); await page.click('.card .buttons button'); await page.waitForSelector('.report'); await page.waitForTimeout(400) }))

@@ -22,14 +22,16 @@ export function whenSignedOut(f: () => void) {
   onSignedOut = f
 }
 
+const file = (body: unknown): body is FormData | Blob => body instanceof FormData || body instanceof Blob
+
 async function ask(method: string, path: string, accept: string, body?: unknown, signal?: AbortSignal, more?: Record<string, string>): Promise<Response> {
   let res: Response
   try {
     res = await fetch('/api/v1' + path, {
       method,
       credentials: 'same-origin',
-      headers: { Accept: accept, ...(body !== undefined && !(body instanceof FormData) && { 'Content-Type': 'application/json' }), ...more },
-      body: body === undefined || body instanceof FormData ? body : JSON.stringify(body),
+      headers: { Accept: accept, ...(body !== undefined && !file(body) && { 'Content-Type': 'application/json' }), ...more },
+      body: body === undefined || file(body) ? body : JSON.stringify(body),
       signal,
     })
   } catch (e) {
@@ -98,6 +100,9 @@ export const put = <T>(path: string, body: unknown) => call<T>('PUT', path, body
 export const remove = (path: string) => call<void>('DELETE', path)
 /** send posts a form with files. */
 export const send = <T>(path: string, form: FormData) => call<T>('POST', path, form)
+
+/** upload posts a file as it is. */
+export const upload = <T>(path: string, body: Blob, type: string) => call<T>('POST', path, body, undefined, { 'Content-Type': type })
 
 /** query writes the parameters that have a value as "?a=b&c=d", or "". */
 export function query(params: Record<string, string | number | boolean | undefined>): string {

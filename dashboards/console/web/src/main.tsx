@@ -11,6 +11,7 @@ import { CasePage, Cases } from './pages/cases'
 import { DevicePage, Devices } from './pages/devices'
 import { MapPage } from './pages/map'
 import { RulePage, Rules } from './pages/rules'
+import { deviceSections } from './pages/sections'
 import { SignIn } from './pages/signin'
 import { Settings, startSettings } from './settings'
 import { startSound } from './sound'
@@ -29,6 +30,10 @@ const Task = lazy('task', async () => (await import('./pages/tasks')).Task)
 const Evaluation = lazy('evaluation', async () => (await import('./pages/evaluation')).Evaluation)
 const Users = lazy('users', async () => (await import('./pages/users')).Users)
 const Audit = lazy('audit', async () => (await import('./pages/audit')).Audit)
+const Ledger = lazy('ledger', async () => (await import('./pages/ledger')).Ledger)
+const DeadLetters = lazy('dead letters', async () => (await import('./pages/ledger')).DeadLetters)
+const Firmware = lazy('firmware', async () => (await import('./pages/firmware')).Firmware)
+const Provisioning = lazy('provisioning', async () => (await import('./pages/firmware')).Provisioning)
 const Load = lazy('load', async () => (await import('./pages/load')).Load)
 
 /** pages are those of the navigation, or of the menu at its end; of some only certain posts have a use. */
@@ -72,7 +77,7 @@ function Desk() {
   const [asked = '', second] = place.path
   const first = asked === '' && !may('city') ? 'cases' : asked
   const shown = pages.filter((p) => p.may === undefined || may(p.may))
-  const page = shown.find((p) => p.path === first) ?? (first === 'intake' && second === 'new' && may('cases') ? pages.find((p) => p.path === 'cases') : undefined)
+  const page = shown.find((p) => p.path === (deviceSections.includes(first) ? 'devices' : first)) ?? (first === 'intake' && second === 'new' && may('cases') ? pages.find((p) => p.path === 'cases') : undefined)
   const main = useRef<HTMLElement>(null)
   const before = useRef(pathname)
   useEffect(() => {
@@ -129,6 +134,10 @@ function Desk() {
         {page !== undefined &&
           first === 'devices' &&
           (second === undefined ? <Devices search={search} /> : <DevicePage key={second} id={second} search={search} />)}
+        {page !== undefined && first === 'ledger' && <Ledger search={search} />}
+        {page !== undefined && first === 'deadletters' && <DeadLetters search={search} />}
+        {may('devices') && first === 'firmware' && <Firmware />}
+        {may('devices') && first === 'provisioning' && <Provisioning />}
         {page !== undefined && first === 'rules' && (second === undefined ? <Rules /> : <RulePage key={second} id={second} search={search} />)}
         {page === undefined && <p class="empty">{t('err.page')}</p>}
       </main>

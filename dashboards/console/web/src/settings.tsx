@@ -5,20 +5,18 @@ import { leave, redraw, say, state } from './app'
 import { timeZone } from './format'
 import { lang, setLang, t, type Key } from './i18n'
 import { firstLang, type Lang } from './lang'
+import { wear, whenPreferred, type Theme } from './look'
 import { remember, remembered } from './remember'
 import type { Sign } from './shapes'
 import { setSound, soundOn } from './sound'
-import { Icon, Modal, useBusy, Wrong } from './ui'
-
-type Theme = 'auto' | 'light' | 'dark'
+import { Decide, Icon, Modal, useBusy } from './ui'
 
 let theme: Theme = 'auto'
-const dark = matchMedia('(prefers-color-scheme: dark)')
+let contrast = false
 
 function show() {
-  const root = document.documentElement
-  root.lang = lang() === 'zh' ? 'zh-CN' : 'en'
-  root.dataset.theme = theme === 'auto' ? (dark.matches ? 'dark' : 'light') : theme
+  document.documentElement.lang = lang() === 'zh' ? 'zh-CN' : 'en'
+  wear(theme, contrast)
   redraw.emit()
 }
 
@@ -27,7 +25,8 @@ export function startSettings() {
   setLang(firstLang(remembered('lang'), navigator.languages))
   const r = remembered('theme')
   theme = r === 'light' || r === 'dark' ? r : 'auto'
-  dark.addEventListener('change', show)
+  contrast = remembered('contrast') === 'more'
+  whenPreferred(show)
   show()
 }
 
@@ -40,6 +39,12 @@ function chooseLang(l: Lang) {
 function chooseTheme(x: Theme) {
   theme = x
   remember('theme', x)
+  show()
+}
+
+function chooseContrast(on: boolean) {
+  contrast = on
+  remember('contrast', on ? 'more' : '')
   show()
 }
 
@@ -103,6 +108,10 @@ export function Settings({ plain = false, pages = [] }: { plain?: boolean; pages
               </button>
             ))}
           </div>
+          <label class="check">
+            <input type="checkbox" checked={contrast} onChange={(e) => chooseContrast(e.currentTarget.checked)} />
+            {t('set.contrast')}
+          </label>
           <label class="check">
             <input
               type="checkbox"
@@ -180,15 +189,7 @@ function Password({ onClose }: { onClose: () => void }) {
         {field(t('set.passwordOld'), 'current-password', old, setOld)}
         {field(t('set.passwordNew'), 'new-password', fresh, setFresh)}
         {field(t('set.passwordAgain'), 'new-password', again, setAgain)}
-        <Wrong text={wrong || error} />
-        <footer>
-          <button type="button" onClick={onClose}>
-            {t('c.cancel')}
-          </button>
-          <button type="submit" class="primary" disabled={busy}>
-            {t('set.password')}
-          </button>
-        </footer>
+        <Decide wrong={wrong || error} busy={busy} does={t('set.password')} onClose={onClose} />
       </form>
     </Modal>
   )

@@ -116,3 +116,19 @@ export type EvaluationBy = Evaluation['by']
 export type EvaluationRow = Schemas['EvaluationRow']
 export type Indicator = Schemas['Indicator']
 export type Figure = Schemas['Figure']
+
+/** Credential is what a device is known by, without the secret; Credentials what was issued, with it. */
+export type Credential = Schemas['DeviceCredential']
+export type Credentials = Schemas['Credentials']
+/** Provisioning lets devices of a model get a credential by themselves. */
+export type Provisioning = Schemas['Provisioning']
+export type Firmware = Schemas['Firmware']
+export type FirmwareTarget = Schemas['FirmwareTarget']
+/** ImportReport says what became of each line of a CSV file. */
+export type ImportReport = Schemas['ImportReport']
+
+/** LedgerRow balances what one device, or all of them, sent in one hour. */
+export type LedgerRow = Schemas['LedgerRow']
+/** Books is what comparing log, ledger and time series found. */
+export type Books = Schemas['Audit']
+export type Replay = Schemas['Replay']

@@ -266,6 +266,42 @@ export const Wrong = ({ text, id }: { text: string; id?: string }) =>
     </p>
   )
 
+/** Decide is the end of a dialog's form: what is wrong, the way back, and the button that does it. */
+export const Decide = ({ wrong, busy, does, onClose }: { wrong: string; busy: boolean; does: string; onClose: () => void }) => (
+  <>
+    <Wrong text={wrong} />
+    <footer>
+      <button type="button" onClick={onClose}>
+        {t('c.cancel')}
+      </button>
+      <button type="submit" class="primary" disabled={busy}>
+        {does}
+      </button>
+    </footer>
+  </>
+)
+
+/** Sure is a dialog that says what something means before it is done. */
+export function Sure({ title, children, does, onClose }: { title: string; children: ComponentChildren; does: () => Promise<void>; onClose: () => void }) {
+  const { busy, error, run } = useBusy()
+  return (
+    <Modal title={title} onClose={onClose}>
+      <form
+        onSubmit={(e) => {
+          e.preventDefault()
+          run(async () => {
+            await does()
+            onClose()
+          })
+        }}
+      >
+        <p>{children}</p>
+        <Decide wrong={error} busy={busy} does={title} onClose={onClose} />
+      </form>
+    </Modal>
+  )
+}
+
 /** CopyButton copies a text. */
 export function CopyButton({ text }: { text: string }) {
   const copy = () => {

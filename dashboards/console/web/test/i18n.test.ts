@@ -25,8 +25,16 @@ it('has no text that nothing uses', () => {
     .map((f) => readFileSync(join(src, f), 'utf8'))
     .join('\n')
   const prefixes = [...code.matchAll(/['`]([a-z]+\.(?:[a-z0-9_]+\.)*)(?:\$\{|')/g)].map((m) => m[1]!)
-  const unused = Object.keys(tables.en).filter((k) => !code.includes(`'${k}'`) && !prefixes.some((p) => k.startsWith(p)))
+  const written = new Set(code.match(/'[a-z]+\.[A-Za-z0-9._-]+'/g))
+  const unused = Object.keys(tables.en).filter((k) => !written.has(`'${k}'`) && !prefixes.some((p) => k.startsWith(p)))
   expect(unused).toEqual([])
+})
+
+it('names each change that the audit may tell of', () => {
+  const api = JSON.parse(readFileSync(join(import.meta.dirname, '../../../api/testdata/openapi.json'), 'utf8')) as { paths: Record<string, Record<string, { operationId?: string }>> }
+  const changes = Object.values(api.paths).flatMap((p) => Object.entries(p).filter(([method]) => method !== 'get').map(([, o]) => o.operationId!))
+  const unnamed = changes.filter((id) => !(`op.${id}` in tables.en))
+  expect(unnamed).toEqual([])
 })
 
 it('has no text for citizens that nothing uses', () => {

@@ -6,7 +6,7 @@ import { enc, get, list, post, query } from '../api'
 import { go, may, say, state as app, upsert, useLive, useLoad, useNames, useTick, words } from '../app'
 import { age, now, span, time } from '../format'
 import { t, text } from '../i18n'
-import { Empty, Failed, Icon, Loading, Modal, Search, SeverityIcon, SeverityMark, useBusy, When, who, Wrong } from '../ui'
+import { Decide, Empty, Failed, Icon, Loading, Modal, Search, SeverityIcon, SeverityMark, useBusy, When, who, Wrong } from '../ui'
 import { choices, href, toggled, withFilter } from '../url'
 import { severities, type Alarm, type List, type Rule, type User } from '../types'
 import { OutList, useOut } from './out'
@@ -554,15 +554,12 @@ export function PutAside({ a, how, put, onClose }: { a: Alarm; how: Aside; put: 
             onInput={(e) => setReason(e.currentTarget.value)}
           />
         </label>
-        <Wrong text={missing && reason.trim() === '' ? t('al.needReason') : error} />
-        <footer>
-          <button type="button" onClick={onClose}>
-            {t('c.cancel')}
-          </button>
-          <button type="submit" class="primary" disabled={busy}>
-            {shelve ? t('al.shelve') : t('al.outOfService')}
-          </button>
-        </footer>
+        <Decide
+          wrong={missing && reason.trim() === '' ? t('al.needReason') : error}
+          busy={busy}
+          does={shelve ? t('al.shelve') : t('al.outOfService')}
+          onClose={onClose}
+        />
       </form>
     </Modal>
   )

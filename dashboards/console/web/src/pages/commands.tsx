@@ -1,12 +1,11 @@
-// What a device is told to do, and what became of it; and its messages that could not be used.
+// What a device is told to do, and what became of it.
 import { useEffect, useState } from 'preact/hooks'
 import { enc, get, post, query } from '../api'
 import { may, say, useLoad } from '../app'
 import { fullTime, unit } from '../format'
 import { known, t, text } from '../i18n'
-import { bytes, readable } from '../bytes'
-import { Failed, Modal, useBusy, When, Wrong } from '../ui'
-import type { Command, DeadLetter, Device, List, Model, ModelCommand } from '../types'
+import { Decide, Failed, Modal, useBusy, When } from '../ui'
+import type { Command, Device, List, Model, ModelCommand } from '../types'
 
 /** Commands is the card of a device whose model declares commands: the newest ones, and sending another. */
 export function Commands({ d, model }: { d: Device; model: Model }) {
@@ -117,52 +116,8 @@ function Ask({ d, of, onClose, onDone }: { d: Device; of: ModelCommand[]; onClos
           </label>
         ))}
         {d.status !== 'online' && <p class="note">{t('cm.away')}</p>}
-        <Wrong text={wrong || error} />
-        <footer>
-          <button type="button" onClick={onClose}>
-            {t('c.cancel')}
-          </button>
-          <button type="submit" class="primary" disabled={busy}>
-            {t('cm.send')}
-          </button>
-        </footer>
+        <Decide wrong={wrong || error} busy={busy} does={t('cm.send')} onClose={onClose} />
       </form>
     </Modal>
-  )
-}
-
-/** Rejected is the card of a device's messages that could not be used, the newest first. */
-export function Rejected({ device }: { device: string }) {
-  const loaded = useLoad('dead letters of ' + device, async (signal) => (await get<List<DeadLetter>>('/deadletters' + query({ device, limit: 20 }), signal)).items)
-  useEffect(() => {
-    const i = setInterval(loaded.again, 10_000)
-    return () => clearInterval(i)
-  }, [device])
-  const all = loaded.data ?? []
-  return (
-    <section class="card">
-      <h2>{t('dl.title')}</h2>
-      {loaded.error !== '' && <Failed error={loaded.error} again={loaded.again} />}
-      {loaded.data !== undefined && all.length === 0 && <p class="quiet">{t('dl.none')}</p>}
-      <ul class="bare lines">
-        {all.map((x) => (
-          <li key={`${x.position} ${x.received}`}>
-            <span class="grow">
-              {x.reason}
-              <span class="sub">
-                <When at={x.received} /> · {x.protocol} {x.topic} · {t('dl.bytes', bytes(x.payload).length)}
-                {x.replayed_at && (
-                  <>
-                    {' · '}
-                    {t('dl.replayed')} <When at={x.replayed_at} />
-                  </>
-                )}
-              </span>
-              <code class="sub">{readable(bytes(x.payload))}</code>
-            </span>
-          </li>
-        ))}
-      </ul>
-    </section>
   )
 }

@@ -1,21 +1,26 @@
 // Devices: list, one device with its values and curves, and adding one.
 import { useEffect, useState } from 'preact/hooks'
-import { enc, get, list, post, query } from '../api'
+import { enc, get, list, post, put, query } from '../api'
 import { go, liveEvents, may, say, state, upsert, useLive, useLoad, useTick } from '../app'
 import Chart from '../chart'
 import { Live } from '../live'
 import { duration, isStale, now, span, unit, value } from '../format'
 import { t, text } from '../i18n'
-import { CopyBox, domainOf, DomainIcon, Empty, Failed, Icon, lazy, Loading, Modal, modelTitle, place, PlaceFields, Search, SeverityMark, StatusMark, useBusy, When, Wrong } from '../ui'
+import { Decide, domainOf, DomainIcon, Empty, Failed, Icon, lazy, Loading, Modal, modelTitle, place, PlaceFields, Search, SeverityMark, StatusMark, Sure, useBusy, When } from '../ui'
 import { href, withFilter } from '../url'
 import type { Alarm, Device, Latest, Model, Series, Status } from '../types'
 import { AlarmState, byWeight } from './alarms'
 import { Fact } from './cases'
-import { Commands, Rejected } from './commands'
+import { Commands } from './commands'
+import { Credentials, Secret } from './credentials'
+import { Rejected } from './letters'
 import { Messages, type Message } from './messages'
 import { OutList, TakeOut, useOut } from './out'
+import { Sections } from './sections'
 import { Why } from './whydrawer'
 
+const DeviceFirmware = lazy('device firmware', async () => (await import('./firmware')).DeviceFirmware)
+const Import = lazy('import', async () => (await import('./import')).Import)
 const WhyNotAsk = lazy('whynot', async () => (await import('./whynot')).WhyNotAsk)
 
 const page = 200
@@ -29,10 +34,10 @@ export function Devices({ search }: { search: string }) {
   const status = q.get('status') ?? ''
   const grid = q.get('grid') ?? ''
   const [most, setMost] = useState(page)
-  const loaded = useLoad(`devices ${model} ${needle} ${grid} ${status !== ''} ${most}`, (signal) =>
-    list<Device>('/devices', { model, q: needle, grid }, status === '' ? most : 5000, signal),
+  const loaded = useLoad(`devices ${model} ${needle} ${grid} ${status} ${most}`, (signal) =>
+    list<Device>('/devices', { model, q: needle, grid, status }, most, signal),
   )
-  const [adding, setAdding] = useState(false)
+  const [adding, setAdding] = useState<'one' | 'file'>()
   useLive<Device>('device', (d) =>
     loaded.change((l) => (l.items.some((x) => x.id === d.id) ? { ...l, items: upsert(l.items, d) } : l)),
   )
@@ -43,12 +48,23 @@ export function Devices({ search }: { search: string }) {
     <>
       <div class="head">
         <h1>{t('de.title')}</h1>
-        {may('devices') && (
-          <button type="button" class="primary" aria-haspopup="dialog" onClick={() => setAdding(true)}>
-            <Icon name="plus" size={16} /> {t('de.add')}
-          </button>
-        )}
+        <span class="buttons end">
+          <a class="button" href="/api/v1/devices/export" download="devices.csv">
+            <Icon name="download" size={16} /> {t('de.export')}
+          </a>
+          {may('devices') && (
+            <>
+              <button type="button" aria-haspopup="dialog" onClick={() => setAdding('file')}>
+                {t('im.title')}
+              </button>
+              <button type="button" class="primary" aria-haspopup="dialog" onClick={() => setAdding('one')}>
+                <Icon name="plus" size={16} /> {t('de.add')}
+              </button>
+            </>
+          )}
+        </span>
       </div>
+      <Sections at="devices" />
       <div class="filters" role="group" aria-label={t('c.filter')}>
         <Search value={needle} label={t('de.search')} onChange={(v) => set('q', v)} />
         <select aria-label={t('de.model')} value={model} onChange={(e) => set('model', e.currentTarget.value)}>
@@ -111,7 +127,7 @@ export function Devices({ search }: { search: string }) {
                   <td role="cell" class="c-state">
                     <StatusMark of={d.status} />
                     <span class="sub">
-                      <When at={d.last_seen} ago />
+                      <When at={d.last_seen} ago /> {d.reason !== undefined && t(`de.silent.${d.reason}`)}
                     </span>
                   </td>
                   <td role="cell" class="c-latest">
@@ -132,7 +148,8 @@ export function Devices({ search }: { search: string }) {
           </p>
         </>
       )}
-      {adding && <Add onClose={() => setAdding(false)} onDone={loaded.again} />}
+      {adding === 'one' && <Add onClose={() => setAdding(undefined)} onDone={loaded.again} />}
+      {adding === 'file' && <Import onClose={() => setAdding(undefined)} onDone={loaded.again} />}
     </>
   )
 }
@@ -166,7 +183,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
   const out = useOut()
   const [delay, setDelay] = useState<number>() // between measuring and coming in, ms, of the newest message
   const [why, setWhy] = useState<Alarm>()
-  const [token, setToken] = useState<'ask' | string>()
+  const [turning, setTurning] = useState(false)
   const [asking, setAsking] = useState(() => new URLSearchParams(search).has('rule'))
   useLive<Alarm>('alarm', (a) => {
     if (a.device === id || a.members?.includes(id)) alarms.change((l) => ({ ...l, items: upsert(l.items, a) }))
@@ -204,7 +221,8 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
   if (d === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
   const model = state.models.get(d.model)
   const open = (alarms.data?.items ?? []).filter((a) => a.state === 'active').sort(byWeight)
-  const attributes = Object.entries(d.attributes ?? {})
+  const attributes = Object.entries({ ...d.site_attributes, ...d.attributes })
+  const reported = Object.entries(d.client ?? {}).filter(([k]) => !/^(fw_|current_fw_|target_fw_)/.test(k))
   return (
     <>
       <p class="crumb">
@@ -217,6 +235,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
         <h1>{d.name || d.id}</h1>
         <StatusMark of={d.status} />
         <span class="quiet">{d.last_seen ? t('de.presence', ago(d.last_seen)) : t('de.neverText')}</span>
+        {d.reason !== undefined && !d.disabled && <span>{t(`de.silent.${d.reason}`)}</span>}
         {d.disabled && <span class="tag">{t('de.disabled')}</span>}
       </div>
       <div class="columns">
@@ -260,8 +279,10 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
           </section>
           {model !== undefined && <Curves d={d} model={model} search={search} />}
           {model !== undefined && (model.commands ?? []).length > 0 && <Commands d={d} model={model} />}
+          {may('devices') && <DeviceFirmware d={d} />}
           <Messages d={d} model={model} />
           <Rejected device={d.id} />
+          {may('devices') && <Credentials d={d} model={model} />}
           <details class="card" open={asking} onToggle={(e) => setAsking(e.currentTarget.open)}>
             <summary>
               <h2>{t('ru.tab.whynot')}</h2>
@@ -302,6 +323,11 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
                 </Fact>
               )
             })}
+            {reported.map(([k, v]) => (
+              <Fact key={'client ' + k} name={t('de.reported', k)}>
+                {value(v)}
+              </Fact>
+            ))}
             <Fact name={t('de.clock')}>{delay !== undefined && (delay < -1000 ? t('de.clockAhead', span(-delay)) : t('de.clockBehind', span(Math.max(0, delay))))}</Fact>
             <Fact name={t('de.heartbeat')}>{model !== undefined && duration(model.heartbeat) > 0 && span(duration(model.heartbeat))}</Fact>
             <Fact name={t('de.created')}>
@@ -316,48 +342,33 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
             )}
             <TakeOut device={d.id} onDone={out.again} />
             {may('devices') && (
-              <button type="button" aria-haspopup="dialog" onClick={() => setToken('ask')}>
-                {t('de.newToken')}
+              <button type="button" aria-haspopup="dialog" onClick={() => setTurning(true)}>
+                {t(d.disabled ? 'de.enable' : 'de.disable')}
               </button>
             )}
           </div>
         </section>
       </div>
       {why !== undefined && <Why id={why.id} alarm={why} onClose={() => setWhy(undefined)} />}
-      {token !== undefined && (
-        <Modal title={t('de.newToken')} onClose={() => setToken(undefined)}>
-          {token === 'ask' ? <AskToken d={d} onClose={() => setToken(undefined)} onToken={setToken} /> : <Token device={d.id} model={model} token={token} onClose={() => setToken(undefined)} />}
-        </Modal>
+      {turning && (
+        <Sure
+          title={t(d.disabled ? 'de.enable' : 'de.disable')}
+          onClose={() => setTurning(false)}
+          does={async () => {
+            const fresh = await get<Device>('/devices/' + enc(d.id))
+            await put<Device>('/devices/' + enc(d.id), { ...fresh, site_attributes: undefined, disabled: !d.disabled })
+            say(t(d.disabled ? 'de.didEnable' : 'de.didDisable', d.name || d.id))
+            loaded.again()
+          }}
+        >
+          {t(d.disabled ? 'de.enableText' : 'de.disableText', d.name || d.id)}
+        </Sure>
       )}
     </>
   )
 }
 
 const ago = (at: string) => t('c.ago', span(now() - Date.parse(at)))
-
-function AskToken({ d, onClose, onToken }: { d: Device; onClose: () => void; onToken: (s: string) => void }) {
-  const { busy, error, run } = useBusy()
-  return (
-    <>
-      <p>{t('de.newTokenText', d.name || d.id)}</p>
-      <Wrong text={error} />
-      <footer>
-        <button type="button" onClick={onClose}>
-          {t('c.cancel')}
-        </button>
-        <button
-          type="button"
-          class="primary"
-          autofocus
-          disabled={busy}
-          onClick={() => run(async () => onToken((await post<{ token: string }>(`/devices/${enc(d.id)}/credentials`, { type: 'token' })).token))}
-        >
-          {t('de.newToken')}
-        </button>
-      </footer>
-    </>
-  )
-}
 
 function Values({ d, model }: { d: Device; model: Model | undefined }) {
   const declared = model?.metrics ?? []
@@ -437,6 +448,7 @@ function Curves({ d, model, search }: { d: Device; model: Model; search: string 
           to: new Date(to).toISOString(),
           every: metric?.kind === 'bool' ? undefined : every,
           agg: every && metric?.kind !== 'bool' ? agg : undefined,
+          unknown: true,
         }),
       signal,
     )
@@ -552,7 +564,7 @@ function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
   if (token !== '')
     return (
       <Modal title={t('de.added', id)} onClose={close}>
-        <Token device={id} model={m} token={token} onClose={close} />
+        <Secret device={id} model={m} issued={{ token }} onClose={close} />
       </Modal>
     )
   return (
@@ -605,50 +617,8 @@ function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
             </div>
           </fieldset>
         )}
-        <Wrong text={wrong || error} />
-        <footer>
-          <button type="button" onClick={close}>
-            {t('c.cancel')}
-          </button>
-          <button type="submit" class="primary" disabled={busy}>
-            {t('de.create')}
-          </button>
-        </footer>
+        <Decide wrong={wrong || error} busy={busy} does={t('de.create')} onClose={close} />
       </form>
     </Modal>
   )
 }
-
-/** sample is a plausible message of a model; the charge of its battery where it has one, which raises no alarm. */
-export function sample(model: Model | undefined): string {
-  if (model?.metrics.some((m) => m.name === 'battery')) return '{"battery": 90}'
-  const m = model?.metrics.find((m) => m.kind !== 'text')
-  if (m === undefined) return '{"value": 1}'
-  const v = m.kind === 'bool' ? true : Math.min(Math.max(1, m.min ?? 1), m.max ?? 1)
-  return JSON.stringify({ [m.name]: v })
-}
-
-function Token({ device, model, token, onClose }: { device: string; model: Model | undefined; token: string; onClose: () => void }) {
-  const body = sample(model)
-  const mqtt = /^\[?(.*?)\]?:(\d+)$/.exec(state.info?.mqtt ?? '') ?? undefined
-  return (
-    <>
-      <p class="note">{t('de.tokenOnce')}</p>
-      <CopyBox text={token} label={`${t('de.token')}: ${device}`} />
-      {mqtt !== undefined && (
-        <>
-          <p>{t('de.tokenTry')}</p>
-          <CopyBox label="mosquitto_pub" text={`mosquitto_pub -h ${mqtt[1]} -p ${mqtt[2]} -u ${token} -q 1 -t v1/devices/me/telemetry -m '${body}'`} />
-        </>
-      )}
-      <p>{t('de.tokenHTTP')}</p>
-      <CopyBox label="curl" text={`curl -d '${body}' -H 'Content-Type: application/json' ${location.origin}/api/v1/${token}/telemetry`} />
-      <footer>
-        <button type="button" class="primary" onClick={onClose}>
-          {t('de.tokenDone')}
-        </button>
-      </footer>
-    </>
-  )
-}
-

@@ -1,5 +1,6 @@
 // What stands beside the map: what needs somebody, or what was picked.
 import { useEffect } from 'preact/hooks'
+import type { ComponentChildren } from 'preact'
 import { enc, get, list } from '../api'
 import { state, useLoad } from '../app'
 import { num, value } from '../format'
@@ -197,6 +198,54 @@ export function CaseCard({ c, onClose }: { c: Case; onClose: () => void }) {
   )
 }
 
+/** Part is a part of a card: how many there are, and why they could not be loaded. */
+function Part({ name, n, error = '', again = () => {}, children }: { name: string; n: number | undefined; error?: string; again?: () => void; children: ComponentChildren }) {
+  return (
+    <>
+      <h3>
+        {name} <span class="quiet">{n ?? '–'}</span>
+      </h3>
+      {error !== '' && <Failed error={error} again={again} />}
+      <ul class="bare lines">{children}</ul>
+    </>
+  )
+}
+
+function TheirCases({ of, ...part }: { name: string; of: Case[] | undefined; error?: string; again?: () => void }) {
+  return (
+    <Part n={of?.length} {...part}>
+      {of?.map((c) => (
+        <li key={c.id}>
+          <span class="grow">
+            <a class="title" href={href(['cases', c.id])}>
+              {text(c.title, c.id)}
+            </a>
+            <span class="sub">
+              {t(`stage.${c.stage}`)} · <Deadline of={c} />
+            </span>
+          </span>
+        </li>
+      ))}
+    </Part>
+  )
+}
+
+function TheirDevices({ of, to, ...part }: { name: string; of: Pick<Device, 'id' | 'name' | 'model' | 'status'>[] | undefined; to: (id: string) => string; error?: string; again?: () => void }) {
+  return (
+    <Part n={of?.length} {...part}>
+      {of?.slice(0, 50).map((d) => (
+        <li key={d.id}>
+          <DomainIcon domain={domainOf(d.model)} />
+          <span class="grow">
+            <a href={to(d.id)}>{d.name || d.id}</a>
+          </span>
+          <StatusMark of={d.status} />
+        </li>
+      ))}
+    </Part>
+  )
+}
+
 /** ComponentCard is a component with its cases and devices. */
 export function ComponentCard({ x, onClose }: { x: Component; onClose: () => void }) {
   const cases = useLoad('cases about ' + x.id, (signal) => list<Case>('/cases', { component: x.id }, 20, signal))
@@ -216,80 +265,18 @@ export function ComponentCard({ x, onClose }: { x: Component; onClose: () => voi
         <Fact name={t('ca.grid')}>{x.grid && <a href={'/' + withFilter('', 'grid', x.grid)}>{x.grid}</a>}</Fact>
         <Fact name={t('co.remark')}>{x.remark}</Fact>
       </dl>
-      <h3>
-        {t('nav.cases')} <span class="quiet">{cases.data?.items.length ?? '–'}</span>
-      </h3>
-      {cases.error !== '' && <Failed error={cases.error} again={cases.again} />}
-      <ul class="bare lines">
-        {(cases.data?.items ?? []).map((c) => (
-          <li key={c.id}>
-            <span class="grow">
-              <a class="title" href={href(['cases', c.id])}>
-                {text(c.title, c.id)}
-              </a>
-              <span class="sub">
-                {t(`stage.${c.stage}`)} · <Deadline of={c} />
-              </span>
-            </span>
-          </li>
-        ))}
-      </ul>
-      <h3>
-        {t('nav.devices')} <span class="quiet">{devices.data?.items.length ?? '–'}</span>
-      </h3>
-      {devices.error !== '' && <Failed error={devices.error} again={devices.again} />}
-      <ul class="bare lines">
-        {(devices.data?.items ?? []).map((d) => (
-          <li key={d.id}>
-            <DomainIcon domain={domainOf(d.model)} />
-            <span class="grow">
-              <a href={href(['devices', d.id])}>{d.name || d.id}</a>
-            </span>
-            <StatusMark of={d.status} />
-          </li>
-        ))}
-      </ul>
+      <TheirCases name={t('nav.cases')} of={cases.data?.items} error={cases.error} again={cases.again} />
+      <TheirDevices name={t('nav.devices')} of={devices.data?.items} error={devices.error} again={devices.again} to={(id) => href(['devices', id])} />
     </>
   )
 }
 
 export function GridCard({ code, devices, cases, onClose }: { code: string; devices: Map<string, Spot>; cases: Case[]; onClose: () => void }) {
-  const here = [...devices.values()].filter((d) => d.grid === code)
-  const open = cases.filter((c) => c.grid === code)
   return (
     <>
       <CardHead title={t('map.grid', code)} onClose={onClose} />
-      <h3>
-        {t('map.casesHere')} <span class="quiet">{open.length}</span>
-      </h3>
-      <ul class="bare lines">
-        {open.map((c) => (
-          <li key={c.id}>
-            <span class="grow">
-              <a class="title" href={href(['cases', c.id])}>
-                {text(c.title, c.id)}
-              </a>
-              <span class="sub">
-                {t(`stage.${c.stage}`)} · <Deadline of={c} />
-              </span>
-            </span>
-          </li>
-        ))}
-      </ul>
-      <h3>
-        {t('map.devicesHere')} <span class="quiet">{here.length}</span>
-      </h3>
-      <ul class="bare lines">
-        {here.slice(0, 50).map((d) => (
-          <li key={d.id}>
-            <DomainIcon domain={domainOf(d.model)} />
-            <span class="grow">
-              <a href={href([], { device: d.id })}>{d.name || d.id}</a>
-            </span>
-            <StatusMark of={d.status} />
-          </li>
-        ))}
-      </ul>
+      <TheirCases name={t('map.casesHere')} of={cases.filter((c) => c.grid === code)} />
+      <TheirDevices name={t('map.devicesHere')} of={[...devices.values()].filter((d) => d.grid === code)} to={(device) => href([], { device })} />
     </>
   )
 }

@@ -73,7 +73,8 @@ export function Messages({ d, model }: { d: Device; model: Model | undefined }) 
   )
 }
 
-function Bytes({ of }: { of: Uint8Array }) {
+/** Bytes are the bytes of a message, as text and in hexadecimal. */
+export function Bytes({ of }: { of: Uint8Array }) {
   return (
     <>
       <pre class="code" tabIndex={0} aria-label={t('me.text')}>

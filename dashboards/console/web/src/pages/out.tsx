@@ -5,7 +5,7 @@ import { enc, get, post } from '../api'
 import { may, say, useLoad, useNames } from '../app'
 import { fromLocalInput, fullTime, localInput, now, time } from '../format'
 import { t } from '../i18n'
-import { Icon, Modal, useBusy, Wrong } from '../ui'
+import { Decide, Icon, Modal, useBusy, Wrong } from '../ui'
 import { href } from '../url'
 import type { List, OutOfService } from '../types'
 
@@ -107,15 +107,7 @@ function Ask({ device, rule, onDone, onClose }: { device?: string; rule?: string
           {t('al.reason')}
           <textarea rows={2} autofocus={rule === undefined} maxLength={500} value={reason} onInput={(e) => setReason(e.currentTarget.value)} aria-invalid={wrong === t('al.needReason')} />
         </label>
-        <Wrong text={wrong || error} />
-        <footer>
-          <button type="button" onClick={onClose}>
-            {t('c.cancel')}
-          </button>
-          <button type="submit" class="primary" disabled={busy}>
-            {t('al.outOfService')}
-          </button>
-        </footer>
+        <Decide wrong={wrong || error} busy={busy} does={t('al.outOfService')} onClose={onClose} />
       </form>
     </Modal>
   )

@@ -6,6 +6,7 @@ import '../style.css'
 import { ApiError, enc, get, query, send } from '../api'
 import { whereAmI } from '../geo'
 import { firstLang, type Lang } from '../lang'
+import { wear, whenPreferred } from '../look'
 import { shrink } from '../picture'
 import { remember, remembered } from '../remember'
 import type { MapInfo, Point, Text } from '../types'
@@ -409,8 +410,7 @@ const Wrong = ({ children }: { children: ComponentChildren }) =>
     </p>
   )
 
-const dark = matchMedia('(prefers-color-scheme: dark)')
-const paint = () => (document.documentElement.dataset.theme = dark.matches ? 'dark' : 'light')
-dark.addEventListener('change', paint)
+const paint = () => wear('auto', false)
+whenPreferred(paint)
 paint()
 render(<App />, document.getElementById('app')!)

@@ -1,0 +1,25 @@
+// The pages about devices: the list, what became of what they sent, and what they are given.
+import { may } from '../app'
+import { t, type Key } from '../i18n'
+
+const all: { path: string; title: Key; may?: 'devices' }[] = [
+  { path: 'devices', title: 'de.title' },
+  { path: 'ledger', title: 'nav.ledger' },
+  { path: 'deadletters', title: 'nav.deadletters' },
+  { path: 'firmware', title: 'nav.firmware', may: 'devices' },
+  { path: 'provisioning', title: 'nav.provisioning', may: 'devices' },
+]
+
+/** deviceSections are the first parts of the addresses of these pages. */
+export const deviceSections = all.map((s) => s.path)
+
+/** Sections is the row of links between them. */
+export const Sections = ({ at }: { at: string }) => (
+  <nav class="sections" aria-label={t('nav.deviceSections')}>
+    {all.filter((s) => s.may === undefined || may(s.may)).map((s) => (
+      <a key={s.path} href={'/' + s.path} aria-current={s.path === at ? 'page' : undefined}>
+        {t(s.title)}
+      </a>
+    ))}
+  </nav>
+)
