@@ -342,6 +342,32 @@ func (r *Registry) Update(ctx context.Context, d citywarden.Device) (citywarden.
 	return *c.device, nil
 }
 
+// Alter changes a device as f says, and returns it as stored, as Update; f gets a copy whose
+// Attributes are its own. When f fails nothing is changed.
+func (r *Registry) Alter(ctx context.Context, id citywarden.DeviceID, f func(*citywarden.Device) error) (citywarden.Device, error) {
+	r.changeMu.Lock()
+	defer r.changeMu.Unlock()
+	old, _, err := r.Device(id)
+	if err != nil {
+		return citywarden.Device{}, err
+	}
+	d := *old
+	if d.Attributes = maps.Clone(d.Attributes); d.Attributes == nil {
+		d.Attributes = map[string]any{}
+	}
+	if err := f(&d); err != nil {
+		return citywarden.Device{}, err
+	}
+	c, err := r.prepare(d, old)
+	if err != nil {
+		return citywarden.Device{}, err
+	}
+	if err := r.save(ctx, []change{c}); err != nil {
+		return citywarden.Device{}, err
+	}
+	return *c.device, nil
+}
+
 // Delete removes a device and its token, or returns CodeNotFound. Its series,
 // alarms and cases stay.
 func (r *Registry) Delete(ctx context.Context, id citywarden.DeviceID) error {

@@ -21,6 +21,8 @@ type devicesCmd struct {
 	Secret   deviceSecretCmd   `cmd:"" help:"Give a device a new token, a user name and password of MQTT, a certificate, or a pre-shared key of DTLS."`
 	Known    deviceKnownCmd    `cmd:"" name:"credentials" help:"List what a device is known by, without the secrets."`
 	Revoke   deviceRevokeCmd   `cmd:"" help:"Take away what a device is known by: its sessions end at once. While its model provisions, disable it to keep it out."`
+	Disable  deviceDisableCmd  `cmd:"" help:"Refuse what a device sends: its sessions end at once."`
+	Enable   deviceEnableCmd   `cmd:"" help:"Let a device that was disabled send again."`
 	Tell     deviceTellCmd     `cmd:"" help:"Tell a device to do something that its model declares."`
 	Commands deviceCommandsCmd `cmd:"" help:"List what a device was told to do, and how far that is."`
 }
@@ -174,6 +176,43 @@ func (d *deviceRevokeCmd) Run(ctx context.Context, o output) error {
 		return err
 	}
 	fmt.Fprintf(o.out, "device %s is known by nothing any more; issue it something new with: citywarden devices secret %s\nwhile its model provisions, disable it to keep it out\n", d.ID, d.ID)
+	return nil
+}
+
+type deviceDisableCmd struct {
+	remote
+	ID string `arg:"" help:"The device's id."`
+}
+
+// Run disables a device.
+func (d *deviceDisableCmd) Run(ctx context.Context, o output) error {
+	return d.switchDevice(ctx, o, d.ID, "disable", "is disabled: its sessions have ended, and nothing of it is taken")
+}
+
+type deviceEnableCmd struct {
+	remote
+	ID string `arg:"" help:"The device's id."`
+}
+
+// Run enables a device.
+func (d *deviceEnableCmd) Run(ctx context.Context, o output) error {
+	return d.switchDevice(ctx, o, d.ID, "enable", "may send again, with what it was known by")
+}
+
+// switchDevice disables or enables a device and prints what became of it.
+func (r *remote) switchDevice(ctx context.Context, o output, id, action, said string) error {
+	c, err := r.client(ctx)
+	if err != nil {
+		return err
+	}
+	var v citywarden.DeviceView
+	if err := c.call(ctx, "POST", "/devices/"+url.PathEscape(id)+"/"+action, nil, &v); err != nil {
+		return err
+	}
+	if r.JSON {
+		return toJSON(o.out, v)
+	}
+	fmt.Fprintf(o.out, "device %s %s\n", id, said)
 	return nil
 }
 

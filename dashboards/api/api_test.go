@@ -93,6 +93,8 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"get-device", "/devices/smoke-1", "", nil},
 		{"update-device", "/devices/smoke-1", `{"name":"n","model":"smoke-detector"}`, write},
 		{"delete-device", "/devices/smoke-2", "", write},
+		{"disable-device", "/devices/smoke-1/disable", "", write},
+		{"enable-device", "/devices/smoke-1/enable", "", write},
 		{"create-credentials", "/devices/smoke-1/credentials", `{"type":"token"}`, write},
 		{"list-credentials", "/devices/smoke-1/credentials", "", write},
 		{"revoke-credentials", "/devices/smoke-1/credentials", "", write},

@@ -27,6 +27,8 @@ type DeviceWriter interface {
 	Create(ctx context.Context, d citywarden.Device) (citywarden.Device, error)
 	Update(ctx context.Context, d citywarden.Device) (citywarden.Device, error)
 	Delete(ctx context.Context, id citywarden.DeviceID) error
+	// Alter changes a device as f says; nothing when f fails.
+	Alter(ctx context.Context, id citywarden.DeviceID, f func(*citywarden.Device) error) (citywarden.Device, error)
 }
 
 // DeviceSecrets changes what devices are known by, and lists it without the secrets.
@@ -134,6 +136,10 @@ func (s *server) deviceRoutes() {
 		summary: "Change a device: everything is replaced by what is sent"}, s.updateDevice)
 	handle(s, route{method: "DELETE", path: "/api/v1/devices/{id}", id: "delete-device", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusNoContent,
 		summary: "Delete a device and its credentials"}, s.deleteDevice)
+	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/disable", id: "disable-device", tag: tag, may: citywarden.MayWriteDevices,
+		summary: "Refuse what a device sends: its sessions end at once, and its credentials count no more until it is enabled"}, s.disableDevice(true))
+	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/enable", id: "enable-device", tag: tag, may: citywarden.MayWriteDevices,
+		summary: "Let a device that was disabled send again"}, s.disableDevice(false))
 	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/credentials", id: "create-credentials", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusCreated, secret: true,
 		summary: "Give a device a new token, a user name and password of MQTT, a certificate, or a pre-shared key of DTLS; a secret is shown once, and what the device had before ends, at once or after the overlap"}, s.createCredentials)
 	handle(s, route{method: "GET", path: "/api/v1/devices/{id}/credentials", id: "list-credentials", tag: tag, may: citywarden.MayWriteDevices,
@@ -214,6 +220,15 @@ func (s *server) updateDevice(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return s.getDevice(ctx, &in.DevicePath)
+}
+
+func (s *server) disableDevice(disabled bool) func(context.Context, *DevicePath) (*output[citywarden.DeviceView], error) {
+	return func(ctx context.Context, in *DevicePath) (*output[citywarden.DeviceView], error) {
+		if _, err := s.Devices.Alter(ctx, in.ID, func(d *citywarden.Device) error { d.Disabled = disabled; return nil }); err != nil {
+			return nil, err
+		}
+		return s.getDevice(ctx, in)
+	}
 }
 
 func (s *server) deleteDevice(ctx context.Context, in *DevicePath) (*struct{}, error) {

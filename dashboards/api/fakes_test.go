@@ -201,6 +201,17 @@ func (c *city) Update(_ context.Context, d citywarden.Device) (citywarden.Device
 	return d, nil
 }
 
+func (c *city) Alter(ctx context.Context, id citywarden.DeviceID, f func(*citywarden.Device) error) (citywarden.Device, error) {
+	v, err := c.Get(id)
+	if err == nil {
+		err = f(&v.Device)
+	}
+	if err != nil {
+		return citywarden.Device{}, err
+	}
+	return c.Update(ctx, v.Device)
+}
+
 func (c *city) Delete(_ context.Context, id citywarden.DeviceID) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
