@@ -160,6 +160,16 @@ type DeviceView struct {
 	Alarm  string                `json:"alarm,omitempty" enum:"critical,major,minor,warning,indeterminate"` // severity of its worst active alarm
 }
 
+// AttributeState is an attribute of a device as it is set and as the device reported it.
+type AttributeState struct {
+	Name     string `json:"name"`
+	Scope    string `json:"scope" enum:"shared,server,client"`                // told to the device, kept from it, or only reported by it
+	Value    any    `json:"value,omitempty"`                                  // what is set; of a shared one what is desired
+	From     string `json:"from,omitempty" enum:"device,site,model,firmware"` // where Value is set
+	Reported any    `json:"reported,omitempty"`                               // under the same name
+	State    string `json:"state,omitempty" enum:"agreed,differs,unreported"` // of a shared one: whether Reported is Value
+}
+
 // DeletedDevice is what is told of a device that is gone.
 type DeletedDevice struct {
 	ID      DeviceID `json:"id"`

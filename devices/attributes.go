@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -37,6 +38,99 @@ func (r *Registry) Attributes(id citywarden.DeviceID, client, shared []string) (
 	reported := e.client
 	r.valuesMu.RUnlock()
 	return citywarden.DeviceAttributes{Client: chosen(reported, client), Shared: chosen(r.sharedOf(e.device, e.model), shared)}, nil
+}
+
+// AttributeStates returns all attributes of a device, by name. CodeNotFound when there
+// is no such device.
+func (r *Registry) AttributeStates(id citywarden.DeviceID) ([]citywarden.AttributeState, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	e := r.byID[id]
+	if e == nil {
+		return nil, notFound(id)
+	}
+	r.valuesMu.RLock()
+	reported := e.client
+	r.valuesMu.RUnlock()
+	shared := r.sharedOf(e.device, e.model)
+	names := map[string]bool{}
+	for _, m := range []map[string]any{reported, shared, e.device.Attributes, e.device.SiteAttributes} {
+		for name := range m {
+			names[name] = true
+		}
+	}
+	for i := range e.model.Attributes {
+		names[e.model.Attributes[i].Name] = true
+	}
+	out := []citywarden.AttributeState{}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		x := citywarden.AttributeState{Name: name, Scope: "server", Reported: reported[name]}
+		x.Value, x.From = e.device.Attribute(e.model, name)
+		want, told := shared[name]
+		switch {
+		case told && x.Value != want:
+			x.Value, x.From = want, "firmware"
+			fallthrough
+		case told:
+			x.Scope, x.State = "shared", agreement(want, x.Reported)
+		case x.Value == nil && x.Reported == nil:
+			continue // declared, and set nowhere
+		case x.Value == nil:
+			x.Scope = "client"
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
+// agreement says whether what a device reported is what it was to be.
+func agreement(desired, reported any) string {
+	switch reported {
+	case nil:
+		return "unreported"
+	case desired:
+		return "agreed"
+	}
+	return "differs"
+}
+
+// remindEvery is how often at most a device is told again what it has not taken over.
+const remindEvery = 10 * time.Minute
+
+// remind tells who begins to listen for the attributes of a device what was desired
+// while it was away: those shared ones of which it reports another value.
+func (r *Registry) remind(id citywarden.DeviceID, l *listener) {
+	states, err := r.AttributeStates(id)
+	if err != nil {
+		return
+	}
+	desired := map[string]any{}
+	for _, x := range states {
+		if x.State == "differs" {
+			desired[x.Name] = x.Value
+		}
+	}
+	if len(desired) == 0 {
+		return
+	}
+	r.mu.RLock()
+	e := r.byID[id]
+	r.mu.RUnlock()
+	if e == nil {
+		return
+	}
+	m := changes(nil, desired)
+	m.Device = id
+	now := time.Now()
+	r.valuesMu.Lock()
+	again := e.reminder == string(m.Body) && now.Sub(e.reminded) < remindEvery // one that polls would be told without end
+	if !again {
+		e.reminder, e.reminded = string(m.Body), now
+	}
+	r.valuesMu.Unlock()
+	if !again {
+		l.send(m)
+	}
 }
 
 func chosen(all map[string]any, names []string) map[string]any {

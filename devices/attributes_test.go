@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -165,6 +166,63 @@ func TestSharedAttributesArePushed(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
+}
+
+// TestDesiredAndReported: a shared attribute is what is desired, what the device reports
+// under its name is what it has taken over; when it comes back it is told what it has not.
+func TestDesiredAndReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "x.db")
+		r := valves(t, path)
+		c := commandsOn(t, path, r)
+		v := citywarden.Device{ID: "v1", Model: "test-valve", Attributes: map[string]any{"secret": "x", "led": true}}
+		if _, err := r.Create(t.Context(), v); err != nil {
+			t.Fatal(err)
+		}
+		is := func(want string) {
+			t.Helper()
+			all, err := r.AttributeStates("v1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, x := range all {
+				got = append(got, fmt.Sprintf("%s %s %v/%s %v %s", x.Name, x.Scope, x.Value, x.From, x.Reported, x.State))
+			}
+			if d := cmp.Diff(strings.Split(want, "; "), got); d != "" {
+				t.Error(d)
+			}
+		}
+		var told []string
+		listen := func() {
+			c.Listen("v1", citywarden.DownlinkAttributes, func(m citywarden.Downlink) bool {
+				told = append(told, string(m.Body))
+				return true
+			})()
+		}
+		is("every shared 60/model <nil> unreported; led shared true/device <nil> unreported; secret server x/device <nil> ")
+		heardOf(r, "v1", 1, "v1/devices/me/attributes", map[string]any{"every": 60.0, "led": true, "firmware": "1"})
+		is("every shared 60/model 60 agreed; firmware client <nil>/ 1 ; led shared true/device true agreed; secret server x/device <nil> ")
+		listen() // nothing to tell
+		v.Attributes = map[string]any{"secret": "x", "led": true, "every": 30.0}
+		if _, err := r.Update(t.Context(), v); err != nil { // it is away
+			t.Fatal(err)
+		}
+		is("every shared 30/device 60 differs; firmware client <nil>/ 1 ; led shared true/device true agreed; secret server x/device <nil> ")
+		listen()
+		listen() // it polls: not again at once
+		time.Sleep(10 * time.Minute)
+		listen()
+		heardOf(r, "v1", 2, "v1/devices/me/attributes", map[string]any{"every": 30.0})
+		time.Sleep(10 * time.Minute)
+		listen()
+		if d := cmp.Diff([]string{`{"every":30}`, `{"every":30}`}, told); d != "" {
+			t.Error(d)
+		}
+		if _, err := r.AttributeStates("v2"); citywarden.CodeOf(err) != citywarden.CodeNotFound {
+			t.Errorf("of no device: %v", err)
+		}
+	})
 }
 
 func TestChild(t *testing.T) {

@@ -146,10 +146,14 @@ func (c *Commands) Tell(ctx context.Context, id citywarden.DeviceID, method stri
 
 // Listen has send called with the messages of a kind for a device and, where none
 // listens for those, for the devices behind it, until cancel is called; who listens
-// for commands gets those that wait at once. send reports whether it took the
+// for commands gets those that wait at once, and who listens for attributes those that
+// the device has not taken over. send reports whether it took the
 // message, and must not block.
 func (c *Commands) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) (cancel func()) {
 	l, cancel := c.registry.listen(id, kind, send)
+	if kind == citywarden.DownlinkAttributes {
+		c.registry.remind(id, l)
+	}
 	if kind != citywarden.DownlinkCommand {
 		return cancel
 	}

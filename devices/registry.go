@@ -67,6 +67,8 @@ type entry struct {
 	left     bool                // it or its gateway said so, last
 	latest   []citywarden.Latest // as model.Metrics; zero Time where there is none
 	client   map[string]any      // attributes it reported; replaced as a whole when one changes
+	reminder string              // the shared attributes that it was told last because it reported others
+	reminded time.Time
 	dirty    bool
 }
 

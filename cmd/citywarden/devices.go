@@ -14,17 +14,18 @@ import (
 )
 
 type devicesCmd struct {
-	Add      deviceAddCmd      `cmd:"" help:"Add a device and print its token."`
-	List     deviceListCmd     `cmd:"" help:"List devices with their latest values."`
-	Import   deviceImportCmd   `cmd:"" help:"Add the devices of a CSV file, or change those that are there."`
-	Export   deviceExportCmd   `cmd:"" help:"Print all devices as CSV."`
-	Secret   deviceSecretCmd   `cmd:"" help:"Give a device a new token, a user name and password of MQTT, a certificate, or a pre-shared key of DTLS."`
-	Known    deviceKnownCmd    `cmd:"" name:"credentials" help:"List what a device is known by, without the secrets."`
-	Revoke   deviceRevokeCmd   `cmd:"" help:"Take away what a device is known by: its sessions end at once. While its model provisions, disable it to keep it out."`
-	Disable  deviceDisableCmd  `cmd:"" help:"Refuse what a device sends: its sessions end at once."`
-	Enable   deviceEnableCmd   `cmd:"" help:"Let a device that was disabled send again."`
-	Tell     deviceTellCmd     `cmd:"" help:"Tell a device to do something that its model declares."`
-	Commands deviceCommandsCmd `cmd:"" help:"List what a device was told to do, and how far that is."`
+	Add        deviceAddCmd        `cmd:"" help:"Add a device and print its token."`
+	List       deviceListCmd       `cmd:"" help:"List devices with their latest values."`
+	Import     deviceImportCmd     `cmd:"" help:"Add the devices of a CSV file, or change those that are there."`
+	Export     deviceExportCmd     `cmd:"" help:"Print all devices as CSV."`
+	Secret     deviceSecretCmd     `cmd:"" help:"Give a device a new token, a user name and password of MQTT, a certificate, or a pre-shared key of DTLS."`
+	Known      deviceKnownCmd      `cmd:"" name:"credentials" help:"List what a device is known by, without the secrets."`
+	Revoke     deviceRevokeCmd     `cmd:"" help:"Take away what a device is known by: its sessions end at once. While its model provisions, disable it to keep it out."`
+	Disable    deviceDisableCmd    `cmd:"" help:"Refuse what a device sends: its sessions end at once."`
+	Enable     deviceEnableCmd     `cmd:"" help:"Let a device that was disabled send again."`
+	Tell       deviceTellCmd       `cmd:"" help:"Tell a device to do something that its model declares."`
+	Attributes deviceAttributesCmd `cmd:"" help:"List attributes: what is set, what the device reported, and whether they agree."`
+	Commands   deviceCommandsCmd   `cmd:"" help:"List what a device was told to do, and how far that is."`
 }
 
 type deviceAddCmd struct {
@@ -257,6 +258,25 @@ func (d *deviceListCmd) Run(ctx context.Context, o output) error {
 	return printList(ctx, o, &d.remote, "/devices", q, []string{"ID", "NAME", "MODEL", "STATUS", "LAST SEEN", "ALARM", "LATEST"}, func(v citywarden.DeviceView) []string {
 		return []string{string(v.ID), v.Name, string(v.Model), presence(v.Presence), when(v.LastSeen), dash(v.Alarm), latest(v.Latest)}
 	})
+}
+
+type deviceAttributesCmd struct {
+	remote
+	ID string `arg:"" help:"The device's id."`
+}
+
+// Run lists attributes by name.
+func (d *deviceAttributesCmd) Run(ctx context.Context, o output) error {
+	value := func(v any) string {
+		if v == nil {
+			return "-"
+		}
+		return fmt.Sprint(v)
+	}
+	return printList(ctx, o, &d.remote, "/devices/"+url.PathEscape(d.ID)+"/attributes", nil, []string{"NAME", "SCOPE", "VALUE", "FROM", "REPORTED", "STATE"},
+		func(x citywarden.AttributeState) []string {
+			return []string{x.Name, x.Scope, value(x.Value), dash(x.From), value(x.Reported), dash(x.State)}
+		})
 }
 
 // presence prints the status and, of a silent device, why.

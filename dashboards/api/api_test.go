@@ -110,6 +110,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"import-devices", "/devices/import", "id,name\n", write},
 		{"export-devices", "/devices/export", "", nil},
 		{"get-latest", "/devices/smoke-1/latest", "", nil},
+		{"list-attributes", "/devices/smoke-1/attributes", "", nil},
 		{"get-series", "/devices/smoke-1/series?metric=smoke", "", nil},
 		{"group-series", "/series?domain=fire&metric=smoke&every=1h", "", nil},
 		{"export-series", "/series/export", "", nil},

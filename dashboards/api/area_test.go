@@ -229,6 +229,7 @@ func TestEachAreaSeesItsOwn(t *testing.T) {
 		{"get-device", "/devices/{device}", one, "", ""},
 		{"export-devices", "/devices/export", lists, "", ""},
 		{"get-latest", "/devices/{device}/latest", one, "", ""},
+		{"list-attributes", "/devices/{device}/attributes", one, "", ""},
 		{"send-command", "/devices/{device}/commands", one, `{"method":"silence"}`, ""},
 		{"list-commands", "/devices/{device}/commands", one, "", ""},
 		{"watch-messages", "/devices/{device}/messages", one, "", ""},

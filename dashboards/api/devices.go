@@ -18,6 +18,7 @@ import (
 type DeviceReader interface {
 	Get(id citywarden.DeviceID) (citywarden.DeviceView, error)
 	Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error)
+	AttributeStates(id citywarden.DeviceID) ([]citywarden.AttributeState, error)
 	List(f citywarden.DeviceFilter) (page []citywarden.DeviceView, next string, err error)
 	Summary(citywarden.AreaCode) map[citywarden.Status]int
 }
@@ -153,6 +154,8 @@ func (s *server) deviceRoutes() {
 		summary:   "All devices as CSV, without tokens"}, s.exportDevices)
 	handle(s, route{method: "GET", path: "/api/v1/devices/{id}/latest", id: "get-latest", tag: tag, may: citywarden.MayRead,
 		summary: "The newest reading of every metric"}, s.latest)
+	handle(s, route{method: "GET", path: "/api/v1/devices/{id}/attributes", id: "list-attributes", tag: tag, may: citywarden.MayRead,
+		summary: "All attributes of a device: what is set, what it reported, and whether the two agree"}, s.listAttributes)
 	handle(s, route{method: "GET", path: "/api/v1/devices/{id}/series", id: "get-series", tag: tag, may: citywarden.MayRead,
 		summary: "Readings of one metric over time; raw points when every is left out"}, s.series)
 	handle(s, route{method: "GET", path: "/api/v1/models", id: "list-models", tag: tag, may: citywarden.MayRead,
@@ -352,6 +355,17 @@ func (s *server) latest(ctx context.Context, in *DevicePath) (*output[map[citywa
 		d.Latest = map[citywarden.MetricName]citywarden.Latest{}
 	}
 	return outputOf(d.Latest), nil
+}
+
+func (s *server) listAttributes(ctx context.Context, in *DevicePath) (*listOutput[citywarden.AttributeState], error) {
+	if _, _, err := s.seenDevice(ctx, in.ID); err != nil {
+		return nil, err
+	}
+	all, err := s.Devices.AttributeStates(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return listOf(all, ""), nil
 }
 
 const maxPoints = 10000

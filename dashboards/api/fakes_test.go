@@ -166,6 +166,10 @@ func (c *city) DeleteSite(_ context.Context, id citywarden.SiteID) error {
 	return nil
 }
 
+func (c *city) AttributeStates(citywarden.DeviceID) ([]citywarden.AttributeState, error) {
+	return []citywarden.AttributeState{}, nil
+}
+
 func (c *city) Summary(citywarden.AreaCode) map[citywarden.Status]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
