@@ -52,6 +52,18 @@ type Uplink struct {
 	Received time.Time // our clock, UTC
 }
 
+// Link is how the connection to a broker elsewhere is.
+type Link struct {
+	Name      string           `json:"name"`
+	URL       string           `json:"url"`
+	Connected bool             `json:"connected"`
+	Since     time.Time        `json:"since"`                 // since when it is connected, or is not
+	Last      time.Time        `json:"last_message,omitzero"` // when the newest message came
+	Waiting   int              `json:"waiting"`               // messages that came and are not acknowledged to the broker yet
+	Messages  map[string]int64 `json:"messages"`              // by result, as the metric citywarden_uplink_messages_total has them
+	Error     string           `json:"error,omitempty"`       // why it is not connected, or was not the last time
+}
+
 // Reading is one value of one metric.
 type Reading struct {
 	Metric  MetricName

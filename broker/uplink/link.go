@@ -25,6 +25,39 @@ type link struct {
 
 	mu   sync.Mutex
 	open map[uint16]*message // by packet identifier: not acknowledged, so the broker sends them again
+
+	statusMu sync.Mutex
+	status   citywarden.Link
+}
+
+// set changes the status.
+func (l *link) set(f func(*citywarden.Link)) {
+	l.statusMu.Lock()
+	defer l.statusMu.Unlock()
+	f(&l.status)
+}
+
+// connected notes that the connection is there, or why it is not any more.
+func (l *link) connected(err error) {
+	up := 0.0
+	if err == nil {
+		up = 1
+	}
+	l.metrics.connected.Set(up)
+	l.set(func(s *citywarden.Link) {
+		if s.Connected != (err == nil) {
+			s.Connected, s.Since = err == nil, time.Now().UTC()
+		}
+		if err != nil {
+			s.Error = err.Error()
+		}
+	})
+}
+
+// wait notes that n messages more, or less, wait for their acknowledgement.
+func (l *link) wait(n int) {
+	l.metrics.waiting.Add(float64(n))
+	l.set(func(s *citywarden.Link) { s.Waiting += n })
 }
 
 // message is one that came and is not acknowledged yet.
@@ -49,10 +82,11 @@ func (l *link) run(ctx context.Context) {
 	for wait := tryFirst; ctx.Err() == nil; {
 		begin := time.Now()
 		err := l.session(ctx)
-		l.metrics.connected.Set(0)
 		if ctx.Err() != nil {
+			l.metrics.connected.Set(0)
 			break
 		}
+		l.connected(err)
 		if time.Since(begin) > tryMost {
 			wait = tryFirst
 		}
@@ -112,7 +146,7 @@ func (l *link) session(ctx context.Context) error {
 			return fmt.Errorf("subscribe to %s: the broker refuses it; let user %q read there", filter, b.User)
 		}
 	}
-	l.metrics.connected.Set(1)
+	l.connected(nil)
 	l.log.Info("broker connected", "session_present", connect.SessionPresent())
 	select {
 	case err := <-lost:
@@ -163,6 +197,7 @@ func (l *link) receive(ctx context.Context, c paho.Client, m paho.Message) {
 	if ctx.Err() != nil {
 		return // it is not acknowledged, so it comes again
 	}
+	l.set(func(s *citywarden.Link) { s.Last = time.Now().UTC() })
 	if m.Retained() {
 		// Nobody knows how old it is, and without a time of its own it would count as measured now.
 		l.count("retained")
@@ -179,11 +214,11 @@ func (l *link) receive(ctx context.Context, c paho.Client, m paho.Message) {
 	if m.Qos() > 0 {
 		l.note(x)
 	}
-	l.metrics.waiting.Inc()
+	l.wait(1)
 	select {
 	case l.queue <- x:
 	case <-ctx.Done():
-		l.metrics.waiting.Dec()
+		l.wait(-1)
 		return
 	}
 	if x.before == nil {
@@ -225,7 +260,7 @@ func (l *link) settleAll(ctx, over context.Context) {
 			if x.good = l.settle(ctx, over, x, &unkept); x.good {
 				l.ack(x)
 			}
-			l.metrics.waiting.Dec()
+			l.wait(-1)
 		case <-over.Done():
 			return
 		}
@@ -299,7 +334,10 @@ func (l *link) ack(x *message) {
 	}
 }
 
-func (l *link) count(result string) { l.metrics.messages.WithLabelValues(result).Inc() }
+func (l *link) count(result string) {
+	l.metrics.messages.WithLabelValues(result).Inc()
+	l.set(func(s *citywarden.Link) { s.Messages[result]++ })
+}
 
 // clip shortens what somebody else wrote, for the log.
 func clip(s string) string {

@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -218,6 +219,7 @@ func New(o Options) (*Uplinks, error) {
 		u.links = append(u.links, &link{
 			broker: b, accept: o.Accept, barred: o.Barred, log: o.Logger.With("uplink", b.Name, "url", at.Redacted()), metrics: m.of(b.Name),
 			queue: make(chan *message, maxWaiting), open: map[uint16]*message{},
+			status: citywarden.Link{Name: b.Name, URL: at.Redacted(), Since: time.Now().UTC(), Messages: map[string]int64{}},
 		})
 	}
 	return u, nil
@@ -232,6 +234,18 @@ func (u *Uplinks) Run(ctx context.Context) error {
 	}
 	wg.Wait()
 	return nil
+}
+
+// Links returns how each connection is.
+func (u *Uplinks) Links() []citywarden.Link {
+	out := make([]citywarden.Link, len(u.links))
+	for i, l := range u.links {
+		l.set(func(s *citywarden.Link) {
+			out[i] = *s
+			out[i].Messages = maps.Clone(s.Messages)
+		})
+	}
+	return out
 }
 
 // metrics are the numbers of all brokers.

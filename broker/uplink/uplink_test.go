@@ -211,7 +211,7 @@ func (p *platform) messages() []string {
 // connected runs an uplink to m until the test ends, or the returned stop is called.
 func connected(t *testing.T, m *mosquitto, p *platform, group string) (n numbers, stop func()) {
 	t.Helper()
-	n = numbers{t, prometheus.NewRegistry()}
+	n = numbers{t, prometheus.NewRegistry(), nil}
 	u, err := New(Options{
 		Brokers: []Broker{{Name: "city", URL: "tcp://" + m.addr, ClientID: "citywarden", Group: group, Topics: []Topic{
 			{Filter: "factory/{device}/telemetry", QoS: 1, As: "telemetry", Device: "acme-{device}"},
@@ -223,6 +223,7 @@ func connected(t *testing.T, m *mosquitto, p *platform, group string) (n numbers
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.links = u.Links
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- u.Run(ctx) }()
@@ -241,6 +242,7 @@ func connected(t *testing.T, m *mosquitto, p *platform, group string) (n numbers
 type numbers struct {
 	t *testing.T
 	*prometheus.Registry
+	links func() []citywarden.Link
 }
 
 // of returns connected, waiting, or how many messages had a result.
@@ -337,7 +339,7 @@ func TestEveryTransportAndKind(t *testing.T) {
 		url string
 		tls *tls.Config
 	}{{"ssl://127.0.0.1:" + ssl, own}, {"ws://127.0.0.1:" + ws + "/mqtt", nil}, {"wss://127.0.0.1:" + wss + "/mqtt", own}} {
-		p, n := &platform{}, numbers{t, prometheus.NewRegistry()}
+		p, n := &platform{}, numbers{t, prometheus.NewRegistry(), nil}
 		u, err := New(Options{
 			Brokers: []Broker{{Name: "city", URL: c.url, ClientID: "citywarden", TLS: c.tls, Topics: topics}}, Accept: p,
 			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Metrics: n.Registry,
@@ -351,6 +353,11 @@ func TestEveryTransportAndKind(t *testing.T) {
 		n.await("connected", 1)
 		m.publish(false, sent...)
 		want(t, p, stored...)
+		n.await("waiting", 0)
+		s := u.Links()[0]
+		if !s.Connected || s.Error != "" || s.Since.IsZero() || s.Last.IsZero() || s.Waiting != 0 || s.Messages["stored"] != int64(len(Kinds)) || s.URL != c.url {
+			t.Errorf("status %+v", s)
+		}
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -367,6 +374,9 @@ func TestNotAcknowledgedBeforeDurable(t *testing.T) {
 	until(t, "both came", func() bool { return len(p.messages()) == 2 })
 	m.stop()
 	u.await("connected", 0)
+	if s := u.links()[0]; s.Connected || s.Error == "" || s.Waiting != 2 {
+		t.Errorf("status without the broker %+v", s)
+	}
 	m.start()
 	u.await("connected", 1)
 	u.await("waiting", 4)

@@ -31,6 +31,7 @@ type commands struct {
 	Models       modelsCmd       `cmd:"" help:"Check device models of your own."`
 	Certify      certifyCmd      `cmd:"" help:"Look at one device that connects: what of it is right, and what to change."`
 	Firmware     firmwareCmd     `cmd:"" help:"Add firmware and say which devices are to load it."`
+	Uplinks      uplinksCmd      `cmd:"" help:"List the connections to brokers elsewhere."`
 	Provisioning provisioningCmd `cmd:"" help:"Let devices of a model get a credential by themselves."`
 	Sites        sitesCmd        `cmd:"" help:"List and change sites, whose attributes hold for their devices."`
 	Grids        gridsCmd        `cmd:"" help:"Import unit grids and list the areas that they make up."`

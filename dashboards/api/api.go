@@ -79,6 +79,7 @@ type Options struct {
 	Backup      func(context.Context, io.Writer) error // writes all that the platform keeps
 	Metrics     http.Handler                           // serves /metrics; nil: nothing there
 	Ready       func() error                           // nil error: messages can be taken; nil func: always
+	Links       func() []citywarden.Link               // connections to brokers elsewhere; nil func: none
 	Trouble     func() citywarden.Text                 // why they can't, for people; zero while they can; nil func: always zero
 	CAPSender   string                                 // who sends CAP messages, a name that no other sender has
 	Citizens    bool                                   // whether they may report cases (随手拍)
@@ -171,6 +172,7 @@ func newServer(o Options) (*server, error) {
 	s.messageRoutes()
 	s.siteRoutes()
 	s.provisioningRoutes()
+	s.uplinkRoutes()
 	s.alarmRoutes()
 	s.serviceRoutes()
 	s.capRoutes()

@@ -98,6 +98,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"create-credentials", "/devices/smoke-1/credentials", `{"type":"token"}`, write},
 		{"list-credentials", "/devices/smoke-1/credentials", "", write},
 		{"revoke-credentials", "/devices/smoke-1/credentials", "", write},
+		{"list-uplinks", "/uplinks", "", write},
 		{"list-provisioning", "/provisioning", "", write},
 		{"set-provisioning", "/provisioning/smoke-detector", `{"create_new":true}`, write},
 		{"end-provisioning", "/provisioning/smoke-detector", "", write},

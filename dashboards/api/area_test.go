@@ -306,7 +306,7 @@ func TestEachAreaSeesItsOwn(t *testing.T) {
 		{"list-officers", "/officers", lists, "", "nowhere"},
 	}
 	for _, op := range []string{
-		"list-firmware", "create-firmware", "assign-firmware", "delete-firmware", "create-device", "update-device", "delete-device", "disable-device", "enable-device", "create-credentials", "list-credentials", "revoke-credentials", "list-provisioning", "set-provisioning", "end-provisioning", "import-devices", "import-series", "put-site", "delete-site", "reload-rules",
+		"list-firmware", "create-firmware", "assign-firmware", "delete-firmware", "create-device", "update-device", "delete-device", "disable-device", "enable-device", "create-credentials", "list-credentials", "revoke-credentials", "list-uplinks", "list-provisioning", "set-provisioning", "end-provisioning", "import-devices", "import-series", "put-site", "delete-site", "reload-rules",
 		"backtest-rules", "test-rules", "replay-dead-letters", "import-grids", "put-responsibility-grid", "delete-responsibility-grid",
 		"import-responsibility-grids", "list-users", "create-user", "get-user", "update-user", "delete-user", "set-password", "list-sessions", "create-token",
 		"delete-session", "list-audit", "get-backup", "list-receivers", "test-notice", "list-api-keys", "create-api-key", "delete-api-key",
