@@ -40,7 +40,8 @@ type device struct {
 
 	since    int64   // when the engine first knew it, ms
 	begun    int64   // when it became one of this model, ms; 0 when it was no other before
-	arrived  int64   // when its newest message arrived, ms; 0 never
+	arrived  int64   // when its newest readings arrived, ms; 0 never
+	alive    int64   // when its newest sign of life without readings did, as of a gateway that speaks for others, ms; 0 never
 	newestTS int64   // newest event time, ms
 	lag      int64   // arrival - event time of the message that brought newestTS, ms
 	skew     int64   // time that the newest message with a time of its own gave - its arrival, ms; 0 before
@@ -95,11 +96,11 @@ func (d *device) attribute(name string) (v any, ok bool) {
 	return v, from != ""
 }
 
-// heard returns when silence began to count: the newest arrival, or the
-// registration of a device that never reported.
+// heard returns when silence began to count: the newest arrival or sign of life,
+// or the registration of a device that never gave one.
 func (d *device) heard() int64 {
-	if d.arrived > 0 {
-		return d.arrived
+	if at := max(d.arrived, d.alive); at > 0 {
+		return at
 	}
 	return d.since
 }
@@ -491,7 +492,7 @@ func (e *Engine) DeviceChanged(dev citywarden.Device, deleted bool) {
 	e.dropInstances(d, "device removed")
 	d.gone, d.plan, d.model, d.reg, d.adjacent, d.out = true, nil, "", nil, nil, nil
 	d.rings, d.lanes, d.insts, d.awake, d.skip, d.events = nil, nil, nil, nil, nil, nil
-	d.arrived, d.newestTS, d.lag, d.skew, d.dark, d.quietDue = 0, 0, 0, 0, false, 0
+	d.arrived, d.alive, d.newestTS, d.lag, d.skew, d.dark, d.quietDue = 0, 0, 0, 0, 0, false, 0
 }
 
 func ms(t time.Time) int64 {

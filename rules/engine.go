@@ -242,9 +242,17 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 		d.skew = x.Stated.UnixMilli() - e.now
 	}
 	if len(x.Readings) == 0 {
-		if d.plan != nil && !x.Stated.IsZero() {
-			e.evaluateAny(d)
+		alive := x.Uplink != nil && x.Uplink.Topic == citywarden.DeviceConnected
+		if alive {
+			d.alive = e.now
 		}
+		if d.plan == nil || !alive && x.Stated.IsZero() {
+			return
+		}
+		if alive {
+			e.speaks(d)
+		}
+		e.evaluateAny(d)
 		return
 	}
 	d.arrived = e.now
@@ -252,13 +260,7 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 		e.foreignEvents(d, x)
 		return
 	}
-	if len(d.quiet) > 0 && (d.quietDue == 0 || d.quietDue > e.now+d.quiet[0]) {
-		e.armQuiet(d)
-	}
-	if d.dark {
-		d.dark = false
-		e.darkness(d)
-	}
+	e.speaks(d)
 	rs := x.Readings
 	if len(rs) > 1 && !slices.IsSortedFunc(rs, byTime) {
 		e.reads = append(e.reads[:0], rs...)
@@ -310,6 +312,17 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 	}
 	if full != 0 {
 		d.trim(full)
+	}
+}
+
+// speaks ends the silence of d.
+func (e *Engine) speaks(d *device) {
+	if len(d.quiet) > 0 && (d.quietDue == 0 || d.quietDue > e.now+d.quiet[0]) {
+		e.armQuiet(d)
+	}
+	if d.dark {
+		d.dark = false
+		e.darkness(d)
 	}
 }
 

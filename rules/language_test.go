@@ -756,3 +756,25 @@ func FuzzLoad(f *testing.F) {
 		_, _ = Load(fstest.MapFS{"r.yaml": {Data: []byte(yaml)}}, cityModels())
 	})
 }
+
+// A gateway that only speaks for others is not silent, and one that stops is.
+func TestASignOfLifeEndsSilence(t *testing.T) {
+	alive := func(w *world, at time.Duration) {
+		w.to(at - time.Millisecond)
+		w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink, At: t0.Add(at), Uplink: &citywarden.Uplink{Device: "d", Topic: citywarden.DeviceConnected}}, Device: w.device("d")})
+	}
+	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'silent("1m")'}]`), dev("d", "probe"))
+	for at := 30 * s; at <= 300*s; at += 30 * s {
+		alive(w, at)
+	}
+	snap := snapshot(t, w.e)
+	w.e = w.engine()
+	if err := w.e.Restore(snap); err != nil {
+		t.Fatal(err)
+	}
+	w.to(370 * s)
+	alive(w, 400*s)
+	w.expect(`
+		6m0s raised d minor
+		6m40s cleared d minor`)
+}

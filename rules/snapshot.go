@@ -16,7 +16,7 @@ import (
 // be read.
 const (
 	snapshotVersion = 6
-	oldestVersion   = 4 // has no begun of devices, and all times as they are; 5 has times of instances by the engine's clock
+	oldestVersion   = 4 // has no begun of devices, and all times as they are; 5 has times of instances by the engine's clock, and no alive
 )
 
 var (
@@ -301,6 +301,9 @@ func (c *codec) device(s *savedDevice) {
 	}
 	if c.version >= 5 {
 		c.int(&d.begun)
+	}
+	if c.version >= 6 {
+		c.int(&d.alive)
 	}
 	c.bool(&d.dark)
 	c.uint(&d.late)
@@ -746,7 +749,7 @@ func (e *Engine) restoreDevice(s *savedDevice) {
 	if d == nil {
 		return
 	}
-	d.since, d.arrived, d.newestTS, d.lag, d.skew, d.dark, d.late, d.events = s.d.since, s.d.arrived, s.d.newestTS, s.d.lag, s.d.skew, s.d.dark, s.d.late, s.d.events
+	d.since, d.arrived, d.alive, d.newestTS, d.lag, d.skew, d.dark, d.late, d.events = s.d.since, s.d.arrived, s.d.alive, s.d.newestTS, s.d.lag, s.d.skew, s.d.dark, s.d.late, s.d.events
 	if s.d.out != nil {
 		d.out = s.d.out
 		e.armService(d)

@@ -290,7 +290,7 @@ func (q *inquiry) reads(name citywarden.MetricName) bool {
 // judge looks at where the rule stands and says what it means.
 func (q *inquiry) judge(ctx context.Context, rec Record) error {
 	e, run := q.s.e, q.s.e.runs[q.r.index]
-	q.out.LastSeen = fromMS(q.d.arrived)
+	q.out.LastSeen = fromMS(max(q.d.arrived, q.d.alive))
 	q.inst = q.d.instance(q.b)
 	entity := string(q.d.id)
 	if q.g != nil {
@@ -697,14 +697,14 @@ func (q *inquiry) disabledZH() string {
 }
 
 func (q *inquiry) heardEN() string {
-	if q.d.arrived == 0 {
+	if q.out.LastSeen.IsZero() {
 		return ""
 	}
 	return "; the newest message of the device came at " + stamp(q.out.LastSeen)
 }
 
 func (q *inquiry) heardZH() string {
-	if q.d.arrived == 0 {
+	if q.out.LastSeen.IsZero() {
 		return ""
 	}
 	return "；该设备最近一次上报于 " + stamp(q.out.LastSeen)
