@@ -36,7 +36,7 @@ type LedgerStore interface {
 	SaveLedger(ctx context.Context, name string, from, to citywarden.Position, rows []citywarden.LedgerRow, dead []citywarden.DeadLetter, heard []citywarden.LastHeard) error
 	// LastHeard returns what SaveLedger was given last of each device.
 	LastHeard(ctx context.Context) ([]citywarden.LastHeard, error)
-	// Gaps returns those of a device that end after from and begin before to, by when they end.
+	// Gaps returns those of a device that end after from and begin before to, by when they end; at most 10,000.
 	Gaps(ctx context.Context, device citywarden.DeviceID, from, to time.Time) ([]citywarden.Gap, error)
 	// TrimGaps removes all but the newest keep.
 	TrimGaps(ctx context.Context, keep int) error

@@ -120,14 +120,14 @@ func fillGap(ctx context.Context, q querier, device citywarden.DeviceID) error {
 	return err
 }
 
-// Gaps returns those of a device that end after from and begin before to, by when they end.
+// Gaps returns those of a device that end after from and begin before to, by when they end; at most 10,000.
 func (d *DB) Gaps(ctx context.Context, device citywarden.DeviceID, from, to time.Time) ([]citywarden.Gap, error) {
 	all, err := list(ctx, d.sql, func(row scanner) (g citywarden.Gap, err error) {
 		var since, until int64
 		err = row.Scan(&since, &until, &g.Missing)
 		g.From, g.To = fromMS(since), fromMS(until)
 		return g, err
-	}, `SELECT since, until, missing FROM gaps WHERE device = $1 AND until > $2 AND since < $3 ORDER BY until, since`, device, toMS(from), toMS(to))
+	}, `SELECT since, until, missing FROM gaps WHERE device = $1 AND until > $2 AND since < $3 ORDER BY until, since LIMIT 10000`, device, toMS(from), toMS(to))
 	if err != nil {
 		return nil, fmt.Errorf("read gaps of device %s: %w", device, err)
 	}

@@ -34,6 +34,7 @@ func TestInfluxDBAway(t *testing.T) {
 	f := newFleet(t, p, 20)
 	var over atomic.Bool
 	var wg sync.WaitGroup
+	t.Cleanup(func() { over.Store(true); wg.Wait() })
 	for i, token := range f.tokens {
 		m, err := dial(p.mqtt, token)
 		if err != nil {

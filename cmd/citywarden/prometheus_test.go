@@ -25,6 +25,8 @@ func startPrometheus(t *testing.T, p *process) prometheus {
 	writeFile(t, filepath.Join(dir, "p.yml"), fmt.Sprintf(
 		"scrape_configs:\n- job_name: citywarden\n  scrape_interval: 1s\n  static_configs:\n  - targets: [%q]\n", strings.TrimPrefix(p.http, "http://")))
 	cmd := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "p.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr)
+	var said buffer
+	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -32,6 +34,16 @@ func startPrometheus(t *testing.T, p *process) prometheus {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	if !wait(30*time.Second, func() bool {
+		res, err := http.Get("http://" + addr + "/-/ready")
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	}) {
+		t.Fatalf("prometheus is not ready; it says:\n%s", &said)
+	}
 	return prometheus("http://" + addr)
 }
 

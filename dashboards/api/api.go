@@ -203,7 +203,7 @@ func newServer(o Options) (*server, error) {
 
 func (o *Options) check() error {
 	v := reflect.ValueOf(o).Elem()
-	for _, name := range []string{"Devices", "Commands", "Provisioner", "Firmware", "Messages", "Sites", "Files", "Models", "Series", "Alarms", "Load", "Orders", "Cases", "Evaluations", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Components", "Accounts", "Audit", "Hub"} {
+	for _, name := range []string{"Devices", "Commands", "Provisioner", "Firmware", "Messages", "Sites", "Files", "Models", "Series", "Gaps", "Alarms", "Load", "Orders", "Cases", "Evaluations", "Attachments", "Photos", "Reports", "APIKeys", "Notices", "Classes", "Rules", "RuleFiles", "Lab", "Ledger", "Layers", "Grids", "Responsibility", "Components", "Accounts", "Audit", "Hub"} {
 		if v.FieldByName(name).IsNil() {
 			return fmt.Errorf("api: Options.%s is missing", name)
 		}

@@ -416,7 +416,10 @@ func (s *server) series(ctx context.Context, in *struct {
 		return nil, err
 	}
 	out := seriesOutput{Unit: metric.Unit, Truncated: len(points) > maxPoints}
-	points = points[:min(len(points), maxPoints)]
+	if out.Truncated {
+		points = points[:maxPoints]
+		to = points[maxPoints-1].Time
+	}
 	if out.Gaps, err = s.Gaps.Gaps(ctx, d.ID, from, to); err != nil {
 		return nil, err
 	}

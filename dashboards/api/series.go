@@ -33,7 +33,7 @@ type Series interface {
 
 // Gaps tell when it is not known what a device measured.
 type Gaps interface {
-	// Gaps returns those that end after from and begin before to.
+	// Gaps returns those that end after from and begin before to, at most 10,000, the oldest.
 	Gaps(ctx context.Context, device citywarden.DeviceID, from, to time.Time) ([]citywarden.Gap, error)
 }
 
@@ -100,22 +100,24 @@ func (s *server) groupSeries(ctx context.Context, in *struct {
 // withUnknown puts a point without a value between two that a gap is between. An
 // aggregate's point stands for its whole interval, every long.
 func withUnknown(points []citywarden.SeriesPoint, gaps []citywarden.Gap, every time.Duration) []citywarden.SeriesPoint {
-	out := make([]citywarden.SeriesPoint, 0, len(points)+len(gaps))
-	first := 0 // the oldest gap that may still matter
-	for i, p := range points {
-		if i > 0 {
-			before := points[i-1].Time
-			for first < len(gaps) && !gaps[first].To.After(before) {
-				first++
+	// A gap is between those two points that its middle lies between, or on one of which.
+	between := map[int]citywarden.Gap{} // by the index of the later point
+	for _, g := range gaps {
+		middle := g.From.Add(g.To.Sub(g.From) / 2)
+		i, _ := slices.BinarySearchFunc(points, middle, func(p citywarden.SeriesPoint, t time.Time) int { return p.Time.Compare(t) })
+		for k := max(i, 1); k <= i+1 && k < len(points); k++ {
+			if _, taken := between[k]; !taken && g.Covers(points[k-1].Time, points[k].Time) {
+				between[k] = g
 			}
-			covers := func(g citywarden.Gap) bool { return g.Covers(before, p.Time) }
-			if k := slices.IndexFunc(gaps[first:], covers); k >= 0 {
-				step := max(every, time.Millisecond)
-				steps := (gaps[first+k].From.Sub(before) + step - 1) / step
-				at := before.Add(max(steps, 1) * step)
-				if at.Before(p.Time) {
-					out = append(out, citywarden.SeriesPoint{Time: at})
-				}
+		}
+	}
+	out := make([]citywarden.SeriesPoint, 0, len(points)+len(between))
+	for i, p := range points {
+		if g, ok := between[i]; ok {
+			before, step := points[i-1].Time, max(every, time.Millisecond)
+			steps := (g.From.Sub(before) + step - 1) / step
+			if at := before.Add(max(steps, 1) * step); at.Before(p.Time) {
+				out = append(out, citywarden.SeriesPoint{Time: at})
 			}
 		}
 		out = append(out, p)

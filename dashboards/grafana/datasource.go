@@ -60,6 +60,9 @@ func (d *Datasource) QueryData(ctx context.Context, req *backend.QueryDataReques
 	out := backend.NewQueryDataResponse()
 	for _, q := range req.Queries {
 		frames, err := d.query(ctx, q)
+		if req.Headers[backend.FromAlertHeaderName] == "true" {
+			frames = forAlert(frames)
+		}
 		res := backend.DataResponse{Frames: frames}
 		if err != nil {
 			res = backend.DataResponse{Error: err, Status: statusOf(err)}
