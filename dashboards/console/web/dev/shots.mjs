@@ -92,6 +92,7 @@ for (const [v, o] of variants) {
   await look('firmware-' + v, o, at('/firmware'))
   await look('addfirmware-' + v, o, at('/firmware', first('.head .primary')))
   await look('provisioning-' + v, o, at('/provisioning'))
+  await look('uplinks-' + v, o, at('/uplinks'))
   await look('newkey-' + v, o, at('/provisioning', first('.head .primary')))
   await look('credential-' + v, o, at('/devices', async (page) => { await page.click('.devices .title'); await page.waitForSelector('.uplot'); const b = page.locator('section', { has: page.locator('h2', { hasText: /凭据|Credentials/ }) }).locator('button').first(); await b.click(); await page.selectOption('dialog select', 'mqtt'); await page.waitForTimeout(400) }))
   await look('desks-' + v, o, at('/dispatch'))

@@ -29,7 +29,7 @@ export default function Chart(p: ChartProps) {
     void Promise.all([import('uplot'), import('uplot/dist/uPlot.min.css')]).then(([m]) => setUPlot(() => m.default))
   }, [])
   const bool = p.metric?.kind === 'bool'
-  const theme = document.documentElement.dataset.theme ?? ''
+  const { theme = '', contrast = '' } = document.documentElement.dataset
   useEffect(() => {
     if (uplot === undefined || box.current === null) return
     const el = box.current
@@ -124,7 +124,7 @@ export default function Chart(p: ChartProps) {
       resize.disconnect()
       chart.destroy()
     }
-  }, [uplot, p.points, p.from, p.to, p.name, theme])
+  }, [uplot, p.points, p.from, p.to, p.name, theme, contrast])
   const last = p.points.at(-1)
   return (
     <div

@@ -34,6 +34,7 @@ const Ledger = lazy('ledger', async () => (await import('./pages/ledger')).Ledge
 const DeadLetters = lazy('dead letters', async () => (await import('./pages/ledger')).DeadLetters)
 const Firmware = lazy('firmware', async () => (await import('./pages/firmware')).Firmware)
 const Provisioning = lazy('provisioning', async () => (await import('./pages/firmware')).Provisioning)
+const Uplinks = lazy('uplinks', async () => (await import('./pages/uplinks')).Uplinks)
 const Load = lazy('load', async () => (await import('./pages/load')).Load)
 
 /** pages are those of the navigation, or of the menu at its end; of some only certain posts have a use. */
@@ -77,7 +78,7 @@ function Desk() {
   const [asked = '', second] = place.path
   const first = asked === '' && !may('city') ? 'cases' : asked
   const shown = pages.filter((p) => p.may === undefined || may(p.may))
-  const page = shown.find((p) => p.path === (deviceSections.includes(first) ? 'devices' : first)) ?? (first === 'intake' && second === 'new' && may('cases') ? pages.find((p) => p.path === 'cases') : undefined)
+  const page = shown.find((p) => p.path === (deviceSections().includes(first) ? 'devices' : first)) ?? (first === 'intake' && second === 'new' && may('cases') ? pages.find((p) => p.path === 'cases') : undefined)
   const main = useRef<HTMLElement>(null)
   const before = useRef(pathname)
   useEffect(() => {
@@ -136,8 +137,9 @@ function Desk() {
           (second === undefined ? <Devices search={search} /> : <DevicePage key={second} id={second} search={search} />)}
         {page !== undefined && first === 'ledger' && <Ledger search={search} />}
         {page !== undefined && first === 'deadletters' && <DeadLetters search={search} />}
-        {may('devices') && first === 'firmware' && <Firmware />}
-        {may('devices') && first === 'provisioning' && <Provisioning />}
+        {page !== undefined && first === 'firmware' && <Firmware />}
+        {page !== undefined && first === 'provisioning' && <Provisioning />}
+        {page !== undefined && first === 'uplinks' && <Uplinks />}
         {page !== undefined && first === 'rules' && (second === undefined ? <Rules /> : <RulePage key={second} id={second} search={search} />)}
         {page === undefined && <p class="empty">{t('err.page')}</p>}
       </main>

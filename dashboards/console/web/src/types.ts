@@ -132,3 +132,5 @@ export type LedgerRow = Schemas['LedgerRow']
 /** Books is what comparing log, ledger and time series found. */
 export type Books = Schemas['Audit']
 export type Replay = Schemas['Replay']
+/** Link is a connection to a broker elsewhere. */
+export type Link = Schemas['Link']

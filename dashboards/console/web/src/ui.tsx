@@ -187,15 +187,17 @@ export function lazy<P extends object>(name: string, load: () => Promise<Compone
 
 export const Empty = ({ children }: { children: ComponentChildren }) => <p class="empty">{children}</p>
 
-/** Modal is a dialog over the page: "box" in the middle, "drawer" at the side, "photo" as large as the window. Escape and the cross close it. */
+/** Modal is a dialog over the page: "box" in the middle, "drawer" at the side, "photo" as large as the window. Escape, the cross and a press beside it close it, but not while it is held. */
 export function Modal({
   title,
   kind = 'box',
+  held = false,
   onClose,
   children,
 }: {
   title: string
   kind?: 'box' | 'drawer' | 'photo'
+  held?: boolean
   onClose: () => void
   children: ComponentChildren
 }) {
@@ -219,14 +221,16 @@ export function Modal({
       aria-labelledby={id}
       onCancel={(e) => {
         e.preventDefault()
-        onClose()
+        if (!held) onClose()
       }}
-      onMouseDown={(e) => e.target === ref.current && onClose()}
+      // A browser lets a second Escape close a dialog that did not close at the first.
+      onKeyDown={(e) => held && e.key === 'Escape' && e.preventDefault()}
+      onMouseDown={(e) => e.target === ref.current && !held && onClose()}
     >
       <div class="sheet">
         <header>
           <h2 id={id}>{title}</h2>
-          <button type="button" class="ghost" onClick={onClose} aria-label={t('c.close')}>
+          <button type="button" class="ghost" disabled={held} onClick={onClose} aria-label={t('c.close')}>
             <Icon name="close" />
           </button>
         </header>
@@ -271,7 +275,7 @@ export const Decide = ({ wrong, busy, does, onClose }: { wrong: string; busy: bo
   <>
     <Wrong text={wrong} />
     <footer>
-      <button type="button" onClick={onClose}>
+      <button type="button" disabled={busy} onClick={onClose}>
         {t('c.cancel')}
       </button>
       <button type="submit" class="primary" disabled={busy}>
@@ -285,7 +289,7 @@ export const Decide = ({ wrong, busy, does, onClose }: { wrong: string; busy: bo
 export function Sure({ title, children, does, onClose }: { title: string; children: ComponentChildren; does: () => Promise<void>; onClose: () => void }) {
   const { busy, error, run } = useBusy()
   return (
-    <Modal title={title} onClose={onClose}>
+    <Modal title={title} held={busy} onClose={onClose}>
       <form
         onSubmit={(e) => {
           e.preventDefault()

@@ -67,7 +67,7 @@ export function Credentials({ d, model }: { d: Device; model: Model | undefined 
   )
 }
 
-const kinds = ['token', 'mqtt', 'x509'] as const
+const kinds = ['token', 'mqtt', 'x509', 'psk'] as const
 const overlaps = ['', '1h', '24h', '7d', '30d', '90d'] as const
 
 function Issue({ d, model, replaces, onClose, onDone }: { d: Device; model: Model | undefined; replaces: boolean; onClose: () => void; onDone: () => void }) {
@@ -77,6 +77,8 @@ function Issue({ d, model, replaces, onClose, onDone }: { d: Device; model: Mode
   const [password, setPassword] = useState('')
   const [certificate, setCertificate] = useState('')
   const [subject, setSubject] = useState('')
+  const [identity, setIdentity] = useState('')
+  const [key, setKey] = useState('')
   const [overlap, setOverlap] = useState('')
   const [issued, setIssued] = useState<Issued>()
   const { busy, error, run } = useBusy()
@@ -86,6 +88,7 @@ function Issue({ d, model, replaces, onClose, onDone }: { d: Device; model: Mode
       token: {},
       mqtt: { user: user.trim() || undefined, client_id: client.trim() || undefined, password: password || undefined },
       x509: { certificate: certificate.trim() || undefined, subject: subject.trim() || undefined },
+      psk: { identity: identity.trim() || undefined, key: key || undefined },
     }[type]
     run(async () => {
       setIssued(await post<Issued>(`/devices/${enc(d.id)}/credentials`, { type, ...body, overlap: overlap || undefined }))
@@ -94,12 +97,12 @@ function Issue({ d, model, replaces, onClose, onDone }: { d: Device; model: Mode
   }
   if (issued !== undefined)
     return (
-      <Modal title={t('cr.issued', d.name || d.id)} onClose={onClose}>
+      <Modal title={t('cr.issued', d.name || d.id)} held onClose={onClose}>
         <Secret device={d.id} model={model} issued={issued} onClose={onClose} />
       </Modal>
     )
   return (
-    <Modal title={t(replaces ? 'cr.rotate' : 'cr.issue')} onClose={onClose}>
+    <Modal title={t(replaces ? 'cr.rotate' : 'cr.issue')} held={busy} onClose={onClose}>
       <form onSubmit={submit}>
         <p class="quiet">{d.name || d.id}</p>
         <label>
@@ -148,6 +151,18 @@ function Issue({ d, model, replaces, onClose, onDone }: { d: Device; model: Mode
             </label>
           </>
         )}
+        {type === 'psk' && (
+          <>
+            <label>
+              {t('cr.identity')}
+              <input value={identity} maxLength={128} placeholder={d.id} autocomplete="off" autocapitalize="off" spellcheck={false} onInput={(e) => setIdentity(e.currentTarget.value)} />
+            </label>
+            <label>
+              {t('cr.key')}
+              <input type="password" autocomplete="new-password" minLength={16} maxLength={130} value={key} onInput={(e) => setKey(e.currentTarget.value)} />
+            </label>
+          </>
+        )}
         {replaces && (
           <label>
             {t('cr.overlap')}
@@ -190,8 +205,14 @@ export function Secret({ device, model, issued: x, onClose }: { device: string; 
           <CopyBox text={x.password} label={`${t('in.password')}: ${device}`} />
         </>
       )}
+      {x.key !== undefined && (
+        <>
+          <p>{t('cr.identityIs', x.identity ?? '')}</p>
+          <CopyBox text={x.key} label={`${t('cr.kind.psk')}: ${device}`} />
+        </>
+      )}
       {x.certificate !== undefined && <CopyBox text={x.certificate} label={`${t('cr.kind.x509')}: ${device}`} />}
-      {mqtt !== undefined && x.certificate === undefined && (
+      {mqtt !== undefined && x.certificate === undefined && x.key === undefined && (
         <>
           <p>{t('de.tokenTry')}</p>
           <CopyBox label="mosquitto_pub" text={`mosquitto_pub -h ${mqtt[1]} -p ${mqtt[2]} ${x.token !== undefined ? '-u ' + x.token : names} -q 1 -t v1/devices/me/telemetry -m '${body}'`} />

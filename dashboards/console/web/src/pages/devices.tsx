@@ -1,6 +1,6 @@
 // Devices: list, one device with its values and curves, and adding one.
 import { useEffect, useState } from 'preact/hooks'
-import { enc, get, list, post, put, query } from '../api'
+import { enc, get, list, post, query } from '../api'
 import { go, liveEvents, may, say, state, upsert, useLive, useLoad, useTick } from '../app'
 import Chart from '../chart'
 import { Live } from '../live'
@@ -26,6 +26,15 @@ const WhyNotAsk = lazy('whynot', async () => (await import('./whynot')).WhyNotAs
 const page = 200
 const statuses: Status[] = ['online', 'silent', 'never']
 
+/** Deleted is the event of a device that is gone. */
+interface Deleted {
+  id: string
+  deleted: true
+}
+
+/** fresh is a device as its event has it: whole but for the alarm, which events leave out. */
+const fresh = (old: Device, d: Device): Device => ({ ...d, alarm: old.alarm, latest: { ...old.latest, ...d.latest } })
+
 export function Devices({ search }: { search: string }) {
   useTick(5000)
   const q = new URLSearchParams(search)
@@ -38,8 +47,12 @@ export function Devices({ search }: { search: string }) {
     list<Device>('/devices', { model, q: needle, grid, status }, most, signal),
   )
   const [adding, setAdding] = useState<'one' | 'file'>()
-  useLive<Device>('device', (d) =>
-    loaded.change((l) => (l.items.some((x) => x.id === d.id) ? { ...l, items: upsert(l.items, d) } : l)),
+  useLive<Device | Deleted>('device', (d) =>
+    loaded.change((l) => {
+      const old = l.items.find((x) => x.id === d.id)
+      if (old === undefined) return l
+      return { ...l, items: 'deleted' in d ? l.items.filter((x) => x !== old) : upsert(l.items, fresh(old, d)) }
+    }),
   )
   const set = (name: string, value: string) => go('/devices' + withFilter(search, name, value), true)
   const items = (loaded.data?.items ?? []).filter((d) => status === '' || d.status === status)
@@ -127,7 +140,7 @@ export function Devices({ search }: { search: string }) {
                   <td role="cell" class="c-state">
                     <StatusMark of={d.status} />
                     <span class="sub">
-                      <When at={d.last_seen} ago /> {d.reason !== undefined && t(`de.silent.${d.reason}`)}
+                      <When at={d.last_seen} ago /> {d.status === 'silent' && d.reason !== undefined && t(`de.silent.${d.reason}`)}
                     </span>
                   </td>
                   <td role="cell" class="c-latest">
@@ -188,8 +201,8 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
   useLive<Alarm>('alarm', (a) => {
     if (a.device === id || a.members?.includes(id)) alarms.change((l) => ({ ...l, items: upsert(l.items, a) }))
   })
-  useLive<Device>('device', (d) => {
-    if (d.id === id) loaded.change((x) => ({ ...x, ...d, latest: { ...x.latest, ...d.latest } }))
+  useLive<Device | Deleted>('device', (d) => {
+    if (d.id === id && !('deleted' in d)) loaded.change((x) => fresh(x, d))
   })
   useEffect(() => {
     const live = new Live({
@@ -205,6 +218,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
         loaded.change((d) => ({
           ...d,
           status: 'online',
+          reason: undefined,
           last_seen: m.received,
           latest: { ...d.latest, ...Object.fromEntries(Object.entries(latest).filter(([name, x]) => newer(x, d.latest?.[name]))) },
         }))
@@ -235,7 +249,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
         <h1>{d.name || d.id}</h1>
         <StatusMark of={d.status} />
         <span class="quiet">{d.last_seen ? t('de.presence', ago(d.last_seen)) : t('de.neverText')}</span>
-        {d.reason !== undefined && !d.disabled && <span>{t(`de.silent.${d.reason}`)}</span>}
+        {d.status === 'silent' && d.reason !== undefined && !d.disabled && <span>{t(`de.silent.${d.reason}`)}</span>}
         {d.disabled && <span class="tag">{t('de.disabled')}</span>}
       </div>
       <div class="columns">
@@ -355,8 +369,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
           title={t(d.disabled ? 'de.enable' : 'de.disable')}
           onClose={() => setTurning(false)}
           does={async () => {
-            const fresh = await get<Device>('/devices/' + enc(d.id))
-            await put<Device>('/devices/' + enc(d.id), { ...fresh, site_attributes: undefined, disabled: !d.disabled })
+            await post<Device>(`/devices/${enc(d.id)}/${d.disabled ? 'enable' : 'disable'}`)
             say(t(d.disabled ? 'de.didEnable' : 'de.didDisable', d.name || d.id))
             loaded.again()
           }}
@@ -563,12 +576,12 @@ function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
   }
   if (token !== '')
     return (
-      <Modal title={t('de.added', id)} onClose={close}>
+      <Modal title={t('de.added', id)} held onClose={close}>
         <Secret device={id} model={m} issued={{ token }} onClose={close} />
       </Modal>
     )
   return (
-    <Modal title={t('de.add')} onClose={close}>
+    <Modal title={t('de.add')} held={busy} onClose={close}>
       <form onSubmit={submit}>
         <label>
           {t('de.model')}

@@ -175,7 +175,7 @@ function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
     })
   }
   return (
-    <Modal title={t('fw.add')} onClose={onClose}>
+    <Modal title={t('fw.add')} held={busy} onClose={onClose}>
       <form onSubmit={submit}>
         <label>
           {t('de.model')}
@@ -260,7 +260,8 @@ export function DeviceFirmware({ d }: { d: Device }) {
   const target = wanted(d, loaded.data ?? [])
   const runs = [says('current_fw_title'), says('current_fw_version')].filter(Boolean).join(' ')
   const fits = loaded.data?.some((f) => f.model === d.model)
-  if (runs === '' && !fits) return null
+  const failed = loaded.data === undefined && loaded.error !== ''
+  if (runs === '' && !fits && !failed) return null
   const p = target && progress(d, target)
   return (
     <section class="card">
@@ -270,20 +271,24 @@ export function DeviceFirmware({ d }: { d: Device }) {
           {t('fw.assign')}
         </a>
       </div>
-      <dl class="tight">
-        <dt>{t('fw.runs')}</dt>
-        <dd>{runs || t('fw.unsaid')}</dd>
-        <dt>{t('fw.wanted')}</dt>
-        <dd>{target === undefined ? t('fw.nothing') : named(target)}</dd>
-        {p !== undefined && (
-          <>
-            <dt>{t('fw.progress')}</dt>
-            <dd class={p === 'failed' ? 'wrong' : ''}>
-              <Icon name={p === 'failed' ? 'warn' : p === 'done' ? 'check' : 'clock'} size={15} /> {t(`fw.p.${p}`)} {says('fw_state') && <code>{says('fw_state')}</code>} {says('fw_error')}
-            </dd>
-          </>
-        )}
-      </dl>
+      {loaded.data === undefined ? (
+        failed ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+      ) : (
+        <dl class="tight">
+          <dt>{t('fw.runs')}</dt>
+          <dd>{runs || t('fw.unsaid')}</dd>
+          <dt>{t('fw.wanted')}</dt>
+          <dd>{target === undefined ? t('fw.nothing') : named(target)}</dd>
+          {p !== undefined && (
+            <>
+              <dt>{t('fw.progress')}</dt>
+              <dd class={p === 'failed' ? 'wrong' : ''}>
+                <Icon name={p === 'failed' ? 'warn' : p === 'done' ? 'check' : 'clock'} size={15} /> {t(`fw.p.${p}`)} {says('fw_state') && <code>{says('fw_state')}</code>} {says('fw_error')}
+              </dd>
+            </>
+          )}
+        </dl>
+      )}
     </section>
   )
 }
@@ -359,7 +364,7 @@ function NewKey({ all, onClose, onDone }: { all: Key[]; onClose: () => void; onD
     })
   }
   return (
-    <Modal title={t('pr.new')} onClose={onClose}>
+    <Modal title={t('pr.new')} held={busy || got !== undefined} onClose={onClose}>
       {got !== undefined ? (
         <>
           <p class="note">{t('pr.once')}</p>

@@ -19,7 +19,7 @@ export function Import({ onClose, onDone }: { onClose: () => void; onDone: () =>
   }
   const told = got?.lines.filter((l) => !l.ok || l.warning) ?? []
   return (
-    <Modal title={t('im.title')} onClose={onClose}>
+    <Modal title={t('im.title')} held={busy} onClose={onClose}>
       {got === undefined ? (
         <form onSubmit={submit}>
           <p>{t('im.text')}</p>

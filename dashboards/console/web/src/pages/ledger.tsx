@@ -1,8 +1,8 @@
 // The ledger: what came in of each device and hour, and what became of it. And
 // the dead letters: messages that could not be used, with their bytes.
-import { useState } from 'preact/hooks'
+import { useEffect, useState } from 'preact/hooks'
 import { get, list, post, query } from '../api'
-import { go, may, useLoad, useNames, useTick } from '../app'
+import { go, may, state, useLoad, useNames } from '../app'
 import { Bars } from '../bars'
 import { fullTime, num, now, time } from '../format'
 import { t } from '../i18n'
@@ -17,6 +17,14 @@ const ranges = { '24h': 24, '7d': 7 * 24, '30d': 30 * 24 } as const
 const rangeNames = ['24h', '7d', '30d'] as const
 const page = 200
 
+/** useEvery asks again each minute. */
+function useEvery(again: () => void) {
+  useEffect(() => {
+    const i = setInterval(again, 60_000)
+    return () => clearInterval(i)
+  }, [again])
+}
+
 export function Ledger({ search }: { search: string }) {
   const q = new URLSearchParams(search)
   const device = q.get('device') ?? ''
@@ -30,7 +38,8 @@ export function Ledger({ search }: { search: string }) {
   const asked = { device, from: new Date(from).toISOString(), to: new Date(to).toISOString() }
   const hours = useLoad('ledger by hour ' + JSON.stringify(asked), async (signal) => (await get<List<LedgerRow>>('/ledger' + query({ ...asked, by: 'hour' }), signal)).items)
   const rows = useLoad(`ledger ${JSON.stringify(asked)} ${all} ${most}`, (signal) => list<LedgerRow>('/ledger', { ...asked, uneven: !all }, most, signal))
-  useTick(60_000)
+  useEvery(hours.again)
+  useEvery(rows.again)
   const set = (name: string, value: string) => {
     setMost(page)
     go('/ledger' + withFilter(search, name, value), true)
@@ -71,7 +80,7 @@ export function Ledger({ search }: { search: string }) {
             {hours.data.length > 0 && <Bars bars={bars(hours.data, from, to)} names={[t('le.received'), t('le.unstored')]} label={t('le.chart')} to={during} />}
             {device !== '' && <Unheard of={unheard(hours.data, from, Math.min(to, Math.floor(now() / hour) * hour))} />}
           </section>
-          {device === '' && !narrowed && <Compare from={asked.from} />}
+          {device === '' && !narrowed && !state.user?.area && <Compare from={asked.from} />}
         </>
       )}
       <h2 class="group">{t(all ? 'le.rows' : 'le.uneven')}</h2>
@@ -259,7 +268,7 @@ export function DeadLetters({ search }: { search: string }) {
     setMost(page)
     go('/deadletters' + withFilter(search, name, value), true)
   }
-  useTick(60_000)
+  useEvery(loaded.again)
   return (
     <>
       <div class="head">
@@ -312,7 +321,7 @@ function Again({ device, name, onClose, onDone }: { device: string; name: (id: s
   const [got, setGot] = useState<Replay>()
   const { busy, error, run } = useBusy()
   return (
-    <Modal title={t('dl.replay')} onClose={onClose}>
+    <Modal title={t('dl.replay')} held={busy} onClose={onClose}>
       {got === undefined ? (
         <p>{device === '' ? t('dl.replayAll') : t('dl.replayOne', name(device))}</p>
       ) : (

@@ -1,5 +1,5 @@
 // Messages that could not be used.
-import { useEffect } from 'preact/hooks'
+import { useEffect, useMemo, useState } from 'preact/hooks'
 import { get, query } from '../api'
 import { useLoad } from '../app'
 import { bytes, readable } from '../bytes'
@@ -11,7 +11,8 @@ import { Bytes } from './messages'
 
 /** Letter is one of them: why, when, and its bytes; with name, whose it is. */
 export function Letter({ of: x, name }: { of: DeadLetter; name?: string }) {
-  const b = bytes(x.payload)
+  const b = useMemo(() => bytes(x.payload), [x.payload])
+  const [open, setOpen] = useState(false)
   return (
     <>
       {name !== undefined && (
@@ -31,11 +32,11 @@ export function Letter({ of: x, name }: { of: DeadLetter; name?: string }) {
           </>
         )}
       </p>
-      <details>
+      <details onToggle={(e) => setOpen(e.currentTarget.open)}>
         <summary>
           {t('dl.bytes', b.length)} <code class="small">{readable(b.subarray(0, 80))}</code>
         </summary>
-        <Bytes of={b} />
+        {open && <Bytes of={b} />}
       </details>
     </>
   )

@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks'
 import { useLive } from '../app'
 import { bytes, dump, readable } from '../bytes'
-import { fullTime, time, value } from '../format'
+import { fullTime, num, time, value } from '../format'
 import { t, text } from '../i18n'
 import { Icon } from '../ui'
 import type { Device, Latest, Model } from '../types'
@@ -73,7 +73,9 @@ export function Messages({ d, model }: { d: Device; model: Model | undefined }) 
   )
 }
 
-/** Bytes are the bytes of a message, as text and in hexadecimal. */
+const most = 4096 // bytes that are shown in hexadecimal
+
+/** Bytes are the bytes of a message, as text and in hexadecimal, the first when there are many. */
 export function Bytes({ of }: { of: Uint8Array }) {
   return (
     <>
@@ -81,8 +83,9 @@ export function Bytes({ of }: { of: Uint8Array }) {
         {readable(of)}
       </pre>
       <pre class="code" tabIndex={0} aria-label={t('me.hex')}>
-        {dump(of)}
+        {dump(of.subarray(0, most))}
       </pre>
+      {of.length > most && <p class="quiet small">{t('me.first', num(most), num(of.length))}</p>}
     </>
   )
 }

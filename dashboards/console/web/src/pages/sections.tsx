@@ -8,15 +8,18 @@ const all: { path: string; title: Key; may?: 'devices' }[] = [
   { path: 'deadletters', title: 'nav.deadletters' },
   { path: 'firmware', title: 'nav.firmware', may: 'devices' },
   { path: 'provisioning', title: 'nav.provisioning', may: 'devices' },
+  { path: 'uplinks', title: 'nav.uplinks', may: 'devices' },
 ]
 
-/** deviceSections are the first parts of the addresses of these pages. */
-export const deviceSections = all.map((s) => s.path)
+const shown = () => all.filter((s) => s.may === undefined || may(s.may))
+
+/** deviceSections are the first parts of the addresses of these pages, as far as the user may see them. */
+export const deviceSections = () => shown().map((s) => s.path)
 
 /** Sections is the row of links between them. */
 export const Sections = ({ at }: { at: string }) => (
   <nav class="sections" aria-label={t('nav.deviceSections')}>
-    {all.filter((s) => s.may === undefined || may(s.may)).map((s) => (
+    {shown().map((s) => (
       <a key={s.path} href={'/' + s.path} aria-current={s.path === at ? 'page' : undefined}>
         {t(s.title)}
       </a>

@@ -248,7 +248,7 @@ function One({ of: u, onClose, onDone }: { of: User; onClose: () => void; onDone
     })
   const all = sessions.data?.items ?? []
   return (
-    <Modal title={u.title ? `${u.title} (${u.name})` : u.name} kind="drawer" onClose={onClose}>
+    <Modal title={u.title ? `${u.title} (${u.name})` : u.name} kind="drawer" held={busy || token !== ''} onClose={onClose}>
       <Edit of={u} onClose={onClose} onDone={onDone} />
       <Wrong text={error} />
       {!program && !self && (
@@ -276,6 +276,9 @@ function One({ of: u, onClose, onDone }: { of: User; onClose: () => void; onDone
             <div class="note" role="status">
               <p>{t('us.tokenOnce')}</p>
               <CopyBox text={token} label={t('de.token')} />
+              <button type="button" onClick={() => setToken('')}>
+                {t('de.tokenDone')}
+              </button>
             </div>
           )}
           <form onSubmit={issue}>
