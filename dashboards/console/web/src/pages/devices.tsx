@@ -130,7 +130,7 @@ export function Devices({ search }: { search: string }) {
                     <a class="title" href={href(['devices', d.id])}>
                       {d.name || d.id}
                     </a>
-                    <span class="sub">{d.id}</span>
+                    {d.name && d.name !== d.id && <span class="sub">{d.id}</span>}
                   </td>
                   <td role="cell" class="c-model">
                     <span class="mark">

@@ -173,7 +173,7 @@ function Rows({ of }: { of: LedgerRow[] }) {
                   {name(r.device)}
                 </a>
               )}
-              <span class="sub">{r.device}</span>
+              {name(r.device) !== r.device && <span class="sub">{r.device}</span>}
             </td>
             <td role="cell" class="num">
               {num(r.received)}
