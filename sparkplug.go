@@ -92,6 +92,8 @@ const (
 	metricInt, metricLong, metricFloat, metricDouble, metricBool, metricString, metricLast protoNum = 10, 11, 12, 13, 14, 15, 19
 
 	qualityGood = 192
+
+	maxSparkplugMetrics = 16384 // of one payload; each takes a hundred times the memory that it may have bytes
 )
 
 // ParseSparkplug reads a payload; the error says at which byte it is none. What it
@@ -105,6 +107,9 @@ func ParseSparkplug(b []byte) (SparkplugPayload, error) {
 		case payloadSeq:
 			p.Seq, p.HasSeq = f.n, true
 		case payloadMetrics:
+			if len(p.Metrics) == maxSparkplugMetrics {
+				return f.errorf("a payload has at most %d metrics", maxSparkplugMetrics)
+			}
 			m, err := parseSparkplugMetric(f)
 			if err != nil {
 				return err

@@ -1,6 +1,7 @@
 package citywarden_test
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"math"
@@ -87,6 +88,16 @@ func TestSparkplugThatIsNone(t *testing.T) {
 		if _, err := citywarden.ParseSparkplug(b); err == nil || err.Error() != c.want || citywarden.CodeOf(err) != citywarden.CodeInvalid {
 			t.Errorf("%s: %v, want %s", c.hex, err, c.want)
 		}
+	}
+}
+
+// TestSparkplugOfManyMetrics: a metric takes two bytes of a payload, and far more memory.
+func TestSparkplugOfManyMetrics(t *testing.T) {
+	if p, err := citywarden.ParseSparkplug(bytes.Repeat([]byte{0x12, 0}, 16384)); err != nil || len(p.Metrics) != 16384 {
+		t.Errorf("%d metrics, %v", len(p.Metrics), err)
+	}
+	if _, err := citywarden.ParseSparkplug(bytes.Repeat([]byte{0x12, 0}, 16385)); err == nil || err.Error() != "byte 32770: a payload has at most 16384 metrics" {
+		t.Errorf("one more: %v", err)
 	}
 }
 

@@ -29,7 +29,7 @@ func decodeSparkplug(model *citywarden.Model, up *citywarden.Uplink, drop *dropp
 		m := &p.Metrics[i]
 		switch {
 		case m.Name == "" && m.HasAlias:
-			drop.reject(1, "alias %d stands in no birth since the device connected; the device was asked for its birth", m.Alias)
+			drop.reject(1, "alias %d stands in no birth since the device connected, or there is no room for its name; the device was asked for its birth", m.Alias)
 			continue
 		case m.Name == "":
 			drop.reject(1, "metric %d has no name", i+1)

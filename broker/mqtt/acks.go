@@ -43,9 +43,9 @@ func (c *conn) toCheck(pk *packets.Packet, up citywarden.Uplink) *citywarden.Upl
 }
 
 // acceptAll is accept for a message that is in the log as several: it is answered once all
-// are durable, and with what can't be used of the first.
-func (c *conn) acceptAll(pk *packets.Packet, all []citywarden.Uplink) {
-	n, ok := c.push(pk, c.toCheck(pk, all[0]))
+// are durable, and with what can't be used of own.
+func (c *conn) acceptAll(pk *packets.Packet, own citywarden.Uplink, all []citywarden.Uplink) {
+	n, ok := c.push(pk, c.toCheck(pk, own))
 	if !ok {
 		return
 	}

@@ -247,6 +247,9 @@ func (h *hook) OnSessionEstablished(cl *mochi.Client, _ packets.Packet) {
 func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
 	c := connOf(cl)
 	h.broker.metrics.connections.Dec()
+	if c.node != nil {
+		defer h.broker.nodes.CompareAndDelete(c.nodeKey(), c)
+	}
 	if c.will == nil || c.graceful.Load() || c.stopping.Load() || h.broker.revoked(c) != nil {
 		return
 	}
@@ -345,7 +348,9 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 				if c.aliases == nil {
 					c.aliases = make(map[uint16]string)
 				}
-				c.aliases[a] = clip(pk.TopicName) // longer ones are refused anyway
+				if delete(c.aliases, a); len(pk.TopicName) <= maxTopic { // longer ones are refused
+					c.aliases[a] = pk.TopicName
+				}
 			case ok:
 				pk.TopicName = known
 			default:
@@ -374,6 +379,10 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 func (h *hook) publish(c *conn, pk *packets.Packet) {
 	if c.guest {
 		h.provision(c, pk)
+		return
+	}
+	if len(pk.TopicName) > maxTopic && (strings.HasPrefix(pk.TopicName, sparkplugSpace) || mayStore(pk.TopicName)) {
+		c.refuse(pk, citywarden.Errorf(citywarden.CodeDenied, "topic %q of %d bytes; at most %d are taken", clip(pk.TopicName), len(pk.TopicName), maxTopic))
 		return
 	}
 	if strings.HasPrefix(pk.TopicName, sparkplugSpace) {

@@ -55,6 +55,7 @@ const (
 	maxPending       = 128              // packets queued to one connection
 	maxUnknown       = 1024             // connections of a listener that have not authenticated yet
 	maxAliases       = 16               // topic aliases of one connection, MQTT 5
+	maxTopic         = 1024             // bytes
 	idleKeepAlive    = 600              // seconds; told to an MQTT 5 device that asks for none
 	safeKeepAlive    = 43690            // seconds; 1.5 times more would overflow mochi's uint16
 	maxClientID      = 1024             // bytes
@@ -143,7 +144,7 @@ type Broker struct {
 	log     *slog.Logger
 	metrics metrics
 	since   time.Time      // when it began to run
-	nodes   sync.Map       // by device, the connection in which a node of Sparkplug B was born last
+	nodes   sync.Map       // by nodeKey, the connection in which a node of Sparkplug B was born last, while it lasts
 	guests  chan struct{}  // a slot per connection that asks for a credential
 	unkept  rate.Sometimes // paces what is logged of messages that can't be stored: on a full disk that is each
 }

@@ -513,6 +513,31 @@ func TestTopicAlias(t *testing.T) {
 			t.Error(d)
 		}
 	})
+	t.Run("of a long topic", func(t *testing.T) {
+		j := newJournal()
+		addr, book, _ := serveTCP(t, j)
+		p := dial(t, addr, 5)
+		p.connect("x", "token-of-gw")
+		topic := "spBv1.0/county/DDATA/e1/" + strings.Repeat("d", 200)
+		p.publish(topic, "1", 1, 1, alias(3))
+		p.publish("", "2", 1, 2, alias(3))
+		for _, up := range j.wait(t, 2) {
+			if up.Topic != citywarden.GatewaySparkplug+"DDATA/"+topic[len(topic)-200:] {
+				t.Errorf("into the log went %s", up.Topic)
+			}
+		}
+		p.read(packets.Puback)
+		p.read(packets.Puback)
+		p.publish(topic+strings.Repeat("d", maxTopic), "1", 1, 3, alias(3))
+		if ack := p.read(packets.Puback); ack.ReasonCode != 0x87 {
+			t.Errorf("PUBACK %#x, want 0x87", ack.ReasonCode)
+		}
+		p.publish("", "2", 1, 4, alias(3))
+		if d := p.closed(); d.ReasonCode != 0x94 {
+			t.Errorf("DISCONNECT %#x, want 0x94", d.ReasonCode)
+		}
+		book.mustSay(t, "at most 1024 are taken")
+	})
 	t.Run("of a foreign topic", func(t *testing.T) {
 		j := newJournal()
 		addr, _, _ := serveTCP(t, j)

@@ -40,7 +40,18 @@ const (
 	sparkplugDCMD   = "DCMD"
 
 	maxNodeMetrics = 16384            // of a node and its devices, that are remembered
-	birthPause     = 10 * time.Second // between two requests for births
+	maxNodeName    = 256              // bytes of the name of a metric or a device that is remembered
+	maxCompleted   = 1 << 20          // bytes of a message with the names of its metrics: the log takes no more
+	birthPause     = 10 * time.Second // between two requests for births; between those for one reason it doubles
+	longBirthPause = 10 * time.Minute // up to this
+	calmBirths     = 20 * time.Minute // without a request for that reason; then it begins anew
+)
+
+// Why a node is asked for its births.
+const (
+	messagesMissing  = "messages are missing"
+	dataUnexplained  = "data came that no birth explains"
+	deviceBeforeNode = "a device was born before its node"
 )
 
 // nodeTopic is a topic, or a filter, of Sparkplug B; the zero nodeTopic is none.
@@ -94,11 +105,25 @@ type node struct {
 	born    bool
 	bdSeq   uint64
 	seq     uint64                           // of its next message
+	devices map[string]bool                  // that spoke and did not die since; whether they were born after the node was
 	metrics map[string]map[string]bornMetric // by device, "" for the node itself, and name
 	aliases map[uint64]bornMetric
-	size    int       // of metrics, all together
-	asked   time.Time // when it was asked for its births last
-	told    map[nodeMetric]order
+	size    int               // of metrics, all together
+	asked   time.Time         // when it was asked for its births last
+	asks    map[string]asking // by reason
+	told    map[nodeMetric]awaited
+}
+
+// nodeKey names a node of a gateway.
+type nodeKey struct {
+	gateway     citywarden.DeviceID
+	group, node string
+}
+
+// asking is when a node was asked for a reason last, and for how long it isn't again.
+type asking struct {
+	at    time.Time
+	pause time.Duration
 }
 
 // nodeMetric names a metric of a node or a device.
@@ -112,15 +137,22 @@ type bornMetric struct {
 	kind     citywarden.SparkplugType
 }
 
-// order is a command, which is carried out when the metric has the value.
+// order is a command, which is carried out when each of its metrics has shown its value.
 type order struct {
 	device citywarden.DeviceID
 	id     int64
-	value  citywarden.Value
+	left   int            // metrics that have not
+	shown  map[string]any // by their names
+}
+
+// awaited is the value that a metric is to show.
+type awaited struct {
+	order *order
+	value citywarden.Value
 }
 
 func newNode(t nodeTopic, will []byte) *node {
-	n := &node{group: t.group, name: t.node}
+	n := &node{group: strings.Clone(t.group), name: strings.Clone(t.node), devices: map[string]bool{}, asks: map[string]asking{}}
 	n.will, n.hasWill = bdSeq(will)
 	return n
 }
@@ -182,7 +214,7 @@ func (c *conn) sparkplug(pk *packets.Packet) {
 			c.refuse(pk, err)
 			return
 		}
-		c.acceptAll(pk, ups)
+		c.acceptAll(pk, ups[len(ups)-1], ups)
 		return
 	}
 	up := citywarden.Uplink{Device: c.device, Protocol: "mqtt", Topic: citywarden.DeviceSparkplug, Payload: pk.Payload, Received: time.Now().UTC()}
@@ -192,11 +224,11 @@ func (c *conn) sparkplug(pk *packets.Packet) {
 	ups := []citywarden.Uplink{up}
 	p, err := citywarden.ParseSparkplug(pk.Payload)
 	if err != nil { // the decoder says why
-		c.acceptAll(pk, ups)
+		c.acceptAll(pk, up, ups)
 		return
 	}
 	if missing := c.node.count(t.what, &p); missing > 0 {
-		c.askForBirth(fmt.Sprintf("%d messages are missing", missing))
+		c.askForBirth(messagesMissing)
 		ups = append(ups, citywarden.Uplink{Device: c.device, Protocol: "mqtt", Topic: citywarden.DeviceMissing, Payload: strconv.AppendUint(nil, missing, 10), Received: up.Received})
 	}
 	switch t.what {
@@ -205,15 +237,19 @@ func (c *conn) sparkplug(pk *packets.Packet) {
 	case sparkplugDDEATH:
 		c.node.forget(t.device)
 	case sparkplugNDATA, sparkplugDDATA:
-		changed, known := c.node.complete(t.device, &p)
-		if changed {
-			ups[0].Payload = p.Append(make([]byte, 0, 2*len(pk.Payload)))
+		size, known, whole := c.node.complete(t.device, &p, len(pk.Payload))
+		if size > len(pk.Payload) {
+			ups[0].Payload = p.Append(make([]byte, 0, size))
+			pk.Payload = ups[0].Payload // for what waits is counted in bytes
 		}
 		if !known {
-			c.askForBirth("data came that no birth explains")
+			c.askForBirth(dataUnexplained)
+		}
+		if !whole && c.warnOnce("completed") {
+			c.warn("message of a Sparkplug node is too long with the names of its metrics; the rest of them are dead letters; let it send fewer at once", "topic", clip(pk.TopicName), "most_bytes", maxCompleted)
 		}
 	}
-	c.acceptAll(pk, ups)
+	c.acceptAll(pk, ups[0], ups)
 	if t.what == sparkplugNDATA || t.what == sparkplugDDATA {
 		c.carriedOut(t.device, &p)
 	}
@@ -239,11 +275,14 @@ func (n *node) count(what string, p *citywarden.SparkplugPayload) (missing uint6
 
 // birth notes the metrics of a birth. Commands that wait go out now.
 func (c *conn) birth(t nodeTopic, p *citywarden.SparkplugPayload) {
-	n := c.node
+	n, device := c.node, strings.Clone(t.device) // not the whole topic
 	n.mu.Lock()
 	if t.what == sparkplugNBIRTH {
-		n.born, n.asked = true, time.Time{}
-		n.size, n.metrics, n.aliases, n.told = 0, map[string]map[string]bornMetric{}, map[uint64]bornMetric{}, map[nodeMetric]order{}
+		n.born = true
+		n.size, n.metrics, n.aliases, n.told = 0, map[string]map[string]bornMetric{}, map[uint64]bornMetric{}, map[nodeMetric]awaited{}
+		for d := range n.devices {
+			n.devices[d] = false
+		}
 		for i := range p.Metrics {
 			if m := &p.Metrics[i]; m.Name == citywarden.SparkplugBdSeq {
 				v, _ := m.Value()
@@ -253,55 +292,113 @@ func (c *conn) birth(t nodeTopic, p *citywarden.SparkplugPayload) {
 		if n.hasWill && n.will != n.bdSeq && c.warnOnce(citywarden.SparkplugBdSeq) {
 			c.warn("birth and will of a Sparkplug node do not belong together; its death will be ignored", "bdSeq", n.bdSeq, "bdSeq_of_will", n.will)
 		}
-		c.listener.broker.nodes.Store(c.device, c)
+		c.listener.broker.nodes.Store(c.nodeKey(), c)
 	}
-	n.forgetLocked(t.device)
-	full := n.size+len(p.Metrics) > maxNodeMetrics || len(n.metrics) >= maxNames
-	if n.born && !full {
-		of := make(map[string]bornMetric, len(p.Metrics))
-		n.metrics[t.device] = of
-		for i := range p.Metrics {
-			m := &p.Metrics[i]
-			b := bornMetric{nodeMetric{t.device, m.Name}, m.Alias, m.HasAlias, m.Type}
-			of[m.Name] = b
-			if m.HasAlias {
-				n.aliases[m.Alias] = b
-			}
-		}
-		n.size += len(of)
+	n.forgetLocked(device)
+	if n.hear(device); n.born && n.remembers(device) {
+		n.devices[device] = true
 	}
+	whole := n.remember(device, p)
 	born := n.born
 	n.mu.Unlock()
 	switch {
-	case full && c.warnOnce("metrics"):
-		c.warn("births of a Sparkplug node are not remembered; send the names of metrics with their data", "most", maxNodeMetrics)
+	case !whole && c.warnOnce("metrics"):
+		c.warn("births of a Sparkplug node are not all remembered; send the names of metrics with their data", "most", maxNodeMetrics, "most_bytes_of_a_name", maxNodeName)
 	case !born:
-		c.askForBirth("a device was born before its node")
+		c.askForBirth(deviceBeforeNode)
 	}
-	if t.device != "" {
-		if id, err := c.listener.broker.opts.Down.Child(c.device, t.device); err == nil {
-			c.call(id, t.device)
-		}
+	if device == "" {
+		c.listenAgain()
+		return
 	}
-	c.listenAgain(t.device != "")
+	if id, err := c.listener.broker.opts.Down.Child(c.device, device); err == nil {
+		c.call(id, device)
+		c.listenOnce(id, device)
+	}
 }
 
-// listenAgain asks for the commands that have waited for a birth.
-func (c *conn) listenAgain(device bool) {
+// nodeKey returns which node c is.
+func (c *conn) nodeKey() nodeKey { return nodeKey{c.device, c.node.group, c.node.name} }
+
+// hear notes that a device speaks. It needs mu.
+func (n *node) hear(device string) {
+	if _, ok := n.devices[device]; !ok && device != "" && n.remembers(device) {
+		n.devices[strings.Clone(device)] = false
+	}
+}
+
+// remembers reports whether a device is, or has room, in devices. It needs mu.
+func (n *node) remembers(device string) bool {
+	_, ok := n.devices[device]
+	return ok || device != "" && len(device) <= maxNodeName && len(n.devices) < maxNames
+}
+
+// remember notes the metrics of a birth and reports whether it noted all: a node may have
+// too many, and too long names. It needs mu.
+func (n *node) remember(device string, p *citywarden.SparkplugPayload) (whole bool) {
+	switch {
+	case !n.born:
+		return true
+	case n.size+len(p.Metrics) > maxNodeMetrics || len(n.metrics) >= maxNames || len(device) > maxNodeName:
+		return false
+	}
+	whole = true
+	of := map[string]bornMetric{} // without room for all, which may be the same
+	n.metrics[device] = of
+	for i := range p.Metrics {
+		m := &p.Metrics[i]
+		if len(m.Name) > maxNodeName {
+			whole = false
+			continue
+		}
+		if _, twice := of[m.Name]; twice || m.Name == "" {
+			continue
+		}
+		b := bornMetric{nodeMetric{device, m.Name}, m.Alias, m.HasAlias, m.Type}
+		of[m.Name] = b
+		if m.HasAlias {
+			n.aliases[m.Alias] = b
+		}
+	}
+	n.size += len(of)
+	return whole
+}
+
+// listenAgain asks for the node's commands that have waited for its birth.
+func (c *conn) listenAgain() {
 	c.mu.Lock()
 	subs := maps.Clone(c.subs)
 	c.mu.Unlock()
 	for filter, s := range subs {
-		if what := sparkplugTopic(filter).what; what == sparkplugDCMD && device || what == sparkplugNCMD && !device {
+		if sparkplugTopic(filter).what == sparkplugNCMD {
 			c.subscribe(filter, s.qos)
 		}
 	}
+}
+
+// listenOnce asks for the commands that have waited for the birth of a device, and not
+// for those of all that are behind the gateway.
+func (c *conn) listenOnce(id citywarden.DeviceID, device string) {
+	c.mu.Lock()
+	subs := maps.Clone(c.subs)
+	c.mu.Unlock()
+	for filter := range subs {
+		if sparkplugTopic(filter).reaches(device) {
+			c.listener.broker.opts.Down.Listen(id, citywarden.DownlinkCommand, func(m citywarden.Downlink) bool { return c.tell(filter, m) })()
+		}
+	}
+}
+
+// reaches reports whether t is a filter for the commands of the device.
+func (t nodeTopic) reaches(device string) bool {
+	return t.what == sparkplugDCMD && (t.device == "#" || t.device == "+" || t.device == device)
 }
 
 func (n *node) forget(device string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.forgetLocked(device)
+	delete(n.devices, device)
 }
 
 // forgetLocked needs mu.
@@ -313,37 +410,51 @@ func (n *node) forgetLocked(device string) {
 	}
 	n.size -= len(n.metrics[device])
 	delete(n.metrics, device)
-	maps.DeleteFunc(n.told, func(m nodeMetric, _ order) bool { return m.device == device })
+	maps.DeleteFunc(n.told, func(m nodeMetric, _ awaited) bool { return m.device == device })
 }
 
-// complete gives the metrics of data the names and types that their births told, and
-// reports whether it changed anything and whether all of them are known.
-func (n *node) complete(device string, p *citywarden.SparkplugPayload) (changed, known bool) {
+// complete gives the metrics of data of size bytes the names and types that their births
+// told. It returns at most how many bytes the data have now, more when it changed
+// anything, whether a request for births would tell nothing new, and whether there was room for all.
+func (n *node) complete(device string, p *citywarden.SparkplugPayload, size int) (completed int, known, whole bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	known = n.born && n.metrics[device] != nil
+	n.hear(device)
+	_, remembered := n.metrics[device]
+	known = n.born && (device == "" || n.devices[device] || !n.remembers(device))
+	completed, whole = size, true
 	for i := range p.Metrics {
 		m := &p.Metrics[i]
 		b, ok := n.metrics[device][m.Name]
 		if m.Name == "" && m.HasAlias {
 			b, ok = n.aliases[m.Alias]
 			ok = ok && b.device == device
-			known = known && ok
+			known = known && (ok || !remembered)
 		}
-		if !ok {
+		if !ok || m.Name != "" && (m.Type != 0 || b.kind == 0) {
 			continue
 		}
+		more := 16 // the fields, without the name
 		if m.Name == "" {
-			m.Name, changed = b.name, true
+			more += len(b.name)
 		}
-		if m.Type == 0 && b.kind != 0 {
-			m.Type, changed = b.kind, true
+		if completed+more > maxCompleted {
+			whole = false
+			continue
+		}
+		completed += more
+		if m.Name == "" {
+			m.Name = b.name
+		}
+		if m.Type == 0 {
+			m.Type = b.kind
 		}
 	}
-	return changed, known
+	return completed, known, whole
 }
 
-// death returns what a death is in the log: the node went, and with it its devices. It
+// death returns what a death is in the log: the devices of the node went, and then itself,
+// last as what they say of it counts as its sign of life. It
 // belongs to a birth; one that comes after the node was born again says nothing.
 func (c *conn) death(payload []byte) ([]citywarden.Uplink, error) {
 	n := c.node
@@ -355,30 +466,42 @@ func (c *conn) death(payload []byte) ([]citywarden.Uplink, error) {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "a death without a birth before it")
 	case !ok || number != n.bdSeq:
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the bdSeq of the death is not %d, as that of the birth is", n.bdSeq)
-	case !c.listener.broker.nodes.CompareAndDelete(c.device, c):
+	case !c.listener.broker.nodes.CompareAndDelete(c.nodeKey(), c):
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the node was born again in another connection")
 	}
+	devices := slices.Sorted(maps.Keys(n.devices))
 	n.born = false
+	n.size, n.devices, n.metrics, n.aliases, n.told = 0, map[string]bool{}, nil, nil, nil
 	now := time.Now().UTC()
-	ups := []citywarden.Uplink{{Device: c.device, Protocol: "mqtt", Topic: citywarden.DeviceDisconnected, Payload: payload, Received: now}}
-	for _, device := range slices.Sorted(maps.Keys(n.metrics)) {
-		if device != "" {
-			ups = append(ups, citywarden.Uplink{Device: c.device, Protocol: "mqtt", Topic: citywarden.GatewaySparkplug + sparkplugDDEATH + "/" + device, Payload: payload, Received: now})
-		}
+	ups := make([]citywarden.Uplink, 0, len(devices)+1)
+	for _, device := range devices {
+		ups = append(ups, citywarden.Uplink{Device: c.device, Protocol: "mqtt", Topic: citywarden.GatewaySparkplug + sparkplugDDEATH + "/" + device, Received: now})
 	}
-	return ups, nil
+	return append(ups, citywarden.Uplink{Device: c.device, Protocol: "mqtt", Topic: citywarden.DeviceDisconnected, Payload: payload, Received: now}), nil
 }
 
-// askForBirth asks the node for its births, not more often than it can send them.
-func (c *conn) askForBirth(why string) {
-	n, now := c.node, time.Now()
+// mayAsk reports whether the node may be asked for its births, which is noted: not more
+// often than it can send them, and ever less often while they don't help.
+func (n *node) mayAsk(why string, now time.Time) bool {
 	n.mu.Lock()
-	soon := now.Sub(n.asked) < birthPause
-	if !soon {
-		n.asked = now
+	defer n.mu.Unlock()
+	a := n.asks[why]
+	since := now.Sub(a.at)
+	if now.Sub(n.asked) < birthPause || since < a.pause {
+		return false
 	}
-	n.mu.Unlock()
-	if soon {
+	a.at, a.pause = now, min(2*a.pause, longBirthPause)
+	if since >= calmBirths {
+		a.pause = birthPause
+	}
+	n.asked, n.asks[why] = now, a
+	return true
+}
+
+// askForBirth asks the node for its births.
+func (c *conn) askForBirth(why string) {
+	n := c.node
+	if !n.mayAsk(why, time.Now()) {
 		return
 	}
 	filter := ""
@@ -425,13 +548,13 @@ func (c *conn) tellNode(filter string, m citywarden.Downlink) bool {
 	if !own {
 		device = c.name(m.Device)
 	}
-	if own != (t.what == sparkplugNCMD) || !own && t.device != "#" && t.device != "+" && t.device != device {
+	if own && t.what != sparkplugNCMD || !own && !t.reaches(device) {
 		return false
 	}
 	n := c.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.metrics[device] == nil {
+	if !n.born || n.metrics[device] == nil {
 		return false
 	}
 	metrics, err := commandMetrics(n, device, m.Body)
@@ -452,8 +575,11 @@ func (c *conn) tellNode(filter string, m citywarden.Downlink) bool {
 	if !c.deliver(filter, topic, commandPayload(metrics...), m.Done) {
 		return false
 	}
-	v, _ := metrics[0].Value() // it was set
-	n.told[nodeMetric{device, names[0]}] = order{m.Device, m.ID, v}
+	o := &order{m.Device, m.ID, len(metrics), map[string]any{}}
+	for i := range metrics {
+		v, _ := metrics[i].Value() // it was set
+		n.told[nodeMetric{device, names[i]}] = awaited{o, v}
+	}
 	return true
 }
 
@@ -491,27 +617,44 @@ func commandMetrics(n *node, device string, body []byte) ([]citywarden.Sparkplug
 	return out, nil
 }
 
-// carriedOut answers commands of which data show that they were carried out.
+// carriedOut answers commands of which data show that they were carried out, each metric of them.
 func (c *conn) carriedOut(device string, p *citywarden.SparkplugPayload) {
-	n := c.node
 	for i := range p.Metrics {
-		m := &p.Metrics[i]
-		key := nodeMetric{device, m.Name}
-		n.mu.Lock()
-		o, ok := n.told[key]
-		v, err := m.Value()
-		if ok = ok && err == nil && v == o.value; ok {
-			delete(n.told, key)
-		}
-		n.mu.Unlock()
-		if !ok {
+		o := c.node.show(device, &p.Metrics[i])
+		if o == nil {
 			continue
 		}
-		answer, _ := json.Marshal(map[string]any{"value": v.Any()}) // a value: no error
+		all := map[string]any{"values": o.shown}
+		if len(o.shown) == 1 {
+			for _, v := range o.shown {
+				all = map[string]any{"value": v}
+			}
+		}
+		answer, _ := json.Marshal(all) // values: no error
 		if err := c.listener.broker.opts.Down.Answer(c.ctx, o.device, o.id, answer); err != nil && citywarden.CodeOf(err) != citywarden.CodeNotFound {
 			c.warn("answer not stored", "device", o.device, "command", o.id, "err", err)
 		}
 	}
+}
+
+// show returns the command of which m was the last metric to show its value, nil for none.
+func (n *node) show(device string, m *citywarden.SparkplugMetric) *order {
+	key := nodeMetric{device, m.Name}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a, ok := n.told[key]
+	if !ok {
+		return nil
+	}
+	if v, err := m.Value(); err != nil || v != a.value {
+		return nil
+	}
+	delete(n.told, key)
+	a.order.shown[m.Name] = a.value.Any()
+	if a.order.left--; a.order.left > 0 {
+		return nil
+	}
+	return a.order
 }
 
 // state is what the platform says of itself as the primary host.

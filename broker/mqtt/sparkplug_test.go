@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/ingest"
 )
 
 // metric is one of Sparkplug B, written with protobuf's own encoder.
@@ -191,12 +193,21 @@ func TestSparkplugSequence(t *testing.T) {
 	s.command("gw", "gw", 7, `{"method":"limits","params":{"high":2,"low":1}}`, nil)
 	want = append(want, "spBv1.0/county/NCMD/e1 restart(0)=true", "spBv1.0/county/NCMD/e1 limits/high(0)=2 limits/low(0)=1")
 	e.must(t, want...)
+	e.send("NDATA/e1", sparkplug(6, metric{name: "limits/low", float: 1})) // not all of it yet
+	e.send("NDATA/e1", sparkplug(7, metric{name: "limits/high", float: 2}))
+	eventually(t, func() error {
+		if d := cmp.Diff([]string{`child-1 5 {"value":50}`, `gw 7 {"values":{"limits/high":2,"limits/low":1}}`}, s.answered()); d != "" {
+			return fmt.Errorf("answers:\n%s", d)
+		}
+		return nil
+	})
 
 	// Three messages are missing.
-	e.send("DDATA/e1/Device 1", sparkplug(9, metric{alias: 2, float: 4}))
+	e.send("DDATA/e1/Device 1", sparkplug(11, metric{alias: 2, float: 4}))
 	want = append(want, "spBv1.0/county/NCMD/e1 Node Control/Rebirth(0)=true")
 	e.must(t, want...)
 	log = append(log, "gw v1/gateway/sparkplug/DDATA/Device 1 Outputs/valve(3)=10", "gw v1/gateway/sparkplug/DDATA/Device 1 Outputs/valve(3)=50",
+		"gw v1/devices/me/sparkplug limits/low(0)=1", "gw v1/devices/me/sparkplug limits/high(0)=2",
 		"gw v1/gateway/sparkplug/DDATA/Device 1 Inputs/flow(2)=4", "gw v1/devices/me/missing 3")
 	if d := cmp.Diff(log, logged(t, s.journal, len(log))); d != "" {
 		t.Fatal(d)
@@ -205,9 +216,7 @@ func TestSparkplugSequence(t *testing.T) {
 	e.send("DBIRTH/e1/Device 2", sparkplug(1, pumpBirth...))
 	e.send("DDEATH/e1/Device 2", sparkplug(2))
 	e.send("DBIRTH/e1/Device 1", sparkplug(3, pumpBirth...))
-	e.send("DDATA/e1/Device 1", sparkplug(4, metric{alias: 9, float: 1})) // in no birth: it stays as it is, for the dead letters
-	want = append(want, "spBv1.0/county/NCMD/e1 Node Control/Rebirth(0)=true")
-	e.must(t, want...)
+	e.send("DDATA/e1/Device 1", sparkplug(4, metric{alias: 9, float: 1})) // in no birth: it stays as it is, for the dead letters; it was asked just now
 	log = append(log, log[0],
 		"gw v1/gateway/sparkplug/DBIRTH/Device 2 Inputs/flow(2)=3 Outputs/valve(3)=10 name(0)=0",
 		"gw v1/gateway/sparkplug/DDEATH/Device 2 ", log[1],
@@ -225,9 +234,12 @@ func TestSparkplugSequence(t *testing.T) {
 		return nil
 	})
 	e.send("NDEATH/e1", sparkplug(-1, metric{name: "bdSeq", kind: uint64Kind, long: 7}))
-	log = append(log, "gw v1/devices/me/disconnect bdSeq(0)=7", "gw v1/gateway/sparkplug/DDEATH/Device 1 bdSeq(0)=7")
+	log = append(log, "gw v1/gateway/sparkplug/DDEATH/Device 1 ", "gw v1/devices/me/disconnect bdSeq(0)=7")
 	if d := cmp.Diff(log, logged(t, s.journal, len(log))); d != "" {
 		t.Fatal(d)
+	}
+	if n := s.command("gw", "child-1", 8, `{"method":"valve","params":{"position":50}}`, nil); n != 0 {
+		t.Errorf("%d take a command after the death", n)
 	}
 	stop()
 	e.must(t, append(want, "spBv1.0/STATE/citywarden online false, retained false")...)
@@ -257,6 +269,181 @@ func TestSparkplugWill(t *testing.T) {
 	want := []string{"gw v1/devices/me/sparkplug bdSeq(0)=1", "gw v1/devices/me/sparkplug bdSeq(0)=2", "gw v1/devices/me/disconnect bdSeq(0)=2"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestSparkplugNodesOfOneGateway: each of its nodes dies by its own will, and the devices that
+// spoke without a birth die with it.
+func TestSparkplugNodesOfOneGateway(t *testing.T) {
+	j := newJournal()
+	addr, _, _ := serveTCP(t, j)
+	born := func(name string) *peer {
+		p := dial(t, addr, 4)
+		bdSeq := metric{name: "bdSeq", kind: uint64Kind, long: 1}
+		p.connect(name, "token-of-gw", will("spBv1.0/county/NDEATH/"+name, string(sparkplug(-1, bdSeq))))
+		p.publish("spBv1.0/county/NBIRTH/"+name, string(sparkplug(0, bdSeq)), 0, 0)
+		p.publish("spBv1.0/county/DDATA/"+name+"/of "+name, string(sparkplug(1, metric{name: "level"})), 0, 0)
+		return p
+	}
+	first := born("e1")
+	j.wait(t, 2)
+	second := born("e2")
+	j.wait(t, 4)
+	_ = first.conn.Close()
+	j.wait(t, 6)
+	_ = second.conn.Close()
+	want := []string{
+		"gw v1/gateway/sparkplug/DDEATH/of e1 ", "gw v1/devices/me/disconnect bdSeq(0)=1",
+		"gw v1/gateway/sparkplug/DDEATH/of e2 ", "gw v1/devices/me/disconnect bdSeq(0)=1",
+	}
+	if d := cmp.Diff(want, logged(t, j, 8)[4:]); d != "" {
+		t.Error(d)
+	}
+}
+
+// chronicle is a log of which the test reads what was appended.
+type chronicle struct {
+	ingest.Log
+	recs []citywarden.Record
+}
+
+func (c *chronicle) Append(r citywarden.Record, done func(citywarden.Position, error)) {
+	c.recs = append(c.recs, r)
+	done(citywarden.PositionAt(uint64(len(c.recs)), 0), nil)
+}
+
+func (c *chronicle) Last() citywarden.Position { return 0 }
+
+// household is a directory with the gateway gw and any device behind it.
+type household struct{}
+
+func (household) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
+	return &citywarden.Device{ID: id}, &citywarden.Model{}, nil
+}
+
+func (household) Child(_ citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	return citywarden.DeviceID(name), nil
+}
+
+// TestSparkplugDeathInTheLog: what the log has last of a node that died is that it went, though
+// its gateway counts as alive when it speaks for devices.
+func TestSparkplugDeathInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, ln := &chronicle{}, newPipeListener()
+		pipeline, err := ingest.New(ingest.Options{Log: log, Directory: household{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		serve(t, ln, pipeline)
+		p := pipePeer(t, ln, 4)
+		bdSeq := metric{name: "bdSeq", kind: uint64Kind, long: 1}
+		p.connect("e1", "token-of-gw", will("spBv1.0/county/NDEATH/e1", string(sparkplug(-1, bdSeq))))
+		p.publish("spBv1.0/county/NBIRTH/e1", string(sparkplug(0, bdSeq)), 0, 0)
+		p.publish("spBv1.0/county/DBIRTH/e1/pump", string(sparkplug(1, pumpBirth...)), 0, 0)
+		time.Sleep(time.Minute) // then it counts as alive again
+		_ = p.conn.Close()
+		synctest.Wait()
+		var got []string
+		for _, r := range log.recs {
+			got = append(got, string(r.Uplink.Device)+" "+r.Uplink.Topic)
+		}
+		want := []string{
+			"gw " + citywarden.DeviceSparkplug, "pump " + citywarden.DeviceSparkplug, "gw " + citywarden.DeviceConnected,
+			"pump " + citywarden.DeviceDisconnected, "gw " + citywarden.DeviceConnected, "gw " + citywarden.DeviceDisconnected,
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("in the log:\n%s", d)
+		}
+	})
+}
+
+// patient holds a command for child-1 until somebody takes it.
+type patient struct{ shelved }
+
+func (p patient) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) func() {
+	if id == "child-1" {
+		send(citywarden.Downlink{Device: id, Kind: kind, ID: 4, Body: json.RawMessage(`{"method":"valve","params":{"position":50}}`)})
+	}
+	return p.shelved.Listen(id, kind, send)
+}
+
+// TestSparkplugCommandWaits for the birth of its device, and the birth asks for no other's.
+func TestSparkplugCommandWaits(t *testing.T) {
+	s := patient{shelved{newJournal(), &shelf{}}}
+	addr, _, _ := serveTCP(t, s)
+	e := newEdge(t, addr, "edge", 7)
+	e.send("NBIRTH/e1", sparkplug(0, nodeBirth...))
+	e.send("DBIRTH/e1/Device 1", sparkplug(1, pumpBirth...))
+	e.must(t, "spBv1.0/STATE/citywarden online true, retained true", "spBv1.0/county/DCMD/e1/Device 1 (3)=50")
+}
+
+// TestSparkplugLimits: one token takes a bounded piece of memory, whatever its births say.
+func TestSparkplugLimits(t *testing.T) {
+	n := newNode(nodeTopic{}, nil)
+	n.born, n.metrics, n.aliases = true, map[string]map[string]bornMetric{}, map[uint64]bornMetric{}
+	long := strings.Repeat("x", maxNodeName+1)
+	birth := func(device string, ms ...citywarden.SparkplugMetric) bool {
+		n.hear(device)
+		return n.remember(device, &citywarden.SparkplugPayload{Metrics: ms})
+	}
+	name := long[1:]
+	if birth("long", citywarden.SparkplugMetric{Name: long, Alias: 1, HasAlias: true}, citywarden.SparkplugMetric{Name: name, Alias: 2, HasAlias: true}) || n.size != 1 || len(n.aliases) != 1 {
+		t.Errorf("of names that are too long %d metrics and %d aliases are remembered", n.size, len(n.aliases))
+	}
+	same := make([]citywarden.SparkplugMetric, 1000)
+	for i := range same {
+		same[i] = citywarden.SparkplugMetric{Name: "x", Alias: uint64(10 + i), HasAlias: true}
+	}
+	if !birth("same", same...) || n.size != 2 || len(n.aliases) != 2 {
+		t.Errorf("of equal names %d metrics and %d aliases are remembered", n.size, len(n.aliases))
+	}
+	if birth(long, same[0]) || birth("many", make([]citywarden.SparkplugMetric, maxNodeMetrics)...) || n.size != 2 || len(n.devices) != 3 {
+		t.Errorf("%d metrics of %d devices are remembered", n.size, len(n.devices))
+	}
+	n.devices["many"] = true
+
+	calls := citywarden.SparkplugPayload{Metrics: make([]citywarden.SparkplugMetric, maxNodeMetrics)}
+	for i := range calls.Metrics {
+		calls.Metrics[i] = citywarden.SparkplugMetric{Alias: 2, HasAlias: true}
+	}
+	n.devices["long"] = true
+	b := calls.Append(nil)
+	size, known, whole := n.complete("long", &calls, len(b))
+	if got := len(calls.Append(nil)); got > size || size > maxCompleted || size < maxCompleted-2*maxNodeName || !known || whole {
+		t.Errorf("%d bytes were completed to %d, said to be %d; known %t, whole %t", len(b), got, size, known, whole)
+	}
+	for _, device := range []string{"many", long} { // no birth would help
+		named := citywarden.SparkplugPayload{Metrics: []citywarden.SparkplugMetric{{Name: "y"}, {Alias: 7, HasAlias: true}}}
+		if _, known, _ := n.complete(device, &named, 10); !known {
+			t.Errorf("%.8s is asked for a birth that can't be remembered", device)
+		}
+	}
+	unborn := citywarden.SparkplugPayload{Metrics: []citywarden.SparkplugMetric{{Name: "y"}}}
+	if _, known, _ := n.complete("unborn", &unborn, 10); known {
+		t.Error("a device that was not born is not asked for its birth")
+	}
+}
+
+// TestSparkplugAsks: requests for births come less and less often while the reason stays.
+func TestSparkplugAsks(t *testing.T) {
+	n := newNode(nodeTopic{}, nil)
+	begin := time.Now()
+	var got []time.Duration
+	for at := time.Duration(0); at < 30*time.Minute; at += time.Second {
+		if n.mayAsk(dataUnexplained, begin.Add(at)) {
+			got = append(got, at/time.Second)
+		}
+	}
+	if d := cmp.Diff([]time.Duration{0, 10, 30, 70, 150, 310, 630, 1230}, got); d != "" {
+		t.Error(d)
+	}
+	at := begin.Add(30 * time.Minute)
+	if !n.mayAsk(messagesMissing, at) || n.mayAsk(deviceBeforeNode, at.Add(birthPause-1)) || !n.mayAsk(deviceBeforeNode, at.Add(birthPause)) {
+		t.Error("another reason does not wait for the pause between two requests, or for more")
+	}
+	at = at.Add(time.Hour)
+	if !n.mayAsk(dataUnexplained, at) || !n.mayAsk(dataUnexplained, at.Add(birthPause)) {
+		t.Error("the pause does not begin anew when the reason was away")
 	}
 }
 
@@ -313,8 +500,8 @@ func TestSparkplugOfTahu(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if changed, known := n.complete("", &p); !changed || !known {
-		t.Errorf("changed %t, known %t", changed, known)
+	if size, known, whole := n.complete("", &p, len(b)); size <= len(b) || !known || !whole {
+		t.Errorf("%d bytes of %d, known %t, whole %t", size, len(b), known, whole)
 	}
 	if got := plain(t, p.Append(nil)); got != "temperature(1)=22.5 count(2)=-4" {
 		t.Error(got)
