@@ -519,7 +519,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		Alarms: b.cases, Load: b.cases, Orders: b.ingest, Service: b.engine, Messages: b.ingest, Cases: b.cases, Evaluations: b.cases, Notices: b.cases, Classes: b.classes, Rules: b.engine, RuleFiles: b.rules, Lab: b.lab, Ledger: b.books(),
 		Attachments: b.cases, Photos: b.photos, Reports: b.cases, Citizens: b.config.Reports.Citizens || b.config.Demo, APIKeys: b.db, Open311: api.Open311(b.config.Open311), CAPSender: b.config.CAP.Sender,
 		Layers: &layers{dir: b.path("map"), grids: b.grids}, Grids: countyGrids{b.grids, b.devices, b.components}, Responsibility: b.officers, Components: b.components, Accounts: b.people, Audit: b.db, Hub: b.hub,
-		Console: console.Handler(), Backup: b.backup, Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{}), Ready: b.ready, Trouble: b.trouble, Links: b.links,
+		Console: console.Handler(), Backup: b.backup, Metrics: promhttp.HandlerFor(b.metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(b.component("metrics").Handler(), slog.LevelError)}), Ready: b.ready, Trouble: b.trouble, Links: b.links,
 		Version: b.options.Version, Proxies: proxies, TimeZone: b.config.TimeZone, Demo: b.config.Demo, MQTT: mqttAddr, Logger: b.component("api"),
 	})
 	if err != nil {

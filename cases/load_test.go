@@ -208,7 +208,7 @@ func TestStaleAlarmsAndMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Until(monday()))
 		reg := prometheus.NewPedanticRegistry()
-		d, _ := openDesk(t, filepath.Join(t.TempDir(), "x.db"), cases.Options{Metrics: reg})
+		d, db := openDesk(t, filepath.Join(t.TempDir(), "x.db"), cases.Options{Metrics: reg})
 		f := &feed{}
 		raise := func(entity string, at time.Time, order *citywarden.CaseOrder, change func(*citywarden.Alarm)) citywarden.Transition {
 			tr := f.next(citywarden.Raised, "r", entity, 1, citywarden.Major, order)
@@ -281,12 +281,24 @@ func TestStaleAlarmsAndMetrics(t *testing.T) {
 		time.Sleep(time.Millisecond) // they are before now
 		for name, v := range map[string]float64{
 			"citywarden_alarms_active critical": 11, "citywarden_alarms_annunciated_total critical": 11, "citywarden_alarms_unacked": 14,
+		} {
+			want[name] = v
+		}
+		gather(want) // the load is that of a minute ago at most
+		time.Sleep(time.Minute)
+		for name, v := range map[string]float64{
 			"citywarden_alarm_load_mean": 14.0 / 144, "citywarden_alarm_load_peak": 11, "citywarden_alarm_load_floods": 1, "citywarden_alarm_load_flooded": 1,
 			"citywarden_alarm_load_share major": 3.0 / 14, "citywarden_alarm_load_share critical": 11.0 / 14, "citywarden_alarm_load_top_rules q": 11,
 		} {
 			want[name] = v
 		}
 		gather(want)
+		broken := time.Now().Add(time.Minute)
+		time.Sleep(time.Until(broken))
+		if err := db.Close(); err != nil { // then the rest of the metrics is left
+			t.Fatal(err)
+		}
+		gather(map[string]float64{"citywarden_alarms_annunciated_total major": 3, "citywarden_alarms_annunciated_total critical": 11})
 	})
 }
 

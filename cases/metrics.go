@@ -3,6 +3,7 @@ package cases
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,7 +25,7 @@ func newMetrics(r prometheus.Registerer, d *Desk) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.annunciated, standing{d}} {
+	for _, c := range []prometheus.Collector{m.annunciated, &standing{d: d}} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
@@ -33,8 +34,18 @@ func newMetrics(r prometheus.Registerer, d *Desk) (*metrics, error) {
 }
 
 // standing collects how many alarms there are now, and what they demanded of the
-// operators in the last day.
-type standing struct{ d *Desk }
+// operators in the last day. What can't be found out is logged and left out: the other
+// metrics are wanted most when the database is busy.
+type standing struct {
+	d *Desk
+
+	mu   sync.Mutex // held while load is computed: the next one waits and has it then
+	at   time.Time  // of load
+	load []prometheus.Metric
+}
+
+// loadEvery is how often at most the load of a day, which in a flood is much to read, is computed.
+const loadEvery = time.Minute
 
 var (
 	activeDesc  = prometheus.NewDesc("citywarden_alarms_active", "Active alarms, suppressed ones included.", []string{"severity"}, nil)
@@ -51,19 +62,26 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (s standing) Describe(ch chan<- *prometheus.Desc) {
+func (s *standing) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{activeDesc, unackedDesc, staleDesc, meanDesc, peakDesc, floodsDesc, floodedDesc, chatteringDesc, priorityDesc, topRulesDesc} {
 		ch <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (s standing) Collect(ch chan<- prometheus.Metric) {
+func (s *standing) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	s.collectAlarms(ctx, ch)
+	for _, m := range s.loads(time.Now()) {
+		ch <- m
+	}
+}
+
+func (s *standing) collectAlarms(ctx context.Context, ch chan<- prometheus.Metric) {
 	active, unacked, err := s.d.AlarmCounts(ctx)
 	if err != nil {
-		ch <- prometheus.NewInvalidMetric(activeDesc, err)
+		s.d.opt.Logger.Warn("alarms not counted for the metrics", "err", err)
 		return
 	}
 	for v := citywarden.Indeterminate; v <= citywarden.Critical; v++ {
@@ -72,23 +90,29 @@ func (s standing) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(unackedDesc, prometheus.GaugeValue, float64(unacked))
 	_, stale, err := s.d.read.StaleAlarms(ctx, "", time.Now().Add(-staleAfter), 0)
 	if err != nil {
-		ch <- prometheus.NewInvalidMetric(staleDesc, err)
+		s.d.opt.Logger.Warn("stale alarms not counted for the metrics", "err", err)
 		return
 	}
 	ch <- prometheus.MustNewConstMetric(staleDesc, prometheus.GaugeValue, float64(stale))
-	s.collectLoad(ctx, ch)
 }
 
-// collectLoad collects the KPIs of EEMUA 191 over the last day.
-func (s standing) collectLoad(ctx context.Context, ch chan<- prometheus.Metric) {
-	now := time.Now()
+// loads returns the KPIs of EEMUA 191 over the last day, as they were a minute ago at most.
+func (s *standing) loads(now time.Time) []prometheus.Metric {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.at.IsZero() && now.Sub(s.at) < loadEvery {
+		return s.load
+	}
+	s.at, s.load = now, nil
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
 	l, err := s.d.Load(ctx, "", now.Add(-24*time.Hour), now)
 	if err != nil {
-		ch <- prometheus.NewInvalidMetric(meanDesc, err)
-		return
+		s.d.opt.Logger.Warn("alarm load not computed for the metrics", "err", err)
+		return nil
 	}
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+		s.load = append(s.load, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
 	}
 	gauge(meanDesc, l.PerOperator.Mean)
 	gauge(peakDesc, l.PerOperator.Peak)
@@ -105,4 +129,5 @@ func (s standing) collectLoad(ctx context.Context, ch chan<- prometheus.Metric) 
 	for _, r := range l.TopRules {
 		gauge(topRulesDesc, float64(r.Alarms), string(r.Rule))
 	}
+	return s.load
 }
