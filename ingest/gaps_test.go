@@ -1,6 +1,8 @@
 package ingest_test
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -13,6 +15,31 @@ import (
 	"github.com/citywarden/citywarden/store"
 	"github.com/citywarden/citywarden/store/pgtest"
 )
+
+// unsaved is a store that can't be written.
+type unsaved struct{ *store.DB }
+
+func (unsaved) SaveLedger(context.Context, string, citywarden.Position, citywarden.Position, []citywarden.LedgerRow, []citywarden.DeadLetter, []citywarden.LastHeard) error {
+	return errors.New("disk is full")
+}
+
+// TestGapsOfBefore are told while the ledger can't be saved: charts show them.
+func TestGapsOfBefore(t *testing.T) {
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
+	l := ingest.NewLedger(unsaved{db}, nil)
+	ten := time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC)
+	gap := citywarden.Gap{From: ten, To: ten.Add(time.Minute), Missing: 2}
+	if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 0), []citywarden.LedgerRow{{Device: "d", Hour: ten, Missing: 2, Gaps: []citywarden.Gap{gap}}}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Consume(t.Context(), []citywarden.Entry{{Record: citywarden.Record{Position: citywarden.PositionAt(2, 0), Kind: citywarden.RecordStart, At: ten}}}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := l.Gaps(t.Context(), "d", ten, ten.Add(time.Hour))
+	if d := cmp.Diff([]citywarden.Gap{gap}, got); d != "" || err != nil {
+		t.Errorf("%v, gaps:\n%s", err, d)
+	}
+}
 
 // TestGaps: what never came stands in the ledger, by sequence numbers and by silence, whenever
 // the platform is restarted in between.
@@ -34,6 +61,12 @@ func TestGaps(t *testing.T) {
 		}
 		return out
 	}
+	daily := &citywarden.Model{Name: "daily", Heartbeat: citywarden.Duration(24 * time.Hour), Metrics: plain.Metrics}
+	lateInTheNextHour := []message{{0, 1}}
+	for h := range 6 {
+		at, n := time.Duration(h)*time.Hour, float64(2*h)
+		lateInTheNextHour = append(lateInTheNextHour, message{at + time.Minute, n + 3}, message{at + time.Hour, n + 2})
+	}
 	gap := func(from, to time.Duration, missing int64) []citywarden.Gap {
 		return []citywarden.Gap{{From: ten.Add(from), To: ten.Add(to), Missing: missing}}
 	}
@@ -52,6 +85,7 @@ func TestGaps(t *testing.T) {
 		{"three missing", plain, steps(7, 9, 12), []citywarden.LedgerRow{row(0, 3, 0)}, append(gap(0, time.Minute, 1), gap(time.Minute, 2*time.Minute, 2)...)},
 		{"one of three comes late", plain, steps(7, 11, 9), []citywarden.LedgerRow{row(0, 2, 0)}, gap(0, time.Minute, 2)},
 		{"the only one comes late", plain, steps(7, 9, 8), []citywarden.LedgerRow{}, nil},
+		{"each comes late in the next hour", daily, lateInTheNextHour, []citywarden.LedgerRow{row(0, 1, 0), row(6, -1, 0)}, nil},
 		{"the same again", plain, steps(7, 8, 8, 9), nil, nil},
 		{"counts anew", plain, steps(5000, 5001, 1, 2), nil, nil},
 		{"jumps", plain, steps(1, 500_000, 500_001), nil, nil},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -169,6 +170,9 @@ func (l *Ledger) save(ctx context.Context) error {
 	for _, r := range l.rows {
 		rows = append(rows, *r)
 	}
+	slices.SortFunc(rows, func(a, b citywarden.LedgerRow) int { // a message that comes late belongs to a gap before it
+		return cmp.Or(a.Hour.Compare(b.Hour), cmp.Compare(a.Device, b.Device))
+	})
 	heard := make([]citywarden.LastHeard, 0, len(l.gaps.changed))
 	for id := range l.gaps.changed {
 		heard = append(heard, l.gaps.heard[id])
@@ -249,11 +253,10 @@ func (l *Ledger) Rows(ctx context.Context, f citywarden.LedgerFilter) ([]citywar
 
 // Gaps returns when between from and to it is not known what a device measured, because it was silent for
 // longer than twice the heartbeat of its model or by its sequence numbers messages are missing. A
-// silence that lasts is there when it ends.
+// silence that lasts is there when it ends. Those of the last moment are left out while the ledger can't
+// be saved.
 func (l *Ledger) Gaps(ctx context.Context, device citywarden.DeviceID, from, to time.Time) ([]citywarden.Gap, error) {
-	if err := l.flush(ctx); err != nil {
-		return nil, err
-	}
+	_ = l.flush(ctx) // Run tries again, and says so
 	return l.store.Gaps(ctx, device, from, to)
 }
 
