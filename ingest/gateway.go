@@ -111,29 +111,28 @@ func split(dir Directory, up *citywarden.Uplink) (parts []citywarden.Uplink, rea
 const gatewayAlive = 30 * time.Second
 
 // alive adds a sign of life of the gateway itself, so that one that only speaks for
-// others does not count as silent.
-func (p *Pipeline) alive(parts []citywarden.Uplink, up *citywarden.Uplink) []citywarden.Uplink {
+// others does not count as silent, and reports whether it did.
+func (p *Pipeline) alive(parts []citywarden.Uplink, up *citywarden.Uplink, now time.Time) ([]citywarden.Uplink, bool) {
 	if slices.ContainsFunc(parts, func(x citywarden.Uplink) bool { return x.Device == up.Device }) {
-		return parts
+		return parts, false
 	}
 	if _, _, err := p.directory.Device(up.Device); err != nil {
-		return parts // nobody to be alive
+		return parts, false // nobody to be alive
 	}
-	now := time.Now()
 	if last, ok := p.gateways.Load(up.Device); ok && now.Sub(last.(time.Time)) < gatewayAlive {
-		return parts
+		return parts, false
 	}
-	p.gateways.Store(up.Device, now)
 	own := *up
 	own.Topic, own.Payload = citywarden.DeviceConnected, nil
-	return append(parts, own)
+	return append(parts, own), true
 }
 
 // acceptGateway is Accept for a gateway's message: done is called once all of its
 // parts are durable, with the first error.
 func (p *Pipeline) acceptGateway(ctx context.Context, up citywarden.Uplink, done func(error)) {
 	parts, _ := split(p.directory, &up)
-	parts = p.alive(parts, &up)
+	now := time.Now()
+	parts, alive := p.alive(parts, &up, now)
 	if len(parts) == 0 { // {}
 		done(nil)
 		return
@@ -152,6 +151,9 @@ func (p *Pipeline) acceptGateway(ctx context.Context, up citywarden.Uplink, done
 			if e := first.Load(); e != nil {
 				done(*e)
 				return
+			}
+			if alive {
+				p.gateways.Store(up.Device, now) // now that it is durable
 			}
 			done(nil)
 		})

@@ -123,6 +123,36 @@ func TestGatewayMessageInTheLog(t *testing.T) {
 	}
 }
 
+// TestGatewayAliveOnceDurable: the sign of life of a gateway that was not stored comes again with
+// the next message.
+func TestGatewayAliveOnceDurable(t *testing.T) {
+	log := new(memLog)
+	p, err := New(Options{Log: log, Directory: family{one{testModel()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := errors.New("disk is full")
+	for _, broken := range []error{full, nil, nil} {
+		log.broken = broken
+		up := citywarden.Uplink{Device: "gw", Topic: citywarden.GatewayTelemetry, Payload: []byte(`{"d1":[{"smoke":0.1}]}`)}
+		p.Accept(t.Context(), up, func(err error) {
+			if !errors.Is(err, broken) {
+				t.Errorf("done with %v, want %v", err, broken)
+			}
+		})
+	}
+	log.seal()
+	var got []citywarden.DeviceID
+	for _, g := range log.groups {
+		for _, r := range g {
+			got = append(got, r.Uplink.Device)
+		}
+	}
+	if d := cmp.Diff([]citywarden.DeviceID{"d1", "gw", "d1"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
 // TestGatewayMessageThatFails is not acknowledged when a part of it is not stored.
 func TestGatewayMessageThatFails(t *testing.T) {
 	full := errors.New("disk is full")
