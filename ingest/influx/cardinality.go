@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// recount is how often at most the server is asked how many series it holds, when there are new ones;
+	// recountUsual is how often at most the server is asked how many series it holds, when there are new ones;
 	// recountFull when there are as many as may be.
-	recount     = time.Minute
-	recountFull = time.Second
+	recountUsual = time.Minute
+	recountFull  = time.Second
 )
 
 // cardinality bounds how many series the database holds. A series is a set of tags: a
@@ -31,8 +31,9 @@ type cardinality struct {
 	current map[citywarden.DeviceID]tagged // what was let in of each device last
 	known   map[uint64]struct{}            // hashes of those that were let in since the start
 	barred  map[uint64]struct{}            // and of those that were refused since there was no room
-	count   int                            // in the database; those of before a start may be counted twice until the server is asked
+	count   int                            // in the database; some of before a start may be counted twice until the server is asked
 	asked   time.Time
+	guessed bool // some were let in and counted that may have been in the database already
 	tells   bool // the server says how many it holds: InfluxDB 2 and 3 don't
 	gauge   prometheus.Gauge
 }
@@ -54,6 +55,12 @@ func newCardinality(limit int) cardinality {
 	}
 }
 
+// arriving are the series that were let in and are not written yet.
+type arriving struct {
+	made   int    // that the server does not hold
+	unsure []line // one of each that it may hold already
+}
+
 // admit returns those of ls whose series are in the database or may be made; the
 // others are added to lost.
 func (s *Series) admit(ctx context.Context, ls []line, lost *rejects) ([]line, error) {
@@ -63,11 +70,12 @@ func (s *Series) admit(ctx context.Context, ls []line, lost *rejects) ([]line, e
 	if c.max == 0 {
 		return ls, nil
 	}
-	kept, before := ls[:0], len(c.known)
+	kept := ls[:0]
+	var a arriving
 	for _, l := range ls {
 		now := tagged{l.entry.Device, l.entry.Model}
 		if c.current[now.device.ID] != now {
-			in, err := s.letIn(ctx, l, len(c.known)-before)
+			in, err := s.letIn(ctx, l, &a)
 			if err != nil {
 				return nil, err
 			}
@@ -94,42 +102,79 @@ func (s *Series) bar(l line, lost *rejects) {
 	}
 }
 
-// letIn reports whether the series of l is in the database or may be made. pending is
-// how many were let in and are not written yet.
-func (s *Series) letIn(ctx context.Context, l line, pending int) (bool, error) {
+// letIn reports whether the series of l is in the database or may be made; then it is noted in a.
+func (s *Series) letIn(ctx context.Context, l line, a *arriving) (bool, error) {
 	c := &s.series
 	key := maphash.Bytes(c.seed, l.appendTags(nil))
 	if _, ok := c.known[key]; ok {
 		return true, nil
 	}
-	if since := time.Since(c.asked); since >= recount || c.count >= c.max && since >= recountFull {
-		if err := s.countSeries(ctx, pending); err != nil {
+	if since := time.Since(c.asked); since >= recountUsual || c.count >= c.max && since >= recountFull {
+		if err := s.countSeries(ctx, a); err != nil {
 			return false, err
 		}
 	}
-	if c.count >= c.max {
-		if _, ok := c.barred[key]; ok {
-			return false, nil
-		}
+	if c.count < c.max {
+		a.unsure = append(a.unsure, l)
+		c.guessed = true
+		c.note(key, 1)
+		return true, nil
+	}
+	if _, ok := c.barred[key]; ok {
+		return false, nil
+	}
+	there, err := s.holds(ctx, l)
+	if err != nil {
+		return false, err
+	}
+	if there { // it is among them
+		c.note(key, 0)
+		return true, nil
+	}
+	if room, err := s.recount(ctx, a); err != nil {
+		return false, err
+	} else if !room {
+		c.barred[key] = struct{}{}
+		return false, nil
+	}
+	a.made++
+	c.note(key, 1)
+	return true, nil
+}
+
+// note notes that a series was let in, and how many it is more than were counted.
+func (c *cardinality) note(key uint64, more int) {
+	c.known[key] = struct{}{}
+	c.count += more
+	c.gauge.Set(float64(c.count))
+}
+
+// recount reports whether there is room after all, because series that were let in
+// since the server was asked are counted twice.
+func (s *Series) recount(ctx context.Context, a *arriving) (bool, error) {
+	c := &s.series
+	if !c.tells || !c.guessed {
+		return false, nil
+	}
+	made := a.made
+	for _, l := range a.unsure {
 		there, err := s.holds(ctx, l)
 		if err != nil {
 			return false, err
 		}
 		if !there {
-			c.barred[key] = struct{}{}
-			return false, nil
+			made++
 		}
-		c.count-- // it is among them
 	}
-	c.known[key] = struct{}{}
-	c.count++
-	c.gauge.Set(float64(c.count))
-	return true, nil
+	*a = arriving{made: made}
+	err := s.countSeries(ctx, a)
+	return c.count < c.max, err
 }
 
-// countSeries asks the server how many series it holds.
-func (s *Series) countSeries(ctx context.Context, pending int) error {
+// countSeries asks the server how many series it holds; those that arrive are added.
+func (s *Series) countSeries(ctx context.Context, a *arriving) error {
 	c := &s.series
+	pending := a.made + len(a.unsure)
 	rows, err := s.influxQL(ctx, http.MethodGet, "SHOW SERIES CARDINALITY ON "+ident(s.opt.Database))
 	switch {
 	case err == nil && len(rows) > 0 && len(rows[0]) > 0:
@@ -145,7 +190,7 @@ func (s *Series) countSeries(ctx context.Context, pending int) error {
 	default:
 		return fmt.Errorf("count the series: %w", err)
 	}
-	c.asked = time.Now()
+	c.asked, c.guessed = time.Now(), len(a.unsure) > 0
 	c.gauge.Set(float64(c.count))
 	if c.count < c.max || len(c.barred) > c.max {
 		clear(c.barred)

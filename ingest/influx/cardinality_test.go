@@ -100,6 +100,23 @@ func TestCardinality(t *testing.T) {
 			if diff := cmp.Diff(append(want, "10 sd-3"), letters()); diff != "" || count("sd-3") != 1 {
 				t.Fatalf("with room for one more: %d points, dead letters:\n%s", count("sd-3"), diff)
 			}
+			for _, first := range [][]*citywarden.Device{{device("sd-1", smokeModel)}, {}} { // what is there is not counted twice, written or not
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				o.MaxSeries++
+				s = newSeries(t, o)
+				send(first...)
+				id := fmt.Sprint("sd-", o.MaxSeries)
+				send(device("sd-2", smokeModel), moved, device(id, smokeModel))
+				if diff := cmp.Diff(append(want, "10 sd-3"), letters()); diff != "" || count(id) != 1 {
+					t.Fatalf("with room for one more, %d sent before: %d points, dead letters:\n%s", len(first), count(id), diff)
+				}
+			}
+			send(device("sd-7", smokeModel))
+			if n := count("sd-7"); n != 0 {
+				t.Fatalf("without room: %d points", n)
+			}
 		})
 	}
 }
