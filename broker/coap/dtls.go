@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,7 @@ const (
 // The parts of a record that tell where it goes, RFC 6347 §4.1 and RFC 9146 §4.
 const (
 	recordHeader  = 13
+	typeChange    = 20 // of the cipher
 	typeHandshake = 22
 	typeWithCID   = 25
 	cidAt         = 11
@@ -89,7 +91,7 @@ type secured struct {
 	byID    map[connectionID]*association
 	byAddr  map[netip.AddrPort]*association // whose handshake is over
 	greeted map[netip.AddrPort]*association // whose handshake is going on
-	order   []*association                  // of greeted, by age; some are over
+	order   []*association                  // of greeted, by age
 }
 
 // association is one session's part of the socket, a net.PacketConn.
@@ -166,12 +168,21 @@ func (d *secured) share(ctx context.Context, b []byte, from netip.AddrPort) {
 }
 
 // take queues a datagram; a nil association has nobody to read it. pion keeps 2 MB of a
-// handshake, and adds what comes unencrypted later to it. It needs the mu of its socket.
+// handshake, and adds what comes unencrypted later to it; a session it has end by an alert that
+// anybody could have sent. It needs the mu of its socket.
 func (a *association) take(b []byte, from netip.AddrPort) {
 	if a == nil {
 		return
 	}
-	if !a.settled || unencrypted(b) {
+	cid := 0
+	if a.usesID.Load() {
+		cid = len(a.id)
+	}
+	plain, foreign := unencrypted(b, cid)
+	if a.settled && foreign {
+		return
+	}
+	if !a.settled || plain {
 		if a.room -= len(b); a.room < 0 {
 			return
 		}
@@ -182,26 +193,29 @@ func (a *association) take(b []byte, from netip.AddrPort) {
 	}
 }
 
-// unencrypted reports whether a record of a datagram is of the first epoch.
-func unencrypted(b []byte) bool {
+// unencrypted reports whether a record of a datagram is of the first epoch, and whether one of
+// those is nothing that a handshake repeats. Where the walk ends early pion takes nothing.
+func unencrypted(b []byte, cid int) (plain, foreign bool) {
 	for len(b) >= recordHeader {
-		if b[3] == 0 && b[4] == 0 {
-			return true
-		}
 		head := recordHeader
 		if b[0] == typeWithCID {
-			head += len(connectionID{})
+			head += cid
 		}
 		if len(b) < head {
-			return false
+			break
 		}
 		next := head + int(b[head-2])<<8 + int(b[head-1])
+		if b[3] == 0 && b[4] == 0 {
+			plain = true
+			change := b[0] == typeChange && next == head+1 && next <= len(b) && b[head] == 1
+			foreign = foreign || b[0] != typeHandshake && !change
+		}
 		if next > len(b) {
-			return false
+			break
 		}
 		b = b[next:]
 	}
-	return false
+	return plain, foreign
 }
 
 // greet begins a handshake, nil when there are too many. It needs mu.
@@ -225,22 +239,13 @@ func (d *secured) greet(from netip.AddrPort) *association {
 // dismiss ends the oldest handshake whose peer may have given another's address, of those
 // at the address of from or of all, and reports whether there was one. It needs mu.
 func (d *secured) dismiss(from netip.AddrPort, there bool) bool {
-	live := d.order[:0]
-	var oldest *association
-	for _, a := range d.order {
-		if d.greeted[a.addr] != a {
-			continue
-		}
-		if oldest == nil && !a.proven.Load() && (!there || neighbourhood(a.addr.Addr()) == neighbourhood(from.Addr())) {
-			oldest = a
-			continue
-		}
-		live = append(live, a)
-	}
-	clear(d.order[len(live):])
-	if d.order = live; oldest == nil {
+	i := slices.IndexFunc(d.order, func(a *association) bool {
+		return !a.proven.Load() && (!there || neighbourhood(a.addr.Addr()) == neighbourhood(from.Addr()))
+	})
+	if i < 0 {
 		return false
 	}
+	oldest := d.order[i]
 	oldest.forget()
 	oldest.leave()
 	oldest.once.Do(func() { close(oldest.closed) })
@@ -251,11 +256,21 @@ func (d *secured) dismiss(from netip.AddrPort, there bool) bool {
 func (a *association) forget() {
 	d := a.of
 	delete(d.byID, a.id)
-	if d.greeted[a.addr] == a {
-		delete(d.greeted, a.addr)
-	}
+	a.shaken()
 	if d.byAddr[a.addr] == a {
 		delete(d.byAddr, a.addr)
+	}
+}
+
+// shaken takes a from those whose handshake is going on. It needs the mu of its socket.
+func (a *association) shaken() {
+	d := a.of
+	if d.greeted[a.addr] != a {
+		return
+	}
+	delete(d.greeted, a.addr)
+	if i := slices.Index(d.order, a); i >= 0 {
+		d.order = slices.Delete(d.order, i, i+1)
 	}
 }
 
@@ -265,9 +280,8 @@ func (a *association) settle() {
 	d := a.of
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if a.settled = true; d.greeted[a.addr] == a {
-		delete(d.greeted, a.addr)
-	}
+	a.settled = true
+	a.shaken()
 	before := d.byAddr[a.addr]
 	d.byAddr[a.addr] = a
 	if before != nil && !before.usesID.Load() {

@@ -646,19 +646,23 @@ func TestUnencrypted(t *testing.T) {
 		return append(append(b, byte(body>>8), byte(body)), make([]byte, body)...)
 	}
 	for _, c := range []struct {
-		records [][]byte
-		want    bool
+		records        [][]byte
+		plain, foreign bool
 	}{
-		{[][]byte{record(22, 0, 20)}, true},
-		{[][]byte{record(23, 1, 300)}, false},
-		{[][]byte{record(23, 1, 20), record(22, 0, 20)}, true},
-		{[][]byte{record(typeWithCID, 1, 20), record(22, 0, 20)}, true},
-		{[][]byte{record(typeWithCID, 1, 20), record(23, 1, 20)}, false},
-		{[][]byte{record(23, 1, 20)[:20]}, false},
-		{nil, false},
+		{[][]byte{record(22, 0, 20)}, true, false},
+		{[][]byte{record(23, 1, 300)}, false, false},
+		{[][]byte{record(23, 1, 20), record(22, 0, 20)}, true, false},
+		{[][]byte{record(typeWithCID, 1, 20), record(22, 0, 20)}, true, false},
+		{[][]byte{record(typeWithCID, 1, 20), record(23, 1, 20)}, false, false},
+		{[][]byte{record(23, 1, 20)[:20]}, false, false},
+		{nil, false, false},
+		{[][]byte{record(22, 0, 20), append(record(20, 0, 1)[:13], 1)}, true, false},
+		{[][]byte{record(20, 0, 1)}, true, true},
+		{[][]byte{record(21, 1, 2), record(22, 0, 20), record(21, 0, 2)}, true, true},
+		{[][]byte{record(typeWithCID, 1, 20), record(23, 0, 2)}, true, true},
 	} {
-		if got := unencrypted(bytes.Join(c.records, nil)); got != c.want {
-			t.Errorf("%x: %t, want %t", c.records, got, c.want)
+		if plain, foreign := unencrypted(bytes.Join(c.records, nil), len(connectionID{})); plain != c.plain || foreign != c.foreign {
+			t.Errorf("%x: %t, %t, want %t, %t", c.records, plain, foreign, c.plain, c.foreign)
 		}
 	}
 	a := &association{in: make(chan datagram, 100), room: maxShake, settled: true}
@@ -668,6 +672,48 @@ func TestUnencrypted(t *testing.T) {
 	}
 	if n, want := len(a.in), 20+maxShake/4013; n != want {
 		t.Errorf("%d datagrams are taken, want %d", n, want)
+	}
+}
+
+// TestForgedClose: who writes the address of a device onto an alert or onto data that is not encrypted
+// does not end its session, with a connection id or without one.
+func TestForgedClose(t *testing.T) {
+	for _, o := range [][]dtls.ClientOption{secret("identity-of-a", keyOfA), secret("identity-of-a", keyOfA)[:3]} {
+		at, _, _ := serveSecure(t, newPlatform(), certtest.New(t))
+		r := newRelay(t, at.dtls)
+		d := mustDial(t, listenUDP(t), r.inside.LocalAddr().String(), o...)
+		if a := d.ask(post(1, "api/v1/telemetry", `{"p":1}`)); a.Code != codes.Changed {
+			t.Fatalf("%s %s", codeLabel(a.Code), a.Payload)
+		}
+		for i, b := range []string{"\x15\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x63\x00\x02\x01\x00", "\x17\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x64\x00\x02\x01\x00", "\x14\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x65\x00\x02\x01\x00"} {
+			r.mu.Lock()
+			_, _ = r.outside.WriteToUDPAddrPort([]byte(b), r.to)
+			r.mu.Unlock()
+			_ = d.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if a := d.ask(post(int32(i+2), "api/v1/telemetry", `{"p":1}`)); a.Code != codes.Changed {
+				t.Fatalf("%x: %s %s", b, codeLabel(a.Code), a.Payload)
+			}
+		}
+	}
+}
+
+// What a handshake takes is given back when it is over.
+func TestHandshakesLeaveNothing(t *testing.T) {
+	d := &secured{loop: &loop{door: doorway{from: map[netip.Addr]int{}}}, byID: map[connectionID]*association{}, byAddr: map[netip.AddrPort]*association{}, greeted: map[netip.AddrPort]*association{}}
+	for i := range uint16(3 * maxUnknownAt) {
+		a := d.greet(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), i))
+		switch i % 3 {
+		case 0:
+			a.settle()
+			a.leave()
+			_ = a.Close()
+		case 1:
+			a.leave()
+			_ = a.Close()
+		} // the others are dismissed when there are too many
+	}
+	if len(d.byAddr) != 0 || len(d.greeted) != len(d.byID) || len(d.order) != len(d.greeted) || d.door.total != len(d.order) {
+		t.Errorf("%d at an address, %d greeted, %d in order, %d ids, %d places", len(d.byAddr), len(d.greeted), len(d.order), len(d.byID), d.door.total)
 	}
 }
 
