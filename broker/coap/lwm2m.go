@@ -409,8 +409,8 @@ func (l *loop) observeAll(ctx context.Context, reg *registration, objects []link
 		if !ok || !slices.ContainsFunc(objects, func(k link) bool { return k.object == uint16(n) && k.instance <= 0 }) {
 			continue
 		}
-		answer, ok := l.call(ctx, reg, codes.GET, []string{object, "0", resource}, nil, true)
-		if !ok {
+		answer, r := l.call(ctx, reg, codes.GET, []string{object, "0", resource}, nil, true)
+		if r != gave {
 			return false
 		}
 		if answer.Code != codes.Content {
@@ -444,7 +444,8 @@ func (l *loop) resourceOf(m citywarden.Downlink) *command {
 	return &c
 }
 
-// execute gives a client a command, and reports whether the client has it.
+// execute gives a client a command, and reports whether the client has it: one that it acknowledged
+// it does not get again, whether or not it answers.
 func (l *loop) execute(ctx context.Context, reg *registration, m citywarden.Downlink) bool {
 	c := l.resourceOf(m)
 	if c == nil || !l.valid(reg) {
@@ -465,11 +466,14 @@ func (l *loop) execute(ctx context.Context, reg *registration, m citywarden.Down
 			body = []byte(v.String())
 		}
 	}
-	answer, ok := l.call(ctx, reg, code, []string{object, "0", resource}, body, false)
-	if !ok {
+	answer, r := l.call(ctx, reg, code, []string{object, "0", resource}, body, false)
+	if r == absent {
 		return false
 	}
 	settle(m, true)
+	if r == took { // it may have done it, and is not told again
+		return true
+	}
 	said := []byte("{}")
 	if answer.Code != codes.Changed {
 		said, _ = json.Marshal(map[string]string{"error": codeLabel(answer.Code)}) // a string: no error
@@ -480,8 +484,17 @@ func (l *loop) execute(ctx context.Context, reg *registration, m citywarden.Down
 	return true
 }
 
-// call asks a client for something and returns its answer; false when it is not there.
-func (l *loop) call(ctx context.Context, reg *registration, code codes.Code, path []string, body []byte, observe bool) (message.Message, bool) {
+// response is what became of a request to a client.
+type response uint8
+
+const (
+	absent response = iota // it is not there
+	took                   // it acknowledged the request, and gave no answer
+	gave                   // it answered
+)
+
+// call asks a client for something and returns its answer, if it gave one.
+func (l *loop) call(ctx context.Context, reg *registration, code codes.Code, path []string, body []byte, observe bool) (message.Message, response) {
 	e := &expecting{reg: reg, answer: make(chan message.Message, 1)}
 	acked := make(chan bool, 1)
 	token := make([]byte, maxClientToken)
@@ -514,7 +527,7 @@ func (l *loop) call(ctx context.Context, reg *registration, code codes.Code, pat
 			delete(l.expects, key)
 		}
 	}()
-	wait := ackTimeout
+	wait, reached := ackTimeout, absent
 	for range maxRepeats + 1 {
 		l.send(peer, msg)
 		t := time.NewTimer(wait)
@@ -523,29 +536,29 @@ func (l *loop) call(ctx context.Context, reg *registration, code codes.Code, pat
 			case r := <-e.answer:
 				t.Stop()
 				answered = r.Code == codes.Content
-				return r, true
+				return r, gave
 			case ok := <-acked:
 				if !ok {
 					t.Stop()
-					return message.Message{}, false
+					return message.Message{}, reached
 				}
 				t.Reset(lwm2mAnswers) // the answer comes by itself
-				wait = lwm2mAnswers
+				wait, reached = lwm2mAnswers, took
 			case <-t.C:
 				over = true
 			case <-reg.stop:
 				t.Stop()
-				return message.Message{}, false
+				return message.Message{}, reached
 			case <-ctx.Done():
 				t.Stop()
-				return message.Message{}, false
+				return message.Message{}, reached
 			}
 		}
 		if wait *= 2; wait > lwm2mAnswers {
 			break
 		}
 	}
-	return message.Message{}, false
+	return message.Message{}, reached
 }
 
 // answered takes what a client answers or notifies us of, and reports whether

@@ -322,6 +322,67 @@ func TestLwM2MSleeps(t *testing.T) {
 	})
 }
 
+// online serves a client of device a that registers on a wire, and returns its location.
+func online(t *testing.T, p *platform, links string, queries ...string) (w *wire, at string, stop func()) {
+	t.Helper()
+	w = newWire()
+	s, err := New(Options{Conn: w, Accept: p, Check: p, Auth: p, Down: p, Models: p, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	m := post(1, "rd", links)
+	for _, q := range append([]string{"ep=token-of-a", "lwm2m=1.1"}, queries...) {
+		m.Options = append(m.Options, query(q))
+	}
+	w.say(t, m)
+	for _, o := range w.heard(t).Options {
+		if o.ID == message.LocationPath {
+			at = "rd/" + string(o.Value)
+		}
+	}
+	return w, at, func() {
+		t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestValveMovesOnce: a command that a client acknowledged is not given to it again when its answer
+// does not come, or when it registers anew before.
+func TestValveMovesOnce(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPlatform()
+			w, _, stop := online(t, p, "</1/0>")
+			defer stop()
+			done := make(chan bool, 1)
+			p.listens(t, citywarden.DownlinkCommand, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkCommand, ID: 7, Body: json.RawMessage(`{"method":"reboot","params":{}}`), Done: func(ok bool) { done <- ok }})
+			q := w.heard(t)
+			w.say(t, message.Message{Type: message.Acknowledgement, MessageID: q.MessageID})
+			synctest.Wait()
+			if again {
+				m := post(2, "rd", "</1/0>")
+				m.Options = append(m.Options, query("ep=token-of-a"), query("lwm2m=1.1"))
+				w.say(t, m)
+				w.heard(t)
+			} else {
+				time.Sleep(lwm2mAnswers + time.Second)
+			}
+			if synctest.Wait(); !<-done {
+				t.Error("it is to get the command again")
+			}
+			if len(w.out) > 0 || len(p.answers) > 0 {
+				t.Errorf("told %d times more, answers %v", len(w.out), p.answers)
+			}
+		})
+	}
+}
+
 // wire is a UDP socket in memory with one peer.
 type wire struct {
 	in, out chan []byte
