@@ -154,6 +154,7 @@ type Server struct {
 	requests  *prometheus.CounterVec
 	malformed prometheus.Counter
 	crowded   *prometheus.CounterVec
+	unasked   prometheus.Counter
 }
 
 // New returns a Server. It serves nothing before Run.
@@ -179,9 +180,12 @@ func New(opts Options) (*Server, error) {
 		crowded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "citywarden_coap_crowded_total", Help: "Handshakes over DTLS and connections over TCP that were refused because too many had not shown whose they are.",
 		}, []string{"transport"}),
+		unasked: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "citywarden_coap_unasked_total", Help: "Notifications over CoAP that were not taken because nobody observes what they are of.",
+		}),
 	}
 	if opts.Metrics != nil {
-		for _, c := range []prometheus.Collector{s.requests, s.malformed, s.crowded} {
+		for _, c := range []prometheus.Collector{s.requests, s.malformed, s.crowded, s.unasked} {
 			if err := opts.Metrics.Register(c); err != nil {
 				return nil, fmt.Errorf("coap metrics: %w", err)
 			}

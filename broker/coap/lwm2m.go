@@ -37,6 +37,7 @@ const (
 	maxLifetime    = 366 * 24 * 3600 // seconds
 	usualLifetime  = 86400           // LwM2M 1.1, 6.2.1.2
 	lwm2mAwake     = 93 * time.Second
+	lwm2mQuiet     = 5 * time.Minute  // a resource that says nothing for so long, and for two heartbeats, is observed anew
 	lwm2mAnswers   = 60 * time.Second // in which a client answers a request that it acknowledged
 	linkFormat     = 40
 	sendFormats    = "SenML (110, 112)"
@@ -57,8 +58,14 @@ type registration struct {
 	lifetime time.Duration
 	sleeps   bool // queue mode
 	until    time.Time
-	fresh    bool                // the resources are to be observed
-	observed map[string]expectID // by path
+	fresh    bool                    // the resources are to be observed
+	observed map[string]*observation // by path
+}
+
+// observation is a resource of a client that it was asked to notify us of.
+type observation struct {
+	key expectID
+	at  time.Time // when it was to be asked for, or notified us
 }
 
 // link is an object or an instance of one that a client has.
@@ -143,7 +150,7 @@ func (l *loop) lwm2m(x *exchange, m *message.Message, path []string) ([]byte, an
 		if err != nil {
 			return nil, l.unauthenticated(x, token, err)
 		}
-		reg := &registration{id: rand.Text(), device: id, known: known, wake: make(chan struct{}, 1), stop: make(chan struct{}), observed: map[string]expectID{}, lifetime: usualLifetime * time.Second}
+		reg := &registration{id: rand.Text(), device: id, known: known, wake: make(chan struct{}, 1), stop: make(chan struct{}), observed: map[string]*observation{}, lifetime: usualLifetime * time.Second}
 		x.reg, x.entry = reg, r
 		r.register = true
 	} else {
@@ -187,6 +194,7 @@ func (l *loop) entered(x *exchange) answer {
 		l.leave(reg)
 		return answer{code: codes.Deleted}
 	}
+	quiet := l.quietOf(reg)
 	l.mu.Lock()
 	if e.register {
 		if old := l.clients[reg.device]; old != nil {
@@ -213,7 +221,7 @@ func (l *loop) entered(x *exchange) answer {
 		reg.sleeps = e.sleeps
 	}
 	reg.until = time.Now().Add(reg.lifetime)
-	l.awakeLocked(reg, x.id.from)
+	l.awakeLocked(reg, x.id.from, quiet)
 	l.mu.Unlock()
 	if !e.register {
 		return answer{code: codes.Changed}
@@ -248,15 +256,34 @@ func (l *loop) valid(reg *registration) bool {
 	return false
 }
 
-// awake notes that a client is there, and where.
-func (l *loop) awake(reg *registration, peer endpoint) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.awakeLocked(reg, peer)
+// quietOf returns for how long a resource of a client may say nothing before it is observed anew.
+func (l *loop) quietOf(reg *registration) time.Duration {
+	if l.opts.Models == nil {
+		return lwm2mQuiet
+	}
+	_, model, err := l.opts.Models.Device(reg.device)
+	if err != nil {
+		return lwm2mQuiet
+	}
+	return max(lwm2mQuiet, 2*model.Heartbeat.Std())
 }
 
-// awakeLocked needs mu.
-func (l *loop) awakeLocked(reg *registration, peer endpoint) {
+// awake notes that a client is there, and where.
+func (l *loop) awake(reg *registration, peer endpoint) {
+	quiet := l.quietOf(reg)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.awakeLocked(reg, peer, quiet)
+}
+
+// awakeLocked has the client asked again for what it says nothing of: it may have forgotten that
+// it is observed. It needs mu.
+func (l *loop) awakeLocked(reg *registration, peer endpoint, quiet time.Duration) {
+	for _, o := range reg.observed {
+		if time.Since(o.at) > quiet {
+			o.at, reg.fresh = time.Now(), true
+		}
+	}
 	if reg.peer != peer {
 		if l.atPeer[reg.peer] == reg {
 			delete(l.atPeer, reg.peer)
@@ -289,8 +316,8 @@ func (l *loop) leaveLocked(reg *registration) {
 	if l.atPeer[reg.peer] == reg {
 		delete(l.atPeer, reg.peer)
 	}
-	for _, key := range reg.observed {
-		delete(l.expects, key)
+	for _, o := range reg.observed {
+		delete(l.expects, o.key)
 	}
 	close(reg.stop)
 }
@@ -502,12 +529,22 @@ func (l *loop) call(ctx context.Context, reg *registration, code codes.Code, pat
 	l.mu.Lock()
 	peer := reg.peer
 	l.nextID++
+	var before *observation
+	if observe {
+		e.path = strings.Join(path, "/")
+		before = reg.observed[e.path]
+	}
+	renewed := before != nil && before.key.peer == peer
+	if renewed { // by the same token it is the same observation to the client, RFC 7641 §4.1
+		token = []byte(before.key.token)
+	}
 	id, key := exchangeID{peer, l.nextID}, expectID{peer, string(token)}
 	msg := message.Message{Type: message.Confirmable, Code: code, MessageID: int32(id.message), Token: token, Payload: body}
 	if observe {
-		e.path = strings.Join(path, "/")
-		delete(l.expects, reg.observed[e.path])
-		reg.observed[e.path] = key
+		if before != nil {
+			delete(l.expects, before.key)
+		}
+		reg.observed[e.path] = &observation{key, time.Now()}
 		msg.Options = append(msg.Options, message.Option{ID: message.Observe})
 	}
 	for _, p := range path {
@@ -518,12 +555,12 @@ func (l *loop) call(ctx context.Context, reg *registration, code codes.Code, pat
 	}
 	l.told[id], l.expects[key] = acked, e
 	l.mu.Unlock()
-	answered := false
+	answered, refused := false, false
 	defer func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		delete(l.told, id)
-		if e.answer = nil; !observe || !answered || l.registrations[reg.id] != reg {
+		if e.answer = nil; !observe || refused || !answered && !renewed || l.registrations[reg.id] != reg {
 			delete(l.expects, key)
 		}
 	}()
@@ -535,7 +572,7 @@ func (l *loop) call(ctx context.Context, reg *registration, code codes.Code, pat
 			select {
 			case r := <-e.answer:
 				t.Stop()
-				answered = r.Code == codes.Content
+				answered, refused = r.Code == codes.Content, r.Code != codes.Content
 				return r, gave
 			case ok := <-acked:
 				if !ok {
@@ -569,9 +606,19 @@ func (l *loop) answered(peer endpoint, m *message.Message) bool {
 	}
 	l.mu.Lock()
 	e := l.expects[expectID{peer, string(m.Token)}]
+	if id := (exchangeID{peer, uint16(m.MessageID)}); e != nil && m.Type == message.Acknowledgement {
+		if l.told[id] == nil { // it repeats its answer
+			l.mu.Unlock()
+			return true
+		}
+		delete(l.told, id)
+	}
 	var path string
 	if e != nil {
 		path = e.path
+		if o := e.reg.observed[path]; o != nil {
+			o.at = time.Now()
+		}
 		if e.answer != nil {
 			r := *m
 			r.Payload = nil
@@ -584,9 +631,6 @@ func (l *loop) answered(peer endpoint, m *message.Message) bool {
 	l.mu.Unlock()
 	if e == nil || !l.valid(e.reg) {
 		return false
-	}
-	if m.Type == message.Acknowledgement {
-		l.acknowledged(exchangeID{peer, uint16(m.MessageID)}, true)
 	}
 	if path == "" || m.Code != codes.Content {
 		if m.Type == message.Confirmable {

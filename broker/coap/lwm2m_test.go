@@ -383,6 +383,48 @@ func TestValveMovesOnce(t *testing.T) {
 	}
 }
 
+// TestObservedAnew: a client that updates its registration and has notified nothing for long is asked
+// again, by the same token, and keeps being observed when it does not answer.
+func TestObservedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlatform()
+		w, at, stop := online(t, p, "</3303/0>")
+		defer stop()
+		first := w.heard(t)
+		content := func(to message.Message) message.Message {
+			return message.Message{Type: message.Acknowledgement, Code: codes.Content, MessageID: to.MessageID, Token: to.Token, Payload: []byte("20")}
+		}
+		w.say(t, content(first))
+		w.say(t, content(first)) // sent twice on the way
+		if synctest.Wait(); len(p.wait(t, 2)) != 2 {
+			t.Errorf("the log has %v", taken(p.wait(t, 2)))
+		}
+		update := func(id int32) {
+			w.say(t, post(id, at, ""))
+			if a := w.heard(t); a.Code != codes.Changed {
+				t.Fatalf("the update is answered %s", codeLabel(a.Code))
+			}
+			synctest.Wait()
+		}
+		time.Sleep(lwm2mQuiet - time.Second)
+		if update(2); len(w.out) != 0 {
+			t.Error("observed anew too soon")
+		}
+		time.Sleep(2 * time.Second)
+		update(3)
+		for range maxRepeats + 1 {
+			if q := w.heard(t); q.Code != codes.GET || string(q.Token) != string(first.Token) || path(q) != "3303/0/5700" {
+				t.Fatalf("asked %s %s by %x, want the token %x", q.Code, path(q), q.Token, first.Token)
+			}
+		}
+		time.Sleep(2 * time.Minute)
+		w.say(t, message.Message{Type: message.Confirmable, Code: codes.Content, MessageID: 77, Token: first.Token, Payload: []byte("21"), Options: message.Options{{ID: message.Observe, Value: []byte{2}}}})
+		if a := w.heard(t); a.Type != message.Acknowledgement {
+			t.Errorf("a notification after that is answered %v", a)
+		}
+	})
+}
+
 // wire is a UDP socket in memory with one peer.
 type wire struct {
 	in, out chan []byte

@@ -206,6 +206,10 @@ func (l *loop) datagram(ctx context.Context, buf []byte, from endpoint) {
 		l.acknowledged(exchangeID{from, uint16(m.MessageID)}, m.Type == message.Acknowledgement)
 		return
 	case m.Code == codes.Empty || m.Code > 31: // a ping, or a response to nothing
+		if m.Options.HasOption(message.Observe) {
+			l.unasked.Inc()
+			l.warn("notification of what is not observed not taken", "remote", from, "do", "if it goes on, have the client of LwM2M register again")
+		}
 		if m.Type == message.Confirmable {
 			l.send(from, message.Message{Type: message.Reset, MessageID: m.MessageID})
 		}
