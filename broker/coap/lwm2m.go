@@ -51,6 +51,7 @@ type registration struct {
 	known  func() (citywarden.DeviceID, error) // whose client it is by now
 	wake   chan struct{}
 	stop   chan struct{} // closed when it ends
+	secure bool          // it began over DTLS
 
 	// Guarded by loop.mu.
 	peer     endpoint
@@ -150,15 +151,22 @@ func (l *loop) lwm2m(x *exchange, m *message.Message, path []string) ([]byte, an
 		if err != nil {
 			return nil, l.unauthenticated(x, token, err)
 		}
-		reg := &registration{id: rand.Text(), device: id, known: known, wake: make(chan struct{}, 1), stop: make(chan struct{}), observed: map[string]*observation{}, lifetime: usualLifetime * time.Second}
+		reg := &registration{id: rand.Text(), device: id, known: known, wake: make(chan struct{}, 1), stop: make(chan struct{}), observed: map[string]*observation{}, lifetime: usualLifetime * time.Second, secure: x.id.from.session != nil}
 		x.reg, x.entry = reg, r
 		r.register = true
 	} else {
 		l.mu.Lock()
 		x.reg, x.entry = l.registrations[path[1]], r
 		l.mu.Unlock()
-		if x.reg == nil {
+		s := x.id.from.session
+		switch {
+		case x.reg == nil, s != nil && s.known == nil: // whoever shows nothing else shows its token when it registers
 			return nil, answer{code: codes.NotFound, detail: "there is no such registration; register again"}
+		case s != nil && s.device != x.reg.device:
+			l.warn("registration of another device refused", "device", s.device, "remote", x.id.from, "of", x.reg.device)
+			return nil, answer{code: codes.Forbidden, detail: "this registration is another device's"}
+		case s == nil && x.reg.secure:
+			return nil, answer{code: codes.Forbidden, detail: "this registration began over DTLS; go on there"}
 		}
 		if !l.valid(x.reg) {
 			return nil, answer{code: codes.Unauthorized, detail: "the token of this registration is not valid any more"}

@@ -2,6 +2,7 @@ package coap
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -14,11 +15,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/pion/dtls/v3"
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 	"github.com/plgd-dev/go-coap/v3/udp/coder"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/broker/certtest"
 )
 
 // Device makes every device one that has a temperature, a battery and two commands.
@@ -320,6 +323,39 @@ func TestLwM2MSleeps(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestLwM2MIsAnothers: a registration that began over DTLS goes on in sessions of its device, and
+// nowhere else.
+func TestLwM2MIsAnothers(t *testing.T) {
+	p, ca := newPlatform(), certtest.New(t)
+	plain, conn, cert := listenUDP(t), listenUDP(t), ca.Valid("server")
+	serveOptions(t, p, Options{Conn: plain, DTLS: &DTLS{Conn: conn, Certificate: func() *tls.Certificate { return &cert }}, Certified: certifiedBy(ca)})
+	as := func(o ...dtls.ClientOption) *peer { return mustDial(t, listenUDP(t), conn.LocalAddr().String(), o...) }
+	root := []dtls.ClientOption{dtls.WithRootCAs(ca.Pool()), dtls.WithServerName("localhost")}
+	at := as(secret("identity-of-a", keyOfA)...).register(t, "</1/0>", "lwm2m=1.1")
+	id := int32(1)
+	for _, c := range []struct {
+		name string
+		from *peer
+		want codes.Code
+	}{
+		{"another device", as(append(root, dtls.WithCertificates(ca.Valid("token-of-b")))...), codes.Forbidden},
+		{"nobody", as(root...), codes.NotFound},
+		{"without DTLS", dial(t, plain.LocalAddr().String()), codes.Forbidden},
+		{"the device", as(append(root, dtls.WithCertificates(ca.Valid("token-of-a")))...), codes.Changed},
+	} {
+		for _, method := range []codes.Code{codes.DELETE, codes.POST} {
+			m := post(id, at, "")
+			m.Code = method
+			if id++; method == codes.DELETE && c.want == codes.Changed {
+				continue
+			}
+			if a := c.from.ask(m); a.Code != c.want {
+				t.Errorf("%s of %s is answered %s %s, want %s", method, c.name, codeLabel(a.Code), a.Payload, codeLabel(c.want))
+			}
+		}
+	}
 }
 
 // online serves a client of device a that registers on a wire, and returns its location.
