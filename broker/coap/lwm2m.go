@@ -660,10 +660,9 @@ func (l *loop) answered(peer endpoint, m *message.Message) bool {
 	x.notified = true
 	x.up = citywarden.Uplink{Device: e.reg.device, Protocol: "coap", Topic: citywarden.DeviceLwM2M + strconv.Itoa(int(format)) + "/" + path,
 		Payload: bytes.Clone(m.Payload), Received: x.at.UTC()}
-	select {
-	case l.slots <- struct{}{}:
+	if l.slot() {
 		l.queue <- x
-	default:
+	} else {
 		l.again(x) // it is sent again
 	}
 	return true

@@ -461,6 +461,36 @@ func TestObservedAnew(t *testing.T) {
 	})
 }
 
+// TestSlowBesideNotification: a request that comes while a notification is being stored is
+// acknowledged when it takes long.
+func TestSlowBesideNotification(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlatform()
+		w, _, stop := online(t, p, "</3303/0>")
+		defer stop()
+		q := w.heard(t)
+		w.say(t, message.Message{Type: message.Acknowledgement, Code: codes.Content, MessageID: q.MessageID, Token: q.Token, Payload: []byte("20")})
+		p.wait(t, 2)
+		time.Sleep(time.Second) // nothing is under way
+		p.mu.Lock()
+		p.hold = true
+		p.mu.Unlock()
+		w.say(t, message.Message{Type: message.NonConfirmable, Code: codes.Content, MessageID: 77, Token: q.Token, Payload: []byte("21")})
+		p.wait(t, 3)
+		w.say(t, post(2, goodPath, "{}"))
+		time.Sleep(2 * time.Second)
+		if synctest.Wait(); len(w.out) != 1 {
+			t.Fatalf("%d messages after 2 s, want an acknowledgement", len(w.out))
+		}
+		if a := w.heard(t); a.Type != message.Acknowledgement || a.Code != codes.Empty || a.MessageID != 2 {
+			t.Errorf("told %v", a)
+		}
+		p.release(nil)
+		synctest.Wait()
+		w.heard(t)
+	})
+}
+
 // wire is a UDP socket in memory with one peer.
 type wire struct {
 	in, out chan []byte

@@ -29,6 +29,8 @@ type loop struct {
 	asking sync.WaitGroup // for what devices want to know
 	quiet  quiet
 
+	ticking atomic.Bool // slow runs
+
 	door         doorway
 	serial       atomic.Uint64  // of the newest session
 	sessionsOpen sync.WaitGroup // their readers
@@ -227,14 +229,9 @@ func (l *loop) begin(ctx context.Context, x *exchange, m *message.Message) {
 		l.answer(x, answer)
 		return
 	}
-	select {
-	case l.slots <- struct{}{}:
-	default:
+	if !l.slot() {
 		l.answer(x, unavailable)
 		return
-	}
-	if len(l.slots) == 1 {
-		l.slow.Reset(piggyback / 6)
 	}
 	if x.ask != nil {
 		x.ask.body = body
@@ -243,6 +240,24 @@ func (l *loop) begin(ctx context.Context, x *exchange, m *message.Message) {
 	}
 	x.up.Payload = body
 	l.queue <- x
+}
+
+// slot takes one of slots, and reports whether there was one.
+func (l *loop) slot() bool {
+	select {
+	case l.slots <- struct{}{}:
+		l.tick()
+		return true
+	default:
+		return false
+	}
+}
+
+// tick has slow run.
+func (l *loop) tick() {
+	if l.ticking.CompareAndSwap(false, true) {
+		l.slow.Reset(piggyback / 6)
+	}
 }
 
 // first remembers x. If it is a repetition, first answers it as the one before
@@ -299,8 +314,9 @@ func (l *loop) write(over <-chan struct{}) {
 			<-l.slots
 		case <-l.slow.C:
 			l.acknowledgeSlow()
-			if l.slow.Stop(); len(l.slots) > 0 {
-				l.slow.Reset(piggyback / 6)
+			l.slow.Stop()
+			if l.ticking.Store(false); len(l.slots) > 0 { // whoever takes one from here on has it run
+				l.tick()
 			}
 		case <-over:
 			return
