@@ -696,7 +696,7 @@ func (l *loop) stored(x *exchange) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		x.reply = reply
-		l.transmit(x.id.from, reply)
+		l.transmit(x.id.from, reply, true)
 	}
 }
 

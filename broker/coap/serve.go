@@ -276,7 +276,7 @@ func (l *loop) first(x *exchange) bool {
 		l.send(x.id.from, message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)})
 	}
 	if before.reply != nil {
-		l.transmit(x.id.from, before.reply)
+		l.transmit(x.id.from, before.reply, true)
 	}
 	return false
 }
@@ -389,6 +389,7 @@ func (l *loop) answer(x *exchange, a answer) {
 	}
 	switch {
 	case x.silent(a.code) && (!x.confirmable || x.separate):
+		x.id.from.unanswered()
 		return
 	case x.silent(a.code): // RFC 7967 §2.1
 		m = message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)}
@@ -405,10 +406,11 @@ func (l *loop) answer(x *exchange, a answer) {
 	reply, err := x.id.from.encode(m)
 	if err != nil {
 		l.log.Error("encode answer", "code", a.code, "err", err)
+		x.id.from.unanswered()
 		return
 	}
 	x.reply = reply
-	l.transmit(x.id.from, reply)
+	l.transmit(x.id.from, reply, true)
 }
 
 // acknowledgeSlow acknowledges confirmable requests that are older than
@@ -434,17 +436,21 @@ func (l *loop) send(to endpoint, m message.Message) {
 		l.log.Error("encode message", "type", m.Type, "err", err)
 		return
 	}
-	l.transmit(to, b)
+	l.transmit(to, b, false)
 }
 
-func (l *loop) transmit(to endpoint, b []byte) {
+// transmit sends an encoded message, an answer or not.
+func (l *loop) transmit(to endpoint, b []byte, answer bool) {
 	var err error
 	if to.session != nil {
-		err = to.session.write(b)
+		err = to.session.write(b, answer)
 	} else {
 		_, err = l.opts.Conn.WriteToUDPAddrPort(b, to.addr)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errBehind):
+		l.warn("connection ended", "remote", to, "err", err)
+	case err != nil:
 		l.log.Debug("write message", "remote", to, "err", err) // the device asks again
 	}
 }

@@ -1,6 +1,7 @@
 package coap
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -43,7 +44,8 @@ type session struct {
 	conn   net.Conn // of DTLS, TLS or TCP
 	stream bool     // TLS or TCP
 	name   string
-	out    chan []byte   // of a stream: messages to be written
+	out    chan outgoing // of a stream: messages to be written
+	asked  chan struct{} // of a stream: one for each request whose answer is not written; a full one has the device wait
 	ended  chan struct{} // closed by end
 	once   sync.Once
 
@@ -65,7 +67,16 @@ type session struct {
 	pings  []exchangeID    // of a stream: notifications whose Pong has not come, which come in their order
 }
 
-var errStopping = errors.New("the platform stops")
+// outgoing is a message to be written to a stream.
+type outgoing struct {
+	bytes  []byte
+	answer bool // to something in asked
+}
+
+var (
+	errStopping = errors.New("the platform stops")
+	errBehind   = errors.New("it does not read what it is told")
+)
 
 // Read reads what the device sends. It fails when what the device is known by is not good any more.
 func (s *session) Read(b []byte) (int, error) {
@@ -144,19 +155,47 @@ func (s *session) check() error {
 	return nil
 }
 
-// write sends b and does not wait for the device: of a stream that takes nothing any
+// write sends b, an answer or not, and does not wait for the device: of a stream that takes nothing any
 // more the session ends.
-func (s *session) write(b []byte) error {
+func (s *session) write(b []byte, answer bool) error {
 	if !s.stream {
 		_, err := s.conn.Write(b)
 		return err
 	}
 	select {
-	case s.out <- b:
+	case s.out <- outgoing{b, answer}:
 		return nil
+	case <-s.ended:
+		return net.ErrClosed
 	default:
 		s.end()
-		return fmt.Errorf("%d messages wait for it", cap(s.out))
+		return fmt.Errorf("%w: %d messages wait", errBehind, cap(s.out))
+	}
+}
+
+// ask waits until the device may ask something more, and reports whether it may.
+func (s *session) ask(ctx context.Context) bool {
+	select {
+	case s.asked <- struct{}{}:
+		return true
+	case <-s.ended:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// unanswered is called when a request gets no answer.
+func (e endpoint) unanswered() {
+	if e.stream() {
+		e.session.answered()
+	}
+}
+
+// answered is called when there is no answer, or it is written.
+func (s *session) answered() {
+	select {
+	case <-s.asked:
+	default: // it was not asked
 	}
 }
 
@@ -166,15 +205,19 @@ func (s *session) end() { s.once.Do(func() { close(s.ended) }) }
 // carry writes what a stream is to get, and closes the connection in the end.
 func (s *session) carry() {
 	defer s.conn.Close()
-	put := func(b []byte) bool {
+	defer s.end()
+	put := func(m outgoing) bool {
 		_ = s.conn.SetWriteDeadline(time.Now().Add(writeWithin))
-		_, err := s.conn.Write(b)
+		_, err := s.conn.Write(m.bytes)
+		if m.answer {
+			s.answered()
+		}
 		return err == nil
 	}
 	for {
 		select {
-		case b := <-s.out:
-			if !put(b) {
+		case m := <-s.out:
+			if !put(m) {
 				return
 			}
 			continue
@@ -184,8 +227,8 @@ func (s *session) carry() {
 	}
 	for {
 		select {
-		case b := <-s.out:
-			if !put(b) {
+		case m := <-s.out:
+			if !put(m) {
 				return
 			}
 		default:

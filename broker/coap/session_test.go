@@ -578,6 +578,41 @@ func TestSlowStream(t *testing.T) {
 	}
 }
 
+// TestEagerStream: a device that asks more than can be answered at once is kept waiting, not
+// disconnected, whether the answers come late or at once.
+func TestEagerStream(t *testing.T) {
+	const n = 3 * maxTold
+	for path, code := range map[string]codes.Code{goodPath: codes.Changed, "api/v1/token-of-a/nothing": codes.NotFound} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPlatform()
+			p.hold = true
+			l := &pipes{conns: make(chan net.Conn), ended: make(chan struct{})}
+			_, stop := serveOptions(t, p, Options{Streams: []Stream{{Listener: l}}})
+			defer stop()
+			d := newStreamPeer(t, l.dial())
+			go func() {
+				for i := range int32(n) {
+					d.send(post(i, path, "{}"))
+				}
+			}()
+			synctest.Wait()
+			if got := len(p.wait(t, 0)); got > maxAsked {
+				t.Errorf("%d messages are under way, want %d", got, maxAsked)
+			}
+			p.mu.Lock()
+			p.hold = false
+			p.mu.Unlock()
+			p.release(nil)
+			for range n {
+				if m := d.receive(); m.Code != code {
+					t.Fatalf("answered %s", codeLabel(m.Code))
+				}
+			}
+			_ = d.conn.Close()
+		})
+	}
+}
+
 // TestCrowd: those at one address that have not shown whose they are have a bound, so that
 // others come in.
 func TestCrowd(t *testing.T) {

@@ -21,6 +21,7 @@ const (
 	maxStreamed   = maxBody + 4<<10 // bytes of a message: a body and its options
 	messageWithin = 30 * time.Second
 	pongWithin    = 30 * time.Second
+	maxAsked      = maxTold / 2 // requests of one connection that are not answered; then no more are read
 )
 
 // Stream is a listener of CoAP over TCP (RFC 8323), over TLS when it is given.
@@ -59,7 +60,7 @@ func (l *loop) acceptStreams(ctx context.Context, from Stream) error {
 			continue
 		}
 		s := l.newSession(c, "tcp", c.RemoteAddr().String(), l.door.gone(addr))
-		s.stream, s.out = true, make(chan []byte, maxTold)
+		s.stream, s.out, s.asked = true, make(chan outgoing, maxTold), make(chan struct{}, maxAsked)
 		if from.TLS != nil {
 			s.conn = tls.Server(c, from.TLS)
 		}
@@ -122,9 +123,16 @@ func (l *loop) readStream(ctx context.Context, s *session) error {
 		if s.device != "" {
 			s.within(time.Now().Add(sessionIdle))
 		}
+		if m.Code == codes.Ping || m.Code > codes.Empty && m.Code <= 31 {
+			if !s.ask(ctx) {
+				continue // the next read says why
+			}
+		}
 		switch {
 		case m.Code == codes.Ping:
-			l.send(endpoint{session: s}, message.Message{Code: codes.Pong, Token: m.Token})
+			if b, err := encodeStream(message.Message{Code: codes.Pong, Token: m.Token}); err == nil {
+				l.transmit(endpoint{session: s}, b, true)
+			}
 		case m.Code == codes.Pong:
 			l.ponged(s)
 		case m.Code == codes.Release:
