@@ -369,7 +369,7 @@ func (b *building) registry(ctx context.Context) error {
 	if b.components, err = cases.LoadComponents(ctx, b.db, b.classes, b.grids); err != nil {
 		return err
 	}
-	seal, err := openSeal(orDefault(b.config.SecretKey, b.path(sealFile)))
+	seal, err := openSeal(orDefault(b.config.SecretKey, b.path(sealFile)), func() (bool, error) { return b.db.HasSealed(ctx) }, b.component("devices"))
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,11 +20,22 @@ import (
 // the data folder.
 const sealFile = "secret.key"
 
-// openSeal reads the key in file, 32 bytes in hex digits, and makes one where there is none.
-func openSeal(file string) (cipher.AEAD, error) {
+// openSeal reads the key in file, 32 bytes in hex digits. Where there is none it makes one, unless
+// something is sealed with the one that is missing.
+func openSeal(file string, sealed func() (bool, error), log *slog.Logger) (cipher.AEAD, error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		text, err = makeKey(file)
+		var used bool
+		if used, err = sealed(); err != nil {
+			return nil, err
+		}
+		if used {
+			return nil, citywarden.Errorf(citywarden.CodeInvalid, "secret_key: %s is not there, and pre-shared keys of devices are sealed with it; bring it back, as from a backup, "+
+				"or make another with: openssl rand -hex 32 > %[1]s, and issue all those devices new keys", file)
+		}
+		if text, err = makeKey(file); err == nil {
+			log.Info("key made to seal pre-shared keys with; keep a copy", "file", file)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("secret_key: %w", err)

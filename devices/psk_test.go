@@ -101,6 +101,9 @@ func TestPreSharedKeys(t *testing.T) {
 	}); err != nil || sealed != 3 {
 		t.Errorf("%d keys, %v", sealed, err)
 	}
+	if has, err := db.HasSealed(ctx); err != nil || !has {
+		t.Errorf("HasSealed() = %t, %v", has, err)
+	}
 
 	d, _, err := r.Device("b")
 	if err != nil {

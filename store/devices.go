@@ -113,6 +113,15 @@ func (d *DB) loadSecrets(ctx context.Context) (map[citywarden.DeviceID][]citywar
 	return out, nil
 }
 
+// HasSealed reports whether a secret of a device is sealed.
+func (d *DB) HasSealed(ctx context.Context) (bool, error) {
+	var has bool
+	if err := d.sql.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM device_secrets WHERE sealed <> '')`).Scan(&has); err != nil {
+		return false, fmt.Errorf("read secrets of devices: %w", err)
+	}
+	return has, nil
+}
+
 // SaveDevices inserts or replaces devices and sets the secrets given, in one
 // transaction.
 func (d *DB) SaveDevices(ctx context.Context, ds []citywarden.Device, secrets map[citywarden.DeviceID][]citywarden.Secret) error {
