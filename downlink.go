@@ -118,9 +118,10 @@ type DownlinkKind uint8
 
 // The kinds of downlink.
 const (
-	DownlinkAttributes DownlinkKind = iota // shared attributes that changed
-	DownlinkCommand                        // something to do
-	DownlinkRevoked                        // its token may not be good any more: who holds a session looks again; no Body
+	DownlinkAttributes  DownlinkKind = iota // shared attributes that changed
+	DownlinkCommand                         // something to do
+	DownlinkRevoked                         // its token may not be good any more: who holds a session looks again; no Body
+	DownlinkRevokedDTLS                     // the same, of who holds a session over DTLS, which goes on when the device is gone
 )
 
 // Downlink is one message to a device.

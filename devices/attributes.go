@@ -326,7 +326,11 @@ func (r *Registry) tell(m citywarden.Downlink) {
 	if m.Body == nil && m.Kind != citywarden.DownlinkRevoked {
 		return
 	}
-	for _, x := range r.listenersFor(m.Device, m.Kind) {
+	to := r.listenersFor(m.Device, m.Kind)
+	if m.Kind == citywarden.DownlinkRevoked {
+		to = append(to, r.listeners.of(m.Device, citywarden.DownlinkRevokedDTLS)...)
+	}
+	for _, x := range to {
 		x.send(m)
 	}
 }

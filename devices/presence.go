@@ -59,7 +59,7 @@ func (r *Registry) status(e *entry, now time.Time) citywarden.Status {
 func (r *Registry) presence(e *entry, now time.Time) citywarden.Presence {
 	p := citywarden.Presence{
 		Status: r.status(e, now), LastSeen: e.lastSeen, Left: e.left,
-		Connected: len(r.listeners.of(e.device.ID, citywarden.DownlinkRevoked)) > 0, // whoever holds a session listens for its end
+		Connected: len(r.listeners.of(e.device.ID, citywarden.DownlinkRevoked)) > 0, // whoever holds a connection listens for its end
 	}
 	if p.Status != citywarden.StatusSilent {
 		return p

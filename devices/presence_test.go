@@ -141,6 +141,9 @@ func TestWhySilent(t *testing.T) {
 		is(citywarden.StatusSilent, citywarden.SilentMute, true)
 		end()
 		is(citywarden.StatusSilent, citywarden.SilentGone, false)
+		doubts := 0 // a session over DTLS goes on without the device
+		defer c.Listen("v1", citywarden.DownlinkRevokedDTLS, func(citywarden.Downlink) bool { doubts++; return true })()
+		is(citywarden.StatusSilent, citywarden.SilentGone, false)
 		for status, n := range map[citywarden.Status]int{citywarden.StatusSilent: 1, citywarden.StatusOnline: 1, citywarden.StatusNever: 0} {
 			if got := list(t, r, citywarden.DeviceFilter{Status: status}); len(got) != n {
 				t.Errorf("%s are %v, want %d", status, got, n)
@@ -151,5 +154,8 @@ func TestWhySilent(t *testing.T) {
 			t.Fatal(err)
 		}
 		is(citywarden.StatusSilent, citywarden.SilentDisabled, false)
+		if doubts == 0 {
+			t.Error("a session over DTLS is not told that its device is disabled")
+		}
 	})
 }

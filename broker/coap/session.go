@@ -268,7 +268,11 @@ func (l *loop) recognise(s *session, key *preSharedKey, chain []*x509.Certificat
 // one that is not known yet to another.
 func (l *loop) watch(s *session) {
 	if s.known != nil {
-		s.unwatch = l.opts.Down.Listen(s.device, citywarden.DownlinkRevoked, func(m citywarden.Downlink) bool {
+		kind := citywarden.DownlinkRevokedDTLS
+		if s.stream {
+			kind = citywarden.DownlinkRevoked
+		}
+		s.unwatch = l.opts.Down.Listen(s.device, kind, func(m citywarden.Downlink) bool {
 			if m.Device == s.device {
 				s.doubt()
 			}

@@ -141,12 +141,12 @@ func TestPreSharedKey(t *testing.T) {
 	p.mu.Lock()
 	p.revoked = true
 	p.mu.Unlock()
-	p.listens(t, citywarden.DownlinkRevoked, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkRevoked})
+	p.listens(t, citywarden.DownlinkRevokedDTLS, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkRevoked})
 	_ = d.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if n, err := d.conn.Read(make([]byte, 100)); !errors.Is(err, io.EOF) {
 		t.Errorf("after the revocation: %d bytes, %v; want the end of the session", n, err)
 	}
-	p.listens(t, citywarden.DownlinkRevoked, false)
+	p.listens(t, citywarden.DownlinkRevokedDTLS, false)
 	if _, err := dialDTLS(t, listenUDP(t), at.dtls, secret("identity-of-a", keyOfA)...); err == nil {
 		t.Error("a revoked key makes a new session")
 	}
