@@ -48,7 +48,7 @@ var suites = []dtls.CipherSuiteID{
 	dtls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, dtls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 	dtls.TLS_ECDHE_ECDSA_WITH_AES_128_CCM, dtls.TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8,
 	dtls.TLS_ECDHE_PSK_WITH_AES_128_CBC_SHA256,
-	dtls.TLS_PSK_WITH_AES_128_GCM_SHA256, dtls.TLS_PSK_WITH_AES_128_CCM, dtls.TLS_PSK_WITH_AES_128_CCM_8, dtls.TLS_PSK_WITH_AES_256_CCM_8,
+	dtls.TLS_PSK_WITH_AES_128_GCM_SHA256, dtls.TLS_PSK_WITH_AES_128_CBC_SHA256, dtls.TLS_PSK_WITH_AES_128_CCM, dtls.TLS_PSK_WITH_AES_128_CCM_8, dtls.TLS_PSK_WITH_AES_256_CCM_8,
 }
 
 const (
@@ -393,8 +393,13 @@ func (d *secured) shake(ctx context.Context, a *association) {
 // what it encrypts can't be read.
 func (d *secured) unshaken(ctx context.Context, a *association, err error) {
 	switch {
-	case ctx.Err() != nil || !a.proven.Load():
-		return // nobody may have been there
+	case ctx.Err() != nil:
+	case !a.proven.Load():
+		var late net.Error
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &late) && late.Timeout() {
+			return // nobody may have been there
+		}
+		d.warn("DTLS handshake not begun", "remote", a.addr, "err", err, "do", "see which cipher suites and versions the device has")
 	case a.key != nil && a.key.key != nil:
 		d.warn("DTLS handshake refused", "remote", a.addr, "identity", fmt.Sprintf("%.64q", a.key.identity),
 			"err", fmt.Sprintf("it did not end within %s; the key in the device may not be the one that was issued", knownWithin))

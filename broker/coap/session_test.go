@@ -175,6 +175,26 @@ func TestWrongKey(t *testing.T) {
 	}
 }
 
+// TestCipherSuites: a device with a key may have no suite but one with CBC and SHA-256; the log
+// tells of one that has none of ours.
+func TestCipherSuites(t *testing.T) {
+	at, book, _ := serveSecure(t, newPlatform(), certtest.New(t))
+	with := func(id dtls.CipherSuiteID) []dtls.ClientOption {
+		return append(secret("identity-of-a", keyOfA)[:2:2], dtls.WithCipherSuites(id))
+	}
+	if a := mustDial(t, listenUDP(t), at.dtls, with(dtls.TLS_PSK_WITH_AES_128_CBC_SHA256)...).ask(post(1, "api/v1/telemetry", "{}")); a.Code != codes.Changed {
+		t.Errorf("%s %s", codeLabel(a.Code), a.Payload)
+	}
+	if _, err := dialDTLS(t, listenUDP(t), at.dtls, with(dtls.TLS_PSK_WITH_CHACHA20_POLY1305_SHA256)...); err == nil {
+		t.Error("ChaCha20 makes a session")
+	}
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(book.String(), "DTLS handshake not begun"); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("log:\n%s", book)
+		}
+	}
+}
+
 // relay passes datagrams between a device and the server, as a NAT does, and keeps those
 // that the device sent.
 type relay struct {
