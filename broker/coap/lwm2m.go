@@ -59,6 +59,8 @@ type registration struct {
 	lifetime time.Duration
 	sleeps   bool // queue mode
 	until    time.Time
+	heard    time.Time               // when it last showed that it is the one at peer
+	alone    time.Time               // until then another may be there
 	fresh    bool                    // the resources are to be observed
 	observed map[string]*observation // by path
 }
@@ -119,7 +121,7 @@ func (l *loop) lwm2m(x *exchange, m *message.Message, path []string) ([]byte, an
 		}
 		reg := l.registeredAt(x.id.from)
 		if reg == nil {
-			return nil, answer{code: codes.NotFound, detail: "no client is registered from this address; register first"}
+			return nil, answer{code: codes.NotFound, detail: "no client is registered from this address, or without DTLS none showed lately that it is still there; register or update first"}
 		}
 		x.up = citywarden.Uplink{Device: reg.device, Protocol: "coap", Topic: "v1/devices/me/telemetry", Received: x.at.UTC()}
 		x.reg = reg
@@ -237,10 +239,14 @@ func (l *loop) entered(x *exchange) answer {
 	return answer{code: codes.Created, location: []string{lwm2mRegister, reg.id}}
 }
 
-// registeredAt returns the client that is registered from an address.
+// registeredAt returns the client that is registered from an address. Without DTLS that says little:
+// an address translator gives one that is not used to another device.
 func (l *loop) registeredAt(peer endpoint) *registration {
 	l.mu.Lock()
 	reg := l.atPeer[peer]
+	if reg != nil && peer.session == nil && (time.Since(reg.heard) > lwm2mAwake || time.Now().Before(reg.alone)) {
+		reg = nil
+	}
 	l.mu.Unlock()
 	if reg == nil || !l.valid(reg) {
 		return nil
@@ -298,7 +304,10 @@ func (l *loop) awakeLocked(reg *registration, peer endpoint, quiet time.Duration
 		}
 		reg.peer, reg.fresh = peer, len(reg.objects) > 0 // what it observes it knows by our address and its own
 	}
-	l.atPeer[peer] = reg
+	if other := l.atPeer[peer]; other != nil && other != reg {
+		reg.alone = other.heard.Add(lwm2mAwake)
+	}
+	l.atPeer[peer], reg.heard = reg, time.Now()
 	select {
 	case reg.wake <- struct{}{}:
 	default:
@@ -624,8 +633,12 @@ func (l *loop) answered(peer endpoint, m *message.Message) bool {
 	var path string
 	if e != nil {
 		path = e.path
+		e.reg.heard = time.Now()
 		if o := e.reg.observed[path]; o != nil {
-			o.at = time.Now()
+			o.at = e.reg.heard
+		}
+		if other := l.atPeer[peer]; other != nil && other != e.reg {
+			other.alone = e.reg.heard.Add(lwm2mAwake)
 		}
 		if e.answer != nil {
 			r := *m

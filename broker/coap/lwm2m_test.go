@@ -461,6 +461,45 @@ func TestObservedAnew(t *testing.T) {
 	})
 }
 
+// TestLwM2MSharesAnAddress: what is sent without DTLS is nobody's when the device at that address may
+// be another by now.
+func TestLwM2MSharesAnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlatform()
+		w, at, stop := online(t, p, "</1/0>")
+		defer stop()
+		id := int32(100)
+		is := func(want codes.Code, m message.Message) message.Message {
+			t.Helper()
+			id++
+			m.MessageID = id
+			w.say(t, m)
+			a := w.heard(t)
+			if a.Code != want {
+				t.Errorf("%s is answered %s %s, want %s", path(m), codeLabel(a.Code), a.Payload, codeLabel(want))
+			}
+			return a
+		}
+		send := post(0, "dp", "{}", option(message.ContentFormat, 110))
+		is(codes.Changed, send)
+		time.Sleep(lwm2mAwake + time.Second)
+		is(codes.NotFound, send)
+		is(codes.Changed, post(0, at, ""))
+		is(codes.Changed, send)
+		is(codes.Created, post(0, "rd", "</1/0>", query("ep=token-of-b"), query("lwm2m=1.1")))
+		is(codes.NotFound, send)
+		time.Sleep(lwm2mAwake - time.Second)
+		is(codes.NotFound, send)
+		time.Sleep(2 * time.Second)
+		is(codes.NotFound, send) // b was not heard for long
+		is(codes.Created, post(0, "rd", "</1/0>", query("ep=token-of-b"), query("lwm2m=1.1")))
+		is(codes.Changed, send)
+		if got := p.wait(t, 0); got[len(got)-1].Device != "b" {
+			t.Errorf("the last is %s's", got[len(got)-1].Device)
+		}
+	})
+}
+
 // TestSlowBesideNotification: a request that comes while a notification is being stored is
 // acknowledged when it takes long.
 func TestSlowBesideNotification(t *testing.T) {
