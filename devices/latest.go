@@ -26,7 +26,7 @@ func (r *Registry) Cursor(context.Context) (citywarden.Position, error) {
 // Consume takes the readings of entries as latest values where their event time
 // is not older than what is known, and notes when each device was heard, by our
 // clock. Every message counts as a sign of life, also one that could not be
-// decoded. It only changes memory (see Run) and never fails.
+// decoded, but not that it left. It only changes memory (see Run) and never fails.
 func (r *Registry) Consume(_ context.Context, entries []citywarden.Entry) error {
 	for i := range entries {
 		e := &entries[i]
@@ -60,7 +60,9 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 		heard = e.Uplink.Received
 	}
 	if !heard.Before(d.lastSeen) {
-		d.lastSeen, d.left = heard, e.Uplink != nil && e.Uplink.Topic == citywarden.DeviceDisconnected
+		if d.left = e.Uplink != nil && e.Uplink.Topic == citywarden.DeviceDisconnected; !d.left { // which others may say of it
+			d.lastSeen = heard
+		}
 	}
 	if len(e.Attrs) > 0 {
 		var rest int

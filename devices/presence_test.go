@@ -130,8 +130,13 @@ func TestWhySilent(t *testing.T) {
 		heardOf(r, "gw", 1, "v1/devices/me/telemetry", nil)
 		heardOf(r, "v1", 2, citywarden.DeviceConnected, nil)
 		is(citywarden.StatusOnline, "", false)
+		seen := time.Now()
+		time.Sleep(time.Minute)
 		heardOf(r, "v1", 3, citywarden.DeviceDisconnected, nil)
 		is(citywarden.StatusSilent, citywarden.SilentLeft, false)
+		if v, err := r.Get("v1"); err != nil || v.LastSeen.After(seen) {
+			t.Errorf("seen %s, %v, want %s", v.LastSeen, err, seen)
+		}
 		heardOf(r, "v1", 4, "v1/devices/me/telemetry", nil)
 		end := c.Listen("v1", citywarden.DownlinkRevoked, func(citywarden.Downlink) bool { return true })
 		is(citywarden.StatusOnline, "", true)

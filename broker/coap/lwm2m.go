@@ -61,6 +61,7 @@ type registration struct {
 	until    time.Time
 	heard    time.Time               // when it last showed that it is the one at peer
 	alone    time.Time               // until then another may be there
+	spoke    bool                    // it said something since it registered or updated, unasked
 	fresh    bool                    // the resources are to be observed
 	observed map[string]*observation // by path
 }
@@ -230,7 +231,7 @@ func (l *loop) entered(x *exchange) answer {
 	if e.mode {
 		reg.sleeps = e.sleeps
 	}
-	reg.until = time.Now().Add(reg.lifetime)
+	reg.until, reg.spoke = time.Now().Add(reg.lifetime), false
 	l.awakeLocked(reg, x.id.from, quiet)
 	l.mu.Unlock()
 	if !e.register {
@@ -282,11 +283,12 @@ func (l *loop) quietOf(reg *registration) time.Duration {
 	return max(lwm2mQuiet, 2*model.Heartbeat.Std())
 }
 
-// awake notes that a client is there, and where.
+// awake notes that a client said something, and where it is.
 func (l *loop) awake(reg *registration, peer endpoint) {
 	quiet := l.quietOf(reg)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	reg.spoke = true
 	l.awakeLocked(reg, peer, quiet)
 }
 
@@ -339,15 +341,19 @@ func (l *loop) leaveLocked(reg *registration) {
 	close(reg.stop)
 }
 
-// expired ends a registration whose lifetime is over.
-func (l *loop) expired(reg *registration) bool {
+// expired ends a registration whose lifetime is over, and reports whether the client is gone: one that
+// forgot to update may still be there.
+func (l *loop) expired(reg *registration) (over, gone bool) {
+	if !l.valid(reg) {
+		return false, false // it ended
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if time.Now().Before(reg.until) || l.registrations[reg.id] != reg {
-		return false // it was updated, or left
+		return false, false // it was updated, or left
 	}
 	l.leaveLocked(reg)
-	return true
+	return true, !reg.spoke
 }
 
 // attend asks a client for what it measures and gives it its commands until it leaves
@@ -417,8 +423,12 @@ func (l *loop) attend(ctx context.Context, reg *registration) {
 		case <-asleep:
 			deaf()
 		case <-over.C:
-			if !l.expired(reg) {
+			over, gone := l.expired(reg)
+			if !over {
 				continue
+			}
+			if !gone {
+				return
 			}
 			l.opts.Accept.Accept(ctx, citywarden.Uplink{Device: reg.device, Protocol: "coap", Topic: citywarden.DeviceDisconnected, Received: time.Now().UTC()}, func(err error) {
 				if err != nil {
@@ -633,7 +643,7 @@ func (l *loop) answered(peer endpoint, m *message.Message) bool {
 	var path string
 	if e != nil {
 		path = e.path
-		e.reg.heard = time.Now()
+		e.reg.heard, e.reg.spoke = time.Now(), e.reg.spoke || e.answer == nil
 		if o := e.reg.observed[path]; o != nil {
 			o.at = e.reg.heard
 		}

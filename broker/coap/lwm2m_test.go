@@ -374,9 +374,23 @@ func online(t *testing.T, p *platform, links string, queries ...string) (w *wire
 		m.Options = append(m.Options, query(q))
 	}
 	w.say(t, m)
-	for _, o := range w.heard(t).Options {
-		if o.ID == message.LocationPath {
-			at = "rd/" + string(o.Value)
+	for before := [][]byte(nil); at == ""; { // it may be asked for something before
+		b := <-w.out
+		m := message.Message{Options: make(message.Options, 0, 16)}
+		if _, err := coder.DefaultCoder.Decode(b, &m); err != nil {
+			t.Fatal(err)
+		}
+		if m.Code != codes.Created {
+			before = append(before, b)
+			continue
+		}
+		for _, o := range m.Options {
+			if o.ID == message.LocationPath {
+				at = "rd/" + string(o.Value)
+			}
+		}
+		for _, b := range before {
+			w.out <- b
 		}
 	}
 	return w, at, func() {
@@ -498,6 +512,36 @@ func TestLwM2MSharesAnAddress(t *testing.T) {
 			t.Errorf("the last is %s's", got[len(got)-1].Device)
 		}
 	})
+}
+
+// TestExpires: of a registration whose lifetime is over nothing is written when its device is not
+// known any more, or goes on notifying.
+func TestExpires(t *testing.T) {
+	for name, want := range map[string]int{"gone": 3, "revoked": 2, "notifies": 3} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPlatform()
+			w, _, stop := online(t, p, "</3303/0>", "lt=3600")
+			defer stop()
+			q := w.heard(t)
+			w.say(t, message.Message{Type: message.Acknowledgement, Code: codes.Content, MessageID: q.MessageID, Token: q.Token, Payload: []byte("20")})
+			p.wait(t, 2)
+			time.Sleep(30 * time.Minute)
+			switch name {
+			case "revoked":
+				p.mu.Lock()
+				p.revoked = true
+				p.mu.Unlock()
+			case "notifies":
+				w.say(t, message.Message{Type: message.NonConfirmable, Code: codes.Content, MessageID: 77, Token: q.Token, Payload: []byte("21")})
+			}
+			time.Sleep(31 * time.Minute)
+			synctest.Wait()
+			got := p.wait(t, 0)
+			if last := got[len(got)-1].Topic; len(got) != want || name != "gone" && last == citywarden.DeviceDisconnected {
+				t.Errorf("%s: the log has %v", name, taken(got))
+			}
+		})
+	}
 }
 
 // TestSlowBesideNotification: a request that comes while a notification is being stored is
