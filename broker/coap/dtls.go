@@ -99,7 +99,7 @@ type association struct {
 	of     *secured
 	id     connectionID
 	addr   netip.AddrPort // of its handshake
-	leave  func()         // gives the place in the doorway back
+	place  *place         // in the doorway
 	in     chan datagram
 	closed chan struct{}
 	once   sync.Once
@@ -229,7 +229,7 @@ func (d *secured) greet(from netip.AddrPort) *association {
 			return nil
 		}
 	}
-	a := &association{of: d, addr: from, leave: d.door.gone(from.Addr()), in: make(chan datagram, maxWaiting), closed: make(chan struct{}), late: deadline.New(), room: maxShake}
+	a := &association{of: d, addr: from, place: d.door.place(from.Addr()), in: make(chan datagram, maxWaiting), closed: make(chan struct{}), late: deadline.New(), room: maxShake}
 	rand.Read(a.id[:])
 	d.byID[a.id], d.greeted[from] = a, a
 	d.order = append(d.order, a)
@@ -247,7 +247,7 @@ func (d *secured) dismiss(from netip.AddrPort, there bool) bool {
 	}
 	oldest := d.order[i]
 	oldest.forget()
-	oldest.leave()
+	oldest.place.leave()
 	oldest.once.Do(func() { close(oldest.closed) })
 	return true
 }
@@ -340,6 +340,7 @@ func (a *association) options() []dtls.ServerOption {
 		}),
 		dtls.WithServerHelloMessageHook(func(m handshake.MessageServerHello) handshake.Message {
 			a.proven.Store(true)
+			a.place.prove()
 			return &m
 		}),
 		dtls.WithPSK(func(identity []byte) ([]byte, error) {
@@ -359,21 +360,26 @@ func (d *secured) shake(ctx context.Context, a *association) {
 	conn, err := dtls.ServerWithOptions(a, remoteAddr{a.addr}, a.options()...)
 	if err != nil {
 		d.log.Error("DTLS", "err", err)
-		a.leave()
+		a.place.leave()
 		_ = a.Close()
 		return
 	}
-	within, cancel := context.WithTimeout(ctx, knownWithin)
+	within, cancel := context.WithTimeout(ctx, provenWithin)
 	defer cancel()
+	defer time.AfterFunc(knownWithin, func() {
+		if !a.proven.Load() {
+			cancel()
+		}
+	}).Stop()
 	if err := conn.HandshakeContext(within); err != nil {
 		d.unshaken(ctx, a, err)
-		a.leave()
+		a.place.leave()
 		_ = conn.Close()
 		_ = a.Close()
 		return
 	}
 	a.settle()
-	s := d.newSession(conn, "dtls", a.addr.String(), a.leave)
+	s := d.newSession(conn, "dtls", a.addr.String(), a.place.leave)
 	if !d.enter(s) {
 		s.admit()
 		_ = conn.Close()
@@ -396,13 +402,13 @@ func (d *secured) unshaken(ctx context.Context, a *association, err error) {
 	case ctx.Err() != nil:
 	case !a.proven.Load():
 		var late net.Error
-		if errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &late) && late.Timeout() {
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.As(err, &late) && late.Timeout() {
 			return // nobody may have been there
 		}
 		d.warn("DTLS handshake not begun", "remote", a.addr, "err", err, "do", "see which cipher suites and versions the device has")
 	case a.key != nil && a.key.key != nil:
 		d.warn("DTLS handshake refused", "remote", a.addr, "identity", fmt.Sprintf("%.64q", a.key.identity),
-			"err", fmt.Sprintf("it did not end within %s; the key in the device may not be the one that was issued", knownWithin))
+			"err", fmt.Sprintf("it did not end within %s; the key in the device may not be the one that was issued", provenWithin))
 	case a.key != nil:
 		d.warn("DTLS handshake refused", "remote", a.addr, "identity", fmt.Sprintf("%.64q", a.key.identity), "err", err,
 			"do", "issue a key with: citywarden devices secret DEVICE --psk")

@@ -18,8 +18,10 @@ const (
 	maxSessions  = 32768 // more than that, and the one that said nothing for longest goes
 	maxUnknown   = 1024  // of them, whose device is not known yet
 	maxUnknownAt = 64    // of those, at one address
+	maxProvenAt  = 256   // of those in a handshake that showed that the address is theirs, at one address
 	knownWithin  = 10 * time.Second
-	sessionIdle  = 24 * time.Hour // of a device that says nothing
+	provenWithin = 60 * time.Second // the same for those: a slow network repeats much
+	sessionIdle  = 24 * time.Hour   // of a device that says nothing
 	writeWithin  = 10 * time.Second
 )
 
@@ -336,9 +338,17 @@ func (l *loop) isStopping() bool {
 
 // doorway bounds the sessions whose device is not known yet.
 type doorway struct {
-	mu    sync.Mutex
-	total int
-	from  map[netip.Addr]int
+	mu     sync.Mutex
+	total  int
+	from   map[netip.Addr]int
+	proven map[netip.Addr]int // who has shown that the address is theirs; not in from
+}
+
+// place is what one has that came. Its fields are guarded by d.mu.
+type place struct {
+	d            *doorway
+	at           netip.Addr
+	proven, left bool
 }
 
 // neighbourhood is what an address shares its share with: a network of IPv6 is one household.
@@ -367,15 +377,44 @@ func (d *doorway) come(a netip.Addr) (crowdedThere, crowded bool) {
 	return false, false
 }
 
-// gone returns what gives a place back, which may be called more than once.
-func (d *doorway) gone(a netip.Addr) func() {
-	a = neighbourhood(a)
-	return sync.OnceFunc(func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.total--
-		if d.from[a]--; d.from[a] == 0 {
-			delete(d.from, a)
-		}
-	})
+// place returns the place of one that came from that address.
+func (d *doorway) place(a netip.Addr) *place { return &place{d: d, at: neighbourhood(a)} }
+
+// prove takes it out of the share that anybody can use up by inventing addresses.
+func (p *place) prove() {
+	d := p.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p.proven || p.left || d.proven[p.at] >= maxProvenAt {
+		return
+	}
+	p.proven = true
+	if d.proven == nil {
+		d.proven = map[netip.Addr]int{}
+	}
+	less(d.from, p.at)
+	d.proven[p.at]++
+}
+
+// leave gives it back; it may be called more than once.
+func (p *place) leave() {
+	d := p.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if p.left {
+		return
+	}
+	p.left = true
+	if d.total--; p.proven {
+		less(d.proven, p.at)
+	} else {
+		less(d.from, p.at)
+	}
+}
+
+// less counts one less at an address.
+func less(m map[netip.Addr]int, a netip.Addr) {
+	if m[a]--; m[a] == 0 {
+		delete(m, a)
+	}
 }

@@ -654,11 +654,19 @@ func TestCrowd(t *testing.T) {
 	if there, crowded := d.come(at(5000)); there || !crowded {
 		t.Error("all together have no bound")
 	}
-	leave := d.gone(at(0))
+	leave := d.place(at(0)).leave
 	leave()
 	leave()
 	if _, crowded := d.come(at(5000)); crowded {
 		t.Error("a place that was given back can't be had")
+	}
+	proven := d.place(at(0))
+	proven.prove()
+	if d.from[at(0)] != maxUnknownAt-2 || d.total != maxUnknown {
+		t.Errorf("%d in the share of an address, %d at all", d.from[at(0)], d.total)
+	}
+	if proven.leave(); len(d.proven) != 0 || d.total != maxUnknown-1 {
+		t.Errorf("%d proven, %d at all", len(d.proven), d.total)
 	}
 	one, two := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 	if neighbourhood(one) != neighbourhood(two) || neighbourhood(at(1)) == neighbourhood(at(2)) {
@@ -760,10 +768,10 @@ func TestHandshakesLeaveNothing(t *testing.T) {
 		switch i % 3 {
 		case 0:
 			a.settle()
-			a.leave()
+			a.place.leave()
 			_ = a.Close()
 		case 1:
-			a.leave()
+			a.place.leave()
 			_ = a.Close()
 		} // the others are dismissed when there are too many
 	}

@@ -59,7 +59,7 @@ func (l *loop) acceptStreams(ctx context.Context, from Stream) error {
 			_ = c.Close()
 			continue
 		}
-		s := l.newSession(c, "tcp", c.RemoteAddr().String(), l.door.gone(addr))
+		s := l.newSession(c, "tcp", c.RemoteAddr().String(), l.door.place(addr).leave)
 		s.stream, s.out, s.asked = true, make(chan outgoing, maxTold), make(chan struct{}, maxAsked)
 		if from.TLS != nil {
 			s.conn = tls.Server(c, from.TLS)
