@@ -65,8 +65,9 @@ type session struct {
 	heard    time.Time
 
 	// Guarded by loop.mu.
-	tokens map[string]bool // of what it observes
-	pings  []exchangeID    // of a stream: notifications whose Pong has not come, which come in their order
+	watched bool            // its device is known
+	tokens  map[string]bool // of what it observes
+	pings   []exchangeID    // of a stream: notifications whose Pong has not come, which come in their order
 }
 
 // outgoing is a message to be written to a stream.
@@ -281,8 +282,32 @@ func (l *loop) watch(s *session) {
 			return m.Device == s.device
 		})
 	}
+	l.makeRoom(s)
 	s.admit()
 	s.within(time.Now().Add(sessionIdle))
+}
+
+// makeRoom has s, whose device is known now, take the place of another when there are too many:
+// what anybody can open has a bound of its own, and ends no device's session.
+func (l *loop) makeRoom(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.watched = true; len(l.sessions) <= maxSessions {
+		return
+	}
+	var longest *session
+	var since time.Time
+	for x := range l.sessions {
+		if t := x.idle(); x.watched && x != s && (longest == nil || t.Before(since)) {
+			longest, since = x, t
+		}
+	}
+	if longest == nil {
+		return
+	}
+	delete(l.sessions, longest)
+	longest.stop()
+	l.warn("too many sessions; the one that said nothing for longest ended", "remote", longest.name, "since", since, "most", maxSessions)
 }
 
 // enter takes s among the sessions, or returns false when we are stopping.
@@ -291,16 +316,6 @@ func (l *loop) enter(s *session) bool {
 	defer l.mu.Unlock()
 	if l.stopping {
 		return false
-	}
-	if len(l.sessions) >= maxSessions {
-		var longest *session
-		var since time.Time
-		for x := range l.sessions {
-			if t := x.idle(); longest == nil || t.Before(since) {
-				longest, since = x, t
-			}
-		}
-		longest.stop()
 	}
 	l.sessions[s] = true
 	return true
@@ -312,10 +327,11 @@ func (l *loop) depart(s *session, why error) {
 		s.unwatch()
 	}
 	s.admit()
-	if errors.Is(why, errStopping) && l.isStopping() {
+	l.mu.Lock()
+	if errors.Is(why, errStopping) && l.stopping && l.sessions[s] {
+		l.mu.Unlock()
 		return // what was asked is still answered
 	}
-	l.mu.Lock()
 	delete(l.sessions, s)
 	for token := range s.tokens {
 		id := observerID{endpoint{session: s}, token}
@@ -328,12 +344,6 @@ func (l *loop) depart(s *session, why error) {
 	if !s.stream {
 		_ = s.conn.Close()
 	}
-}
-
-func (l *loop) isStopping() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.stopping
 }
 
 // doorway bounds the sessions whose device is not known yet.

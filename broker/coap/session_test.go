@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -671,6 +672,38 @@ func TestCrowd(t *testing.T) {
 	one, two := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 	if neighbourhood(one) != neighbourhood(two) || neighbourhood(at(1)) == neighbourhood(at(2)) {
 		t.Error("a household of IPv6 has more than one share, or two addresses of IPv4 have one")
+	}
+}
+
+// Among too many sessions the one that said nothing for longest ends, but only for one whose device
+// is known, and none whose device is not.
+func TestTooManySessions(t *testing.T) {
+	var book logBook
+	l := &loop{Server: &Server{log: slog.New(slog.NewTextHandler(&book, nil))}, sessions: map[*session]bool{}}
+	conn, other := net.Pipe()
+	defer conn.Close()
+	defer other.Close()
+	begin := time.Now()
+	var first *session
+	for i := range maxSessions + 1 {
+		s := &session{conn: conn, admit: func() {}, name: fmt.Sprint(i), heard: begin.Add(time.Duration(i) * time.Second)}
+		if !l.enter(s) {
+			t.Fatal("not let in")
+		}
+		if i == 1 {
+			first = s
+		}
+		if i > 0 && i < maxSessions {
+			l.makeRoom(s)
+		}
+	}
+	if len(l.sessions) != maxSessions+1 {
+		t.Errorf("%d sessions", len(l.sessions))
+	}
+	s := &session{conn: conn, admit: func() {}, heard: begin.Add(-time.Hour)}
+	l.enter(s)
+	if l.makeRoom(s); l.sessions[first] || !first.stopping || len(l.sessions) != maxSessions+1 || !strings.Contains(book.String(), "too many sessions") {
+		t.Errorf("%d sessions; log:\n%s", len(l.sessions), &book)
 	}
 }
 
