@@ -63,7 +63,7 @@ func (o *observer) take(m citywarden.Downlink) bool {
 }
 
 // observe returns who tells the device of x, once x is answered; nil when there
-// are too many.
+// are too many, or its session has ended.
 func (l *loop) observe(ctx context.Context, x *exchange) *observer {
 	kind := citywarden.DownlinkAttributes
 	if x.ask.rpc {
@@ -74,12 +74,13 @@ func (l *loop) observe(ctx context.Context, x *exchange) *observer {
 	id := observerID{x.id.from, string(x.token)}
 	l.unobserve(id)
 	l.mu.Lock()
-	if len(l.observers) >= maxObservers || ctx.Err() != nil {
+	s := x.id.from.session
+	if len(l.observers) >= maxObservers || ctx.Err() != nil || s != nil && !l.sessions[s] { // it departed meanwhile
 		l.mu.Unlock()
 		return nil
 	}
 	l.observers[id] = o
-	if s := x.id.from.session; s != nil {
+	if s != nil {
 		s.tokens[id.token] = true
 	}
 	o.number = l.number()

@@ -180,3 +180,12 @@ func TestLibcoapObserves(t *testing.T) {
 	}
 	p.listens(t, citywarden.DownlinkAttributes, false) // libcoap ends it
 }
+
+// A device that departed while its request was looked at is not observing.
+func TestObserveAfterDepart(t *testing.T) {
+	l := &loop{Server: &Server{}, sessions: map[*session]bool{}, observers: map[observerID]*observer{}}
+	s := &session{tokens: map[string]bool{}}
+	if o := l.observe(t.Context(), &exchange{id: exchangeID{from: endpoint{session: s}}, ask: &ask{}}); o != nil || len(l.observers) > 0 || len(s.tokens) > 0 {
+		t.Errorf("observes %v", s.tokens)
+	}
+}
