@@ -50,6 +50,7 @@ type registration struct {
 	device citywarden.DeviceID
 	known  func() (citywarden.DeviceID, error) // whose client it is by now
 	wake   chan struct{}
+	ready  chan struct{} // closed once the client was told its location
 	stop   chan struct{} // closed when it ends
 	secure bool          // it began over DTLS
 
@@ -154,7 +155,7 @@ func (l *loop) lwm2m(x *exchange, m *message.Message, path []string) ([]byte, an
 		if err != nil {
 			return nil, l.unauthenticated(x, token, err)
 		}
-		reg := &registration{id: rand.Text(), device: id, known: known, wake: make(chan struct{}, 1), stop: make(chan struct{}), observed: map[string]*observation{}, lifetime: usualLifetime * time.Second, secure: x.id.from.session != nil}
+		reg := &registration{id: rand.Text(), device: id, known: known, wake: make(chan struct{}, 1), ready: make(chan struct{}), stop: make(chan struct{}), observed: map[string]*observation{}, lifetime: usualLifetime * time.Second, secure: x.id.from.session != nil}
 		x.reg, x.entry = reg, r
 		r.register = true
 	} else {
@@ -380,6 +381,10 @@ func (l *loop) attend(ctx context.Context, reg *registration) {
 	sleep := time.NewTimer(lwm2mAwake)
 	defer sleep.Stop()
 	missed := false // not all is observed
+	select {
+	case <-reg.ready:
+	case <-ctx.Done():
+	}
 	for {
 		l.mu.Lock()
 		until, sleeps, fresh, objects := reg.until, reg.sleeps, reg.fresh, reg.objects

@@ -374,23 +374,9 @@ func online(t *testing.T, p *platform, links string, queries ...string) (w *wire
 		m.Options = append(m.Options, query(q))
 	}
 	w.say(t, m)
-	for before := [][]byte(nil); at == ""; { // it may be asked for something before
-		b := <-w.out
-		m := message.Message{Options: make(message.Options, 0, 16)}
-		if _, err := coder.DefaultCoder.Decode(b, &m); err != nil {
-			t.Fatal(err)
-		}
-		if m.Code != codes.Created {
-			before = append(before, b)
-			continue
-		}
-		for _, o := range m.Options {
-			if o.ID == message.LocationPath {
-				at = "rd/" + string(o.Value)
-			}
-		}
-		for _, b := range before {
-			w.out <- b
+	for _, o := range w.heard(t).Options {
+		if o.ID == message.LocationPath {
+			at = "rd/" + string(o.Value)
 		}
 	}
 	return w, at, func() {

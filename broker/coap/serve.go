@@ -310,6 +310,9 @@ func (l *loop) write(over <-chan struct{}) {
 			if x.observer != nil {
 				close(x.observer.ready)
 			}
+			if x.entry != nil && x.entry.register {
+				close(x.reg.ready)
+			}
 			x.up = citywarden.Uplink{} // x is remembered for minutes, its payload need not be
 			<-l.slots
 		case <-l.slow.C:
