@@ -37,7 +37,7 @@ const (
 	maxLifetime    = 366 * 24 * 3600 // seconds
 	usualLifetime  = 86400           // LwM2M 1.1, 6.2.1.2
 	lwm2mAwake     = 93 * time.Second
-	lwm2mQuiet     = 5 * time.Minute  // a resource that says nothing for so long, and for two heartbeats, is observed anew
+	lwm2mQuiet     = 5 * time.Minute  // a resource that says nothing for so long, and for two heartbeats, is observed anew; a client may be another
 	lwm2mAnswers   = 60 * time.Second // in which a client answers a request that it acknowledged
 	linkFormat     = 40
 	sendFormats    = "SenML (110, 112)"
@@ -246,11 +246,15 @@ func (l *loop) entered(x *exchange) answer {
 func (l *loop) registeredAt(peer endpoint) *registration {
 	l.mu.Lock()
 	reg := l.atPeer[peer]
-	if reg != nil && peer.session == nil && (time.Since(reg.heard) > lwm2mAwake || time.Now().Before(reg.alone)) {
-		reg = nil
+	var heard, alone time.Time
+	if reg != nil {
+		heard, alone = reg.heard, reg.alone
 	}
 	l.mu.Unlock()
 	if reg == nil || !l.valid(reg) {
+		return nil
+	}
+	if peer.session == nil && (time.Since(heard) > l.quietOf(reg) || time.Now().Before(alone)) {
 		return nil
 	}
 	return reg
@@ -272,7 +276,7 @@ func (l *loop) valid(reg *registration) bool {
 	return false
 }
 
-// quietOf returns for how long a resource of a client may say nothing before it is observed anew.
+// quietOf returns for how long a client, or a resource of it, may say nothing before it is taken to be another, or to be forgotten.
 func (l *loop) quietOf(reg *registration) time.Duration {
 	if l.opts.Models == nil {
 		return lwm2mQuiet

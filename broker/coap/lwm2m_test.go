@@ -482,7 +482,7 @@ func TestLwM2MSharesAnAddress(t *testing.T) {
 		}
 		send := post(0, "dp", "{}", option(message.ContentFormat, 110))
 		is(codes.Changed, send)
-		time.Sleep(lwm2mAwake + time.Second)
+		time.Sleep(lwm2mQuiet + time.Second)
 		is(codes.NotFound, send)
 		is(codes.Changed, post(0, at, ""))
 		is(codes.Changed, send)
@@ -491,6 +491,8 @@ func TestLwM2MSharesAnAddress(t *testing.T) {
 		time.Sleep(lwm2mAwake - time.Second)
 		is(codes.NotFound, send)
 		time.Sleep(2 * time.Second)
+		is(codes.Changed, send)
+		time.Sleep(lwm2mQuiet + time.Second)
 		is(codes.NotFound, send) // b was not heard for long
 		is(codes.Created, post(0, "rd", "</1/0>", query("ep=token-of-b"), query("lwm2m=1.1")))
 		is(codes.Changed, send)
