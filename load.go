@@ -55,7 +55,8 @@ type AlarmFlood struct {
 	Alarms int       `json:"alarms"`
 }
 
-// ChatteringAlarm was annunciated three times or more within a minute.
+// ChatteringAlarm was annunciated three times or more within a minute, not counted that it got
+// worse than it had been since it was raised.
 type ChatteringAlarm struct {
 	Rule          RuleID   `json:"rule"`
 	Title         Text     `json:"title"`

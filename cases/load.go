@@ -157,6 +157,7 @@ func (d *Desk) chattering(ctx context.Context, alarms []citywarden.Annunciation)
 		recent      []time.Time // within the last minute
 		most, count int
 		newest      citywarden.AlarmID
+		highest     citywarden.Severity // of newest
 	}
 	by := map[string]*calls{} // by rule and entity
 	for _, a := range alarms {
@@ -166,11 +167,18 @@ func (d *Desk) chattering(ctx context.Context, alarms []citywarden.Annunciation)
 			c = &calls{}
 			by[who] = c
 		}
+		if a.Alarm == c.newest && a.Severity > c.highest {
+			c.highest = a.Severity // it gets worse, and does not come again
+			continue
+		}
 		c.recent = append(c.recent, a.At)
 		for !c.recent[0].After(a.At.Add(-chatterWithin)) {
 			c.recent = c.recent[1:]
 		}
-		c.most, c.count, c.newest = max(c.most, len(c.recent)), c.count+1, a.Alarm
+		c.most, c.count = max(c.most, len(c.recent)), c.count+1
+		if a.Alarm != c.newest {
+			c.newest, c.highest = a.Alarm, a.Severity
+		}
 	}
 	maps.DeleteFunc(by, func(_ string, c *calls) bool { return c.most < chatterCount })
 	whos := slices.SortedFunc(maps.Keys(by), func(a, b string) int {

@@ -172,6 +172,30 @@ func TestChattering(t *testing.T) {
 	}
 }
 
+// An alarm that gets worse is one alarm, and one that goes up and down chatters.
+func TestGettingWorseIsNotChattering(t *testing.T) {
+	d, _ := openDesk(t, filepath.Join(t.TempDir(), "x.db"), cases.Options{})
+	f := &feed{}
+	for _, x := range []struct {
+		kind     citywarden.TransitionKind
+		entity   string
+		severity citywarden.Severity
+	}{
+		{citywarden.Raised, "worse", citywarden.Minor}, {citywarden.Escalated, "worse", citywarden.Major}, {citywarden.Escalated, "worse", citywarden.Critical},
+		{citywarden.Raised, "up and down", citywarden.Minor}, {citywarden.Escalated, "up and down", citywarden.Major},
+		{citywarden.Escalated, "up and down", citywarden.Major}, {citywarden.Escalated, "up and down", citywarden.Major},
+	} {
+		apply(t, d, f, f.next(x.kind, "r", x.entity, 1, x.severity, nil))
+	}
+	l, err := d.Load(t.Context(), "", monday(), monday().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Chattering) != 1 || l.Chattering[0].Entity != "up and down" || l.Chattering[0].Count != 3 {
+		t.Errorf("chattering: %+v", l.Chattering)
+	}
+}
+
 func TestTopRulesAndPriorities(t *testing.T) {
 	var all []called
 	add := func(n int, rule citywarden.RuleID, s citywarden.Severity) {
