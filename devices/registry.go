@@ -328,20 +328,7 @@ func (r *Registry) Create(ctx context.Context, d citywarden.Device) (citywarden.
 // component and Disabled, and returns it as stored. CodeNotFound when there is none, CodeInvalid
 // as Create. Its token stays, and so do the latest values that the model has.
 func (r *Registry) Update(ctx context.Context, d citywarden.Device) (citywarden.Device, error) {
-	r.changeMu.Lock()
-	defer r.changeMu.Unlock()
-	old, _, err := r.Device(d.ID)
-	if err != nil {
-		return citywarden.Device{}, err
-	}
-	c, err := r.prepare(d, old)
-	if err != nil {
-		return citywarden.Device{}, err
-	}
-	if err := r.save(ctx, []change{c}); err != nil {
-		return citywarden.Device{}, err
-	}
-	return *c.device, nil
+	return r.Alter(ctx, d.ID, func(x *citywarden.Device) error { *x = d; return nil })
 }
 
 // Alter changes a device as f says, and returns it as stored, as Update; f gets a copy whose
