@@ -54,17 +54,26 @@ func (s *server) events(ctx context.Context, in *eventsInput) (*huma.StreamRespo
 		return nil, err
 	}
 	reset = reset || resumes && after == 0 // an id of nobody's
+	return s.stream(ctx, "events", func() { s.Hub.cancel(sub) }, func(ctx context.Context, st *stream) error {
+		return s.watch(ctx, st, sub, missed, last, reset)
+	}), nil
+}
+
+// stream answers with server-sent events: those that watch writes until it returns.
+// Then end is called.
+func (s *server) stream(ctx context.Context, of string, end func(), watch func(context.Context, *stream) error) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
-		defer s.Hub.cancel(sub)
+		defer end()
 		r, w := humago.Unwrap(hc)
 		st := &stream{w: w, rc: http.NewResponseController(w)}
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("X-Accel-Buffering", "no") // nginx would hold the events back
 		w.WriteHeader(http.StatusOK)
-		if err := s.watch(r.Context(), st, sub, missed, last, reset); err != nil {
-			s.log.Debug("event stream ended", "user", callerOf(ctx).Name, "err", err)
+		st.write("retry: 2000\n\n")
+		if err := watch(r.Context(), st); err != nil {
+			s.log.Debug("stream of "+of+" ended", "user", callerOf(ctx).Name, "err", err)
 		}
-	}}, nil
+	}}
 }
 
 func lastID(in *eventsInput) (after uint64, resumes bool, err error) {
@@ -84,7 +93,6 @@ func lastID(in *eventsInput) (after uint64, resumes bool, err error) {
 // watch writes the events of sub until the caller is gone, the hub cuts it off
 // or its session ends.
 func (s *server) watch(ctx context.Context, st *stream, sub *subscriber, missed []event, last uint64, reset bool) error {
-	st.write("retry: 2000\n\n")
 	if reset {
 		st.write("id: %d\nevent: reset\ndata: {}\n\n", last)
 	}

@@ -3,12 +3,10 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"net/http"
 	"time"
 
 	"github.com/citywarden/citywarden"
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 )
 
 // Messages shows what devices say, as it comes.
@@ -81,17 +79,9 @@ func (s *server) messages(ctx context.Context, in *DevicePath) (*huma.StreamResp
 		s.watching.Add(-1)
 		return nil, citywarden.Errorf(citywarden.CodeTransient, "%d people watch messages already; try again later", messageWatchers)
 	}
-	return &huma.StreamResponse{Body: func(hc huma.Context) {
-		defer s.watching.Add(-1)
-		r, w := humago.Unwrap(hc)
-		st := &stream{w: w, rc: http.NewResponseController(w)}
-		w.Header().Set("Content-Type", "text/event-stream")
-		w.Header().Set("X-Accel-Buffering", "no") // nginx would hold the events back
-		w.WriteHeader(http.StatusOK)
-		if err := s.watchMessages(r.Context(), st, in.ID); err != nil {
-			s.log.Debug("stream of messages ended", "user", callerOf(ctx).Name, "device", in.ID, "err", err)
-		}
-	}}, nil
+	return s.stream(ctx, "messages of "+string(in.ID), func() { s.watching.Add(-1) }, func(ctx context.Context, st *stream) error {
+		return s.watchMessages(ctx, st, in.ID)
+	}), nil
 }
 
 // watchMessages writes the messages of a device until the caller is gone, their
@@ -119,7 +109,6 @@ func (s *server) watchMessages(ctx context.Context, st *stream, id citywarden.De
 	}()
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	st.write("retry: 2000\n\n")
 	for {
 		if err := st.flush(); err != nil {
 			return err
