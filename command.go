@@ -15,7 +15,7 @@ type ModelCommand struct {
 	Params  []Param  `json:"params,omitempty"`
 	OneWay  bool     `json:"one_way,omitempty"` // the device does not answer
 	Expires Duration `json:"expires,omitempty"` // how long it is of use, unless who sends it says otherwise; 0 means 10 minutes
-	IPSO    string   `json:"ipso,omitempty"`    // object and resource of LwM2M that is executed, or written with its one parameter, "3/4"; "" for none
+	IPSO    string   `json:"ipso,omitempty"`    // resource of LwM2M that is executed, or written with its one parameter, see SplitIPSO; "" for none
 }
 
 // Param declares one parameter of a ModelCommand.

@@ -81,7 +81,7 @@ type Metric struct {
 	Counter    bool       `json:"counter,omitempty"`     // only counts up, like a meter's register
 	Sequence   bool       `json:"sequence,omitempty"`    // numbers the device's messages: each has one more than that before, after Max comes Min
 	StaleAfter Duration   `json:"stale_after,omitempty"` // a value older than that is not current any more
-	IPSO       string     `json:"ipso,omitempty"`        // object and resource of LwM2M that it is, "3303/5700"; "" for none
+	IPSO       string     `json:"ipso,omitempty"`        // resource of LwM2M that it is, see SplitIPSO; "" for none
 	FIWARE     string     `json:"fiware,omitempty"`      // what FIWARE's Smart Data Models call it: a controlledProperty, "waterLevel", or an attribute, "ParkingSpot.status"; "" for none
 }
 

@@ -206,7 +206,8 @@ func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)
 	}
 }
 
-var ipsoPath = regexp.MustCompile(`^[0-9]{1,5}/[0-9]{1,5}$`)
+// ipsoPath is an object, perhaps an instance of it that is not the first, and a resource.
+var ipsoPath = regexp.MustCompile(`^[0-9]{1,5}/([1-9][0-9]{0,4}/)?[0-9]{1,5}$`)
 
 // fiwareAttribute is an attribute of an entity of FIWARE's Smart Data Models.
 var fiwareAttribute = regexp.MustCompile(`^[A-Z][A-Za-z0-9]*\.[a-z][A-Za-z0-9]*$`)
@@ -221,7 +222,7 @@ var controlledProperties = strings.Fields(`airPollution atmosphericPressure aver
 // checkIPSO checks which resource of LwM2M metric i of m is.
 func checkIPSO(m *citywarden.Model, i int, at string, fail func(path, format string, args ...any)) {
 	x := &m.Metrics[i]
-	_, resource, _ := strings.Cut(x.IPSO, "/")
+	_, _, resource := citywarden.SplitIPSO(x.IPSO)
 	is := citywarden.KindNumber
 	if resource == "5500" { // digital input state
 		is = citywarden.KindBool
@@ -229,7 +230,7 @@ func checkIPSO(m *citywarden.Model, i int, at string, fail func(path, format str
 	reusable := len(resource) == 4 && resource >= "5500" && resource <= "5899" // those that mean the same in every object
 	switch {
 	case !ipsoPath.MatchString(x.IPSO):
-		fail(at, "ipso %q: write object and resource, like 3303/5700", x.IPSO)
+		fail(at, "ipso %q: write object and resource, like 3303/5700, with an instance between them when it is not 0, like 3303/1/5700", x.IPSO)
 	case reusable && x.Kind != is:
 		fail(at, "resource %s of LwM2M is a %s, %s is a %s", resource, is, x.Name, x.Kind)
 	case slices.ContainsFunc(m.Metrics[:i], func(o citywarden.Metric) bool { return o.IPSO == x.IPSO }):
@@ -250,7 +251,7 @@ func checkCommand(c *citywarden.ModelCommand, before []citywarden.ModelCommand, 
 	switch {
 	case c.IPSO == "":
 	case !ipsoPath.MatchString(c.IPSO):
-		fail(at+".ipso", "ipso %q: write object and resource, like 3/4", c.IPSO)
+		fail(at+".ipso", "ipso %q: write object and resource, like 3/4, with an instance between them when it is not 0, like 3306/1/5850", c.IPSO)
 	case len(c.Params) > 1:
 		fail(at+".ipso", "a resource of LwM2M is executed, or written with one value; command %s has %d parameters", c.Name, len(c.Params))
 	}

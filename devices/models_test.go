@@ -195,6 +195,8 @@ func TestModelMistakes(t *testing.T) {
 		{"no metrics", good[strings.Index(good, "metrics:"):], "metrics: []\n", `a model has at least one metric`},
 		{"twice", "domain: fire\n", "domain: fire\ndomain: fire\n", `a.yaml:4:1`},
 		{"resource", "unit: m,", "unit: m, ipso: 3303x,", `a.yaml:7:74: ipso "3303x": write object and resource, like 3303/5700`},
+		{"first instance written out", "unit: m,", "unit: m, ipso: 3303/0/5700,", `with an instance between them when it is not 0, like 3303/1/5700`},
+		{"instance of another kind", "unit: m,", "unit: m, ipso: 3302/1/5500,", `resource 5500 of LwM2M is a bool, level is a number`},
 		{"property of FIWARE", "unit: m,", "unit: m, fiware: waterlevel,", `a.yaml:7:76: fiware "waterlevel": write a controlledProperty of FIWARE's Device, like waterLevel, or an attribute of an entity, like ParkingSpot.status; did you mean "waterLevel"?`},
 		{"resource of another kind", "unit: m,", "unit: m, ipso: 3302/5500,", `resource 5500 of LwM2M is a bool, level is a number`},
 		{"resource twice", "min: 0, max: 10, stale_after: 10m}\n", "ipso: 3319/5700}\n- {name: depth, title: {zh: 深, en: D}, kind: number, ipso: 3319/5700}\n", `a.yaml:8:60: another metric is 3319/5700 already`},

@@ -64,12 +64,12 @@ type lwm2m struct {
 	out   message
 }
 
-// metric returns the metric that a resource of the first instance of an object is.
+// metric returns the metric that a resource of an instance of an object is.
 func (d *lwm2m) metric(ids []uint16) *citywarden.Metric {
-	if ids[1] != 0 {
-		return nil
-	}
 	path := strconv.Itoa(int(ids[0])) + "/" + strconv.Itoa(int(ids[2]))
+	if ids[1] != 0 {
+		path = strconv.Itoa(int(ids[0])) + "/" + strconv.Itoa(int(ids[1])) + "/" + strconv.Itoa(int(ids[2]))
+	}
 	if i := slices.IndexFunc(d.model.Metrics, func(m citywarden.Metric) bool { return m.IPSO == path }); i >= 0 {
 		return &d.model.Metrics[i]
 	}
@@ -104,7 +104,7 @@ func (d *lwm2m) text(ids []uint16, b []byte) {
 
 // number takes a number in the unit that its resource has.
 func (d *lwm2m) number(m *citywarden.Metric, f float64) {
-	f, err := inUnit(m, f, resourceUnits[m.IPSO])
+	f, err := inUnit(m, f, unitOfResource(m.IPSO))
 	switch {
 	case err != nil:
 		d.drop.reject(1, "%v", err)

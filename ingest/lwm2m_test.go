@@ -14,7 +14,8 @@ func lwm2mModel() *citywarden.Model {
 	return &citywarden.Model{Name: "climate", Metrics: []citywarden.Metric{
 		{Name: "temperature", Kind: citywarden.KindNumber, Unit: "Cel", IPSO: "3303/5700"}, {Name: "battery", Kind: citywarden.KindNumber, Unit: "%", IPSO: "3/9"},
 		{Name: "voltage", Kind: citywarden.KindNumber, Unit: "V", IPSO: "3/7"}, {Name: "occupied", Kind: citywarden.KindBool, IPSO: "3302/5500"},
-		{Name: "maker", Kind: citywarden.KindText, IPSO: "3/0"},
+		{Name: "maker", Kind: citywarden.KindText, IPSO: "3/0"}, {Name: "outside", Kind: citywarden.KindNumber, Unit: "Cel", IPSO: "3303/2/5700"},
+		{Name: "feed", Kind: citywarden.KindNumber, Unit: "kW", IPSO: "3305/1/5800"},
 	}}
 }
 
@@ -34,6 +35,13 @@ func TestLwM2M(t *testing.T) {
 		{"SenML in CBOR", "112/3303/0/5700", "\x81\xa2\x00\x6c/3303/0/5700\x02\xf9\x4d\x60", "temperature=21.5@arrival\n", ""},
 		{"SenML, instances of a resource", "110/3/0/7", `[{"bn":"/3/0/7/","n":"0","v":3500},{"n":"1","v":5000}]`, "voltage=3.5@arrival\n", `unknown metric "/3/0/7/1"`},
 		{"SenML, a resource 0", "110/3/0/0", `[{"n":"/3/0/0","vs":"x"}]`, "maker=x@arrival\n", ""},
+		{"text, an instance", "0/3303/2/5700", "-3.5", "outside=-3.5@arrival\n", ""},
+		{"TLV, an instance", "11542/3303/2/5700", "\xe1\x16\x44\xfb", "outside=-5@arrival\n", ""},
+		{"TLV, of its instance", "11542/3303/2", "\x05\x02\xe2\x16\x44\x00\x14", "outside=20@arrival\n", ""},
+		{"TLV, an instance in its unit", "11542/3305/1/5800", "\xe2\x16\xa8\x05\xdc", "feed=1.5@arrival\n", ""},
+		{"SenML, instances", "110/3303/0/5700", `[{"bn":"/3303/","n":"0/5700","v":21},{"n":"2/5700","v":-3}]`, "temperature=21@arrival\noutside=-3@arrival\n", ""},
+		{"SenML, an instance that is no metric", "110/3303/0/5700", `[{"n":"/3303/1/5700","v":21}]`, "", `unknown metric "/3303/1/5700"`},
+		{"SenML, an instance in its unit", "110/3305/1/5800", `[{"n":"/3305/1/5800","v":1500}]`, "feed=1.5@arrival\n", ""},
 		// LwM2M 1.1, 7.4.5.1: an instance of object 3, with more resources than are metrics.
 		{"TLV of the specification", "11542/3/0", "\xc8\x00\x14Open Mobile Alliance\xc8\x01\x16Lightweight M2M Client\xc8\x02\x09345000123\xc3\x03\x31\x2e\x30" +
 			"\x86\x06\x41\x00\x01\x41\x01\x05\x88\x07\x08\x42\x00\x0e\xd8\x42\x01\x13\x88\x87\x08\x41\x00\x7d\x42\x01\x03\x84\xc1\x09\x64\xc1\x0a\x0f\x83\x0b\x41\x00\x00\xc4\x0d\x51\x82\x42\x8f\xc6\x0e+02:00\xc1\x10U",

@@ -284,7 +284,7 @@ func (p *senML) reading(f map[string]any, key string) error {
 			}
 		}
 		if unit == "" && resource(p.name+own) != "" {
-			unit = resourceUnits[m.IPSO]
+			unit = unitOfResource(m.IPSO)
 		}
 		if v, err = inUnit(m, v, unit); err != nil {
 			return err
@@ -316,25 +316,34 @@ func (p *senML) mistaken(m *citywarden.Metric, key string, v any) error {
 	return fmt.Errorf("%s is %s, found %s in %q", m.Name, as[m.Kind], found(v), key)
 }
 
-// lwm2mPath is the path of a resource in LwM2M's SenML, of the first instance of its object, and
-// of the first one of the resource where it has several.
-var lwm2mPath = regexp.MustCompile(`(?:^|[:/])([0-9]{1,5})/0/([0-9]{1,5})(?:/0)?$`)
+// lwm2mPath is the path of a resource in LwM2M's SenML: object, instance and resource, of which the first
+// instance counts where it has several.
+var lwm2mPath = regexp.MustCompile(`(?:^|[:/])([0-9]{1,5})/(0|[1-9][0-9]{0,4})/([0-9]{1,5})(?:/0)?$`)
 
-// resource returns the object and the resource of LwM2M that name is the path of,
+// resource returns the resource of LwM2M that name is the path of,
 // as a metric has them, "" when it is no such path.
 func resource(name string) string {
-	const longest = len("/12345/0/12345/0")
+	const longest = len("/12345/12345/12345/0")
 	path := lwm2mPath.FindStringSubmatch(name[max(0, len(name)-longest):])
 	if path == nil {
 		return ""
 	}
-	return path[1] + "/" + path[2]
+	if path[2] == "0" {
+		return path[1] + "/" + path[3]
+	}
+	return path[1] + "/" + path[2] + "/" + path[3]
 }
 
 // resourceUnits are in which units resources of LwM2M are that say nothing else;
 // 5700 is in that of the metric.
 var resourceUnits = map[string]string{
 	"3/7": "mV", "4/2": "dBm", "3305/5800": "W", "3305/5805": "Wh", "3424/1": "m3", "3427/1": "Pa", "3429/1": "rad",
+}
+
+// unitOfResource returns in which unit a resource is when nothing else is said.
+func unitOfResource(ipso string) string {
+	object, _, resource := citywarden.SplitIPSO(ipso)
+	return resourceUnits[object+"/"+resource]
 }
 
 // metric returns the metric that a record with that name of its own is about.

@@ -24,7 +24,7 @@ import (
 //	DELETE /rd/{id}
 //	POST   /dp
 //
-// The endpoint name is the token of the device, unless its session over DTLS says who it is. A client that registered is asked
+// over UDP, DTLS, and TCP with TLS or without it. There is no bootstrap server. The endpoint name is the token of the device, unless its session over DTLS or TLS says who it is. A client that registered is asked
 // to notify the platform of each resource that a metric of its model is, and gets its
 // commands; one in queue mode while it is awake, after it said something. Registrations
 // end with the process: a client that updates one that is not known registers anew.
@@ -52,7 +52,7 @@ type registration struct {
 	wake   chan struct{}
 	ready  chan struct{} // closed once the client was told its location
 	stop   chan struct{} // closed when it ends
-	secure bool          // it began over DTLS
+	secure bool          // it began over DTLS or TCP
 
 	// Guarded by loop.mu.
 	peer     endpoint
@@ -77,6 +77,12 @@ type observation struct {
 type link struct {
 	object   uint16
 	instance int // -1 for none
+}
+
+// is reports whether a client that has k has that instance of an object: one that names the object
+// alone may have the first.
+func (k link) is(object, instance string) bool {
+	return strconv.Itoa(int(k.object)) == object && (strconv.Itoa(k.instance) == instance || k.instance < 0 && instance == "0")
 }
 
 // expecting is a request to a client that is not answered, or an observation.
@@ -170,7 +176,7 @@ func (l *loop) lwm2m(x *exchange, m *message.Message, path []string) ([]byte, an
 			l.warn("registration of another device refused", "device", s.device, "remote", x.id.from, "of", x.reg.device)
 			return nil, answer{code: codes.Forbidden, detail: "this registration is another device's"}
 		case s == nil && x.reg.secure:
-			return nil, answer{code: codes.Forbidden, detail: "this registration began over DTLS; go on there"}
+			return nil, answer{code: codes.Forbidden, detail: "this registration began over DTLS or TCP; go on there"}
 		}
 		if !l.valid(x.reg) {
 			return nil, answer{code: codes.Unauthorized, detail: "the token of this registration is not valid any more"}
@@ -467,12 +473,11 @@ func (l *loop) observeAll(ctx context.Context, reg *registration, objects []link
 		return true // it was deleted
 	}
 	for i := range model.Metrics {
-		object, resource, ok := strings.Cut(model.Metrics[i].IPSO, "/")
-		n, _ := strconv.ParseUint(object, 10, 16)
-		if !ok || !slices.ContainsFunc(objects, func(k link) bool { return k.object == uint16(n) && k.instance <= 0 }) {
+		object, instance, resource := citywarden.SplitIPSO(model.Metrics[i].IPSO)
+		if resource == "" || !slices.ContainsFunc(objects, func(k link) bool { return k.is(object, instance) }) {
 			continue
 		}
-		answer, r := l.call(ctx, reg, codes.GET, []string{object, "0", resource}, nil, true)
+		answer, r := l.call(ctx, reg, codes.GET, []string{object, instance, resource}, nil, true)
 		if r != gave {
 			return false
 		}
@@ -515,7 +520,7 @@ func (l *loop) execute(ctx context.Context, reg *registration, m citywarden.Down
 		return false // its model changed, or its token was revoked
 	}
 	decl := c.decl
-	object, resource, _ := strings.Cut(decl.IPSO, "/")
+	object, instance, resource := citywarden.SplitIPSO(decl.IPSO)
 	code, body := codes.POST, []byte(nil) // executed
 	if len(decl.Params) > 0 {
 		code = codes.PUT
@@ -529,7 +534,7 @@ func (l *loop) execute(ctx context.Context, reg *registration, m citywarden.Down
 			body = []byte(v.String())
 		}
 	}
-	answer, r := l.call(ctx, reg, code, []string{object, "0", resource}, body, false)
+	answer, r := l.call(ctx, reg, code, []string{object, instance, resource}, body, false)
 	if r == absent {
 		return false
 	}
@@ -600,9 +605,16 @@ func (l *loop) call(ctx context.Context, reg *registration, code codes.Code, pat
 			delete(l.expects, key)
 		}
 	}()
-	wait, reached := ackTimeout, absent
-	for range maxRepeats + 1 {
-		l.send(peer, msg)
+	wait, reached, repeats := ackTimeout, absent, maxRepeats
+	if peer.stream() { // as for a notification, see notify
+		wait, repeats = pongWithin, 0
+	}
+	var ended <-chan struct{} // of the session
+	if peer.session != nil {
+		ended = peer.session.ended
+	}
+	for range repeats + 1 {
+		l.put(id, msg)
 		t := time.NewTimer(wait)
 		for over := false; !over; {
 			select {
@@ -622,6 +634,9 @@ func (l *loop) call(ctx context.Context, reg *registration, code codes.Code, pat
 			case <-reg.stop:
 				t.Stop()
 				return message.Message{}, reached
+			case <-ended:
+				t.Stop()
+				return message.Message{}, reached
 			case <-ctx.Done():
 				t.Stop()
 				return message.Message{}, reached
@@ -630,6 +645,9 @@ func (l *loop) call(ctx context.Context, reg *registration, code codes.Code, pat
 		if wait *= 2; wait > lwm2mAnswers {
 			break
 		}
+	}
+	if peer.stream() && reached == absent {
+		peer.session.end()
 	}
 	return message.Message{}, reached
 }
@@ -679,10 +697,11 @@ func (l *loop) answered(peer endpoint, m *message.Message) bool {
 		return true
 	}
 	x := newExchange(peer, m)
-	if m.Type == message.Acknowledgement {
+	switch {
+	case m.Type == message.Acknowledgement, peer.stream(): // it is not sent again
 		x.confirmable = false
 		x.id.message = 0
-	} else if !l.first(x) {
+	case !l.first(x):
 		return true
 	}
 	format := message.MediaType(0)
@@ -692,9 +711,17 @@ func (l *loop) answered(peer endpoint, m *message.Message) bool {
 	x.notified = true
 	x.up = citywarden.Uplink{Device: e.reg.device, Protocol: "coap", Topic: citywarden.DeviceLwM2M + strconv.Itoa(int(format)) + "/" + path,
 		Payload: bytes.Clone(m.Payload), Received: x.at.UTC()}
-	if l.slot() {
+	switch {
+	case peer.stream(): // it waits
+		select {
+		case l.slots <- struct{}{}:
+			l.tick()
+			l.queue <- x
+		case <-l.ctx.Done():
+		}
+	case l.slot():
 		l.queue <- x
-	} else {
+	default:
 		l.again(x) // it is sent again
 	}
 	return true
@@ -719,7 +746,9 @@ func (l *loop) stored(x *exchange) {
 		if n, ok := l.quiet.allow("store"); ok {
 			l.log.Error("notification not stored; the client was not told that it was", "device", x.up.Device, "topic", x.up.Topic, "err", err, "suppressed", n)
 		}
-		l.again(x)
+		if l.again(x); x.id.from.stream() { // nothing is sent again there, so it is to come back and be asked
+			x.id.from.session.end()
+		}
 	case x.confirmable:
 		reply, err := encode(message.Message{Type: message.Acknowledgement, MessageID: int32(x.id.message)})
 		if err != nil {

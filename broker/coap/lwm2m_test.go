@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -30,9 +31,11 @@ func (*platform) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden
 		Metrics: []citywarden.Metric{
 			{Name: "temperature", Kind: citywarden.KindNumber, Unit: "Cel", IPSO: "3303/5700"}, {Name: "battery", Kind: citywarden.KindNumber, Unit: "%", IPSO: "3/9"},
 			{Name: "humidity", Kind: citywarden.KindNumber, Unit: "%", IPSO: "3304/5700"}, {Name: "note", Kind: citywarden.KindText},
+			{Name: "outside", Kind: citywarden.KindNumber, Unit: "Cel", IPSO: "3303/2/5700"},
 		},
 		Commands: []citywarden.ModelCommand{
 			{Name: "reboot", IPSO: "3/4"}, {Name: "set", IPSO: "3306/5851", Params: []citywarden.Param{{Name: "level", Kind: citywarden.KindNumber}}}, {Name: "beep"},
+			{Name: "light", IPSO: "3311/1/5850", Params: []citywarden.Param{{Name: "on", Kind: citywarden.KindBool}}},
 		},
 	}, nil
 }
@@ -46,6 +49,18 @@ func query(q string) message.Option { return message.Option{ID: message.URIQuery
 
 // register registers a client and returns its location.
 func (p *peer) register(t *testing.T, links string, queries ...string) string {
+	t.Helper()
+	return register(t, p, links, queries...)
+}
+
+// client is a peer over any transport.
+type client interface {
+	send(message.Message)
+	receive() message.Message
+	ask(message.Message) message.Message
+}
+
+func register(t *testing.T, p client, links string, queries ...string) string {
 	t.Helper()
 	m := post(1, "rd", links)
 	m.Options = append(m.Options, message.Option{ID: message.ContentFormat, Value: []byte{linkFormat}})
@@ -207,6 +222,128 @@ func TestLwM2M(t *testing.T) {
 		if a := d.ask(m); a.Code != codes.NotFound {
 			t.Errorf("%s after the end is answered %s %s", path(m), codeLabel(a.Code), a.Payload)
 		}
+	}
+}
+
+// pongs is a device over TCP that answers each Ping.
+type pongs struct{ *streamPeer }
+
+func (p pongs) receive() message.Message {
+	for {
+		m := p.streamPeer.receive()
+		if m.Code != codes.Ping {
+			return m
+		}
+		p.send(message.Message{Code: codes.Pong, Token: m.Token})
+	}
+}
+
+func (p pongs) ask(m message.Message) message.Message {
+	p.send(m)
+	return p.receive()
+}
+
+// TestLwM2MOverEachTransport: a client registers, is asked to notify the platform of two instances of
+// an object, does, sends, is told to do something, and leaves: over UDP, DTLS, TCP and TLS.
+func TestLwM2MOverEachTransport(t *testing.T) {
+	ca := certtest.New(t)
+	for name, as := range map[string]func(t *testing.T, p *platform) client{
+		"udp": func(t *testing.T, p *platform) client {
+			addr, _, _ := serve(t, p)
+			return dial(t, addr)
+		},
+		"dtls": func(t *testing.T, p *platform) client {
+			at, _, _ := serveSecure(t, p, ca)
+			return mustDial(t, listenUDP(t), at.dtls, secret("identity-of-a", keyOfA)...)
+		},
+		"tcp": func(t *testing.T, p *platform) client {
+			at, _, _ := serveSecure(t, p, ca)
+			return pongs{dialStream(t, at.tcp)}
+		},
+		"tls": func(t *testing.T, p *platform) client {
+			at, _, _ := serveSecure(t, p, ca)
+			c, err := tls.Dial("tcp", at.tls, &tls.Config{RootCAs: ca.Pool(), ServerName: "localhost", Certificates: []tls.Certificate{ca.Valid("token-of-a")}, NextProtos: []string{"coap"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return pongs{newStreamPeer(t, c)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlatform()
+			d := as(t, p)
+			const objects = "</3303/0>,</3303/2>,</3311/1>"
+			at := register(t, d, objects, "ep=token-of-a", "lt=300", "lwm2m=1.1")
+			want := []string{"a v1/devices/me/connect " + objects}
+			answer := func(to message.Message, code codes.Code, payload string, opts ...message.Option) {
+				d.send(message.Message{Type: message.Acknowledgement, Code: code, MessageID: to.MessageID, Token: to.Token, Payload: []byte(payload), Options: opts})
+			}
+			var token message.Token
+			for _, c := range []struct{ path, payload string }{{"3303/0/5700", "21.5"}, {"3303/2/5700", "-3"}} {
+				q := d.receive()
+				if q.Code != codes.GET || !q.Options.HasOption(message.Observe) || path(q) != c.path {
+					t.Fatalf("asked %s %s, want to observe %s", q.Code, path(q), c.path)
+				}
+				answer(q, codes.Content, c.payload, message.Option{ID: message.Observe, Value: []byte{1}})
+				token, want = q.Token, append(want, "a v1/devices/me/lwm2m/0/"+c.path+" "+c.payload)
+				p.wait(t, len(want))
+			}
+			for i, payload := range []string{"-4", "-5"} {
+				d.send(message.Message{Type: message.Confirmable, Code: codes.Content, MessageID: int32(90 + i), Token: token, Payload: []byte(payload), Options: message.Options{{ID: message.Observe, Value: []byte{byte(2 + i)}}}})
+				if name == "udp" || name == "dtls" {
+					if a := d.receive(); a.Type != message.Acknowledgement || a.MessageID != int32(90+i) {
+						t.Errorf("the notification is answered %v", a)
+					}
+				}
+				want = append(want, "a v1/devices/me/lwm2m/0/3303/2/5700 "+payload)
+				p.wait(t, len(want))
+			}
+			if a := d.ask(post(2, "dp", `{"pack":1}`, message.Option{ID: message.ContentFormat, Value: []byte{byte(message.AppSenmlJSON)}})); a.Code != codes.Changed {
+				t.Errorf("Send is answered %s %s", codeLabel(a.Code), a.Payload)
+			}
+			done := make(chan bool, 1)
+			p.listens(t, citywarden.DownlinkCommand, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkCommand, ID: 7, Body: json.RawMessage(`{"method":"light","params":{"on":true}}`), Done: func(ok bool) { done <- ok }})
+			q := d.receive()
+			if got := fmt.Sprintf("%s %s %s", q.Code, path(q), q.Payload); got != "PUT 3311/1/5850 1" {
+				t.Errorf("the command comes as %s", got)
+			}
+			answer(q, codes.Changed, "")
+			if !<-done {
+				t.Error("the command was not delivered")
+			}
+			gone := post(4, at, "")
+			gone.Code = codes.DELETE
+			if a := d.ask(gone); a.Code != codes.Deleted {
+				t.Errorf("the end is answered %s %s", codeLabel(a.Code), a.Payload)
+			}
+			want = append(want, `a v1/devices/me/telemetry {"pack":1}`, "a v1/devices/me/disconnect ")
+			if diff := cmp.Diff(want, taken(p.wait(t, len(want)))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestLwM2MNotStoredOverTCP: a notification over TCP is not sent again, so one that was not stored ends
+// the connection, and the client is asked anew when it comes back; one that takes nothing is ended too.
+func TestLwM2MNotStoredOverTCP(t *testing.T) {
+	p := newPlatform()
+	at, _, _ := serveSecure(t, p, certtest.New(t))
+	d := pongs{dialStream(t, at.tcp)}
+	register(t, d, "</3303/0>", "ep=token-of-a", "lwm2m=1.1")
+	q := d.receive()
+	p.mu.Lock()
+	p.err = errors.New("the disk is full")
+	p.mu.Unlock()
+	d.send(message.Message{Code: codes.Content, Token: q.Token, Payload: []byte("20"), Options: message.Options{{ID: message.Observe, Value: []byte{1}}}})
+	d.ends()
+	p.mu.Lock()
+	p.err = nil
+	p.mu.Unlock()
+	d = pongs{dialStream(t, at.tcp)}
+	register(t, d, "</3303/0>", "ep=token-of-a", "lwm2m=1.1")
+	if q = d.receive(); path(q) != "3303/0/5700" {
+		t.Errorf("asked for %s", path(q))
 	}
 }
 

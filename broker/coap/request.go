@@ -39,7 +39,7 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 		x.ask = &ask{provision: true, block: block{szx: maxSZX}}
 		return l.body(x, m)
 	}
-	if path, ok := isLwM2M(m.Options); ok && !x.id.from.stream() {
+	if path, ok := isLwM2M(m.Options); ok {
 		return l.lwm2m(x, m, path)
 	}
 	token, what, ok := target(m.Options)

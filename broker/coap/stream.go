@@ -137,6 +137,12 @@ func (l *loop) readStream(ctx context.Context, s *session) error {
 			l.ponged(s)
 		case m.Code == codes.Release:
 			return io.EOF
+		case m.Code > 31 && m.Code < codes.CSM:
+			m.Type = message.NonConfirmable
+			l.answered(endpoint{session: s}, &m)
+			if err := s.check(); err != nil {
+				return err
+			}
 		case m.Code == codes.Abort:
 			return fmt.Errorf("the device ended it: %.128q", m.Payload)
 		case m.Code > codes.Empty && m.Code <= 31:
