@@ -21,8 +21,11 @@ func TestCardinality(t *testing.T) {
 		"like InfluxDB 2": func(t *testing.T) influx.Options {
 			return influx.Options{URL: likeInfluxDB2(t, openCore(t)), Org: "county", Token: "secret"}
 		},
-		"like InfluxDB 3": func(t *testing.T) influx.Options {
-			return influx.Options{URL: likeInfluxDB3(t, openCore(t)), Token: "secret"}
+		"like InfluxDB 3.0": func(t *testing.T) influx.Options {
+			return influx.Options{URL: likeInfluxDB3(t, openCore(t), influxDB30), Token: "secret"}
+		},
+		"like InfluxDB 3.10": func(t *testing.T) influx.Options {
+			return influx.Options{URL: likeInfluxDB3(t, openCore(t), influxDB310), Token: "secret"}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -37,7 +38,7 @@ func (s *Series) Query(ctx context.Context, q citywarden.SeriesQuery) ([]citywar
 		return nil, err
 	}
 	points, err := s.selectPoints(ctx, text)
-	if err != nil && q.Agg == "" && q.Every > 0 && strings.Contains(err.Error(), "unsupported mean") {
+	if err != nil && q.Agg == "" && q.Every > 0 && noMean(err) {
 		// A bool or a text has no mean: the last one stands for the interval.
 		q.Agg = "last"
 		if text, err = selectText(q); err == nil {
@@ -48,6 +49,11 @@ func (s *Series) Query(ctx context.Context, q citywarden.SeriesQuery) ([]citywar
 		return nil, fmt.Errorf("series %s of %s: %w", q.Metric, q.Device, err)
 	}
 	return points, nil
+}
+
+// noMean reports whether err says that there is no mean of a bool or a text.
+func noMean(err error) bool {
+	return strings.Contains(err.Error(), "unsupported mean") || strings.Contains(err.Error(), "Avg does not support inputs") // InfluxDB 3
 }
 
 // selectText returns q in InfluxQL. Names and values are quoted: whatever they
@@ -160,7 +166,7 @@ func point(row []json.RawMessage) (p citywarden.SeriesPoint, ok bool, err error)
 
 // influxQL runs one statement and returns the rows of its first series.
 func (s *Series) influxQL(ctx context.Context, method, text string) ([][]json.RawMessage, error) {
-	t, err := s.run(ctx, method, "", text)
+	t, err := s.run(ctx, method, s.opt.Database, text)
 	return t.Values, err
 }
 
@@ -170,12 +176,22 @@ type table struct {
 	Values  [][]json.RawMessage
 }
 
-// run runs one statement in a retention policy, "" for the readings' own, and
+// source is a domain's measurement in a retention policy, "" for the readings' own, and the
+// database that a statement about it has to be run in. InfluxDB 3 takes no policy
+// beside the statement, and up to 3.6 no other database than the statement names.
+func (s *Series) source(policy string, domain citywarden.Domain) (from, database string) {
+	if policy == "" {
+		return ident(string(domain)), s.opt.Database
+	}
+	return ident(s.opt.Database) + "." + ident(policy) + "." + ident(string(domain)), ""
+}
+
+// run runs one statement in a database, "" for that which it names, and
 // returns the first series of the answer.
-func (s *Series) run(ctx context.Context, method, policy, text string) (table, error) {
-	args := url.Values{"db": {s.opt.Database}, "q": {text}, "epoch": {"ns"}}
-	if policy != "" {
-		args.Set("rp", policy)
+func (s *Series) run(ctx context.Context, method, database, text string) (table, error) {
+	args := url.Values{"q": {text}, "epoch": {"ns"}}
+	if database != "" {
+		args.Set("db", database)
 	}
 	var body io.Reader
 	target := s.base + "query"
@@ -192,6 +208,7 @@ func (s *Series) run(ctx context.Context, method, policy, text string) (table, e
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
 	var out struct {
+		Error   string
 		Results []struct {
 			Error  string
 			Series []table
@@ -202,6 +219,9 @@ func (s *Series) run(ctx context.Context, method, policy, text string) (table, e
 		return json.NewDecoder(r.Body).Decode(&out)
 	}); err != nil {
 		return table{}, s.queryError(err)
+	}
+	if out.Error != "" { // what could not be written in an answer that had begun
+		return table{}, citywarden.Errorf(citywarden.CodeTransient, "%s: %s", s.where(), out.Error)
 	}
 	if len(out.Results) == 0 {
 		return table{}, nil
@@ -218,18 +238,21 @@ func (s *Series) run(ctx context.Context, method, policy, text string) (table, e
 
 // nothingThere reports whether err says that nothing was ever written.
 func nothingThere(err error) bool {
-	return citywarden.CodeOf(err) == citywarden.CodeInvalid &&
-		(strings.Contains(err.Error(), "database not found") || strings.Contains(err.Error(), "retention policy not found"))
+	return citywarden.CodeOf(err) == citywarden.CodeInvalid && noDatabase.MatchString(err.Error())
 }
+
+// noDatabase is how InfluxDB 1, 2 and 3, and 3.7 and later, say that a database or retention policy is not there.
+var noDatabase = regexp.MustCompile(`database not found|retention policy not found|Database .* not found`)
 
 func (s *Series) queryError(err error) error {
 	code := citywarden.CodeTransient
 	var e *influxhttp.Error
 	if errors.As(err, &e) {
-		switch e.StatusCode {
-		case http.StatusBadRequest, http.StatusNotFound: // InfluxDB 3 has no database before the first write
+		switch {
+		case e.StatusCode == http.StatusBadRequest, e.StatusCode == http.StatusNotFound, // InfluxDB 3 has no database before the first write
+			says(e, "error in InfluxQL statement"): // and up to 3.6 says 500 to what it does not know
 			code = citywarden.CodeInvalid
-		case http.StatusUnauthorized, http.StatusForbidden:
+		case e.StatusCode == http.StatusUnauthorized, e.StatusCode == http.StatusForbidden:
 			code = citywarden.CodeDenied
 		}
 	}

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// spoken gives what InfluxDB 3 says of a write the form that the client library
+// spoken gives what InfluxDB 1 and 3 say of a write the form that the client library
 // understands, which is that of InfluxDB 2.
 //
-// InfluxDB 3 answers {"error": "partial write of line protocol occurred", "data": [{"line_number": 2,
-// "error_message": "…"}]}, or one object as data, with no type of content.
+// InfluxDB 3 names no type of content. Since 3.4.2 it answers {"code": "invalid", "message": "write buffer error: …"},
+// before that {"error": "parsing failed for write_lp endpoint", "data": {"line_number": 2, "error_message": "…"}}.
 type spoken struct{ next http.RoundTripper }
 
 // maxAnswer is of how much of an answer that is an error is read: 100 lines are told of.
@@ -37,13 +37,18 @@ func (s spoken) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// plain returns an error of InfluxDB 1 or 3 as one of InfluxDB 2, nil for anything else.
+// plain returns an error of any InfluxDB as InfluxDB 2 says it, nil for anything else.
 func plain(body []byte) []byte {
 	var e struct {
 		Error, Message string
 		Data           json.RawMessage
 	}
-	if json.Unmarshal(body, &e) != nil || e.Error == "" || e.Message != "" {
+	switch {
+	case json.Unmarshal(body, &e) != nil:
+		return nil
+	case e.Message != "":
+		return body
+	case e.Error == "":
 		return nil
 	}
 	type line struct {

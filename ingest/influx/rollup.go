@@ -180,7 +180,8 @@ func (s *Series) OldestRollup(ctx context.Context, length time.Duration, domain 
 	if err != nil {
 		return time.Time{}, err
 	}
-	t, err := s.run(ctx, http.MethodGet, policyName(level), fmt.Sprintf("SELECT *::field FROM %s ORDER BY time ASC LIMIT 1", ident(string(domain))))
+	source, database := s.source(policyName(level), domain)
+	t, err := s.run(ctx, http.MethodGet, database, "SELECT *::field FROM "+source+" ORDER BY time ASC LIMIT 1")
 	switch {
 	case err != nil && nothingThere(err):
 		return time.Time{}, nil

@@ -181,10 +181,12 @@ func TestRollupsAreWhatTheReadingsComeTo(t *testing.T) {
 		t.Parallel()
 		rolled(t, rand.New(rand.NewPCG(100, 7)), influx.Options{URL: likeInfluxDB2(t, openCore(t)), Transport: http.DefaultTransport, Token: "secret", Org: "county"})
 	})
-	t.Run("as InfluxDB 3 answers", func(t *testing.T) {
-		t.Parallel()
-		rolled(t, rand.New(rand.NewPCG(101, 7)), influx.Options{URL: likeInfluxDB3(t, openCore(t)), Transport: http.DefaultTransport, Token: "secret"})
-	})
+	for _, release := range []release3{influxDB30, influxDB310} {
+		t.Run("as InfluxDB "+release.name+" answers", func(t *testing.T) {
+			t.Parallel()
+			rolled(t, rand.New(rand.NewPCG(101, 7)), influx.Options{URL: likeInfluxDB3(t, openCore(t), release), Transport: http.DefaultTransport, Token: "secret"})
+		})
+	}
 }
 
 func rolled(t *testing.T, rnd *rand.Rand, o influx.Options) {

@@ -46,7 +46,8 @@ func (s *Series) rows(ctx context.Context, policy string, domain citywarden.Doma
 // page returns the rows of one statement, and where the next one begins.
 func (s *Series) page(ctx context.Context, policy string, domain citywarden.Domain, from time.Time, q citywarden.HistoryQuery) (rows []citywarden.SeriesRow, next time.Time, err error) {
 	for limit := pageRows; ; limit *= 10 {
-		t, err := s.run(ctx, http.MethodGet, policy, rowsText(domain, from, q, limit))
+		source, database := s.source(policy, domain)
+		t, err := s.run(ctx, http.MethodGet, database, rowsText(source, from, q, limit))
 		if err != nil {
 			if nothingThere(err) {
 				return nil, q.To, nil
@@ -78,9 +79,9 @@ func (s *Series) page(ctx context.Context, policy string, domain citywarden.Doma
 }
 
 // rowsText is the statement of a page.
-func rowsText(domain citywarden.Domain, from time.Time, q citywarden.HistoryQuery, limit int) string {
+func rowsText(source string, from time.Time, q citywarden.HistoryQuery, limit int) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `SELECT "%s"::tag, *::field FROM %s WHERE time >= %d AND time < %d`, deviceName, ident(string(domain)), from.UnixNano(), q.To.UnixNano())
+	fmt.Fprintf(&b, `SELECT "%s"::tag, *::field FROM %s WHERE time >= %d AND time < %d`, deviceName, source, from.UnixNano(), q.To.UnixNano())
 	if n := len(q.Devices); n > 0 && n <= maxNamed {
 		sep := " AND ("
 		for _, id := range slices.Sorted(maps.Keys(q.Devices)) {

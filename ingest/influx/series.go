@@ -430,7 +430,8 @@ func blames(e *influxhttp.Error, lines int) bool {
 	case http.StatusRequestEntityTooLarge:
 		return lines > 1
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
-		return says(e, "partial write", "unable to parse", "parsing failed", "field type conflict", "beyond retention", "max key size") &&
+		return says(e, "partial write", "unable to parse", "field type conflict", "beyond retention", "max key size",
+			"parsing failed", "parsing for line protocol failed", "line protocol parse failed") && // InfluxDB 3.0, 3.4.2, 3.8.3
 			!says(e, "no space left", "read-only file system", "input/output error", "too many open files", "cannot allocate memory", "is closed")
 	}
 	return false
