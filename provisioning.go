@@ -1,6 +1,9 @@
 package citywarden
 
-import "time"
+import (
+	"crypto/x509"
+	"time"
+)
 
 // Provisioning lets devices of a model that know its key and secret get a
 // credential by themselves, as ThingsBoard has it.
@@ -19,3 +22,10 @@ const (
 	ProvisionRequest  = "/provision/request"
 	ProvisionResponse = "/provision/response"
 )
+
+// Asker is who asks for a credential.
+type Asker struct {
+	Protocol    string            // "mqtt", "http" or "coap"
+	Address     string            // where from, with or without the port
+	Certificate *x509.Certificate // that it showed in a handshake, which proved that it has the key; nil for none
+}

@@ -543,8 +543,7 @@ func (b *building) serve(ctx context.Context, h http.Handler, plain, secured net
 	defer serving.Wait()
 	failed := make(chan error, 2)
 	if secured != nil {
-		s.TLSConfig = b.tls.config()
-		s.TLSConfig.NextProtos = []string{"h2", "http/1.1"} // else Serve, when it is first, leaves HTTP/2 out that ServeTLS offers
+		s.TLSConfig = b.tls.forWeb()
 	}
 	if plain != nil {
 		serving.Go(func() { failed <- s.Serve(plain) })

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -127,6 +128,20 @@ func (t *certificate) config() *tls.Config {
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return t.now.Load().pair, nil },
 	}
+}
+
+// forWeb is config for who offers HTTP/2, as every browser does, and forDevices for others: a
+// browser that is asked for a certificate asks the person.
+func (t *certificate) forWeb() *tls.Config {
+	c, devices := t.config(), t.forDevices()
+	c.NextProtos, devices.NextProtos = []string{"h2", "http/1.1"}, []string{"http/1.1"} // else Serve, when it is first, leaves HTTP/2 out that ServeTLS offers
+	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(hello.SupportedProtos, "h2") {
+			return nil, nil
+		}
+		return devices, nil
+	}
+	return c
 }
 
 // forDevices lets who connects show a certificate. Whose it is, is found out

@@ -1,13 +1,17 @@
 package devices
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -23,6 +27,13 @@ type ProvisioningStore interface {
 	LoadProvisioning(context.Context) ([]citywarden.Provisioning, error)
 	SaveProvisioning(context.Context, citywarden.Provisioning) error
 	DeleteProvisioning(context.Context, citywarden.ModelName) error
+	AuditStore
+}
+
+// AuditStore keeps who changed what; store.DB is one.
+type AuditStore interface {
+	AppendAudit(ctx context.Context, e citywarden.AuditEntry) (int64, error)
+	FinishAudit(ctx context.Context, id int64, status int, after json.RawMessage) error
 }
 
 // Devices with a key that ask: so many at once, and then so many a second. A city that is
@@ -155,14 +166,15 @@ type basicCredentials struct {
 }
 
 // Provision answers a device's request with SUCCESS and its credential, NOT_FOUND for
-// a key and secret that no model has, or FAILURE; the log says why.
-func (p *Provisioner) Provision(ctx context.Context, body []byte) []byte {
-	answer := p.answer(ctx, body)
+// a key and secret that no model has, or FAILURE; the log says why. What it gives is in the
+// audit: with which key, what, and where from.
+func (p *Provisioner) Provision(ctx context.Context, from citywarden.Asker, body []byte) []byte {
+	answer := p.answer(ctx, from, body)
 	b, _ := json.Marshal(answer) // texts: no error
 	return b
 }
 
-func (p *Provisioner) answer(ctx context.Context, body []byte) provisioned {
+func (p *Provisioner) answer(ctx context.Context, from citywarden.Asker, body []byte) provisioned {
 	failure := provisioned{Error: "Failed to provision device!", Status: "FAILURE"}
 	var q provisionRequest
 	err := fmt.Errorf("it has more than %d", maxProvision)
@@ -188,7 +200,7 @@ func (p *Provisioner) answer(ctx context.Context, body []byte) provisioned {
 		})
 		return failure
 	}
-	answer, err := p.enroll(ctx, x, q)
+	answer, err := p.enroll(ctx, from, x, q)
 	if err != nil {
 		p.log.Warn("device not provisioned", "device", fmt.Sprintf("%.64s", q.Device), "model", x.Model, "err", err)
 		return failure
@@ -210,7 +222,7 @@ func (p *Provisioner) known(key, secret string) (citywarden.Provisioning, bool) 
 	return citywarden.Provisioning{}, false
 }
 
-func (p *Provisioner) enroll(ctx context.Context, x citywarden.Provisioning, q provisionRequest) (provisioned, error) {
+func (p *Provisioner) enroll(ctx context.Context, from citywarden.Asker, x citywarden.Provisioning, q provisionRequest) (provisioned, error) {
 	if q.Device == "" && x.CreateNew {
 		q.Device = newToken()
 	}
@@ -220,7 +232,9 @@ func (p *Provisioner) enroll(ctx context.Context, x citywarden.Provisioning, q p
 	case "":
 		out.Type = accessToken
 	case accessToken:
-		r.Token = q.Token
+		if r.Token = q.Token; q.Token != "" && !unguessable(q.Token) {
+			r.Token = "" // a new one
+		}
 	case mqttBasic:
 		if r = (citywarden.SecretRequest{User: q.User, ClientID: q.ClientID, Password: q.Password}); r.User == "" {
 			r.User = q.Device
@@ -229,11 +243,23 @@ func (p *Provisioner) enroll(ctx context.Context, x citywarden.Provisioning, q p
 		if _, ok := fingerprintOf(q.Hash); ok || q.Hash == "" {
 			return provisioned{}, citywarden.Errorf(citywarden.CodeInvalid, "hash is the whole certificate, in PEM or its base64")
 		}
+		if err := shows(from.Certificate, q.Hash); err != nil {
+			return provisioned{}, err
+		}
 		r.Certificate = q.Hash
 	default:
 		return provisioned{}, citywarden.Errorf(citywarden.CodeInvalid, "credentialsType %.32q: it is %s, %s or %s", q.Type, accessToken, mqttBasic, certificate)
 	}
-	text, err := p.registry.enroll(ctx, citywarden.DeviceID(q.Device), x.Model, x.CreateNew, r)
+	// Nothing stands against it: it is written down, then done.
+	var entry int64
+	entered := func() (err error) {
+		entry, err = p.store.AppendAudit(ctx, provisionEntry(from, x, q.Device, out.Type))
+		return err
+	}
+	text, err := p.registry.enroll(ctx, citywarden.DeviceID(q.Device), x, r, entered)
+	if entry != 0 {
+		p.finish(context.WithoutCancel(ctx), entry, citywarden.DeviceID(q.Device), err)
+	}
 	switch out.Value = text; out.Type {
 	case mqttBasic:
 		out.Value = basicCredentials{ClientID: r.ClientID, User: r.User, Password: text}
@@ -243,28 +269,94 @@ func (p *Provisioner) enroll(ctx context.Context, x citywarden.Provisioning, q p
 	return out, err
 }
 
+// shows returns CodeDenied unless c, which an asker showed in a handshake, is the certificate
+// of that text: certificates are public, and who knows a model's key could have a device of
+// its choice be what another is known by.
+func shows(c *x509.Certificate, text string) error {
+	s, err := certificateSecret(text)
+	switch {
+	case err != nil:
+		return err
+	case c == nil:
+		return citywarden.Errorf(citywarden.CodeDenied, "it asks to be known by %s, and has not shown it: a certificate is taken from who shows it in the handshake of TLS or DTLS, with its key", s.Hint)
+	}
+	if shown := newSecret(citywarden.SecretX509, citywarden.CertificateSecret(sha256.Sum256(c.Raw)), ""); !bytes.Equal(shown.Hash, s.Hash) {
+		return citywarden.Errorf(citywarden.CodeDenied, "it asks to be known by %s, and showed CN=%s", s.Hint, c.Subject.CommonName)
+	}
+	return nil
+}
+
+// unguessable reports whether a token that a device brings along may be taken: who has the key
+// of a model could find out by others which tokens there are.
+func unguessable(token string) bool {
+	different := map[rune]bool{}
+	for _, c := range token {
+		different[c] = true
+	}
+	return len(token) >= tokenLength && len(different) >= tokenLength/2
+}
+
+// provisionEntry is what the audit says of a device that gets a credential by itself.
+func provisionEntry(from citywarden.Asker, x citywarden.Provisioning, device, credential string) citywarden.AuditEntry {
+	address := from.Address
+	if host, _, err := net.SplitHostPort(address); err == nil {
+		address = host
+	}
+	detail, _ := json.Marshal(map[string]any{"model": x.Model, "protocol": from.Protocol, "credential": credential, "create_new": x.CreateNew}) // texts and a bool: no error
+	return citywarden.AuditEntry{
+		At: time.Now().UTC(), User: "provisioning key " + x.Key, Address: address, Action: "provision-device",
+		Target: "/api/v1/devices/" + device, Detail: string(detail),
+	}
+}
+
+// finish writes down what became of a device that got a credential by itself.
+func (p *Provisioner) finish(ctx context.Context, entry int64, id citywarden.DeviceID, err error) {
+	status, after := http.StatusCreated, json.RawMessage(nil)
+	if err != nil {
+		status = http.StatusInternalServerError // nothing stood against it but the store
+	} else if d, _, err := p.registry.Device(id); err == nil {
+		after, _ = json.Marshal(d) // as the store took it
+	}
+	if err := p.store.FinishAudit(ctx, entry, status, after); err != nil {
+		p.log.Error("audit entry not finished", "entry", entry, "status", status, "err", err)
+	}
+}
+
 // enroll gives a device its first credential and returns the secret in it. The device is
-// registered with it, or, unless createNew, was registered and has none.
-func (r *Registry) enroll(ctx context.Context, id citywarden.DeviceID, model citywarden.ModelName, createNew bool, q citywarden.SecretRequest) (string, error) {
+// registered with it, or, unless x.CreateNew, was registered and has none. entered is called
+// when nothing stands against it, and stops it with an error.
+func (r *Registry) enroll(ctx context.Context, id citywarden.DeviceID, x citywarden.Provisioning, q citywarden.SecretRequest, entered func() error) (string, error) {
 	text, s, err := r.secretOf(q)
 	if err != nil {
 		return "", err
 	}
 	r.changeMu.Lock()
 	defer r.changeMu.Unlock()
-	if owner := r.owner(s); owner != "" {
+	// The answer is the same whether somebody else has that token, or that password of
+	// a user name, or not: devices with one firmware may bring the same along.
+	switch owner := r.owner(s); {
+	case owner != "" && s.Kind == citywarden.SecretToken:
+		text = newToken()
+		if s, err = agreedToken(text); err != nil {
+			return "", err
+		}
+	case owner != "":
 		return "", citywarden.Errorf(citywarden.CodeConflict, "that credential belongs to device %s", owner)
+	case s.Kind == citywarden.SecretMQTT:
+		if owner = r.namesake(s); owner != "" {
+			return "", citywarden.Errorf(citywarden.CodeConflict, "device %s has the %s", owner, s.Hint)
+		}
 	}
-	d := citywarden.Device{ID: id, Model: model}
+	d := citywarden.Device{ID: id, Model: x.Model}
 	old, _, err := r.Device(id)
 	switch {
-	case createNew && err == nil:
+	case x.CreateNew && err == nil:
 		return "", citywarden.Errorf(citywarden.CodeConflict, "device %s exists already", id)
-	case createNew:
+	case x.CreateNew:
 	case err != nil:
-		return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %s; register it, or let devices of model %s register themselves", id, model)
-	case old.Model != model:
-		return "", citywarden.Errorf(citywarden.CodeConflict, "device %s is of model %s; the key is that of %s", id, old.Model, model)
+		return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %s; register it, or let devices of model %s register themselves", id, x.Model)
+	case old.Model != x.Model:
+		return "", citywarden.Errorf(citywarden.CodeConflict, "device %s is of model %s; the key is that of %s", id, old.Model, x.Model)
 	case old.Disabled:
 		return "", citywarden.Errorf(citywarden.CodeDenied, "device %s is disabled", id)
 	case len(r.secretsOf(id)) > 0:
@@ -277,5 +369,23 @@ func (r *Registry) enroll(ctx context.Context, id citywarden.DeviceID, model cit
 		return "", err
 	}
 	c.secrets = []citywarden.Secret{s}
+	if err := entered(); err != nil {
+		return "", err
+	}
 	return text, r.save(ctx, []change{c})
+}
+
+// namesake returns which device has the user name and client id of s, with whatever password,
+// "" when none has.
+func (r *Registry) namesake(s citywarden.Secret) citywarden.DeviceID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, e := range r.order {
+		for i := range e.secrets {
+			if e.secrets[i].Kind == citywarden.SecretMQTT && e.secrets[i].Hint == s.Hint {
+				return e.device.ID
+			}
+		}
+	}
+	return ""
 }

@@ -2,6 +2,7 @@ package devices_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -51,12 +52,15 @@ func TestProvision(t *testing.T) {
 		t.Fatal(err)
 	}
 	p = open() // a restart changes nothing
-	cert := certtest.New(t).Valid("x")
+	authority := certtest.New(t)
+	cert, other := authority.Valid("x"), authority.Valid("y")
 	der := base64.StdEncoding.EncodeToString(cert.Leaf.Raw)
 	const (
 		notFound = `{"errorMsg":"Provision data was not found!","status":"NOT_FOUND"}`
 		failure  = `{"errorMsg":"Failed to provision device!","status":"FAILURE"}`
 	)
+	const agreed = "a9Xk2Lq8ZpT4mWcR7vBn"
+	var shown *x509.Certificate
 	for _, c := range []struct {
 		name, key, secret, device, rest string
 		want                            string // TOKEN for any token
@@ -67,10 +71,14 @@ func TestProvision(t *testing.T) {
 		{"once more", fresh.Key, freshSecret, "s-1", "", failure},
 		{"registered, but only new ones may", fresh.Key, freshSecret, "s-0", "", failure},
 		{"bad id", fresh.Key, freshSecret, "a b", "", failure},
-		{"agreed token", fresh.Key, freshSecret, "s-2", `,"credentialsType":"ACCESS_TOKEN","token":"token-of-s-2"`, `{"credentialsValue":"token-of-s-2","credentialsType":"ACCESS_TOKEN","status":"SUCCESS"}`},
-		{"another device's token", fresh.Key, freshSecret, "s-3", `,"credentialsType":"ACCESS_TOKEN","token":"token-of-s-2"`, failure},
+		{"agreed token", fresh.Key, freshSecret, "s-2", `,"credentialsType":"ACCESS_TOKEN","token":"` + agreed + `"`, `{"credentialsValue":"` + agreed + `","credentialsType":"ACCESS_TOKEN","status":"SUCCESS"}`},
+		{"bad token", fresh.Key, freshSecret, "s-3", `,"credentialsType":"ACCESS_TOKEN","token":"not a token, but long enough"`, failure},
 		{"user and password", fresh.Key, freshSecret, "s-4", `,"credentialsType":"MQTT_BASIC","username":"u","password":"open sesame","clientId":"c"`,
 			`{"credentialsValue":{"clientId":"c","userName":"u","password":"open sesame"},"credentialsType":"MQTT_BASIC","status":"SUCCESS"}`},
+		{"the same user, another password", fresh.Key, freshSecret, "s-3", `,"credentialsType":"MQTT_BASIC","username":"u","password":"open barley","clientId":"c"`, failure},
+		{"the same user, the right password", fresh.Key, freshSecret, "s-3", `,"credentialsType":"MQTT_BASIC","username":"u","password":"open sesame","clientId":"c"`, failure},
+		{"certificate that is not shown", fresh.Key, freshSecret, "s-3", `,"credentialsType":"X509_CERTIFICATE","hash":"` + der + `"`, failure},
+		{"another certificate is shown", fresh.Key, freshSecret, "s-3", `,"credentialsType":"X509_CERTIFICATE","hash":"` + der + `"`, failure},
 		{"certificate", fresh.Key, freshSecret, "s-5", `,"credentialsType":"X509_CERTIFICATE","hash":"` + der + `"`,
 			`{"credentialsValue":"` + der + `","credentialsType":"X509_CERTIFICATE","status":"SUCCESS"}`},
 		{"the SHA-256 of a certificate", fresh.Key, freshSecret, "s-6", fmt.Sprintf(`,"credentialsType":"X509_CERTIFICATE","hash":"%064d"`, 1), failure},
@@ -83,7 +91,15 @@ func TestProvision(t *testing.T) {
 		{"not registered", known.Key, knownSecret, "m-3", "", failure},
 		{"of another model", known.Key, knownSecret, "s-0", "", failure},
 	} {
-		got := string(p.Provision(ctx, fmt.Appendf(nil, `{"deviceName":%q,"provisionDeviceKey":%q,"provisionDeviceSecret":%q%s}`, c.device, c.key, c.secret, c.rest)))
+		switch c.name {
+		case "certificate":
+			shown = cert.Leaf
+		case "another certificate is shown":
+			shown = other.Leaf
+		default:
+			shown = nil
+		}
+		got := string(p.Provision(ctx, citywarden.Asker{Protocol: "mqtt", Address: "192.0.2.7:1883", Certificate: shown}, fmt.Appendf(nil, `{"deviceName":%q,"provisionDeviceKey":%q,"provisionDeviceSecret":%q%s}`, c.device, c.key, c.secret, c.rest)))
 		if strings.Contains(c.want, "TOKEN\"") && strings.Contains(got, "SUCCESS") && strings.Contains(c.want, `"TOKEN"`) {
 			var answer struct {
 				Value string `json:"credentialsValue"`
@@ -110,7 +126,7 @@ func TestProvision(t *testing.T) {
 		t.Error("a device whose credential can't be is registered all the same")
 	}
 	for _, body := range []string{"", "[]", strings.Repeat(" ", 17<<10) + "{}"} {
-		if got := string(p.Provision(ctx, []byte(body))); got != failure {
+		if got := string(p.Provision(ctx, citywarden.Asker{}, []byte(body))); got != failure {
 			t.Errorf("%.10q: %s", body, got)
 		}
 	}
@@ -124,12 +140,12 @@ func TestProvision(t *testing.T) {
 		t.Error(err)
 	}
 	last := fmt.Appendf(nil, `{"deviceName":"s-9","provisionDeviceKey":%q,"provisionDeviceSecret":%q}`, fresh.Key, freshSecret)
-	if got := string(p.Provision(ctx, last)); got != notFound {
+	if got := string(p.Provision(ctx, citywarden.Asker{}, last)); got != notFound {
 		t.Errorf("after the end: %s", got)
 	}
 	log.Reset()
 	for range 1000 { // who has no key holds up nobody who has one
-		if got := string(p.Provision(ctx, last)); got != notFound {
+		if got := string(p.Provision(ctx, citywarden.Asker{}, last)); got != notFound {
 			t.Fatal(got)
 		}
 	}
@@ -140,11 +156,11 @@ func TestProvision(t *testing.T) {
 	if _, err := r.Create(ctx, citywarden.Device{ID: "m-9", Model: "energy-meter"}); err != nil {
 		t.Fatal(err)
 	}
-	if got := string(p.Provision(ctx, ask)); !strings.Contains(got, "SUCCESS") {
+	if got := string(p.Provision(ctx, citywarden.Asker{}, ask)); !strings.Contains(got, "SUCCESS") {
 		t.Error(got)
 	}
 	for range 1000 { // more than a second's worth
-		p.Provision(ctx, ask)
+		p.Provision(ctx, citywarden.Asker{}, ask)
 	}
 	if !strings.Contains(log.String(), "more than 20 devices a second ask") {
 		t.Error("1000 requests at once are looked at")
@@ -171,8 +187,99 @@ func TestProvisionWithAnothersCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	cert := certtest.New(t).Valid("m-7")
-	p.Provision(ctx, fmt.Appendf(nil, `{"deviceName":"evil","provisionDeviceKey":%q,"provisionDeviceSecret":%q,"credentialsType":"X509_CERTIFICATE","hash":%q}`, x.Key, secret, certtest.PEM(cert)))
+	other := certtest.New(t).Valid("other")
+	for _, shown := range []*x509.Certificate{nil, other.Leaf} {
+		got := p.Provision(ctx, citywarden.Asker{Certificate: shown}, fmt.Appendf(nil, `{"deviceName":"evil","provisionDeviceKey":%q,"provisionDeviceSecret":%q,"credentialsType":"X509_CERTIFICATE","hash":%q}`, x.Key, secret, certtest.PEM(cert)))
+		if !strings.Contains(string(got), "FAILURE") {
+			t.Errorf("who does not have its key is answered %s", got)
+		}
+	}
 	if id, err := r.AuthenticateCertificate(cert.Leaf, func() bool { return true }); id != "m-7" || err != nil {
 		t.Errorf("m-7 is %q now, %v", id, err)
+	}
+}
+
+// Who has the key of a model does not find out with it which tokens there are: a token that
+// can be guessed is answered alike whether a device has it or not, and one that can't be tells
+// only who has it.
+func TestProvisioningIsNoOracle(t *testing.T) {
+	ctx, db := t.Context(), openStore(t, filepath.Join(t.TempDir(), "x.db"))
+	r := registryOn(t, db, devices.Options{})
+	p, err := devices.NewProvisioner(ctx, db, r, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, secret, err := p.SetProvisioning(ctx, "smoke-detector", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const weak, strong = "SD-2026-00000017", "a9Xk2Lq8ZpT4mWcR7vBn"
+	for id, token := range map[citywarden.DeviceID]string{"has-weak": weak, "has-strong": strong} {
+		if _, err := r.Create(ctx, citywarden.Device{ID: id, Model: "smoke-detector"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.SetToken(ctx, id, token); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, c := range []struct {
+		token string
+		taken bool // as the device's
+	}{{weak, false}, {"SD-2026-00000018", false}, {strong, false}, {"b9Xk2Lq8ZpT4mWcR7vBn", true}, {"aaaaaaaaaaaaaaaaaaaaaaaa", false}} {
+		id := fmt.Sprintf("asks-%d", i)
+		got := p.Provision(ctx, citywarden.Asker{}, fmt.Appendf(nil, `{"deviceName":%q,"provisionDeviceKey":%q,"provisionDeviceSecret":%q,"credentialsType":"ACCESS_TOKEN","token":%q}`, id, x.Key, secret, c.token))
+		var answer struct {
+			Value  string `json:"credentialsValue"`
+			Status string `json:"status"`
+		}
+		if err := json.Unmarshal(got, &answer); err != nil {
+			t.Fatal(err)
+		}
+		if answer.Status != "SUCCESS" || len(answer.Value) != 20 || (answer.Value == c.token) != c.taken {
+			t.Errorf("%s is answered %s", c.token, got)
+		}
+		if owner, err := r.Authenticate(answer.Value); string(owner) != id || err != nil {
+			t.Errorf("%s: what it got is that of %q, %v", c.token, owner, err)
+		}
+	}
+	for token, id := range map[string]citywarden.DeviceID{weak: "has-weak", strong: "has-strong"} {
+		if owner, err := r.Authenticate(token); owner != id || err != nil {
+			t.Errorf("%s is the token of %q now, %v", token, owner, err)
+		}
+	}
+}
+
+// A device that registers itself is in the audit before it is registered: with which key, as
+// what, and where from.
+func TestProvisioningIsAudited(t *testing.T) {
+	ctx, db := t.Context(), openStore(t, filepath.Join(t.TempDir(), "x.db"))
+	r := registryOn(t, db, devices.Options{})
+	p, err := devices.NewProvisioner(ctx, db, r, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, secret, err := p.SetProvisioning(ctx, "smoke-detector", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second is refused, and not worth an entry: a key's holder could fill the disk
+		p.Provision(ctx, citywarden.Asker{Protocol: "coap", Address: "192.0.2.7:40001"}, fmt.Appendf(nil, `{"deviceName":"s-1","provisionDeviceKey":%q,"provisionDeviceSecret":%q}`, x.Key, secret))
+	}
+	all, _, err := db.Audit(ctx, citywarden.AuditFilter{Action: "provision-device"})
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d entries, %v", len(all), err)
+	}
+	e := all[0]
+	var after citywarden.Device
+	if err := json.Unmarshal(e.After, &after); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(e.Detail+string(e.After), secret) || after.ID != "s-1" {
+		t.Errorf("%s, after it %s", e.Detail, e.After)
+	}
+	got := []string{e.User, e.Address, e.Target, e.Detail, fmt.Sprint(e.Status)}
+	want := []string{"provisioning key " + x.Key, "192.0.2.7", "/api/v1/devices/s-1", `{"create_new":true,"credential":"ACCESS_TOKEN","model":"smoke-detector","protocol":"coap"}`, "201"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
 	}
 }

@@ -141,7 +141,7 @@ type Options struct {
 	Models   Models   // nil when clients of LwM2M are to be told and asked nothing
 
 	// Provision answers a device that asks for a credential; nil when none may.
-	Provision func(ctx context.Context, request []byte) []byte
+	Provision func(ctx context.Context, from citywarden.Asker, request []byte) []byte
 
 	Logger  *slog.Logger          // nil for slog.Default()
 	Metrics prometheus.Registerer // nil for none

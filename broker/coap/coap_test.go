@@ -143,7 +143,7 @@ func (p *platform) Answer(_ context.Context, device citywarden.DeviceID, id int6
 }
 
 // provision answers with the certificate that was sent.
-func (*platform) provision(_ context.Context, request []byte) []byte {
+func (*platform) provision(_ context.Context, _ citywarden.Asker, request []byte) []byte {
 	return fmt.Appendf(nil, `{"credentialsValue":%q,"credentialsType":"X509_CERTIFICATE","status":"SUCCESS"}`, request)
 }
 

@@ -301,7 +301,7 @@ func (l *loop) look(ctx context.Context, x *exchange) {
 	case a.post:
 		err = l.opts.Down.Answer(ctx, a.device, a.command, a.body)
 	case a.provision:
-		body = inOneBlock(l.opts.Provision(ctx, a.body))
+		body = inOneBlock(l.opts.Provision(ctx, x.id.from.asker(), a.body))
 	case a.firmware:
 		if err = citywarden.Errorf(citywarden.CodeNotFound, "there is no firmware"); l.opts.Firmware != nil {
 			body, err = l.opts.Firmware.Image(ctx, a.device, a.title, a.version)

@@ -41,6 +41,15 @@ func (e endpoint) String() string {
 	return e.addr.String()
 }
 
+// asker says who asks for a credential.
+func (e endpoint) asker() citywarden.Asker {
+	from := citywarden.Asker{Protocol: "coap", Address: e.addr.String()}
+	if s := e.session; s != nil {
+		from.Address, from.Certificate = s.conn.RemoteAddr().String(), s.shown
+	}
+	return from
+}
+
 // session is a device's session over DTLS or its connection over TCP.
 type session struct {
 	conn   net.Conn // of DTLS, TLS or TCP
@@ -55,6 +64,7 @@ type session struct {
 	device  citywarden.DeviceID                 // "" of one that is not known yet
 	known   func() (citywarden.DeviceID, error) // by the key or certificate that it showed; nil: each request has a token
 	refused error                               // why the certificate that it showed is nobody's
+	shown   *x509.Certificate                   // that certificate; nil for none
 	unwatch func()                              // ends what calls doubt
 	admit   func()                              // gives the place of one that is not known yet to another
 
@@ -248,6 +258,7 @@ func (l *loop) recognise(s *session, key *preSharedKey, chain []*x509.Certificat
 		secret := citywarden.PSKSecret(key.identity, key.key)
 		s.known = func() (citywarden.DeviceID, error) { return l.opts.Auth.Authenticate(secret) }
 	case len(chain) > 0:
+		s.shown = chain[0]
 		certified := sync.OnceValue(func() bool { return l.opts.Certified != nil && l.opts.Certified(chain) })
 		s.known = func() (citywarden.DeviceID, error) { return l.opts.Keys.AuthenticateCertificate(chain[0], certified) }
 	default:

@@ -100,7 +100,7 @@ type Options struct {
 	Logger   *slog.Logger    // nil for slog.Default()
 
 	// Provision answers a device that asks for a credential; nil when none may.
-	Provision func(ctx context.Context, request []byte) []byte
+	Provision func(ctx context.Context, from citywarden.Asker, request []byte) []byte
 }
 
 // New returns the handler.
@@ -123,7 +123,7 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 			h.bodyProblem(w, "", err)
 			return
 		}
-		_ = answer(w, json.RawMessage(h.Provision(r.Context(), request))) // the device hung up
+		_ = answer(w, json.RawMessage(h.Provision(r.Context(), askerOf(r), request))) // the device hung up
 		return
 	}
 	token, what, ok := target(r)
@@ -188,6 +188,15 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 		return
 	}
 	w.WriteHeader(nethttp.StatusOK)
+}
+
+// askerOf says who asks for a credential.
+func askerOf(r *nethttp.Request) citywarden.Asker {
+	from := citywarden.Asker{Protocol: "http", Address: r.RemoteAddr}
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		from.Certificate = r.TLS.PeerCertificates[0]
+	}
+	return from
 }
 
 // get answers a device that asks.

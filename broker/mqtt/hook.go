@@ -427,7 +427,11 @@ func (h *hook) provision(c *conn, pk *packets.Packet) {
 		c.disconnect(packets.ErrQuotaExceeded, "too many requests; come again")
 	case !c.repeated(pk):
 		c.asks--
-		answer := h.broker.opts.Provision.Provision(c.ctx, pk.Payload)
+		from := citywarden.Asker{Protocol: "mqtt", Address: c.remote}
+		if chain := c.certificates(); len(chain) > 0 {
+			from.Certificate = chain[0]
+		}
+		answer := h.broker.opts.Provision.Provision(c.ctx, from, pk.Payload)
 		if n, ok := c.push(pk, nil); ok {
 			c.settle(n, nil)
 		}

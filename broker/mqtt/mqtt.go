@@ -106,7 +106,7 @@ type Downlinks interface {
 // Provisioner gives credentials to devices that ask for one.
 type Provisioner interface {
 	// Provision answers a request.
-	Provision(ctx context.Context, request []byte) []byte
+	Provision(ctx context.Context, from citywarden.Asker, request []byte) []byte
 	// Provisioning returns the models whose devices may ask.
 	Provisioning() []citywarden.Provisioning
 }

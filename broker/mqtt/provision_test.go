@@ -19,7 +19,7 @@ type office struct {
 	given  atomic.Int32
 }
 
-func (o *office) Provision(context.Context, []byte) []byte {
+func (o *office) Provision(context.Context, citywarden.Asker, []byte) []byte {
 	o.given.Add(1)
 	return []byte(`{"status":"SUCCESS"}`)
 }
