@@ -278,14 +278,33 @@ func (h *hook) OnClientExpired(cl *mochi.Client) { h.server.UnsubscribeClient(cl
 // published, see publish.
 func (h *hook) OnACLCheck(cl *mochi.Client, topic string, write bool) bool {
 	c := connOf(cl)
-	if !write && (!c.guest && (maySubscribe(topic) || c.mayControl(topic)) || c.guest && topic == citywarden.ProvisionResponse) {
-		return true
+	advice := subscribeAdvice
+	if !write && len(topic) <= maxTopic && (!c.guest && (maySubscribe(topic) || c.mayControl(topic)) || c.guest && topic == citywarden.ProvisionResponse) {
+		if c.mayHaveMore(topic) {
+			return true
+		}
+		advice = fmt.Sprintf("a connection has %d subscriptions at most; a node of Sparkplug subscribes to DCMD/NODE/# for all of its devices", maxSubscriptions)
 	}
 	h.broker.metrics.refused.WithLabelValues("subscribe").Inc()
-	if c.warnOnce("subscribe " + topic) {
-		c.warn("subscription refused", "filter", clip(topic), "err", subscribeAdvice)
+	if c.warnOnce("subscribe " + clip(topic)) {
+		c.warn("subscription refused", "filter", clip(topic), "err", advice)
 	}
 	return false
+}
+
+// mayHaveMore reports whether there is room for a subscription, and takes it until OnSubscribed:
+// mochi asks for all filters of a packet before that.
+func (c *conn) mayHaveMore(filter string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, has := c.subs[filter]; has {
+		return true
+	}
+	if len(c.subs)+c.granting >= maxSubscriptions {
+		return false
+	}
+	c.granting++
+	return true
 }
 
 const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + callFilter + ", " + attributesTopic + ", " + attributesFilter + " and " + firmwareFilter + ", a gateway to " +
@@ -293,6 +312,7 @@ const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + callFi
 
 // OnSubscribed notes what was granted.
 func (h *hook) OnSubscribed(cl *mochi.Client, pk packets.Packet, codes []byte) {
+	connOf(cl).granting = 0
 	for i, f := range pk.Filters {
 		if codes[i] <= packets.CodeGrantedQos2.Code {
 			connOf(cl).subscribe(f.Filter, min(codes[i], 1))

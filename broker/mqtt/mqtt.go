@@ -55,7 +55,8 @@ const (
 	maxPending       = 128              // packets queued to one connection
 	maxUnknown       = 1024             // connections of a listener that have not authenticated yet
 	maxAliases       = 16               // topic aliases of one connection, MQTT 5
-	maxTopic         = 1024             // bytes
+	maxTopic         = 1024             // bytes, of a filter too
+	maxSubscriptions = 128              // of one connection; a node of Sparkplug with more devices has DCMD/NODE/#
 	idleKeepAlive    = 600              // seconds; told to an MQTT 5 device that asks for none
 	safeKeepAlive    = 43690            // seconds; 1.5 times more would overflow mochi's uint16
 	maxClientID      = 1024             // bytes

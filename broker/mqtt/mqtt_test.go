@@ -310,6 +310,36 @@ func TestSubscribe(t *testing.T) {
 	book.mustSay(t, "subscription refused", "filter=#", "device=a")
 }
 
+// TestSubscriptionsAreBounded: a connection has so many subscriptions, also where a device may
+// name its topics itself, and filters have a length.
+func TestSubscriptionsAreBounded(t *testing.T) {
+	addr, book, _ := serveTCP(t, newJournal())
+	p := dial(t, addr, 5).login("x", "a")
+	var filters []string
+	for i := range maxSubscriptions + 2 {
+		filters = append(filters, fmt.Sprintf("spBv1.0/g/DCMD/n/d-%d", i))
+	}
+	want := strings.Repeat("\x01", maxSubscriptions) + "\x80\x80"
+	if ack := p.subscribe(filters...); string(ack.ReasonCodes) != want {
+		t.Errorf("answered %x", ack.ReasonCodes)
+	}
+	for filter, want := range map[string]string{filters[0]: "\x01", rpcFilter: "\x80", "v2/fw/response/1/chunk/+": "\x80"} {
+		if ack := p.subscribe(filter); string(ack.ReasonCodes) != want {
+			t.Errorf("%s answered %x", filter, ack.ReasonCodes)
+		}
+	}
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe, Qos: 1}, ProtocolVersion: 5, PacketID: 7, Filters: packets.Subscriptions{{Filter: filters[0]}}}
+	p.write(pk.UnsubscribeEncode)
+	p.read(packets.Unsuback)
+	long := "spBv1.0/g/DCMD/n/" + strings.Repeat("d", maxTopic)
+	for _, c := range []struct{ filter, want string }{{long, "\x80"}, {rpcFilter, "\x01"}, {filters[0], "\x80"}} {
+		if ack := p.subscribe(c.filter); string(ack.ReasonCodes) != c.want {
+			t.Errorf("%.40s answered %x", c.filter, ack.ReasonCodes)
+		}
+	}
+	book.mustSay(t, "a connection has 128 subscriptions at most")
+}
+
 // What one device publishes never reaches another, whatever it subscribed to.
 func TestNoFanOut(t *testing.T) {
 	j := newJournal()
