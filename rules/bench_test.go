@@ -187,7 +187,7 @@ func BenchmarkGroupInAlarm(b *testing.B) {
 				for i := range 40 * n {
 					step(i)
 				}
-				if s := e.Stats(); s.Active != 1 || len(e.runs[0].groups["Z"].inst.alarm.Members) != n/2 {
+				if s := e.Stats(); s.Active != 1 || len(e.runs[0].groups["Z"].inst.members()) != n/2 {
 					b.Fatalf("%+v", s)
 				}
 				b.ReportAllocs()

@@ -188,11 +188,11 @@ func TestSuppressionHolds(t *testing.T) {
 			}
 			for _, run := range e.runs {
 				for _, inst := range run.insts {
-					if by := e.byAlarm[inst.alarm.SuppressedBy]; inst.open && (by != nil) != (e.inhibited(inst) || inst.under != "") || by != nil && inst.open && !by.open {
-						t.Fatalf("seed %d at %s: %s is suppressed by %q, but inhibited %t", seed, x.At, inst.alarm.ID, inst.alarm.SuppressedBy, e.inhibited(inst))
+					if by := e.byAlarm[inst.suppressedBy()]; inst.open && (by != nil) != (e.inhibited(inst) || inst.under() != "") || by != nil && inst.open && !by.open {
+						t.Fatalf("seed %d at %s: %s is suppressed by %q, but inhibited %t", seed, x.At, inst.alarm.ID, inst.suppressedBy(), e.inhibited(inst))
 					}
-					if parent := e.byAlarm[inst.under]; inst.under != "" && (!inst.open || parent == nil || !parent.open || !parent.children[inst]) {
-						t.Fatalf("seed %d at %s: %s is a child of %s, which does not know it", seed, x.At, inst.alarm.ID, inst.under)
+					if parent := e.byAlarm[inst.under()]; inst.under() != "" && (!inst.open || parent == nil || !parent.open || !parent.children()[inst]) {
+						t.Fatalf("seed %d at %s: %s is a child of %s, which does not know it", seed, x.At, inst.alarm.ID, inst.under())
 					}
 				}
 			}

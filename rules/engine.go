@@ -33,7 +33,7 @@ type Engine struct {
 	last     *device                        // whose message was the last one
 	next     *device                        // whose message is probably the next
 	known    []*device                      // in the order in which they became known
-	size     int                            // of the last snapshot
+	written  []byte                         // the last snapshot
 	runs     []*run                         // by rule
 	retired  []*run                         // of rules that are gone: their alarms until they are closed, and their episodes for ever
 	timers   timerHeap
@@ -77,7 +77,7 @@ type run struct {
 
 // add takes up an instance.
 func (x *run) add(inst *instance) {
-	inst.place = len(x.list)
+	inst.place = int32(len(x.list))
 	x.list = append(x.list, inst)
 	x.insts[inst.entity] = inst
 	if len(x.list) > len(x.pages)*pageSize {
@@ -599,11 +599,12 @@ func (e *Engine) wake(inst *instance, ts int64) {
 		e.advance(inst, ts-1)
 		e.apply(inst, max(ts, inst.clock))
 	} else {
-		if i, found := slices.BinarySearch(inst.wakes, ts); !found {
-			inst.wakes = slices.Insert(inst.wakes, i, ts)
+		o := inst.own()
+		if i, found := slices.BinarySearch(o.wakes, ts); !found {
+			o.wakes = slices.Insert(o.wakes, i, ts)
 		}
-		if len(inst.wakes) > maxWakes {
-			inst.wakes = slices.Delete(inst.wakes, 1, 2) // the newest matters, and the oldest sets the timer
+		if len(o.wakes) > maxWakes {
+			o.wakes = slices.Delete(o.wakes, 1, 2) // the newest matters, and the oldest sets the timer
 		}
 		inst.touch()
 	}
@@ -621,11 +622,12 @@ func (e *Engine) evaluateGroup(g *group, b *binding, d *device, ts int64) {
 		if inst == nil {
 			inst = e.groupInstance(g, b.prog)
 		}
-		waits := len(inst.wakes) > 0
+		o := inst.own()
+		waits := len(o.wakes) > 0
 		ts = max(ts, inst.clock)
 		inst.trigger, inst.lag = d, min(d.lag, max(e.now-b.rule.late-ts, 0)) // ts may be that of a member whose clock is ahead of d's
 		inst.touch()
-		if inst.wakes = append(inst.wakes[:0], ts); !waits {
+		if o.wakes = append(o.wakes[:0], ts); !waits {
 			e.rearm(inst)
 		}
 		return

@@ -117,7 +117,7 @@ func (e *Engine) evidence(x *citywarden.Explanation, inst *instance, t int64, co
 			} else if res == yes {
 				x.Members[i] = em
 			}
-			if (res == yes || d.id == inst.alarm.Device) && len(shown) < 10 {
+			if (res == yes || d.id == inst.device()) && len(shown) < 10 {
 				shown[d.id] = true
 				e.collect(x, c.uses, d, d, inst.g, at)
 			}
@@ -215,9 +215,9 @@ func (e *Engine) sentence(inst *instance, kind citywarden.TransitionKind, x *cit
 	if x.Held > 0 {
 		held, heldZH = x.Held.String(), spanZH(x.Held.Std())
 	}
-	place, ort := string(inst.alarm.Device), string(inst.alarm.Device)
+	place, ort := string(inst.device()), string(inst.device())
 	if inst.g != nil {
-		n := strconv.Itoa(len(inst.alarm.Members))
+		n := strconv.Itoa(len(inst.members()))
 		place, ort = inst.entity+" ("+n+" of "+strconv.Itoa(len(inst.g.members))+" devices)", inst.entity+"（"+strconv.Itoa(len(inst.g.members))+" 台设备中的 "+n+" 台）"
 	}
 	var out citywarden.Text
@@ -276,7 +276,7 @@ func (e *Engine) fact(inst *instance, cond *compiled, t int64, want tri) (en, zh
 	}
 	l := pick(cond.uses, d)
 	if l == nil && inst.g != nil && want == yes {
-		d = e.devices[inst.alarm.Device]
+		d = e.devices[inst.device()]
 		for _, m := range cond.members {
 			if d == nil || d.plan == nil || l != nil {
 				break

@@ -598,7 +598,7 @@ func (x *expectation) check(n node, b *bench) {
 		if x.entity != "" && inst.entity != x.entity {
 			continue
 		}
-		if x.device != "" && inst.entity != string(x.device) && inst.alarm.Device != x.device && !slices.Contains(inst.alarm.Members, x.device) {
+		if x.device != "" && inst.entity != string(x.device) && inst.device() != x.device && !slices.Contains(inst.members(), x.device) {
 			continue
 		}
 		list = append(list, inst)
@@ -647,7 +647,7 @@ func stateSuffix(s string) string {
 }
 
 func (x *expectation) compare(n node, inst *instance, b *bench, at time.Duration) {
-	a := &inst.alarm
+	a := inst.told()
 	if x.severity != 0 && a.Severity != x.severity {
 		n.report("at %s alarm %s has severity %s, not %s", at, a.ID, a.Severity, x.severity)
 	}
@@ -663,7 +663,7 @@ func (x *expectation) compare(n node, inst *instance, b *bench, at time.Duration
 	if got := inst.audible(); x.audible != nil && got != *x.audible {
 		n.report("at %s alarm %s has annunciated %t, not %t", at, a.ID, got, *x.audible)
 	}
-	if !suppressedAs(a, x.hushed) {
+	if !suppressedAs(&a, x.hushed) {
 		n.report("at %s alarm %s is suppressed as %v, not %s", at, a.ID, a.Suppressions(), x.hushed)
 	}
 	for _, m := range x.members {

@@ -401,12 +401,12 @@ func (inst *instance) resting() bool { return inst == nil || !inst.raising && in
 // untouched reports that the instance was never evaluated nor waits to be; true of
 // no instance as well.
 func (inst *instance) untouched() bool {
-	return inst == nil || inst.clock == math.MinInt64 && len(inst.wakes) == 0
+	return inst == nil || inst.clock == math.MinInt64 && len(inst.wakes()) == 0
 }
 
 // idle reports that no timer is needed.
 func (inst *instance) idle() bool {
-	return inst.quiet() && len(inst.wakes) == 0 && inst.alarm.Shelved.IsZero()
+	return inst.quiet() && (inst.rare == nil || len(inst.rare.wakes) == 0 && inst.rare.shelved == 0)
 }
 
 // quiet reports that nothing is going on.

@@ -174,7 +174,9 @@ func (e *Engine) uninhibit(inst *instance, t int64) {
 // active then is annunciated again, unless an inhibitor explains it, too. It
 // holds for this episode; an alarm that an inhibitor explains needs no call.
 func (e *Engine) suppress(inst *instance, t int64, by citywarden.AlarmID) {
-	inst.under = by
+	if by != inst.under() {
+		inst.own().under = by
+	}
 	inst.touch()
 	e.resolve(inst, t)
 }
@@ -185,15 +187,16 @@ func (e *Engine) resolve(inst *instance, t int64) {
 	if !inst.open {
 		return
 	}
-	by := e.byAlarm[inst.alarm.SuppressedBy]
-	kind, ok := inst.alarm.Suppress(e.suppressor(inst))
-	if !ok {
+	by, now := e.byAlarm[inst.suppressedBy()], e.suppressor(inst)
+	if now == inst.suppressedBy() {
 		return
 	}
+	var kind citywarden.TransitionKind
+	inst.amend(func(a *citywarden.Alarm) { kind, _ = a.Suppress(now) })
 	e.emit(inst, max(t, inst.clock), kind, nil)
 	// What explained it in the end may be explained by it now, or by what it explains.
-	for by != nil && by.alarm.SuppressedBy != "" {
-		by = e.byAlarm[by.alarm.SuppressedBy]
+	for by != nil && by.suppressedBy() != "" {
+		by = e.byAlarm[by.suppressedBy()]
 	}
 	if by != nil {
 		e.resolve(by, t)
@@ -205,8 +208,8 @@ func (e *Engine) resolve(inst *instance, t int64) {
 // still open. Alarms of the same rule hold each other back, but don't explain
 // each other; nor does one that is itself explained by inst.
 func (e *Engine) suppressor(inst *instance) citywarden.AlarmID {
-	if inst.under != "" && !e.explains(inst, e.byAlarm[inst.under]) {
-		return inst.under
+	if inst.under() != "" && !e.explains(inst, e.byAlarm[inst.under()]) {
+		return inst.under()
 	}
 	var first *instance
 	for _, t := range inst.ties {
@@ -216,7 +219,7 @@ func (e *Engine) suppressor(inst *instance) citywarden.AlarmID {
 		for other := range t.bond.open[t.key] {
 			switch {
 			case other.run == inst.run || e.explains(inst, other):
-			case other.alarm.ID == inst.alarm.SuppressedBy:
+			case other.alarm.ID == inst.suppressedBy():
 				return other.alarm.ID
 			case first == nil || byRuleAndEntity(other, first) < 0:
 				first = other
@@ -233,7 +236,7 @@ func (e *Engine) suppressor(inst *instance) citywarden.AlarmID {
 // through others.
 func (e *Engine) explains(inst, x *instance) bool {
 	for x != nil && x != inst {
-		x = e.byAlarm[x.alarm.SuppressedBy]
+		x = e.byAlarm[x.suppressedBy()]
 	}
 	return x == inst
 }

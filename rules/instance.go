@@ -8,39 +8,39 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// instance is the state of one rule for one entity: a device, or a group.
+// instance is the state of one rule for one entity: a device, or a group. There
+// may be a million, and a snapshot walks through all of them: what it reads of
+// every one stands first, and what few of them have stands elsewhere.
 type instance struct {
 	run     *run
+	d       *device // of a rule per device
+	g       *group  // of a rule with group
+	trigger *device
 	entity  string
-	d       *device  // of a rule per device
-	seat    int      // of d
-	g       *group   // of a rule with group
-	b       *binding // of a rule per device
-	prog    *program
-	dropped bool // forgotten; only void timers still point at it
-	roused  bool // on the lists of all its devices
-	place   int  // in run.list
+	seat    int32 // of d
+	place   int32 // in run.list
 
-	clock     int64 // evaluated up to here, event time, ms
-	levels    []levelState
-	few       [2]levelState // what levels is made of when that is enough
-	lag       int64         // of a group: arrival - event time of the newest trigger, ms
-	trigger   *device
-	wakes     []int64            // event times to evaluate at when they are due, ascending
-	due       int64              // when the timer is set, ms; 0 not set
-	inhibited bool               // a level waits for an inhibitor to clear
-	ties      []tie              // where it stands in the index of inhibitors
-	under     citywarden.AlarmID // the alarm of a storm that explains the open one
-	front     *front             // where it counts towards a storm; nil for nowhere
-	children  map[*instance]bool // of a storm's open alarm: those that it explains
-	report    int64              // of a storm's open alarm: when to tell its new members, arrival clock, ms; 0 no new ones
-	raising   bool               // the condition of a level was true at clock, whatever the schedule says
-	flips     []int64            // when it last was raised, began to clear or resumed; for flap
+	clock  int64  // evaluated up to here, event time, ms
+	lag    int64  // of a group: arrival - event time of the newest trigger, ms
+	due    int64  // when the timer is set, ms; 0 not set
+	n      uint64 // transitions of the episode so far
+	levels []levelState
+	few    [2]levelState    // what levels is made of when that is enough
+	rare   *rare            // nil for nothing of it
+	title  *citywarden.Text // of the alarm; nil for that of the rule
+	key    string           // of the alarm's case
+	alarm  alarm            // the last one
 
-	alarm citywarden.Alarm // of the last episode
-	open  bool             // the alarm is active
-	n     uint64           // transitions of the episode so far
-	key   string           // of its case
+	open      bool // the alarm is active
+	inhibited bool // a level waits for an inhibitor to clear
+	raising   bool // the condition of a level was true at clock, whatever the schedule says
+	dropped   bool // forgotten; only void timers still point at it
+	roused    bool // on the lists of all its devices
+
+	b     *binding // of a rule per device
+	prog  *program
+	ties  []tie  // where it stands in the index of inhibitors
+	front *front // where it counts towards a storm; nil for nowhere
 }
 
 // slab makes the instances of a rule side by side: who goes through all of them
@@ -100,7 +100,7 @@ const never = int64(math.MaxInt64)
 func (e *Engine) instance(b *binding, d *device) *instance {
 	x := e.runs[b.rule.index]
 	inst := x.slab.next()
-	*inst = instance{run: x, entity: string(d.id), d: d, seat: d.seat, b: b, prog: b.prog, trigger: d,
+	*inst = instance{run: x, entity: string(d.id), d: d, seat: int32(d.seat), b: b, prog: b.prog, trigger: d,
 		clock: math.MinInt64}
 	inst.grow(len(b.prog.levels))
 	inst.alarm.Episode = inst.run.episodes[inst.entity]
@@ -184,11 +184,11 @@ func (e *Engine) deadline(inst *instance) int64 {
 
 // calm returns until when a flapping alarm is held, 0 when it may clear.
 func (inst *instance) calm() int64 {
-	f := inst.run.rule.flap
-	if f == nil || len(inst.flips) < f.changes {
+	f, flips := inst.run.rule.flap, inst.flips()
+	if f == nil || len(flips) < f.changes {
 		return 0
 	}
-	return inst.flips[len(inst.flips)-f.changes] + f.in
+	return flips[len(flips)-f.changes] + f.in
 }
 
 // flip notes that the condition of a level came or went.
@@ -197,9 +197,10 @@ func (inst *instance) flip(t int64) {
 	if f == nil {
 		return
 	}
-	inst.flips = append(inst.flips, t)
-	if extra := len(inst.flips) - f.changes; extra > 0 {
-		inst.flips = slices.Delete(inst.flips, 0, extra)
+	o := inst.own()
+	o.flips = append(o.flips, t)
+	if extra := len(o.flips) - f.changes; extra > 0 {
+		o.flips = slices.Delete(o.flips, 0, extra)
 	}
 }
 
@@ -229,14 +230,14 @@ func (e *Engine) catchUp(inst *instance, ts int64) {
 func (e *Engine) instanceDue(inst *instance) {
 	inst.due = 0
 	e.lapse(inst)
-	if inst.report > 0 && inst.report <= e.now {
+	if report := inst.report(); report > 0 && report <= e.now {
 		e.reportMembers(inst)
 	}
 	upTo := e.now - e.delay(inst)
 	e.catchUp(inst, upTo)
-	for len(inst.wakes) > 0 && inst.wakes[0] <= upTo {
-		at := max(inst.wakes[0], inst.clock)
-		inst.wakes = inst.wakes[1:]
+	for len(inst.wakes()) > 0 && inst.rare.wakes[0] <= upTo {
+		at := max(inst.rare.wakes[0], inst.clock)
+		inst.rare.wakes = inst.rare.wakes[1:]
 		e.advance(inst, at-1)
 		e.apply(inst, max(at, inst.clock))
 	}
@@ -246,13 +247,12 @@ func (e *Engine) instanceDue(inst *instance) {
 
 // lapse ends a shelving, and a being out of service, whose time is over.
 func (e *Engine) lapse(inst *instance) {
-	a := &inst.alarm
-	if until := ms(a.Shelved); until > 0 && until <= e.now {
-		a.Unshelve()
+	if until := inst.shelved(); until > 0 && until <= e.now {
+		inst.amend(func(a *citywarden.Alarm) { a.Unshelve() })
 		e.emit(inst, until, citywarden.Unshelved, nil)
 	}
-	if until := ms(a.OutOfServiceUntil); until > 0 && until <= e.now {
-		e.comeBack(inst, until, "", "")
+	if x := inst.out(); x != nil && !x.Until.IsZero() && ms(x.Until) <= e.now {
+		e.comeBack(inst, ms(x.Until), "", "")
 	}
 }
 
@@ -265,8 +265,8 @@ func (e *Engine) rearm(inst *instance) {
 	if inst.alarm.Flapping {
 		due = min(due, inst.calm())
 	}
-	if len(inst.wakes) > 0 {
-		due = min(due, inst.wakes[0])
+	if wakes := inst.wakes(); len(wakes) > 0 {
+		due = min(due, wakes[0])
 	}
 	if due != never {
 		due += e.delay(inst)
@@ -276,25 +276,25 @@ func (e *Engine) rearm(inst *instance) {
 			}
 		}
 	}
-	if until := ms(inst.alarm.Shelved); until > 0 {
+	if until := inst.shelved(); until > 0 {
 		due = min(due, until)
 	}
-	if until := ms(inst.alarm.OutOfServiceUntil); until > 0 && inst.alarm.OutOfServiceItself() {
-		due = min(due, until)
+	if x := inst.outItself(); x != nil && !x.Until.IsZero() {
+		due = min(due, ms(x.Until))
 	}
 	if !inst.resting() {
 		inst.rouse()
 	}
-	if inst.report > 0 {
-		due = min(due, inst.report)
+	if report := inst.report(); report > 0 {
+		due = min(due, report)
 	}
 	if due == never {
 		inst.due = 0
 		inst.touch()
-		if !inst.idle() || inst.alarm.Episode > 0 || len(inst.flips) > 0 {
+		if !inst.idle() || inst.alarm.Episode > 0 || len(inst.flips()) > 0 {
 			return
 		}
-		if inst.alarm.OutOfService.IsZero() {
+		if inst.out() == nil {
 			e.forget(inst)
 			return
 		}
@@ -394,9 +394,9 @@ func (e *Engine) apply(inst *instance, t int64) {
 	if flipped {
 		inst.flip(t)
 	}
-	met := len(inst.alarm.Members)
+	met := len(inst.members())
 	e.settle(inst, t, in, raised[:len(inst.levels)])
-	if len(inst.alarm.Members) != met {
+	if len(inst.members()) != met {
 		e.attend(inst, t, "", "")
 	}
 	e.flapping(inst, t, inst.open && inst.calm() > t)
@@ -448,7 +448,7 @@ func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
 		if !a.Latched {
 			a.Latched, a.Clearing = true, false
 			e.emit(inst, t, citywarden.Latched, e.explain(inst, t, citywarden.Latched, level))
-			e.abate(e.byAlarm[inst.under], t)
+			e.abate(e.byAlarm[inst.under()], t)
 		}
 		return
 	case sev == 0:
@@ -456,13 +456,13 @@ func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
 		return
 	case sev > a.Severity:
 		a.Severity, a.Latched, a.Clearing = sev, false, ending
-		a.Unack()
+		inst.amend((*citywarden.Alarm).Unack)
 		e.meet(inst, t)
 		e.emit(inst, t, citywarden.Escalated, e.explain(inst, t, citywarden.Escalated, level))
 		return
 	case a.Latched:
 		a.Severity, a.Latched, a.Clearing = sev, false, ending
-		a.Unack()
+		inst.amend((*citywarden.Alarm).Unack)
 		e.meet(inst, t)
 		e.emit(inst, t, citywarden.Resumed, e.explain(inst, t, citywarden.Resumed, level)).Annunciated = inst.audible()
 		return
@@ -489,15 +489,14 @@ func (e *Engine) settle(inst *instance, t int64, in bool, raised []tri) {
 func (e *Engine) raise(inst *instance, t int64, sev citywarden.Severity, level int) {
 	e.begin(inst, t, sev)
 	if inst.d != nil {
-		inst.alarm.Device = inst.d.id
 		inst.alarm.NoData = inst.d.dark && !inst.run.rule.silent
 	} else {
 		inst.g.census = nil // all of them are newcomers to this alarm
 		e.meet(inst, t)
-		inst.alarm.Device = inst.raiser()
+		inst.comesFrom(inst.raiser())
 	}
-	if d := e.outWith(inst); d != nil && !inst.alarm.OutOfServiceItself() {
-		inst.alarm.TakeOut(*d.out)
+	if d := e.outWith(inst); d != nil && inst.outItself() == nil {
+		inst.takeOut(d.out)
 	}
 	e.gather(inst, t)
 	e.announce(inst, t, e.explain(inst, t, citywarden.Raised, level))
@@ -511,52 +510,54 @@ func (e *Engine) begin(inst *instance, t int64, sev citywarden.Severity) {
 		delete(e.byAlarm, old.ID)
 	}
 	inst.resign()
-	r := inst.run.rule
-	a := citywarden.Alarm{
-		Rule: r.ID, Title: r.Title, Entity: inst.entity,
-		Episode: old.Episode + 1, Severity: sev, State: citywarden.AlarmActive, RaisedAt: fromMS(t),
+	a := alarm{Episode: old.Episode + 1, Severity: sev, raised: t}
+	a.ID = citywarden.NewAlarmID(inst.run.rule.ID, inst.entity, a.Episode)
+	inst.alarm, inst.title, inst.open, inst.n = a, nil, true, 0
+	if o := inst.rare; o != nil {
+		// A shelf and being out of service hold for the rule and entity, not for one episode.
+		kept := rare{wakes: o.wakes, flips: o.flips, under: o.under, children: o.children, report: o.report, out: inst.outItself()}
+		if o.shelved != 0 {
+			kept.shelved, kept.shelvedBy, kept.reason = o.shelved, o.shelvedBy, o.reason
+		}
+		*o = kept
+		inst.shed()
 	}
-	a.ID = citywarden.NewAlarmID(r.ID, inst.entity, a.Episode)
-	// A shelf and being out of service hold for the rule and entity, not for one episode.
-	if !old.Shelved.IsZero() {
-		a.Shelved, a.ShelvedBy, a.Reason = old.Shelved, old.ShelvedBy, old.Reason
-	}
-	a.OutOfService, a.OutOfServiceUntil, a.OutOfServiceBy, a.OutOfServiceReason = old.OutOfService, old.OutOfServiceUntil, old.OutOfServiceBy, old.OutOfServiceReason
-	inst.alarm, inst.open, inst.n = a, true, 0
 	inst.tie()
 	e.byAlarm[a.ID] = inst
 }
 
 // announce tells of the alarm that began.
 func (e *Engine) announce(inst *instance, t int64, why *citywarden.Explanation) {
-	inst.alarm.SuppressedBy = e.suppressor(inst)
-	if r := inst.run.rule; r.order != nil {
+	if by := e.suppressor(inst); by != "" {
+		inst.own().suppressedBy = by
+	}
+	r, out := inst.run.rule, inst.out()
+	if r.order != nil {
 		d := inst.d
 		if d == nil {
-			d = e.devices[inst.alarm.Device]
+			d = e.devices[inst.device()]
 		}
 		inst.key = r.order.key.fill(r, inst.entity, d)
 	}
-	a := &inst.alarm
-	if !a.OutOfService.IsZero() {
-		why.OutOfService = citywarden.OutOfService{Device: a.OutOfServiceWith, Since: a.OutOfService, Until: a.OutOfServiceUntil, By: a.OutOfServiceBy, Reason: a.OutOfServiceReason}
-		if a.OutOfServiceItself() {
-			why.OutOfService.Rule, why.OutOfService.Entity = a.Rule, a.Entity
+	if out != nil {
+		why.OutOfService = *out
+		if out.Device == "" {
+			why.OutOfService.Rule, why.OutOfService.Entity = r.ID, inst.entity
 		}
 	}
 	e.emit(inst, t, citywarden.Raised, why)
 	for _, x := range inst.inhibits() {
 		e.resolve(x, t)
 	}
-	if !a.OutOfService.IsZero() { // its history says why nobody was told
-		e.tell(inst, t, citywarden.WentOutOfService, a.OutOfServiceBy, a.OutOfServiceReason)
+	if out != nil { // its history says why nobody was told
+		e.tell(inst, t, citywarden.WentOutOfService, out.By, out.Reason)
 	}
 }
 
 // raiser returns the device that raised a group's alarm: the one whose reading
 // was evaluated, if it satisfies the condition, else the first that does.
 func (inst *instance) raiser() citywarden.DeviceID {
-	ms := inst.alarm.Members
+	ms := inst.members()
 	if inst.trigger != nil && (len(ms) == 0 || slices.Contains(ms, inst.trigger.id)) {
 		return inst.trigger.id
 	}
@@ -575,7 +576,7 @@ func (e *Engine) meet(inst *instance, t int64) bool {
 	if inst.g == nil {
 		return false
 	}
-	a, grew := &inst.alarm, false
+	grew := false
 	for i := range inst.prog.levels {
 		v := e.env(nil, inst.g, inst.run.rule, t)
 		if inst.prog.levels[i].when(v) != yes {
@@ -583,9 +584,7 @@ func (e *Engine) meet(inst *instance, t int64) bool {
 		}
 		for _, m := range inst.prog.levels[i].members {
 			v.newcomers(m, func(d *device) {
-				if i, found := slices.BinarySearch(a.Members, d.id); !found {
-					a.Members, grew = slices.Insert(a.Members, i, d.id), true
-				}
+				grew = inst.enter(d.id) || grew
 			})
 		}
 	}
@@ -596,13 +595,11 @@ func (e *Engine) meet(inst *instance, t int64) bool {
 func (e *Engine) close(inst *instance, t int64, reason, by string) {
 	a := &inst.alarm
 	why := e.explainEnd(inst, t, reason)
-	a.State, a.ClearedAt = citywarden.AlarmCleared, fromMS(t)
+	a.cleared = t
 	a.Clearing, a.Latched, a.NoData, a.Flapping = false, false, false, false
-	if a.OutOfServiceWith != "" { // the device is still, and the next alarm will be with it
-		a.TakeOut(citywarden.OutOfService{})
-	}
-	if reason != "" && a.Shelved.IsZero() { // the reason of a shelf holds as long as the shelf
-		a.Reason = reason
+	inst.takeOut(inst.outItself())           // its device still may be, and the next alarm will be with it
+	if reason != "" && inst.shelved() == 0 { // the reason of a shelf holds as long as the shelf
+		inst.own().reason = reason
 	}
 	held := inst.inhibits()
 	inst.open = false
@@ -620,7 +617,7 @@ func (e *Engine) close(inst *instance, t int64, reason, by string) {
 func (e *Engine) emit(inst *instance, t int64, kind citywarden.TransitionKind, why *citywarden.Explanation) *citywarden.Transition {
 	inst.n++
 	inst.touch()
-	a := inst.alarm
+	a := inst.told()
 	a.Members = slices.Clone(a.Members)
 	r := inst.run.rule
 	tr := citywarden.Transition{
@@ -630,7 +627,7 @@ func (e *Engine) emit(inst *instance, t int64, kind citywarden.TransitionKind, w
 	if r.order != nil {
 		order := r.order.CaseOrder
 		order.Key = inst.key
-		if parent := e.byAlarm[inst.under]; parent != nil {
+		if parent := e.byAlarm[inst.under()]; parent != nil {
 			order.Parent = parent.key
 		}
 		tr.Case = &order
@@ -645,7 +642,7 @@ func (e *Engine) emit(inst *instance, t int64, kind citywarden.TransitionKind, w
 
 // audible reports whether a change of the alarm is to call for a person.
 func (inst *instance) audible() bool {
-	return inst.open && inst.run.rule.Mode != "shadow" && !inst.alarm.Suppressed()
+	return inst.open && inst.run.rule.Mode != "shadow" && !inst.suppressed()
 }
 
 // noData marks an open alarm when its device fell silent or came back.
@@ -674,7 +671,7 @@ func (e *Engine) order(o *citywarden.AlarmOrder) {
 		return
 	}
 	if o.Kind != citywarden.OrderReset {
-		if kind, ok := inst.alarm.Do(o, fromMS(e.now)); ok {
+		if kind, ok := inst.do(o, fromMS(e.now)); ok {
 			e.tell(inst, e.now, kind, o.By, cmp.Or(o.Text, o.Reason))
 			e.rearm(inst)
 		}
@@ -727,7 +724,8 @@ func (e *Engine) closeOrphans(at int64) {
 		if o.inst.open {
 			e.close(o.inst, max(at, o.inst.clock), o.reason, "")
 		}
-		if o.inst.alarm.Unshelve() {
+		if o.inst.shelved() != 0 {
+			o.inst.amend(func(a *citywarden.Alarm) { a.Unshelve() })
 			e.tell(o.inst, at, citywarden.Unshelved, "", o.reason)
 		}
 		e.comeBack(o.inst, at, "", o.reason)

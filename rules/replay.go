@@ -105,15 +105,15 @@ func (e *Engine) agree(x *citywarden.Entry, at entity, m *mark, open *citywarden
 	held := inst.inhibits()
 	inst.open = false
 	inst.tie()
-	if parent := e.byAlarm[inst.under]; parent != nil {
-		delete(parent.children, inst)
-		inst.under = ""
+	if parent := e.byAlarm[inst.under()]; parent != nil {
+		delete(parent.children(), inst)
+		inst.rare.under = ""
 	}
 	if sev, level, _ := inst.standing(); sev > 0 {
 		e.raise(inst, inst.clock, sev, level)
 	}
-	if len(inst.children) > 0 {
-		e.erupt(inst, inst.clock, slices.SortedFunc(maps.Keys(inst.children), byRuleAndEntity))
+	if len(inst.children()) > 0 {
+		e.erupt(inst, inst.clock, slices.SortedFunc(maps.Keys(inst.children()), byRuleAndEntity))
 	}
 	for _, x := range held {
 		e.uninhibit(x, now)

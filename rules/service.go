@@ -29,7 +29,7 @@ func (e *Engine) service(o *citywarden.AlarmOrder) {
 	}
 	if o.Kind == citywarden.OrderInService {
 		e.comeBack(inst, e.now, o.By, o.Reason)
-	} else if kind, ok := inst.alarm.Do(o, fromMS(e.now)); ok {
+	} else if kind, ok := inst.do(o, fromMS(e.now)); ok {
 		e.setAside(inst)
 		e.tell(inst, e.now, kind, o.By, o.Reason)
 	}
@@ -39,16 +39,15 @@ func (e *Engine) service(o *citywarden.AlarmOrder) {
 // comeBack ends that inst is out of service by itself. With its device it may
 // still be.
 func (e *Engine) comeBack(inst *instance, t int64, by, note string) {
-	a := &inst.alarm
-	if !a.OutOfServiceItself() {
+	if inst.outItself() == nil {
 		return
 	}
 	kind := citywarden.CameInService
 	if d := e.outWith(inst); d != nil {
-		a.TakeOut(*d.out)
+		inst.takeOut(d.out)
 		kind = citywarden.WentOutOfService
 	} else {
-		a.Return()
+		inst.amend(func(a *citywarden.Alarm) { a.Return() })
 	}
 	e.setAside(inst)
 	e.tell(inst, t, kind, by, note)
@@ -137,17 +136,17 @@ func (e *Engine) serve(d *device, t int64, by, note string) {
 // attend brings the open alarm of inst, unless it is out of service itself, to
 // whether its devices are in service.
 func (e *Engine) attend(inst *instance, t int64, by, note string) {
-	a := &inst.alarm
-	if inst.dropped || !inst.open || a.OutOfServiceItself() {
+	if inst.dropped || !inst.open || inst.outItself() != nil {
 		return
 	}
-	switch d := e.outWith(inst); {
+	switch d, x := e.outWith(inst), inst.out(); {
 	case d == nil:
-		if a.Return() {
+		if x != nil {
+			inst.amend(func(a *citywarden.Alarm) { a.Return() })
 			e.tell(inst, t, citywarden.CameInService, by, note)
 		}
-	case a.OutOfServiceWith != d.id || !a.OutOfService.Equal(d.out.Since) || !a.OutOfServiceUntil.Equal(d.out.Until):
-		a.TakeOut(*d.out)
+	case x == nil || x.Device != d.id || !x.Since.Equal(d.out.Since) || !x.Until.Equal(d.out.Until):
+		inst.takeOut(d.out)
 		e.tell(inst, t, citywarden.WentOutOfService, d.out.By, d.out.Reason)
 	}
 }
@@ -167,15 +166,15 @@ func (e *Engine) outWith(inst *instance) *device {
 	if inst.g == nil {
 		return nil
 	}
-	first := (*device)(nil)
+	first, with := (*device)(nil), inst.outOf()
 	for _, d := range inst.g.members {
-		if _, met := slices.BinarySearch(inst.alarm.Members, d.id); !met {
+		if _, met := slices.BinarySearch(inst.members(), d.id); !met {
 			continue
 		}
 		if d.out == nil {
 			return nil
 		}
-		if first == nil || d.id == inst.alarm.OutOfServiceWith {
+		if first == nil || d.id == with {
 			first = d
 		}
 	}
@@ -192,14 +191,14 @@ func (e *Engine) reattend(inst *instance) {
 
 // unattended reports whether attend would change the alarm of inst.
 func (e *Engine) unattended(inst *instance) bool {
-	if !inst.open || inst.alarm.OutOfServiceItself() {
+	if !inst.open || inst.outItself() != nil {
 		return false
 	}
 	with := citywarden.DeviceID("")
 	if d := e.outWith(inst); d != nil {
 		with = d.id
 	}
-	return inst.alarm.OutOfServiceWith != with
+	return inst.outOf() != with
 }
 
 // tell emits a change that a person ordered, of an instance that has had an alarm.
@@ -214,7 +213,7 @@ func (e *Engine) tell(inst *instance, t int64, kind citywarden.TransitionKind, b
 
 // setAside keeps the list of what is out of service by itself.
 func (e *Engine) setAside(inst *instance) {
-	if inst.alarm.OutOfServiceItself() {
+	if inst.outItself() != nil {
 		e.aside[inst] = true
 		return
 	}
@@ -232,11 +231,9 @@ func (e *Engine) OutOfService() []citywarden.OutOfService {
 	}
 	slices.SortFunc(out, func(a, b citywarden.OutOfService) int { return cmp.Compare(a.Device, b.Device) })
 	for _, inst := range slices.SortedFunc(maps.Keys(e.aside), byRuleAndEntity) {
-		a := &inst.alarm
-		out = append(out, citywarden.OutOfService{
-			Rule: inst.run.rule.ID, Entity: inst.entity,
-			Since: a.OutOfService, Until: a.OutOfServiceUntil, By: a.OutOfServiceBy, Reason: a.OutOfServiceReason,
-		})
+		x := *inst.outItself()
+		x.Rule, x.Entity = inst.run.rule.ID, inst.entity
+		out = append(out, x)
 	}
 	return out
 }

@@ -390,15 +390,21 @@ func (f trait) when(b bool) trait {
 	return 0
 }
 
-func (s *savedInstance) traits(r *savedRule, device citywarden.DeviceID) trait {
+func (s *savedInstance) traits(device citywarden.DeviceID) trait {
 	a := &s.alarm
-	return isGroup.when(s.group) | isInhibited.when(s.inhibited) | isRaising.when(s.raising) | isOpen.when(s.open) |
+	f := isGroup.when(s.group) | isInhibited.when(s.inhibited) | isRaising.when(s.raising) | isOpen.when(s.open) |
 		isClearing.when(a.Clearing) | isLatched.when(a.Latched) | isNoData.when(a.NoData) | isAcked.when(a.Acked) |
-		isRaised.when(a.ID != "") | hasTitle.when(a.Title != r.title) | hasDevice.when(a.Device != device) | hasTrigger.when(s.by != device) |
-		hasWaits.when(len(s.wakes)+len(s.flips) > 0) | hasMembers.when(len(a.Members) > 0) | hasAck.when(a.AckedBy != "") |
-		hasShelf.when(a.ShelvedBy != "" || !a.Shelved.IsZero()) | hasReason.when(a.Reason != "") | hasClear.when(!a.ClearedAt.IsZero()) |
-		hasOut.when(!a.OutOfService.IsZero()) | hasCause.when(s.under != "" || a.SuppressedBy != "") | hasAssignee.when(a.Assignee != "") |
-		isFlapping.when(a.Flapping) | hasReport.when(s.report > 0) | hasKey.when(s.key != "")
+		isRaised.when(a.ID != "") | hasTitle.when(s.title != nil) | hasTrigger.when(s.by != device) | hasClear.when(a.cleared != 0) |
+		isFlapping.when(a.Flapping) | hasKey.when(s.key != "")
+	o := s.rare
+	if o == nil {
+		return f
+	}
+	return f | hasDevice.when(o.device != "") |
+		hasWaits.when(len(o.wakes)+len(o.flips) > 0) | hasMembers.when(len(o.members) > 0) | hasAck.when(o.ackedBy != "") |
+		hasShelf.when(o.shelvedBy != "" || o.shelved != 0) | hasReason.when(o.reason != "") |
+		hasOut.when(o.out != nil) | hasCause.when(o.under != "" || o.suppressedBy != "") | hasAssignee.when(o.assignee != "") |
+		hasReport.when(o.report > 0)
 }
 
 func (c *codec) instance(r *savedRule, s *savedInstance) {
@@ -410,7 +416,7 @@ func (c *codec) instance(r *savedRule, s *savedInstance) {
 	device := citywarden.DeviceID(s.entity)
 	var f trait
 	if !c.reading {
-		f = s.traits(r, device)
+		f = s.traits(device)
 	}
 	c.uint((*uint64)(&f))
 	if c.reading {
@@ -437,61 +443,68 @@ func (c *codec) instance(r *savedRule, s *savedInstance) {
 		s.by = device
 	}
 	if f.has(hasWaits) {
-		list(c, &s.wakes, c.int)
-		list(c, &s.flips, c.int)
+		o := s.own()
+		list(c, &o.wakes, c.int)
+		list(c, &o.flips, c.int)
 	}
 	if f.has(hasOut) {
-		c.time(&a.OutOfService)
-		c.time(&a.OutOfServiceUntil)
-		text(c, &a.OutOfServiceBy)
-		text(c, &a.OutOfServiceReason)
-		text(c, &a.OutOfServiceWith)
+		o := s.own()
+		if c.reading {
+			o.out = &citywarden.OutOfService{}
+		}
+		c.time(&o.out.Since)
+		c.time(&o.out.Until)
+		text(c, &o.out.By)
+		text(c, &o.out.Reason)
+		text(c, &o.out.Device)
 	}
 	if !f.has(isRaised) {
 		return
 	}
 	if c.reading {
-		a.Rule, a.Entity, a.ID = r.id, s.entity, citywarden.NewAlarmID(r.id, s.entity, a.Episode)
-		a.Title, a.Device, a.State = r.title, device, citywarden.AlarmCleared
-		if s.open {
-			a.State = citywarden.AlarmActive
-		}
+		a.ID = citywarden.NewAlarmID(r.id, s.entity, a.Episode)
 	}
 	c.byte((*byte)(&a.Severity))
-	c.time(&a.RaisedAt)
+	c.moment(&a.raised)
 	if f.has(hasTitle) {
-		text(c, &a.Title.ZH)
-		text(c, &a.Title.EN)
+		if c.reading {
+			s.title = &citywarden.Text{}
+		}
+		text(c, &s.title.ZH)
+		text(c, &s.title.EN)
 	}
 	if f.has(hasDevice) {
-		text(c, &a.Device)
+		text(c, &s.own().device)
 	}
 	if f.has(hasMembers) {
-		list(c, &a.Members, func(id *citywarden.DeviceID) { text(c, id) })
+		list(c, &s.own().members, func(id *citywarden.DeviceID) { text(c, id) })
 	}
 	if f.has(hasAck) {
-		text(c, &a.AckedBy)
-		c.time(&a.AckedAt)
+		o := s.own()
+		text(c, &o.ackedBy)
+		c.moment(&o.ackedAt)
 	}
 	if f.has(hasShelf) {
-		text(c, &a.ShelvedBy)
-		c.time(&a.Shelved)
+		o := s.own()
+		text(c, &o.shelvedBy)
+		c.moment(&o.shelved)
 	}
 	if f.has(hasReason) {
-		text(c, &a.Reason)
+		text(c, &s.own().reason)
 	}
 	if f.has(hasClear) {
-		c.time(&a.ClearedAt)
+		c.moment(&a.cleared)
 	}
 	if f.has(hasCause) {
-		text(c, &s.under)
-		text(c, &a.SuppressedBy)
+		o := s.own()
+		text(c, &o.under)
+		text(c, &o.suppressedBy)
 	}
 	if f.has(hasAssignee) {
-		text(c, &a.Assignee)
+		text(c, &s.own().assignee)
 	}
 	if f.has(hasReport) {
-		c.moment(&s.report)
+		c.moment(&s.own().report)
 	}
 }
 
@@ -541,10 +554,11 @@ func (c *codec) level(l *savedLevel) {
 
 // Snapshot returns the state of the engine. An engine with the same rules and
 // devices that restores it goes on exactly where this one stands. Its size is
-// about 15 bytes per remembered sample and 40 per alarm; the engine keeps a copy
-// of what it says of alarms.
+// about 15 bytes per remembered sample and 40 per alarm. It must not be changed:
+// the next one takes from it what is still so.
 func (e *Engine) Snapshot() ([]byte, error) {
-	c := &codec{buf: make([]byte, 0, e.size+e.size/8+1024), version: snapshotVersion}
+	size := len(e.written)
+	c := &codec{buf: make([]byte, 0, size+size/8+1024), version: snapshotVersion}
 	c.buf = append(c.buf, snapshotVersion)
 	c.int(&e.now)
 	c.base = max(e.now, 1)
@@ -565,10 +579,10 @@ func (e *Engine) Snapshot() ([]byte, error) {
 		c.rule(&r)
 		c.count(len(x.list))
 		for i := range x.pages {
-			c.page(&r, &inst, &x.pages[i], x.list[i*pageSize:min((i+1)*pageSize, len(x.list))])
+			c.page(e.written, &r, &inst, &x.pages[i], x.list[i*pageSize:min((i+1)*pageSize, len(x.list))])
 		}
 	}
-	e.size = len(c.buf)
+	e.written = c.buf
 	return c.buf, c.err
 }
 
@@ -599,11 +613,11 @@ func (x *run) save() savedRule {
 	return r
 }
 
-// page is a part of run.list as a snapshot has it, so that the next one writes only
-// what changed since.
+// page says where the last snapshot has a part of run.list, so that the next one
+// writes only what changed since.
 type page struct {
-	data  []byte
-	ends  [pageSize]uint32 // of the instances in data
+	begin int
+	ends  [pageSize]uint32 // of the instances, from begin
 	stale uint16           // bits of those that changed
 }
 
@@ -612,29 +626,31 @@ const pageSize = 16
 // touch notes that the instance changed. Whatever sets one of its fields that
 // codec.instance writes, calls it before the step is over.
 func (inst *instance) touch() {
-	if i := inst.place / pageSize; i < len(inst.run.pages) { // one that was dropped has no place
+	if i := int(inst.place / pageSize); i < len(inst.run.pages) { // one that was dropped has no place
 		inst.run.pages[i].stale |= 1 << (inst.place % pageSize)
 	}
 }
 
-// page writes the instances of a page; s is for its use.
-func (c *codec) page(r *savedRule, s *savedInstance, p *page, list []*instance) {
+// page writes the instances of a page, of which last is the snapshot before; s is
+// for its use.
+func (c *codec) page(last []byte, r *savedRule, s *savedInstance, p *page, list []*instance) {
+	begin, from := len(c.buf), uint32(0)
+	last, p.begin = last[p.begin:], begin
 	if p.stale == 0 {
-		c.buf = append(c.buf, p.data...)
+		c.buf = append(c.buf, last[:p.ends[len(list)-1]]...)
 		return
 	}
-	begin, from := len(c.buf), uint32(0)
 	for i, inst := range list {
 		to := p.ends[i]
 		if p.stale&(1<<i) != 0 {
 			inst.save(s)
 			c.instance(r, s)
 		} else {
-			c.buf = append(c.buf, p.data[from:to]...)
+			c.buf = append(c.buf, last[from:to]...)
 		}
 		from, p.ends[i] = to, uint32(len(c.buf)-begin)
 	}
-	p.data, p.stale = append(p.data[:0], c.buf[begin:]...), 0
+	p.stale = 0
 }
 
 func (inst *instance) save(s *savedInstance) {
@@ -704,7 +720,7 @@ func (e *Engine) Restore(data []byte) error {
 	e.reattach()
 	for _, x := range e.runs {
 		for _, inst := range x.list { // whose rule or attributes changed since
-			if inst.inhibited && !e.inhibited(inst) || inst.open && inst.alarm.SuppressedBy != e.suppressor(inst) || e.unattended(inst) {
+			if inst.inhibited && !e.inhibited(inst) || inst.open && inst.suppressedBy() != e.suppressor(inst) || e.unattended(inst) {
 				e.retied = append(e.retied, inst)
 			}
 		}
@@ -837,8 +853,19 @@ func (e *Engine) restoreRule(s *savedRule, seats []*device) {
 	if len(x.list) == 0 {
 		x.insts, x.list = make(map[string]*instance, len(s.insts)), make([]*instance, 0, len(s.insts))
 	}
+	var was *citywarden.Text // what its alarms were called
+	if s.title != x.rule.Title {
+		was = &citywarden.Text{ZH: s.title.ZH, EN: s.title.EN}
+	}
 	for i := range s.insts {
 		inst := &s.insts[i]
+		switch {
+		case inst.alarm.ID == "":
+		case inst.title == nil:
+			inst.title = was
+		case *inst.title == x.rule.Title:
+			inst.title = nil
+		}
 		var d *device
 		if inst.at > 0 {
 			d = seats[inst.at-1]
@@ -875,7 +902,7 @@ func (e *Engine) restoreInstance(x *run, s *savedInstance, d *device, changed bo
 	case d == nil || d.plan == nil || d.plan.binding(x.rule) == nil:
 		reason = "device removed"
 	default:
-		inst.d, inst.seat, inst.b = d, d.seat, d.plan.binding(x.rule)
+		inst.d, inst.seat, inst.b = d, int32(d.seat), d.plan.binding(x.rule)
 		inst.prog = inst.b.prog
 		if d.skips(inst.b) {
 			reason = "not selected any more"

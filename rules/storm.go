@@ -36,7 +36,7 @@ type front struct {
 const reportPause = 10_000
 
 func byRaise(a, b *instance) int {
-	return cmp.Or(a.alarm.RaisedAt.Compare(b.alarm.RaisedAt), cmp.Compare(a.entity, b.entity))
+	return cmp.Or(cmp.Compare(a.alarm.raised, b.alarm.raised), cmp.Compare(a.entity, b.entity))
 }
 
 // enrol enters an instance that was raised where its attribute says now.
@@ -78,20 +78,20 @@ func (inst *instance) resign() {
 // crowd returns the most instances that were raised within in of each other, inst
 // among them; not those that are suppressed: something else explains them, or
 // somebody knows of them.
-func (f *front) crowd(inst *instance, in time.Duration) []*instance {
-	first, _ := slices.BinarySearchFunc(f.raised, inst.alarm.RaisedAt.Add(-in), func(x *instance, t time.Time) int {
-		return x.alarm.RaisedAt.Compare(t)
+func (f *front) crowd(inst *instance, in int64) []*instance {
+	first, _ := slices.BinarySearchFunc(f.raised, inst.alarm.raised-in, func(x *instance, t int64) int {
+		return cmp.Compare(x.alarm.raised, t)
 	})
 	var best, window []*instance
 	for _, x := range f.raised[first:] {
-		if x.alarm.RaisedAt.Sub(inst.alarm.RaisedAt) > in {
+		if x.alarm.raised-inst.alarm.raised > in {
 			break
 		}
-		if x.alarm.Suppressed() {
+		if x.suppressed() {
 			continue
 		}
 		window = append(window, x)
-		for x.alarm.RaisedAt.Sub(window[0].alarm.RaisedAt) > in {
+		for x.alarm.raised-window[0].alarm.raised > in {
 			window = window[1:]
 		}
 		if len(window) > len(best) && byRaise(window[0], inst) <= 0 && byRaise(x, inst) >= 0 {
@@ -115,10 +115,10 @@ func (e *Engine) gather(inst *instance, t int64) {
 	run := e.runs[st.parent.index]
 	parent := run.insts[inst.front.key]
 	if parent == nil || !parent.open {
-		if inst.alarm.Suppressed() || e.suppressor(inst) != "" {
+		if inst.suppressed() || e.suppressor(inst) != "" {
 			return
 		}
-		crowd := inst.front.crowd(inst, time.Duration(st.in)*time.Millisecond)
+		crowd := inst.front.crowd(inst, st.in)
 		active := slices.DeleteFunc(slices.Clone(crowd), func(x *instance) bool { return !x.standsOut() })
 		if len(crowd) <= st.over || 2*len(active) < st.over {
 			return
@@ -128,7 +128,7 @@ func (e *Engine) gather(inst *instance, t int64) {
 		}
 		parent.trigger = inst.trigger
 		last := crowd[len(crowd)-1]
-		e.erupt(parent, ms(last.alarm.RaisedAt), crowd)
+		e.erupt(parent, last.alarm.raised, crowd)
 	}
 	e.attach(parent, inst, t)
 }
@@ -148,8 +148,9 @@ func (inst *instance) standsOut() bool { return inst.open && !inst.alarm.Latched
 // told already become its children at once.
 func (e *Engine) erupt(parent *instance, t int64, crowd []*instance) {
 	e.begin(parent, t, parent.run.rule.Severity)
-	parent.clock, parent.report, parent.children = t, 0, map[*instance]bool{}
-	parent.alarm.Device = crowd[len(crowd)-1].alarm.Device
+	o := parent.own()
+	parent.clock, o.report, o.children = t, 0, nil
+	parent.comesFrom(crowd[len(crowd)-1].device())
 	for _, x := range crowd {
 		parent.adopt(x)
 	}
@@ -165,15 +166,19 @@ func (e *Engine) erupt(parent *instance, t int64, crowd []*instance) {
 
 // attach makes the open alarm of x a child of the storm.
 func (e *Engine) attach(parent, x *instance, t int64) {
-	parent.children[x] = true
+	o := parent.own()
+	if o.children == nil {
+		o.children = map[*instance]bool{}
+	}
+	o.children[x] = true
 	parent.clock = max(parent.clock, t)
 	parent.touch()
-	if parent.adopt(x) && parent.report == 0 {
-		parent.report = e.now + reportPause
+	if parent.adopt(x) && o.report == 0 {
+		o.report = e.now + reportPause
 		e.rearm(parent)
 	}
 	if x.n == 0 { // it is about to be announced
-		x.under = parent.alarm.ID
+		x.own().under = parent.alarm.ID
 		return
 	}
 	e.suppress(x, t, parent.alarm.ID)
@@ -182,28 +187,28 @@ func (e *Engine) attach(parent, x *instance, t int64) {
 // adopt adds the devices of x to the members of the storm and reports whether
 // there is a new one.
 func (inst *instance) adopt(x *instance) bool {
-	a, grew := &inst.alarm, false
-	for _, id := range append([]citywarden.DeviceID{x.alarm.Device}, x.alarm.Members...) {
-		if i, found := slices.BinarySearch(a.Members, id); !found && id != "" {
-			a.Members, grew = slices.Insert(a.Members, i, id), true
-		}
+	grew := false
+	for _, id := range append([]citywarden.DeviceID{x.device()}, x.members()...) {
+		grew = inst.enter(id) || grew
 	}
 	return grew
 }
 
 // reportMembers tells the members that came since the storm's alarm last changed.
 func (e *Engine) reportMembers(parent *instance) {
-	parent.report = 0
+	parent.own().report = 0
 	e.emit(parent, parent.clock, citywarden.Joined, parent.explainStorm(parent.clock, citywarden.Joined))
 }
 
 // leave takes an instance whose alarm ended from its storm, if it is in one.
 func (e *Engine) leave(inst *instance, t int64) {
-	parent := e.byAlarm[inst.under]
-	inst.under = ""
+	parent := e.byAlarm[inst.under()]
+	if inst.rare != nil {
+		inst.rare.under = ""
+	}
 	inst.touch()
-	if parent != nil && parent.children[inst] {
-		delete(parent.children, inst)
+	if parent != nil && parent.children()[inst] {
+		delete(parent.children(), inst)
 		e.abate(parent, t)
 	}
 }
@@ -213,8 +218,8 @@ func (e *Engine) leave(inst *instance, t int64) {
 func (e *Engine) detach(list []orphan) []*instance {
 	var storms []*instance
 	for _, o := range list {
-		if parent := e.byAlarm[o.inst.under]; parent != nil {
-			delete(parent.children, o.inst)
+		if parent := e.byAlarm[o.inst.under()]; parent != nil {
+			delete(parent.children(), o.inst)
 			storms = append(storms, parent)
 		}
 	}
@@ -228,7 +233,7 @@ func (e *Engine) abate(parent *instance, t int64) {
 		return
 	}
 	active := 0
-	for x := range parent.children {
+	for x := range parent.children() {
 		if x.standsOut() {
 			active++
 		}
@@ -244,8 +249,10 @@ func (e *Engine) abate(parent *instance, t int64) {
 // free ends the suppression of the children of a storm that is over; those that
 // are still active are annunciated.
 func (e *Engine) free(parent *instance, t int64) {
-	children := slices.SortedFunc(maps.Keys(parent.children), byRuleAndEntity)
-	parent.children, parent.report = nil, 0
+	children := slices.SortedFunc(maps.Keys(parent.children()), byRuleAndEntity)
+	if o := parent.rare; o != nil {
+		o.children, o.report = nil, 0
+	}
 	for _, x := range children {
 		e.suppress(x, t, "")
 	}
@@ -263,7 +270,7 @@ func (e *Engine) reviewStorm(parent *instance) {
 	kind := citywarden.Lowered
 	if now > a.Severity {
 		kind = citywarden.Escalated
-		a.Unack()
+		parent.amend((*citywarden.Alarm).Unack)
 	}
 	if now != a.Severity {
 		a.Severity = now
@@ -277,28 +284,29 @@ func (e *Engine) reviewStorm(parent *instance) {
 func (e *Engine) reattach() {
 	for _, x := range slices.Concat(e.runs, e.retired) {
 		for _, inst := range x.list {
-			parent := e.byAlarm[inst.under]
+			parent := e.byAlarm[inst.under()]
 			if parent == nil {
 				continue
 			}
-			if parent.children == nil {
-				parent.children = map[*instance]bool{}
+			o := parent.own()
+			if o.children == nil {
+				o.children = map[*instance]bool{}
 			}
-			parent.children[inst] = true
+			o.children[inst] = true
 		}
 	}
 }
 
 // explainStorm says why the alarm of a storm changed.
 func (inst *instance) explainStorm(t int64, kind citywarden.TransitionKind) *citywarden.Explanation {
-	r, a := inst.run.rule, &inst.alarm
+	r, a, met := inst.run.rule, &inst.alarm, inst.members()
 	st, of := r.of.storm, r.of
 	in := citywarden.Duration(time.Duration(st.in) * time.Millisecond)
 	x := &citywarden.Explanation{
 		Rule: r.ID, Version: r.Version, At: fromMS(t), Severity: a.Severity,
 		Condition: fmt.Sprintf("more than %d entities of %s raised within %s, by attr.%s", st.over, of.ID, in, st.by),
 	}
-	n := strconv.Itoa(len(a.Members))
+	n := strconv.Itoa(len(met))
 	switch kind {
 	case citywarden.Raised:
 		x.Summary = citywarden.Text{
@@ -309,13 +317,13 @@ func (inst *instance) explainStorm(t int64, kind citywarden.TransitionKind) *cit
 		x.Summary = citywarden.Text{EN: fmt.Sprintf("%s: %s devices by now.", inst.entity, n), ZH: fmt.Sprintf("%s：现已涉及 %s 台设备。", inst.entity, n)}
 	case citywarden.Cleared:
 		x.Summary = citywarden.Text{
-			EN: fmt.Sprintf("%s: back to normal but for %d of %s devices.", inst.entity, len(inst.children), n),
-			ZH: fmt.Sprintf("%s：%s 台设备中，除 %d 台外均已恢复。", inst.entity, n, len(inst.children)),
+			EN: fmt.Sprintf("%s: back to normal but for %d of %s devices.", inst.entity, len(inst.children()), n),
+			ZH: fmt.Sprintf("%s：%s 台设备中，除 %d 台外均已恢复。", inst.entity, n, len(inst.children())),
 		}
 	default:
 		x.Summary = citywarden.Text{EN: inst.entity + ": the rule says another severity now.", ZH: inst.entity + "：规则的告警级别已变更。"}
 	}
-	for _, id := range a.Members[:min(len(a.Members), 1000)] {
+	for _, id := range met[:min(len(met), 1000)] {
 		x.Members = append(x.Members, citywarden.ExplainMember{Device: id, Result: "true"})
 	}
 	return x

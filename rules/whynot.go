@@ -322,7 +322,7 @@ func (q *inquiry) judge(ctx context.Context, rec Record) error {
 		return nil
 	}
 	if q.inst.open {
-		since := fromMS(ms(q.inst.alarm.RaisedAt))
+		since := fromMS(q.inst.alarm.raised)
 		q.out.Since = since
 		q.say(citywarden.WhyNotChanged, "with rules, devices and models as they are now there would have been an alarm since "+stamp(since)+"; they were changed since then",
 			"按当前的规则、设备和型号，自 "+stamp(since)+" 起应有告警；此后它们被修改过")
@@ -343,7 +343,11 @@ func stamp(t time.Time) string { return t.In(defaultLocation()).Format("2006-01-
 func (q *inquiry) levels() []tri {
 	e := q.s.e
 	look := *q.inst // with the device in question as the one to talk about
-	look.alarm.Device = q.d.id
+	if look.rare != nil {
+		o := *look.rare
+		look.rare = &o
+	}
+	look.comesFrom(q.d.id)
 	order := make([]int, len(q.inst.prog.levels))
 	for i := range order {
 		order[i] = i
@@ -496,7 +500,7 @@ func (q *inquiry) alarmed(a *citywarden.Alarm) {
 	q.out.Alarm, q.out.Since = a, a.RaisedAt
 	id, since := string(a.ID), stamp(a.RaisedAt)
 	// How it stood then is what the replay says; the record is of now.
-	then := &q.inst.alarm
+	then := q.inst.told()
 	switch {
 	case a.Shadow:
 		q.say(citywarden.WhyNotShadow, "there was an alarm, "+id+", since "+since+"; nobody was told, because the rule runs in mode shadow",
@@ -585,12 +589,12 @@ func (q *inquiry) heldBack(ctx context.Context, rec Record, main *citywarden.Why
 	q.out.Since = main.Since
 	name := ""
 	if other := q.inhibitor(); other != nil {
-		a, err := q.recorded(ctx, rec, other.alarm.Rule, other.entity)
+		a, err := q.recorded(ctx, rec, other.run.rule.ID, other.entity)
 		if err != nil {
 			return err
 		}
 		if a == nil {
-			c := other.alarm
+			c := other.told()
 			a = &c
 		}
 		q.out.Alarm, name = a, string(a.ID)
