@@ -84,6 +84,8 @@ func TestConfigMistakes(t *testing.T) {
 		{"uplink without topics", "uplinks:\n- {name: a, url: 'tcp://x:1', client_id: c}\n", `c.yaml:2:3: uplinks.0: say which topics of a are taken`},
 		{"topic of an uplink", "uplinks:\n- {name: a, url: 'tcp://x:1', client_id: c, topics: [{topic: 'a/+'}]}\n", `c.yaml:2:54: uplinks.0.topics.0: topic "a/+": one level is {device}`},
 		{"QoS of an uplink", "uplinks:\n- {name: a, url: 'tcp://x:1', client_id: c, topics: [{topic: '{device}', qos: 2}]}\n", `c.yaml:2:54: uplinks.0.topics.0: QoS 2`},
+		{"Sparkplug elsewhere", "uplinks:\n- {name: a, url: 'tcp://x:1', client_id: c, topics: [{topic: 'b/{device}', as: sparkplug}]}\n", `c.yaml:2:54: uplinks.0.topics.0: topic "b/{device}": nodes of Sparkplug B speak at spBv1.0/`},
+		{"Sparkplug shared", "uplinks:\n- {name: a, url: 'tcp://x:1', client_id: c, group: g, topics: [{topic: 'spBv1.0/c/+/{device}/#', as: sparkplug}]}\n", `c.yaml:2:52: uplinks.0.group: group g: messages of Sparkplug B can't be shared`},
 		{"QoS in words", "uplinks:\n- {topics: [{qos: one}]}\n", `c.yaml:2:19: uplinks.0.topics.0.qos: "one" is no whole number`},
 		{"certificate of an uplink", "uplinks:\n- {name: a, url: 'ssl://x:1', client_id: c, ca: nowhere.pem, topics: [{topic: '{device}'}]}\n", `c.yaml:2:3: uplinks.0: ca: open nowhere.pem`},
 		{"level", "log_level: loud\n", `c.yaml:1:12: log_level: "loud" is none`},

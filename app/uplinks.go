@@ -81,6 +81,9 @@ func (c *Config) brokers() ([]uplink.Broker, error) {
 			}
 			b.Topics = append(b.Topics, x)
 		}
+		if err := b.Check(); err != nil {
+			return nil, keyErrorf(key+".group", "%v", err)
+		}
 		out = append(out, b)
 	}
 	return out, nil

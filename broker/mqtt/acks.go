@@ -1,15 +1,14 @@
 package mqtt
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/broker"
 )
 
 // pending is a message that has no answer yet.
@@ -49,21 +48,7 @@ func (c *conn) acceptAll(pk *packets.Packet, own citywarden.Uplink, all []citywa
 	if !ok {
 		return
 	}
-	var mu sync.Mutex
-	var first error
-	left := len(all)
-	for _, up := range all {
-		c.listener.broker.opts.Accept.Accept(c.ctx, up, func(err error) {
-			mu.Lock()
-			first = cmp.Or(first, err)
-			left--
-			over := left == 0
-			mu.Unlock()
-			if over {
-				c.settle(n, first)
-			}
-		})
-	}
+	broker.AcceptAll(c.ctx, c.listener.broker.opts.Accept, all, func(err error) { c.settle(n, err) })
 }
 
 // refuse answers a message with no. The answer waits for its turn, because

@@ -14,6 +14,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/broker"
 )
 
 // conn is one connection of a device: it guards the socket that mochi reads and
@@ -45,10 +46,10 @@ type conn struct {
 	known    func() (citywarden.DeviceID, error) // whose what the device showed is now
 	clientID string                              // as the device calls itself
 	will     *citywarden.Uplink
-	node     *node    // of Sparkplug B; set by the reading goroutine, before there is a subscription for it
-	asks     int      // requests for a credential that it may still make; nothing else is taken from it then
-	guest    bool     // it has come for a credential, and has a slot in Broker.guests
-	refusal  *refusal // why the CONNECT is answered with no
+	node     *broker.Node // of Sparkplug B; set by the reading goroutine, before there is a subscription for it
+	asks     int          // requests for a credential that it may still make; nothing else is taken from it then
+	guest    bool         // it has come for a credential, and has a slot in Broker.guests
+	refusal  *refusal     // why the CONNECT is answered with no
 
 	established atomic.Bool // CONNACK with success is due or sent
 	explained   atomic.Bool // it was logged why the connection ends

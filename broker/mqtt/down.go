@@ -11,6 +11,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/broker"
 )
 
 // Messages to devices don't take mochi's way: each has one receiver, and mochi
@@ -58,11 +59,11 @@ func (c *conn) subscribe(filter string, qos byte) {
 	case rpcFilter, gatewayRPC:
 		kind = citywarden.DownlinkCommand
 	default:
-		switch what := sparkplugTopic(filter).what; what {
-		case sparkplugNCMD, sparkplugDCMD:
+		switch broker.ParseNodeTopic(filter).What {
+		case broker.NCMD, broker.DCMD:
 			kind = citywarden.DownlinkCommand
-		case sparkplugSTATE:
-			c.deliverAs(packets.FixedHeader{Retain: true}, filter, sparkplugHost, c.listener.broker.state(true), nil)
+		case broker.STATE:
+			c.deliverAs(packets.FixedHeader{Retain: true}, filter, broker.SparkplugHost, c.listener.broker.state(true), nil)
 			return
 		default:
 			return
@@ -106,7 +107,7 @@ func (c *conn) unsubscribeAll() {
 // tell passes on a message of the platform to who subscribed to filter: a device's
 // own to itself, that of a device behind a gateway to the gateway.
 func (c *conn) tell(filter string, m citywarden.Downlink) bool {
-	if strings.HasPrefix(filter, sparkplugSpace) {
+	if strings.HasPrefix(filter, broker.SparkplugSpace) {
 		return c.tellNode(filter, m)
 	}
 	own := m.Device == c.device

@@ -10,6 +10,7 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/broker"
 )
 
 // The topics a device may publish to, and the filters it may subscribe to.
@@ -188,11 +189,11 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 		return &refusal{packets.ErrServerUnavailable, unavailable3, fmt.Sprintf("%s could not be checked: %v", shown, err)}
 	}
 	if pk.Connect.WillFlag {
-		death := sparkplugTopic(pk.Connect.WillTopic)
-		if death.what == sparkplugNDEATH {
-			c.node = newNode(death, pk.Connect.WillPayload)
+		death := broker.ParseNodeTopic(pk.Connect.WillTopic)
+		if death.What == broker.NDEATH {
+			c.node = broker.NewNode(death.Group, death.Node, nil)
 		}
-		if death.what != sparkplugNDEATH && !mayStore(pk.Connect.WillTopic) {
+		if death.What != broker.NDEATH && !mayStore(pk.Connect.WillTopic) {
 			return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf("will topic %q: %s", clip(pk.Connect.WillTopic), publishAdvice)}
 		}
 		c.will = &citywarden.Uplink{Device: id, Protocol: "mqtt", Topic: logTopic(pk.Connect.WillTopic), Payload: pk.Connect.WillPayload}
@@ -217,7 +218,7 @@ func (h *hook) byUser(c *conn, user, password string) (id citywarden.DeviceID, e
 
 const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + citywarden.DeviceRaw + ", " + requestTopic + "ID, " + rpcRequest + "ID, " + rpcResponse + "ID and " + firmwareRequest + "ID/chunk/N, a gateway to " +
 	citywarden.GatewayTelemetry + ", attributes, connect, disconnect, lorawan, ctwing, attributes/request and rpc, ChirpStack to application/…/event/…, an edge node of Sparkplug B to " +
-	sparkplugSpace + "GROUP/NBIRTH/NODE and so on, of one group and node, and to nothing else"
+	broker.SparkplugSpace + "GROUP/NBIRTH/NODE and so on, of one group and node, and to nothing else"
 
 // hint shows as much of a token as a person needs to recognise it.
 func hint(token string) string {
@@ -254,7 +255,7 @@ func (h *hook) OnDisconnect(cl *mochi.Client, _ error, _ bool) {
 		return
 	}
 	ups := []citywarden.Uplink{*c.will}
-	if c.node != nil && strings.HasPrefix(c.will.Topic, sparkplugSpace) {
+	if c.node != nil && strings.HasPrefix(c.will.Topic, broker.SparkplugSpace) {
 		var err error
 		if ups, err = c.death(c.will.Payload); err != nil {
 			h.broker.log.Debug("death without a birth", "device", c.device, "topic", c.will.Topic, "err", err)
@@ -308,7 +309,7 @@ func (c *conn) mayHaveMore(filter string) bool {
 }
 
 const subscribeAdvice = "a device may subscribe to " + rpcFilter + ", " + callFilter + ", " + attributesTopic + ", " + attributesFilter + " and " + firmwareFilter + ", a gateway to " +
-	citywarden.GatewayAttributes + ", " + gatewayResponse + " and " + gatewayRPC + ", an edge node of Sparkplug B to " + sparkplugHost + " and NCMD and DCMD of its own, and to nothing else"
+	citywarden.GatewayAttributes + ", " + gatewayResponse + " and " + gatewayRPC + ", an edge node of Sparkplug B to " + broker.SparkplugHost + " and NCMD and DCMD of its own, and to nothing else"
 
 // OnSubscribed notes what was granted.
 func (h *hook) OnSubscribed(cl *mochi.Client, pk packets.Packet, codes []byte) {
@@ -401,11 +402,11 @@ func (h *hook) publish(c *conn, pk *packets.Packet) {
 		h.provision(c, pk)
 		return
 	}
-	if len(pk.TopicName) > maxTopic && (strings.HasPrefix(pk.TopicName, sparkplugSpace) || mayStore(pk.TopicName)) {
+	if len(pk.TopicName) > maxTopic && (strings.HasPrefix(pk.TopicName, broker.SparkplugSpace) || mayStore(pk.TopicName)) {
 		c.refuse(pk, citywarden.Errorf(citywarden.CodeDenied, "topic %q of %d bytes; at most %d are taken", clip(pk.TopicName), len(pk.TopicName), maxTopic))
 		return
 	}
-	if strings.HasPrefix(pk.TopicName, sparkplugSpace) {
+	if strings.HasPrefix(pk.TopicName, broker.SparkplugSpace) {
 		c.sparkplug(pk)
 		return
 	}

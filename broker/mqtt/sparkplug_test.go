@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -377,76 +376,6 @@ func TestSparkplugCommandWaits(t *testing.T) {
 	e.must(t, "spBv1.0/STATE/citywarden online true, retained true", "spBv1.0/county/DCMD/e1/Device 1 (3)=50")
 }
 
-// TestSparkplugLimits: one token takes a bounded piece of memory, whatever its births say.
-func TestSparkplugLimits(t *testing.T) {
-	n := newNode(nodeTopic{}, nil)
-	n.born, n.metrics, n.aliases = true, map[string]map[string]bornMetric{}, map[uint64]bornMetric{}
-	long := strings.Repeat("x", maxNodeName+1)
-	birth := func(device string, ms ...citywarden.SparkplugMetric) bool {
-		n.hear(device)
-		return n.remember(device, &citywarden.SparkplugPayload{Metrics: ms})
-	}
-	name := long[1:]
-	if birth("long", citywarden.SparkplugMetric{Name: long, Alias: 1, HasAlias: true}, citywarden.SparkplugMetric{Name: name, Alias: 2, HasAlias: true}) || n.size != 1 || len(n.aliases) != 1 {
-		t.Errorf("of names that are too long %d metrics and %d aliases are remembered", n.size, len(n.aliases))
-	}
-	same := make([]citywarden.SparkplugMetric, 1000)
-	for i := range same {
-		same[i] = citywarden.SparkplugMetric{Name: "x", Alias: uint64(10 + i), HasAlias: true}
-	}
-	if !birth("same", same...) || n.size != 2 || len(n.aliases) != 2 {
-		t.Errorf("of equal names %d metrics and %d aliases are remembered", n.size, len(n.aliases))
-	}
-	if birth(long, same[0]) || birth("many", make([]citywarden.SparkplugMetric, maxNodeMetrics)...) || n.size != 2 || len(n.devices) != 3 {
-		t.Errorf("%d metrics of %d devices are remembered", n.size, len(n.devices))
-	}
-	n.devices["many"] = true
-
-	calls := citywarden.SparkplugPayload{Metrics: make([]citywarden.SparkplugMetric, maxNodeMetrics)}
-	for i := range calls.Metrics {
-		calls.Metrics[i] = citywarden.SparkplugMetric{Alias: 2, HasAlias: true}
-	}
-	n.devices["long"] = true
-	b := calls.Append(nil)
-	size, known, whole := n.complete("long", &calls, len(b))
-	if got := len(calls.Append(nil)); got > size || size > maxCompleted || size < maxCompleted-2*maxNodeName || !known || whole {
-		t.Errorf("%d bytes were completed to %d, said to be %d; known %t, whole %t", len(b), got, size, known, whole)
-	}
-	for _, device := range []string{"many", long} { // no birth would help
-		named := citywarden.SparkplugPayload{Metrics: []citywarden.SparkplugMetric{{Name: "y"}, {Alias: 7, HasAlias: true}}}
-		if _, known, _ := n.complete(device, &named, 10); !known {
-			t.Errorf("%.8s is asked for a birth that can't be remembered", device)
-		}
-	}
-	unborn := citywarden.SparkplugPayload{Metrics: []citywarden.SparkplugMetric{{Name: "y"}}}
-	if _, known, _ := n.complete("unborn", &unborn, 10); known {
-		t.Error("a device that was not born is not asked for its birth")
-	}
-}
-
-// TestSparkplugAsks: requests for births come less and less often while the reason stays.
-func TestSparkplugAsks(t *testing.T) {
-	n := newNode(nodeTopic{}, nil)
-	begin := time.Now()
-	var got []time.Duration
-	for at := time.Duration(0); at < 30*time.Minute; at += time.Second {
-		if n.mayAsk(dataUnexplained, begin.Add(at)) {
-			got = append(got, at/time.Second)
-		}
-	}
-	if d := cmp.Diff([]time.Duration{0, 10, 30, 70, 150, 310, 630, 1230}, got); d != "" {
-		t.Error(d)
-	}
-	at := begin.Add(30 * time.Minute)
-	if !n.mayAsk(messagesMissing, at) || n.mayAsk(deviceBeforeNode, at.Add(birthPause-1)) || !n.mayAsk(deviceBeforeNode, at.Add(birthPause)) {
-		t.Error("another reason does not wait for the pause between two requests, or for more")
-	}
-	at = at.Add(time.Hour)
-	if !n.mayAsk(dataUnexplained, at) || !n.mayAsk(dataUnexplained, at.Add(birthPause)) {
-		t.Error("the pause does not begin anew when the reason was away")
-	}
-}
-
 // TestSparkplugWithoutBirth: data of a node that did not begin with its birth are kept, and
 // it is asked for it, but not with each message.
 func TestSparkplugWithoutBirth(t *testing.T) {
@@ -486,26 +415,3 @@ func TestSparkplugOfOthers(t *testing.T) {
 	}
 	book.mustSay(t, "this connection is node e1 of group county")
 }
-
-// TestSparkplugOfTahu takes the birth that Eclipse Tahu writes.
-func TestSparkplugOfTahu(t *testing.T) {
-	b, err := hex.DecodeString(tahuData)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := newNode(nodeTopic{}, nil)
-	n.born, n.metrics = true, map[string]map[string]bornMetric{"": {}}
-	n.aliases = map[uint64]bornMetric{1: {nodeMetric{"", "temperature"}, 1, true, citywarden.SparkplugFloat}, 2: {nodeMetric{"", "count"}, 2, true, citywarden.SparkplugInt8}}
-	p, err := citywarden.ParseSparkplug(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if size, known, whole := n.complete("", &p, len(b)); size <= len(b) || !known || !whole {
-		t.Errorf("%d bytes of %d, known %t, whole %t", size, len(b), known, whole)
-	}
-	if got := plain(t, p.Append(nil)); got != "temperature(1)=22.5 count(2)=-4" {
-		t.Error(got)
-	}
-}
-
-const tahuData = "08e8d7dfb4ab33121010011884d7dfb4ab332009650000b441120a1002200150fcffffff0f1801"

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/broker"
 )
 
 // link is the connection to one broker, over all of its sessions.
@@ -22,6 +23,11 @@ type link struct {
 	log     *slog.Logger
 	metrics linkMetrics
 	queue   chan *message // in the order in which they came; full: the connection is not read
+
+	nodesMu sync.Mutex               // held while a message is taken: a connection that was lost may still have one
+	nodes   map[nodeKey]*broker.Node // of Sparkplug B
+	room    *broker.Room             // of all of nodes
+	full    rate.Sometimes           // paces what is logged when there is none
 
 	mu   sync.Mutex
 	open map[uint16]*message // by packet identifier: not acknowledged, so the broker sends them again
@@ -66,6 +72,7 @@ type message struct {
 	client paho.Client // that it came from
 	sum    uint64      // of topic and payload
 	up     citywarden.Uplink
+	ups    []citywarden.Uplink // what goes into the log
 	done   chan error
 	before *message      // the same as it came before; nil for none
 	good   bool          // to be acknowledged; only settleAll looks at it
@@ -120,6 +127,11 @@ func (l *link) session(ctx context.Context) error {
 	if b.TLS != nil {
 		o.SetTLSConfig(b.TLS)
 	}
+	since, host := time.Now(), b.hosts()
+	if host {
+		l.unsure()
+		o.SetBinaryWill(broker.SparkplugHost, broker.HostState(false, since), 1, true)
+	}
 	c := paho.NewClient(o)
 	connect := c.Connect().(*paho.ConnectToken)
 	if err := await(ctx, connect); err != nil {
@@ -144,6 +156,11 @@ func (l *link) session(ctx context.Context) error {
 		const refused = 0x80 // [MQTT-3.9.3-2]
 		if qos == refused {
 			return fmt.Errorf("subscribe to %s: the broker refuses it; let user %q read there", filter, b.User)
+		}
+	}
+	if host {
+		if err := l.sayHost(ctx, c, true, since); err != nil {
+			return fmt.Errorf("publish to %s: %w", broker.SparkplugHost, err)
 		}
 	}
 	l.connected(nil)
@@ -189,6 +206,9 @@ func (l *link) leave(ctx context.Context, c paho.Client) {
 		}
 	case <-end.Done():
 	}
+	if l.broker.hosts() {
+		_ = l.sayHost(end, c, false, time.Now()) // else the broker says so: it is our will
+	}
 	c.Disconnect(quiesce)
 }
 
@@ -205,7 +225,9 @@ func (l *link) receive(ctx context.Context, c paho.Client, m paho.Message) {
 		return
 	}
 	x := &message{Message: m, client: c, done: make(chan error, 1)}
-	x.up = l.broker.uplink(m.Topic(), m.Payload(), time.Now().UTC())
+	var kind string
+	x.up, kind = l.broker.uplink(m.Topic(), m.Payload(), time.Now().UTC())
+	x.ups = []citywarden.Uplink{x.up}
 	if l.barred(x.up.Device) {
 		l.count("barred")
 		m.Ack()
@@ -213,6 +235,11 @@ func (l *link) receive(ctx context.Context, c paho.Client, m paho.Message) {
 	}
 	if m.Qos() > 0 {
 		l.note(x)
+	}
+	if kind == asSparkplug && x.before == nil && !l.sparkplug(c, x) {
+		l.count("ignored")
+		l.ack(x)
+		return
 	}
 	l.wait(1)
 	select {
@@ -222,8 +249,13 @@ func (l *link) receive(ctx context.Context, c paho.Client, m paho.Message) {
 		return
 	}
 	if x.before == nil {
-		l.accept.Accept(ctx, x.up, func(err error) { x.done <- err })
+		l.store(ctx, x)
 	}
+}
+
+// store puts x into the log; how that went comes to x.done.
+func (l *link) store(ctx context.Context, x *message) {
+	broker.AcceptAll(ctx, l.accept, x.ups, func(err error) { x.done <- err })
 }
 
 // note remembers x until it is acknowledged, and finds what it repeats: a message
@@ -305,7 +337,8 @@ func (l *link) settle(ctx, over context.Context, x *message, unkept *rate.Someti
 				return true // not even that can be stored
 			}
 			x.up = citywarden.Oversize(x.up)
-			l.accept.Accept(ctx, x.up, func(err error) { x.done <- err })
+			x.ups = []citywarden.Uplink{x.up}
+			l.store(ctx, x)
 			continue
 		}
 		if ctx.Err() != nil {
@@ -316,7 +349,7 @@ func (l *link) settle(ctx, over context.Context, x *message, unkept *rate.Someti
 			l.log.Error("message not stored and not acknowledged to the broker; it is tried again", "device", x.up.Device, "err", err)
 		})
 		pause(ctx, wait)
-		l.accept.Accept(ctx, x.up, func(err error) { x.done <- err })
+		l.store(ctx, x)
 	}
 }
 

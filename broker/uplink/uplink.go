@@ -35,8 +35,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/broker"
 )
 
 // The limits of one broker's connection.
@@ -78,7 +80,7 @@ type Topic struct {
 }
 
 // Kinds are what messages can be.
-var Kinds = [...]string{"telemetry", "attributes", "connect", "disconnect", "raw", "lorawan", "ctwing"}
+var Kinds = [...]string{"telemetry", "attributes", "connect", "disconnect", "raw", "lorawan", "ctwing", asSparkplug}
 
 const placeholder = "{device}"
 
@@ -103,6 +105,8 @@ func (t *Topic) Check() error {
 		return citywarden.Errorf(citywarden.CodeInvalid, "%q is none; messages are %s", t.As, strings.Join(Kinds[:], ", "))
 	case t.QoS > 1:
 		return citywarden.Errorf(citywarden.CodeInvalid, "QoS %d; write 1, or 0 for what may get lost: what is sent twice is counted once anyway", t.QoS)
+	case t.As == asSparkplug && !strings.HasPrefix(t.Filter, broker.SparkplugSpace), t.As == asSparkplug && named > 0 && (len(levels) != 5 || levels[3] != placeholder):
+		return citywarden.Errorf(citywarden.CodeInvalid, "topic %q: nodes of Sparkplug B speak at spBv1.0/GROUP/+/{device}/#, where {device} is the node; or at spBv1.0/GROUP/#, with gateway for who all of them are", t.Filter)
 	case t.Gateway == "" && (t.As == "lorawan" || t.As == "ctwing"):
 		return citywarden.Errorf(citywarden.CodeInvalid, "topic %q: %s names the devices in its body; write the integration's device as gateway", t.Filter, t.As)
 	case t.Gateway != "" && t.As == "raw":
@@ -115,6 +119,19 @@ func (t *Topic) Check() error {
 		return citywarden.Errorf(citywarden.CodeInvalid, "topic %q: one level is {device}, or gateway says whose body it is", t.Filter)
 	case t.Device != "" && strings.Count(t.Device, placeholder) != 1:
 		return citywarden.Errorf(citywarden.CodeInvalid, "device %q: write it with {device}, like acme-{device}", t.Device)
+	}
+	return nil
+}
+
+// Check returns a CodeInvalid error that says what of b can't be.
+func (b *Broker) Check() error {
+	for i := range b.Topics {
+		if err := b.Topics[i].Check(); err != nil {
+			return err
+		}
+	}
+	if b.Group != "" && b.hosts() {
+		return citywarden.Errorf(citywarden.CodeInvalid, "group %s: messages of Sparkplug B can't be shared, as the births of a node explain its data; leave group out", b.Group)
 	}
 	return nil
 }
@@ -146,10 +163,10 @@ func (t *Topic) match(topic string) (name string, ok bool) {
 	return name, len(have) == len(want)
 }
 
-// uplink is the message as a device, or a gateway, would have sent it. What
+// uplink is the message as a device, or a gateway, would have sent it, and of which kind. What
 // no topic of ours matches is that of no device, and so a dead letter.
-func (b *Broker) uplink(topic string, payload []byte, at time.Time) citywarden.Uplink {
-	up := citywarden.Uplink{Protocol: "uplink", Payload: payload, Received: at}
+func (b *Broker) uplink(topic string, payload []byte, at time.Time) (up citywarden.Uplink, kind string) {
+	up = citywarden.Uplink{Protocol: "uplink", Payload: payload, Received: at}
 	for i := range b.Topics {
 		t := &b.Topics[i]
 		name, ok := t.match(topic)
@@ -157,16 +174,18 @@ func (b *Broker) uplink(topic string, payload []byte, at time.Time) citywarden.U
 		case !ok:
 			continue
 		case t.Gateway != "":
-			up.Device, up.Topic = t.Gateway, "v1/gateway/"+t.As
-			return up
+			if up.Device, up.Topic = t.Gateway, "v1/gateway/"+t.As; t.As == asSparkplug {
+				up.Topic = citywarden.DeviceSparkplug
+			}
+			return up, t.As
 		case t.Device != "":
 			name = strings.Replace(t.Device, placeholder, name, 1)
 		}
 		up.Device, up.Topic = printable(name), "v1/devices/me/"+t.As
-		return up
+		return up, t.As
 	}
 	up.Device, up.Topic = printable("uplink "+b.Name), strings.ToValidUTF8(topic, "\ufffd")
-	return up
+	return up, ""
 }
 
 // printable is a name that may be no device's id, as it can be kept.
@@ -211,14 +230,12 @@ func New(o Options) (*Uplinks, error) {
 		if err != nil {
 			return nil, fmt.Errorf("uplink %s: %w", b.Name, err)
 		}
-		for i := range b.Topics {
-			if err := b.Topics[i].Check(); err != nil {
-				return nil, fmt.Errorf("uplink %s: %w", b.Name, err)
-			}
+		if err := b.Check(); err != nil {
+			return nil, fmt.Errorf("uplink %s: %w", b.Name, err)
 		}
 		u.links = append(u.links, &link{
 			broker: b, accept: o.Accept, barred: o.Barred, log: o.Logger.With("uplink", b.Name, "url", at.Redacted()), metrics: m.of(b.Name),
-			queue: make(chan *message, maxWaiting), open: map[uint16]*message{},
+			queue: make(chan *message, maxWaiting), open: map[uint16]*message{}, nodes: map[nodeKey]*broker.Node{}, room: broker.NewRoom(maxNodeMetrics), full: rate.Sometimes{Interval: time.Minute},
 			status: citywarden.Link{Name: b.Name, URL: at.Redacted(), Since: time.Now().UTC(), Messages: map[string]int64{}},
 		})
 	}
@@ -264,7 +281,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"uplink"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "citywarden_uplink_messages_total",
-			Help: "Messages of brokers by result: stored, repeated (stored before), retained (not taken, their age is unknown), barred (not taken, the device is disabled), unmatched (names no device: stored as a dead letter), refused (too long to be stored: its beginning is, as a dead letter), retried (not stored at the time).",
+			Help: "Messages of brokers by result: stored, ignored (of Sparkplug B: what is no message of a node, and deaths of earlier births), repeated (stored before), retained (not taken, their age is unknown), barred (not taken, the device is disabled), unmatched (names no device: stored as a dead letter), refused (too long to be stored: its beginning is, as a dead letter), retried (not stored at the time).",
 		}, []string{"uplink", "result"}),
 	}
 	if r == nil {
