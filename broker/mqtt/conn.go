@@ -59,6 +59,7 @@ type conn struct {
 
 	aliases  map[uint16]string // MQTT 5, by the reading goroutine only
 	granting int               // filters of the SUBSCRIBE packet that is looked at; by the reading goroutine only
+	in       intake            // by the reading goroutine only
 
 	deadline sync.Mutex // held while the read deadline is set
 	last     bool       // the read deadline is set for good
@@ -115,8 +116,8 @@ func newConn(l *listener, nc net.Conn) *conn {
 
 // Read reads for mochi.
 func (c *conn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if c.stopping.Load() || c.linger.Load() {
+	n, err := c.next(p)
+	if c.ending() {
 		<-c.gone
 		return 0, net.ErrClosed
 	}
@@ -127,6 +128,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// ending reports whether nothing more is to be read.
+func (c *conn) ending() bool { return c.stopping.Load() || c.linger.Load() }
 
 // suspectNow has the reader look whether the credential is still good, also when the
 // device says nothing.

@@ -187,9 +187,10 @@ func (b *Broker) Run(ctx context.Context) error {
 	// and Close waits for ever. conn.Close sees to it that the DISCONNECT is read.
 
 	server := mochi.New(&mochi.Options{
-		Capabilities:           caps,
-		Logger:                 slog.New(slog.DiscardHandler), // the hook and the listener log with the device's id and what to do
-		SysTopicResendInterval: sysTopicSeconds,
+		Capabilities:            caps,
+		Logger:                  slog.New(slog.DiscardHandler), // the hook and the listener log with the device's id and what to do
+		SysTopicResendInterval:  sysTopicSeconds,
+		ClientNetReadBufferSize: 512, // what comes often does not get there, see intake
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
