@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/influxdata/influxdb-client-go/v2/api"
 	influxhttp "github.com/influxdata/influxdb-client-go/v2/api/http"
 
 	"github.com/citywarden/citywarden"
@@ -123,10 +124,10 @@ func quote(s string) string { return `'` + quoteEscapes.Replace(s) + `'` }
 func (s *Series) selectPoints(ctx context.Context, text string) ([]citywarden.SeriesPoint, error) {
 	rows, err := s.influxQL(ctx, http.MethodGet, text)
 	if err != nil {
-		if nothingThere(err) {
-			return []citywarden.SeriesPoint{}, nil
+		if err := s.absent(ctx, s.writer, err); err != nil {
+			return nil, err
 		}
-		return nil, err
+		return []citywarden.SeriesPoint{}, nil
 	}
 	points := make([]citywarden.SeriesPoint, 0, len(rows))
 	for _, r := range rows {
@@ -176,14 +177,17 @@ type table struct {
 	Values  [][]json.RawMessage
 }
 
-// source is a domain's measurement in a retention policy, "" for the readings' own, and the
-// database that a statement about it has to be run in. InfluxDB 3 takes no policy
+// readings is the level of the readings themselves, below those of the rollups.
+const readings = -1
+
+// source is a domain's measurement at a level of the rollups or of the readings, the
+// database that a statement about it has to be run in, and what writes there. InfluxDB 3 takes no policy
 // beside the statement, and up to 3.6 no other database than the statement names.
-func (s *Series) source(policy string, domain citywarden.Domain) (from, database string) {
-	if policy == "" {
-		return ident(string(domain)), s.opt.Database
+func (s *Series) source(level int, domain citywarden.Domain) (from, database string, w api.WriteAPIBlocking) {
+	if level == readings {
+		return ident(string(domain)), s.opt.Database, s.writer
 	}
-	return ident(s.opt.Database) + "." + ident(policy) + "." + ident(string(domain)), ""
+	return ident(s.opt.Database) + "." + ident(policyName(level)) + "." + ident(string(domain)), "", s.rollups[level]
 }
 
 // run runs one statement in a database, "" for that which it names, and
@@ -243,6 +247,26 @@ func nothingThere(err error) bool {
 
 // noDatabase is how InfluxDB 1, 2 and 3, and 3.7 and later, say that a database or retention policy is not there.
 var noDatabase = regexp.MustCompile(`database not found|retention policy not found|Database .* not found`)
+
+// absent returns nil when err, of a query, says that nothing was ever written to where w
+// writes, and an error otherwise. An InfluxDB 2 says so too when the token may not read, and is
+// asked by a write of nothing: what is taken for empty would overwrite rollups.
+func (s *Series) absent(ctx context.Context, w api.WriteAPIBlocking, err error) error {
+	if !nothingThere(err) {
+		return err
+	}
+	if s.opt.Org == "" {
+		return nil
+	}
+	write := w.WriteRecord(ctx, "")
+	switch {
+	case missing(write):
+		return nil
+	case write == nil:
+		return citywarden.Errorf(citywarden.CodeDenied, "%w: it is there, but the token may not read it", err)
+	}
+	return s.explain(write)
+}
 
 func (s *Series) queryError(err error) error {
 	code := citywarden.CodeTransient

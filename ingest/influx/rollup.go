@@ -138,7 +138,7 @@ func (s *Series) RollupRows(ctx context.Context, length time.Duration, domain ci
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.rows(ctx, policyName(level), domain, q)
+	rows, err := s.rows(ctx, level, domain, q)
 	if err != nil {
 		return nil, err
 	}
@@ -180,13 +180,11 @@ func (s *Series) OldestRollup(ctx context.Context, length time.Duration, domain 
 	if err != nil {
 		return time.Time{}, err
 	}
-	source, database := s.source(policyName(level), domain)
+	source, database, w := s.source(level, domain)
 	t, err := s.run(ctx, http.MethodGet, database, "SELECT *::field FROM "+source+" ORDER BY time ASC LIMIT 1")
 	switch {
-	case err != nil && nothingThere(err):
-		return time.Time{}, nil
 	case err != nil:
-		return time.Time{}, err
+		return time.Time{}, s.absent(ctx, w, err)
 	case len(t.Values) == 0 || len(t.Values[0]) == 0:
 		return time.Time{}, nil
 	}

@@ -177,9 +177,15 @@ func TestRollupsAreWhatTheReadingsComeTo(t *testing.T) {
 		t.Parallel()
 		rolled(t, rand.New(rand.NewPCG(99, 7)), influx.Options{URL: startServer(t), Transport: http.DefaultTransport})
 	})
+	t.Run("InfluxDB 2", func(t *testing.T) {
+		t.Parallel()
+		srv := realInfluxDB2(t)
+		rolled(t, rand.New(rand.NewPCG(100, 7)), influx.Options{URL: srv.url, Transport: http.DefaultTransport, Token: srv.token("all"), Org: "county"})
+	})
 	t.Run("as InfluxDB 2 answers", func(t *testing.T) {
 		t.Parallel()
-		rolled(t, rand.New(rand.NewPCG(100, 7)), influx.Options{URL: likeInfluxDB2(t, openCore(t)), Transport: http.DefaultTransport, Token: "secret", Org: "county"})
+		srv := likeInfluxDB2(t, openCore(t))
+		rolled(t, rand.New(rand.NewPCG(100, 7)), influx.Options{URL: srv.url, Transport: http.DefaultTransport, Token: srv.token("all"), Org: "county"})
 	})
 	for _, release := range []release3{influxDB30, influxDB310} {
 		t.Run("as InfluxDB "+release.name+" answers", func(t *testing.T) {

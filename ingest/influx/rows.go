@@ -25,13 +25,13 @@ const (
 // of time: as many as come in one page, but never only some of those of one
 // time. None means that there are no more.
 func (s *Series) Rows(ctx context.Context, domain citywarden.Domain, q citywarden.HistoryQuery) ([]citywarden.SeriesRow, error) {
-	return s.rows(ctx, "", domain, q)
+	return s.rows(ctx, readings, domain, q)
 }
 
-// rows are the Rows of a retention policy.
-func (s *Series) rows(ctx context.Context, policy string, domain citywarden.Domain, q citywarden.HistoryQuery) ([]citywarden.SeriesRow, error) {
+// rows are the Rows of a level of the rollups or of the readings.
+func (s *Series) rows(ctx context.Context, level int, domain citywarden.Domain, q citywarden.HistoryQuery) ([]citywarden.SeriesRow, error) {
 	for from := q.From; from.Before(q.To); {
-		rows, next, err := s.page(ctx, policy, domain, from, q)
+		rows, next, err := s.page(ctx, level, domain, from, q)
 		if err != nil {
 			return nil, fmt.Errorf("series of %s from %s: %w", domain, from.Format(time.RFC3339), err)
 		}
@@ -44,15 +44,12 @@ func (s *Series) rows(ctx context.Context, policy string, domain citywarden.Doma
 }
 
 // page returns the rows of one statement, and where the next one begins.
-func (s *Series) page(ctx context.Context, policy string, domain citywarden.Domain, from time.Time, q citywarden.HistoryQuery) (rows []citywarden.SeriesRow, next time.Time, err error) {
+func (s *Series) page(ctx context.Context, level int, domain citywarden.Domain, from time.Time, q citywarden.HistoryQuery) (rows []citywarden.SeriesRow, next time.Time, err error) {
 	for limit := pageRows; ; limit *= 10 {
-		source, database := s.source(policy, domain)
+		source, database, w := s.source(level, domain)
 		t, err := s.run(ctx, http.MethodGet, database, rowsText(source, from, q, limit))
 		if err != nil {
-			if nothingThere(err) {
-				return nil, q.To, nil
-			}
-			return nil, q.To, err
+			return nil, q.To, s.absent(ctx, w, err)
 		}
 		if rows, err = t.rows(); err != nil {
 			return nil, q.To, fmt.Errorf("answer of %s: %w", s.where(), err)

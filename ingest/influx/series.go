@@ -375,9 +375,11 @@ func (s *Series) refuse(ctx context.Context, r *rejects) error {
 	return nil
 }
 
+// clip shortens words to what a person reads. Servers say the line first and then what is wrong with it.
 func clip(s string) string {
-	if len(s) > 300 {
-		s = strings.ToValidUTF8(s[:300], "") + " …"
+	const head, tail = 200, 150
+	if len(s) > head+tail {
+		s = strings.ToValidUTF8(s[:head], "") + " … " + strings.ToValidUTF8(s[len(s)-tail:], "")
 	}
 	return s
 }
@@ -468,6 +470,9 @@ func (s *Series) explain(err error) error {
 			return citywarden.Errorf(citywarden.CodeDenied, "write to %s: %w: check the token or password of the series", s.where(), err)
 		case http.StatusNotFound:
 			return citywarden.Errorf(citywarden.CodeTransient, "write to %s: %w: create the database or bucket %q, or correct its name", s.where(), err, s.opt.Database)
+		}
+		if says(e, "orgID or org") {
+			return citywarden.Errorf(citywarden.CodeTransient, "write to %s: %w: an InfluxDB 2 needs the organisation, too (series.org)", s.where(), err)
 		}
 	}
 	return citywarden.Errorf(citywarden.CodeTransient, "write to %s: %w", s.where(), err)

@@ -14,22 +14,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/influxdata/influxdb/models"
 
 	"github.com/citywarden/citywarden/ingest/influx"
 )
-
-// secret checks the token as InfluxDB 2 does.
-func secret(next http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "Token secret" {
-			say(w, http.StatusUnauthorized, map[string]any{"code": "unauthorized", "message": "unauthorized access"})
-			return
-		}
-		next(w, r)
-	}
-}
 
 func say(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
@@ -68,43 +58,160 @@ func makeDatabase(t *testing.T, core *influx.Core, name string) {
 	}
 }
 
-// likeInfluxDB2 runs a server with the answers of InfluxDB 2.7 over a core: buckets are
-// made by an API of their own, InfluxQL only reads, what the engine refuses is a 422
-// (http/write_handler.go, PartialWriteError) that names the first reason.
-func likeInfluxDB2(t *testing.T, core *influx.Core) string {
-	srv := httptest.NewServer(secret(func(w http.ResponseWriter, r *http.Request) {
+// likeInfluxDB2 runs a server with the answers of InfluxDB 2 over a core, as they are recorded in testdata/influxdb2:
+// buckets are made by an API of their own, InfluxQL only reads, what the engine refuses is a 422.
+func likeInfluxDB2(t *testing.T, core *influx.Core) influxDB2 {
+	var mu sync.Mutex
+	tokens := map[string]string{} // what they may do
+	writable := map[string]map[string]bool{}
+	buckets := map[string]time.Duration{}
+	const county = "00000000000000a1"
+	refuse := func(w http.ResponseWriter, status int, code, words string) {
+		w.Header().Set("X-Platform-Error-Code", code)
+		say(w, status, map[string]any{"code": code, "message": words})
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		w.Header().Set("X-Influxdb-Build", "OSS")
+		w.Header().Set("X-Influxdb-Version", "v2.8.0")
+		token := strings.TrimPrefix(r.Header.Get("Authorization"), "Token ")
+		may := tokens[token]
 		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		query := r.URL.Query()
 		switch {
-		case r.URL.Path == "/query" && r.Method == http.MethodGet:
-			core.Handler().ServeHTTP(w, r)
+		case may == "" && r.URL.Path == "/query":
+			refuse(w, http.StatusUnauthorized, "unauthorized", "Unauthorized")
+		case may == "":
+			refuse(w, http.StatusUnauthorized, "unauthorized", "unauthorized access")
 		case r.URL.Path == "/query":
-			say(w, http.StatusOK, map[string]any{"results": []any{map[string]any{"statement_id": 0, "error": "not implemented: CREATE DATABASE"}}})
-		case r.URL.Path == "/api/v2/orgs" && r.URL.Query().Get("org") == "county":
-			say(w, http.StatusOK, map[string]any{"orgs": []any{map[string]any{"id": "0a", "name": "county"}}})
+			likeInfluxDB2Query(w, r, core, may == "blind")
+		case r.URL.Path == "/api/v2/write" && query.Get("org") == "":
+			refuse(w, http.StatusBadRequest, "invalid", "Please provide either orgID or org")
+		case (r.URL.Path == "/api/v2/write" || r.URL.Path == "/api/v2/orgs") && query.Get("org") != "county":
+			refuse(w, http.StatusNotFound, "not found", fmt.Sprintf("organization name %q not found", query.Get("org")))
+		case r.URL.Path == "/api/v2/orgs":
+			say(w, http.StatusOK, map[string]any{"orgs": []any{map[string]any{"id": county, "name": "county"}}})
+		case r.URL.Path == "/api/v2/buckets" && r.Method == http.MethodPost && may != "all":
+			refuse(w, http.StatusUnauthorized, "unauthorized", "write:orgs/"+county+"/buckets is unauthorized")
 		case r.URL.Path == "/api/v2/buckets" && r.Method == http.MethodPost:
-			var b struct{ OrgID, Name string }
-			if err := json.Unmarshal(body, &b); err != nil || b.OrgID != "0a" {
-				say(w, http.StatusBadRequest, map[string]any{"code": "invalid", "message": "no such organization"})
+			var b struct {
+				OrgID, Name    string
+				RetentionRules []struct {
+					EverySeconds int64 `json:"everySeconds"`
+				}
+			}
+			if err := json.Unmarshal(body, &b); err != nil || b.OrgID != county || len(b.RetentionRules) != 1 {
+				t.Errorf("bucket %s: %v", body, err)
 				return
 			}
+			buckets[b.Name] = time.Duration(b.RetentionRules[0].EverySeconds) * time.Second
 			makeDatabase(t, core, b.Name)
-			say(w, http.StatusCreated, map[string]any{"id": "0b", "orgID": b.OrgID, "name": b.Name, "retentionRules": []any{}})
-		case r.URL.Path != "/api/v2/write" || r.URL.Query().Get("org") != "county":
-			say(w, http.StatusNotFound, map[string]any{"code": "not found", "message": "path or organization not found"})
-		default:
-			rec := ask(core, r, body)
+			say(w, http.StatusCreated, map[string]any{"id": "00000000000000b1", "orgID": b.OrgID, "name": b.Name, "retentionRules": b.RetentionRules})
+		case r.URL.Path == "/api/v2/write":
+			name := query.Get("bucket")
+			keep, ok := buckets[name]
 			switch {
-			case rec.Code == http.StatusNotFound, strings.Contains(rec.Body.String(), "retention policy not found"):
-				say(w, http.StatusNotFound, map[string]any{"code": "not found", "message": fmt.Sprintf("bucket %q not found", r.URL.Query().Get("bucket"))})
-			case rec.Code == http.StatusBadRequest:
-				say(w, http.StatusUnprocessableEntity, map[string]any{"code": "unprocessable entity", "message": "failure writing points to database: " + reason(rec)})
+			case !ok:
+				refuse(w, http.StatusNotFound, "not found", fmt.Sprintf("bucket %q not found", name))
+			case may == "read" || may == "write" && !writable[token][name]:
+				refuse(w, http.StatusForbidden, "forbidden", "insufficient permissions for write")
 			default:
-				w.WriteHeader(rec.Code)
+				kept, outside := within(body, keep)
+				rec := ask(core, r, kept)
+				switch {
+				case rec.Code == http.StatusBadRequest && strings.HasPrefix(reason(rec), "partial write"):
+					conflict, _, _ := strings.Cut(reason(rec), " for database: ")
+					refuse(w, http.StatusUnprocessableEntity, "unprocessable entity", "failure writing points to database: "+conflict)
+				case rec.Code == http.StatusBadRequest:
+					refuse(w, http.StatusBadRequest, "invalid", reason(rec))
+				case outside != "":
+					refuse(w, http.StatusUnprocessableEntity, "unprocessable entity", "failure writing points to database: partial write: "+outside+" for database: 00000000000000b1 for retention policy: autogen")
+				default:
+					w.WriteHeader(http.StatusNoContent)
+				}
 			}
+		default:
+			refuse(w, http.StatusNotFound, "not found", "path not found")
 		}
 	}))
 	t.Cleanup(srv.Close)
-	return srv.URL
+	return influxDB2{
+		url: srv.URL,
+		token: func(may string) string {
+			mu.Lock()
+			defer mu.Unlock()
+			token := fmt.Sprintf("%s-%d", may, len(tokens))
+			tokens[token], writable[token] = may, map[string]bool{}
+			for name := range buckets {
+				writable[token][name] = true
+			}
+			return token
+		},
+		bucket: func(name string, keep time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			buckets[name] = keep
+			makeDatabase(t, core, name)
+		},
+		drop: func(name string) {
+			mu.Lock()
+			defer mu.Unlock()
+			delete(buckets, name)
+			rec := httptest.NewRecorder()
+			core.Handler().ServeHTTP(rec, httptest.NewRequest("POST", "/query?"+url.Values{"q": {fmt.Sprintf("DROP DATABASE %q", name)}}.Encode(), nil))
+		},
+	}
+}
+
+// within leaves out the lines that are older than a bucket keeps, and says so as
+// v1/coordinator/points_writer.go of InfluxDB 2 does.
+func within(body []byte, keep time.Duration) (kept []byte, words string) {
+	if keep == 0 {
+		return body, ""
+	}
+	limit := time.Now().Add(-keep)
+	var dropped []models.Point
+	for line := range bytes.Lines(body) {
+		if ps, err := models.ParsePoints(line); err == nil && len(ps) == 1 && ps[0].Time().Before(limit) {
+			dropped = append(dropped, ps[0])
+			continue
+		}
+		kept = append(kept, line...)
+	}
+	if len(dropped) == 0 {
+		return kept, ""
+	}
+	at := func(p models.Point) string {
+		return fmt.Sprintf("point %s at %s dropped because it violates a Retention Policy Lower Bound at %s",
+			p.Key(), p.Time().UTC().Format(time.RFC3339Nano), limit.UTC().Format(time.RFC3339Nano))
+	}
+	return kept, fmt.Sprintf("dropped %d points outside retention policy of duration %s - oldest %s, newest %s dropped=%d",
+		len(dropped), keep, at(dropped[0]), at(dropped[len(dropped)-1]), len(dropped))
+}
+
+// likeInfluxDB2Query answers a statement.
+func likeInfluxDB2Query(w http.ResponseWriter, r *http.Request, core *influx.Core, blind bool) {
+	words := strings.Fields(r.FormValue("q"))
+	switch {
+	case blind:
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"results": []any{map[string]any{"statement_id": 0, "error": "database not found: " + r.FormValue("db")}}})
+	case len(words) > 2 && (words[0] == "CREATE" || words[2] == "CARDINALITY"):
+		w.Header().Set("Content-Type", "application/json")
+		n := 2
+		if words[2] == "CARDINALITY" || words[2] == "POLICY" {
+			n = 3
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"results": []any{map[string]any{"statement_id": 0, "error": "not implemented: " + strings.Join(words[:n], " ")}}})
+	default:
+		rec := httptest.NewRecorder()
+		core.Handler().ServeHTTP(rec, r)
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(rec.Body.Bytes())
+	}
 }
 
 // release3 is how a release of InfluxDB 3 says things. What is said here was read in the source of InfluxDB 3 Core at
