@@ -21,11 +21,10 @@ func (c *compiler) call(n *ast.CallNode) (code, error) {
 	if !ok {
 		return code{}, errAt(n, "methods are not part of the rule language")
 	}
-	fs := functions()
-	i := slices.IndexFunc(fs, func(f function) bool { return f.name == id.Value })
+	i := slices.IndexFunc(functions, func(f function) bool { return f.name == id.Value })
 	if i < 0 {
-		names := make([]string, 0, len(fs)+len(pure))
-		for _, f := range fs {
+		names := make([]string, 0, len(functions)+len(pure))
+		for _, f := range functions {
 			names = append(names, f.name)
 		}
 		for f := range pure {
@@ -40,7 +39,7 @@ func (c *compiler) call(n *ast.CallNode) (code, error) {
 		}
 		return code{}, errAt(n, "no function %q%s", id.Value, choices(id.Value, names, "there are"))
 	}
-	f := fs[i]
+	f := functions[i]
 	want := strings.Count(f.form, ",") + 1
 	if strings.HasSuffix(f.form, "()") {
 		want = 0

@@ -225,7 +225,7 @@ func language(m *citywarden.Model) *conf.Config {
 	for _, f := range slices.Sorted(maps.Keys(pure)) {
 		expr.EnableBuiltin(f)(c)
 	}
-	for _, f := range functions() {
+	for _, f := range functions {
 		expr.Function(f.name, nil, f.types...)(c)
 	}
 	for name := range c.Disabled {
@@ -251,29 +251,28 @@ type function struct {
 }
 
 // functions are those of the rule language that look beyond the present values.
-func functions() []function {
-	window := []any{new(func(float64, string) float64)}
-	return []function{
-		{"avg", `avg(metric, "5m")`, window},
-		{"min", `min(metric, "5m")`, window},
-		{"max", `max(metric, "5m")`, window},
-		{"sum", `sum(metric, "5m")`, window},
-		{"stddev", `stddev(metric, "5m")`, window},
-		{"count", `count(metric or condition, "5m")`, []any{new(func(float64, string) float64), new(func(bool, string) float64), new(func(string, string) float64)}},
-		{"prev", `prev(metric)`, []any{new(func(float64) float64), new(func(bool) bool), new(func(string) string)}},
-		{"delta", `delta(metric, "2m")`, window},
-		{"rate", `rate(metric, "2m")`, window},
-		{"changed", `changed(metric)`, []any{new(func(float64) bool), new(func(bool) bool), new(func(string) bool)}},
-		{"silent", `silent("15m")`, []any{new(func(string) bool)}},
-		{"skew", `skew()`, []any{new(func() float64)}},
-		{"n_of", `n_of(condition, "60s")`, []any{new(func(bool, string) float64)}},
-		{"n_adj", `n_adj(condition, "3m")`, []any{new(func(bool, string) float64)}},
-		{"event", `event("name", "10m")`, []any{new(func(string, string) bool)}},
-	}
+var functions = []function{
+	{"avg", `avg(metric, "5m")`, overWindow},
+	{"min", `min(metric, "5m")`, overWindow},
+	{"max", `max(metric, "5m")`, overWindow},
+	{"sum", `sum(metric, "5m")`, overWindow},
+	{"stddev", `stddev(metric, "5m")`, overWindow},
+	{"count", `count(metric or condition, "5m")`, []any{new(func(float64, string) float64), new(func(bool, string) float64), new(func(string, string) float64)}},
+	{"prev", `prev(metric)`, []any{new(func(float64) float64), new(func(bool) bool), new(func(string) string)}},
+	{"delta", `delta(metric, "2m")`, overWindow},
+	{"rate", `rate(metric, "2m")`, overWindow},
+	{"changed", `changed(metric)`, []any{new(func(float64) bool), new(func(bool) bool), new(func(string) bool)}},
+	{"silent", `silent("15m")`, []any{new(func(string) bool)}},
+	{"skew", `skew()`, []any{new(func() float64)}},
+	{"n_of", `n_of(condition, "60s")`, []any{new(func(bool, string) float64)}},
+	{"n_adj", `n_adj(condition, "3m")`, []any{new(func(bool, string) float64)}},
+	{"event", `event("name", "10m")`, []any{new(func(string, string) bool)}},
 }
 
+var overWindow = []any{new(func(float64, string) float64)}
+
 func isFunction(name string) bool {
-	return slices.ContainsFunc(functions(), func(f function) bool { return f.name == name })
+	return slices.ContainsFunc(functions, func(f function) bool { return f.name == name })
 }
 
 // pure are expr's own functions that the language keeps: they depend on their
@@ -500,7 +499,7 @@ func (c *compiler) metric(n ast.Node) (int, error) {
 		names = append(names, string(m.Metrics[i].Name))
 	}
 	all := slices.Clone(names)
-	for _, f := range functions() {
+	for _, f := range functions {
 		all = append(all, f.name)
 	}
 	for _, a := range m.Attributes {

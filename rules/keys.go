@@ -36,6 +36,11 @@ func (s shape) names() []string {
 	return out
 }
 
+// index returns where in keys that of the name is, -1 when there is none.
+func (s shape) index(name string) int {
+	return slices.IndexFunc(s.keys, func(k key) bool { return k.name == name })
+}
+
 // as returns the shape under another name for messages.
 func (s shape) as(what string) shape {
 	s.what = what
@@ -44,8 +49,7 @@ func (s shape) as(what string) shape {
 
 // enum returns what a key of s can be.
 func (s shape) enum(name string) []string {
-	i := slices.IndexFunc(s.keys, func(k key) bool { return k.name == name })
-	return s.keys[i].val.scalar["enum"].([]string)
+	return s.keys[s.index(name)].val.scalar["enum"].([]string)
 }
 
 // In YAML a text needs no quotes, so that it may look like a number or a bool.

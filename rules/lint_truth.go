@@ -239,15 +239,13 @@ func (t *truth) holds(n ast.Node, v attempt) bool {
 	return false
 }
 
-// limits returns the values of variable i at which the truth can change.
-func (t *truth) limits(i, attr int) []float64 {
-	var out []float64
-	for n, k := range t.pairs() {
-		if f := t.number(n, t.attrValue(i, attr)); k == i && !math.IsNaN(f) && !math.IsInf(f, 0) {
-			out = append(out, f)
+// limits adds the values of each variable at which the truth can change.
+func (t *truth) limits(to [][]float64, attr int) {
+	for n, i := range t.pairs() {
+		if f := t.number(n, t.attrValue(i, attr)); !math.IsNaN(f) && !math.IsInf(f, 0) {
+			to[i] = append(to[i], f)
 		}
 	}
-	return out
 }
 
 // pairs yields each limit and the variable that it limits.
@@ -345,16 +343,15 @@ const maxTrials = 10_000
 // find returns an attempt at which each of ts is as wanted. It is sure when there
 // is none otherwise.
 func (s *space) find(attr int, ts []truth, want []bool) (v attempt, found, sure bool) {
-	tries := make([][]float64, len(s.vars))
+	tries, limits := make([][]float64, len(s.vars)), make([][]float64, len(s.vars))
+	for k := range ts {
+		ts[k].limits(limits, attr)
+	}
 	all := 1
 	for i := range s.vars {
 		tries[i] = []float64{0}
 		if slices.ContainsFunc(ts, func(t truth) bool { return t.reads(i) }) {
-			var limits []float64
-			for k := range ts {
-				limits = append(limits, ts[k].limits(i, attr)...)
-			}
-			tries[i] = s.vars[i].tries(limits)
+			tries[i] = s.vars[i].tries(limits[i])
 		}
 		if all *= len(tries[i]); all > maxTrials {
 			return attempt{}, false, false

@@ -172,7 +172,7 @@ func (n node) report(format string, args ...any) {
 // fields returns the keys of a mapping in order; it reports anything else,
 // keys given twice and keys that s does not have.
 func (n node) fields(s shape) []field {
-	what, allowed := s.what, s.names()
+	what := s.what
 	var values []*ast.MappingValueNode
 	switch v := n.n.(type) {
 	case *ast.MappingNode:
@@ -180,37 +180,42 @@ func (n node) fields(s shape) []field {
 	case *ast.MappingValueNode:
 		values = []*ast.MappingValueNode{v}
 	default:
-		if len(allowed) == 0 {
+		if len(s.keys) == 0 {
 			n.report("%s is a mapping", what)
 		} else {
-			n.report("%s is a mapping with the keys %s", what, strings.Join(allowed, ", "))
+			n.report("%s is a mapping with the keys %s", what, strings.Join(s.names(), ", "))
 		}
 		return nil
 	}
-	var out []field
-	seen := map[string]bool{}
+	out := make([]field, 0, len(values))
+	var seen map[string]bool // names of one's own: there may be many
+	if len(s.keys) == 0 {
+		seen = make(map[string]bool, len(values))
+	}
 	for _, v := range values {
 		key := n.src.node(v.Key)
 		name, ok := key.scalar()
+		known := s.index(name)
 		switch {
 		case !ok:
 			key.report("a key is a plain word")
 			continue
-		case seen[name]:
+		case seen[name] || known >= 0 && slices.ContainsFunc(out, func(f field) bool { return f.name == name }):
 			key.report("key %q of %s is given twice", name, what)
 			continue
-		case len(allowed) > 0 && !slices.Contains(allowed, name):
-			hint := choices(name, allowed, "it has")
+		case len(s.keys) > 0 && known < 0:
+			hint := choices(name, s.names(), "it has")
 			if what == ruleShape.what && slices.Contains(levelShape.names(), name) {
 				hint = "; it stands in a level, like levels: [{severity: major, when: 'pressure < 2', for: 5m}]"
 			}
 			key.report("unknown key %q of %s%s", name, what, hint)
 			continue
 		}
-		seen[name] = true
 		val := n.src.node(v.Value)
-		if i := slices.Index(allowed, name); i >= 0 {
-			val.most = s.keys[i].val.most
+		if known >= 0 {
+			val.most = s.keys[known].val.most
+		} else {
+			seen[name] = true
 		}
 		out = append(out, field{name, key, val})
 	}
