@@ -41,6 +41,11 @@ func TestMain(m *testing.M) {
 //	push TOKEN/WHAT FILE      a file to /api/v1/TOKEN/WHAT over HTTP; push TOKEN mqtt TOPIC FILE over MQTT
 //	api METHOD PATH [JSON]    call the HTTP API as admin and print the answer; ! api wants a 4xx or 5xx
 //	await REGEXP CMD…         run a citywarden command, or "api-get PATH", until its output matches, at most 30 s
+//	node connect ADDR TOKEN GROUP NODE BDSEQ   an edge node of Sparkplug B; then node says NBIRTH SEQ METRIC… (DDATA/pump for a
+//	                          device; a metric is NAME:ALIAS:TYPE=VALUE), node hears REGEXP (TOPIC NAME:ALIAS=VALUE…), node breaks
+//	client registers TOKEN LINKS QUERY…   a client of LwM2M; then client answers 'GET 3303/0/5700' VALUE (what it is asked), client
+//	                          notifies PATH VALUE, sends SENML, updates and leaves
+//	mosquitto FILE TOPICS     start a mosquitto at $CITY and write a configuration to FILE that takes these topics from it
 //	postgres FILE             start a PostgreSQL and write a configuration to FILE that uses it; the
 //	                          condition [postgres] says whether there is one to start
 //	grab VAR REGEXP           set VAR to the first group of REGEXP in what was printed last
@@ -63,7 +68,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": serveCommand, "halt": haltCommand, "publish": publishCommand, "post": postCommand,
 			"coap": coapCommand, "raw": rawCommand, "push": pushCommand, "api": apiCommand, "await": awaitCommand, "grab": grabCommand,
-			"postgres": postgresCommand,
+			"postgres": postgresCommand, "node": nodeCommand, "client": clientCommand, "mosquitto": mosquittoCommand,
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "postgres" {
@@ -75,7 +80,11 @@ func TestScripts(t *testing.T) {
 }
 
 // world is the one platform process of a script.
-type world struct{ *process }
+type world struct {
+	*process
+	node   *edgeNode
+	client *lwm2mClient
+}
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value("world").(*world) }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -30,23 +29,11 @@ func TestKillLosesNothingOfABroker(t *testing.T) {
 	}
 	const devices, rounds, atLeast = 3, 3, int64(200)
 	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, stop, err := mosquitto(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	_, port, _ := net.SplitHostPort(addr)
-	_ = l.Close()
-	conf := "listener " + port + " 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
-	if os.Getuid() == 0 {
-		conf += "user root\n"
-	}
-	writeFile(t, filepath.Join(dir, "mosquitto.conf"), conf)
-	broker := exec.Command("mosquitto", "-c", filepath.Join(dir, "mosquitto.conf"))
-	if err := broker.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = broker.Process.Kill(); _ = broker.Wait() })
+	t.Cleanup(stop)
 
 	writeFile(t, filepath.Join(dir, "config.yaml"), fmt.Sprintf(
 		"uplinks:\n- {name: city, url: 'tcp://%s', client_id: citywarden, topics: [{topic: 'factory/{device}/telemetry'}]}\n", addr))
