@@ -17,9 +17,10 @@ const (
 	ringEntries = 32768
 	ringBytes   = 32 << 20
 
-	// batchEntries is how many entries at most are put together for a consumer
+	// batchEntries and batchBytes are how much at most is put together for a consumer
 	// that has several groups waiting; a single group may be larger.
 	batchEntries = 2048
+	batchBytes   = 2 << 20
 
 	minBackoff = time.Second
 	maxBackoff = 30 * time.Second
@@ -145,7 +146,7 @@ func (r *ring) after(p citywarden.Position) (entries []citywarden.Entry, ok bool
 	first, n, size := r.groups[i:], 0, 0
 	for k, g := range first {
 		n, size = n+len(g), size+weight(g)
-		if k > 0 && (n > batchEntries || size > ringBytes/16) { // the ring drops what was put together as one
+		if k > 0 && (n > batchEntries || size > batchBytes) { // the ring drops what was put together as one
 			first = first[:k]
 			break
 		}
@@ -276,21 +277,23 @@ func (p *Pipeline) catchUp(ctx context.Context, c *consumer) {
 	p.logger.Info("consumer reads from the log", "consumer", c.Name(), "group", from.Group(), "behind", p.log.Last().Group()-from.Group())
 	d := p.openDecoder(ctx, from)
 	var batch []citywarden.Entry
+	size := 0
 	for {
 		entries, ok := d.next(ctx)
 		if !ok {
 			return
 		}
 		batch = append(batch, entries...)
+		size += weight(entries)
 		// Go on collecting while more is there for certain.
-		if len(batch) < batchEntries && !p.ring.reaches(last(batch)) {
+		if len(batch) < batchEntries && size < batchBytes && !p.ring.reaches(last(batch)) {
 			continue
 		}
 		p.deliver(ctx, c, batch)
 		if p.ring.reaches(c.passed()) || ctx.Err() != nil {
 			return
 		}
-		batch = nil // c may have kept it
+		batch, size = nil, 0 // c may have kept it
 	}
 }
 

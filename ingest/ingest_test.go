@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -231,6 +232,51 @@ func TestAConsumerFallsOffTheRingAndCatchesUp(t *testing.T) {
 		}
 		if stored != (n+1)/2 || dups != n/2 {
 			t.Errorf("%d readings and %d duplicates, want %d and %d", stored, dups, (n+1)/2, n/2)
+		}
+	})
+}
+
+// weighing is a consumer that keeps how much it got at once at most.
+type weighing struct {
+	recorder
+	most int
+}
+
+func (w *weighing) Consume(ctx context.Context, entries []citywarden.Entry) error {
+	w.most = max(w.most, weight(entries))
+	return w.recorder.Consume(ctx, entries)
+}
+
+// TestCatchingUpTakesLongMessagesAFewAtATime has a consumer that was away, as the series while InfluxDB is
+// down: it is not given 2,048 of the longest messages at once, half a gigabyte.
+func TestCatchingUpTakesLongMessagesAFewAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(testArrival))
+		const n, size = 300, 200 << 10
+		gate := make(chan struct{})
+		slow := &weighing{recorder: recorder{name: "slow", before: func(int) error { <-gate; return nil }}}
+		fast := &recorder{name: "fast"}
+		l := new(memLog)
+		p, _ := start(t, l, slow, fast)
+		for i := range n {
+			send(t, p, "d", sample(i)+strings.Repeat(" ", size))
+		}
+		end := l.seal()
+		if err := p.Wait(t.Context(), "fast", end); err != nil {
+			t.Fatal(err)
+		}
+		if p.ring.reaches(0) {
+			t.Fatal("the ring holds everything; the test proves nothing")
+		}
+		close(gate)
+		if err := p.Wait(t.Context(), "slow", end); err != nil {
+			t.Fatal(err)
+		}
+		if len(slow.got) != n {
+			t.Errorf("%d of %d messages", len(slow.got), n)
+		}
+		if most := batchBytes + 4*size; slow.most > most {
+			t.Errorf("it got %d MiB at once, more than %d", slow.most>>20, most>>20)
 		}
 	})
 }
