@@ -730,7 +730,7 @@ func (b *building) pipeline(context.Context) error {
 	for _, c := range []ingest.Consumer{b.devices, b.ledger, b.series, b.rollups, b.engine} {
 		b.ingest.Attach(c)
 	}
-	b.lab = rules.NewLab(b.engine, b.history(), b.cases, b.classes.Check)
+	b.lab = rules.NewLab(b.engine, b.history(), b.cases, b.classes.Check, b.location)
 	// Before any message: what lies between the last record and this one, the
 	// platform did not hear. It waits in the queue until the log runs.
 	b.journal.Append(citywarden.Record{Kind: citywarden.RecordStart}, func(_ citywarden.Position, err error) {

@@ -202,6 +202,19 @@ var libraryRules = []played{
 	{"parking.sensor-stuck", "b3", citywarden.Warning, "sensor/b3", "", "", `
 		device b3 parking-bay
 		50 x 30m b3 {"occupied": false, "magnetic_x": 24, "magnetic_y": -3, "magnetic_z": 36}`},
+	{"fire.network-outage", "west", citywarden.Major, "contact/west", "", "", hush()},
+}
+
+// hush is 21 detectors of a district that fall silent.
+func hush() string {
+	var b strings.Builder
+	for i := range 21 {
+		fmt.Fprintf(&b, "device n%d smoke-detector district=west\n", i)
+	}
+	for i := range 21 {
+		fmt.Fprintf(&b, "n%d {\"smoke\": 0.02}\n", i)
+	}
+	return b.String() + "sleep 16m"
 }
 
 // outage is a power cut at 21 meters of a district.

@@ -349,7 +349,7 @@ func BenchmarkBacktest(b *testing.B) {
 		d.entries = append(d.entries, citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink, At: at}, Device: devices[i%20],
 			Readings: []citywarden.Reading{{Metric: citywarden.MetricName(fmt.Sprintf("m%d", i/20%20)), Value: citywarden.Number(float64(i % 90)), Time: at}}})
 	}
-	l := NewLab(NewRunner(New(set, Options{Devices: fixed{devices, m}}), nil, nil, RunnerOptions{}), d, d, anyClass)
+	l := NewLab(NewRunner(New(set, Options{Devices: fixed{devices, m}}), nil, nil, RunnerOptions{}), d, d, anyClass, time.UTC)
 	text := "rules: [{id: r0, select: {model: wide}, levels: [{severity: minor, when: 'm0 > 99'}]}]"
 	for b.Loop() {
 		if _, err := l.Backtest(b.Context(), citywarden.BacktestRequest{Text: text, From: begin}, func(citywarden.BacktestProgress) {}); err != nil {

@@ -36,7 +36,8 @@ type Lab struct {
 	history History
 	record  Record
 	class   func(citywarden.ClassCode) error
-	slots   chan struct{} // one token for each run under way
+	zone    *time.Location // that people read times in
+	slots   chan struct{}  // one token for each run under way
 }
 
 // Limits of a Lab.
@@ -47,9 +48,9 @@ const (
 )
 
 // NewLab returns a lab beside the engine of r; class says of a case class whether
-// there is one.
-func NewLab(r *Runner, h History, rec Record, class func(citywarden.ClassCode) error) *Lab {
-	return &Lab{runner: r, history: h, record: rec, class: class, slots: make(chan struct{}, maxRuns)}
+// there is one. Sentences have their times in zone.
+func NewLab(r *Runner, h History, rec Record, class func(citywarden.ClassCode) error, zone *time.Location) *Lab {
+	return &Lab{runner: r, history: h, record: rec, class: class, zone: zone, slots: make(chan struct{}, maxRuns)}
 }
 
 // load is Load, and checks the classes of cases.

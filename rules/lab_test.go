@@ -100,7 +100,7 @@ func anyClass(c citywarden.ClassCode) error {
 
 // lab returns a lab beside the rules of w.
 func (w *world) lab(d *diary) *Lab {
-	return NewLab(NewRunner(w.engine(), nil, nil, RunnerOptions{}), d, d, anyClass)
+	return NewLab(NewRunner(w.engine(), nil, nil, RunnerOptions{}), d, d, anyClass, defaultLocation())
 }
 
 // inJanuary runs a test in virtual time, a day after t0.

@@ -47,7 +47,7 @@ func (l *Lab) WhyNot(ctx context.Context, id citywarden.RuleID, device citywarde
 	if err != nil {
 		return citywarden.WhyNot{}, err
 	}
-	q := &inquiry{at: at, t: ms(at), r: set.byID[id], s: stepper{e: New(set, opt), take: func(*citywarden.Transition) {}}}
+	q := &inquiry{at: at, t: ms(at), zone: l.zone, r: set.byID[id], s: stepper{e: New(set, opt), take: func(*citywarden.Transition) {}}}
 	opt.Devices.Each(func(d *citywarden.Device, _ *citywarden.Model) {
 		if d.ID == device {
 			q.reg = d
@@ -78,7 +78,8 @@ func (l *Lab) WhyNot(ctx context.Context, id citywarden.RuleID, device citywarde
 // inquiry is a question why not.
 type inquiry struct {
 	at    time.Time
-	t     int64 // at, ms
+	t     int64          // at, ms
+	zone  *time.Location // that people read times in
 	r     *rule
 	s     stepper
 	reg   *citywarden.Device
@@ -317,27 +318,27 @@ func (q *inquiry) judge(ctx context.Context, rec Record) error {
 			q.last = q.out.From
 		}
 		q.out.Since, q.out.Until = q.last, q.next
-		q.say(citywarden.WhyNotDown, "the platform did not run: it logged nothing from "+stamp(q.last)+" until it started at "+stamp(q.next),
-			"平台未在运行：自 "+stamp(q.last)+" 起没有任何记录，直到 "+stamp(q.next)+" 启动")
+		q.say(citywarden.WhyNotDown, "the platform did not run: it logged nothing from "+q.stamp(q.last)+" until it started at "+q.stamp(q.next),
+			"平台未在运行：自 "+q.stamp(q.last)+" 起没有任何记录，直到 "+q.stamp(q.next)+" 启动")
 		return nil
 	}
 	if q.inst.open {
 		since := fromMS(q.inst.alarm.raised)
 		q.out.Since = since
-		q.say(citywarden.WhyNotChanged, "with rules, devices and models as they are now there would have been an alarm since "+stamp(since)+"; they were changed since then",
-			"按当前的规则、设备和型号，自 "+stamp(since)+" 起应有告警；此后它们被修改过")
+		q.say(citywarden.WhyNotChanged, "with rules, devices and models as they are now there would have been an alarm since "+q.stamp(since)+"; they were changed since then",
+			"按当前的规则、设备和型号，自 "+q.stamp(since)+" 起应有告警；此后它们被修改过")
 		return nil
 	}
 	if in, until := run.sched.active(q.t, e.opt.Holiday); !in {
 		q.out.Until = fromMS(until)
-		q.say(citywarden.WhyNotSchedule, "the rule was not in force; it is from "+stamp(q.out.Until)+" on", "规则当时不在生效时段，自 "+stamp(q.out.Until)+" 起生效")
+		q.say(citywarden.WhyNotSchedule, "the rule was not in force; it is from "+q.stamp(q.out.Until)+" on", "规则当时不在生效时段，自 "+q.stamp(q.out.Until)+" 起生效")
 		return nil
 	}
 	return q.quiet(ctx, rec, results)
 }
 
-// stamp writes a time for a sentence, in the zone of the rules.
-func stamp(t time.Time) string { return t.In(defaultLocation()).Format("2006-01-02 15:04:05Z07:00") }
+// stamp writes a time for a sentence.
+func (q *inquiry) stamp(t time.Time) string { return t.In(q.zone).Format("2006-01-02 15:04:05Z07:00") }
 
 // levels evaluates every level as of the moment, the least severe first.
 func (q *inquiry) levels() []tri {
@@ -498,7 +499,7 @@ func (q *inquiry) known(ctx context.Context, rec Record, id citywarden.AlarmID) 
 // alarmed answers when there was an alarm.
 func (q *inquiry) alarmed(a *citywarden.Alarm) {
 	q.out.Alarm, q.out.Since = a, a.RaisedAt
-	id, since := string(a.ID), stamp(a.RaisedAt)
+	id, since := string(a.ID), q.stamp(a.RaisedAt)
 	// How it stood then is what the replay says; the record is of now.
 	then := q.inst.told()
 	switch {
@@ -507,16 +508,16 @@ func (q *inquiry) alarmed(a *citywarden.Alarm) {
 			"自 "+since+" 起有告警 "+id+"；规则处于 shadow 模式，只记录不通知")
 	case q.inst.open && ms(then.Shelved) > q.t:
 		q.out.Until = then.Shelved
-		q.say(citywarden.WhyNotShelved, "there was an alarm, "+id+", since "+since+"; "+then.ShelvedBy+" had put it aside until "+stamp(then.Shelved)+": "+then.Reason,
-			"自 "+since+" 起有告警 "+id+"；已被 "+then.ShelvedBy+" 搁置至 "+stamp(then.Shelved)+"："+then.Reason)
+		q.say(citywarden.WhyNotShelved, "there was an alarm, "+id+", since "+since+"; "+then.ShelvedBy+" had put it aside until "+q.stamp(then.Shelved)+": "+then.Reason,
+			"自 "+since+" 起有告警 "+id+"；已被 "+then.ShelvedBy+" 搁置至 "+q.stamp(then.Shelved)+"："+then.Reason)
 	case q.outOf != nil: // that may have been ordered long before the replay begins
 		q.out.Until = then.OutOfServiceUntil
 		from := q.outOf.At
 		if !a.OutOfService.IsZero() && a.OutOfService.Before(from) {
 			from = a.OutOfService
 		}
-		q.say(citywarden.WhyNotShelved, "there was an alarm, "+id+", since "+since+"; "+q.outOf.By+" had taken it out of service at "+stamp(from)+": "+q.outOf.Reason,
-			"自 "+since+" 起有告警 "+id+"；"+q.outOf.By+" 已于 "+stamp(from)+" 将其停用："+q.outOf.Reason)
+		q.say(citywarden.WhyNotShelved, "there was an alarm, "+id+", since "+since+"; "+q.outOf.By+" had taken it out of service at "+q.stamp(from)+": "+q.outOf.Reason,
+			"自 "+since+" 起有告警 "+id+"；"+q.outOf.By+" 已于 "+q.stamp(from)+" 将其停用："+q.outOf.Reason)
 	case q.inst.open && then.SuppressedBy != "":
 		q.say(citywarden.WhyNotInhibited, "there was an alarm, "+id+", since "+since+"; alarm "+string(then.SuppressedBy)+" explains it, so nobody was told",
 			"自 "+since+" 起有告警 "+id+"；已由告警 "+string(then.SuppressedBy)+" 解释，未另行通知")
@@ -544,25 +545,25 @@ func (q *inquiry) quiet(ctx context.Context, rec Record, results []tri) error {
 		return q.heldBack(ctx, rec, main)
 	case main.State == pending.String() && !main.Due.IsZero():
 		q.out.Since, q.out.Until = main.Since, main.Due
-		q.say(citywarden.WhyNotHolding, main.Summary.EN+", since "+stamp(main.Since)+"; it has to hold for "+main.Held.String()+", the alarm would come at "+stamp(main.Due),
-			main.Summary.ZH+"，自 "+stamp(main.Since)+" 起；须持续 "+spanZH(main.Held.Std())+"，最早于 "+stamp(main.Due)+" 告警")
+		q.say(citywarden.WhyNotHolding, main.Summary.EN+", since "+q.stamp(main.Since)+"; it has to hold for "+main.Held.String()+", the alarm would come at "+q.stamp(main.Due),
+			main.Summary.ZH+"，自 "+q.stamp(main.Since)+" 起；须持续 "+spanZH(main.Held.Std())+"，最早于 "+q.stamp(main.Due)+" 告警")
 	case main.State == pending.String():
 		q.out.Since = main.Since
-		q.say(citywarden.WhyNotNoData, "the condition was true since "+stamp(main.Since)+", but the holding time waits for data"+q.lacksEN(),
-			"条件自 "+stamp(main.Since)+" 起成立，但持续时间因缺少数据而暂停计时"+q.lacksZH())
+		q.say(citywarden.WhyNotNoData, "the condition was true since "+q.stamp(main.Since)+", but the holding time waits for data"+q.lacksEN(),
+			"条件自 "+q.stamp(main.Since)+" 起成立，但持续时间因缺少数据而暂停计时"+q.lacksZH())
 	case i >= 0 && waits > 0:
 		q.out.Until = fromMS(waits)
 		l := &q.out.Levels[i]
-		q.say(citywarden.WhyNotHolding, l.Summary.EN+"; the rule waits "+span(q.r.late)+" (late) for readings out of order, until "+stamp(q.out.Until),
-			l.Summary.ZH+"；规则为乱序读数等待 "+spanZH(time.Duration(q.r.late)*time.Millisecond)+"（late），到 "+stamp(q.out.Until))
+		q.say(citywarden.WhyNotHolding, l.Summary.EN+"; the rule waits "+span(q.r.late)+" (late) for readings out of order, until "+q.stamp(q.out.Until),
+			l.Summary.ZH+"；规则为乱序读数等待 "+spanZH(time.Duration(q.r.late)*time.Millisecond)+"（late），到 "+q.stamp(q.out.Until))
 	case late != nil:
-		q.say(citywarden.WhyNotLate, late.text()+" met the condition, but came in at "+stamp(late.Arrived)+", when newer ones were there: more than late ("+span(q.r.late)+") behind, it is history only",
-			late.text()+" 满足条件，但于 "+stamp(late.Arrived)+" 才到达，当时已有更新的读数；迟到超过 late（"+spanZH(time.Duration(q.r.late)*time.Millisecond)+"），只计入历史")
+		q.say(citywarden.WhyNotLate, q.text(late)+" met the condition, but came in at "+q.stamp(late.Arrived)+", when newer ones were there: more than late ("+span(q.r.late)+") behind, it is history only",
+			q.text(late)+" 满足条件，但于 "+q.stamp(late.Arrived)+" 才到达，当时已有更新的读数；迟到超过 late（"+spanZH(time.Duration(q.r.late)*time.Millisecond)+"），只计入历史")
 	case i >= 0 && q.inst.due > q.t:
 		l := &q.out.Levels[i]
 		q.out.Until = fromMS(q.inst.due)
-		q.say(citywarden.WhyNotNotLooked, l.Summary.EN+"; but the rule is evaluated next at "+stamp(q.out.Until)+", when the readings up to now must have come",
-			l.Summary.ZH+"；但规则将于 "+stamp(q.out.Until)+" 再次计算，届时此前的读数应已到齐")
+		q.say(citywarden.WhyNotNotLooked, l.Summary.EN+"; but the rule is evaluated next at "+q.stamp(q.out.Until)+", when the readings up to now must have come",
+			l.Summary.ZH+"；但规则将于 "+q.stamp(q.out.Until)+" 再次计算，届时此前的读数应已到齐")
 	case i >= 0:
 		l := &q.out.Levels[i]
 		q.say(citywarden.WhyNotNotLooked, l.Summary.EN+"; but a rule is evaluated when a reading comes that it reads, and none has come since"+q.heardEN(),
@@ -599,8 +600,8 @@ func (q *inquiry) heldBack(ctx context.Context, rec Record, main *citywarden.Why
 		}
 		q.out.Alarm, name = a, string(a.ID)
 	}
-	q.say(citywarden.WhyNotInhibited, main.Summary.EN+", since "+stamp(main.Since)+"; alarm "+name+" holds it back (inhibit_by)",
-		main.Summary.ZH+"，自 "+stamp(main.Since)+" 起；被告警 "+name+" 抑制（inhibit_by）")
+	q.say(citywarden.WhyNotInhibited, main.Summary.EN+", since "+q.stamp(main.Since)+"; alarm "+name+" holds it back (inhibit_by)",
+		main.Summary.ZH+"，自 "+q.stamp(main.Since)+" 起；被告警 "+name+" 抑制（inhibit_by）")
 	return nil
 }
 
@@ -647,12 +648,12 @@ func (q *inquiry) tooLate() *reading {
 	return found
 }
 
-func (r *reading) text() string {
+func (q *inquiry) text(r *reading) string {
 	s := string(r.Metric) + " = " + show(r.Value.Any())
 	if r.Unit != "" {
 		s += " " + r.Unit
 	}
-	return s + " @ " + stamp(r.Time)
+	return s + " @ " + q.stamp(r.Time)
 }
 
 func span(ms int64) string { return citywarden.Duration(time.Duration(ms) * time.Millisecond).String() }
@@ -661,29 +662,29 @@ func span(ms int64) string { return citywarden.Duration(time.Duration(ms) * time
 func (q *inquiry) lacksEN() string {
 	switch {
 	case q.d.arrived == 0 && q.g == nil:
-		return "; nothing came from the device since " + stamp(q.out.From) + q.disabledEN()
+		return "; nothing came from the device since " + q.stamp(q.out.From) + q.disabledEN()
 	case len(q.out.Missing) == 0:
 		return ""
 	}
 	m := q.out.Missing[0]
 	if m.Last.IsZero() {
-		return "; no " + string(m.Metric) + " of " + string(m.Device) + " came since " + stamp(q.out.From) + q.disabledEN()
+		return "; no " + string(m.Metric) + " of " + string(m.Device) + " came since " + q.stamp(q.out.From) + q.disabledEN()
 	}
-	return "; the last " + string(m.Metric) + " of " + string(m.Device) + " is of " + stamp(m.Last) + ", and is not current after " + m.Stale.String() + q.disabledEN()
+	return "; the last " + string(m.Metric) + " of " + string(m.Device) + " is of " + q.stamp(m.Last) + ", and is not current after " + m.Stale.String() + q.disabledEN()
 }
 
 func (q *inquiry) lacksZH() string {
 	switch {
 	case q.d.arrived == 0 && q.g == nil:
-		return "；自 " + stamp(q.out.From) + " 起未收到该设备的数据" + q.disabledZH()
+		return "；自 " + q.stamp(q.out.From) + " 起未收到该设备的数据" + q.disabledZH()
 	case len(q.out.Missing) == 0:
 		return ""
 	}
 	m := q.out.Missing[0]
 	if m.Last.IsZero() {
-		return "；自 " + stamp(q.out.From) + " 起未收到 " + string(m.Device) + " 的 " + string(m.Metric) + q.disabledZH()
+		return "；自 " + q.stamp(q.out.From) + " 起未收到 " + string(m.Device) + " 的 " + string(m.Metric) + q.disabledZH()
 	}
-	return "；" + string(m.Device) + " 的 " + string(m.Metric) + " 最后测量于 " + stamp(m.Last) + "，超过 " + spanZH(m.Stale.Std()) + " 即视为过期" + q.disabledZH()
+	return "；" + string(m.Device) + " 的 " + string(m.Metric) + " 最后测量于 " + q.stamp(m.Last) + "，超过 " + spanZH(m.Stale.Std()) + " 即视为过期" + q.disabledZH()
 }
 
 func (q *inquiry) disabledEN() string {
@@ -704,14 +705,14 @@ func (q *inquiry) heardEN() string {
 	if q.out.LastSeen.IsZero() {
 		return ""
 	}
-	return "; the newest message of the device came at " + stamp(q.out.LastSeen)
+	return "; the newest message of the device came at " + q.stamp(q.out.LastSeen)
 }
 
 func (q *inquiry) heardZH() string {
 	if q.out.LastSeen.IsZero() {
 		return ""
 	}
-	return "；该设备最近一次上报于 " + stamp(q.out.LastSeen)
+	return "；该设备最近一次上报于 " + q.stamp(q.out.LastSeen)
 }
 
 // afterEN points at readings that the moment did not know yet.
@@ -720,7 +721,7 @@ func (q *inquiry) afterEN() string {
 		return ""
 	}
 	x := q.out.After[0]
-	return "; " + string(x.Metric) + " = " + show(x.Value.Any()) + " of " + stamp(x.Time) + " came in only at " + stamp(x.Arrived) + ", after the moment you ask about"
+	return "; " + string(x.Metric) + " = " + show(x.Value.Any()) + " of " + q.stamp(x.Time) + " came in only at " + q.stamp(x.Arrived) + ", after the moment you ask about"
 }
 
 func (q *inquiry) afterZH() string {
@@ -728,5 +729,5 @@ func (q *inquiry) afterZH() string {
 		return ""
 	}
 	x := q.out.After[0]
-	return "；" + stamp(x.Time) + " 的 " + string(x.Metric) + " = " + show(x.Value.Any()) + " 于 " + stamp(x.Arrived) + " 才到达，晚于所问时刻"
+	return "；" + q.stamp(x.Time) + " 的 " + string(x.Metric) + " = " + show(x.Value.Any()) + " 于 " + q.stamp(x.Arrived) + " 才到达，晚于所问时刻"
 }

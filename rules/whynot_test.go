@@ -178,7 +178,7 @@ func TestWhyNotOfWhatIsOutOfService(t *testing.T) {
 		w.serve(2*s, outOf(citywarden.AlarmOrder{Device: "q"}, 0))
 		w.serve(3*s, outOf(citywarden.AlarmOrder{Rule: "two", Entity: "Z"}, 0))
 		d := w.diary()
-		l := NewLab(NewRunner(w.e, nil, nil, RunnerOptions{}), d, d, anyClass)
+		l := NewLab(NewRunner(w.e, nil, nil, RunnerOptions{}), d, d, anyClass, time.UTC)
 		for rule, want := range map[citywarden.RuleID]int{"two": 2, "fire": 1} {
 			x, err := l.WhyNot(t.Context(), rule, "p", t0.Add(time.Minute))
 			if err != nil || len(x.OutOfService) != want || x.OutOfService[0].Device != "p" {
@@ -195,8 +195,10 @@ func TestWhyNotOfARuleThatWasChanged(t *testing.T) {
 		w.put("p", s, "x", 4.5)
 		d := w.diary()
 		w.set = load(t, strings.Replace(limitRule, "x > 8", "x > 4", 1))
-		x, err := w.lab(d).WhyNot(t.Context(), "limit", "p", t0.Add(time.Minute))
-		if err != nil || x.Reason != citywarden.WhyNotChanged || !strings.Contains(x.Summary.EN, "as they are now there would have been an alarm since 2026-01-05 08:00:01+08:00") {
+		l := w.lab(d)
+		l.zone = time.FixedZone("", 5*3600+1800)
+		x, err := l.WhyNot(t.Context(), "limit", "p", t0.Add(time.Minute))
+		if err != nil || x.Reason != citywarden.WhyNotChanged || !strings.Contains(x.Summary.EN, "as they are now there would have been an alarm since 2026-01-05 05:30:01+05:30") {
 			t.Errorf("%s %s %v", x.Reason, x.Summary, err)
 		}
 	})

@@ -93,34 +93,38 @@ func (a *alarmWhyCmd) Run(ctx context.Context, o output) error {
 	if a.JSON {
 		return toJSON(o.out, e)
 	}
-	printWhy(o.out, &e)
+	zone, err := c.zone(ctx)
+	if err != nil {
+		return err
+	}
+	printWhy(o.out, whenIn(zone), &e)
 	return nil
 }
 
-func printWhy(w io.Writer, e *citywarden.Explanation) {
-	fmt.Fprintf(w, "%s\n\nrule %s, version %s, level %s, at %s\n", e.Summary.In("en"), e.Rule, e.Version, e.Severity, when(e.At))
+func printWhy(w io.Writer, at func(time.Time) string, e *citywarden.Explanation) {
+	fmt.Fprintf(w, "%s\n\nrule %s, version %s, level %s, at %s\n", e.Summary.In("en"), e.Rule, e.Version, e.Severity, at(e.At))
 	fmt.Fprintf(w, "condition  %s\n", oneLine(e.Condition))
 	if e.Held > 0 {
-		fmt.Fprintf(w, "held       for %s, since %s\n", e.Held, when(e.Since))
+		fmt.Fprintf(w, "held       for %s, since %s\n", e.Held, at(e.Since))
 	}
-	printEvidence(w, e)
-	printOutOfService(w, &e.OutOfService)
+	printEvidence(w, at, e)
+	printOutOfService(w, at, &e.OutOfService)
 }
 
 // printOutOfService prints that nobody is told, if that is so.
-func printOutOfService(w io.Writer, x *citywarden.OutOfService) {
+func printOutOfService(w io.Writer, at func(time.Time) string, x *citywarden.OutOfService) {
 	if x.Since.IsZero() {
 		return
 	}
 	end := "until it is returned"
 	if !x.Until.IsZero() {
-		end = "until " + when(x.Until)
+		end = "until " + at(x.Until)
 	}
-	fmt.Fprintf(w, "nobody is told: %s is out of service since %s, %s, by %s: %s\n", subject(x), when(x.Since), end, x.By, x.Reason)
+	fmt.Fprintf(w, "nobody is told: %s is out of service since %s, %s, by %s: %s\n", subject(x), at(x.Since), end, x.By, x.Reason)
 }
 
 // printEvidence prints what a condition saw.
-func printEvidence(w io.Writer, e *citywarden.Explanation) {
+func printEvidence(w io.Writer, at func(time.Time) string, e *citywarden.Explanation) {
 	for _, l := range e.Leaves {
 		fmt.Fprintf(w, "  %-8s %s%s", l.Result, whose(l.Device), l.Text)
 		if l.Op != "" {
@@ -129,11 +133,11 @@ func printEvidence(w io.Writer, e *citywarden.Explanation) {
 		fmt.Fprintln(w)
 	}
 	for _, x := range e.Windows {
-		fmt.Fprintf(w, "window     %s%s = %v from %d samples, %s to %s\n", whose(x.Device), x.Text, shown(x.Result), x.Samples, when(x.From), when(x.To))
+		fmt.Fprintf(w, "window     %s%s = %v from %d samples, %s to %s\n", whose(x.Device), x.Text, shown(x.Result), x.Samples, at(x.From), at(x.To))
 	}
 	for _, x := range e.Inputs {
 		value := strings.TrimSpace(x.Value.String() + " " + x.Unit)
-		fmt.Fprintf(w, "input      %s.%s = %s, measured %s, arrived %s\n", x.Device, x.Metric, value, when(x.Time), when(x.Arrived))
+		fmt.Fprintf(w, "input      %s.%s = %s, measured %s, arrived %s\n", x.Device, x.Metric, value, at(x.Time), at(x.Arrived))
 	}
 	for _, x := range e.Attributes {
 		fmt.Fprintf(w, "attribute  %s = %v from the %s\n", x.Name, shown(x.Value), x.From)

@@ -260,35 +260,39 @@ func (r *ruleWhyNotCmd) Run(ctx context.Context, o output) error {
 	if r.JSON {
 		return toJSON(o.out, x)
 	}
-	printWhyNot(o.out, &x)
+	zone, err := c.zone(ctx)
+	if err != nil {
+		return err
+	}
+	printWhyNot(o.out, whenIn(zone), &x)
 	return nil
 }
 
-func printWhyNot(w io.Writer, x *citywarden.WhyNot) {
-	fmt.Fprintf(w, "%s\n\n%-10s rule %s, version %s, at %s\n", x.Summary.In("en"), x.Reason, x.Rule, x.Version, when(x.At))
+func printWhyNot(w io.Writer, at func(time.Time) string, x *citywarden.WhyNot) {
+	fmt.Fprintf(w, "%s\n\n%-10s rule %s, version %s, at %s\n", x.Summary.In("en"), x.Reason, x.Rule, x.Version, at(x.At))
 	if !x.LastSeen.IsZero() {
-		fmt.Fprintf(w, "last heard %s\n", when(x.LastSeen))
+		fmt.Fprintf(w, "last heard %s\n", at(x.LastSeen))
 	}
 	for i := range x.Levels {
 		l := &x.Levels[i]
 		fmt.Fprintf(w, "\n%s is %s: %s is %s", l.Severity, l.State, oneLine(l.Condition), l.Result)
 		if !l.Due.IsZero() {
-			fmt.Fprintf(w, ", since %s, due %s", when(l.Since), when(l.Due))
+			fmt.Fprintf(w, ", since %s, due %s", at(l.Since), at(l.Due))
 		}
 		fmt.Fprintln(w)
-		printEvidence(w, &l.Explanation)
+		printEvidence(w, at, &l.Explanation)
 	}
 	for _, m := range x.Missing {
-		fmt.Fprintf(w, "missing    %s.%s, last of %s\n", m.Device, m.Metric, when(m.Last))
+		fmt.Fprintf(w, "missing    %s.%s, last of %s\n", m.Device, m.Metric, at(m.Last))
 	}
 	for _, in := range x.Late {
-		fmt.Fprintf(w, "too late   %s.%s = %s %s, measured %s, arrived %s\n", in.Device, in.Metric, in.Value, in.Unit, when(in.Time), when(in.Arrived))
+		fmt.Fprintf(w, "too late   %s.%s = %s %s, measured %s, arrived %s\n", in.Device, in.Metric, in.Value, in.Unit, at(in.Time), at(in.Arrived))
 	}
 	for _, in := range x.After {
-		fmt.Fprintf(w, "afterwards %s.%s = %s %s, measured %s, arrived %s\n", in.Device, in.Metric, in.Value, in.Unit, when(in.Time), when(in.Arrived))
+		fmt.Fprintf(w, "afterwards %s.%s = %s %s, measured %s, arrived %s\n", in.Device, in.Metric, in.Value, in.Unit, at(in.Time), at(in.Arrived))
 	}
 	for i := range x.OutOfService {
-		printOutOfService(w, &x.OutOfService[i])
+		printOutOfService(w, at, &x.OutOfService[i])
 	}
 	for _, n := range x.Notes {
 		fmt.Fprintf(w, "note: %s\n", n)

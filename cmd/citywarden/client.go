@@ -246,6 +246,16 @@ func when(t time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05")
 }
 
+// whenIn is when, in the zone of the county.
+func whenIn(zone *time.Location) func(time.Time) string {
+	return func(t time.Time) string {
+		if t.IsZero() {
+			return "-"
+		}
+		return t.In(zone).Format("2006-01-02 15:04:05Z07:00")
+	}
+}
+
 // counted is n with its noun: "1 rule", "2 rules".
 func counted[N int | int64 | uint64](n N, noun string) string {
 	if n != 1 {

@@ -42,7 +42,7 @@ func labOver(t testing.TB, p past) *rules.Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return rules.NewLab(rules.NewRunner(rules.New(set, rules.Options{Devices: p}), nil, nil, rules.RunnerOptions{}), p, p, func(citywarden.ClassCode) error { return nil })
+	return rules.NewLab(rules.NewRunner(rules.New(set, rules.Options{Devices: p}), nil, nil, rules.RunnerOptions{}), p, p, func(citywarden.ClassCode) error { return nil }, time.UTC)
 }
 
 func (past) Model(name citywarden.ModelName) (*citywarden.Model, bool) {
