@@ -58,6 +58,7 @@ type trial struct {
 	q        citywarden.BacktestRequest
 	warmup   time.Time
 	logged   time.Time
+	zone     *time.Location
 	rules    []*rule // that are tried
 	tried    *side
 	now      *side // nil when nothing is compared
@@ -78,7 +79,7 @@ type side struct {
 // trial compiles both sets of rules and makes the engines.
 func (l *Lab) trial(q *citywarden.BacktestRequest) (*trial, error) {
 	running, opt := l.runner.running()
-	t := &trial{q: *q, shown: time.Now()}
+	t := &trial{q: *q, zone: l.zone, shown: time.Now()}
 	if q.Devices != nil {
 		only := map[citywarden.DeviceID]bool{}
 		for _, id := range q.Devices {
@@ -379,8 +380,8 @@ func (t *trial) result(took time.Duration) citywarden.Backtest {
 	}
 	t.note("Devices, attributes and models are those of now.", "设备、属性和型号均以当前登记的为准。")
 	if t.logged.After(t.warmup) {
-		t.note("What lies before "+t.logged.Format(time.RFC3339)+" comes from the time series: each reading arrives when it was measured, what people ordered and when the platform was down is not known there.",
-			t.logged.Format(time.RFC3339)+" 之前的数据取自时序库：读数按测量时刻到达，人工操作和平台停机情况未知。")
+		t.note("What lies before "+stamp(t.logged, t.zone)+" comes from the time series: each reading arrives when it was measured, what people ordered and when the platform was down is not known there.",
+			stamp(t.logged, t.zone)+" 之前的数据取自时序库：读数按测量时刻到达，人工操作和平台停机情况未知。")
 	}
 	if t.tried.orders > 0 || t.now != nil && t.now.orders > 0 {
 		t.note("What people ordered (acknowledge, shelve, reset) went to the alarm of the same rule on the same entity, in both.",

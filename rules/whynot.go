@@ -196,8 +196,8 @@ func (q *inquiry) replay(ctx context.Context, h History) error {
 	}
 	if logged.After(q.out.From) {
 		q.out.Notes = append(q.out.Notes, citywarden.Text{
-			EN: "What lies before " + logged.Format(time.RFC3339) + " comes from the time series: when readings arrived and what people ordered is not known there.",
-			ZH: logged.Format(time.RFC3339) + " 之前的数据取自时序库，读数的到达时刻和人工操作未知。",
+			EN: "What lies before " + q.stamp(logged) + " comes from the time series: when readings arrived and what people ordered is not known there.",
+			ZH: q.stamp(logged) + " 之前的数据取自时序库，读数的到达时刻和人工操作未知。",
 		})
 	}
 	if err := q.after(ctx, h); err != nil || !q.next.IsZero() {
@@ -337,8 +337,12 @@ func (q *inquiry) judge(ctx context.Context, rec Record) error {
 	return q.quiet(ctx, rec, results)
 }
 
+func (q *inquiry) stamp(t time.Time) string { return stamp(t, q.zone) }
+
 // stamp writes a time for a sentence.
-func (q *inquiry) stamp(t time.Time) string { return t.In(q.zone).Format("2006-01-02 15:04:05Z07:00") }
+func stamp(t time.Time, zone *time.Location) string {
+	return t.In(zone).Format("2006-01-02 15:04:05Z07:00")
+}
 
 // levels evaluates every level as of the moment, the least severe first.
 func (q *inquiry) levels() []tri {

@@ -140,6 +140,10 @@ func printEvidence(w io.Writer, at func(time.Time) string, e *citywarden.Explana
 		fmt.Fprintf(w, "input      %s.%s = %s, measured %s, arrived %s\n", x.Device, x.Metric, value, at(x.Time), at(x.Arrived))
 	}
 	for _, x := range e.Attributes {
+		if x.From == "" {
+			fmt.Fprintf(w, "attribute  %s has no value\n", x.Name)
+			continue
+		}
 		fmt.Fprintf(w, "attribute  %s = %v from the %s\n", x.Name, shown(x.Value), x.From)
 	}
 	for _, x := range e.Members {

@@ -50,14 +50,18 @@ func (b *ruleBacktestCmd) Run(ctx context.Context, o output) error {
 	if err != nil {
 		return err
 	}
+	zone, err := c.zone(ctx)
+	if err != nil {
+		return err
+	}
 	var out citywarden.Backtest
-	if err := c.watch(ctx, "/rules/backtest", body, &out, progressOn(o.err)); err != nil {
+	if err := c.watch(ctx, "/rules/backtest", body, &out, progressOn(o.err, whenIn(zone))); err != nil {
 		return err
 	}
 	if b.JSON {
 		return toJSON(o.out, out)
 	}
-	printBacktest(o.out, &out)
+	printBacktest(o.out, whenIn(zone), &out)
 	return nil
 }
 
@@ -74,7 +78,7 @@ func momentOf(now time.Time, s string) (time.Time, error) {
 }
 
 // progressOn shows how far a backtest is when w is a terminal.
-func progressOn(w io.Writer) func(citywarden.BacktestProgress) {
+func progressOn(w io.Writer, at func(time.Time) string) func(citywarden.BacktestProgress) {
 	f, ok := w.(*os.File)
 	if !ok {
 		return func(citywarden.BacktestProgress) {}
@@ -87,7 +91,7 @@ func progressOn(w io.Writer) func(citywarden.BacktestProgress) {
 			fmt.Fprint(f, "\r\x1b[K")
 			return
 		}
-		fmt.Fprintf(f, "\r\x1b[K%3.0f %%  %s  %d readings", 100*p.Done, when(p.At), p.Readings)
+		fmt.Fprintf(f, "\r\x1b[K%3.0f %%  %s  %d readings", 100*p.Done, at(p.At), p.Readings)
 	}
 }
 
@@ -147,8 +151,8 @@ func (c *client) watch(ctx context.Context, path string, body, out any, progress
 }
 
 // printBacktest prints a report for people.
-func printBacktest(w io.Writer, b *citywarden.Backtest) {
-	fmt.Fprintf(w, "%s to %s, %s in %s, in %s\n", when(b.From), when(b.To), counted(b.Readings, "reading"), counted(b.Messages, "message"), b.Took)
+func printBacktest(w io.Writer, at func(time.Time) string, b *citywarden.Backtest) {
+	fmt.Fprintf(w, "%s to %s, %s in %s, in %s\n", at(b.From), at(b.To), counted(b.Readings, "reading"), counted(b.Messages, "message"), b.Took)
 	for i := range b.Rules {
 		r := &b.Rules[i]
 		now := "no rule of that id runs"
@@ -185,7 +189,7 @@ func printBacktest(w io.Writer, b *citywarden.Backtest) {
 				if c.Peak == 0 {
 					return "0"
 				}
-				return fmt.Sprintf("%d from %s", c.Peak, when(c.PeakAt))
+				return fmt.Sprintf("%d from %s", c.Peak, at(c.PeakAt))
 			}},
 			{"chattering", func(c *citywarden.BacktestCounts) string { return dash(strings.Join(c.Chattering, " ")) }},
 		} {
@@ -201,7 +205,7 @@ func printBacktest(w io.Writer, b *citywarden.Backtest) {
 		}
 		if len(r.Alarms) > 0 {
 			fmt.Fprintln(w)
-			table(w, alarmRows(r))
+			table(w, alarmRows(at, r))
 		}
 		if r.More > 0 {
 			fmt.Fprintf(w, "and %d more\n", r.More)
@@ -215,12 +219,12 @@ func printBacktest(w io.Writer, b *citywarden.Backtest) {
 	}
 }
 
-func alarmRows(r *citywarden.BacktestRule) [][]string {
+func alarmRows(at func(time.Time) string, r *citywarden.BacktestRule) [][]string {
 	rows := [][]string{{"IN", "ENTITY", "SEVERITY", "RAISED", "CLEARED", "NOW RAISED", "NOW CLEARED"}}
 	for _, a := range r.Alarms {
-		row := []string{a.In, a.Entity, a.Severity.String(), when(a.Raised), when(a.Cleared)}
+		row := []string{a.In, a.Entity, a.Severity.String(), at(a.Raised), at(a.Cleared)}
 		if a.In == "both" {
-			row = append(row, when(a.NowRaised), when(a.NowCleared))
+			row = append(row, at(a.NowRaised), at(a.NowCleared))
 		}
 		rows = append(rows, row)
 	}
