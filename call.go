@@ -12,9 +12,9 @@ var callMethods = []string{"getCurrentTime", "getTime", "getSessionLimits"}
 // AnswerCall answers a device that calls the platform with {"method": …, "params": …},
 // ThingsBoard's client-side RPC: getCurrentTime, or getTime, is now in milliseconds
 // since 1970, for devices without a clock; getSessionLimits is what ThingsBoard's SDKs
-// ask for when they connect. Any other method gets {"error": …}. CodeInvalid when call
+// ask for when they connect, limits those of the device's model. Any other method gets {"error": …}. CodeInvalid when call
 // is no such object.
-func AnswerCall(call []byte, now time.Time) (json.RawMessage, error) {
+func AnswerCall(call []byte, now time.Time, limits Limits) (json.RawMessage, error) {
 	var c struct {
 		Method string          `json:"method"`
 		Params json.RawMessage `json:"params"`
@@ -27,10 +27,10 @@ func AnswerCall(call []byte, now time.Time) (json.RawMessage, error) {
 	case "getCurrentTime", "getTime":
 		answer = now.UnixMilli()
 	case "getSessionLimits":
-		answer = map[string]any{"maxPayloadSize": 256 << 10, "maxInflightMessages": 256, "rateLimits": map[string]string{}}
+		return limits.SessionLimits(), nil
 	default:
 		const most = 64
 		answer = map[string]string{"error": "no method " + c.Method[:min(len(c.Method), most)] + "; the platform answers " + strings.Join(callMethods, ", ")}
 	}
-	return json.Marshal(answer)
+	return PlainJSON(answer)
 }

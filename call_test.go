@@ -13,16 +13,16 @@ func TestAnswerCall(t *testing.T) {
 	for call, want := range map[string]string{
 		`{"method":"getCurrentTime","params":{}}`:                 `1631881236974`,
 		`{"method":"getTime"}`:                                    `1631881236974`,
-		`{"method":"getSessionLimits","params":{"timeout":5000}}`: `{"maxInflightMessages":256,"maxPayloadSize":262144,"rateLimits":{}}`,
+		`{"method":"getSessionLimits","params":{"timeout":5000}}`: `{"maxPayloadSize":262144,"maxInflightMessages":256,"rateLimits":{}}`,
 		`{"method":"getWeather","params":"x"}`:                    `{"error":"no method getWeather; the platform answers getCurrentTime, getTime, getSessionLimits"}`,
 	} {
-		got, err := citywarden.AnswerCall([]byte(call), now)
+		got, err := citywarden.AnswerCall([]byte(call), now, citywarden.Limits{})
 		if err != nil || string(got) != want {
 			t.Errorf("%s: %s, %v; want %s", call, got, err, want)
 		}
 	}
 	for _, call := range []string{"", "x", "[]", "{}", `{"method":7}`} {
-		if got, err := citywarden.AnswerCall([]byte(call), now); citywarden.CodeOf(err) != citywarden.CodeInvalid || !strings.Contains(err.Error(), "getCurrentTime") {
+		if got, err := citywarden.AnswerCall([]byte(call), now, citywarden.Limits{}); citywarden.CodeOf(err) != citywarden.CodeInvalid || !strings.Contains(err.Error(), "getCurrentTime") {
 			t.Errorf("%s: %s, %v", call, got, err)
 		}
 	}

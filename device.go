@@ -68,6 +68,8 @@ type Model struct {
 	Attributes []Attribute `json:"attributes"`               // what a device of this model may be configured with
 
 	Commands []ModelCommand `json:"commands,omitempty"` // what it can be told to do
+
+	Limits Limits `json:"limits,omitzero"` // of what its devices may send
 }
 
 // Metric declares one quantity a model reports.
@@ -157,7 +159,10 @@ type DeviceView struct {
 	Presence
 	Latest map[MetricName]Latest `json:"latest,omitempty"`
 	Client map[string]any        `json:"client,omitempty"`                                                  // attributes that the device reported
+	Clock  *Clock                `json:"clock,omitempty"`                                                   // nil when it gave no times
 	Alarm  string                `json:"alarm,omitempty" enum:"critical,major,minor,warning,indeterminate"` // severity of its worst active alarm
+
+	ClockHistory *ClockHistory `json:"-"` // for the store; nil when it is as stored
 }
 
 // AttributeState is an attribute of a device as it is set and as the device reported it.
@@ -192,6 +197,7 @@ type DeviceFilter struct {
 	Area   AreaCode
 	Search string // part of the id or name, any case
 	Status Status
+	Clock  ClockState
 
 	Component ComponentID
 	Page

@@ -38,15 +38,17 @@ const (
 	DeviceDisconnected = "v1/devices/me/disconnect" // and of GatewayDisconnect
 )
 
+// keptOf is how many bytes of a message are kept that goes into the log as a dead letter.
+const keptOf = 4096
+
 // oversized begins the topic of what is kept of a message that is too long for the log.
 const oversized = "oversized/"
 
 // Oversize returns what is kept of a message that is too long for the log, so that it
 // is a dead letter: its beginning, and in the topic how long it was.
 func Oversize(up Uplink) Uplink {
-	const head = 4096
 	up.Topic = fmt.Sprintf("%s%d/%s", oversized, len(up.Payload), up.Topic)
-	up.Payload = slices.Clone(up.Payload[:min(len(up.Payload), head)])
+	up.Payload = slices.Clone(up.Payload[:min(len(up.Payload), keptOf)])
 	return up
 }
 

@@ -17,6 +17,8 @@ const (
 	CodeNotFound        Code = "not_found"       // the named thing does not exist
 	CodeConflict        Code = "conflict"        // the thing is not in a state that allows it
 	CodeTransient       Code = "transient"       // the same call may succeed later
+	CodeLimited         Code = "limited"         // too many; a LimitError in it says when to come again
+	CodeTooLarge        Code = "too_large"       // more at once than is taken
 	CodeInternal        Code = "internal"        // a bug or a broken dependency
 )
 

@@ -33,7 +33,7 @@ func newBench(t *testing.T) *bench {
 	b.r = valves(t, b.path)
 	for _, d := range []citywarden.Device{
 		{ID: "v1", Model: "test-valve"}, {ID: "v2", Model: "test-valve", Attributes: map[string]any{"gateway": "gw"}},
-		{ID: "gw", Model: "iot-gateway"}, {ID: "off", Model: "test-valve", Disabled: true},
+		{ID: "gw", Model: "iot-gateway"}, {ID: "mh", Model: "manhole-cover"}, {ID: "off", Model: "test-valve", Disabled: true},
 	} {
 		if _, err := b.r.Create(t.Context(), d); err != nil {
 			t.Fatal(err)
@@ -270,7 +270,7 @@ func TestCommandsThatCannotBe(t *testing.T) {
 		says    string
 	}{
 		{"nobody", "open", nil, 0, citywarden.CodeNotFound, "no device nobody"},
-		{"gw", "open", nil, 0, citywarden.CodeInvalid, "takes no commands; its model file declares none"},
+		{"mh", "open", nil, 0, citywarden.CodeInvalid, "takes no commands; its model file declares none"},
 		{"v1", "oepn", nil, 0, citywarden.CodeInvalid, `no command "oepn"; did you mean "open"?`},
 		{"v1", "open", nil, 0, citywarden.CodeInvalid, "no parameter pct, a number"},
 		{"v1", "open", map[string]any{"pct": "x"}, 0, citywarden.CodeInvalid, "parameter pct of command open is a number, not x"},

@@ -70,6 +70,13 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 			r.log.Warn("attributes of a device not kept", "device", d.device.ID, "left_out", rest, "kept", maxAttributes)
 		}
 	}
+	if !e.Stated.IsZero() {
+		if d.clock == nil {
+			d.clock = &clock{}
+		}
+		untrue := e.Quarantined > 0 && !trueTime(e.Stated, heard)
+		d.unclock = d.clock.observe(heard, e.Stated, untrue) || d.unclock
+	}
 	if !d.dirty {
 		d.dirty = true
 		r.dirty = append(r.dirty, d)
@@ -173,6 +180,7 @@ func (r *Registry) Flush(ctx context.Context) error {
 		if err := r.store.SaveLatest(ctx, views, at); err != nil {
 			r.valuesMu.Lock()
 			for _, e := range todo {
+				e.unclock = e.clock != nil
 				if !e.dirty {
 					e.dirty = true
 					r.dirty = append(r.dirty, e)
@@ -191,17 +199,27 @@ func (r *Registry) Flush(ctx context.Context) error {
 	return nil
 }
 
-// states returns what SaveLatest needs of each device.
+// trueTime reports whether a device may have measured then what arrived at that time: it is not of a clock that
+// was never set.
+func trueTime(stated, arrived time.Time) bool {
+	return stated.Year() >= 2015 && stated.Sub(arrived) <= 24*time.Hour
+}
+
+// states returns what SaveLatest needs of each device, which is stored then.
 func (r *Registry) states(es []*entry) []citywarden.DeviceView {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	r.valuesMu.RLock()
-	defer r.valuesMu.RUnlock()
+	r.valuesMu.Lock()
+	defer r.valuesMu.Unlock()
 	vs := make([]citywarden.DeviceView, len(es))
 	for i, e := range es {
 		vs[i].ID = e.device.ID
 		vs[i].LastSeen, vs[i].Left, vs[i].Client = e.lastSeen, e.left, e.client
 		vs[i].Latest = e.latestValues()
+		if e.unclock {
+			vs[i].ClockHistory = e.clock.history()
+			e.unclock = false
+		}
 	}
 	return vs
 }

@@ -201,6 +201,14 @@ func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)
 			fail(at+".unit", "a unit belongs to a number, %s is a %s", x.Name, x.Kind)
 		}
 	}
+	if one, all := m.Limits.Messages, m.Limits.AllMessages; !one.IsZero() {
+		if most := one.Every(); most > m.Report.Std() {
+			fail("limits.messages", "%s is one message in %s, and the model reports every %s: every device would be held up", one, citywarden.Duration(most), m.Report)
+		}
+		if !all.IsZero() && all.Every() > one.Every() {
+			fail("limits.all_messages", "%s for all devices is less than %s for each", all, one)
+		}
+	}
 	for i := range m.Commands {
 		checkCommand(&m.Commands[i], m.Commands[:i], fmt.Sprintf("commands[%d]", i), fail)
 	}

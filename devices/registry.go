@@ -69,6 +69,8 @@ type entry struct {
 	client   map[string]any      // attributes it reported; replaced as a whole when one changes
 	reminder string              // the shared attributes that it was told last because it reported others
 	reminded time.Time
+	clock    *clock // nil while it gave no times
+	unclock  bool   // clock changed since it was stored
 	dirty    bool
 }
 
@@ -148,7 +150,7 @@ func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) 
 		d := v.Device
 		d.SiteAttributes = r.sites[d.Site()].Attributes
 		e := newEntry(&d, model)
-		e.lastSeen, e.left, e.client = v.LastSeen, v.Left, v.Client
+		e.lastSeen, e.left, e.client, e.clock = v.LastSeen, v.Left, v.Client, clockOf(v.ClockHistory)
 		for i := range model.Metrics {
 			e.latest[i] = v.Latest[model.Metrics[i].Name]
 		}
@@ -231,6 +233,12 @@ func (r *Registry) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, str
 		defer r.valuesMu.RUnlock()
 		return r.status(e, now) == f.Status
 	}
+	ticks := func(e *entry) bool {
+		r.valuesMu.RLock()
+		defer r.valuesMu.RUnlock()
+		v := e.clock.view()
+		return v != nil && v.State == f.Clock
+	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	i := 0
@@ -246,7 +254,7 @@ func (r *Registry) List(f citywarden.DeviceFilter) ([]citywarden.DeviceView, str
 		if f.Model != "" && e.model.Name != f.Model || f.Domain != "" && e.model.Domain != f.Domain ||
 			f.Grid != "" && e.device.Grid != f.Grid || f.Area != "" && !f.Area.Has(e.device.Grid) || // a look at device is what costs
 			f.Component != "" && e.device.Component != f.Component || search != "" && !strings.Contains(e.search, search) ||
-			f.Status != "" && !of(e) {
+			f.Status != "" && !of(e) || f.Clock != "" && !ticks(e) {
 			continue
 		}
 		if len(views) == size {
@@ -286,7 +294,7 @@ func (r *Registry) view(e *entry, now time.Time) citywarden.DeviceView {
 	r.valuesMu.RLock()
 	defer r.valuesMu.RUnlock()
 	v.Presence = r.presence(e, now)
-	v.Latest, v.Client = e.latestValues(), e.client
+	v.Latest, v.Client, v.Clock = e.latestValues(), e.client, e.clock.view()
 	return v
 }
 

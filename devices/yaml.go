@@ -100,6 +100,14 @@ func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
 				m.Attributes = append(m.Attributes, x)
 			})
 		}},
+		{"limits", false, func(r *reader, n ast.Node, at string) {
+			r.mapping(n, at, fields{
+				{"messages", false, pace(&m.Limits.Messages)},
+				{"all_messages", false, pace(&m.Limits.AllMessages)},
+				{"connections", false, pace(&m.Limits.Connections)},
+				{"payload", false, size(&m.Limits.Payload)},
+			})
+		}},
 		{"commands", false, func(r *reader, n ast.Node, at string) {
 			r.list(n, at, func(n ast.Node, at string) { m.Commands = append(m.Commands, r.command(n, at)) })
 		}},
@@ -279,6 +287,37 @@ func duration(to *citywarden.Duration) read {
 			r.fail(n.GetToken(), "%s: a duration is not negative", at)
 		}
 		*to = d
+	}
+}
+
+func pace(to *citywarden.Rate) read {
+	return func(r *reader, n ast.Node, at string) {
+		var s string
+		text(&s)(r, n, at)
+		if s == "" {
+			return
+		}
+		x, err := citywarden.ParseRate(s)
+		if err != nil {
+			r.fail(n.GetToken(), "%s: %s", at, err)
+		}
+		*to = x
+	}
+}
+
+// size reads how many bytes a message may have.
+func size(to *int) read {
+	return func(r *reader, n ast.Node, at string) {
+		var x *float64
+		number(&x)(r, n, at)
+		if x == nil {
+			return
+		}
+		if *x != math.Trunc(*x) || *x < 16 || *x > citywarden.MaxPayload {
+			r.fail(n.GetToken(), "%s is %g; it is a whole number of bytes, 16 to %d", at, *x, citywarden.MaxPayload)
+			return
+		}
+		*to = int(*x)
 	}
 }
 

@@ -336,6 +336,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // trimmer lets the log drop what every consumer is done with.
 func (p *Pipeline) trimmer(ctx context.Context) {
 	for pause(ctx, trimEvery) {
+		p.limits.forget(p.directory)
 		done := p.log.Last()
 		var err error
 		for _, c := range p.consumers {

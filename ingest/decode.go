@@ -106,7 +106,15 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 		return message{}, nil, d // only a sign of life
 	}
 	if bytes, topic, ok := citywarden.Oversized(up.Topic); ok {
-		d.reject(1, "a message of %d bytes to %s is more than can be kept, and what is here is its beginning; send less at once", bytes, topic)
+		most := ""
+		if model.Limits.Payload > 0 && bytes > model.Limits.Payload {
+			most = fmt.Sprintf("; model %s takes %d", model.Name, model.Limits.Payload)
+		}
+		d.reject(1, "a message of %d bytes to %s is more than can be kept, and what is here is its beginning; send less at once%s", bytes, topic, most)
+		return message{}, nil, d
+	}
+	if topic, ok := citywarden.Overrated(up.Topic); ok {
+		d.reject(1, "a message to %s that came too fast: model %s takes %s of a device and %s of all together", topic, model.Name, orAny(model.Limits.Messages), orAny(model.Limits.AllMessages))
 		return message{}, nil, d
 	}
 	var err error
@@ -181,6 +189,14 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 	m.readings = kept
 	d.taken = len(kept)
 	return m, raw, d
+}
+
+// orAny is a rate in words.
+func orAny(r citywarden.Rate) string {
+	if r.IsZero() {
+		return "any number"
+	}
+	return r.String()
 }
 
 func outside(m *citywarden.Metric, v citywarden.Value) bool {

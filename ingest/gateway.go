@@ -130,6 +130,18 @@ func (p *Pipeline) alive(parts []citywarden.Uplink, up *citywarden.Uplink, now t
 // acceptGateway is Accept for a gateway's message: done is called once all of its
 // parts are durable, with the first error.
 func (p *Pipeline) acceptGateway(ctx context.Context, up citywarden.Uplink, done func(error)) {
+	if _, m, err := p.directory.Device(up.Device); err == nil { // its own limits, whoever it speaks of
+		err := p.pace(ctx, up.Device, m, up.Protocol, held(up.Protocol))
+		if citywarden.CodeOf(err) == citywarden.CodeLimited && up.Protocol == "uplink" { // nobody to be told
+			p.accept(ctx, citywarden.Overrate(up), true, done)
+			return
+		}
+		if err != nil {
+			p.metrics.accepted(up.Protocol, time.Now())(err)
+			done(err)
+			return
+		}
+	}
 	parts, _ := split(p.directory, &up)
 	now := time.Now()
 	parts, alive := p.alive(parts, &up, now)
@@ -141,7 +153,7 @@ func (p *Pipeline) acceptGateway(ctx context.Context, up citywarden.Uplink, done
 	var first atomic.Pointer[error]
 	left.Store(int64(len(parts)))
 	for _, part := range parts {
-		p.accept(ctx, part, func(err error) {
+		p.accept(ctx, part, false, func(err error) {
 			if err != nil {
 				first.CompareAndSwap(nil, &err)
 			}

@@ -107,7 +107,8 @@ type Pipeline struct {
 	consumers []*consumer
 	ring      *ring
 	stamped   atomic.Int64 // when the newest message arrived, in nanoseconds since 1970
-	gateways  sync.Map     // citywarden.DeviceID to when its sign of life was logged last
+	limits    limits
+	gateways  sync.Map // citywarden.DeviceID to when its sign of life was logged last
 }
 
 // New returns a Pipeline without consumers.
@@ -150,7 +151,8 @@ func (p *Pipeline) Attach(c Consumer) {
 // decoded, so whether it made sense is not known here: see Check.
 //
 // Accept owns up.Payload from now on. It blocks while the log, or a consumer that
-// holds back, can't keep up; when ctx ends meanwhile, that is a CodeTransient error. While Options.Full
+// holds back, can't keep up, and for 5 s at most while the device sends more than its model's limits allow, then it fails with
+// CodeLimited; when ctx ends meanwhile, that is a CodeTransient error. While Options.Full
 // says that there is no room it fails at once, with CodeTransient.
 //
 // A gateway's message is put into the log as one of each device that it speaks
@@ -160,11 +162,18 @@ func (p *Pipeline) Accept(ctx context.Context, up citywarden.Uplink, done func(e
 		p.acceptGateway(ctx, up, done)
 		return
 	}
-	p.accept(ctx, up, done)
+	p.accept(ctx, up, true, done)
 }
 
-func (p *Pipeline) accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
+// accept is Accept for a message of one device, which itself brought it when direct.
+func (p *Pipeline) accept(ctx context.Context, up citywarden.Uplink, direct bool, done func(error)) {
 	begin := time.Now()
+	up, err := p.limited(ctx, up, direct)
+	if err != nil {
+		p.metrics.accepted(up.Protocol, begin)(err)
+		done(err)
+		return
+	}
 	if up.Received.IsZero() {
 		up.Received = begin
 	}
@@ -215,6 +224,9 @@ func (p *Pipeline) Check(up citywarden.Uplink) error {
 	for i := range parts {
 		device, model, err := p.directory.Device(parts[i].Device)
 		if err != nil {
+			return err
+		}
+		if err := oversize(model, len(parts[i].Payload)); err != nil {
 			return err
 		}
 		_, _, dropped := decode(device, model, &parts[i])

@@ -623,7 +623,7 @@ func TestMetrics(t *testing.T) {
 	for _, f := range families {
 		names = append(names, f.GetName())
 	}
-	want := []string{"citywarden_ack_seconds", "citywarden_consumer_lag", "citywarden_dead_letters_total", "citywarden_log_depth", "citywarden_uplinks_total"}
+	want := []string{"citywarden_ack_seconds", "citywarden_consumer_lag", "citywarden_dead_letters_total", "citywarden_limited_total", "citywarden_log_depth", "citywarden_uplinks_total"}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("metrics:\n%s", diff)
 	}

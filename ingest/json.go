@@ -114,6 +114,10 @@ func (d *jsonDecoder) elements(whole token) error {
 	return failed
 }
 
+// gatewayMetadata is what ThingsBoard's gateway puts beside ts and values when it is to
+// measure how long messages take: nothing of the device.
+const gatewayMetadata = "metadata"
+
 // element takes one object: readings, or ts and values.
 func (d *jsonDecoder) element(t token) error {
 	list, err := d.scanner.members(t, d.outer)
@@ -128,7 +132,7 @@ func (d *jsonDecoder) element(t token) error {
 		return nil
 	}
 	for i := range list {
-		if i != ts && i != values {
+		if i != ts && i != values && string(list[i].key) != gatewayMetadata {
 			d.drop.reject(1, "%s stands beside \"ts\" and \"values\"; put it into \"values\"", quote(string(list[i].key)))
 		}
 	}
@@ -156,6 +160,9 @@ func (d *jsonDecoder) readings(list []member, when time.Time) {
 	d.out.readings = slices.Grow(d.out.readings, len(list))
 	for i, m := range list {
 		metric, ok := d.model.Metric(citywarden.MetricName(m.key))
+		if ok && m.value.kind() == 'n' {
+			continue // no value, as with ThingsBoard
+		}
 		if !ok && m.value.kind() == '"' && slices.Contains(citywarden.FirmwareAttributes[:], string(m.key)) {
 			if s, text := m.value.text(); text && len(s) <= maxAttribute {
 				if d.out.attrs == nil {
@@ -240,6 +247,13 @@ func (d *jsonDecoder) attributes(t token) error {
 			d.out.attrs[string(m.key)] = f
 		case 't', 'f':
 			d.out.attrs[string(m.key)] = m.value.kind() == 't'
+		case 'n': // no value, as with ThingsBoard
+		case '{', '[': // ThingsBoard keeps JSON; here it is a text
+			if len(m.value.raw) > maxAttribute {
+				d.drop.reject(1, "byte %d: attribute %s has more than %d bytes", m.value.at, quote(string(m.key)), maxAttribute)
+				continue
+			}
+			d.out.attrs[string(m.key)] = string(m.value.raw)
 		default:
 			d.drop.reject(1, "byte %d: attribute %s is a string, a number or a bool, found %s", m.value.at, quote(string(m.key)), m.value.describe())
 		}
@@ -280,8 +294,6 @@ func parseValue(m *citywarden.Metric, t token) (citywarden.Value, error) {
 		return citywarden.Value{}, fmt.Errorf("is a bool, found %s; send true or false", found)
 	case m.Kind == citywarden.KindText:
 		return citywarden.Value{}, fmt.Errorf("is a text, found %s; send it in quotes", found)
-	case kind == 'n':
-		return citywarden.Value{}, fmt.Errorf("is a number, found null; leave it out when there is no value")
 	}
 	return citywarden.Value{}, fmt.Errorf("is a number, found %s", found)
 }

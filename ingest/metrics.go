@@ -15,6 +15,7 @@ type metrics struct {
 	results map[string]map[string]prometheus.Counter // by protocol and result
 	ack     prometheus.Histogram
 	dead    prometheus.Counter
+	limits  map[string]map[string]prometheus.Counter // by protocol and limit
 	depth   atomic.Int64
 }
 
@@ -33,10 +34,18 @@ func newMetrics(r prometheus.Registerer, lag func() map[string]uint64) (*metrics
 			Name: "citywarden_dead_letters_total", Help: "Messages that could not be used, or not as a whole.",
 		}),
 	}
+	limited := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "citywarden_limited_total", Help: "What reached a limit of its model, by protocol and limit: messages that were delayed, messages and connections that were refused or are dead letters, and payloads that were too long.",
+	}, []string{"protocol", "limit"})
+	m.limits = map[string]map[string]prometheus.Counter{}
 	for _, protocol := range []string{"mqtt", "coap", "http", "uplink", "other"} {
 		m.results[protocol] = map[string]prometheus.Counter{}
 		for _, result := range []string{"stored", "refused", "failed"} {
 			m.results[protocol][result] = uplinks.WithLabelValues(protocol, result)
+		}
+		m.limits[protocol] = map[string]prometheus.Counter{}
+		for _, limit := range []string{"delayed", "messages", "connections", "payload"} {
+			m.limits[protocol][limit] = limited.WithLabelValues(protocol, limit)
 		}
 	}
 	if r == nil {
@@ -45,7 +54,7 @@ func newMetrics(r prometheus.Registerer, lag func() map[string]uint64) (*metrics
 	depth := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "citywarden_log_depth", Help: "Messages taken that are not durable yet.",
 	}, func() float64 { return float64(m.depth.Load()) })
-	for _, c := range []prometheus.Collector{uplinks, m.ack, m.dead, depth, lags(lag)} {
+	for _, c := range []prometheus.Collector{uplinks, limited, m.ack, m.dead, depth, lags(lag)} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
@@ -66,13 +75,22 @@ func (m *metrics) accepted(protocol string, begin time.Time) func(error) {
 		switch citywarden.CodeOf(err) {
 		case "":
 			m.ack.Observe(time.Since(begin).Seconds())
-		case citywarden.CodeInvalid:
+		case citywarden.CodeInvalid, citywarden.CodeLimited:
 			result = "refused"
 		default:
 			result = "failed"
 		}
 		results[result].Inc()
 	}
+}
+
+// limit counts what reached a limit of its model.
+func (m *metrics) limit(protocol, limit string) {
+	limits, ok := m.limits[protocol]
+	if !ok {
+		limits = m.limits["other"]
+	}
+	limits[limit].Inc()
 }
 
 // lags collects how far each consumer is behind.

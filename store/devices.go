@@ -27,7 +27,7 @@ func (d *DB) LoadDevices(ctx context.Context, each func(citywarden.DeviceView, [
 		return 0, err
 	}
 	rows, err := d.sql.QueryContext(ctx, `SELECT d.id, d.name, d.model, d.attributes, d.lat, d.lon, d.grid, d.adjacent,
-			d.component, d.disabled, d.created, d.updated, l.last_seen, l.latest, l.client, l.gone
+			d.component, d.disabled, d.created, d.updated, l.last_seen, l.latest, l.client, l.gone, l.clock
 		FROM devices d LEFT JOIN device_latest l ON l.device = d.id ORDER BY d.id`)
 	if err != nil {
 		return 0, fmt.Errorf("read devices: %w", err)
@@ -39,13 +39,13 @@ func (d *DB) LoadDevices(ctx context.Context, each func(citywarden.DeviceView, [
 			attrs, adjacent  string
 			lat, lon         sql.NullFloat64
 			latest           sql.NullString
-			client           sql.NullString
+			client, clock    sql.NullString
 			left             sql.NullBool
 			created, updated int64
 			seen             sql.NullInt64
 		)
 		if err := rows.Scan(&v.ID, &v.Name, &v.Model, &attrs, &lat, &lon, &v.Grid, &adjacent,
-			&v.Component, &v.Disabled, &created, &updated, &seen, &latest, &client, &left); err != nil {
+			&v.Component, &v.Disabled, &created, &updated, &seen, &latest, &client, &left, &clock); err != nil {
 			return 0, fmt.Errorf("read devices: %w", err)
 		}
 		v.Created, v.Updated, v.LastSeen = fromMS(created), fromMS(updated), fromMS(seen.Int64)
@@ -70,6 +70,11 @@ func (d *DB) LoadDevices(ctx context.Context, each func(citywarden.DeviceView, [
 		if client.Valid && client.String != "" {
 			if err := json.Unmarshal([]byte(client.String), &v.Client); err != nil {
 				return 0, fmt.Errorf("attributes that device %s reported: %w", v.ID, err)
+			}
+		}
+		if clock.String != "" {
+			if err := json.Unmarshal([]byte(clock.String), &v.ClockHistory); err != nil {
+				return 0, fmt.Errorf("clock of device %s: %w", v.ID, err)
 			}
 		}
 		each(v, secrets[v.ID])
@@ -214,6 +219,16 @@ func (d *DB) SaveLatest(ctx context.Context, vs []citywarden.DeviceView, reached
 					client = excluded.client, gone = excluded.gone`,
 				vs[i].ID, toMS(vs[i].LastSeen), string(latest), string(client), toInt(vs[i].Left)); err != nil {
 				return fmt.Errorf("device %s: %w", vs[i].ID, err)
+			}
+			if vs[i].ClockHistory == nil {
+				continue
+			}
+			clock, err := json.Marshal(vs[i].ClockHistory)
+			if err != nil {
+				return fmt.Errorf("clock of device %s: %w", vs[i].ID, err)
+			}
+			if _, err := q.ExecContext(ctx, `UPDATE device_latest SET clock = $2 WHERE device = $1`, vs[i].ID, string(clock)); err != nil {
+				return fmt.Errorf("clock of device %s: %w", vs[i].ID, err)
 			}
 		}
 		return setCursor(ctx, q, latestCursor, reached)

@@ -109,6 +109,14 @@ type Firmware interface {
 	Image(ctx context.Context, id citywarden.DeviceID, title, version string) ([]byte, error)
 }
 
+// Limiter knows what devices may send.
+type Limiter interface {
+	// Connect returns CodeLimited when a device connects too often.
+	Connect(id citywarden.DeviceID, protocol string) error
+	// Limits returns what a device may send.
+	Limits(citywarden.DeviceID) citywarden.Limits
+}
+
 // Models knows what devices measure.
 type Models interface {
 	// Device returns a device and its model, or CodeNotFound. It answers from memory.
@@ -138,6 +146,7 @@ type Options struct {
 	Auth     Authenticator
 	Down     Downlinks
 	Firmware Firmware // nil for none
+	Limits   Limiter  // nil for none
 	Models   Models   // nil when clients of LwM2M are to be told and asked nothing
 
 	// Provision answers a device that asks for a credential; nil when none may.
@@ -145,6 +154,22 @@ type Options struct {
 
 	Logger  *slog.Logger          // nil for slog.Default()
 	Metrics prometheus.Registerer // nil for none
+}
+
+// limitsOf returns what a device may send.
+func (o *Options) limitsOf(id citywarden.DeviceID) citywarden.Limits {
+	if o.Limits == nil {
+		return citywarden.Limits{}
+	}
+	return o.Limits.Limits(id)
+}
+
+// connect returns why a device may not connect once more.
+func (o *Options) connect(id citywarden.DeviceID) error {
+	if o.Limits == nil {
+		return nil
+	}
+	return o.Limits.Connect(id, "coap")
 }
 
 // Server is the CoAP listener.

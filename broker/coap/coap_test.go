@@ -462,6 +462,18 @@ func TestStoreFailure(t *testing.T) {
 	}
 }
 
+// TestTooManyMessages: 4.29 says when to come again, and 4.13 how much is taken.
+func TestTooManyMessages(t *testing.T) {
+	p := newPlatform()
+	p.err = citywarden.Errorf(citywarden.CodeLimited, "%w", &citywarden.LimitError{Reason: "device a sends too much", After: 90 * time.Second})
+	addr, _, _ := serve(t, p)
+	r := dial(t, addr).ask(post(1, goodPath, "{}"))
+	age, err := r.Options.GetUint32(message.MaxAge)
+	if r.Code != codes.TooManyRequests || err != nil || age != 90 || string(r.Payload) != "device a sends too much; come again in 1m30s" {
+		t.Errorf("answered %s %s, Max-Age %d (%v)", codeLabel(r.Code), r.Payload, age, err)
+	}
+}
+
 func TestRepetitionIsStoredOnce(t *testing.T) {
 	p := newPlatform()
 	p.hold = true

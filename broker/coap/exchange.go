@@ -1,6 +1,7 @@
 package coap
 
 import (
+	"errors"
 	"iter"
 	"slices"
 	"sync"
@@ -124,6 +125,7 @@ type answer struct {
 	body   []byte // JSON or a firmware, of which the device gets the block that it asked for
 	detail string // diagnostic payload, RFC 7252 §5.5.2
 	size   uint32 // Size1, 0 for none
+	again  uint32 // Max-Age of tooMany, in seconds
 
 	location []string // of what was created
 
@@ -132,10 +134,22 @@ type answer struct {
 
 var unavailable = answer{code: codes.ServiceUnavailable, detail: "the message was not stored; send it again"}
 
+// tooMany is 4.29 (RFC 8516), with when to come again.
+func tooMany(err error) answer {
+	a := answer{code: codes.TooManyRequests, detail: err.Error(), again: 1}
+	if limit := (*citywarden.LimitError)(nil); errors.As(err, &limit) {
+		a.again = uint32(max(limit.After.Round(time.Second), time.Second) / time.Second)
+	}
+	return a
+}
+
 func (a answer) options(x *exchange) message.Options {
 	var o message.Options
 	for _, p := range a.location {
 		o = append(o, message.Option{ID: message.LocationPath, Value: []byte(p)})
+	}
+	if a.code == codes.TooManyRequests {
+		o = append(o, message.Option{ID: message.MaxAge, Value: uintValue(a.again)})
 	}
 	if a.code == codes.ServiceUnavailable {
 		o = append(o, message.Option{ID: message.MaxAge, Value: []byte{maxAge}})

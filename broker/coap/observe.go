@@ -306,22 +306,35 @@ func (l *loop) look(ctx context.Context, x *exchange) {
 		if err = citywarden.Errorf(citywarden.CodeNotFound, "there is no firmware"); l.opts.Firmware != nil {
 			body, err = l.opts.Firmware.Image(ctx, a.device, a.title, a.version)
 		}
+		if citywarden.CodeOf(err) == citywarden.CodeNotFound && l.opts.Firmware != nil && (a.title != "" || a.version != "") {
+			if _, none := l.opts.Firmware.Image(ctx, a.device, "", ""); none == nil { // ThingsBoard's answer to who asks for another
+				err = citywarden.Errorf(citywarden.CodeInvalid, "%w", err)
+			}
+		}
 		if err == nil {
 			body, err = citywarden.Chunk(body, a.size, a.chunk)
 		}
 	case a.call:
-		body, err = citywarden.AnswerCall(a.body, time.Now())
+		body, err = citywarden.AnswerCall(a.body, time.Now(), l.opts.limitsOf(a.device))
 	case a.rpc:
-		if body = l.rest(x); body == nil {
-			body = []byte("{}") // commands come as notifications
-		}
+		body = l.rest(x) // commands come as notifications
 	default:
 		if body = l.rest(x); body != nil {
 			break
 		}
 		var attrs citywarden.DeviceAttributes
-		if attrs, err = l.opts.Down.Attributes(ctx, a.device, a.client, a.shared); err == nil {
-			body, err = json.Marshal(attrs)
+		attrs, err = l.opts.Down.Attributes(ctx, a.device, a.client, a.shared)
+		switch none := len(attrs.Client)+len(attrs.Shared) == 0; {
+		case err != nil:
+		case a.observe: // as it will be told of changes
+			if attrs.Shared == nil {
+				attrs.Shared = map[string]any{}
+			}
+			body, err = citywarden.PlainJSON(attrs.Shared)
+		case none:
+			err = citywarden.Errorf(citywarden.CodeNotFound, "it has none of these attributes")
+		default:
+			body, err = citywarden.PlainJSON(attrs)
 		}
 	}
 	if x.ask.observe && err == nil {

@@ -25,16 +25,17 @@ func TestObserve(t *testing.T) {
 	for _, c := range []struct {
 		what, first, body, told string
 		kind                    citywarden.DownlinkKind
+		code                    codes.Code
 	}{
-		{"attributes", `{"client":{"firmware":"1.2"},"shared":{"report":30}}`, `{"report":60}`, `{"report":60}`, citywarden.DownlinkAttributes},
-		{"rpc", `{}`, `{"method":"open","params":{}}`, `{"id":7,"method":"open","params":{}}`, citywarden.DownlinkCommand},
+		{"attributes", `{"report":30}`, `{"report":60}`, `{"report":60}`, citywarden.DownlinkAttributes, codes.Content},
+		{"rpc", ``, `{"method":"open","params":{}}`, `{"id":7,"method":"open","params":{}}`, citywarden.DownlinkCommand, codes.Valid},
 	} {
 		p := newPlatform()
 		addr, _, _ := serve(t, p)
 		d := dial(t, addr)
 		request := get(1, "api/v1/token-of-a/"+c.what, 0)
 		r := d.ask(request)
-		if _, err := r.Options.GetUint32(message.Observe); err != nil || r.Code != codes.Content || string(r.Payload) != c.first {
+		if _, err := r.Options.GetUint32(message.Observe); err != nil || r.Code != c.code || string(r.Payload) != c.first {
 			t.Fatalf("%s: answered %s %s with %v", c.what, codeLabel(r.Code), r.Payload, r.Options)
 		}
 		ends := make(chan bool, 1)
@@ -75,7 +76,7 @@ func TestObserve(t *testing.T) {
 			m := get(3, "api/v1/token-of-a/"+c.what, 1)
 			m.Token = message.Token{1, 2}
 			return m
-		}()); r.Code != codes.Content {
+		}()); r.Code != map[string]codes.Code{"attributes": codes.Content, "rpc": codes.Deleted}[c.what] {
 			t.Errorf("%s: the end of it is answered %s", c.what, codeLabel(r.Code))
 		}
 		p.listens(t, c.kind, false)
@@ -167,7 +168,7 @@ func TestLibcoapObserves(t *testing.T) {
 	}()
 	ends, long := make(chan bool, 1), strings.Repeat("x", 3000)
 	p.listens(t, citywarden.DownlinkAttributes, true)(citywarden.Downlink{Device: "a", Body: []byte(`{"report":60,"note":"` + long + `"}`), Done: func(ok bool) { ends <- ok }})
-	if got := <-out; !strings.Contains(got, `{"client":{"firmware":"1.2"},"shared":{"report":30}}`) || !strings.Contains(got, `{"report":60,"note":"`) || strings.Count(got, "x") < len(long) {
+	if got := <-out; !strings.Contains(got, `{"report":30}`) || !strings.Contains(got, `{"report":60,"note":"`) || strings.Count(got, "x") < len(long) {
 		t.Errorf("coap-client says %q", got)
 	}
 	select {

@@ -46,6 +46,8 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	switch {
 	case !ok:
 		return nil, answer{code: codes.NotFound, detail: "POST to /api/v1/{token}/telemetry, attributes or raw"}
+	case m.Code == codes.GET && what == "rpc" && !m.Options.HasOption(message.Observe) && !m.Options.HasOption(message.Block2): // as with ThingsBoard
+		return nil, answer{code: codes.BadRequest, detail: "commands come as notifications: GET with Observe 0"}
 	case m.Code == codes.GET && (what == "attributes" || what == "rpc" || what == firmware):
 	case what == firmware:
 		return nil, answer{code: codes.MethodNotAllowed, detail: "use GET"}
@@ -162,6 +164,9 @@ func (l *loop) who(x *exchange, token string) (citywarden.DeviceID, error) {
 	}
 	id, err := l.opts.Auth.Authenticate(token)
 	if err == nil && s != nil {
+		if err := l.opts.connect(id); err != nil {
+			return "", err
+		}
 		s.device, s.known = id, func() (citywarden.DeviceID, error) { return l.opts.Auth.Authenticate(token) }
 		l.watch(s)
 	}
@@ -188,6 +193,9 @@ func (l *loop) unauthenticated(x *exchange, token string, err error) answer {
 	case citywarden.CodeDenied:
 		l.warn("uplink refused", "remote", x.id.from, "token", hint(token), "err", err)
 		return answer{code: codes.Forbidden, detail: err.Error()}
+	case citywarden.CodeLimited:
+		l.warn("connection refused", "remote", x.id.from, "err", err)
+		return tooMany(err)
 	}
 	if n, ok := l.quiet.allow("token"); ok {
 		l.log.Error("access token not checked", "remote", x.id.from, "err", err, "suppressed", n)

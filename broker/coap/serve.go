@@ -338,6 +338,12 @@ func (l *loop) outcome(x *exchange) answer {
 		if x.ask != nil && x.ask.post {
 			return answer{code: codes.Changed}
 		}
+		if x.ask != nil && x.ask.rpc && body == nil && x.ask.block.number == 0 {
+			if !x.ask.observe {
+				return answer{code: codes.Deleted}
+			}
+			return answer{code: codes.Valid, observed: x.observer != nil}
+		}
 		if x.ask != nil {
 			part, ok := x.ask.part(body)
 			if !ok {
@@ -352,9 +358,15 @@ func (l *loop) outcome(x *exchange) answer {
 			l.awake(x.reg, x.id.from)
 		}
 		if err := l.opts.Check.Check(x.up); err != nil {
+			if citywarden.CodeOf(err) == citywarden.CodeTooLarge {
+				return answer{code: codes.RequestEntityTooLarge, detail: err.Error(), size: uint32(l.opts.limitsOf(x.up.Device).Payload)}
+			}
 			return answer{code: codes.BadRequest, detail: err.Error()}
 		}
 		return answer{code: codes.Changed}
+	case citywarden.CodeLimited:
+		l.warn("message refused; the device sends too much", "device", x.up.Device, "topic", x.up.Topic, "err", err)
+		return tooMany(err)
 	case citywarden.CodeInvalid:
 		return answer{code: codes.BadRequest, detail: err.Error()}
 	case citywarden.CodeNotFound:

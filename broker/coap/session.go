@@ -267,6 +267,10 @@ func (l *loop) recognise(s *session, key *preSharedKey, chain []*x509.Certificat
 	id, err := s.known()
 	switch {
 	case err == nil:
+		if err := l.opts.connect(id); err != nil {
+			l.warn("connection refused", "remote", s.name, "err", err)
+			return err
+		}
 		s.device = id
 		l.watch(s)
 		return nil

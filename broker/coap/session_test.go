@@ -487,7 +487,7 @@ func TestStreamObserves(t *testing.T) {
 	p := newPlatform()
 	at, _, _ := serveSecure(t, p, certtest.New(t))
 	d := dialStream(t, at.tcp)
-	if r := d.ask(get(1, "api/v1/token-of-a/rpc", 0)); r.Code != codes.Content || !r.Options.HasOption(message.Observe) {
+	if r := d.ask(get(1, "api/v1/token-of-a/rpc", 0)); r.Code != codes.Valid || !r.Options.HasOption(message.Observe) {
 		t.Fatalf("%s with %v", codeLabel(r.Code), r.Options)
 	}
 	ends := make(chan bool, 1)

@@ -9,6 +9,7 @@
 //	GET  /api/v1/{token}/attributes?clientKeys=a,b&sharedKeys=c
 //	GET  /api/v1/{token}/attributes/updates?timeout=20000
 //	GET  /api/v1/{token}/firmware?title=a&version=1&size=4096&chunk=0
+//	GET  /api/v1/{token}/software
 //	GET  /api/v1/{token}/rpc?timeout=20000
 //	POST /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc/{id}
@@ -44,7 +45,7 @@ const (
 	maxBody     = 256 << 10        // bytes
 	bodyTimeout = 10 * time.Second // for the body to arrive
 	retryAfter  = "5"              // seconds
-	waitUsual   = 20 * time.Second // for an update, when the device does not say
+	waitUsual   = time.Minute      // for an update, when the device does not say, or says 0; ThingsBoard's
 	waitMost    = 5 * time.Minute
 )
 
@@ -82,6 +83,12 @@ type Downlinks interface {
 	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
+// Limiter knows what devices may send.
+type Limiter interface {
+	// Limits returns what a device may send.
+	Limits(citywarden.DeviceID) citywarden.Limits
+}
+
 // Firmware knows what devices are to load.
 type Firmware interface {
 	// Image returns the file that a device is to have; CodeNotFound when there is
@@ -89,13 +96,14 @@ type Firmware interface {
 	Image(ctx context.Context, id citywarden.DeviceID, title, version string) ([]byte, error)
 }
 
-// Options is what the handler works with; all but Firmware, Logger and Provision are required.
+// Options is what the handler works with; all but Firmware, Limits, Logger and Provision are required.
 type Options struct {
 	Accept   Acceptor
 	Check    Checker
 	Auth     Authenticator
 	Down     Downlinks
 	Firmware Firmware        // nil for none
+	Limits   Limiter         // nil for none
 	Next     nethttp.Handler // serves what is not a device's message
 	Logger   *slog.Logger    // nil for slog.Default()
 
@@ -149,7 +157,11 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 		return
 	}
 	if what == "rpc" {
-		if called, err := citywarden.AnswerCall(up.Payload, time.Now()); err != nil {
+		var limits citywarden.Limits
+		if h.Limits != nil {
+			limits = h.Limits.Limits(id)
+		}
+		if called, err := citywarden.AnswerCall(up.Payload, time.Now(), limits); err != nil {
 			problem(w, nethttp.StatusBadRequest, err.Error())
 		} else {
 			_ = answer(w, called) // the device hung up
@@ -172,6 +184,15 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	case citywarden.CodeOf(err) == citywarden.CodeInvalid:
 		problem(w, nethttp.StatusBadRequest, err.Error())
 		return
+	case citywarden.CodeOf(err) == citywarden.CodeLimited:
+		if limit := (*citywarden.LimitError)(nil); errors.As(err, &limit) {
+			w.Header().Set("Retry-After", strconv.Itoa(int(max(limit.After.Round(time.Second), time.Second)/time.Second)))
+		}
+		h.unkept.Do(func() {
+			h.Logger.Warn("message refused; the device sends too much", "device", id, "topic", up.Topic, "err", err)
+		})
+		problem(w, nethttp.StatusTooManyRequests, err.Error())
+		return
 	case citywarden.CodeOf(err) == citywarden.CodeDenied, citywarden.CodeOf(err) == citywarden.CodeNotFound:
 		h.Logger.Warn("uplink refused", "device", id, "topic", up.Topic, "err", err)
 		problem(w, nethttp.StatusForbidden, err.Error())
@@ -184,7 +205,11 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 		return
 	}
 	if err := h.Check.Check(up); err != nil {
-		problem(w, nethttp.StatusBadRequest, err.Error())
+		status := nethttp.StatusBadRequest
+		if citywarden.CodeOf(err) == citywarden.CodeTooLarge {
+			status = nethttp.StatusRequestEntityTooLarge
+		}
+		problem(w, status, err.Error())
 		return
 	}
 	w.WriteHeader(nethttp.StatusOK)
@@ -213,8 +238,12 @@ func (h *handler) get(w nethttp.ResponseWriter, r *nethttp.Request, id citywarde
 		_ = answer(w, attrs) // the device hung up
 		return
 	}
-	if what == "firmware" {
+	switch what {
+	case "firmware":
 		h.firmware(w, r, id)
+		return
+	case "software":
+		problem(w, nethttp.StatusNotFound, "there is no software for the device; firmware is at "+"/api/v1/TOKEN/firmware")
 		return
 	}
 	wait := waitUsual
@@ -224,7 +253,9 @@ func (h *handler) get(w nethttp.ResponseWriter, r *nethttp.Request, id citywarde
 			problem(w, nethttp.StatusBadRequest, fmt.Sprintf("timeout %q: it is a number of milliseconds", s))
 			return
 		}
-		wait = min(time.Duration(ms)*time.Millisecond, waitMost)
+		if ms > 0 {
+			wait = min(time.Duration(ms)*time.Millisecond, waitMost)
+		}
 	}
 	kind := citywarden.DownlinkAttributes
 	if what == "rpc" {
@@ -282,7 +313,11 @@ func (h *handler) firmware(w nethttp.ResponseWriter, r *nethttp.Request, id city
 	err := citywarden.Errorf(citywarden.CodeNotFound, "there is no firmware")
 	var file []byte
 	if h.Firmware != nil {
-		file, err = h.Firmware.Image(r.Context(), id, q.Get("title"), q.Get("version"))
+		if file, err = h.Firmware.Image(r.Context(), id, q.Get("title"), q.Get("version")); citywarden.CodeOf(err) == citywarden.CodeNotFound {
+			if _, none := h.Firmware.Image(r.Context(), id, "", ""); none == nil { // ThingsBoard's answer to who asks for another
+				err = citywarden.Errorf(citywarden.CodeInvalid, "%w", err)
+			}
+		}
 	}
 	if err == nil {
 		file, err = citywarden.Chunk(file, q.Get("size"), q.Get("chunk"))
@@ -326,8 +361,12 @@ func (h *handler) answered(w nethttp.ResponseWriter, r *nethttp.Request, device 
 
 // answer writes body as JSON, all of it.
 func answer(w nethttp.ResponseWriter, body any) error {
+	b, err := citywarden.PlainJSON(body)
+	if err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(body); err != nil {
+	if _, err := w.Write(b); err != nil {
 		return err
 	}
 	return nethttp.NewResponseController(w).Flush()
@@ -345,7 +384,7 @@ func target(r *nethttp.Request) (token, what string, ok bool) {
 	case nethttp.MethodPost:
 		return token, what, what == "telemetry" || what == "attributes" || what == "raw" || what == "lorawan" || what == "ctwing" || what == "rpc" || strings.HasPrefix(what, "rpc/")
 	case nethttp.MethodGet:
-		return token, what, what == "attributes" || what == "attributes/updates" || what == "firmware" || what == "rpc"
+		return token, what, what == "attributes" || what == "attributes/updates" || what == "firmware" || what == "software" || what == "rpc"
 	}
 	return "", "", false
 }

@@ -401,8 +401,8 @@ func TestCommandsByPolling(t *testing.T) {
 			body, answer string
 			status       int
 		}{
-			{`{"method":"getCurrentTime","params":{}}`, fmt.Sprintln(time.Now().UnixMilli()), 200}, // the clock of the bubble stands still
-			{`{"method":"open_door"}`, `{"error":"no method open_door; the platform answers getCurrentTime, getTime, getSessionLimits"}` + "\n", 200},
+			{`{"method":"getCurrentTime","params":{}}`, fmt.Sprint(time.Now().UnixMilli()), 200}, // the clock of the bubble stands still
+			{`{"method":"open_door"}`, `{"error":"no method open_door; the platform answers getCurrentTime, getTime, getSessionLimits"}`, 200},
 			{`{}`, "", 400},
 		} {
 			w = httptest.NewRecorder()

@@ -273,6 +273,16 @@ func (c *conn) answerError(p *pending) bool {
 	}
 	code := packets.ErrNotAuthorized
 	switch citywarden.CodeOf(p.err) {
+	case citywarden.CodeLimited:
+		b.metrics.refused.WithLabelValues("limit").Inc()
+		if c.warnOnce("limit") {
+			c.warn("message refused; the device sends too much", "topic", p.topic, "qos", p.qos, "err", p.err)
+		}
+		if v5 && p.qos > 0 {
+			return c.explain(p, packets.ErrQuotaExceeded)
+		}
+		c.disconnect(packets.ErrQuotaExceeded, p.err.Error()) // without an acknowledgement: it sends again
+		return false
 	case citywarden.CodeInvalid:
 		code = packets.ErrPayloadFormatInvalid
 	case citywarden.CodeDenied, citywarden.CodeUnauthenticated, citywarden.CodeNotFound, citywarden.CodeConflict:
@@ -311,10 +321,11 @@ func (c *conn) check(p *pending) error {
 		return nil
 	}
 	err := c.listener.broker.opts.Check.Check(*p.up)
-	if citywarden.CodeOf(err) != citywarden.CodeInvalid {
-		return nil // a device that was deleted meanwhile is told so by the next message
+	switch citywarden.CodeOf(err) {
+	case citywarden.CodeInvalid, citywarden.CodeTooLarge:
+		return err
 	}
-	return err
+	return nil // a device that was deleted meanwhile is told so by the next message
 }
 
 // answerUnusable tells an MQTT 5 device that its message lies in the dead

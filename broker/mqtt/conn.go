@@ -57,9 +57,10 @@ type conn struct {
 	linger      atomic.Bool // the last thing written explains the end: let the device read it
 	stopping    atomic.Bool // nothing is to be read any more
 
-	aliases  map[uint16]string // MQTT 5, by the reading goroutine only
-	granting int               // filters of the SUBSCRIBE packet that is looked at; by the reading goroutine only
-	in       intake            // by the reading goroutine only
+	aliases    map[uint16]string // MQTT 5, by the reading goroutine only
+	chunkSizes map[string]string // by the request for firmware that said it; by the reading goroutine only
+	granting   int               // filters of the SUBSCRIBE packet that is looked at; by the reading goroutine only
+	in         intake            // by the reading goroutine only
 
 	deadline sync.Mutex // held while the read deadline is set
 	last     bool       // the read deadline is set for good

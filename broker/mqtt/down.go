@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -53,7 +54,7 @@ func (c *conn) subscribe(filter string, qos byte) {
 	c.subs[filter] = subscription{qos: qos}
 	c.mu.Unlock()
 	var kind citywarden.DownlinkKind
-	switch filter {
+	switch long(filter) {
 	case attributesTopic, citywarden.GatewayAttributes:
 		kind = citywarden.DownlinkAttributes
 	case rpcFilter, gatewayRPC:
@@ -111,13 +112,13 @@ func (c *conn) tell(filter string, m citywarden.Downlink) bool {
 		return c.tellNode(filter, m)
 	}
 	own := m.Device == c.device
-	if own != (filter == attributesTopic || filter == rpcFilter) {
+	if own != (long(filter) == attributesTopic || long(filter) == rpcFilter) {
 		return false
 	}
 	topic, body := filter, m.Body
 	if m.Kind == citywarden.DownlinkCommand {
 		if own {
-			topic = rpcRequest + strconv.FormatInt(m.ID, 10)
+			topic = strings.TrimSuffix(filter, "+") + strconv.FormatInt(m.ID, 10)
 		} else {
 			body = m.WithID()
 		}
@@ -238,18 +239,23 @@ func (c *conn) taken(id uint16) {
 	}
 }
 
-// talk takes what a device asks for or answers, and acknowledges it.
-func (c *conn) talk(pk *packets.Packet) {
+// talk takes what a device asks for or answers, and acknowledges it. said is the topic as
+// the device wrote it.
+func (c *conn) talk(pk *packets.Packet, said string) {
 	var err error
 	switch {
 	case pk.TopicName == gatewayRPC || strings.HasPrefix(pk.TopicName, rpcResponse):
 		err = c.answerCommand(pk.TopicName, pk.Payload)
 	case strings.HasPrefix(pk.TopicName, firmwareRequest):
 		err = c.answerFirmware(strings.TrimPrefix(pk.TopicName, firmwareRequest), pk.Payload)
+	case strings.HasPrefix(pk.TopicName, softwareRequest):
+		c.deliver(softwareError, softwareError, []byte(noPackage), nil)
 	case strings.HasPrefix(pk.TopicName, rpcRequest):
-		err = c.answerCall(strings.TrimPrefix(pk.TopicName, rpcRequest), pk.Payload)
+		err = c.answerCall(said, strings.TrimPrefix(pk.TopicName, rpcRequest), pk.Payload)
+	case pk.TopicName == gatewayRequest:
+		err = c.answerGateway(pk.Payload)
 	default:
-		err = c.answerAttributes(pk.TopicName, pk.Payload)
+		err = c.answerAttributes(said, strings.TrimPrefix(pk.TopicName, requestTopic), pk.Payload)
 	}
 	if err != nil {
 		c.refuse(pk, err)
@@ -292,66 +298,77 @@ func (c *conn) answerCommand(topic string, payload []byte) error {
 	return err
 }
 
-func (c *conn) answerAttributes(topic string, payload []byte) error {
+// gatewayAnswer is what a gateway is told of a device's attributes, in ThingsBoard's order: the
+// value of the one key that it asked for, or the values of several; neither when it has none.
+type gatewayAnswer struct {
+	ID     json.RawMessage `json:"id"`
+	Device string          `json:"device"`
+	Value  any             `json:"value,omitempty"`
+	Values map[string]any  `json:"values,omitempty"`
+}
+
+// answerGateway answers a gateway that asks for attributes of a device behind it. No
+// keys are all, of both scopes.
+func (c *conn) answerGateway(payload []byte) error {
 	down := c.listener.broker.opts.Down
-	if topic == gatewayRequest {
-		var ask struct {
-			ID     json.RawMessage `json:"id"`
-			Device string          `json:"device"`
-			Client bool            `json:"client"`
-			Key    string          `json:"key"`
-			Keys   []string        `json:"keys"`
-		}
-		if err := json.Unmarshal(payload, &ask); err != nil || ask.Device == "" || ask.Key == "" && len(ask.Keys) == 0 {
-			return citywarden.Errorf(citywarden.CodeInvalid, `ask with {"id": 1, "device": "NAME", "client": true, "keys": ["a", "b"]}`)
-		}
-		id, err := down.Child(c.device, ask.Device)
-		if err != nil {
-			return err
-		}
-		c.call(id, ask.Device)
-		keys := ask.Keys
-		if ask.Key != "" {
-			keys = append(keys, ask.Key)
-		}
-		client, shared := []string{}, keys
-		if ask.Client {
-			client, shared = keys, client
-		}
-		attrs, err := down.Attributes(c.ctx, id, client, shared)
-		if err != nil {
-			return err
-		}
-		values := attrs.Shared
-		if ask.Client {
-			values = attrs.Client
-		}
-		answer := map[string]any{"id": ask.ID, "device": ask.Device}
-		switch v, ok := values[ask.Key]; {
-		case len(keys) > 1:
-			answer["values"] = values
-		case ok:
-			answer["value"] = v
-		}
-		return c.answer(gatewayResponse, gatewayResponse, answer)
+	var ask struct {
+		ID     json.RawMessage `json:"id"`
+		Device string          `json:"device"`
+		Client bool            `json:"client"`
+		Key    *string         `json:"key"`
+		Keys   []string        `json:"keys"`
+	}
+	if err := json.Unmarshal(payload, &ask); err != nil || ask.Device == "" || ask.Key == nil && ask.Keys == nil {
+		return citywarden.Errorf(citywarden.CodeInvalid, `ask with {"id": 1, "device": "NAME", "client": true, "keys": ["a", "b"]}`)
+	}
+	id, err := down.Child(c.device, ask.Device)
+	if err != nil {
+		return err
+	}
+	c.call(id, ask.Device)
+	keys := ask.Keys
+	if ask.Key != nil { // it counts, as with ThingsBoard
+		keys = []string{*ask.Key}
+	}
+	client, shared := []string{}, keys
+	switch {
+	case len(keys) == 0:
+		client, shared = nil, nil
+	case ask.Client:
+		client, shared = keys, client
+	}
+	attrs, err := down.Attributes(c.ctx, id, client, shared)
+	if err != nil {
+		return err
+	}
+	values := map[string]any{}
+	maps.Copy(values, attrs.Client)
+	maps.Copy(values, attrs.Shared)
+	answer := gatewayAnswer{ID: ask.ID, Device: ask.Device, Values: values}
+	if len(keys) == 1 {
+		answer.Value, answer.Values = values[keys[0]], nil
+	}
+	return c.answer(gatewayResponse, gatewayResponse, answer)
+}
+
+// answerAttributes answers request id of a device for its attributes.
+func (c *conn) answerAttributes(said, id string, payload []byte) error {
+	if err := checkRequest(requestTopic, id); err != nil {
+		return err
 	}
 	var ask struct {
 		ClientKeys string `json:"clientKeys"`
 		SharedKeys string `json:"sharedKeys"`
 	}
-	id := strings.TrimPrefix(topic, requestTopic)
-	if err := checkRequest(requestTopic, id); err != nil {
-		return err
-	}
 	if err := json.Unmarshal(payload, &ask); err != nil {
 		return citywarden.Errorf(citywarden.CodeInvalid, `ask with {"clientKeys": "a,b", "sharedKeys": "c"}, or {} for all`)
 	}
 	client, shared := citywarden.AttributeKeys(ask.ClientKeys, ask.SharedKeys)
-	attrs, err := down.Attributes(c.ctx, c.device, client, shared)
+	attrs, err := c.listener.broker.opts.Down.Attributes(c.ctx, c.device, client, shared)
 	if err != nil {
 		return err
 	}
-	return c.answer(attributesFilter, responseTopic+id, attrs)
+	return c.answer(written(attributesFilter, said), written(responseTopic+id, said), attrs)
 }
 
 // checkRequest looks at the number that a device gave to a request.
@@ -362,14 +379,14 @@ func checkRequest(topic, id string) error {
 	return nil
 }
 
-// answerCall answers a device that calls the platform.
-func (c *conn) answerCall(id string, payload []byte) error {
+// answerCall answers call id of a device to the platform.
+func (c *conn) answerCall(said, id string, payload []byte) error {
 	if err := checkRequest(rpcRequest, id); err != nil {
 		return err
 	}
-	body, err := citywarden.AnswerCall(payload, time.Now())
+	body, err := citywarden.AnswerCall(payload, time.Now(), c.limits())
 	if err == nil {
-		c.deliver(callFilter, rpcResponse+id, body, nil)
+		c.deliver(written(callFilter, said), written(rpcResponse+id, said), body, nil)
 	}
 	return err
 }
@@ -377,8 +394,18 @@ func (c *conn) answerCall(id string, payload []byte) error {
 // maxChunk is how large a chunk of a firmware may be; the packet has room for it.
 const maxChunk = 128 << 10
 
+// What ThingsBoard says at v2/fw/error.
+const (
+	noPackage    = "NOT_FOUND" // the device is to load nothing
+	tooLargePart = "PAYLOAD_TOO_LARGE"
+)
+
+// maxChunkSizes is of how many requests for firmware a connection remembers the size of
+// the chunks.
+const maxChunkSizes = 16
+
 // answerFirmware sends a chunk of the firmware that the device is to load, of as many
-// bytes as the payload says; after the last one an empty one. ThingsBoard tells what is
+// bytes as the payload says, or else said before in the same request; after the last one an empty one. ThingsBoard tells what is
 // wrong at a topic of its own.
 func (c *conn) answerFirmware(request string, payload []byte) error {
 	id, number, ok := strings.Cut(request, "/chunk/")
@@ -391,17 +418,27 @@ func (c *conn) answerFirmware(request string, payload []byte) error {
 		file, err = f.Image(c.ctx, c.device, "", "")
 	}
 	if citywarden.CodeOf(err) == citywarden.CodeNotFound {
-		c.deliver(firmwareError, firmwareError, []byte(err.Error()), nil)
+		c.listener.broker.log.Debug("no firmware for the device", "device", c.device, "err", err)
+		c.deliver(firmwareError, firmwareError, []byte(noPackage), nil)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	chunk, err := citywarden.Chunk(file, strings.TrimSpace(string(payload)), number)
+	size := strings.TrimSpace(string(payload))
+	if size == "" {
+		size = c.chunkSizes[id]
+	}
+	chunk, err := citywarden.Chunk(file, size, number)
 	if err != nil {
 		return err
 	}
+	if c.chunkSizes == nil || len(c.chunkSizes) >= maxChunkSizes {
+		c.chunkSizes = map[string]string{}
+	}
+	c.chunkSizes[id] = size
 	if len(chunk) > maxChunk {
+		c.deliver(firmwareError, firmwareError, []byte(tooLargePart), nil)
 		return citywarden.Errorf(citywarden.CodeInvalid, "a chunk of %d bytes; ask for at most %d: the payload is how many", len(chunk), maxChunk)
 	}
 	c.mu.Lock()
@@ -417,14 +454,15 @@ func (c *conn) answerFirmware(request string, payload []byte) error {
 }
 
 func (c *conn) answer(filter, topic string, body any) error {
-	b, err := json.Marshal(body)
+	b, err := citywarden.PlainJSON(body)
 	if err == nil {
 		c.deliver(filter, topic, b, nil)
 	}
 	return err
 }
 
-// remember notes what a gateway calls the device of a connect message.
+// remember notes what a gateway calls the device of a connect message, and tells it of
+// what is desired of the device.
 func (c *conn) remember(payload []byte) {
 	var m struct {
 		Device string `json:"device"`
@@ -432,9 +470,17 @@ func (c *conn) remember(payload []byte) {
 	if json.Unmarshal(payload, &m) != nil {
 		return // the log says so
 	}
-	if id, err := c.listener.broker.opts.Down.Child(c.device, m.Device); err == nil {
-		c.call(id, m.Device)
+	down := c.listener.broker.opts.Down
+	id, err := down.Child(c.device, m.Device)
+	if err != nil {
+		return
 	}
+	c.call(id, m.Device)
+	if !c.subscribed(citywarden.GatewayAttributes) {
+		return
+	}
+	// Whoever begins to listen is told what the device has not taken over while it was away.
+	down.Listen(id, citywarden.DownlinkAttributes, func(m citywarden.Downlink) bool { return c.tell(citywarden.GatewayAttributes, m) })()
 }
 
 func (c *conn) call(id citywarden.DeviceID, name string) {

@@ -114,9 +114,9 @@ func TestGatewaySequence(t *testing.T) {
 	publish(t, c, gatewayRequest, `{"id":2,"device":"Device 1","client":false,"keys":["report","led"]}`)
 	publish(t, c, gatewayRequest, `{"id":3,"device":"Device 1","client":false,"key":"x"}`)
 	want := []string{
-		gatewayResponse + ` 1 {"device":"Device 1","id":1,"value":"1.2 of child-1"}`,
-		gatewayResponse + ` 1 {"device":"Device 1","id":2,"values":{"led":true,"report":30}}`,
-		gatewayResponse + ` 1 {"device":"Device 1","id":3}`,
+		gatewayResponse + ` 1 {"id":1,"device":"Device 1","value":"1.2 of child-1"}`,
+		gatewayResponse + ` 1 {"id":2,"device":"Device 1","values":{"led":true,"report":30}}`,
+		gatewayResponse + ` 1 {"id":3,"device":"Device 1"}`,
 	}
 	h.must(t, want...)
 	s.send("gw", "child-1", `{"report":60}`)

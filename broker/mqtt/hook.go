@@ -30,6 +30,11 @@ const (
 	firmwareFilter   = "v2/fw/response/+/chunk/+"
 	firmwareError    = "v2/fw/error"
 
+	// ThingsBoard's software packages go the way of firmware; there are none here.
+	softwareRequest = "v2/sw/request/"
+	softwareFilter  = "v2/sw/response/+/chunk/+"
+	softwareError   = "v2/sw/error"
+
 	gatewayRequest  = "v1/gateway/attributes/request"
 	gatewayResponse = "v1/gateway/attributes/response"
 	gatewayRPC      = "v1/gateway/rpc" // both ways
@@ -57,8 +62,9 @@ func logTopic(topic string) string {
 // maySubscribe compares filters as they are written: matching them, as mochi's
 // own access list does, would let a wildcard through that covers more.
 func maySubscribe(filter string) bool {
-	switch filter {
-	case rpcFilter, callFilter, attributesTopic, attributesFilter, citywarden.GatewayAttributes, gatewayResponse, gatewayRPC, firmwareError:
+	switch filter = long(filter); filter {
+	case softwareFilter, softwareError,
+		rpcFilter, callFilter, attributesTopic, attributesFilter, citywarden.GatewayAttributes, gatewayResponse, gatewayRPC, firmwareError:
 		return true
 	}
 	return forFirmware(filter)
@@ -101,14 +107,17 @@ func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
 	c := connOf(cl)
 	c.client = cl
 	c.clientID = cl.ID
-	if c.refusal = h.identify(c, pk); c.refusal != nil {
-		c.explained.Store(true)
-		c.linger.Store(true)
-		h.broker.metrics.refused.WithLabelValues("connect").Inc()
-		h.broker.log.Warn("connection refused", "remote", c.remote, "client", c.clientID, "device", c.device, "err", c.refusal.reason)
+	if r := h.identify(c, pk); r != nil {
+		c.refuseConnect(r)
 		return false
 	}
 
+	if lim := h.broker.opts.Limits; lim != nil && !c.guest {
+		if err := lim.Connect(c.device, "mqtt"); err != nil {
+			c.refuseConnect(&refusal{packets.ErrConnectionRateExceeded, serverUnavailable3, err.Error()})
+			return false
+		}
+	}
 	if c.guest {
 		cl.ID = citywarden.ProvisionUser + " " + c.remote
 		cl.Properties.Will = mochi.Will{}
@@ -139,9 +148,30 @@ func (h *hook) OnConnectAuthenticate(cl *mochi.Client, pk packets.Packet) bool {
 	return true
 }
 
+// serverUnavailable3 is the only return code of MQTT 3.1.1 with which a device comes again.
+const serverUnavailable3 = 3
+
+// refuseConnect has the CONNECT answered with no.
+func (c *conn) refuseConnect(r *refusal) {
+	b := c.listener.broker
+	c.refusal = r
+	c.explained.Store(true)
+	c.linger.Store(true)
+	b.metrics.refused.WithLabelValues("connect").Inc()
+	b.log.Warn("connection refused", "remote", c.remote, "client", c.clientID, "device", c.device, "err", r.reason)
+}
+
+// limits returns what the device may send.
+func (c *conn) limits() citywarden.Limits {
+	if l := c.listener.broker.opts.Limits; l != nil {
+		return l.Limits(c.device)
+	}
+	return citywarden.Limits{}
+}
+
 // identify returns nil when the device of pk is known and may connect so.
 func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
-	const notAuthorized3, unavailable3, badID3 = 5, 3, 2
+	const notAuthorized3, unavailable3, badID3 = 5, serverUnavailable3, 2
 	user, password := string(pk.Connect.Username), string(pk.Connect.Password)
 	if len(c.clientID) > maxClientID {
 		return &refusal{packets.ErrClientIdentifierNotValid, badID3, fmt.Sprintf("client id of %d bytes; at most %d are taken", len(c.clientID), maxClientID)}
@@ -386,7 +416,9 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 			return pk, packets.ErrRejectPacket
 		}
 		if pk.PublishValidate(maxAliases) == packets.CodeSuccess {
-			h.publish(c, &pk)
+			said := pk.TopicName
+			pk.TopicName = long(said)
+			h.publish(c, &pk, said)
 			pk.TopicName = mochi.SysPrefix
 		}
 	}
@@ -397,7 +429,9 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 // is durable, and after most errors too. With a topic of $SYS, which nobody may publish
 // to, mochi does nothing; after an error of OnPublish neither, but it would
 // write the whole packet to its log first.
-func (h *hook) publish(c *conn, pk *packets.Packet) {
+//
+// said is the topic as the device wrote it, see long.
+func (h *hook) publish(c *conn, pk *packets.Packet, said string) {
 	if c.guest {
 		h.provision(c, pk)
 		return
@@ -411,7 +445,7 @@ func (h *hook) publish(c *conn, pk *packets.Packet) {
 		return
 	}
 	talk := strings.HasPrefix(pk.TopicName, requestTopic) || strings.HasPrefix(pk.TopicName, rpcRequest) || strings.HasPrefix(pk.TopicName, rpcResponse) ||
-		strings.HasPrefix(pk.TopicName, firmwareRequest) ||
+		strings.HasPrefix(pk.TopicName, firmwareRequest) || strings.HasPrefix(pk.TopicName, softwareRequest) ||
 		pk.TopicName == gatewayRequest || pk.TopicName == gatewayRPC // what is not for the log
 	if !talk && !mayStore(pk.TopicName) {
 		h.refuse(c, pk)
@@ -421,7 +455,7 @@ func (h *hook) publish(c *conn, pk *packets.Packet) {
 		return
 	}
 	if talk {
-		c.talk(pk)
+		c.talk(pk, said)
 		return
 	}
 	if pk.TopicName == citywarden.GatewayConnect {

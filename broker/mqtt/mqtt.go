@@ -104,6 +104,14 @@ type Downlinks interface {
 	Answer(ctx context.Context, device citywarden.DeviceID, id int64, body []byte) error
 }
 
+// Limiter knows what devices may send.
+type Limiter interface {
+	// Connect returns CodeLimited when a device connects too often.
+	Connect(id citywarden.DeviceID, protocol string) error
+	// Limits returns what a device may send.
+	Limits(citywarden.DeviceID) citywarden.Limits
+}
+
 // Provisioner gives credentials to devices that ask for one.
 type Provisioner interface {
 	// Provision answers a request.
@@ -119,7 +127,7 @@ type Firmware interface {
 	Image(ctx context.Context, id citywarden.DeviceID, title, version string) ([]byte, error)
 }
 
-// Options is what a Broker works with. All but Firmware, Provision, Certified, Logger and Metrics are required.
+// Options is what a Broker works with. All but Firmware, Limits, Provision, Certified, Logger and Metrics are required.
 type Options struct {
 	Listeners []Listener    // at least one; closed by Run
 	Accept    Acceptor      // takes the messages
@@ -127,6 +135,7 @@ type Options struct {
 	Auth      Authenticator // tells who is who
 	Down      Downlinks     // what goes to devices
 	Firmware  Firmware      // nil for none
+	Limits    Limiter       // nil for none
 
 	// Provision gives credentials to devices that ask for one; nil when none may.
 	Provision Provisioner

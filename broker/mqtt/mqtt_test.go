@@ -513,6 +513,33 @@ func TestRegistryAwayWhileConnected(t *testing.T) {
 	p.read(packets.Puback)
 }
 
+// TestTooManyMessages: what comes too fast is answered with 0x97 in MQTT 5, and in MQTT 3.1.1, and with QoS 0, the
+// connection ends without an acknowledgement.
+func TestTooManyMessages(t *testing.T) {
+	for _, tt := range []struct{ version, qos byte }{{5, 1}, {5, 2}, {5, 0}, {4, 1}, {4, 0}} {
+		j := newJournal()
+		j.fail = func(citywarden.Uplink) error {
+			return citywarden.Errorf(citywarden.CodeLimited, "%w", &citywarden.LimitError{Reason: "device a sends more than the 1/1m messages", After: time.Minute})
+		}
+		addr, book, _ := serveTCP(t, j)
+		p := dial(t, addr, tt.version).login("p", "a")
+		p.publish(telemetryTopic, "{}", tt.qos, 1)
+		switch {
+		case tt.version == 5 && tt.qos > 0:
+			if ack := p.read(map[byte]byte{1: packets.Puback, 2: packets.Pubrec}[tt.qos]); ack.ReasonCode != 0x97 || !strings.Contains(ack.Properties.ReasonString, "more than the 1/1m messages; come again in 1m0s") {
+				t.Errorf("%+v: %#x %q", tt, ack.ReasonCode, ack.Properties.ReasonString)
+			}
+		case tt.version == 5:
+			if d := p.closed(); d.ReasonCode != 0x97 {
+				t.Errorf("%+v: DISCONNECT %#x", tt, d.ReasonCode)
+			}
+		default:
+			p.closed()
+		}
+		book.mustSay(t, "the device sends too much")
+	}
+}
+
 func TestTopicAlias(t *testing.T) {
 	t.Run("unknown", func(t *testing.T) {
 		j := newJournal()

@@ -25,6 +25,7 @@ type devicesCmd struct {
 	Enable     deviceEnableCmd     `cmd:"" help:"Let a device that was disabled send again."`
 	Tell       deviceTellCmd       `cmd:"" help:"Tell a device to do something that its model declares."`
 	Attributes deviceAttributesCmd `cmd:"" help:"List attributes: what is set, what the device reported, and whether they agree."`
+	Clocks     deviceClocksCmd     `cmd:"" help:"List how far the clocks of devices are off, and how fast they drift."`
 	Commands   deviceCommandsCmd   `cmd:"" help:"List what a device was told to do, and how far that is."`
 }
 
@@ -257,6 +258,34 @@ func (d *deviceListCmd) Run(ctx context.Context, o output) error {
 	}
 	return printList(ctx, o, &d.remote, "/devices", q, []string{"ID", "NAME", "MODEL", "STATUS", "LAST SEEN", "ALARM", "LATEST"}, func(v citywarden.DeviceView) []string {
 		return []string{string(v.ID), v.Name, string(v.Model), presence(v.Presence), when(v.LastSeen), dash(v.Alarm), latest(v.Latest)}
+	})
+}
+
+type deviceClocksCmd struct {
+	remote
+	State  string `help:"Only those that are: ${enum}." enum:",unset,ahead,behind,drifting,good" default:""`
+	Model  string `help:"Only of that model."`
+	Search string `help:"Only with that in the id or name." short:"s"`
+}
+
+// Run lists the clocks of devices that give times.
+func (d *deviceClocksCmd) Run(ctx context.Context, o output) error {
+	q := url.Values{"limit": {"1000"}}
+	for name, value := range map[string]string{"clock": d.State, "model": d.Model, "q": d.Search} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	return printList(ctx, o, &d.remote, "/devices", q, []string{"ID", "MODEL", "CLOCK", "OFFSET", "DRIFT", "SINCE", "AT"}, func(v citywarden.DeviceView) []string {
+		c := v.Clock
+		if c == nil {
+			return []string{string(v.ID), string(v.Model), "-", "-", "-", "-", "-"}
+		}
+		drift := "-"
+		if c.Drift != nil {
+			drift = fmt.Sprintf("%+.1f ppm", *c.Drift)
+		}
+		return []string{string(v.ID), string(v.Model), string(c.State), fmt.Sprintf("%+.3f s", c.Offset), drift, when(c.Since), when(c.At)}
 	})
 }
 

@@ -172,9 +172,11 @@ func (s *server) listDevices(ctx context.Context, in *struct {
 	Search string               `query:"q" maxLength:"100" doc:"Part of the id or name"`
 	Status citywarden.Status    `query:"status"`
 
+	Clock citywarden.ClockState `query:"clock" enum:"unset,ahead,behind,drifting,good" doc:"Only those whose clock is like that"`
+
 	Component citywarden.ComponentID `query:"component" maxLength:"64" doc:"Only those that are attached to it"`
 }) (*listOutput[citywarden.DeviceView], error) {
-	ds, next, err := s.Devices.List(citywarden.DeviceFilter{Model: in.Model, Domain: in.Domain, Grid: in.Grid, Area: callerOf(ctx).Area, Search: in.Search, Status: in.Status, Component: in.Component, Page: in.page()})
+	ds, next, err := s.Devices.List(citywarden.DeviceFilter{Model: in.Model, Domain: in.Domain, Grid: in.Grid, Area: callerOf(ctx).Area, Search: in.Search, Status: in.Status, Clock: in.Clock, Component: in.Component, Page: in.page()})
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,10 @@ func statusOf(c citywarden.Code) int {
 		return http.StatusConflict
 	case citywarden.CodeTransient:
 		return http.StatusServiceUnavailable
+	case citywarden.CodeLimited:
+		return http.StatusTooManyRequests
+	case citywarden.CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
 	}
 	return http.StatusInternalServerError
 }
