@@ -59,7 +59,8 @@ bench-ingest: ## run 400,000 messages through the platform, and beside it throug
 	BENCH_INGEST=400000 go test ./cmd/citywarden -run '^TestIngestBesidePeers$$' -v -timeout 20m
 
 .PHONY: bench-devices
-bench-devices: ## acknowledge over MQTT and CoAP beside mochi and libcoap, hold 10,000 connections, keep 100,000 devices
+bench-devices: ## acknowledge over MQTT and CoAP beside mosquitto and libcoap, hold 10,000 connections, keep 100,000 devices
+	BENCH_DEVICES=300000 go test ./cmd/citywarden -run '^TestAckedBesideMosquitto$$' -v -timeout 20m
 	go test ./broker/mqtt -run '^TestTenThousandConnections$$' -v
 	go test ./broker/mqtt ./broker/coap ./devices -run '^$$' -bench 'Acked|Post|Registry100k'
 

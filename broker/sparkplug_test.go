@@ -174,3 +174,43 @@ func TestSparkplugRoom(t *testing.T) {
 		t.Error("the room of one that died is not given back")
 	}
 }
+
+// FuzzNode gives a node messages of any kind and content: what is remembered of it is counted, and in bounds.
+func FuzzNode(f *testing.F) {
+	message := func(kind byte, b []byte) []byte { return append([]byte{kind, byte(len(b))}, b...) }
+	tahu, err := hex.DecodeString(tahuData)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(append(message(0, []byte("\x12\x08\x0a\x01x\x10\x01\x20\x0a\x18\x00")), message(1, []byte("\x12\x04\x10\x01\x20\x0a\x18\x01"))...))
+	f.Add(append(message(2, tahu), message(3, tahu)...))
+	f.Add(message(5, tahu))
+	kinds := []NodeTopic{{What: NBIRTH}, {What: NDATA}, {What: DBIRTH, Device: "d"}, {What: DDATA, Device: "d"}, {What: DDEATH, Device: "d"}, {What: NDEATH}, {What: DBIRTH, Device: strings.Repeat("d", MaxNodeName+1)}}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		const most = 5
+		room := NewRoom(most)
+		n := NewNode("county", "e1", room)
+		for len(b) >= 2 {
+			topic, size := kinds[int(b[0])%len(kinds)], min(int(b[1]), len(b)-2)
+			body := b[2 : 2+size]
+			if unsure := b[0]&0x80 != 0; unsure {
+				n.Unsure()
+			}
+			b = b[2+size:]
+			if topic.What == NDEATH {
+				_, _ = n.Death("gw", "mqtt", body, func() error { return nil })
+			} else {
+				m := n.Take("gw", "mqtt", topic, body)
+				n.Shown(topic.Device, &m.Payload)
+				_, _ = n.Tell(topic.Device, citywarden.Downlink{ID: 1, Body: []byte(`{"method":"x","params":{}}`)}, func([]byte) bool { return true })
+			}
+			all := 0
+			for _, of := range n.metrics {
+				all += len(of)
+			}
+			if all != n.size || all > most || int(room.left.Load()) != most-all || len(n.aliases) > all || len(n.devices) > 2 {
+				t.Fatalf("%d metrics are remembered, counted %d, room for %d of %d; %d aliases, %d devices", all, n.size, room.left.Load(), most, len(n.aliases), len(n.devices))
+			}
+		}
+	})
+}

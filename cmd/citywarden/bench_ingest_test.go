@@ -310,6 +310,62 @@ func besideMochi(t *testing.T, dir string, publishers, each int, whole float64) 
 		perMillion["mochi-sink"]/perMillion["ack-path"], perMillion["mochi-sink"]/whole)
 }
 
+// TestAckedBesideMosquitto is the first part of `make bench-devices`: how many messages with QoS 1 a
+// CPU-second acknowledges, in turns of a mosquitto that has no subscriber and keeps nothing, of the platform's way
+// to the acknowledgement, which means that the message is synced to disk, and of the whole platform, which
+// decodes, stores and looks at them besides.
+func TestAckedBesideMosquitto(t *testing.T) {
+	messages, _ := strconv.Atoi(os.Getenv("BENCH_DEVICES"))
+	if messages == 0 {
+		t.Skip("say how many messages: BENCH_DEVICES=300000, or make bench-devices")
+	}
+	if _, err := exec.LookPath("mosquitto"); err != nil {
+		t.Skip("mosquitto is not installed")
+	}
+	const rounds = 3
+	dir := t.TempDir()
+	whole := oursForBench(t, dir)
+	whole.name = "citywarden, all of it"
+	ours := startForBench(t, dir, "ack-path")
+	ours.name = "citywarden, durable"
+	broker := t.TempDir()
+	addr, pid, stop, err := mosquitto(broker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	bare := *ours
+	bare.name, bare.mqtt, bare.pids = "mosquitto, in memory", addr, []int{pid}
+	for _, load := range []struct{ publishers, window int }{{100, 16}, {1, 64}} {
+		perSecond := map[*contender][]float64{}
+		contenders := []*contender{&bare, ours, whole}
+		if load.publishers == 1 { // its messages, of which each has a time of its own, would be too far ahead for the series
+			contenders = contenders[:2]
+		}
+		for range rounds { // in turns, as the machine is not always as fast
+			for _, c := range contenders {
+				n := messages / load.publishers
+				stored := 0
+				if c.stored != nil {
+					stored = c.stored(t)
+				}
+				cpu, begin := c.cpu(t), time.Now()
+				c.flood(t, load.publishers, n, load.window)
+				acked := float64(load.publishers*n) / time.Since(begin).Seconds()
+				if c.stored != nil && !wait(5*time.Minute, func() bool { return c.stored(t)-stored >= load.publishers*n }) {
+					t.Fatalf("%s: %d of %d messages are in the time series", c.name, c.stored(t)-stored, load.publishers*n)
+				}
+				perSecond[c] = append(perSecond[c], float64(load.publishers*n)/(c.cpu(t)-cpu))
+				t.Logf("%s, %d publishers x %d: %.0f acknowledged/s, %.0f per CPU-second", c.name, load.publishers, load.window, acked, perSecond[c][len(perSecond[c])-1])
+			}
+		}
+		of := func(c *contender) float64 { return slices.Max(perSecond[c]) }
+		for _, c := range contenders[1:] {
+			t.Logf("%d publishers x %d, the best of %d: %s: %.2f times the acknowledged messages per CPU-second of mosquitto", load.publishers, load.window, rounds, c.name, of(c)/of(&bare))
+		}
+	}
+}
+
 func startForBench(t *testing.T, dir, name string) *contender {
 	bin, err := exec.LookPath(name) // put there by testscript.Main
 	if err != nil {

@@ -143,7 +143,7 @@ func mosquittoCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 2 || neg {
 		ts.Fatalf("usage: mosquitto FILE TOPICS")
 	}
-	addr, stop, err := mosquitto(ts.MkAbs("."))
+	addr, _, stop, err := mosquitto(ts.MkAbs("."))
 	ts.Check(err)
 	ts.Defer(stop)
 	ts.Setenv("CITY", addr)
@@ -151,10 +151,10 @@ func mosquittoCommand(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // mosquitto starts a broker that lets everybody in; it keeps what it writes in dir.
-func mosquitto(dir string) (addr string, stop func(), err error) {
+func mosquitto(dir string) (addr string, pid int, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	addr = l.Addr().String()
 	_, port, _ := net.SplitHostPort(addr)
@@ -165,11 +165,11 @@ func mosquitto(dir string) (addr string, stop func(), err error) {
 	}
 	file := filepath.Join(dir, "mosquitto.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	cmd := exec.Command("mosquitto", "-c", file)
 	if err := cmd.Start(); err != nil {
-		return "", nil, err
+		return "", 0, nil, err
 	}
 	stop = func() {
 		_ = cmd.Process.Kill()
@@ -184,9 +184,9 @@ func mosquitto(dir string) (addr string, stop func(), err error) {
 	}
 	if !wait(10*time.Second, listens) {
 		stop()
-		return "", nil, fmt.Errorf("mosquitto does not listen at %s", addr)
+		return "", 0, nil, fmt.Errorf("mosquitto does not listen at %s", addr)
 	}
-	return addr, stop, nil
+	return addr, cmd.Process.Pid, stop, nil
 }
 
 // lwm2mClient is a client of LwM2M over UDP.

@@ -29,7 +29,7 @@ func TestKillLosesNothingOfABroker(t *testing.T) {
 	}
 	const devices, rounds, atLeast = 3, 3, int64(200)
 	dir := t.TempDir()
-	addr, stop, err := mosquitto(dir)
+	addr, _, stop, err := mosquitto(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
