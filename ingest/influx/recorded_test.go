@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -535,7 +536,9 @@ func TestRefusedByInfluxDB2(t *testing.T) {
 		// Somebody deletes the bucket: it is made again, by a token that may.
 		srv.drop("citywarden")
 		fails("write to a bucket that was deleted", send(s, d, one), citywarden.CodeTransient, `bucket "citywarden" not found`)
-		s = open(influx.Options{Retention: 400 * 24 * time.Hour, Rollups: [4]time.Duration{400 * 24 * time.Hour}, MaxSeries: 10})
+		var log bytes.Buffer
+		s = open(influx.Options{Retention: 400 * 24 * time.Hour, Rollups: [4]time.Duration{400 * 24 * time.Hour}, MaxSeries: 10,
+			Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		if n := count(s, "smoke"); n != 0 {
 			t.Errorf("%d points of a bucket that was deleted", n)
 		}
@@ -544,6 +547,9 @@ func TestRefusedByInfluxDB2(t *testing.T) {
 		}
 		if n := count(s, "smoke"); n != 1 {
 			t.Errorf("%d points after the bucket was made again", n)
+		}
+		if !strings.Contains(log.String(), "made again") {
+			t.Errorf("nothing is logged of a bucket that was gone: %s", &log)
 		}
 
 		// Rollups have buckets of their own, and rows are read back by page.

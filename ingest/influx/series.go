@@ -450,6 +450,9 @@ func (s *Series) post(ctx context.Context, body string) error {
 		if create := s.create(ctx); create != nil {
 			return fmt.Errorf("%w (and it can't be created: %w)", err, create)
 		}
+		if p, cursor := s.Written(ctx); cursor == nil && p > 0 {
+			s.log.Warn("the database of the series was gone and is made again; citywarden audit tells what is missing in it", "database", s.opt.Database)
+		}
 		err = s.writer.WriteRecord(ctx, body)
 	}
 	return err
