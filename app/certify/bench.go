@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -34,19 +36,28 @@ type bench struct {
 	greeted   bool
 	commanded bool
 
-	conns    []*tapped
+	conns    []net.Conn
 	last     time.Time     // when the newest message came
 	gap      time.Duration // the longest between two
 	usual    time.Duration // the shortest
-	count    int           // messages over MQTT
-	metrics  map[citywarden.MetricName]bool
-	timed    int // messages with a time of their own
+	count    int           // messages, until the outage
+	metrics  map[measured]bool
+	children map[citywarden.DeviceID]*citywarden.Device // behind the gateway that is looked at
+	met      map[citywarden.DeviceID]bool               // those of them that it connected
+	timed    int                                        // messages with a time of their own
 	leastLag time.Duration
 
 	withheld  []byte // the payload that was not acknowledged
 	cut, back time.Time
-	after     int // messages since it is back
-	attempts  int // connections while nobody was let in
+	after     int    // messages since it is back
+	attempts  int    // connections while nobody was let in
+	protocol  string // over which the outage is played
+}
+
+// measured is a metric of the device, or of one behind it.
+type measured struct {
+	device citywarden.DeviceID
+	metric citywarden.MetricName
 }
 
 // set says what became of a check; what failed once stays so. It needs mu.
@@ -86,8 +97,8 @@ func (b *bench) refused(why string) {
 	}
 }
 
-// admits reports whether a connection is let in.
-func (b *bench) admits(c *tapped) bool {
+// lets reports whether a connection is let in.
+func (b *bench) lets(c net.Conn) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.out(time.Now()) {
@@ -98,10 +109,10 @@ func (b *bench) admits(c *tapped) bool {
 	return true
 }
 
-func (b *bench) left(c *tapped) {
+func (b *bench) left(c net.Conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.conns = slices.DeleteFunc(b.conns, func(o *tapped) bool { return o == c })
+	b.conns = slices.DeleteFunc(b.conns, func(o net.Conn) bool { return o == c })
 }
 
 // out reports whether the outage lasts.
@@ -120,12 +131,19 @@ func (b *bench) connected(what string, keepAlive uint16) {
 	default:
 		b.set("keepalive", Passed, seen, "")
 	}
-	if b.cut.IsZero() || !b.back.IsZero() {
+	if b.protocol == "mqtt" {
+		b.returned()
+	}
+}
+
+// returned notes that the device is back after the outage. It needs mu.
+func (b *bench) returned() {
+	if b.cut.IsZero() || !b.back.IsZero() || b.out(time.Now()) {
 		return
 	}
 	b.back = time.Now()
-	seen = fmt.Sprintf("%d attempts in an outage of %s, back %s after it", b.attempts, b.Outage, b.back.Sub(b.cut.Add(b.Outage)).Round(100*time.Millisecond))
-	if b.attempts > int(b.Outage/time.Second)+2 {
+	seen := fmt.Sprintf("%d attempts in an outage of %s, back %s after it", b.attempts, b.Outage, b.back.Sub(b.cut.Add(b.Outage)).Round(100*time.Millisecond))
+	if b.protocol != "coap" && b.attempts > int(b.Outage/time.Second)+2 { // over CoAP they are repetitions of one request
 		b.set("reconnect", Failed, seen, "")
 		return
 	}
@@ -153,16 +171,27 @@ func (b *bench) Accept(ctx context.Context, up citywarden.Uplink, done func(erro
 	b.set("topic", Passed, up.Topic, "")
 	if up.Protocol != "mqtt" {
 		b.set("connect", Passed, up.Protocol, "")
-	} else if b.count++; b.Outage > 0 && b.cut.IsZero() && b.count > beforeOutage {
-		b.cut, b.withheld = now, up.Payload
 	}
-	out, conns := b.out(now), slices.Clone(b.conns)
+	b.count++
+	if b.Outage > 0 && b.cut.IsZero() && b.count > beforeOutage {
+		b.cut, b.withheld, b.protocol = now, up.Payload, up.Protocol
+	}
+	out, conns := b.out(now) && up.Protocol == b.protocol, slices.Clone(b.conns)
+	if out && up.Protocol == "http" {
+		b.attempts++
+	}
+	if up.Protocol == b.protocol {
+		b.returned()
+	}
+	if !b.back.IsZero() && b.withheld != nil && bytes.Equal(up.Payload, b.withheld) {
+		b.set("resend", Passed, "", printable(up.Payload))
+	}
 	b.mu.Unlock()
-	if !out || up.Protocol != "mqtt" {
+	if !out {
 		b.pipeline.Accept(ctx, up, done)
 		return
 	}
-	done(citywarden.Errorf(citywarden.CodeTransient, "an outage is played"))
+	done(citywarden.Errorf(citywarden.CodeTransient, "an outage is played")) // over CoAP the answer gets lost, see datagrams
 	for _, c := range conns {
 		_ = c.Close()
 	}
@@ -188,7 +217,7 @@ func (b *bench) Consume(_ context.Context, entries []citywarden.Entry) error {
 
 func (b *bench) entry(e *citywarden.Entry) {
 	up := e.Uplink
-	m := Message{At: up.Received, Protocol: up.Protocol, Topic: up.Topic, Payload: printable(up.Payload), Readings: map[citywarden.MetricName]citywarden.Value{}}
+	m := Message{At: up.Received, Protocol: up.Protocol, Device: b.nameOf(up.Device), Topic: up.Topic, Payload: printable(up.Payload), Readings: map[citywarden.MetricName]citywarden.Value{}}
 	for _, r := range e.Readings {
 		m.Readings[r.Metric] = r.Value
 	}
@@ -200,6 +229,9 @@ func (b *bench) entry(e *citywarden.Entry) {
 	} else {
 		b.more++
 	}
+	if up.Device != Device && b.behind(e, &m) {
+		return
+	}
 	if strings.HasSuffix(up.Topic, "/attributes") {
 		if e.Reject != nil {
 			b.set("payload", Failed, m.Reject, m.Payload)
@@ -210,9 +242,6 @@ func (b *bench) entry(e *citywarden.Entry) {
 	b.times(e, &m)
 	if !b.back.IsZero() {
 		b.after++
-		if b.withheld != nil && bytes.Equal(up.Payload, b.withheld) {
-			b.set("resend", Passed, "", m.Payload)
-		}
 		for _, r := range e.Readings {
 			if r.Time.After(b.cut) && r.Time.Before(b.cut.Add(b.Outage)) {
 				b.set("backlog", Passed, "measured at "+r.Time.Local().Format(time.TimeOnly), m.Payload)
@@ -222,6 +251,36 @@ func (b *bench) entry(e *citywarden.Entry) {
 	if e.Duplicates > 0 && b.cut.IsZero() {
 		b.set("duplicates", Failed, fmt.Sprintf("%d readings came before, with the same time and value", e.Duplicates), m.Payload)
 	}
+}
+
+// nameOf is what a gateway calls a device behind it, "" for the device itself. It needs mu.
+func (b *bench) nameOf(id citywarden.DeviceID) string {
+	if d := b.children[id]; d != nil {
+		return d.Name
+	}
+	return ""
+}
+
+// behind looks at a message of a device behind a gateway, and reports whether that was all.
+func (b *bench) behind(e *citywarden.Entry, m *Message) bool {
+	up := e.Uplink
+	switch up.Topic {
+	case citywarden.DeviceConnected:
+		if b.met == nil {
+			b.met = map[citywarden.DeviceID]bool{}
+		}
+		b.met[up.Device] = true
+		return true
+	case citywarden.DeviceDisconnected:
+		delete(b.met, up.Device)
+		return true
+	}
+	if !b.met[up.Device] {
+		b.set("children", Failed, fmt.Sprintf("it speaks for %q, which it did not connect", m.Device), m.Payload)
+		return false
+	}
+	b.set("children", Passed, fmt.Sprintf("%d devices", len(b.met)), "")
+	return false
 }
 
 // readings looks at what was measured.
@@ -236,10 +295,10 @@ func (b *bench) readings(e *citywarden.Entry, m *Message) {
 	ranged := 0
 	for _, r := range e.Readings {
 		if b.metrics == nil {
-			b.metrics = map[citywarden.MetricName]bool{}
+			b.metrics = map[measured]bool{}
 		}
-		b.metrics[r.Metric] = true
-		def, _ := b.Model.Metric(r.Metric)
+		b.metrics[measured{e.Uplink.Device, r.Metric}] = true
+		def, _ := e.Model.Metric(r.Metric)
 		if def.Min != nil || def.Max != nil {
 			ranged++
 		}
@@ -250,10 +309,10 @@ func (b *bench) readings(e *citywarden.Entry, m *Message) {
 	if ranged > 0 {
 		b.set("units", Passed, fmt.Sprintf("%d values lie in the range of the model", ranged), "")
 	}
-	var never []string
-	for _, x := range b.Model.Metrics {
-		if !b.metrics[x.Name] {
-			never = append(never, string(x.Name))
+	never := b.never(Device, b.Model)
+	for _, id := range slices.Sorted(maps.Keys(b.children)) {
+		for _, x := range b.never(id, b.Options.Child) {
+			never = append(never, fmt.Sprintf("%s of %s", x, b.children[id].Name))
 		}
 	}
 	if len(never) == 0 {
@@ -261,6 +320,16 @@ func (b *bench) readings(e *citywarden.Entry, m *Message) {
 	} else {
 		b.set("metrics", NotSeen, "never came: "+strings.Join(never, ", "), "")
 	}
+}
+
+// never returns the metrics of a device that never came.
+func (b *bench) never(id citywarden.DeviceID, m *citywarden.Model) (out []string) {
+	for _, x := range m.Metrics {
+		if !b.metrics[measured{id, x.Name}] {
+			out = append(out, string(x.Name))
+		}
+	}
+	return out
 }
 
 func within(m *citywarden.Metric) string {
@@ -276,7 +345,7 @@ func within(m *citywarden.Metric) string {
 // times looks at when was measured and when it came.
 func (b *bench) times(e *citywarden.Entry, m *Message) {
 	at := e.Uplink.Received
-	if !b.last.IsZero() && b.cut.IsZero() {
+	if e.Uplink.Device == Device && !b.last.IsZero() && b.cut.IsZero() {
 		gap := at.Sub(b.last)
 		if b.gap = max(b.gap, gap); b.usual == 0 || gap < b.usual {
 			b.usual = gap
@@ -288,7 +357,9 @@ func (b *bench) times(e *citywarden.Entry, m *Message) {
 			b.set("period", Passed, seen, "")
 		}
 	}
-	b.last = at
+	if e.Uplink.Device == Device || b.last.IsZero() {
+		b.last = at
+	}
 	switch ahead := e.Stated.Sub(at); {
 	case e.Quarantined > 0:
 		b.set("time", Failed, m.Reject, m.Payload)
@@ -331,7 +402,7 @@ func (b *bench) report() *Report {
 		b.set("reconnect", Failed, fmt.Sprintf("it did not come back after an outage of %s", b.Outage), "")
 	case b.after > 0:
 		if state("resend") == NotSeen {
-			b.set("resend", Failed, "", printable(b.withheld))
+			b.set("resend", Failed, "what was sent when the outage began did not come again", printable(b.withheld))
 		}
 		if state("backlog") == NotSeen {
 			if b.usual > b.Outage/2 {

@@ -37,21 +37,25 @@ const beforeOutage = 3
 // Options say what to look at. A listener that is nil is left out; Run closes the others.
 type Options struct {
 	Model   *citywarden.Model
-	Token   string        // that the device shows
-	MQTT    net.Listener  // plain
-	MQTTS   net.Listener  // with TLS
-	TLS     *tls.Config   // of MQTTS
-	HTTP    net.Listener  // plain
-	CoAP    coap.Conn     // UDP
-	Outage  time.Duration // how long; 0 for none
-	Command string        // a method of the model to send, "" for none
+	Token   string            // that the device shows
+	MQTT    net.Listener      // plain
+	MQTTS   net.Listener      // with TLS
+	TLS     *tls.Config       // of MQTTS, CoAPS and CoAPTLS
+	HTTP    net.Listener      // plain
+	CoAP    coap.Conn         // UDP
+	CoAPS   coap.Conn         // UDP with DTLS: by the key Token for the identity Device, or with the token in the path
+	CoAPTCP net.Listener      // plain
+	CoAPTLS net.Listener      // TCP with TLS
+	Child   *citywarden.Model // of the devices behind it; nil when it is no gateway
+	Outage  time.Duration     // how long; 0 for none
+	Command string            // a method of the model to send, "" for none
 	Params  json.RawMessage
 	Told    func(Check) // of each check that is decided; nil for nobody
 }
 
 // Run looks at the device until ctx is done.
 func Run(ctx context.Context, o Options) (*Report, error) {
-	b := &bench{Options: o, device: &citywarden.Device{ID: Device, Name: string(Device), Model: o.Model.Name, Attributes: map[string]any{}}, began: time.Now(), checks: newChecks()}
+	b := &bench{Options: o, device: &citywarden.Device{ID: Device, Name: string(Device), Model: o.Model.Name, Attributes: map[string]any{}}, began: time.Now(), checks: newChecks(o.Child != nil)}
 	log := &memory{grown: make(chan struct{})}
 	quiet := slog.New(slog.DiscardHandler)
 	var err error
@@ -75,11 +79,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		}
 		parts = append(parts, m.Run)
 	}
-	if o.CoAP != nil {
-		s, err := coap.New(coap.Options{Conn: o.CoAP, Accept: b, Check: b.pipeline, Auth: b, Down: b, Logger: heard})
-		if err != nil {
-			return nil, err
-		}
+	if s, err := b.coap(heard); err != nil {
+		return nil, err
+	} else if s != nil {
 		parts = append(parts, s.Run)
 	}
 	if o.HTTP != nil {
@@ -99,6 +101,36 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	cancel()
 	wg.Wait()
 	return b.report(), err
+}
+
+// coap returns who listens for CoAP, nil when nobody is to.
+func (b *bench) coap(log *slog.Logger) (*coap.Server, error) {
+	o := coap.Options{Keys: b, Accept: b, Check: b.pipeline, Auth: b, Down: b, Logger: log}
+	if b.CoAP != nil {
+		o.Conn = &datagrams{Conn: b.CoAP, bench: b, plain: true}
+	}
+	if b.CoAPS != nil {
+		o.DTLS = &coap.DTLS{Conn: &datagrams{Conn: b.CoAPS, bench: b}}
+		if b.TLS != nil && len(b.TLS.Certificates) > 0 {
+			o.DTLS.Certificate = func() *tls.Certificate { return &b.TLS.Certificates[0] }
+		}
+	}
+	if b.CoAPTCP != nil {
+		o.Streams = append(o.Streams, coap.Stream{Listener: &gate{Listener: b.CoAPTCP, bench: b}})
+	}
+	if b.CoAPTLS != nil {
+		c := b.TLS.Clone()
+		c.NextProtos = []string{"coap"} // RFC 8323 §8.2
+		c.VerifyConnection = func(s tls.ConnectionState) error {
+			b.pass("tls", tls.VersionName(s.Version)+", "+tls.CipherSuiteName(s.CipherSuite))
+			return nil
+		}
+		o.Streams = append(o.Streams, coap.Stream{Listener: &gate{Listener: b.CoAPTLS, bench: b}, TLS: c})
+	}
+	if o.Conn == nil && o.DTLS == nil && len(o.Streams) == 0 {
+		return nil, nil
+	}
+	return coap.New(o)
 }
 
 func (b *bench) serveHTTP(ctx context.Context, log *slog.Logger) error {
@@ -187,7 +219,7 @@ func (e ears) Handle(_ context.Context, r slog.Record) error {
 		switch a.Key {
 		case "err":
 			said = a.Value.String()
-		case "topic", "filter":
+		case "topic", "filter", "identity":
 			where = a.Value.String()
 		}
 		return true
@@ -197,6 +229,18 @@ func (e ears) Handle(_ context.Context, r slog.Record) error {
 		e.b.refused(said)
 	case "uplink refused", "subscription refused":
 		e.b.fail("topic", said, where)
+	case "DTLS handshake not begun":
+		e.b.fail("tls", said, "")
+	case "DTLS handshake refused":
+		if where != "" { // it has shown an identity
+			e.b.fail("auth", said, where)
+		} else {
+			e.b.fail("tls", said, "")
+		}
+	case "connection ended":
+		if strings.HasPrefix(said, "TLS:") {
+			e.b.fail("tls", said, "")
+		}
 	case "device disconnected for an error of protocol", "device disconnected":
 		e.b.fail("connect", said, "")
 	}
@@ -205,6 +249,11 @@ func (e ears) Handle(_ context.Context, r slog.Record) error {
 
 // Authenticate implements the listeners' Authenticator.
 func (b *bench) Authenticate(token string) (citywarden.DeviceID, error) {
+	if token == citywarden.PSKSecret(string(Device), []byte(b.Token)) {
+		b.pass("auth", "pre-shared key")
+		b.pass("tls", "DTLS 1.2, pre-shared key")
+		return Device, nil
+	}
 	if strings.Contains(token, "\x00") { // a user name with its password: the listener asks for the user name alone next
 		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown user name and password")
 	}
@@ -222,17 +271,49 @@ func (*bench) AuthenticateCertificate(*x509.Certificate, func() bool) (citywarde
 	return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "set the token as the MQTT user name")
 }
 
-// Device implements ingest.Directory.
-func (b *bench) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
-	if id != Device {
-		return nil, nil, citywarden.Errorf(citywarden.CodeNotFound, "no device %s", id)
+// PreSharedKey implements coap.Keys: the key is the token.
+func (b *bench) PreSharedKey(identity string) ([]byte, error) {
+	if identity != string(Device) {
+		b.fail("auth", fmt.Sprintf("it shows the identity %q in the handshake; expected %q", clip(identity), Device), "")
+		return nil, citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown identity")
 	}
-	return b.device, b.Model, nil
+	return []byte(b.Token), nil
 }
 
-// Child implements ingest.Directory: devices behind a gateway are not looked at.
+// Device implements ingest.Directory.
+func (b *bench) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
+	if id == Device {
+		return b.device, b.Model, nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if d := b.children[id]; d != nil {
+		return d, b.Options.Child, nil
+	}
+	return nil, nil, citywarden.Errorf(citywarden.CodeNotFound, "no device %s", id)
+}
+
+// maxChildren is how many devices behind a gateway are looked at.
+const maxChildren = 200
+
+// Child implements ingest.Directory: whatever a gateway calls a device behind it, is one.
 func (b *bench) Child(_ citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
-	return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %q behind this one: certify looks at one device that speaks for itself", name)
+	if b.Options.Child == nil {
+		return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %q behind this one: say --child MODEL to have a gateway looked at", name)
+	}
+	id := citywarden.DeviceID("child " + name) // no device has a blank in its id
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.children[id] == nil {
+		if len(b.children) >= maxChildren || name == "" {
+			return "", citywarden.Errorf(citywarden.CodeNotFound, "no device %q: at most %d devices behind a gateway are looked at", name, maxChildren)
+		}
+		if b.children == nil {
+			b.children = map[citywarden.DeviceID]*citywarden.Device{}
+		}
+		b.children[id] = &citywarden.Device{ID: id, Name: name, Model: b.Options.Child.Name, Attributes: map[string]any{}}
+	}
+	return id, nil
 }
 
 // Attributes implements the listeners' Downlinks.

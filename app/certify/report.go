@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +43,7 @@ type Check struct {
 type Message struct {
 	At       time.Time                                  `json:"at"`
 	Protocol string                                     `json:"protocol"`
+	Device   string                                     `json:"device,omitempty"` // behind the gateway; "" for itself
 	Topic    string                                     `json:"topic"`
 	Payload  string                                     `json:"payload"`
 	Readings map[citywarden.MetricName]citywarden.Value `json:"readings"`
@@ -69,19 +71,20 @@ func (r *Report) Count(s State) int {
 	return n
 }
 
-// newChecks returns all checks, in the order in which a device meets them.
-func newChecks() []Check {
+// newChecks returns all checks, in the order in which a device meets them; those of devices
+// behind it for a gateway only.
+func newChecks(gateway bool) []Check {
 	all := []Check{
 		{ID: "connect", Title: citywarden.Text{ZH: "连接", EN: "Connects"},
 			Do: citywarden.Text{ZH: "检查地址、端口与协议：1883 为不加密的 MQTT 3.1.1 或 5。", EN: "Check address, port and protocol: 1883 is plain MQTT 3.1.1 or 5."}},
 		{ID: "auth", Title: citywarden.Text{ZH: "认证", EN: "Authenticates"},
 			Do: citywarden.Text{ZH: "把令牌设为 MQTT 用户名，密码留空；HTTP 与 CoAP 中令牌在路径里。", EN: "Set the token as the MQTT user name, without a password; in HTTP and CoAP it is part of the path."}},
 		{ID: "tls", Title: citywarden.Text{ZH: "TLS 版本", EN: "TLS version"},
-			Do: citywarden.Text{ZH: "用 --mqtts 与证书启动本命令，设备连到该端口；须 TLS 1.2 或 1.3，并信任该证书。", EN: "Start this command with --mqtts and a certificate and let the device connect there, with TLS 1.2 or 1.3; it has to trust the certificate."}},
+			Do: citywarden.Text{ZH: "用 --mqtts、--coaps 或 --coap-tls 与证书启动本命令，设备连到该端口；须 TLS 1.2 或 1.3、DTLS 1.2，并信任该证书。", EN: "Start this command with --mqtts, --coaps or --coap-tls and a certificate and let the device connect there, with TLS 1.2 or 1.3, or DTLS 1.2; it has to trust the certificate."}},
 		{ID: "keepalive", Title: citywarden.Text{ZH: "心跳 (keep alive)", EN: "Keep alive"},
 			Do: citywarden.Text{ZH: "在 CONNECT 中设 keep alive 为 30 至 1200 秒；为 0 时断线无法发现。", EN: "Set a keep alive of 30 to 1200 s in CONNECT; with 0 a dead connection is never noticed."}},
 		{ID: "qos", Title: citywarden.Text{ZH: "服务质量 (QoS)", EN: "QoS"},
-			Do: citywarden.Text{ZH: "以 QoS 1 发布，不设 retain；QoS 0 的消息断线时会丢失。", EN: "Publish with QoS 1 and without retain; a message with QoS 0 is lost when the connection breaks."}},
+			Do: citywarden.Text{ZH: "以 QoS 1 发布，不设 retain；QoS 0 的消息断线时会丢失。CoAP 用可确认消息 (CON)。", EN: "Publish with QoS 1 and without retain; a message with QoS 0 is lost when the connection breaks. Over CoAP send confirmable messages (CON)."}},
 		{ID: "topic", Title: citywarden.Text{ZH: "主题", EN: "Topics"},
 			Do: citywarden.Text{ZH: "遥测发布到 v1/devices/me/telemetry，属性发布到 v1/devices/me/attributes；只订阅自己的主题。", EN: "Publish telemetry to v1/devices/me/telemetry and attributes to v1/devices/me/attributes; subscribe to topics of the device only."}},
 		{ID: "payload", Title: citywarden.Text{ZH: "报文符合型号", EN: "Payload as the model has it"},
@@ -97,13 +100,18 @@ func newChecks() []Check {
 		{ID: "reconnect", Title: citywarden.Text{ZH: "断线重连", EN: "Reconnects"},
 			Do: citywarden.Text{ZH: "断线后自动重连，间隔 1 秒起逐次加倍并加随机量，不要每秒多次。", EN: "Reconnect by itself, after 1 s and then twice that each time, with some chance in it; not several times a second."}},
 		{ID: "resend", Title: citywarden.Text{ZH: "未确认的消息重发", EN: "Sends again what was not acknowledged"},
-			Do: citywarden.Text{ZH: "没有收到 PUBACK 的消息要保存，重连后原样（同一 ts）再发。", EN: "Keep a message until its PUBACK, and send it again, with the same ts, after the reconnect."}},
+			Do: citywarden.Text{ZH: "没有收到确认（PUBACK、2.04、200）的消息要保存，重连后原样（同一 ts）再发。", EN: "Keep a message until its acknowledgement (PUBACK, 2.04, 200), and send it again, with the same ts, after the reconnect."}},
 		{ID: "backlog", Title: citywarden.Text{ZH: "断线期间的数据补传", EN: "Backlog after an outage"},
 			Do: citywarden.Text{ZH: "断线期间继续测量并保存，重连后带 ts 补传。", EN: "Go on measuring while there is no connection, and send what was measured, with its ts, afterwards."}},
 		{ID: "duplicates", Title: citywarden.Text{ZH: "无重复", EN: "No duplicates"},
 			Do: citywarden.Text{ZH: "已确认的消息不要再发。", EN: "Don't send again what was acknowledged."}},
+		{ID: "children", Title: citywarden.Text{ZH: "下挂设备", EN: "Devices behind it"},
+			Do: citywarden.Text{ZH: `用 --child 型号 检测网关；先向 v1/gateway/connect 发布 {"device": "名称"}，再代其上报；重连后须再次报告。`, EN: `Have a gateway looked at with --child MODEL; it publishes {"device": "NAME"} to v1/gateway/connect before it speaks for a device, and again after a reconnect.`}},
 		{ID: "command", Title: citywarden.Text{ZH: "命令应答", EN: "Answers a command"},
 			Do: citywarden.Text{ZH: "用 --command 指定命令；设备订阅 v1/devices/me/rpc/request/+，把 JSON 应答发布到 v1/devices/me/rpc/response/编号。", EN: "Name one with --command; the device subscribes to v1/devices/me/rpc/request/+ and publishes JSON to v1/devices/me/rpc/response/ID."}},
+	}
+	if !gateway {
+		all = slices.DeleteFunc(all, func(c Check) bool { return c.ID == "children" })
 	}
 	for i := range all {
 		all[i].State = NotSeen

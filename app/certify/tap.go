@@ -26,7 +26,7 @@ func (t *tap) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		tc := &tapped{Conn: c, bench: t.bench}
-		if t.bench.admits(tc) {
+		if t.bench.lets(tc) {
 			return tc, nil
 		}
 		_ = c.Close()

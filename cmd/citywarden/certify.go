@@ -16,6 +16,7 @@ import (
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/app/certify"
+	"github.com/citywarden/citywarden/broker/coap"
 	"github.com/citywarden/citywarden/devices"
 )
 
@@ -26,11 +27,15 @@ type certifyCmd struct {
 	MQTTS   string            `help:"Address of MQTT over TLS, with --cert and --key." placeholder:"ADDR" name:"mqtts"`
 	HTTP    string            `help:"Address of HTTP; empty for none." default:":8080" placeholder:"ADDR" name:"http"`
 	CoAP    string            `help:"Address of CoAP, UDP; empty for none." default:":5683" placeholder:"ADDR" name:"coap"`
-	Cert    string            `help:"PEM file of the certificate of --mqtts." type:"existingfile" placeholder:"FILE"`
+	CoAPS   string            `help:"Address of CoAP over DTLS, UDP: by a key, the identity being \"device\" and the key the token, or with --cert and --key." placeholder:"ADDR" name:"coaps"`
+	CoAPTCP string            `help:"Address of CoAP over TCP." placeholder:"ADDR" name:"coap-tcp"`
+	CoAPTLS string            `help:"Address of CoAP over TLS, with --cert and --key." placeholder:"ADDR" name:"coap-tls"`
+	Child   string            `help:"The device is a gateway: model of the devices behind it." placeholder:"NAME"`
+	Cert    string            `help:"PEM file of the certificate of --mqtts, --coaps and --coap-tls." type:"existingfile" placeholder:"FILE"`
 	Key     string            `help:"PEM file of its key." type:"existingfile" placeholder:"FILE"`
 	Token   string            `help:"Token that the device shows; a random one is printed when it is left out." placeholder:"TOKEN"`
 	For     time.Duration     `help:"How long to look at it; Ctrl-C ends it earlier." default:"5m"`
-	Outage  time.Duration     `help:"How long an outage to play once three messages came over MQTT; 0s for none." default:"15s"`
+	Outage  time.Duration     `help:"How long an outage to play once three messages came; 0s for none." default:"15s"`
 	Command string            `help:"Command of the model to send." placeholder:"METHOD"`
 	Param   map[string]string `help:"Parameters of the command: K=V." placeholder:"K=V"`
 	HTML    string            `help:"File for the report as a page." type:"path" placeholder:"FILE.html" name:"html"`
@@ -91,25 +96,27 @@ func (c *certifyCmd) options() (certify.Options, error) {
 	if err != nil {
 		return o, err
 	}
-	var ok bool
-	if o.Model, ok = models.Model(citywarden.ModelName(c.Model)); !ok {
-		var known []string
-		for _, m := range models.All() {
-			known = append(known, string(m.Name))
+	if o.Model, err = modelOf(models, "--model", c.Model); err != nil {
+		return o, err
+	}
+	if c.Child != "" {
+		if o.Child, err = modelOf(models, "--child", c.Child); err != nil {
+			return o, err
 		}
-		hint := citywarden.DidYouMean(c.Model, known)
-		if hint == "" {
-			hint = "; there are " + strings.Join(known, ", ")
-		}
-		return o, &usageError{fmt.Sprintf("--model: no model %q%s", c.Model, hint)}
 	}
 	if o.Token == "" {
 		o.Token = rand.Text()
 	}
-	if (c.Cert == "" || c.Key == "") && c.MQTTS != "" {
-		return o, &usageError{"--mqtts needs --cert and --key"}
+	for name, addr := range map[string]string{"--mqtts": c.MQTTS, "--coap-tls": c.CoAPTLS} {
+		if (c.Cert == "" || c.Key == "") && addr != "" {
+			return o, &usageError{name + " needs --cert and --key"}
+		}
 	}
-	if c.MQTTS != "" {
+	const leastKey = 16 // as the platform takes
+	if c.CoAPS != "" && len(o.Token) < leastKey {
+		return o, &usageError{fmt.Sprintf("--token: as the key of --coaps it has at least %d characters", leastKey)}
+	}
+	if c.Cert != "" && c.Key != "" {
 		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 		if err != nil {
 			return o, &usageError{fmt.Sprintf("--cert and --key: %v", err)}
@@ -134,31 +141,54 @@ func (c *certifyCmd) options() (certify.Options, error) {
 	return o, err
 }
 
+// modelOf returns the model that a flag names.
+func modelOf(models *devices.Models, flag, name string) (*citywarden.Model, error) {
+	if m, ok := models.Model(citywarden.ModelName(name)); ok {
+		return m, nil
+	}
+	var known []string
+	for _, m := range models.All() {
+		known = append(known, string(m.Name))
+	}
+	hint := citywarden.DidYouMean(name, known)
+	if hint == "" {
+		hint = "; there are " + strings.Join(known, ", ")
+	}
+	return nil, &usageError{fmt.Sprintf("%s: no model %q%s", flag, name, hint)}
+}
+
 // listen opens the sockets and says where they are.
 func (c *certifyCmd) listen(ctx context.Context, o *certify.Options, w io.Writer) error {
 	var lc net.ListenConfig
 	fmt.Fprintf(w, "token    %s\n", o.Token)
 	for _, l := range []struct {
-		name, addr string
-		to         *net.Listener
-	}{{"MQTT", c.MQTT, &o.MQTT}, {"MQTTS", c.MQTTS, &o.MQTTS}, {"HTTP", c.HTTP, &o.HTTP}} {
+		name, flag, addr string
+		to               *net.Listener
+	}{{"MQTT", "mqtt", c.MQTT, &o.MQTT}, {"MQTTS", "mqtts", c.MQTTS, &o.MQTTS}, {"HTTP", "http", c.HTTP, &o.HTTP},
+		{"CoAP/TCP", "coap-tcp", c.CoAPTCP, &o.CoAPTCP}, {"CoAP/TLS", "coap-tls", c.CoAPTLS, &o.CoAPTLS}} {
 		if l.addr == "" {
 			continue
 		}
 		x, err := lc.Listen(ctx, "tcp", l.addr)
 		if err != nil {
-			return fmt.Errorf("%s: %w; choose another address with --%s", l.name, err, strings.ToLower(l.name))
+			return fmt.Errorf("%s: %w; choose another address with --%s", l.name, err, l.flag)
 		}
 		*l.to = x
 		fmt.Fprintf(w, "%-8s %s\n", l.name, reachable(x.Addr()))
 	}
-	if c.CoAP != "" {
-		x, err := lc.ListenPacket(ctx, "udp", c.CoAP)
-		if err != nil {
-			return fmt.Errorf("CoAP: %w; choose another address with --coap", err)
+	for _, l := range []struct {
+		name, flag, addr, what string
+		to                     *coap.Conn
+	}{{"CoAPS", "coaps", c.CoAPS, "UDP, identity " + string(certify.Device) + ", the token is the key", &o.CoAPS}, {"CoAP", "coap", c.CoAP, "UDP", &o.CoAP}} {
+		if l.addr == "" {
+			continue
 		}
-		o.CoAP = x.(*net.UDPConn)
-		fmt.Fprintf(w, "CoAP     %s (UDP)\n", reachable(x.LocalAddr()))
+		x, err := lc.ListenPacket(ctx, "udp", l.addr)
+		if err != nil {
+			return fmt.Errorf("%s: %w; choose another address with --%s", l.name, err, l.flag)
+		}
+		*l.to = x.(*net.UDPConn)
+		fmt.Fprintf(w, "%-8s %s (%s)\n", l.name, reachable(x.LocalAddr()), l.what)
 	}
 	return nil
 }

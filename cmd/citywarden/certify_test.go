@@ -200,6 +200,15 @@ func TestCertifyTLS(t *testing.T) {
 		d.Disconnect(0)
 		c.end()
 	}
+	for most, want := range map[uint16]string{tls.VersionTLS12: "[passed] TLS version: TLS 1.2", tls.VersionTLS11: "[failed] TLS version: TLS: tls: client offered only unsupported versions"} {
+		c := startCertify(t, "--coap-tls", "127.0.0.1:0", "--cert", cert, "--key", key)
+		d, err := tls.Dial("tcp", c.address("CoAP/TLS"), &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: most, NextProtos: []string{"coap"}})
+		if err == nil {
+			defer d.Close()
+		}
+		c.said(want)
+		c.end()
+	}
 }
 
 // TestCertifyMistakes of whoever starts it.
@@ -217,4 +226,151 @@ func TestCertifyMistakes(t *testing.T) {
 			t.Errorf("%v: %v, want %q:\n%s", args, err, want, out)
 		}
 	}
+}
+
+// address is where a listener of it is, by the name that it prints.
+func (c *certifying) address(name string) string {
+	c.t.Helper()
+	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` +(\S+)`).FindStringSubmatch(c.out.String())
+	if m == nil {
+		c.t.Fatalf("no address of %s:\n%s", name, c.out)
+	}
+	return m[1]
+}
+
+// coapClient runs libcoap's client.
+func coapClient(t *testing.T, kind string, args ...string) {
+	t.Helper()
+	bin := "coap-client-" + kind
+	if _, err := exec.LookPath(bin); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(bin + " is not installed")
+		}
+		t.Skip(bin + " is not installed")
+	}
+	_ = exec.Command(bin, append([]string{"-m", "post", "-t", "json"}, args...)...).Run() // it is refused, or not answered
+}
+
+// TestCertifyCoAP: over UDP an outage is played, too; over DTLS and TCP the device is looked at as well.
+func TestCertifyCoAP(t *testing.T) {
+	t.Parallel()
+	body := func(n int, at time.Time) string {
+		return fmt.Sprintf(`{"ts":%d,"values":{"smoke":0.0%d,"temperature":21,"button":false,"test":false,"mains":true,"battery":96}}`, at.UnixMilli(), n)
+	}
+	c := startCertify(t, "--token", "token-of-it-0123456", "--outage", "2s", "--coaps", "127.0.0.1:0", "--coap-tcp", "127.0.0.1:0")
+	url := "coap://" + c.address("CoAP") + "/api/v1/token-of-it-0123456/telemetry"
+	for n := range 3 {
+		coapClient(t, "notls", "-B", "5", "-e", body(n, time.Now()), url)
+		time.Sleep(100 * time.Millisecond)
+	}
+	lost := body(3, time.Now())
+	coapClient(t, "notls", "-B", "1", "-e", lost, url) // nothing is answered
+	missed := body(4, time.Now())
+	time.Sleep(1500 * time.Millisecond)
+	coapClient(t, "notls", "-B", "5", "-e", lost, url)
+	c.said("[passed] Reconnects")
+	c.said("[passed] Sends again")
+	coapClient(t, "notls", "-B", "5", "-e", missed, url)
+	c.said("[passed] Backlog")
+	coapClient(t, "openssl", "-B", "5", "-u", "device", "-k", "token-of-it-0123456", "-e", body(5, time.Now()), "coaps://"+c.address("CoAPS")+"/api/v1/telemetry")
+	c.said("[passed] TLS version: DTLS 1.2, pre-shared key")
+	coapClient(t, "notls", "-B", "5", "-e", body(6, time.Now()), "coap+tcp://"+c.address("CoAP/TCP")+"/api/v1/token-of-it-0123456/telemetry")
+	code, by := c.end()
+	if code != 0 || !slices.Contains(by[certify.Passed], "qos") || !slices.Contains(by[certify.Passed], "metrics") {
+		t.Errorf("exit code %d, %v:\n%s", code, by, c.out)
+	}
+
+	c = startCertify(t, "--token", "token-of-it-0123456", "--outage", "1s", "--coaps", "127.0.0.1:0")
+	url = "coap://" + c.address("CoAP") + "/api/v1/token-of-it-0123456/telemetry"
+	coapClient(t, "openssl", "-B", "3", "-u", "somebody", "-k", "token-of-it-0123456", "-e", "{}", "coaps://"+c.address("CoAPS")+"/api/v1/telemetry")
+	c.said(`[failed] Authenticates: it shows the identity "somebody" in the handshake; expected "device"`)
+	coapClient(t, "notls", "-N", "-B", "1", "-e", body(0, time.Now()), url)
+	c.said("[failed] QoS: NON")
+	for n := range 3 { // the fourth is not answered, and never sent again
+		coapClient(t, "notls", "-B", "1", "-e", body(n+1, time.Now()), url)
+	}
+	time.Sleep(time.Second)
+	coapClient(t, "notls", "-B", "5", "-e", body(9, time.Now()), url)
+	time.Sleep(200 * time.Millisecond)
+	if _, by := c.end(); !slices.Contains(by[certify.Failed], "resend") || !slices.Contains(by[certify.Failed], "backlog") {
+		t.Errorf("%v\n%s", by, c.out)
+	}
+}
+
+// TestCertifyGateway: devices behind a gateway are looked at by their own model.
+func TestCertifyGateway(t *testing.T) {
+	t.Parallel()
+	c := startCertify(t, "--model", "iot-gateway", "--child", "energy-meter", "--outage", "0s")
+	connect := func() paho.Client {
+		d := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + c.mqtt).SetClientID("g").SetUsername("token-of-it").SetAutoReconnect(false))
+		if tok := d.Connect(); !tok.WaitTimeout(5*time.Second) || tok.Error() != nil {
+			t.Fatalf("not connected: %v\n%s", tok.Error(), c.out)
+		}
+		return d
+	}
+	d := connect()
+	publish := func(topic, body string) {
+		t.Helper()
+		if tok := d.Publish(topic, 1, false, body); !tok.WaitTimeout(5 * time.Second) {
+			t.Fatal(topic)
+		}
+	}
+	publish("v1/gateway/connect", `{"device":"Meter 1","type":"default"}`)
+	publish("v1/gateway/telemetry", `{"Meter 1":[{"power":3.2}]}`)
+	c.said("[passed] Devices behind it: 1 devices")
+	publish("v1/gateway/telemetry", `{"Meter 1":[{"powre":3.2}]}`)
+	c.said(`unknown metric "powre"; did you mean "power"?`)
+	publish("v1/gateway/telemetry", `{"Meter 2":[{"power":3.2}]}`)
+	c.said(`[failed] Devices behind it: it speaks for "Meter 2", which it did not connect`)
+	if code, by := c.end(); code != 1 || !slices.Contains(by[certify.Failed], "payload") || !slices.Contains(by[certify.Failed], "children") {
+		t.Errorf("exit code %d, %v\n%s", code, by, c.out)
+	}
+}
+
+// TestCertifyAfterOutage: a device that does not keep alive, does not come back, storms, sends nothing again and
+// answers no command, each is found.
+func TestCertifyAfterOutage(t *testing.T) {
+	t.Parallel()
+	dial := func(c *certifying, keepAlive time.Duration) paho.Client {
+		return paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + c.mqtt).SetClientID("d").SetUsername("token-of-it").SetAutoReconnect(false).SetKeepAlive(keepAlive).SetConnectTimeout(time.Second))
+	}
+	first := func(c *certifying, keepAlive time.Duration) paho.Client {
+		t.Helper()
+		d := dial(c, keepAlive)
+		if tok := d.Connect(); !tok.WaitTimeout(5*time.Second) || tok.Error() != nil {
+			t.Fatalf("not connected: %v\n%s", tok.Error(), c.out)
+		}
+		for n := range 4 { // the fourth begins the outage
+			d.Publish("v1/devices/me/telemetry", 1, false, fmt.Sprintf(`{"ts":%d,"values":{"smoke":0.0%d}}`, time.Now().UnixMilli(), n)).WaitTimeout(time.Second)
+			time.Sleep(50 * time.Millisecond)
+		}
+		return d
+	}
+	has := func(c *certifying, want ...string) {
+		t.Helper()
+		code, by := c.end()
+		for _, id := range want {
+			if !slices.Contains(by[certify.Failed], id) || code != 1 {
+				t.Errorf("exit code %d, %s is not among the failed, %v\n%s", code, id, by, c.out)
+			}
+		}
+	}
+	c := startCertify(t, "--outage", "500ms", "--command", "self_test")
+	first(c, 0)
+	c.said("[failed] Keep alive: keep alive 0 s")
+	time.Sleep(time.Second)
+	has(c, "keepalive", "reconnect", "command")
+
+	c = startCertify(t, "--outage", "1s")
+	first(c, time.Minute)
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(c.out.String(), "Reconnects"); {
+		if d := dial(c, time.Minute); d.Connect().WaitTimeout(time.Second) && d.IsConnectionOpen() {
+			d.Publish("v1/devices/me/telemetry", 1, false, fmt.Sprintf(`{"ts":%d,"values":{"smoke":0.09}}`, time.Now().Add(time.Second).UnixMilli())).WaitTimeout(time.Second)
+		}
+		if time.Now().After(end) {
+			t.Fatalf("it does not say how it reconnects:\n%s", c.out)
+		}
+	}
+	time.Sleep(200 * time.Millisecond)
+	has(c, "reconnect", "resend", "backlog")
 }
