@@ -74,7 +74,11 @@ func reasonZH(s string) string {
 		return "分组内已无设备"
 	}
 	if by, ok := strings.CutPrefix(s, "reset by "); ok {
-		return "由 " + by + " 复位"
+		by, why, said := strings.Cut(by, ": ")
+		if said {
+			why = "：" + why
+		}
+		return "由 " + by + " 复位" + why
 	}
 	return s
 }

@@ -181,12 +181,13 @@ func (a *alarmAckCmd) Run(ctx context.Context, o output) error {
 
 type alarmResetCmd struct {
 	remote
-	ID string `arg:"" help:"The alarm's id."`
+	ID     string `arg:"" help:"The alarm's id."`
+	Reason string `help:"Why."`
 }
 
 // Run resets a latched alarm.
 func (a *alarmResetCmd) Run(ctx context.Context, o output) error {
-	return orderAlarm(ctx, o, &a.remote, a.ID, "reset", map[string]any{}, "reset")
+	return orderAlarm(ctx, o, &a.remote, a.ID, "reset", map[string]any{"reason": a.Reason}, "reset")
 }
 
 type alarmShelveCmd struct {
