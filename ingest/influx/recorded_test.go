@@ -150,7 +150,7 @@ func (rec *recorder) pass(t *testing.T, to string) http.Handler {
 	})
 }
 
-// recordings are the scenarios that were recorded.
+// recordingFile is where what was said in a scenario is kept.
 func recordingFile(scenario string) string {
 	return filepath.Join("testdata", "influxdb2", scenario+".json")
 }
@@ -368,7 +368,7 @@ func onInfluxDB2(t *testing.T, name string, scenario func(*testing.T, influxDB2)
 	t.Run("as InfluxDB 2 answers", func(t *testing.T) {
 		srv, rec := recorded(t, likeInfluxDB2(t, openCore(t)))
 		scenario(t, srv)
-		if diff := cmp.Diff(comparable(readRecording(t, name)), comparable(rec.exchanges)); diff != "" && !t.Failed() {
+		if diff := cmp.Diff(settled(readRecording(t, name)), settled(rec.exchanges)); diff != "" && !t.Failed() {
 			t.Errorf("it answers otherwise than InfluxDB 2 does (-recorded +like):\n%s", diff)
 		}
 	})
@@ -379,8 +379,8 @@ var (
 	dates = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`)
 )
 
-// comparable is without what is new each time, and what of an answer nobody looks at.
-func comparable(xs []exchange) []exchange {
+// settled is without what is new each time, and what of an answer nobody looks at.
+func settled(xs []exchange) []exchange {
 	out := slices.Clone(xs)
 	for i := range out {
 		x := &out[i]
