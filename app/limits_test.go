@@ -107,10 +107,10 @@ func TestLimits(t *testing.T) {
 		for range 5 {
 			d.publish("v1/devices/me/telemetry", `{"flow":1}`)
 		}
-		if tok := d.c.Publish("v1/devices/me/telemetry", 1, false, `{"flow":2}`); tok.WaitTimeout(time.Second) && tok.Error() == nil || d.c.IsConnectionOpen() {
+		if tok := d.c.Publish("v1/devices/me/telemetry", 1, false, `{"flow":2}`); tok.WaitTimeout(6*time.Second) && tok.Error() == nil || d.c.IsConnectionOpen() {
 			t.Error("the sixth message was acknowledged, or the connection goes on")
 		}
-		time.Sleep(12 * time.Second)
+		time.Sleep(7 * time.Second)
 		d = w.client(t, "m")
 		d.publish("v1/devices/me/telemetry", `{"flow":2}`)
 		d.subscribe("v1/devices/me/rpc/response/+")

@@ -95,14 +95,19 @@ func take(now time.Time, most time.Duration, from ...*rate.Limiter) (wait time.D
 }
 
 // pace holds up a message of a device that sends more than its model allows, for most at
-// longest, and fails with CodeLimited when it would have to wait for longer.
+// longest, and fails with CodeLimited when it would have to wait for longer; over MQTT after most.
 func (p *Pipeline) pace(ctx context.Context, id citywarden.DeviceID, m *citywarden.Model, protocol string, most time.Duration) error {
 	own, all := p.limits.of(id, m)
 	if own == nil {
 		return nil
 	}
-	now := time.Now()
-	wait, full := take(now, most, own.messages, all)
+	wait, full := take(time.Now(), most, own.messages, all)
+	if full >= 0 && protocol == "mqtt" && most > 0 { // or it would be told so again and again, as fast as it can send
+		if err := hold(ctx, id, min(wait, most)); err != nil {
+			return err
+		}
+		wait -= most
+	}
 	if full >= 0 {
 		p.metrics.limit(protocol, "messages")
 		reason := fmt.Sprintf("device %s sends more than the %s messages of model %s", id, m.Limits.Messages, m.Name)
@@ -115,6 +120,11 @@ func (p *Pipeline) pace(ctx context.Context, id citywarden.DeviceID, m *cityward
 		return nil
 	}
 	p.metrics.limit(protocol, "delayed")
+	return hold(ctx, id, wait)
+}
+
+// hold waits.
+func hold(ctx context.Context, id citywarden.DeviceID, wait time.Duration) error {
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {

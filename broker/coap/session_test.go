@@ -901,3 +901,31 @@ func TestLibcoapSecure(t *testing.T) {
 		})
 	}
 }
+
+// few lets no device connect once more.
+type few struct{}
+
+func (few) Connect(id citywarden.DeviceID, _ string) error {
+	return citywarden.Errorf(citywarden.CodeLimited, "%w", &citywarden.LimitError{Reason: "device " + string(id) + " connects more often than it may", After: 20 * time.Second})
+}
+
+func (few) Limits(citywarden.DeviceID) citywarden.Limits { return citywarden.Limits{} }
+
+// TestTooManyConnections: over TCP the request is answered with 4.29, over DTLS the session ends at once.
+func TestTooManyConnections(t *testing.T) {
+	p, conn := newPlatform(), listenUDP(t)
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveOptions(t, p, Options{DTLS: &DTLS{Conn: conn}, Streams: []Stream{{Listener: plain}}, Limits: few{}})
+	r := dialStream(t, plain.Addr().String()).ask(post(1, goodPath, "{}"))
+	if age, err := r.Options.GetUint32(message.MaxAge); r.Code != codes.TooManyRequests || err != nil || age != 20 || !strings.Contains(string(r.Payload), "device a connects more often") {
+		t.Errorf("%s %s, Max-Age %d (%v)", codeLabel(r.Code), r.Payload, age, err)
+	}
+	d := mustDial(t, listenUDP(t), conn.LocalAddr().String(), secret("identity-of-a", keyOfA)...)
+	_ = d.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := d.conn.Read(make([]byte, 100)); !errors.Is(err, io.EOF) {
+		t.Errorf("over DTLS: %d bytes, %v; want the end of the session", n, err)
+	}
+}

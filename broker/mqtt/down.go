@@ -72,8 +72,26 @@ func (c *conn) subscribe(filter string, qos byte) {
 	}
 	cancel := c.listener.broker.opts.Down.Listen(c.device, kind, func(m citywarden.Downlink) bool { return c.tell(filter, m) })
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.subs[filter] = subscription{qos, cancel}
+	names := maps.Clone(c.names)
+	c.mu.Unlock()
+	if filter == citywarden.GatewayAttributes {
+		for id := range names { // that it connected before
+			c.remind(id)
+		}
+	}
+}
+
+// remind has the gateway told what is desired of a device behind it that it has not taken over:
+// whoever begins to listen is.
+func (c *conn) remind(id citywarden.DeviceID) {
+	down := c.listener.broker.opts.Down
+	if child, err := down.Child(c.device, string(id)); err != nil || child != id {
+		return // behind another gateway now
+	}
+	down.Listen(id, citywarden.DownlinkAttributes, func(m citywarden.Downlink) bool {
+		return m.Device == id && c.tell(citywarden.GatewayAttributes, m)
+	})()
 }
 
 func (c *conn) subscribed(filter string) bool {
@@ -476,11 +494,9 @@ func (c *conn) remember(payload []byte) {
 		return
 	}
 	c.call(id, m.Device)
-	if !c.subscribed(citywarden.GatewayAttributes) {
-		return
+	if c.subscribed(citywarden.GatewayAttributes) {
+		c.remind(id)
 	}
-	// Whoever begins to listen is told what the device has not taken over while it was away.
-	down.Listen(id, citywarden.DownlinkAttributes, func(m citywarden.Downlink) bool { return c.tell(citywarden.GatewayAttributes, m) })()
 }
 
 func (c *conn) call(id citywarden.DeviceID, name string) {
