@@ -1,10 +1,13 @@
 package coap
 
 import (
+	"context"
+	"log/slog"
 	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -189,4 +192,67 @@ func TestObserveAfterDepart(t *testing.T) {
 	if o := l.observe(t.Context(), &exchange{id: exchangeID{from: endpoint{session: s}}, ask: &ask{}}); o != nil || len(l.observers) > 0 || len(s.tokens) > 0 {
 		t.Errorf("observes %v", s.tokens)
 	}
+}
+
+// TestNotificationIsRepeated: one that is not acknowledged comes again after times that double (RFC 7252 §4.2), and
+// datagrams that are no CoAP in between end nothing.
+func TestNotificationIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, w := newPlatform(), newWire()
+		s, err := New(Options{Conn: w, Accept: p, Check: p, Auth: p, Down: p, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		w.say(t, get(1, "api/v1/token-of-a/attributes", 0))
+		w.heard(t)
+		ends := make(chan bool, 1)
+		tell := func() time.Time {
+			p.listens(t, citywarden.DownlinkAttributes, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkAttributes, Body: []byte(`{"report":60}`), Done: func(ok bool) { ends <- ok }})
+			return time.Now()
+		}
+		first := tell()
+		var at []time.Duration
+		var id int32
+		for range maxRepeats + 1 {
+			n := w.heard(t)
+			if id == 0 {
+				id = n.MessageID
+			}
+			if string(n.Payload) != `{"report":60}` || n.MessageID != id {
+				t.Fatalf("notified with %d %s", n.MessageID, n.Payload)
+			}
+			at = append(at, time.Since(first))
+			w.in <- []byte{0x4f, 2, 0, 1} // confirmable, with a token that is too long
+			if r := w.heard(t); r.Type != message.Reset {
+				t.Errorf("what is malformed is answered %v", r)
+			}
+			w.in <- []byte("GET / HTTP/1.1\r\n\r\n")
+			w.heard(t)
+		}
+		var want []time.Duration
+		for i, sum := 0, time.Duration(0); i <= maxRepeats; i++ {
+			want = append(want, sum)
+			sum += ackTimeout << i
+		}
+		if d := cmp.Diff(want, at); d != "" {
+			t.Errorf("repeated at\n%s", d)
+		}
+		w.say(t, message.Message{Type: message.Acknowledgement, MessageID: id}) // in the last moment
+		if !<-ends {
+			t.Error("not delivered")
+		}
+		tell()
+		n := w.heard(t)
+		w.say(t, message.Message{Type: message.Acknowledgement, MessageID: n.MessageID})
+		if !<-ends {
+			t.Error("the observation ended")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

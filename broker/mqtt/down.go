@@ -37,11 +37,12 @@ type downlink struct {
 // subscription is what a device subscribed to.
 type subscription struct {
 	qos    byte
+	id     int    // of MQTT 5, which comes with what it delivers; 0 for none
 	cancel func() // nil when nothing comes by itself
 }
 
 // subscribe notes a granted subscription.
-func (c *conn) subscribe(filter string, qos byte) {
+func (c *conn) subscribe(filter string, qos byte, id int) {
 	c.unsubscribe(filter)
 	c.mu.Lock()
 	if c.down == nil {
@@ -51,7 +52,7 @@ func (c *conn) subscribe(filter string, qos byte) {
 	if c.subs == nil {
 		c.subs = map[string]subscription{}
 	}
-	c.subs[filter] = subscription{qos: qos}
+	c.subs[filter] = subscription{qos: qos, id: id}
 	c.mu.Unlock()
 	var kind citywarden.DownlinkKind
 	switch long(filter) {
@@ -72,7 +73,7 @@ func (c *conn) subscribe(filter string, qos byte) {
 	}
 	cancel := c.listener.broker.opts.Down.Listen(c.device, kind, func(m citywarden.Downlink) bool { return c.tell(filter, m) })
 	c.mu.Lock()
-	c.subs[filter] = subscription{qos, cancel}
+	c.subs[filter] = subscription{qos, id, cancel}
 	names := maps.Clone(c.names)
 	c.mu.Unlock()
 	if filter == citywarden.GatewayAttributes {
@@ -165,8 +166,12 @@ func (c *conn) deliverAs(h packets.FixedHeader, filter, topic string, body []byt
 		return false
 	}
 	h.Type, h.Qos = packets.Publish, s.qos
+	m := downlink{packets.Packet{FixedHeader: h, TopicName: topic, Payload: body}, done}
+	if s.id > 0 {
+		m.Properties.SubscriptionIdentifier = []int{s.id} // [MQTT-3.3.4-3]
+	}
 	select {
-	case c.down <- downlink{packets.Packet{FixedHeader: h, TopicName: topic, Payload: body}, done}:
+	case c.down <- m:
 		return true
 	default:
 	}

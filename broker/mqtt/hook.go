@@ -346,7 +346,7 @@ func (h *hook) OnSubscribed(cl *mochi.Client, pk packets.Packet, codes []byte) {
 	connOf(cl).granting = 0
 	for i, f := range pk.Filters {
 		if codes[i] <= packets.CodeGrantedQos2.Code {
-			connOf(cl).subscribe(f.Filter, min(codes[i], 1))
+			connOf(cl).subscribe(f.Filter, min(codes[i], 1), f.Identifier)
 		}
 	}
 }
@@ -386,6 +386,10 @@ func (h *hook) OnPacketRead(cl *mochi.Client, pk packets.Packet) (packets.Packet
 		}
 	}
 	switch pk.FixedHeader.Type {
+	case packets.Connect:
+		// A session ends with its connection: mochi would say that one that is taken over is there, and the
+		// device would not subscribe again.
+		pk.Connect.Clean = pk.Connect.Clean || pk.ProtocolVersion == 5 || pk.Connect.ClientIdentifier != ""
 	case packets.Puback:
 		connOf(cl).taken(pk.PacketID)
 	case packets.Disconnect:
@@ -507,7 +511,11 @@ func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packe
 		if pk.ReasonCode == 0 {
 			pk.Properties.MaximumPacketSize = maxPacket
 			pk.Properties.TopicAliasMaximum = maxAliases
+			pk.Properties.SharedSubAvailable, pk.Properties.SharedSubAvailableFlag = 0, true // mochi does not say so
 			break
+		}
+		if cl.Properties.ProtocolVersion < 5 && pk.ReasonCode == packets.ErrUnspecifiedError.Code {
+			pk.ReasonCode = packets.Err3ClientIdentifierNotValid.Code // a session without a client id [MQTT-3.1.3-8]
 		}
 		if c.refusal != nil {
 			pk.ReasonCode = c.refusal.code.Code

@@ -520,6 +520,8 @@ func (p *peer) next() (packets.Packet, error) {
 		err = pk.PubcompDecode(body)
 	case packets.Suback:
 		err = pk.SubackDecode(body)
+	case packets.Unsuback:
+		err = pk.UnsubackDecode(body)
 	case packets.Disconnect:
 		if len(body) > 0 {
 			err = pk.DisconnectDecode(body)

@@ -116,7 +116,7 @@ func (c *conn) listenAgain() {
 	c.mu.Unlock()
 	for filter, s := range subs {
 		if broker.ParseNodeTopic(filter).What == broker.NCMD {
-			c.subscribe(filter, s.qos)
+			c.subscribe(filter, s.qos, s.id)
 		}
 	}
 }
