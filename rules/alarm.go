@@ -201,12 +201,10 @@ func (inst *instance) amend(f func(*citywarden.Alarm)) {
 	if !a.OutOfService.IsZero() {
 		out = &citywarden.OutOfService{Device: a.OutOfServiceWith, Since: a.OutOfService, Until: a.OutOfServiceUntil, By: a.OutOfServiceBy, Reason: a.OutOfServiceReason}
 	}
-	if inst.rare == nil && a.AckedBy == "" && a.AckedAt.IsZero() && a.Assignee == "" && a.Reason == "" && a.Shelved.IsZero() && a.ShelvedBy == "" && a.SuppressedBy == "" && out == nil {
-		return
-	}
 	o := inst.own()
 	o.ackedBy, o.ackedAt, o.assignee, o.reason = a.AckedBy, ms(a.AckedAt), a.Assignee, a.Reason
 	o.shelved, o.shelvedBy, o.suppressedBy, o.out = ms(a.Shelved), a.ShelvedBy, a.SuppressedBy, out
+	inst.shed()
 }
 
 // outOf returns the device with which inst is out of service, "" for none.
