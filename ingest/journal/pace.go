@@ -10,7 +10,8 @@ import (
 // later, when more records will be there by then:
 //
 //   - Many devices send a message now and then. A commit for each few of them would be most
-//     of the platform's work, so it begins no sooner than pace after the one before.
+//     of the platform's work, so it begins no sooner than pace after the one before, or when
+//     enough are there and those that come don't add much to them any more.
 //   - Few devices send their next message when the last one is acknowledged. All of
 //     them are acknowledged by one commit when each waits for the slowest of them, for at most half as
 //     long as a commit takes; else half of them wait for the commit of the other half, too.
@@ -18,12 +19,13 @@ import (
 // A lone device never waits, and nobody when enough records are there. When it was in vain, it is
 // not done again for some time.
 const (
-	pace       = 2 * time.Millisecond
+	pace       = 4 * time.Millisecond
 	enough     = 32
-	crowdOf    = 64                    // records that are looked at
-	crowdFrom  = crowdOf / 2           // devices that sent them, to be many
-	maxGather  = 20 * time.Millisecond // for few devices, however long a commit took
-	crowdPause = 64                    // commits for which nobody waits after it was in vain
+	glance     = 500 * time.Microsecond // after which it is looked whether enough became more by half
+	crowdOf    = 64                     // records that are looked at
+	crowdFrom  = crowdOf / 2            // devices that sent them, to be many
+	maxGather  = 20 * time.Millisecond  // for few devices, however long a commit took
+	crowdPause = 64                     // commits for which nobody waits after it was in vain
 )
 
 // crowd knows from how many devices the newest records are.
@@ -92,10 +94,28 @@ func (j *Journal) gather(stop <-chan struct{}) {
 	defer t.Stop()
 	select {
 	case <-j.plenty:
+		if want == enough {
+			j.linger(stop)
+		}
 	case <-stop:
 	case <-t.C:
 		if n := j.expect(0); n < min(want, had+2) {
 			j.crowd.pause = crowdPause
+		}
+	}
+}
+
+// linger waits while what waits grows by half in a glance, but not beyond pace.
+func (j *Journal) linger(stop <-chan struct{}) {
+	for n := j.expect(0); time.Since(j.crowd.began) < pace-glance; {
+		select {
+		case <-time.After(glance):
+		case <-stop:
+			return
+		}
+		before := n
+		if n = j.expect(0); 2*n < 3*before {
+			return
 		}
 	}
 }
