@@ -30,6 +30,7 @@ const (
 	RecordTick                         // time passed: a deadline of the rule engine is due
 	RecordOrder                        // a person's order to the rule engine, about one alarm
 	RecordStart                        // the platform began to run: it heard nothing since the record before
+	RecordDeaf                         // messages are refused for want of room: nothing was heard since the RecordDeaf before, or begins to be heard no more
 )
 
 // Record is one entry of the durable log, the only input of everything after
@@ -46,11 +47,19 @@ type Record struct {
 // Uplink is one message from a device as it came, not yet decoded.
 type Uplink struct {
 	Device   DeviceID
-	Protocol string // "mqtt", "coap", "http", "uplink"
+	Protocol string // "mqtt", "coap", "http", "uplink", or ProtocolWill
 	Topic    string // MQTT topic, or the path after the token: "v1/devices/me/telemetry"
 	Payload  []byte
 	Received time.Time // our clock, UTC
 }
+
+// ProtocolWill is Uplink.Protocol of the will of a connection over MQTT: what a device
+// has asked to be said once it is gone.
+const ProtocolWill = "mqtt-will"
+
+// Alive reports whether the device, or its gateway of it, has spoken: what says that it left, or
+// was said in its name when it was gone, is no sign of its life.
+func (u *Uplink) Alive() bool { return u.Topic != DeviceDisconnected && u.Protocol != ProtocolWill }
 
 // Link is how the connection to a broker elsewhere is.
 type Link struct {

@@ -714,7 +714,7 @@ func (b *building) Tick(ctx context.Context) error { return b.ingest.Tick(ctx) }
 
 func (b *building) pipeline(context.Context) error {
 	o := ingest.Options{
-		Log: b.journal, Directory: b.devices, Trim: b.journal.Trim, Full: b.space.Full, Logger: b.component("ingest"), Metrics: b.metrics,
+		Log: b.journal, Directory: b.devices, Trim: b.journal.Trim, Full: b.space.Full, Doing: b.journal.Doing, Logger: b.component("ingest"), Metrics: b.metrics,
 	}
 	if b.trace != nil {
 		o.Trace = b.trace
@@ -724,7 +724,7 @@ func (b *building) pipeline(context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.ledger = ingest.NewLedger(b.db, b.component("ledger"))
+	b.ledger = ingest.NewLedger(b.db, b.config.Log.Ledger.Std(), b.component("ledger"))
 	b.rollups = ingest.NewRollups(ingest.RollupOptions{
 		Store: b.series, Series: b.series, Cursors: b.db, Directory: b.devices, Domains: b.domains(), Logger: b.component("rollups"),
 	})

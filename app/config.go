@@ -81,6 +81,7 @@ type LogConfig struct {
 	URL      string              `yaml:"url"` // of a NATS server with JetStream, or of several of a cluster, with commas; "" for the embedded one; CITYWARDEN_LOG_URL overrides it
 	MaxAge   citywarden.Duration `yaml:"max_age"`
 	MaxBytes int64               `yaml:"max_bytes"` // bytes on disk
+	Ledger   citywarden.Duration `yaml:"ledger"`    // how long the rows of the ledger are kept; 0s for ever
 	Reserve  int64               `yaml:"reserve"`   // bytes that stay free on the disk of the data folder: with less, messages are not acknowledged
 }
 
@@ -307,7 +308,7 @@ func Default() Config {
 		MQTT:      MQTTConfig{Addr: ":1883"},
 		CoAP:      CoAPConfig{Addr: ":5683"},
 		Uplinks:   []UplinkConfig{},
-		Log:       LogConfig{MaxAge: days(7), MaxBytes: 20 << 30, Reserve: 512 << 20},
+		Log:       LogConfig{MaxAge: days(7), MaxBytes: 20 << 30, Ledger: days(90), Reserve: 512 << 20},
 		Series:    SeriesConfig{Database: "citywarden", Retention: days(400), MaxSeries: 500_000, Rollups: RollupsConfig{Minute: days(400), Quarter: days(1100), Hour: days(3660)}},
 		Operators: 1,
 		Cases: CasesConfig{
@@ -497,6 +498,9 @@ func (c *Config) Check() error {
 	}
 	if c.Log.MaxBytes < 64<<20 {
 		return keyErrorf("log.max_bytes", "%d is too small; at least 67108864 (64 MiB)", c.Log.MaxBytes)
+	}
+	if least := max(days(32), c.Log.MaxAge); c.Log.Ledger != 0 && c.Log.Ledger < least {
+		return keyErrorf("log.ledger", "%s is too short; at least 32d and log.max_age, so that an audit can compare what the log holds, or 0s to keep everything", c.Log.Ledger)
 	}
 	if c.Log.Reserve < 8<<20 {
 		return keyErrorf("log.reserve", "%d is too small; at least 8388608 (8 MiB), so that what was acknowledged can be dealt with", c.Log.Reserve)

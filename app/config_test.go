@@ -46,6 +46,8 @@ func TestConfigMistakes(t *testing.T) {
 		{"scheme of the series", "series:\n  url: nats://influx:8086\n", `c.yaml:2:8: series.url: "nats://influx:8086" is no URL; write it like http://influx.example:8086`},
 		{"scheme of a server of the log", "log:\n  url: nats://a:4222,b:4222\n", `c.yaml:2:8: log.url: server 2 is no URL; write it like nats://nats.example:4222`},
 		{"scheme of the log", "log:\n  url: http://nats:4222\n", `c.yaml:2:8: log.url: server 1 is no URL; write it like nats://nats.example:4222`},
+		{"ledger too short", "log:\n  ledger: 31d\n", `c.yaml:2:11: log.ledger: 744h is too short; at least 32d and log.max_age`},
+		{"ledger shorter than the log", "log:\n  max_age: 60d\n  ledger: 40d\n", `c.yaml:3:11: log.ledger: 960h is too short; at least 32d and log.max_age`},
 		{"retention too short", "series:\n  retention: 10s\n", `c.yaml:2:14: series.retention: 10s is too short; at least 1h, or 0s to keep everything`},
 		{"token and user", "series:\n  token: t\n  user: u\n", `c.yaml:3:9: series.user: there is a token, too`},
 		{"twice", "data: a\ndata: b\n", `c.yaml:2:1: mapping key "data" already defined`},

@@ -26,7 +26,7 @@ func (r *Registry) Cursor(context.Context) (citywarden.Position, error) {
 // Consume takes the readings of entries as latest values where their event time
 // is not older than what is known, and notes when each device was heard, by our
 // clock. Every message counts as a sign of life, also one that could not be
-// decoded, but not that it left. It only changes memory (see Run) and never fails.
+// decoded, but not that it left, nor its will. It only changes memory (see Run) and never fails.
 func (r *Registry) Consume(_ context.Context, entries []citywarden.Entry) error {
 	for i := range entries {
 		e := &entries[i]
@@ -48,6 +48,9 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 		return nil
 	}
 	r.reached = e.Position
+	if e.Kind == citywarden.RecordDeaf {
+		r.deafen(e.At)
+	}
 	if e.Kind != citywarden.RecordUplink || e.Device == nil {
 		return nil
 	}
@@ -59,7 +62,8 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 	if e.Uplink != nil && !e.Uplink.Received.IsZero() {
 		heard = e.Uplink.Received
 	}
-	if !heard.Before(d.lastSeen) {
+	will := e.Uplink != nil && e.Uplink.Protocol == citywarden.ProtocolWill
+	if !heard.Before(d.lastSeen) && !will {
 		if d.left = e.Uplink != nil && e.Uplink.Topic == citywarden.DeviceDisconnected; !d.left { // which others may say of it
 			d.lastSeen = heard
 		}

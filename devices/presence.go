@@ -30,6 +30,24 @@ func outagesOf(ran []citywarden.Uptime, now time.Time) []outage {
 	return out
 }
 
+// deafened is how long after a RecordDeaf the next one is of the same time without room, and
+// maxOutages how many outages are remembered.
+const (
+	deafened   = 30 * time.Second
+	maxOutages = 64
+)
+
+// deafen notes that nobody was heard up to at, as messages had no room. It needs valuesMu.
+func (r *Registry) deafen(at time.Time) {
+	r.deaf = at
+	if n := len(r.outages); n > 0 && at.Sub(r.outages[n-1].to) < deafened {
+		r.outages[n-1].to = at
+		return
+	}
+	r.outages = append(r.outages, outage{at, at})
+	r.outages = r.outages[max(0, len(r.outages)-maxOutages):]
+}
+
 // silentAt returns when e counts as silent unless it is heard before: twice the
 // heartbeat after it was heard. An outage of ours is no silence: all who were not silent when it
 // began have that time again to come back. It needs valuesMu.
@@ -80,11 +98,18 @@ func (r *Registry) presence(e *entry, now time.Time) citywarden.Presence {
 	return p
 }
 
-// keepAlive stores that the platform runs, when that is due.
+// keepAlive stores that the platform runs, when that is due. One that has no room for messages
+// hears nobody, as if it did not run.
 func (r *Registry) keepAlive(ctx context.Context, now bool) error {
 	t := time.Now()
-	if !now && t.Sub(r.alive) < aliveEvery {
+	r.valuesMu.RLock()
+	deaf := r.deaf
+	r.valuesMu.RUnlock()
+	if !now && t.Sub(r.alive) < aliveEvery || t.Sub(deaf) < deafened {
 		return nil
+	}
+	if deaf.After(r.started) {
+		r.started = deaf
 	}
 	if err := r.store.SaveUptime(ctx, citywarden.Uptime{From: r.started, To: t}); err != nil {
 		return err

@@ -107,6 +107,76 @@ func TestThousandsComeBackAtOnce(t *testing.T) {
 	})
 }
 
+// TestAFullDiskMakesNobodySilent: while messages have no room nobody can be heard, and
+// afterwards all have their time again to come back, also across a restart.
+func TestAFullDiskMakesNobodySilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := openStore(t, filepath.Join(t.TempDir(), "x.db"))
+		var pos citywarden.Position
+		run := func(f func(r *devices.Registry, is func(string))) {
+			t.Helper()
+			r := registryOn(t, db, devices.Options{})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- r.Run(ctx) }()
+			f(r, func(want string) {
+				t.Helper()
+				if got := statuses(r); got != want {
+					t.Errorf("%s, want %s", got, want)
+				}
+			})
+			cancel()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		take := func(r *devices.Registry, es ...citywarden.Entry) {
+			t.Helper()
+			if err := r.Consume(t.Context(), es); err != nil {
+				t.Fatal(err)
+			}
+		}
+		deaf := func(r *devices.Registry, long time.Duration) {
+			t.Helper()
+			for end := time.Now().Add(long); time.Now().Before(end); time.Sleep(10 * time.Second) {
+				pos++
+				take(r, citywarden.Entry{Record: citywarden.Record{Position: pos, Kind: citywarden.RecordDeaf, At: time.Now()}})
+			}
+		}
+		run(func(r *devices.Registry, is func(string)) {
+			for _, id := range []citywarden.DeviceID{"a", "b"} {
+				if _, err := r.Create(t.Context(), citywarden.Device{ID: id, Model: "iot-gateway"}); err != nil { // silent after 10 minutes
+					t.Fatal(err)
+				}
+				pos++
+				take(r, message(r, pos, id, time.Now()))
+			}
+			time.Sleep(5 * time.Minute)
+			deaf(r, time.Hour)
+			is("2 online, 0 silent, 0 never")
+		})
+		time.Sleep(time.Second)
+		run(func(r *devices.Registry, is func(string)) {
+			is("2 online, 0 silent, 0 never")
+			deaf(r, time.Hour)
+			is("2 online, 0 silent, 0 never")
+			time.Sleep(4 * time.Minute)
+		})
+		run(func(r *devices.Registry, is func(string)) { // that there was no room is known after a restart
+			is("2 online, 0 silent, 0 never")
+			time.Sleep(time.Minute)
+			pos++
+			will := message(r, pos, "b", time.Now())
+			will.Uplink.Protocol = citywarden.ProtocolWill
+			take(r, will)
+			pos++
+			take(r, message(r, pos, "a", time.Now()))
+			time.Sleep(6 * time.Minute)
+			is("1 online, 1 silent, 0 never")
+		})
+	})
+}
+
 // TestWhySilent is a device: the nearest reason that is known.
 func TestWhySilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

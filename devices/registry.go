@@ -99,9 +99,8 @@ type Registry struct {
 
 	firmware *Firmware // nil without any
 
-	started time.Time
+	started time.Time // or since when messages have room; of Run
 	alive   time.Time // when it was stored last that we run; of Run
-	outages []outage  // of ours, the newest last; they don't change
 
 	// flushMu makes Flush calls, and deletions, one after the other; held while
 	// the store writes.
@@ -111,6 +110,8 @@ type Registry struct {
 	reached  citywarden.Position
 	saved    citywarden.Position
 	dirty    []*entry
+	outages  []outage  // of ours, the newest last
+	deaf     time.Time // when messages were refused for want of room last
 
 	listeners listeners
 }

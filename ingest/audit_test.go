@@ -58,7 +58,7 @@ func TestAudit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger := ingest.NewLedger(db, log)
+	ledger := ingest.NewLedger(db, 0, log)
 	p, err := ingest.New(ingest.Options{Log: j, Directory: dev, Logger: log})
 	if err != nil {
 		t.Fatal(err)

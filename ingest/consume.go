@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/citywarden/citywarden"
 )
 
@@ -21,6 +23,12 @@ const (
 	// that has several groups waiting; a single group may be larger.
 	batchEntries = 2048
 	batchBytes   = 2 << 20
+
+	// tailPace is the time from one decoding of what has come in to the next while messages
+	// come all the time: then the consumers are woken for several groups at once. What
+	// comes now and then, tailBurst groups in a row, does not wait.
+	tailPace  = 5 * time.Millisecond
+	tailBurst = 256
 
 	minBackoff = time.Second
 	maxBackoff = 30 * time.Second
@@ -112,7 +120,6 @@ func (r *ring) push(g []citywarden.Entry) {
 		r.bytes -= weight(old)
 	}
 	r.mu.Unlock()
-	r.grown.broadcast()
 }
 
 // weight is about how many bytes g takes.
@@ -227,6 +234,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	for _, c := range p.consumers {
 		running.Go(func() { p.feed(ctx, c) })
 	}
+	running.Go(func() { p.watch(ctx) })
 	if p.trim != nil && len(p.consumers) > 0 {
 		running.Go(func() { p.trimmer(ctx) })
 	}
@@ -237,7 +245,12 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // tail decodes everything after start as it comes.
 func (p *Pipeline) tail(ctx context.Context, start citywarden.Position) {
 	d := p.openDecoder(ctx, start)
+	pace := rate.NewLimiter(rate.Every(tailPace), tailBurst)
+	n := 0 // entries that the consumers were not woken for
 	for {
+		if n == 0 && pace.Wait(ctx) != nil {
+			return
+		}
 		entries, ok := d.next(ctx)
 		if !ok {
 			return
@@ -249,6 +262,11 @@ func (p *Pipeline) tail(ctx context.Context, start citywarden.Position) {
 			}
 		}
 		p.ring.push(entries)
+		if n += len(entries); n < batchEntries && last(entries).Group() < p.log.Last().Group() {
+			continue // more is there for certain
+		}
+		n = 0
+		p.ring.grown.broadcast()
 	}
 }
 

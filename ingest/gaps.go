@@ -18,8 +18,8 @@ const (
 )
 
 // gaps notices what is missing between the messages of each device. What it
-// remembers is saved with the ledger; that of the device "" is when the platform itself began to run, as it
-// heard nobody before.
+// remembers is saved with the ledger; that of the device "" is when the platform itself began to run, or had no
+// room for messages last, as it heard nobody before.
 type gaps struct {
 	heard   map[citywarden.DeviceID]citywarden.LastHeard
 	changed map[citywarden.DeviceID]bool // since the last save
@@ -33,10 +33,10 @@ func (g *gaps) set(h citywarden.LastHeard) {
 // note counts what was missing before e; row returns the row of an hour.
 func (g *gaps) note(e *citywarden.Entry, row func(citywarden.DeviceID, time.Time) *citywarden.LedgerRow) {
 	switch {
-	case e.Kind == citywarden.RecordStart:
+	case e.Kind == citywarden.RecordStart, e.Kind == citywarden.RecordDeaf:
 		g.set(citywarden.LastHeard{At: e.At})
 		return
-	case e.Device == nil:
+	case e.Device == nil, e.Uplink != nil && e.Uplink.Protocol == citywarden.ProtocolWill:
 		return
 	}
 	h, known := g.heard[e.Device.ID]

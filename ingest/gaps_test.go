@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,7 +27,7 @@ func (unsaved) SaveLedger(context.Context, string, citywarden.Position, cityward
 // TestGapsOfBefore are told while the ledger can't be saved: charts show them.
 func TestGapsOfBefore(t *testing.T) {
 	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
-	l := ingest.NewLedger(unsaved{db}, nil)
+	l := ingest.NewLedger(unsaved{db}, 0, nil)
 	ten := time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC)
 	gap := citywarden.Gap{From: ten, To: ten.Add(time.Minute), Missing: 2}
 	if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 0), []citywarden.LedgerRow{{Device: "d", Hour: ten, Missing: 2, Gaps: []citywarden.Gap{gap}}}, nil, nil); err != nil {
@@ -39,6 +40,37 @@ func TestGapsOfBefore(t *testing.T) {
 	if d := cmp.Diff([]citywarden.Gap{gap}, got); d != "" || err != nil {
 		t.Errorf("%v, gaps:\n%s", err, d)
 	}
+}
+
+// TestTheLedgerIsTrimmed: the rows of hours that are not to be kept go, all others stay.
+func TestTheLedgerIsTrimmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
+		const keep = 90 * 24 * time.Hour
+		now := time.Now().UTC().Truncate(time.Hour)
+		var rows []citywarden.LedgerRow
+		for _, age := range []time.Duration{400 * 24 * time.Hour, keep + 2*time.Hour, keep - 2*time.Hour, 0} {
+			for _, id := range []citywarden.DeviceID{"a", "b"} {
+				rows = append(rows, citywarden.LedgerRow{Device: id, Hour: now.Add(-age), Messages: 1, Received: 1, Stored: 1})
+			}
+		}
+		if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 0), rows, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		l := ingest.NewLedger(db, keep, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- l.Run(ctx) }()
+		time.Sleep(time.Hour + time.Second)
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		got, err := db.LedgerRows(t.Context(), time.Time{}, time.Time{}, "")
+		if d := cmp.Diff(rows[4:], got); d != "" || err != nil {
+			t.Errorf("%v (-want +got):\n%s", err, d)
+		}
+	})
 }
 
 // TestGaps: what never came stands in the ledger, by sequence numbers and by silence, whenever
@@ -54,7 +86,11 @@ func TestGaps(t *testing.T) {
 		at  time.Duration // after ten
 		seq float64       // -1 for none
 	}
-	const start = -2 // as seq: the platform begins to run
+	const (
+		start  = -2 // as seq: the platform begins to run
+		deaf   = -3 // it has no room for messages
+		willed = -4 // the will of the device
+	)
 	steps := func(seqs ...float64) (out []message) {
 		for i, s := range seqs {
 			out = append(out, message{time.Duration(i) * time.Minute, s})
@@ -100,15 +136,26 @@ func TestGaps(t *testing.T) {
 			[]citywarden.LedgerRow{row(0, 0, 20*60), row(1, 0, 3600), row(2, 0, 15*60)}, gap(40*time.Minute, 135*time.Minute, 0)},
 		{"the platform was away", plain, []message{{0, -1}, {50 * time.Minute, start}, {65 * time.Minute, -1}},
 			[]citywarden.LedgerRow{row(1, 0, 5*60)}, nil},
+		{"the platform had no room", plain, []message{{0, -1}, {30 * time.Minute, deaf}, {50 * time.Minute, deaf}, {65 * time.Minute, -1}},
+			[]citywarden.LedgerRow{row(1, 0, 5*60)}, nil},
+		{"its will is no message of it", plain, []message{{0, -1}, {5 * time.Minute, willed}, {30 * time.Minute, -1}},
+			[]citywarden.LedgerRow{row(0, 0, 20*60)}, gap(10*time.Minute, 30*time.Minute, 0)},
 	} {
 		for _, restarts := range []bool{false, true} {
 			db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
-			l := ingest.NewLedger(db, nil)
+			l := ingest.NewLedger(db, 0, nil)
 			for i, m := range c.sent {
 				e := citywarden.Entry{Record: citywarden.Record{Position: citywarden.PositionAt(uint64(i+1), 0), Kind: citywarden.RecordStart, At: ten.Add(m.at)}}
-				if m.seq != start {
+				switch m.seq {
+				case start:
+				case deaf:
+					e.Kind = citywarden.RecordDeaf
+				default:
 					e.Kind, e.Uplink = citywarden.RecordUplink, &citywarden.Uplink{Device: "d"}
 					e.Device, e.Model = &citywarden.Device{ID: "d"}, c.model
+					if m.seq == willed {
+						e.Uplink.Protocol = citywarden.ProtocolWill
+					}
 				}
 				if m.seq >= 0 {
 					e.Readings = []citywarden.Reading{{Metric: "seq", Value: citywarden.Number(m.seq), Time: e.At}}
@@ -120,7 +167,7 @@ func TestGaps(t *testing.T) {
 					if _, _, err := l.Rows(t.Context(), citywarden.LedgerFilter{From: ten, To: ten.Add(time.Hour), Device: "d"}); err != nil { // saves
 						t.Fatal(err)
 					}
-					l = ingest.NewLedger(db, nil)
+					l = ingest.NewLedger(db, 0, nil)
 				}
 			}
 			rows, _, err := l.Rows(t.Context(), citywarden.LedgerFilter{From: ten.Add(-time.Hour), To: ten.Add(100 * time.Hour)})

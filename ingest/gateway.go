@@ -113,7 +113,7 @@ const gatewayAlive = 30 * time.Second
 // alive adds a sign of life of the gateway itself, so that one that only speaks for
 // others does not count as silent, and reports whether it did.
 func (p *Pipeline) alive(parts []citywarden.Uplink, up *citywarden.Uplink, now time.Time) ([]citywarden.Uplink, bool) {
-	if slices.ContainsFunc(parts, func(x citywarden.Uplink) bool { return x.Device == up.Device }) {
+	if !up.Alive() || slices.ContainsFunc(parts, func(x citywarden.Uplink) bool { return x.Device == up.Device }) {
 		return parts, false
 	}
 	if _, _, err := p.directory.Device(up.Device); err != nil {

@@ -3,7 +3,7 @@
 // readings.
 //
 //	p, err := ingest.New(ingest.Options{Log: journal, Directory: registry, Logger: log})
-//	p.Attach(ingest.NewLedger(db, log))
+//	p.Attach(ingest.NewLedger(db, 0, log))
 //	p.Attach(series)
 //	go p.Run(ctx)
 //	p.Accept(ctx, uplink, func(err error) {
@@ -88,7 +88,10 @@ type Options struct {
 	Trim func(context.Context, citywarden.Position) error
 	// Full returns why no message can be taken at the time, nil when they can. It is
 	// asked before each. Nil: they always can.
-	Full    func() error
+	Full func() error
+	// Doing returns what the log's writer is at, and since when, for the message that says why
+	// nothing is acknowledged. "" for nothing, nil when it is not known.
+	Doing   func() (what string, since time.Time)
 	Trace   Tracer                // nil for none
 	Logger  *slog.Logger          // nil for slog.Default
 	Metrics prometheus.Registerer // nil for none
@@ -101,6 +104,7 @@ type Pipeline struct {
 	directory Directory
 	trim      func(context.Context, citywarden.Position) error
 	full      func() error
+	doing     func() (string, time.Time)
 	trace     Tracer
 	logger    *slog.Logger
 	metrics   *metrics
@@ -117,12 +121,15 @@ func New(o Options) (*Pipeline, error) {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the pipeline needs a log and a directory of devices")
 	}
 	p := &Pipeline{
-		log: o.Log, directory: o.Directory, trim: o.Trim, full: o.Full, trace: o.Trace,
+		log: o.Log, directory: o.Directory, trim: o.Trim, full: o.Full, doing: o.Doing, trace: o.Trace,
 		logger: cmp.Or(o.Logger, slog.Default()),
 		ring:   new(ring),
 	}
 	if p.full == nil {
 		p.full = func() error { return nil }
+	}
+	if p.doing == nil {
+		p.doing = func() (string, time.Time) { return "", time.Now() }
 	}
 	if p.trace == nil {
 		p.trace = untraced{}

@@ -281,6 +281,32 @@ func TestCatchingUpTakesLongMessagesAFewAtATime(t *testing.T) {
 	})
 }
 
+// While messages come all the time, the consumers are not woken for each of them; what comes now and then is there at once.
+func TestConsumersGetSeveralGroupsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		c := &recorder{name: "c", before: func(int) error { calls++; return nil }}
+		l := new(memLog)
+		p, stop := start(t, l, c)
+		defer stop()
+		const n, every = 2000, time.Millisecond
+		for i := range n {
+			send(t, p, "d", sample(i))
+			l.seal()
+			if synctest.Wait(); i < 100 && calls != i+1 {
+				t.Fatalf("%d calls for the first %d messages", calls, i+1)
+			}
+			time.Sleep(every)
+		}
+		if err := p.Wait(t.Context(), "c", l.Last()); err != nil {
+			t.Fatal(err)
+		}
+		if want := int(n*every/tailPace) + tailBurst + 2; calls > want || len(c.got) != n {
+			t.Errorf("%d messages in %d calls, want %d in at most %d", len(c.got), calls, n, want)
+		}
+	})
+}
+
 func TestAFailingConsumerIsTriedAgainAndStopsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var times []time.Duration
@@ -623,7 +649,7 @@ func TestMetrics(t *testing.T) {
 	for _, f := range families {
 		names = append(names, f.GetName())
 	}
-	want := []string{"citywarden_ack_seconds", "citywarden_consumer_lag", "citywarden_dead_letters_total", "citywarden_limited_total", "citywarden_log_depth", "citywarden_uplinks_total"}
+	want := []string{"citywarden_ack_seconds", "citywarden_ack_stalls_total", "citywarden_ack_waited_seconds", "citywarden_consumer_lag", "citywarden_dead_letters_total", "citywarden_limited_total", "citywarden_log_depth", "citywarden_uplinks_total"}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("metrics:\n%s", diff)
 	}

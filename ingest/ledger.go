@@ -44,6 +44,8 @@ type LedgerStore interface {
 	// LedgerRows returns the rows of the hours that begin in [from, to), of one device or
 	// with "" of all, by hour and device.
 	LedgerRows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error)
+	// TrimLedger removes the rows of the oldest hour, if that began before before, and returns how many those were.
+	TrimLedger(ctx context.Context, before time.Time) (int64, error)
 	// LedgerPage returns rows by hour and device, and the cursor of the next page.
 	LedgerPage(ctx context.Context, f citywarden.LedgerFilter) ([]citywarden.LedgerRow, string, error)
 	// DeadLetters returns dead letters and the cursor of the next page, "" when there is none.
@@ -59,6 +61,7 @@ type LedgerStore interface {
 // methods may be called by several goroutines.
 type Ledger struct {
 	store LedgerStore
+	keep  time.Duration // of the rows, 0 for ever
 	log   *slog.Logger
 
 	mu      sync.Mutex // held while saving, so that batches are saved in order
@@ -76,10 +79,10 @@ type ledgerKey struct {
 	hour   int64 // since 1970
 }
 
-// NewLedger returns a Ledger that saves to s; log may be nil.
-func NewLedger(s LedgerStore, log *slog.Logger) *Ledger {
+// NewLedger returns a Ledger that saves to s and keeps the rows of hours for keep, 0 for ever; log may be nil.
+func NewLedger(s LedgerStore, keep time.Duration, log *slog.Logger) *Ledger {
 	return &Ledger{
-		store: s, log: cmp.Or(log, slog.Default()),
+		store: s, keep: keep, log: cmp.Or(log, slog.Default()),
 		rows: map[ledgerKey]*citywarden.LedgerRow{},
 		gaps: gaps{heard: map[citywarden.DeviceID]citywarden.LastHeard{}, changed: map[citywarden.DeviceID]bool{}},
 	}
@@ -195,7 +198,7 @@ func (l *Ledger) flush(ctx context.Context) error {
 
 // Run saves every 500 ms until ctx is done, and then once more. Start it
 // before the pipeline and end it after. Once an hour it lets the oldest dead letters go beyond the
-// newest 1,000,000, and the oldest gaps beyond as many.
+// newest 1,000,000, and the oldest gaps beyond as many, and the rows of hours that are not to be kept any more.
 func (l *Ledger) Run(ctx context.Context) error {
 	for trimmed := time.Now(); pause(ctx, ledgerEvery); {
 		if time.Since(trimmed) >= trimLetters {
@@ -215,6 +218,15 @@ func (l *Ledger) Run(ctx context.Context) error {
 }
 
 func (l *Ledger) trim(ctx context.Context) {
+	for l.keep > 0 {
+		n, err := l.store.TrimLedger(ctx, time.Now().Add(-l.keep))
+		if err != nil && ctx.Err() == nil {
+			l.log.Warn("ledger not trimmed", "err", err)
+		}
+		if n == 0 || err != nil {
+			break
+		}
+	}
 	if err := l.store.TrimGaps(ctx, keepLetters); err != nil && ctx.Err() == nil {
 		l.log.Warn("gaps not trimmed", "err", err)
 	}

@@ -16,7 +16,9 @@ type metrics struct {
 	ack     prometheus.Histogram
 	dead    prometheus.Counter
 	limits  map[string]map[string]prometheus.Counter // by protocol and limit
+	stalls  map[string]prometheus.Counter            // by cause
 	depth   atomic.Int64
+	moved   atomic.Int64 // when a message was acknowledged last, or the first began to wait, in nanoseconds since 1970
 }
 
 // newMetrics registers them with r, which may be nil.
@@ -38,6 +40,13 @@ func newMetrics(r prometheus.Registerer, lag func() map[string]uint64) (*metrics
 		Name: "citywarden_limited_total", Help: "What reached a limit of its model, by protocol and limit: messages that were delayed, messages and connections that were refused or are dead letters, and payloads that were too long.",
 	}, []string{"protocol", "limit"})
 	m.limits = map[string]map[string]prometheus.Counter{}
+	stalls := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "citywarden_ack_stalls_total", Help: "How often messages waited for 5 s of which none was acknowledged, by what they waited for: consumer, log, cpu or other.",
+	}, []string{"cause"})
+	m.stalls = map[string]prometheus.Counter{}
+	for _, cause := range []string{waitsForConsumer, waitsForLog, waitsForCPU, waitsForOther} {
+		m.stalls[cause] = stalls.WithLabelValues(cause)
+	}
 	for _, protocol := range []string{"mqtt", "coap", "http", "uplink", "other"} {
 		m.results[protocol] = map[string]prometheus.Counter{}
 		for _, result := range []string{"stored", "refused", "failed"} {
@@ -54,7 +63,10 @@ func newMetrics(r prometheus.Registerer, lag func() map[string]uint64) (*metrics
 	depth := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "citywarden_log_depth", Help: "Messages taken that are not durable yet.",
 	}, func() float64 { return float64(m.depth.Load()) })
-	for _, c := range []prometheus.Collector{uplinks, limited, m.ack, m.dead, depth, lags(lag)} {
+	waited := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "citywarden_ack_waited_seconds", Help: "For how long messages have waited of which none was acknowledged, 0 when none wait.",
+	}, func() float64 { return m.waited(time.Now()).Seconds() })
+	for _, c := range []prometheus.Collector{uplinks, limited, m.ack, m.dead, depth, waited, stalls, lags(lag)} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
@@ -64,17 +76,24 @@ func newMetrics(r prometheus.Registerer, lag func() map[string]uint64) (*metrics
 
 // accepted counts a message in and returns what counts it out.
 func (m *metrics) accepted(protocol string, begin time.Time) func(error) {
+	if protocol == citywarden.ProtocolWill {
+		protocol = "mqtt"
+	}
 	results, ok := m.results[protocol]
 	if !ok { // labels are bounded
 		results = m.results["other"]
 	}
-	m.depth.Add(1)
+	if m.depth.Add(1) == 1 {
+		m.moved.Store(time.Now().UnixNano())
+	}
 	return func(err error) {
 		m.depth.Add(-1)
 		result := "stored"
 		switch citywarden.CodeOf(err) {
 		case "":
-			m.ack.Observe(time.Since(begin).Seconds())
+			now := time.Now()
+			m.moved.Store(now.UnixNano())
+			m.ack.Observe(now.Sub(begin).Seconds())
 		case citywarden.CodeInvalid, citywarden.CodeLimited:
 			result = "refused"
 		default:

@@ -51,7 +51,7 @@ func TestTheLedgerBalancesAcrossCrashes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ledger = ingest.NewLedger(db, log)
+		ledger = ingest.NewLedger(db, 0, log)
 		p, err := ingest.New(ingest.Options{Log: j, Directory: dev, Logger: log})
 		if err != nil {
 			t.Fatal(err)
@@ -168,7 +168,7 @@ func BenchmarkPipeline(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer j.Close()
-	ledger := ingest.NewLedger(db, log)
+	ledger := ingest.NewLedger(db, 0, log)
 	p, err := ingest.New(ingest.Options{Log: j, Directory: dev, Logger: log})
 	if err != nil {
 		b.Fatal(err)

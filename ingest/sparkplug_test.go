@@ -97,7 +97,7 @@ func TestSparkplugOfDevices(t *testing.T) {
 
 // TestMissing: what the broker noticed stands in the ledger.
 func TestMissing(t *testing.T) {
-	l := NewLedger(nil, nil)
+	l := NewLedger(nil, 0, nil)
 	d := newDecoder(one{sparkplugModel()})
 	for _, e := range d.group([]citywarden.Record{{Kind: citywarden.RecordUplink, At: testArrival,
 		Uplink: &citywarden.Uplink{Device: "gw", Topic: citywarden.DeviceMissing, Payload: []byte("3"), Received: testArrival}}}) {

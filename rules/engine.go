@@ -216,6 +216,8 @@ func (e *Engine) Step(x *citywarden.Entry) []citywarden.Transition {
 		if x.Order != nil {
 			e.order(x.Order)
 		}
+	case citywarden.RecordDeaf: // as after an outage, nobody is silent for what was not heard
+		e.up = at
 	}
 	if e.soon(at) {
 		e.fire(at)
@@ -255,12 +257,17 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 		e.evaluateAny(d)
 		return
 	}
-	d.arrived = e.now
+	spoke := x.Uplink == nil || x.Uplink.Protocol != citywarden.ProtocolWill
+	if spoke {
+		d.arrived = e.now
+	}
 	if d.plan == nil {
 		e.foreignEvents(d, x)
 		return
 	}
-	e.speaks(d)
+	if spoke {
+		e.speaks(d)
+	}
 	rs := x.Readings
 	if len(rs) > 1 && !slices.IsSortedFunc(rs, byTime) {
 		e.reads = append(e.reads[:0], rs...)

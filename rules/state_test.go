@@ -321,6 +321,33 @@ func TestAnOutageOfOursRaisesNobody(t *testing.T) {
 		9h15m0s raised b minor`)
 }
 
+// While there is no room for messages the clock goes on, and nobody is silent for it.
+func TestNoRoomForMessagesRaisesNobody(t *testing.T) {
+	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'silent("15m")'}]`), dev("a", "probe"), dev("b", "probe"))
+	w.put("a", 1*time.Minute, "x", 1.0)
+	w.put("b", 10*time.Minute, "x", 1.0)
+	for at := 12 * time.Minute; at <= time.Hour; at += 10 * time.Second {
+		w.to(at - time.Millisecond)
+		w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordDeaf, At: t0.Add(at)}})
+	}
+	w.put("b", 61*time.Minute, "x", 1.0)
+	w.to(74 * time.Minute)
+	w.expect("")
+	w.to(77 * time.Minute)
+	w.expect("1h15m0s raised a minor\n1h16m0s raised b minor")
+}
+
+// What the broker says for a device that has gone is taken, and no sign of its life.
+func TestAWillIsNoSignOfLife(t *testing.T) {
+	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'silent("15m")'}]`), dev("a", "probe"))
+	w.put("a", 1*time.Minute, "x", 1.0)
+	will := w.message("a", 10*time.Minute, 10*time.Minute, "x", 2.0)
+	will.Uplink = &citywarden.Uplink{Device: "a", Protocol: citywarden.ProtocolWill}
+	w.step(will)
+	w.to(17 * time.Minute)
+	w.expect("16m0s raised a minor")
+}
+
 func TestADeviceThatWasRegisteredWhileWeWereDownIsWatchedForSilence(t *testing.T) {
 	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'silent("15m")'}]`), dev("a", "probe"))
 	w.put("a", time.Minute, "x", 1.0)

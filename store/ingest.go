@@ -202,6 +202,16 @@ func (d *DB) TrimDeadLetters(ctx context.Context, keep int) (removed int64, err 
 	return res.RowsAffected()
 }
 
+// TrimLedger removes the rows of the oldest hour, if that began before before, and returns
+// how many those were: one hour at a time, so that others who write need not wait.
+func (d *DB) TrimLedger(ctx context.Context, before time.Time) (removed int64, err error) {
+	res, err := d.exec(ctx, `DELETE FROM ledger WHERE hour < $1 AND hour = (SELECT MIN(hour) FROM ledger)`, toMS(before))
+	if err != nil {
+		return 0, fmt.Errorf("trim ledger: %w", err)
+	}
+	return res.RowsAffected()
+}
+
 // LedgerRows returns the rows of the hours that begin in [from, to), of one
 // device or with "" of all, by hour and device. A zero to is the end of time.
 func (d *DB) LedgerRows(ctx context.Context, from, to time.Time, device citywarden.DeviceID) ([]citywarden.LedgerRow, error) {

@@ -226,7 +226,7 @@ func (h *hook) identify(c *conn, pk packets.Packet) *refusal {
 		if death.What != broker.NDEATH && !mayStore(pk.Connect.WillTopic) {
 			return &refusal{packets.ErrNotAuthorized, notAuthorized3, fmt.Sprintf("will topic %q: %s", clip(pk.Connect.WillTopic), publishAdvice)}
 		}
-		c.will = &citywarden.Uplink{Device: id, Protocol: "mqtt", Topic: logTopic(pk.Connect.WillTopic), Payload: pk.Connect.WillPayload}
+		c.will = &citywarden.Uplink{Device: id, Protocol: citywarden.ProtocolWill, Topic: logTopic(pk.Connect.WillTopic), Payload: pk.Connect.WillPayload}
 	}
 	return nil
 }

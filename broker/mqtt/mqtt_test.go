@@ -380,7 +380,7 @@ func TestWill(t *testing.T) {
 			book.mustSay(t, "device disconnected")
 			want := []citywarden.Uplink(nil)
 			if c.want {
-				want = []citywarden.Uplink{{Device: "a", Protocol: "mqtt", Topic: attributesTopic, Payload: []byte(`{"online":false}`)}}
+				want = []citywarden.Uplink{{Device: "a", Protocol: citywarden.ProtocolWill, Topic: attributesTopic, Payload: []byte(`{"online":false}`)}}
 			}
 			if d := cmp.Diff(want, j.wait(t, len(want)), ignoreReceived); d != "" {
 				t.Error(d)

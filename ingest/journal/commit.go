@@ -68,7 +68,10 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 	}
 	j.crowd.note(recs)
 	off := j.off
+	j.at("writing and syncing")
 	seq, err := j.write(ctx, recs, size)
+	j.at("completing")
+	defer j.at("")
 	j.crowd.noteEnd()
 	if err != nil {
 		err = citywarden.Errorf(citywarden.CodeTransient, "write %d records to the durable log: %w", len(batch), err)

@@ -25,6 +25,7 @@ import (
 //	        back to Received, string payload
 //	tick    nothing
 //	start   nothing
+//	deaf    nothing
 //	order   string JSON of the AlarmOrder
 //
 // A string is a uvarint length and its bytes. A name is a byte that stands for
@@ -76,7 +77,7 @@ func appendGroup(b []byte, base uint64, recs []citywarden.Record) ([]byte, error
 			b = appendName(b, u.Topic, usual)
 			b = binary.AppendVarint(b, at-u.Received.UnixNano())
 			b = appendString(b, u.Payload)
-		case citywarden.RecordTick, citywarden.RecordStart:
+		case citywarden.RecordTick, citywarden.RecordStart, citywarden.RecordDeaf:
 		case citywarden.RecordOrder:
 			o, err := json.Marshal(r.Order)
 			if err != nil {
@@ -119,7 +120,7 @@ func decodeGroup(seq uint64, b []byte) (base uint64, recs []citywarden.Record, e
 			u.Payload = d.string()
 			uplinks = append(uplinks, u)
 			r.Uplink = &uplinks[len(uplinks)-1]
-		case citywarden.RecordTick, citywarden.RecordStart:
+		case citywarden.RecordTick, citywarden.RecordStart, citywarden.RecordDeaf:
 		case citywarden.RecordOrder:
 			r.Order = new(citywarden.AlarmOrder)
 			if o := d.string(); d.err == nil {

@@ -116,6 +116,7 @@ type Journal struct {
 
 	first atomic.Uint64 // number of the oldest group, 0 when there is none
 
+	doing  atomic.Pointer[activity]
 	failed atomic.Pointer[error] // why the newest group was not written, nil when it was
 
 	off     error         // why the embedded server does not write any more, nil while it does; as retryAt and backoff only the writer's
@@ -136,6 +137,29 @@ type pending struct {
 	rec  citywarden.Record
 	size int
 	done func(citywarden.Position, error)
+}
+
+// activity is what the writer is at.
+type activity struct {
+	what  string
+	since time.Time
+}
+
+// Doing returns what the writer is at and since when, "" when it waits for records.
+func (j *Journal) Doing() (what string, since time.Time) {
+	if a := j.doing.Load(); a != nil {
+		return a.what, a.since
+	}
+	return "", time.Now()
+}
+
+// at notes what the writer is at now.
+func (j *Journal) at(what string) {
+	if what == "" {
+		j.doing.Store(nil)
+		return
+	}
+	j.doing.Store(&activity{what, time.Now()})
 }
 
 type group struct {
@@ -353,7 +377,7 @@ func check(rec *citywarden.Record) (size int, err error) {
 		}
 		u.Received = u.Received.Round(0).UTC()
 		return len(u.Payload) + len(u.Device) + len(u.Protocol) + len(u.Topic) + 32, nil
-	case citywarden.RecordTick, citywarden.RecordStart:
+	case citywarden.RecordTick, citywarden.RecordStart, citywarden.RecordDeaf:
 		return 16, nil
 	case citywarden.RecordOrder:
 		if rec.Order == nil {

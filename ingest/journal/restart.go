@@ -155,6 +155,8 @@ func (j *Journal) revive(ctx context.Context) {
 		j.retryAt = time.Now().Add(minRetry)
 		return
 	}
+	j.at("starting again")
+	defer j.at("")
 	// A disk that can't be asked is no reason to stay off.
 	if err := j.restart(ctx); err != nil {
 		wait := max(j.backoff, minRetry)

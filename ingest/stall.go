@@ -1,0 +1,110 @@
+package ingest
+
+import (
+	"context"
+	"time"
+
+	"github.com/citywarden/citywarden"
+)
+
+const (
+	// stalledAfter is how long messages may wait while none is acknowledged until it is said
+	// why; watchEvery is how often that is looked at, and sayEvery how often it is said again.
+	stalledAfter = 5 * time.Second
+	watchEvery   = 2 * time.Second
+	sayEvery     = time.Minute
+	// deafEvery is how often it is logged that there is no room for messages.
+	deafEvery = 10 * time.Second
+)
+
+// What messages may wait for.
+const (
+	waitsForConsumer = "consumer" // one that holds back is behind
+	waitsForLog      = "log"      // the log is writing, and does not get ready: the disk, or the NATS cluster
+	waitsForCPU      = "cpu"      // this process gets no turn
+	waitsForOther    = "other"
+)
+
+// waited returns for how long messages have waited of which none was acknowledged, 0 when none wait.
+func (m *metrics) waited(now time.Time) time.Duration {
+	if m.depth.Load() == 0 {
+		return 0
+	}
+	return max(now.Sub(time.Unix(0, m.moved.Load())), 0)
+}
+
+// watch looks every two seconds whether messages are acknowledged, and can be taken at all.
+func (p *Pipeline) watch(ctx context.Context) {
+	var s stall
+	var noted time.Time // when it was logged last that there is no room, zero while there is
+	for last := time.Now(); pause(ctx, watchEvery); {
+		now := time.Now()
+		p.look(&s, now, now.Sub(last)-watchEvery)
+		noted = p.listen(ctx, noted)
+		last = time.Now()
+	}
+}
+
+// stall is a time in which messages wait and none is acknowledged.
+type stall struct {
+	said    time.Time // when it was said last, zero while it need not be
+	longest time.Duration
+	cause   string
+}
+
+// look says when messages wait for their acknowledgement for long, and why. late is by how
+// much it was called too late.
+func (p *Pipeline) look(s *stall, now time.Time, late time.Duration) {
+	waited := p.metrics.waited(now)
+	switch {
+	case waited < stalledAfter && s.said.IsZero():
+		return
+	case waited < stalledAfter:
+		p.logger.Warn("messages are acknowledged again", "waited", s.longest.Round(time.Millisecond), "cause", s.cause)
+		*s = stall{}
+		return
+	case s.said.IsZero() || now.Sub(s.said) >= sayEvery:
+		cause, args := p.cause(now, late)
+		if s.said.IsZero() {
+			p.metrics.stalls[cause].Inc()
+		}
+		p.logger.Warn("messages wait for their acknowledgement", append([]any{
+			"cause", cause, "waited", waited.Round(time.Millisecond), "messages", p.metrics.depth.Load()}, args...)...)
+		s.said, s.cause = now, cause
+	}
+	s.longest = waited
+}
+
+// cause finds out what messages wait for. late is by how much the one who asks was woken too late.
+func (p *Pipeline) cause(now time.Time, late time.Duration) (cause string, args []any) {
+	for _, c := range p.consumers {
+		if c.holding.Load() {
+			return waitsForConsumer, []any{"consumer", c.Name(), "groups", c.behind(p.log.Last())}
+		}
+	}
+	doing, since := p.doing()
+	args = []any{"log", doing, "for", now.Sub(since).Round(time.Millisecond), "woken_late", late.Round(time.Millisecond)}
+	switch {
+	case late >= stalledAfter/2:
+		return waitsForCPU, args
+	case doing != "" && now.Sub(since) >= stalledAfter/2:
+		return waitsForLog, args
+	}
+	return waitsForOther, args
+}
+
+// listen puts into the log that nobody is heard, while there is no room for messages: then
+// nobody is silent for it. It takes and returns when it did so last, zero while there is room.
+func (p *Pipeline) listen(ctx context.Context, noted time.Time) time.Time {
+	full := p.full() != nil
+	if !full && noted.IsZero() || full && time.Since(noted) < deafEvery {
+		return noted
+	}
+	if _, err := p.append(ctx, citywarden.Record{Kind: citywarden.RecordDeaf}); err != nil {
+		return noted // and tried again
+	}
+	if !full {
+		return time.Time{}
+	}
+	return time.Now()
+}

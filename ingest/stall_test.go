@@ -1,0 +1,159 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
+)
+
+// slowLog is a log that completes nothing while it is told so.
+type slowLog struct {
+	memLog
+	mu   sync.Mutex
+	slow bool
+	held []func()
+}
+
+func (l *slowLog) Append(rec citywarden.Record, done func(citywarden.Position, error)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.slow {
+		l.held = append(l.held, func() { l.memLog.Append(rec, done) })
+		return
+	}
+	l.memLog.Append(rec, done)
+}
+
+func (l *slowLog) set(slow bool) {
+	l.mu.Lock()
+	l.slow = slow
+	held := l.held
+	l.held = nil
+	l.mu.Unlock()
+	for _, f := range held {
+		f()
+	}
+}
+
+// runWith runs a pipeline with o until the test ends.
+func runWith(t *testing.T, o Options, consumers ...Consumer) *Pipeline {
+	t.Helper()
+	o.Directory = one{testModel()}
+	p, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range consumers {
+		p.Attach(c)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
+	t.Cleanup(func() { cancel(); done.Wait() })
+	return p
+}
+
+func TestItIsSaidWhyNothingIsAcknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		l := new(slowLog)
+		began := time.Now()
+		p := runWith(t, Options{Log: l, Logger: slog.New(slog.NewTextHandler(&said, nil)), Doing: func() (string, time.Time) { return "writing and syncing", began }})
+		synctest.Wait()
+		send(t, p, "d", sample(1))
+		time.Sleep(time.Hour) // nothing waits
+		l.set(true)
+		began = time.Now()
+		send(t, p, "d", sample(2))
+		time.Sleep(4 * time.Second)
+		if said.Len() > 0 {
+			t.Errorf("said after 4 s: %s", &said)
+		}
+		if w := p.metrics.waited(time.Now()); w != 4*time.Second {
+			t.Errorf("waited %s, want 4s", w)
+		}
+		time.Sleep(86 * time.Second)
+		if n := strings.Count(said.String(), `msg="messages wait for their acknowledgement" cause=log`); n != 2 {
+			t.Errorf("said %d times in 90 s, want 2: %s", n, &said)
+		}
+		for _, want := range []string{"waited=6s", "messages=1", `log="writing and syncing" for=6s woken_late=0s`} {
+			if !strings.Contains(said.String(), want) {
+				t.Errorf("%s is not said: %s", want, &said)
+			}
+		}
+		if n := number(t, p.metrics.stalls["log"]); n != 1 {
+			t.Errorf("%v stalls of the log", n)
+		}
+		l.set(false)
+		time.Sleep(2 * time.Second)
+		if !strings.Contains(said.String(), `msg="messages are acknowledged again" waited=1m`) || p.metrics.waited(time.Now()) != 0 {
+			t.Errorf("waited %s: %s", p.metrics.waited(time.Now()), &said)
+		}
+	})
+}
+
+func TestAConsumerThatHoldsBackIsTheCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		var said bytes.Buffer
+		p := runWith(t, Options{Log: new(memLog), Logger: slog.New(slog.NewTextHandler(&said, nil))}, &leader{recorder{name: "alarms", before: func(int) error { <-gate; return nil }}})
+		synctest.Wait()
+		_, over := sendAll(t.Context(), p, "d", 2000)
+		time.Sleep(9 * time.Second)
+		if !strings.Contains(said.String(), "cause=consumer") || !strings.Contains(said.String(), "consumer=alarms") {
+			t.Errorf("said: %s", &said)
+		}
+		close(gate)
+		<-over
+	})
+}
+
+// TestNobodyIsHeardOnAFullDisk: the log tells when it was, so that nobody counts as silent for it.
+func TestNobodyIsHeardOnAFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var full error
+		set := func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			full = err
+		}
+		l, c := new(memLog), &recorder{name: "c"}
+		begin := time.Now()
+		runWith(t, Options{Log: l, Logger: slog.New(slog.DiscardHandler), Full: func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			return full
+		}}, c)
+		time.Sleep(time.Minute + 500*time.Millisecond)
+		set(citywarden.Errorf(citywarden.CodeTransient, "full"))
+		time.Sleep(25 * time.Second)
+		set(nil)
+		time.Sleep(time.Minute)
+		l.seal()
+		synctest.Wait()
+		var at []time.Duration
+		for _, e := range c.got {
+			if e.Kind != citywarden.RecordDeaf {
+				t.Errorf("a record of kind %d", e.Kind)
+			}
+			at = append(at, e.At.Sub(begin))
+		}
+		if d := cmp.Diff([]time.Duration{62 * time.Second, 72 * time.Second, 82 * time.Second, 86 * time.Second}, at); d != "" {
+			t.Error(d)
+		}
+	})
+}
