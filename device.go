@@ -1,7 +1,9 @@
 package citywarden
 
 import (
+	"math"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -57,15 +59,16 @@ type Device struct {
 
 // Model is a kind of device: how its payload is encoded and what it measures.
 type Model struct {
-	Name       ModelName   `json:"name"`
-	Title      Text        `json:"title"`
-	Domain     Domain      `json:"domain"`
-	Codec      string      `json:"codec"`                    // "json": ThingsBoard's bodies and SenML
-	Raw        Decoder     `json:"-"`                        // reads what is sent to DeviceRaw; nil: nothing is
-	Report     Duration    `json:"report"`                   // the usual time between two messages
-	Heartbeat  Duration    `json:"heartbeat"`                // the longest time between two messages; silent after twice that
-	Metrics    []Metric    `json:"metrics" nullable:"false"` // in the order that people want to see them
-	Attributes []Attribute `json:"attributes"`               // what a device of this model may be configured with
+	Name       ModelName    `json:"name"`
+	Title      Text         `json:"title"`
+	Domain     Domain       `json:"domain"`
+	Codec      string       `json:"codec"`                    // "json": ThingsBoard's bodies and SenML
+	Raw        Decoder      `json:"-"`                        // reads what is sent to DeviceRaw; nil: nothing is
+	Report     Duration     `json:"report"`                   // the usual time between two messages
+	Heartbeat  Duration     `json:"heartbeat"`                // the longest time between two messages; silent after twice that
+	Metrics    []Metric     `json:"metrics" nullable:"false"` // in the order that people want to see them
+	Events     []ModelEvent `json:"events,omitempty"`         // what its metric "event" may say; none: anything
+	Attributes []Attribute  `json:"attributes"`               // what a device of this model may be configured with
 
 	Commands []ModelCommand `json:"commands,omitempty"` // what it can be told to do
 
@@ -80,11 +83,54 @@ type Metric struct {
 	Unit       string     `json:"unit,omitempty"` // UCUM; "" when dimensionless
 	Min        *float64   `json:"min,omitempty"`  // plausible range; a reading outside has quality OutOfRange
 	Max        *float64   `json:"max,omitempty"`
+	Resolution float64    `json:"resolution,omitempty"`  // the smallest step that it is measured in, to which readings are rounded; 0 for unknown
 	Counter    bool       `json:"counter,omitempty"`     // only counts up, like a meter's register
 	Sequence   bool       `json:"sequence,omitempty"`    // numbers the device's messages: each has one more than that before, after Max comes Min
 	StaleAfter Duration   `json:"stale_after,omitempty"` // a value older than that is not current any more
 	IPSO       string     `json:"ipso,omitempty"`        // resource of LwM2M that it is, see SplitIPSO; "" for none
 	FIWARE     string     `json:"fiware,omitempty"`      // what FIWARE's Smart Data Models call it: a controlledProperty, "waterLevel", or an attribute, "ParkingSpot.status"; "" for none
+}
+
+// Round returns v as it is measured: a multiple of m's Resolution, without what binary fractions add.
+func (m *Metric) Round(v float64) float64 {
+	if m.Resolution <= 0 || math.IsInf(v, 0) || math.IsNaN(v) {
+		return v
+	}
+	out := math.Round(v/m.Resolution) * m.Resolution
+	if per := math.Round(1 / m.Resolution); per >= 1 && math.Abs(per*m.Resolution-1) < 1e-9 {
+		out = math.Round(v*per) / per
+	}
+	if math.IsInf(out, 0) || math.IsNaN(out) {
+		return v
+	}
+	return out
+}
+
+// EventMetric is the metric by which a device says that something happened: a text, the name of it.
+const EventMetric MetricName = "event"
+
+// ModelEvent declares what a model's devices may say that happened.
+type ModelEvent struct {
+	Name  string `json:"name"`
+	Title Text   `json:"title"`
+}
+
+// CheckEvent returns a CodeInvalid error unless the model's devices may say that name happened.
+func (m *Model) CheckEvent(name string) error {
+	if len(m.Events) == 0 {
+		return nil
+	}
+	names := make([]string, len(m.Events))
+	for i, e := range m.Events {
+		if names[i] = e.Name; e.Name == name {
+			return nil
+		}
+	}
+	hint := DidYouMean(name, names)
+	if hint == "" {
+		hint = "; " + string(m.Name) + " has " + strings.Join(names, ", ")
+	}
+	return Errorf(CodeInvalid, "unknown event %.64q%s", name, hint)
 }
 
 // Attribute declares one attribute of a model's devices.

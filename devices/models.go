@@ -133,6 +133,7 @@ func (m *Models) All() []citywarden.Model {
 var (
 	modelName     = regexp.MustCompile(`^[a-z][a-z0-9-]{0,63}$`)
 	metricName    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
+	eventName     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
 	attributeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
 )
 
@@ -168,8 +169,8 @@ func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)
 		case x.Name == "event" && x.Kind != citywarden.KindText:
 			fail(at+".kind", "event is a text, the name of what happened: event(\"valve.operated\", \"10m\") in rules looks for it")
 		}
-		if x.Kind != citywarden.KindNumber && (x.Unit != "" || x.Min != nil || x.Max != nil || x.Counter || x.Sequence) {
-			fail(at+".kind", "unit, min, max, counter and sequence belong to a number, %s is a %s", x.Name, x.Kind)
+		if x.Kind != citywarden.KindNumber && (x.Unit != "" || x.Min != nil || x.Max != nil || x.Counter || x.Sequence || x.Resolution != 0) {
+			fail(at+".kind", "unit, min, max, resolution, counter and sequence belong to a number, %s is a %s", x.Name, x.Kind)
 		}
 		if x.IPSO != "" {
 			checkIPSO(m, i, at+".ipso", fail)
@@ -180,9 +181,24 @@ func checkModel(m *citywarden.Model, fail func(path, format string, args ...any)
 		if x.Sequence && slices.ContainsFunc(m.Metrics[:i], func(o citywarden.Metric) bool { return o.Sequence }) {
 			fail(at+".sequence", "one metric numbers the messages, and one before %s does already", x.Name)
 		}
+		if x.Min != nil && x.Max != nil && x.Resolution > *x.Max-*x.Min && *x.Min < *x.Max {
+			fail(at+".resolution", "a step of %g is more than all of the range from %g to %g", x.Resolution, *x.Min, *x.Max)
+		}
 		if x.Min != nil && x.Max != nil && *x.Min >= *x.Max {
 			fail(at+".min", "min %g is not below max %g", *x.Min, *x.Max)
 		}
+	}
+	for i := range m.Events {
+		x, at := &m.Events[i], fmt.Sprintf("events[%d]", i)
+		switch {
+		case !eventName.MatchString(x.Name):
+			fail(at+".name", "event name %q: use letters, digits, '.', '_' and '-', beginning with a letter, at most 64", x.Name)
+		case slices.ContainsFunc(m.Events[:i], func(o citywarden.ModelEvent) bool { return o.Name == x.Name }):
+			fail(at+".name", "event %s is there twice", x.Name)
+		}
+	}
+	if _, ok := m.Metric(citywarden.EventMetric); !ok && len(m.Events) > 0 {
+		fail("events", "events come as values of the metric event, a text; the model has no such metric")
 	}
 	for i := range m.Attributes {
 		x, at := &m.Attributes[i], fmt.Sprintf("attributes[%d]", i)

@@ -77,6 +77,17 @@ func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
 					{"unit", false, text(&x.Unit)},
 					{"min", false, number(&x.Min)},
 					{"max", false, number(&x.Max)},
+					{"resolution", false, func(r *reader, n ast.Node, at string) {
+						var step *float64
+						if number(&step)(r, n, at); step == nil {
+							return
+						}
+						if *step <= 0 {
+							r.fail(n.GetToken(), "%s is the smallest step of the values, more than 0", at)
+							return
+						}
+						x.Resolution = *step
+					}},
 					{"counter", false, boolean(&x.Counter)},
 					{"sequence", false, boolean(&x.Sequence)},
 					{"stale_after", false, duration(&x.StaleAfter)},
@@ -84,6 +95,13 @@ func (r *reader) model(src []byte) (citywarden.Model, *token.Token) {
 					{"fiware", false, text(&x.FIWARE)},
 				})
 				m.Metrics = append(m.Metrics, x)
+			})
+		}},
+		{"events", false, func(r *reader, n ast.Node, at string) {
+			r.list(n, at, func(n ast.Node, at string) {
+				var x citywarden.ModelEvent
+				r.mapping(n, at, fields{{"name", true, text(&x.Name)}, {"title", true, title(&x.Title)}})
+				m.Events = append(m.Events, x)
 			})
 		}},
 		{"attributes", false, func(r *reader, n ast.Node, at string) {

@@ -148,6 +148,16 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 	tooOld, tooNew := 0, 0
 	var oldTime, newTime time.Time
 	for _, r := range m.readings {
+		def, known := model.Metric(r.Metric)
+		switch {
+		case known && def.Resolution > 0 && r.Value.Kind() == citywarden.KindNumber:
+			r.Value = citywarden.Number(def.Round(r.Value.Float()))
+		case r.Metric == citywarden.EventMetric && r.Value.Kind() == citywarden.KindText:
+			if err := model.CheckEvent(r.Value.String()); err != nil {
+				d.reject(1, "%v", err)
+				continue
+			}
+		}
 		given := r.Time
 		if given.After(m.stated) && !m.relative {
 			m.stated = given
@@ -171,7 +181,7 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 				r.Time, r.Quality = arrived, citywarden.Clamped
 			}
 		}
-		if def, ok := model.Metric(r.Metric); ok && outside(def, r.Value) {
+		if known && outside(def, r.Value) {
 			r.Quality = citywarden.OutOfRange
 		}
 		if given.IsZero() && m.once == "" {
