@@ -23,17 +23,18 @@ func TestLimitOfAModel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		send := func(protocol string, id citywarden.DeviceID) (error, time.Duration) {
+		send := func(protocol string, id citywarden.DeviceID) (time.Duration, error) {
 			began, got := time.Now(), make(chan error, 1)
 			p.Accept(t.Context(), citywarden.Uplink{Device: id, Protocol: protocol, Topic: "v1/devices/me/telemetry", Payload: []byte(`{"smoke":1}`)}, func(err error) { got <- err })
-			return <-got, time.Since(began)
+			err := <-got
+			return time.Since(began), err
 		}
 		for range 8 {
-			if err, wait := send("mqtt", "a"); err != nil || wait > 0 {
+			if wait, err := send("mqtt", "a"); err != nil || wait > 0 {
 				t.Fatal(err, wait)
 			}
 		}
-		err, wait := send("mqtt", "a") // 7.5 s until the next of a
+		wait, err := send("mqtt", "a") // 7.5 s until the next of a
 		if wait != 5*time.Second {
 			t.Errorf("the ninth of a is refused after %s", wait)
 		}
@@ -42,17 +43,17 @@ func TestLimitOfAModel(t *testing.T) {
 			t.Errorf("the ninth of a: %v", err)
 		}
 		for range 5 { // one of all has come back meanwhile
-			if err, wait := send("http", "b"); err != nil || wait > 0 {
+			if wait, err := send("http", "b"); err != nil || wait > 0 {
 				t.Fatal(err, wait)
 			}
 		}
-		if err, wait := send("mqtt", "b"); err != nil || wait != 5*time.Second { // of all together one comes back in 5 s
+		if wait, err := send("mqtt", "b"); err != nil || wait != 5*time.Second { // of all together one comes back in 5 s
 			t.Errorf("the thirteenth of all: %v after %s", err, wait)
 		}
-		if err, _ := send("coap", "c"); citywarden.CodeOf(err) != citywarden.CodeLimited || !strings.Contains(err.Error(), "the devices of model smoke-detector send more than its 12/1m messages together") {
+		if _, err := send("coap", "c"); citywarden.CodeOf(err) != citywarden.CodeLimited || !strings.Contains(err.Error(), "the devices of model smoke-detector send more than its 12/1m messages together") {
 			t.Errorf("over CoAP, which can't hold it up: %v", err)
 		}
-		if err, _ := send("uplink", "c"); err != nil {
+		if _, err := send("uplink", "c"); err != nil {
 			t.Error(err)
 		}
 		log.seal()
