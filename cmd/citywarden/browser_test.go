@@ -712,6 +712,253 @@ func TestOfficePagesInChromium(t *testing.T) {
 	b.calm()
 }
 
+// TestCountyPagesInChromium is what is kept about the county: components and unit
+// grids come from files, a site has limits for its devices, a device gets another
+// name and place, and somebody looks who was told of what.
+func TestCountyPagesInChromium(t *testing.T) {
+	t.Parallel()
+	p := launchForBrowser(t, "--demo")
+	b := openBrowser(t, p.http, "zh-CN")
+	b.signIn("admin", testPassword, "登录", "地图")
+
+	file := func(name, text string) []string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return []string{path}
+	}
+	give := func(path []string) {
+		b.do(chromedp.WaitVisible(chromedp.CSS("dialog input[type=file]")), chromedp.SetUploadFiles(chromedp.CSS("dialog input[type=file]"), path))
+	}
+	b.visit("/components", "供水公司")
+	b.click("导入")
+	give(file("c.csv", "id,lat,lon,name,maintainer\n3506230101990001,24.117,117.613,东门井盖,市政处\n3506230101990002,99,117.6,,\n"))
+	b.do(chromedp.Click(chromedp.CSS("dialog input[type=checkbox]")))
+	b.click("检查")
+	b.see("尚未导入。导入后将是：新增 1，修改 0，相同 0，失败 1。")
+	b.do(chromedp.Click(chromedp.CSS("dialog input[type=checkbox]")))
+	b.click("导入")
+	b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog form")))
+	b.see("lat is -90 to 90")
+	b.fair("the report of an import")
+	b.click("关闭")
+	b.visit("/components?q=3506230101990001", "东门井盖")
+	b.click("修改")
+	b.choose("dialog select", "damaged")
+	b.fair("the dialog of a component")
+	b.click("保存")
+	b.see("已保存 东门井盖")
+	b.visit("/components?state=damaged&department=市政处", "东门井盖")
+	b.screenshot("components")
+	b.click("删除")
+	b.click("删除部件")
+	b.see("没有符合筛选条件的部件")
+
+	b.visit("/grids", "龙湖社区")
+	b.click("导入单元网格")
+	give(file("g.json", `{"type":"FeatureCollection","features":[{"type":"Feature","properties":{"code":"350623100009001","town":"绥安镇"},
+		"geometry":{"type":"Polygon","coordinates":[[[117.70,24.2],[117.701,24.2],[117.701,24.201],[117.70,24.201],[117.70,24.2]]]}}]}`))
+	b.click("导入")
+	b.see("网格 1 个：新增 1")
+	b.click("关闭")
+	b.see("350623100009")
+	b.click("添加责任网格")
+	b.fill("dialog input", "east")
+	b.choose("dialog select", "wangge2")
+	b.fill("dialog textarea", "350623100009001")
+	b.fair("the dialog of a responsibility grid")
+	b.click("保存")
+	b.see("east · wangge2")
+	b.screenshot("grids")
+
+	b.visit("/sites", "还没有单位")
+	b.click("添加单位")
+	b.fill("dialog input", "mall")
+	b.fill("dialog label:nth-of-type(2) input", "龙湖广场")
+	b.choose("dialog select", "smoke_limit")
+	b.fill("dialog .pair input", "0.2")
+	b.fair("the dialog of a site")
+	b.click("保存")
+	b.see("烟雾报警阈值 0.2 dB/m")
+	b.screenshot("sites")
+
+	// What the device had of its own goes; what its site says holds.
+	b.visit("/devices/sd-mall-301", "烟雾减光率")
+	b.click("修改")
+	b.edit("dialog input[maxlength='200']", "龙湖广场3层1号烟感", "龙湖广场 301 烟感")
+	b.edit("dialog input[placeholder*='0.2']", "0.12", "")
+	b.edit("dialog input[placeholder='24.117']", "24.1132787", "24.1133")
+	b.fair("the dialog of a device")
+	b.screenshot("device-edit")
+	b.click("保存")
+	b.see("已保存 龙湖广场 301 烟感")
+	b.see("0.2 dB/m\n所在单位设定")
+	b.screenshot("device-attributes")
+	c := clientOf(t, p)
+	var d citywarden.DeviceView
+	if err := c.call(t.Context(), "GET", "/devices/sd-mall-301", nil, &d); err != nil || d.Attributes["zone"] != "mall-3f" || d.Location.Lat != 24.1133 || d.Model != "smoke-detector" {
+		t.Errorf("the device became %+v (%v)", d, err)
+	}
+	b.visit("/notices", "防火分区烟雾")
+	b.fair("/notices")
+	b.visit("/notices?tab=receivers", "没有接收人")
+	b.fitPhone([][2]string{{"/components", "部件"}, {"/grids", "龙湖社区"}, {"/sites", "龙湖广场"}, {"/notices", "通知"}})
+	b.calm()
+}
+
+// TestKeyboardInChromium is an operator without a mouse: signs in, skips the
+// navigation, reads why, acknowledges, files and dispatches the case, and uses the menu. What
+// has the focus can be seen at every step.
+func TestKeyboardInChromium(t *testing.T) {
+	t.Parallel()
+	p := launchForBrowser(t, "--demo")
+	b := openBrowser(t, p.http, "zh-CN")
+	b.do(chromedp.Navigate(b.base+"/"), chromedp.WaitVisible(userField))
+	b.focused("用户名") // at once
+	b.press("admin")
+	b.tabTo("密码")
+	b.press(testPassword, kb.Enter)
+	b.see("地图")
+
+	b.visit("/alarms", "E0595")
+	b.press(kb.Tab)
+	b.focused("跳到正文")
+	b.press(kb.Enter)
+	b.tabTo("为什么？") // from the beginning of the page, not of the navigation
+	b.press(kb.Enter)
+	b.do(chromedp.WaitVisible(chromedp.CSS("dialog[open]")))
+	b.see("dB/m")
+	b.tabTo("指派")
+	b.press(kb.Enter)
+	b.do(chromedp.WaitVisible(chromedp.CSS("dialog dialog[open]")))
+	b.press(kb.Escape)
+	b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog dialog[open]")))
+	b.focused("指派")
+	b.press(kb.Escape)
+	b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog[open]")))
+	b.focused("为什么？")
+	b.tabTo("确认")
+	b.press(kb.Enter)
+	b.see("已确认")
+	b.tabTo("E0595") // its case
+	b.press(kb.Enter)
+	b.see("办理经过")
+	for _, action := range []string{"立案", "派遣"} {
+		b.tabTo(action)
+		b.press(kb.Enter)
+		b.do(chromedp.WaitVisible(chromedp.CSS("dialog[open]")))
+		b.tabTo(action) // the button at the end of the dialog
+		b.press(kb.Enter)
+		b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog[open]")))
+	}
+	b.see("消防救援大队")
+
+	b.tabTo("语言、显示、账号")
+	b.press(kb.Enter)
+	b.do(chromedp.WaitVisible(chromedp.CSS(".menu")))
+	b.press(kb.ArrowDown)
+	b.focused("中文")
+	b.press(kb.ArrowDown)
+	b.focused("English")
+	b.press(kb.Enter)
+	b.see("Sign out")
+	b.press(kb.End)
+	b.focused("Sign out")
+	b.press(kb.ArrowDown)
+	b.focused("Language, display, account")
+	b.press(kb.ArrowUp, kb.Escape)
+	b.do(chromedp.WaitNotPresent(chromedp.CSS(".menu")))
+	b.focused("Language, display, account")
+	b.calm()
+}
+
+// press presses keys, or types.
+func (b *browser) press(keys ...string) {
+	b.t.Helper()
+	for _, k := range keys {
+		b.do(chromedp.KeyEvent(k))
+	}
+}
+
+// focus is what the focused element is called, followed by why it could not be
+// seen that it has the focus.
+const focus = `(() => {
+	const e = document.activeElement
+	if (e === document.body || e.id === 'main') return ''
+	const name = e.getAttribute('aria-label') || e.labels?.[0]?.innerText || e.innerText || e.textContent || e.tagName
+	const drawn = x => x && getComputedStyle(x).outlineStyle !== 'none' && parseFloat(getComputedStyle(x).outlineWidth) >= 2
+	const box = e.getBoundingClientRect()
+	const seen = box.bottom > 0 && box.top < innerHeight && (drawn(e) || drawn(e.parentElement))
+	return name.trim() + (seen ? '' : '\n without a sign of it: ' + e.outerHTML.slice(0, 200))
+})()`
+
+// focused waits until what has the focus is called so.
+func (b *browser) focused(name string) {
+	b.t.Helper()
+	var last string
+	if !wait(20*time.Second, func() bool {
+		last, _ = evaluate[string](b, focus)
+		return strings.Contains(last, name)
+	}) {
+		b.screenshot("failed")
+		b.t.Fatalf("the focus is on %q, want %q; the page shows:\n%s", last, name, b.text())
+	}
+}
+
+// tabTo goes on by the tab key until what has the focus is called so.
+func (b *browser) tabTo(name string) {
+	b.t.Helper()
+	for range 200 {
+		b.press(kb.Tab)
+		got, err := evaluate[string](b, focus)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if strings.Contains(got, "without a sign of it") {
+			b.screenshot("failed")
+			b.t.Errorf("the focus is on %s", got)
+		}
+		if strings.Contains(got, name) {
+			return
+		}
+	}
+	b.screenshot("failed")
+	b.t.Fatalf("the tab key does not come to %q in:\n%s", name, b.text())
+}
+
+// TestEachPageIsFair has axe look at every page in both languages, and at its
+// contrast in every look.
+func TestEachPageIsFair(t *testing.T) {
+	t.Parallel()
+	p := launchForBrowser(t, "--demo")
+	for _, l := range []struct {
+		lang, signIn, then string
+		shown              [2]string // what tells that the alarms and the cases are there
+	}{{"zh-CN", "登录", "地图", [2]string{"防火分区烟雾", "E0595"}}, {"en-US", "Sign in", "Map", [2]string{"Smoke in a fire zone", "E0595"}}} {
+		b := openBrowser(t, p.http, l.lang)
+		b.signIn("admin", testPassword, l.signIn, l.then)
+		b.visit("/alarms", l.shown[0])
+		b.visit("/cases", l.shown[1])
+		for _, path := range []string{
+			"/", "/alarms", "/alarms?view=cleared", "/alarms/load", "/intake", "/intake/new", "/dispatch", "/handling", "/tasks", "/cases",
+			"/supervision", "/evaluation", "/devices", "/devices/sd-mall-301", "/components", "/sites", "/grids", "/ledger", "/deadletters",
+			"/firmware", "/provisioning", "/uplinks", "/rules", "/rules/fire.zone-smoke", "/rules/fire.zone-smoke?tab=try",
+			"/rules/fire.zone-smoke?tab=whynot", "/users", "/users?tab=apps", "/audit", "/notices", "/notices?tab=receivers", "/report",
+		} {
+			b.do(chromedp.Navigate(b.base+path), chromedp.WaitVisible(chromedp.CSS("main h1")))
+			if !wait(60*time.Second, func() bool {
+				done, err := evaluate[bool](b, `document.querySelector('.empty[role=status], [aria-busy=true]') === null`)
+				return err == nil && done
+			}) {
+				t.Errorf("%s goes on loading", path)
+			}
+			b.fairInEachLook(l.lang + " " + path)
+		}
+		b.calm()
+	}
+}
+
 // TestEachRoleInChromium: every role comes in, sees the pages of its post, and
 // no page asks for what the role may not have.
 func TestEachRoleInChromium(t *testing.T) {

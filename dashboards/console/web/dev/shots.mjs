@@ -82,7 +82,7 @@ for (const [v, o] of variants) {
   await look('devices-' + v, o, at('/devices'))
   await look('device-' + v, o, at('/devices', async (page) => { await page.click('.devices .title'); await page.waitForSelector('.uplot'); await page.waitForTimeout(600) }))
   await look('add-' + v, o, at('/devices', first('.head .primary')))
-  await look('token-' + v, o, at('/devices', async (page) => { await page.click('.head .primary'); await page.fill('dialog label:nth-of-type(2) input', 'new-' + v); await page.click('dialog button.primary'); await page.waitForSelector('.copybox'); await page.waitForTimeout(300) }))
+  await look('token-' + v, o, at('/devices', async (page) => { await page.click('.head .primary'); await page.fill('dialog label:nth-of-type(1) input', 'new-' + v); await page.click('dialog button.primary'); await page.waitForSelector('.copybox'); await page.waitForTimeout(300) }))
   await look('import-' + v, o, at('/devices', first('.head .buttons button')))
   await look('ledger-' + v, o, at('/ledger'))
   await look('ledgerall-' + v, o, at('/ledger?rows=all'))

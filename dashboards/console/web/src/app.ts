@@ -273,6 +273,10 @@ const roles = {
   rules: ['admin', 'engineer'],
   users: ['admin'],
   devices: ['admin', 'vendor'],
+  sites: ['admin', 'engineer'],
+  components: ['admin', 'supervisor'],
+  grids: ['admin'],
+  notices: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'dispatcher', 'officer', 'engineer'],
   cases: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'officer', 'citizen'], // open them
   reporters: ['admin', 'supervisor', 'acceptor', 'officer'],
   // the pages of the posts

@@ -35,6 +35,10 @@ const DeadLetters = lazy('dead letters', async () => (await import('./pages/ledg
 const Firmware = lazy('firmware', async () => (await import('./pages/firmware')).Firmware)
 const Provisioning = lazy('provisioning', async () => (await import('./pages/firmware')).Provisioning)
 const Uplinks = lazy('uplinks', async () => (await import('./pages/uplinks')).Uplinks)
+const Sites = lazy('sites', async () => (await import('./pages/sites')).Sites)
+const Components = lazy('components', async () => (await import('./pages/components')).Components)
+const Grids = lazy('grids', async () => (await import('./pages/grids')).Grids)
+const NoticesPage = lazy('notices', async () => (await import('./pages/notices')).Notices)
 const Load = lazy('load', async () => (await import('./pages/load')).Load)
 
 /** pages are those of the navigation, or of the menu at its end; of some only certain posts have a use. */
@@ -50,6 +54,7 @@ const pages: { path: string; sign: Sign; title: Key; may?: Parameters<typeof may
   { path: 'evaluation', sign: 'chart', title: 'nav.evaluation', may: 'evaluation' },
   { path: 'devices', sign: 'device', title: 'nav.devices', may: 'city' },
   { path: 'rules', sign: 'rule', title: 'nav.rules', may: 'city' },
+  { path: 'notices', sign: 'send', title: 'nav.notices', may: 'notices', menu: true },
   { path: 'users', sign: 'people', title: 'nav.users', may: 'users', menu: true },
   { path: 'audit', sign: 'log', title: 'nav.audit', may: 'users', menu: true },
 ]
@@ -89,6 +94,10 @@ function Desk() {
     scrollTo(0, 0)
     main.current?.focus({ preventScroll: true })
   }, [pathname, lang()])
+  // On a narrow window the navigation is wider: the page that is shown is in sight there.
+  useEffect(() => {
+    for (const a of document.querySelectorAll('nav [aria-current]')) a.scrollIntoView({ block: 'nearest', inline: 'nearest' })
+  }, [page, first, state.user])
   return (
     <div class="desk">
       <a class="skip" href="#main">
@@ -135,6 +144,10 @@ function Desk() {
         {page !== undefined &&
           first === 'devices' &&
           (second === undefined ? <Devices search={search} /> : <DevicePage key={second} id={second} search={search} />)}
+        {page !== undefined && first === 'components' && <Components search={search} />}
+        {page !== undefined && first === 'sites' && <Sites search={search} />}
+        {page !== undefined && first === 'grids' && <Grids search={search} />}
+        {page !== undefined && first === 'notices' && <NoticesPage search={search} />}
         {page !== undefined && first === 'ledger' && <Ledger search={search} />}
         {page !== undefined && first === 'deadletters' && <DeadLetters search={search} />}
         {page !== undefined && first === 'firmware' && <Firmware />}
@@ -183,6 +196,16 @@ document.addEventListener('click', (e) => {
   e.preventDefault()
   go(to)
 })
+
+// What has the focus may go, as the button of what was done: then the page has it, not nothing,
+// and the tab key goes on from there.
+let focused: EventTarget | null = null
+document.addEventListener('focusin', (e) => (focused = e.target))
+new MutationObserver(() => {
+  if (!(focused instanceof Element) || focused.isConnected || document.activeElement !== document.body) return
+  focused = null
+  document.getElementById('main')?.focus({ preventScroll: true })
+}).observe(document.body, { childList: true, subtree: true })
 
 // A page that comes back from the browser's own store shows what is now.
 addEventListener('pageshow', (e) => e.persisted && reload.emit())

@@ -1,5 +1,5 @@
 // Language, light or dark, and signing out. What was chosen is remembered in this browser.
-import { useEffect, useRef, useState } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import { ApiError, post } from './api'
 import { leave, redraw, say, state } from './app'
 import { timeZone } from './format'
@@ -64,16 +64,31 @@ export function Settings({ plain = false, pages = [] }: { plain?: boolean; pages
   const [password, setPassword] = useState(false)
   const [sound, setSounding] = useState(soundOn)
   const box = useRef<HTMLDivElement>(null)
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!open) return
-    const away = (e: Event) => {
-      if (e instanceof KeyboardEvent ? e.key === 'Escape' : !box.current?.contains(e.target as Node)) setOpen(false)
+    const away = (e: Event) => !box.current?.contains(e.target as Node) && setOpen(false)
+    // Opened by the keyboard or not, the arrows go on from the button.
+    const steps: Record<string, (i: number, n: number) => number> = { ArrowDown: (i) => i + 1, ArrowUp: (i) => i - 1, Home: () => 1, End: (_, n) => n - 1 }
+    const key = (e: KeyboardEvent) => {
+      const all = [...(box.current?.querySelectorAll<HTMLElement>('button, a, input') ?? [])] // the first opens the menu
+      const inside = box.current?.contains(document.activeElement)
+      if (e.key === 'Escape') {
+        setOpen(false)
+        if (inside) all[0]?.focus()
+        return
+      }
+      const step = steps[e.key]
+      if (step === undefined || !inside) return
+      e.preventDefault()
+      all[(step(all.indexOf(document.activeElement as HTMLElement), all.length) + all.length) % all.length]?.focus()
     }
     document.addEventListener('pointerdown', away)
-    document.addEventListener('keydown', away)
+    document.addEventListener('focusin', away)
+    document.addEventListener('keydown', key)
     return () => {
       document.removeEventListener('pointerdown', away)
-      document.removeEventListener('keydown', away)
+      document.removeEventListener('focusin', away)
+      document.removeEventListener('keydown', key)
     }
   }, [open])
   if (plain) return <div class="corner">{languages}</div>

@@ -71,6 +71,7 @@ export type Officer = Schemas['Officer']
 export type Report = Schemas['Report']
 /** Duplicate is a case that another may be a duplicate of. */
 export type Duplicate = Schemas['Duplicate']
+export const componentStates: Component['state'][] = ['intact', 'damaged', 'lost', 'abandoned', 'removed']
 /** Component is a managed component of the city; Nearby says how far one is away. */
 export type Component = Schemas['Component']
 export type Nearby = Schemas['Nearby']
@@ -89,6 +90,10 @@ export type ModelCommand = Schemas['ModelCommand']
 export type Command = Schemas['Command']
 /** DeadLetter is a message that could not be used. */
 export type DeadLetter = Schemas['DeadLetter']
+/** AttributeState is an attribute of a device: what is set, and what the device reports. */
+export type AttributeState = Schemas['AttributeState']
+/** Site is a place whose attributes hold for its devices. */
+export type Site = Schemas['Site']
 export type Series = Schemas['SeriesOutput']
 
 export type Rule = Schemas['Rule']
@@ -124,6 +129,16 @@ export type Credentials = Schemas['Credentials']
 export type Provisioning = Schemas['Provisioning']
 export type Firmware = Schemas['Firmware']
 export type FirmwareTarget = Schemas['FirmwareTarget']
+/** TableReport says what became of a table, GridReport of unit grids. */
+export type TableReport = Schemas['TableReport']
+export type GridReport = Schemas['GridReport']
+/** Area is a county, town or village; ResponsibilityGrid are the unit grids that an officer looks after. */
+export type Area = Schemas['Area']
+export type ResponsibilityGrid = Schemas['ResponsibilityGrid']
+/** Receiver is somebody whom notices go to; Notice is one of them, and what became of it. */
+export type Receiver = Schemas['Receiver']
+export type Notice = Schemas['Notice']
+export const noticeStates: Notice['state'][] = ['pending', 'sent', 'dead', 'dropped', 'kept']
 /** ImportReport says what became of each line of a CSV file. */
 export type ImportReport = Schemas['ImportReport']
 

@@ -285,6 +285,15 @@ export const Decide = ({ wrong, busy, does, onClose }: { wrong: string; busy: bo
   </>
 )
 
+/** Seen is the end of a dialog that only shows something, like a secret or a report. */
+export const Seen = ({ does, onClose }: { does: string; onClose: () => void }) => (
+  <footer>
+    <button type="button" class="primary" onClick={onClose}>
+      {does}
+    </button>
+  </footer>
+)
+
 /** Sure is a dialog that says what something means before it is done. */
 export function Sure({ title, children, does, onClose }: { title: string; children: ComponentChildren; does: () => Promise<void>; onClose: () => void }) {
   const { busy, error, run } = useBusy()
@@ -341,6 +350,20 @@ export const domainOf = (model: string): Domain | undefined => state.models.get(
 /** modelTitle is the name of a model for people. */
 export const modelTitle = (name: string) => text(state.models.get(name)?.title, name)
 
+/** ModelField asks for a model of devices. */
+export const ModelField = ({ value, onChange, autofocus }: { value: string; onChange: (m: string) => void; autofocus?: boolean }) => (
+  <label>
+    {t('de.model')}
+    <select autofocus={autofocus} value={value} onChange={(e) => onChange(e.currentTarget.value)}>
+      {[...state.models.values()].map((x) => (
+        <option key={x.name} value={x.name}>
+          {modelTitle(x.name)} ({x.name})
+        </option>
+      ))}
+    </select>
+  </label>
+)
+
 /** who is the name of somebody who acted. */
 export const who = (name: string) => (name === 'citywarden' ? t('c.platform') : name)
 
@@ -375,19 +398,19 @@ export function place(lat: string, lon: string): Point | undefined | 'bad' {
   return lat.trim() !== '' && lon.trim() !== '' && Math.abs(p.lat) <= 90 && Math.abs(p.lon) <= 180 ? p : 'bad'
 }
 
-/** PlaceFields asks for a position. */
-export function PlaceFields({ lat, lon, setLat, setLon }: { lat: string; lon: string; setLat: (s: string) => void; setLon: (s: string) => void }) {
+/** PlaceFields asks for a position, which may be left out unless it is needed. */
+export function PlaceFields({ lat, lon, setLat, setLon, needed = false }: { lat: string; lon: string; setLat: (s: string) => void; setLon: (s: string) => void; needed?: boolean }) {
   return (
     <fieldset>
-      <legend>{t('de.place')}</legend>
+      <legend>{t(needed ? 'de.placeNeeded' : 'de.place')}</legend>
       <div class="pair">
         <label>
           {t('de.lat')}
-          <input inputMode="decimal" value={lat} placeholder="24.117" onInput={(e) => setLat(e.currentTarget.value)} />
+          <input inputMode="decimal" required={needed} value={lat} placeholder="24.117" onInput={(e) => setLat(e.currentTarget.value)} />
         </label>
         <label>
           {t('de.lon')}
-          <input inputMode="decimal" value={lon} placeholder="117.613" onInput={(e) => setLon(e.currentTarget.value)} />
+          <input inputMode="decimal" required={needed} value={lon} placeholder="117.613" onInput={(e) => setLon(e.currentTarget.value)} />
         </label>
       </div>
     </fieldset>

@@ -4,7 +4,7 @@ import { enc, get, post, remove } from '../api'
 import { say, state, useLoad } from '../app'
 import { fullTime } from '../format'
 import { known, t } from '../i18n'
-import { CopyBox, Decide, Failed, Loading, Modal, Sure, useBusy, When } from '../ui'
+import { CopyBox, Decide, Failed, Loading, Modal, Seen, Sure, useBusy, When } from '../ui'
 import type { Credential, Credentials as Issued, Device, List, Model } from '../types'
 
 /** Credentials is the card of a device with what it is known by. */
@@ -224,11 +224,7 @@ export function Secret({ device, model, issued: x, onClose }: { device: string; 
           <CopyBox label="curl" text={`curl -d '${body}' -H 'Content-Type: application/json' ${location.origin}/api/v1/${x.token}/telemetry`} />
         </>
       )}
-      <footer>
-        <button type="button" class="primary" onClick={onClose}>
-          {t('de.tokenDone')}
-        </button>
-      </footer>
+      <Seen does={t('de.tokenDone')} onClose={onClose} />
     </>
   )
 }

@@ -1,24 +1,27 @@
 // Devices: list, one device with its values and curves, and adding one.
 import { useEffect, useState } from 'preact/hooks'
-import { enc, get, list, post, query } from '../api'
+import { enc, get, list, post, query, remove } from '../api'
 import { go, liveEvents, may, say, state, upsert, useLive, useLoad, useTick } from '../app'
 import Chart from '../chart'
 import { Live } from '../live'
 import { duration, isStale, now, span, unit, value } from '../format'
 import { t, text } from '../i18n'
-import { Decide, domainOf, DomainIcon, Empty, Failed, Icon, lazy, Loading, Modal, modelTitle, place, PlaceFields, Search, SeverityMark, StatusMark, Sure, useBusy, When } from '../ui'
+import { domainOf, DomainIcon, Empty, Failed, Icon, lazy, Loading, modelTitle, Search, SeverityMark, StatusMark, Sure, When } from '../ui'
 import { href, withFilter } from '../url'
 import type { Alarm, Device, Latest, Model, Series, Status } from '../types'
 import { AlarmState, byWeight } from './alarms'
+import { Attributes } from './attributes'
 import { Fact } from './cases'
 import { Commands } from './commands'
-import { Credentials, Secret } from './credentials'
+import { Credentials } from './credentials'
 import { Rejected } from './letters'
 import { Messages, type Message } from './messages'
 import { OutList, TakeOut, useOut } from './out'
 import { Sections } from './sections'
 import { Why } from './whydrawer'
 
+const AddDevice = lazy('add device', async () => (await import('./deviceform')).AddDevice)
+const EditDevice = lazy('edit device', async () => (await import('./deviceform')).EditDevice)
 const DeviceFirmware = lazy('device firmware', async () => (await import('./firmware')).DeviceFirmware)
 const Import = lazy('import', async () => (await import('./import')).Import)
 const WhyNotAsk = lazy('whynot', async () => (await import('./whynot')).WhyNotAsk)
@@ -161,7 +164,7 @@ export function Devices({ search }: { search: string }) {
           </p>
         </>
       )}
-      {adding === 'one' && <Add onClose={() => setAdding(undefined)} onDone={loaded.again} />}
+      {adding === 'one' && <AddDevice onClose={() => setAdding(undefined)} onDone={loaded.again} />}
       {adding === 'file' && <Import onClose={() => setAdding(undefined)} onDone={loaded.again} />}
     </>
   )
@@ -196,7 +199,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
   const out = useOut()
   const [delay, setDelay] = useState<number>() // between measuring and coming in, ms, of the newest message
   const [why, setWhy] = useState<Alarm>()
-  const [turning, setTurning] = useState(false)
+  const [open, setOpen] = useState<'edit' | 'turn' | 'delete'>()
   const [asking, setAsking] = useState(() => new URLSearchParams(search).has('rule'))
   useLive<Alarm>('alarm', (a) => {
     if (a.device === id || a.members?.includes(id)) alarms.change((l) => ({ ...l, items: upsert(l.items, a) }))
@@ -234,9 +237,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
   const d = loaded.data
   if (d === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
   const model = state.models.get(d.model)
-  const open = (alarms.data?.items ?? []).filter((a) => a.state === 'active').sort(byWeight)
-  const attributes = Object.entries({ ...d.site_attributes, ...d.attributes })
-  const reported = Object.entries(d.client ?? {}).filter(([k]) => !/^(fw_|current_fw_|target_fw_)/.test(k))
+  const active = (alarms.data?.items ?? []).filter((a) => a.state === 'active').sort(byWeight)
   return (
     <>
       <p class="crumb">
@@ -257,11 +258,11 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
           <OutList of={(out.data ?? []).filter((o) => o.device === id || o.entity === id)} again={out.again} />
           <section class="card">
             <h2>{t('de.openAlarms')}</h2>
-            {open.length === 0 ? (
+            {active.length === 0 ? (
               <p class="quiet">{t('de.noAlarms')}</p>
             ) : (
               <ul class="bare lines">
-                {open.map((a) => (
+                {active.map((a) => (
                   <li key={a.id}>
                     <SeverityMark of={a.severity} />
                     <span class="grow">
@@ -292,6 +293,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
             <Values d={d} model={model} />
           </section>
           {model !== undefined && <Curves d={d} model={model} search={search} />}
+          <Attributes d={d} model={model} />
           {model !== undefined && (model.commands ?? []).length > 0 && <Commands d={d} model={model} />}
           {may('devices') && <DeviceFirmware d={d} />}
           <Messages d={d} model={model} />
@@ -329,19 +331,6 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
                 </>
               )}
             </Fact>
-            {attributes.map(([k, v]) => {
-              const a = model?.attributes?.find((a) => a.name === k)
-              return (
-                <Fact key={k} name={text(a?.title, k)}>
-                  {typeof v === 'string' && duration(v) > 0 ? span(duration(v)) : value(v, a?.unit)}
-                </Fact>
-              )
-            })}
-            {reported.map(([k, v]) => (
-              <Fact key={'client ' + k} name={t('de.reported', k)}>
-                {value(v)}
-              </Fact>
-            ))}
             <Fact name={t('de.clock')}>{delay !== undefined && (delay < -1000 ? t('de.clockAhead', span(-delay)) : t('de.clockBehind', span(Math.max(0, delay))))}</Fact>
             <Fact name={t('de.heartbeat')}>{model !== undefined && duration(model.heartbeat) > 0 && span(duration(model.heartbeat))}</Fact>
             <Fact name={t('de.created')}>
@@ -356,18 +345,40 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
             )}
             <TakeOut device={d.id} onDone={out.again} />
             {may('devices') && (
-              <button type="button" aria-haspopup="dialog" onClick={() => setTurning(true)}>
-                {t(d.disabled ? 'de.enable' : 'de.disable')}
-              </button>
+              <>
+                <button type="button" aria-haspopup="dialog" onClick={() => setOpen('edit')}>
+                  {t('de.edit')}
+                </button>
+                <button type="button" aria-haspopup="dialog" onClick={() => setOpen('turn')}>
+                  {t(d.disabled ? 'de.enable' : 'de.disable')}
+                </button>
+                <button type="button" aria-haspopup="dialog" onClick={() => setOpen('delete')}>
+                  {t('de.delete')}
+                </button>
+              </>
             )}
           </div>
         </section>
       </div>
       {why !== undefined && <Why id={why.id} alarm={why} onClose={() => setWhy(undefined)} />}
-      {turning && (
+      {open === 'edit' && <EditDevice of={d} onClose={() => setOpen(undefined)} onDone={loaded.again} />}
+      {open === 'delete' && (
+        <Sure
+          title={t('de.delete')}
+          onClose={() => setOpen(undefined)}
+          does={async () => {
+            await remove('/devices/' + enc(d.id))
+            say(t('de.deleted', d.name || d.id))
+            go('/devices')
+          }}
+        >
+          {t('de.deleteText', d.name || d.id)}
+        </Sure>
+      )}
+      {open === 'turn' && (
         <Sure
           title={t(d.disabled ? 'de.enable' : 'de.disable')}
-          onClose={() => setTurning(false)}
+          onClose={() => setOpen(undefined)}
           does={async () => {
             await post<Device>(`/devices/${enc(d.id)}/${d.disabled ? 'enable' : 'disable'}`)
             say(t(d.disabled ? 'de.didEnable' : 'de.didDisable', d.name || d.id))
@@ -537,101 +548,4 @@ function usePoints(loaded: Series['points'] | undefined, extra: [string, Latest[
     return out
   }
   return got.out
-}
-
-function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
-  const models = [...state.models.values()]
-  const [id, setID] = useState('')
-  const [name, setName] = useState('')
-  const [model, setModel] = useState(models[0]?.name ?? '')
-  const [lat, setLat] = useState('')
-  const [lon, setLon] = useState('')
-  const [attributes, setAttributes] = useState<Record<string, string>>({})
-  const [wrong, setWrong] = useState('')
-  const [token, setToken] = useState('')
-  const { busy, error, run } = useBusy()
-  const m = state.models.get(model)
-  const close = () => {
-    onClose()
-    if (token !== '') onDone()
-  }
-  const submit = (e: Event) => {
-    e.preventDefault()
-    setWrong('')
-    if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(id)) return setWrong(t('de.badID'))
-    const location = place(lat, lon)
-    if (location === 'bad') return setWrong(t('de.badPlace'))
-    const attrs: Record<string, unknown> = {}
-    for (const a of m?.attributes ?? []) {
-      const v = attributes[a.name]?.trim() ?? ''
-      if (v === '') continue
-      if (a.kind === 'number' && Number.isNaN(Number(v))) return setWrong(t('de.badNumber', text(a.title, a.name)))
-      attrs[a.name] = a.kind === 'number' ? Number(v) : a.kind === 'bool' ? v === 'true' : v
-    }
-    run(async () => {
-      await post('/devices', { id, name: name.trim() || id, model, attributes: attrs, location })
-      setToken((await post<{ token: string }>(`/devices/${enc(id)}/credentials`, { type: 'token' })).token)
-      say(t('de.added', id))
-    })
-  }
-  if (token !== '')
-    return (
-      <Modal title={t('de.added', id)} held onClose={close}>
-        <Secret device={id} model={m} issued={{ token }} onClose={close} />
-      </Modal>
-    )
-  return (
-    <Modal title={t('de.add')} held={busy} onClose={close}>
-      <form onSubmit={submit}>
-        <label>
-          {t('de.model')}
-          <select autofocus value={model} onChange={(e) => setModel(e.currentTarget.value)}>
-            {models.map((x) => (
-              <option key={x.name} value={x.name}>
-                {text(x.title, x.name)} ({x.name})
-              </option>
-            ))}
-          </select>
-        </label>
-        <label>
-          {t('de.id')}
-          <input value={id} required autocapitalize="off" spellcheck={false} onInput={(e) => setID(e.currentTarget.value.trim())} />
-          <span class="quiet small">{t('de.idHint')}</span>
-        </label>
-        <label>
-          {t('de.name')}
-          <input value={name} onInput={(e) => setName(e.currentTarget.value)} />
-        </label>
-        <PlaceFields lat={lat} lon={lon} setLat={setLat} setLon={setLon} />
-        {(m?.attributes ?? []).length > 0 && (
-          <fieldset>
-            <legend>{t('de.attributes')}</legend>
-            <div class="pair">
-              {m!.attributes!.map((a) => (
-                <label key={a.name}>
-                  <span>
-                    {text(a.title, a.name)} {unit(a.unit) && <span class="quiet">({unit(a.unit)})</span>}
-                  </span>
-                  {a.kind === 'bool' ? (
-                    <select value={attributes[a.name] ?? ''} onChange={(e) => setAttributes({ ...attributes, [a.name]: e.currentTarget.value })}>
-                      <option value="" />
-                      <option value="true">{t('c.yes')}</option>
-                      <option value="false">{t('c.no')}</option>
-                    </select>
-                  ) : (
-                    <input
-                      value={attributes[a.name] ?? ''}
-                      placeholder={a.default === undefined ? '' : t('de.attrDefault', String(a.default))}
-                      onInput={(e) => setAttributes({ ...attributes, [a.name]: e.currentTarget.value })}
-                    />
-                  )}
-                </label>
-              ))}
-            </div>
-          </fieldset>
-        )}
-        <Decide wrong={wrong || error} busy={busy} does={t('de.create')} onClose={close} />
-      </form>
-    </Modal>
-  )
 }

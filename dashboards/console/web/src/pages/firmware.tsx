@@ -6,7 +6,7 @@ import { say, state, useLoad, useTick } from '../app'
 import { progress, progresses, wanted, type Progress } from '../firmware'
 import { fullTime, num } from '../format'
 import { known, t } from '../i18n'
-import { CopyBox, Decide, Empty, Failed, Icon, Loading, Modal, modelTitle, Sure, useBusy, When, Wrong } from '../ui'
+import { CopyBox, Decide, Empty, Failed, Icon, Loading, Modal, ModelField, modelTitle, Seen, Sure, useBusy, When, Wrong } from '../ui'
 import { href } from '../url'
 import type { Device, Firmware as Package, FirmwareTarget, List, Provisioning as Key } from '../types'
 import { Sections } from './sections'
@@ -177,10 +177,7 @@ function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
   return (
     <Modal title={t('fw.add')} held={busy} onClose={onClose}>
       <form onSubmit={submit}>
-        <label>
-          {t('de.model')}
-          <Models value={model} onChange={setModel} autofocus />
-        </label>
+        <ModelField value={model} onChange={setModel} autofocus />
         <label>
           {t('fw.title')}
           <input value={title} maxLength={64} required onInput={(e) => setTitle(e.currentTarget.value)} />
@@ -198,16 +195,6 @@ function Add({ onClose, onDone }: { onClose: () => void; onDone: () => void }) {
     </Modal>
   )
 }
-
-const Models = ({ value, onChange, autofocus }: { value: string; onChange: (m: string) => void; autofocus?: boolean }) => (
-  <select autofocus={autofocus} value={value} onChange={(e) => onChange(e.currentTarget.value)}>
-    {[...state.models.values()].map((x) => (
-      <option key={x.name} value={x.name}>
-        {modelTitle(x.name)} ({x.name})
-      </option>
-    ))}
-  </select>
-)
 
 const scopes = ['device', 'site', 'model'] as const
 
@@ -372,18 +359,11 @@ function NewKey({ all, onClose, onDone }: { all: Key[]; onClose: () => void; onD
           <CopyBox text={got.key} label="provisionDeviceKey" />
           <p>provisionDeviceSecret</p>
           <CopyBox text={got.secret} label="provisionDeviceSecret" />
-          <footer>
-            <button type="button" class="primary" onClick={onClose}>
-              {t('de.tokenDone')}
-            </button>
-          </footer>
+          <Seen does={t('de.tokenDone')} onClose={onClose} />
         </>
       ) : (
         <form onSubmit={submit}>
-          <label>
-            {t('de.model')}
-            <Models value={model} onChange={setModel} autofocus />
-          </label>
+          <ModelField value={model} onChange={setModel} autofocus />
           <label class="check">
             <input type="checkbox" checked={create} onChange={(e) => setCreate(e.currentTarget.checked)} />
             {t('pr.creates')}

@@ -75,20 +75,7 @@ export function Attention({
           </h3>
           <ul class="bare lines">
             {cases.slice(0, 20).map((c) => (
-              <li key={c.id}>
-                <Icon name="case" size={18} />
-                <span class="grow">
-                  <a
-                    class="title"
-                    href={c.location === undefined ? href(['cases', c.id]) : href([], { case: c.id, at: `${c.location.lon},${c.location.lat}` })}
-                  >
-                    {text(c.title, c.id)}
-                  </a>
-                  <span class="sub">
-                    {t(`stage.${c.stage}`)} · <Deadline of={c} />
-                  </span>
-                </span>
-              </li>
+              <CaseLine key={c.id} of={c} sign to={c.location === undefined ? href(['cases', c.id]) : href([], { case: c.id, at: `${c.location.lon},${c.location.lat}` })} />
             ))}
           </ul>
           {cases.length > 20 && <a href="/cases">{t('c.more')}</a>}
@@ -97,6 +84,21 @@ export function Attention({
     </>
   )
 }
+
+/** CaseLine is a case in a list. */
+const CaseLine = ({ of: c, to, sign = false }: { of: Case; to: string; sign?: boolean }) => (
+  <li>
+    {sign && <Icon name="case" size={18} />}
+    <span class="grow">
+      <a class="title" href={to}>
+        {text(c.title, c.id)}
+      </a>
+      <span class="sub">
+        {t(`stage.${c.stage}`)} · <Deadline of={c} />
+      </span>
+    </span>
+  </li>
+)
 
 function CardHead({ title, onClose, icon }: { title: string; onClose: () => void; icon?: preact.ComponentChildren }) {
   return (
@@ -215,16 +217,7 @@ function TheirCases({ of, ...part }: { name: string; of: Case[] | undefined; err
   return (
     <Part n={of?.length} {...part}>
       {of?.map((c) => (
-        <li key={c.id}>
-          <span class="grow">
-            <a class="title" href={href(['cases', c.id])}>
-              {text(c.title, c.id)}
-            </a>
-            <span class="sub">
-              {t(`stage.${c.stage}`)} · <Deadline of={c} />
-            </span>
-          </span>
-        </li>
+        <CaseLine key={c.id} of={c} to={href(['cases', c.id])} />
       ))}
     </Part>
   )

@@ -4,6 +4,9 @@ import { t, type Key } from '../i18n'
 
 const all: { path: string; title: Key; may?: 'devices' }[] = [
   { path: 'devices', title: 'de.title' },
+  { path: 'components', title: 'nav.components' },
+  { path: 'sites', title: 'nav.sites' },
+  { path: 'grids', title: 'nav.grids' },
   { path: 'ledger', title: 'nav.ledger' },
   { path: 'deadletters', title: 'nav.deadletters' },
   { path: 'firmware', title: 'nav.firmware', may: 'devices' },
