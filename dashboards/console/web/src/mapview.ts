@@ -99,7 +99,7 @@ export class MapView {
       pitchWithRotate: false,
       touchPitch: false,
       localIdeographFontFamily: fonts.map((f) => (f.includes(' ') ? `'${f}'` : f)).join(', '),
-      fadeDuration: 120,
+      fadeDuration: 300, // how often labels are placed anew while the map moves
       locale: { 'Map.Title': label },
     })
     this.map.touchZoomRotate.disableRotation()

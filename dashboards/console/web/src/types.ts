@@ -77,6 +77,7 @@ export type Component = Schemas['Component']
 export type Nearby = Schemas['Nearby']
 
 export type Device = Schemas['DeviceView']
+export const clockStates: NonNullable<Device['clock']>['state'][] = ['ahead', 'behind', 'drifting', 'unset', 'good']
 export type Status = Device['status']
 export type Latest = Schemas['Latest']
 export type Value = Latest['value']

@@ -4,11 +4,11 @@ import { enc, get, list, post, query, remove } from '../api'
 import { go, liveEvents, may, say, state, upsert, useLive, useLoad, useTick } from '../app'
 import Chart from '../chart'
 import { Live } from '../live'
-import { duration, isStale, now, span, unit, value } from '../format'
+import { duration, isStale, now, num, span, unit, value } from '../format'
 import { t, text } from '../i18n'
 import { domainOf, DomainIcon, Empty, Failed, Icon, lazy, Loading, modelTitle, Search, SeverityMark, StatusMark, Sure, When } from '../ui'
 import { href, withFilter } from '../url'
-import type { Alarm, Device, Latest, Model, Series, Status } from '../types'
+import { clockStates, type Alarm, type Device, type Latest, type Model, type Series, type Status } from '../types'
 import { AlarmState, byWeight } from './alarms'
 import { Attributes } from './attributes'
 import { Fact } from './cases'
@@ -45,9 +45,10 @@ export function Devices({ search }: { search: string }) {
   const needle = q.get('q') ?? ''
   const status = q.get('status') ?? ''
   const grid = q.get('grid') ?? ''
+  const clock = q.get('clock') ?? ''
   const [most, setMost] = useState(page)
-  const loaded = useLoad(`devices ${model} ${needle} ${grid} ${status} ${most}`, (signal) =>
-    list<Device>('/devices', { model, q: needle, grid, status }, most, signal),
+  const loaded = useLoad(`devices ${model} ${needle} ${grid} ${status} ${clock} ${most}`, (signal) =>
+    list<Device>('/devices', { model, q: needle, grid, status, clock }, most, signal),
   )
   const [adding, setAdding] = useState<'one' | 'file'>()
   useLive<Device | Deleted>('device', (d) =>
@@ -59,7 +60,7 @@ export function Devices({ search }: { search: string }) {
   )
   const set = (name: string, value: string) => go('/devices' + withFilter(search, name, value), true)
   const items = (loaded.data?.items ?? []).filter((d) => status === '' || d.status === status)
-  const filtered = [model, needle, status, grid].some(Boolean)
+  const filtered = [model, needle, status, grid, clock].some(Boolean)
   return (
     <>
       <div class="head">
@@ -96,6 +97,14 @@ export function Devices({ search }: { search: string }) {
           {statuses.map((s) => (
             <option key={s} value={s}>
               {t(`status.${s}`)}
+            </option>
+          ))}
+        </select>
+        <select aria-label={t('de.clock')} value={clock} onChange={(e) => set('clock', e.currentTarget.value)}>
+          <option value="">{t('de.anyClock')}</option>
+          {clockStates.map((s) => (
+            <option key={s} value={s}>
+              {t('de.clockIs', t(`de.clock.${s}`))}
             </option>
           ))}
         </select>
@@ -331,7 +340,10 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
                 </>
               )}
             </Fact>
-            <Fact name={t('de.clock')}>{delay !== undefined && (delay < -1000 ? t('de.clockAhead', span(-delay)) : t('de.clockBehind', span(Math.max(0, delay))))}</Fact>
+            <Fact name={t('de.clock')}>
+              {d.clock && <Clock of={d.clock} />}
+              {delay !== undefined && <span class="sub">{delay < -1000 ? t('de.clockAhead', span(-delay)) : t('de.clockBehind', span(Math.max(0, delay)))}</span>}
+            </Fact>
             <Fact name={t('de.heartbeat')}>{model !== undefined && duration(model.heartbeat) > 0 && span(duration(model.heartbeat))}</Fact>
             <Fact name={t('de.created')}>
               <When at={d.created} />
@@ -388,6 +400,19 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
           {t(d.disabled ? 'de.enableText' : 'de.disableText', d.name || d.id)}
         </Sure>
       )}
+    </>
+  )
+}
+
+/** Clock says how the clock of a device goes. */
+function Clock({ of: c }: { of: NonNullable<Device['clock']> }) {
+  const off = Math.abs(c.offset_s) < 0.5 ? '' : `${c.offset_s > 0 ? '+' : '−'}${span(Math.abs(c.offset_s) * 1000)}`
+  return (
+    <>
+      <span class="mark">
+        {c.state !== 'good' && <Icon name="warn" size={15} />} {t(`de.clock.${c.state}`)} {off}
+      </span>
+      <span class="sub">{c.drift_ppm === undefined ? t('de.clockUnknown') : t('de.clockDrift', num(c.drift_ppm), num(c.drift_ppm * 0.0864))}</span>
     </>
   )
 }
