@@ -928,7 +928,7 @@ func (b *browser) tabTo(name string) {
 }
 
 // TestEachPageIsFair has axe look at every page in both languages, and at its
-// contrast in every look.
+// contrast in every look; in one language, as both have the same colours.
 func TestEachPageIsFair(t *testing.T) {
 	t.Parallel()
 	p := launchForBrowser(t, "--demo")
@@ -953,7 +953,11 @@ func TestEachPageIsFair(t *testing.T) {
 			}) {
 				t.Errorf("%s goes on loading", path)
 			}
-			b.fairInEachLook(l.lang + " " + path)
+			if l.lang == "zh-CN" {
+				b.fairInEachLook(path)
+			} else {
+				b.fair(l.lang + " " + path)
+			}
 		}
 		b.calm()
 	}

@@ -213,7 +213,21 @@ func TestGrafanaPlugin(t *testing.T) {
 	if frames, r := g.query(t, `{"queryType":"states"}`); len(frames) != 1 || frames[0].Meta.Type != data.FrameTypeNumericLong || frames[0].Rows() != 1 {
 		t.Errorf("states, which alerts can be set on: %v %s", frames, r.Error)
 	}
+	// A dashboard's filters reach all of its panels; those that rows of alarms and cases
+	// have say nothing of devices.
+	for filter, rows := range map[string]int{
+		`{"key":"model","operator":"=","value":"smoke-detector"}`:  1,
+		`{"key":"model","operator":"!=","value":"smoke-detector"}`: 0,
+		`{"key":"severity","operator":"=","value":"critical"}`:     1,
+		`{"key":"department","operator":"=","value":"市政处"}`:        1,
+	} {
+		body := `{"queryType":"latest","filters":[` + filter + `]}`
+		if frames, r := g.query(t, body); len(frames) != 1 || frames[0].Rows() != rows || r.Error != "" {
+			t.Errorf("%s: %v, error %q, want %d rows", body, frames, r.Error, rows)
+		}
+	}
 	for body, want := range map[string]string{
+		`{"queryType":"latest","filters":[{"key":"colour","operator":"=","value":"red"}]}`: `filter by "colour": devices have`,
 		`{"queryType":"series"}`:                                "choose a metric",
 		`{"queryType":"series","device":"d9","metric":"smoke"}`: "d9",
 		`{"queryType":"weather"}`:                               "unknown query type",

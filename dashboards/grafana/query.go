@@ -86,6 +86,10 @@ func list(s string) []string {
 // filterKeys are what devices are filtered by.
 var filterKeys = [...]string{"device", "model", "domain", "site", "zone", "grid"}
 
+// rowKeys are what only rows of alarms and cases are filtered by. A dashboard's
+// filters reach all of its panels: those of devices leave them out.
+var rowKeys = [...]string{"severity", "department"}
+
 // models are the platform's device models by name.
 type models map[citywarden.ModelName]*citywarden.Model
 
@@ -132,8 +136,12 @@ func (d *Datasource) devices(ctx context.Context, ms models, m *Query) ([]citywa
 			v.Set(key, one[0])
 		}
 	}
+	var filters []Filter
 	for _, f := range m.Filters {
-		if !slices.Contains(filterKeys[:], f.Key) {
+		switch {
+		case slices.Contains(filterKeys[:], f.Key):
+			filters = append(filters, f)
+		case !slices.Contains(rowKeys[:], f.Key):
 			return nil, citywarden.Errorf(citywarden.CodeInvalid, "filter by %q: devices have %s", f.Key, strings.Join(filterKeys[:], ", "))
 		}
 	}
@@ -145,7 +153,7 @@ func (d *Datasource) devices(ctx context.Context, ms models, m *Query) ([]citywa
 				return
 			}
 		}
-		for _, f := range m.Filters {
+		for _, f := range filters {
 			ok, err := f.keep(ms.tag(&x, f.Key))
 			if err != nil {
 				bad = err

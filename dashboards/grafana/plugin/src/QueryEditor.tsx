@@ -81,7 +81,7 @@ export function QueryEditor({ datasource, query, onChange, onRunQuery }: Props) 
       />
     </InlineField>
   );
-  const choose = (label: string, key: 'device' | 'model' | 'domain' | 'site' | 'zone' | 'department') => (
+  const choose = (label: string, key: 'device' | 'model' | 'domain' | 'site' | 'zone' | 'grid' | 'department') => (
     <InlineField label={label}>
       <Choose datasource={datasource} of={key} value={query[key]} set={(v) => set({ [key]: v })} />
     </InlineField>
@@ -147,6 +147,7 @@ export function QueryEditor({ datasource, query, onChange, onRunQuery }: Props) 
           {ofDevices.has(kind) && choose('Model', 'model')}
           {ofDevices.has(kind) && choose('Site', 'site')}
           {ofDevices.has(kind) && choose('Zone', 'zone')}
+          {ofDevices.has(kind) && choose('Grid', 'grid')}
         </InlineFieldRow>
       )}
       {(kind === 'cases' || kind === 'evaluation') && <InlineFieldRow>{choose('Department', 'department')}</InlineFieldRow>}
