@@ -6,7 +6,7 @@ import { go, upsert, useLive, useLiveTogether, useLoad, useTick } from '../app'
 import { t } from '../i18n'
 import { domainOf, Failed, Icon, Loading, SeverityIcon } from '../ui'
 import { href } from '../url'
-import { openStages, severities, type Alarm, type Case, type Component, type Device, type Summary } from '../types'
+import { openStages, severities, type Alarm, type Case, type Component, type Device, type Severity, type Summary } from '../types'
 import type { Picked, Spot } from '../mapview'
 import { byWeight, inView } from './alarms'
 import { byUrgency } from './cases'
@@ -68,7 +68,7 @@ export function MapPage({ search }: { search: string }) {
   return (
     <>
       <h1 class="hidden">{t('map.title')}</h1>
-      <Strip />
+      <Strip open={alarms.data === undefined ? undefined : open} />
       <div class="mapside">
         <Canvas
           search={search}
@@ -129,8 +129,8 @@ function spots(shapes: DeviceShapes, before: Map<string, Spot>): Map<string, Spo
   return all
 }
 
-/** Strip is the county in numbers: quiet numbers are grey. */
-function Strip() {
+/** Strip is the county in numbers: quiet numbers are grey. Of the alarms it counts those that call for a person, as the list of them does. */
+function Strip({ open }: { open: Alarm[] | undefined }) {
   const s = useLoad('summary', (signal) => get<Summary>('/summary', signal))
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined)
   const soon = () => {
@@ -151,25 +151,26 @@ function Strip() {
   }, [])
   const d = s.data
   if (d === undefined) return <div class="strip" aria-busy="true" />
-  const by = d.alarms.by_severity ?? {}
-  const present = severities.filter((x) => (by[x] ?? 0) > 0)
+  const by = (x: Severity) => (open ?? []).filter((a) => a.severity === x).length
+  const present = severities.filter((x) => by(x) > 0)
+  const unacked = (open ?? []).filter((a) => !a.acked).length
   return (
     <section class="strip" aria-label={t('sum.label')}>
       <a href="/alarms">
         <span class="label">{t('sum.alarms')}</span>
-        <b>{d.alarms.active}</b>
-        {present.length === 0 ? (
+        <b>{open?.length ?? '–'}</b>
+        {open === undefined ? null : present.length === 0 ? (
           <span class="quiet">{t('sum.quiet')}</span>
         ) : (
           <span class="sevs">
             {present.map((x) => (
               <span key={x} class="mark">
-                <SeverityIcon of={x} size={16} /> {t(`sev.${x}`)} {by[x]}
+                <SeverityIcon of={x} size={16} /> {t(`sev.${x}`)} {by(x)}
               </span>
             ))}
           </span>
         )}
-        {d.alarms.unacked > 0 && <strong>{t('sum.unacked', d.alarms.unacked)}</strong>}
+        {unacked > 0 && <strong>{t('sum.unacked', unacked)}</strong>}
       </a>
       <a href="/cases">
         <span class="label">{t('sum.cases')}</span>
