@@ -208,6 +208,8 @@ type DeviceView struct {
 	Clock  *Clock                `json:"clock,omitempty"`                                                   // nil when it gave no times
 	Alarm  string                `json:"alarm,omitempty" enum:"critical,major,minor,warning,indeterminate"` // severity of its worst active alarm
 
+	ClaimableUntil time.Time `json:"claimable_until,omitzero"` // by who knows the secret that it announced; zero: not now
+
 	ClockHistory *ClockHistory `json:"-"` // for the store; nil when it is as stored
 }
 

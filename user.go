@@ -45,6 +45,7 @@ const (
 	MayReadCases     Permission = "read cases" // a citizen their own only
 	MayWriteDevices  Permission = "write devices"
 	MayTellDevices   Permission = "tell devices what to do"
+	MayClaimDevices  Permission = "claim devices" // in their own area
 	MayWriteSites    Permission = "write sites"
 	MayWriteGrids    Permission = "write unit grids"
 	MayWriteRules    Permission = "write rules"
@@ -68,6 +69,8 @@ var permissions = map[Permission][]Role{
 	// People are graded there: for those who lead, and for departments themselves.
 	MayEvaluate:     {RoleAdmin, RoleSupervisor, RoleAcceptor, RoleShiftLeader, RoleDispatcher, RoleDepartment, RoleViewer, RoleService},
 	MayWriteDevices: {RoleAdmin, RoleVendor},
+	// Who mounts a device, or sends people to mount it.
+	MayClaimDevices: {RoleAdmin, RoleSupervisor, RoleDepartment, RoleOfficer, RoleVendor},
 	// A vendor tries what it connects.
 	MayTellDevices: {RoleAdmin, RoleSupervisor, RoleShiftLeader, RoleDispatcher, RoleVendor},
 	MayWriteSites:  {RoleAdmin, RoleEngineer}, // thresholds of rules stand there

@@ -527,7 +527,7 @@ func (b *building) serveHTTP(ctx context.Context) error {
 		return err
 	}
 	handler = devicehttp.New(devicehttp.Options{
-		Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Limits: b.ingest, Next: handler, Logger: b.component("http"),
+		Provision: b.enroll.Provision, Announce: b.devices.Announce, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Limits: b.ingest, Next: handler, Logger: b.component("http"),
 	})
 	b.parts = append(b.parts, part{"http", func(ctx context.Context) error { return b.serve(ctx, handler, plain, secured) }})
 	return nil
@@ -626,7 +626,7 @@ func (b *building) serveDevices(context.Context) error {
 		listeners = append(listeners, from)
 	}
 	if len(listeners) > 0 {
-		m, err := mqtt.New(mqtt.Options{Listeners: listeners, Certified: b.tls.certified, Provision: b.enroll, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Limits: b.ingest, Logger: b.component("mqtt"), Metrics: b.metrics})
+		m, err := mqtt.New(mqtt.Options{Listeners: listeners, Certified: b.tls.certified, Provision: b.enroll, Claims: b.devices, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Limits: b.ingest, Logger: b.component("mqtt"), Metrics: b.metrics})
 		if err != nil {
 			return err
 		}
@@ -651,7 +651,7 @@ func (b *building) serveDevices(context.Context) error {
 }
 
 func (b *building) serveCoAP() error {
-	o := coap.Options{Keys: b.devices, Certified: b.tls.certified, Provision: b.enroll.Provision, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Limits: b.ingest, Models: b.devices, Logger: b.component("coap"), Metrics: b.metrics}
+	o := coap.Options{Keys: b.devices, Certified: b.tls.certified, Provision: b.enroll.Provision, Announce: b.devices.Announce, Accept: b.ingest, Check: b.ingest, Auth: b.devices, Down: b.downlinks(), Firmware: b.firmware, Limits: b.ingest, Models: b.devices, Logger: b.component("coap"), Metrics: b.metrics}
 	if b.coap != nil {
 		o.Conn = b.coap
 	}

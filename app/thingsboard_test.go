@@ -253,6 +253,37 @@ func TestThingsBoardGateway(t *testing.T) {
 	})
 }
 
+// TestThingsBoardClaim replays how ThingsBoard's SDK has a device claimed, and its gateway the
+// devices behind it.
+func TestThingsBoardClaim(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.device(t, "v1", "test-valve", nil)
+		w.device(t, "gw", "iot-gateway", nil)
+		w.device(t, "v2", "test-valve", map[string]any{"gateway": "gw"})
+		w.device(t, "v3", "test-valve", nil)
+		w.client(t, "v1").publish("v1/devices/me/claim", `{"secretKey":"DEVICE_SECRET_KEY","durationMs":60000}`)
+		w.client(t, "gw").publish("v1/gateway/claim", `{"The v2":{"secretKey":"DEVICE_SECRET_KEY","durationMs":60000},"v3":{"secretKey":"DEVICE_SECRET_KEY"}}`)
+		claim := func(id, secret string) string {
+			err := w.call("admin", "POST", "/devices/"+id+"/claim", map[string]any{"secret": secret, "location": citywarden.Point{Lat: 24.1, Lon: 117.6}}, nil)
+			if err != nil {
+				return string(citywarden.CodeOf(err)) + " " + err.Error()
+			}
+			return "claimed"
+		}
+		for _, c := range []struct{ id, secret, want string }{
+			{"v1", "another", "that is not the secret"}, {"v1", "DEVICE_SECRET_KEY", "claimed"}, {"v1", "DEVICE_SECRET_KEY", "was claimed since"},
+			{"v2", "DEVICE_SECRET_KEY", "claimed"}, {"v3", "DEVICE_SECRET_KEY", "device v3 has not said that it may be claimed"}, {"gw", "DEVICE_SECRET_KEY", "has not said"},
+		} {
+			if got := claim(c.id, c.secret); !strings.Contains(got, c.want) {
+				t.Errorf("%s with %s: %s, want %s", c.id, c.secret, got, c.want)
+			}
+		}
+		w.clients["v1"].Publish("v1/devices/me/claim", 1, false, `{"secretKey":"s","durationMs":60000}`).Wait()
+		time.Sleep(time.Minute)
+		want(t, []string{fmt.Sprint(strings.Contains(claim("v1", "s"), "could be claimed until"))}, "true")
+	})
+}
+
 // TestThingsBoardCommands replays RPC of ThingsBoard's SDK and gateway: a command
 // waits for a device that sleeps, over a restart too, and one of a device behind a
 // gateway goes through it.

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/citywarden/citywarden"
 )
 
@@ -33,6 +35,7 @@ type Store interface {
 	LoadUptimes(ctx context.Context) ([]citywarden.Uptime, error)
 	SaveUptime(ctx context.Context, u citywarden.Uptime) error
 	SiteStore
+	ClaimStore
 }
 
 // Options are what a Registry can do without; the zero value works.
@@ -61,6 +64,7 @@ type entry struct {
 	search string // id and name in lower case
 
 	secrets []citywarden.Secret // the newest first, one or two; replaced as a whole
+	offer   *offer              // what it said of being claimed; nil before it did
 
 	// guarded by Registry.valuesMu
 	lastSeen time.Time
@@ -168,6 +172,15 @@ func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) 
 	}
 	slices.SortFunc(r.order, func(a, b *entry) int { return strings.Compare(string(a.device.ID), string(b.device.ID)) })
 	r.reached, r.saved = reached, reached
+	claims, err := s.LoadClaims(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("load claims: %w", err)
+	}
+	for _, o := range claims {
+		if e := r.byID[o.Device]; e != nil {
+			e.offer = &offer{o, rate.NewLimiter(rate.Every(claimEvery), claimBurst)}
+		}
+	}
 	return r, nil
 }
 
@@ -292,6 +305,9 @@ func (r *Registry) find(id citywarden.DeviceID) (int, bool) {
 func (r *Registry) view(e *entry, now time.Time) citywarden.DeviceView {
 	v := citywarden.DeviceView{Device: *e.device}
 	v.Attributes, v.SiteAttributes = maps.Clone(v.Attributes), maps.Clone(v.SiteAttributes)
+	if e.offer.open(now) {
+		v.ClaimableUntil = e.offer.Until
+	}
 	r.valuesMu.RLock()
 	defer r.valuesMu.RUnlock()
 	v.Presence = r.presence(e, now)

@@ -684,6 +684,12 @@ func (s *states) SaveDevices(context.Context, []citywarden.Device, map[citywarde
 	return nil
 }
 
+func (s *states) LoadClaims(context.Context) ([]citywarden.ClaimOffer, error) { return nil, nil }
+
+func (s *states) SaveClaims(context.Context, []citywarden.ClaimOffer) error { return nil }
+
+func (s *states) DeleteClaim(context.Context, citywarden.DeviceID) error { return nil }
+
 func (s *states) DeleteDevice(context.Context, citywarden.DeviceID) error { return nil }
 
 func (s *states) SaveLatest(_ context.Context, vs []citywarden.DeviceView, p citywarden.Position) error {

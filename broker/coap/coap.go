@@ -9,6 +9,7 @@
 //	GET  /fw/{token}?title=a&version=1&size=4096&chunk=0
 //	POST /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc/{id}
+//	POST /api/v1/{token}/claim
 //	POST /api/v1/provision
 //
 // A device that showed a pre-shared key or a certificate in the handshake may leave the token out:
@@ -151,6 +152,8 @@ type Options struct {
 
 	// Provision answers a device that asks for a credential; nil when none may.
 	Provision func(ctx context.Context, from citywarden.Asker, request []byte) []byte
+	// Announce takes what a device says of being claimed, durable when it returns nil; nil when none may be.
+	Announce func(ctx context.Context, device citywarden.DeviceID, body []byte) error
 
 	Logger  *slog.Logger          // nil for slog.Default()
 	Metrics prometheus.Registerer // nil for none

@@ -142,6 +142,19 @@ func (p *platform) Answer(_ context.Context, device citywarden.DeviceID, id int6
 	return nil
 }
 
+func (p *platform) announce(_ context.Context, device citywarden.DeviceID, body []byte) error {
+	switch string(body) {
+	case "[]":
+		return citywarden.Errorf(citywarden.CodeInvalid, "that is a list")
+	case "too often":
+		return citywarden.Errorf(citywarden.CodeTransient, "too often")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answers = append(p.answers, fmt.Sprintf("%s may be claimed %s", device, body))
+	return nil
+}
+
 // provision answers with the certificate that was sent.
 func (*platform) provision(_ context.Context, _ citywarden.Asker, request []byte) []byte {
 	return fmt.Appendf(nil, `{"credentialsValue":%q,"credentialsType":"X509_CERTIFICATE","status":"SUCCESS"}`, request)
@@ -213,6 +226,7 @@ func listenUDP(t testing.TB) *net.UDPConn {
 func serveOptions(t testing.TB, p *platform, o Options) (book *logBook, stop func()) {
 	t.Helper()
 	book = new(logBook)
+	o.Announce = p.announce
 	o.Provision, o.Accept, o.Check, o.Auth, o.Down, o.Keys, o.Models, o.Logger = p.provision, p, p, p, p, p, p, slog.New(slog.NewTextHandler(book, nil))
 	s, err := New(o)
 	if err != nil {

@@ -114,9 +114,11 @@ type ask struct {
 	title, version, size, chunk string // of it, as they stand in the query
 
 	call    bool // it calls the platform, with body
-	post    bool // the answer to command
+	post    bool // the answer to command, or with announce
 	command int64
-	body    []byte
+
+	announce bool // it says that it may be claimed
+	body     []byte
 }
 
 // answer is what a request is answered with; the zero answer means that it goes on.

@@ -298,6 +298,8 @@ func (l *loop) look(ctx context.Context, x *exchange) {
 	var err error
 	var o *observer
 	switch a := x.ask; {
+	case a.announce:
+		err = l.opts.Announce(ctx, a.device, a.body)
 	case a.post:
 		err = l.opts.Down.Answer(ctx, a.device, a.command, a.body)
 	case a.provision:

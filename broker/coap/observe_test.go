@@ -15,6 +15,7 @@ import (
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/broker/certtest"
 )
 
 func get(id int32, path string, observe uint32) message.Message {
@@ -146,6 +147,32 @@ func TestCommandAnswered(t *testing.T) {
 	defer p.mu.Unlock()
 	if d := cmp.Diff([]string{`a 7 {"ok":true}`}, p.answers); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestClaim: a device says that it may be claimed, with its token or in a session of its own.
+func TestClaim(t *testing.T) {
+	p := newPlatform()
+	at, _, _ := serveSecure(t, p, certtest.New(t))
+	addr, _, _ := serve(t, p)
+	plain, secured := dial(t, addr), mustDial(t, listenUDP(t), at.dtls, secret("identity-of-a", keyOfA)...)
+	for i, c := range []struct {
+		from       *peer
+		path, body string
+		code       codes.Code
+	}{
+		{plain, "api/v1/token-of-a/claim", `{"secretKey":"1"}`, codes.Changed}, {plain, "api/v1/token-of-a/claim", "", codes.Changed}, {secured, "api/v1/claim", `{"secretKey":"2"}`, codes.Changed},
+		{plain, "api/v1/claim", "{}", codes.Unauthorized}, {plain, "api/v1/12345678/claim", "{}", codes.Unauthorized},
+		{plain, "api/v1/token-of-a/claim", "too often", codes.ServiceUnavailable}, {plain, "api/v1/token-of-a/claim", "[]", codes.BadRequest}, {plain, "api/v1/token-of-a/claim/x", "{}", codes.NotFound},
+	} {
+		if r := c.from.ask(post(int32(i), c.path, c.body)); r.Code != c.code {
+			t.Errorf("%s %s: %s %s, want %s", c.path, c.body, codeLabel(r.Code), r.Payload, codeLabel(c.code))
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if d := cmp.Diff([]string{`a may be claimed {"secretKey":"1"}`, "a may be claimed ", `a may be claimed {"secretKey":"2"}`}, p.answers); d != "" || len(p.taken) > 0 {
+		t.Errorf("%d in the log\n%s", len(p.taken), d)
 	}
 }
 

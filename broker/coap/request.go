@@ -76,6 +76,12 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	if what == "rpc" {
 		x.ask = &ask{device: id, call: true, block: block{szx: maxSZX}}
 	}
+	if what == claim {
+		if l.opts.Announce == nil {
+			return nil, answer{code: codes.NotFound, detail: "no device can be claimed here"}
+		}
+		x.ask = &ask{device: id, post: true, announce: true}
+	}
 	if command, ok := strings.CutPrefix(what, "rpc/"); ok {
 		n, err := strconv.ParseInt(command, 10, 64)
 		if err != nil {
@@ -214,8 +220,11 @@ func hint(token string) string {
 // firmware is the first part of ThingsBoard's path to a firmware.
 const firmware = "fw"
 
+// claim is where a device says that it may be claimed.
+const claim = "claim"
+
 // target takes the token out of the path, "" when there is none, and what follows it:
-// telemetry, attributes, raw, rpc, rpc/ID or fw.
+// telemetry, attributes, raw, claim, rpc, rpc/ID or fw.
 func target(o message.Options) (token, what string, ok bool) {
 	first, last, err := o.Find(message.URIPath)
 	if err != nil {
@@ -248,7 +257,7 @@ func feature(p message.Options) (string, bool) {
 	case len(p) == 2 && what == "rpc":
 		return what + "/" + string(p[1].Value), true
 	case len(p) == 1:
-		return what, what == "telemetry" || what == "attributes" || what == "raw" || what == "rpc"
+		return what, what == "telemetry" || what == "attributes" || what == "raw" || what == "rpc" || what == claim
 	}
 	return "", false
 }

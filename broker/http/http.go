@@ -13,6 +13,7 @@
 //	GET  /api/v1/{token}/rpc?timeout=20000
 //	POST /api/v1/{token}/rpc
 //	POST /api/v1/{token}/rpc/{id}
+//	POST /api/v1/{token}/claim
 //	POST /api/v1/provision
 //
 // and leaves every other request to the next handler:
@@ -96,7 +97,7 @@ type Firmware interface {
 	Image(ctx context.Context, id citywarden.DeviceID, title, version string) ([]byte, error)
 }
 
-// Options is what the handler works with; all but Firmware, Limits, Logger and Provision are required.
+// Options is what the handler works with; all but Firmware, Limits, Logger, Provision and Announce are required.
 type Options struct {
 	Accept   Acceptor
 	Check    Checker
@@ -109,6 +110,8 @@ type Options struct {
 
 	// Provision answers a device that asks for a credential; nil when none may.
 	Provision func(ctx context.Context, from citywarden.Asker, request []byte) []byte
+	// Announce takes what a device says of being claimed, durable when it returns nil; nil when none may be.
+	Announce func(ctx context.Context, device citywarden.DeviceID, body []byte) error
 }
 
 // New returns the handler.
@@ -135,7 +138,7 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 		return
 	}
 	token, what, ok := target(r)
-	if !ok {
+	if !ok || what == "claim" && h.Announce == nil {
 		h.Next.ServeHTTP(w, r)
 		return
 	}
@@ -170,6 +173,10 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	}
 	if command, ok := strings.CutPrefix(what, "rpc/"); ok {
 		h.answered(w, r, id, command, up.Payload)
+		return
+	}
+	if what == "claim" {
+		h.settled(w, id, what, h.Announce(r.Context(), id, up.Payload))
 		return
 	}
 	done := make(chan error, 1)
@@ -344,7 +351,12 @@ func (h *handler) answered(w nethttp.ResponseWriter, r *nethttp.Request, device 
 		problem(w, nethttp.StatusBadRequest, fmt.Sprintf("%.32q is not the number of a command", command))
 		return
 	}
-	switch err = h.Down.Answer(r.Context(), device, id, body); citywarden.CodeOf(err) {
+	h.settled(w, device, "rpc", h.Down.Answer(r.Context(), device, id, body))
+}
+
+// settled says what became of a message that is not for the log.
+func (h *handler) settled(w nethttp.ResponseWriter, device citywarden.DeviceID, what string, err error) {
+	switch citywarden.CodeOf(err) {
 	case "":
 		w.WriteHeader(nethttp.StatusOK)
 	case citywarden.CodeInvalid:
@@ -353,7 +365,7 @@ func (h *handler) answered(w nethttp.ResponseWriter, r *nethttp.Request, device 
 		problem(w, nethttp.StatusNotFound, err.Error())
 	default:
 		h.unkept.Do(func() {
-			h.Logger.Error("answer not stored; the device was told to send it again", "device", device, "command", id, "err", err)
+			h.Logger.Error("message not stored; the device was told to send it again", "device", device, "what", what, "err", err)
 		})
 		unavailable(w)
 	}
@@ -373,7 +385,7 @@ func answer(w nethttp.ResponseWriter, body any) error {
 }
 
 // target takes the token out of the path, and what follows it: telemetry,
-// attributes, raw, attributes/updates, firmware, rpc or rpc/ID.
+// attributes, raw, attributes/updates, firmware, claim, rpc or rpc/ID.
 func target(r *nethttp.Request) (token, what string, ok bool) {
 	rest, ok := strings.CutPrefix(r.URL.Path, "/api/v1/")
 	if !ok {
@@ -382,7 +394,7 @@ func target(r *nethttp.Request) (token, what string, ok bool) {
 	token, what, _ = strings.Cut(rest, "/")
 	switch r.Method {
 	case nethttp.MethodPost:
-		return token, what, what == "telemetry" || what == "attributes" || what == "raw" || what == "lorawan" || what == "ctwing" || what == "rpc" || strings.HasPrefix(what, "rpc/")
+		return token, what, what == "telemetry" || what == "attributes" || what == "raw" || what == "lorawan" || what == "ctwing" || what == "rpc" || what == "claim" || strings.HasPrefix(what, "rpc/")
 	case nethttp.MethodGet:
 		return token, what, what == "attributes" || what == "attributes/updates" || what == "firmware" || what == "software" || what == "rpc"
 	}

@@ -139,6 +139,42 @@ func newHandler(p *platform, log io.Writer) nethttp.Handler {
 	return New(Options{Accept: p, Check: p, Auth: p, Down: p, Next: next, Logger: slog.New(slog.NewTextHandler(log, nil))})
 }
 
+// TestClaim: what a device says of being claimed goes to who keeps it, not to the log.
+func TestClaim(t *testing.T) {
+	for _, c := range []struct {
+		path   string
+		err    error
+		status int
+	}{
+		{"token-of-a/claim", nil, 200},
+		{"12345678/claim", nil, 401},
+		{"token-of-a/claim", citywarden.Errorf(citywarden.CodeInvalid, "secretKey is a text"), 400},
+		{"token-of-a/claim", citywarden.Errorf(citywarden.CodeTransient, "too often"), 503},
+		{"token-of-a/claim/x", nil, 418},
+	} {
+		p := &platform{}
+		var said []string
+		h := newHandler(p, io.Discard).(*handler)
+		h.Announce = func(_ context.Context, id citywarden.DeviceID, body []byte) error {
+			said = append(said, fmt.Sprintf("%s %s", id, body))
+			return c.err
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("POST", "/api/v1/"+c.path, strings.NewReader(`{"secretKey":"s"}`)))
+		if w.Code != c.status || len(p.got()) > 0 || c.status == 200 && w.Body.Len() > 0 {
+			t.Errorf("%s: %d %s, want %d; %d in the log", c.path, w.Code, w.Body, c.status, len(p.got()))
+		}
+		if heard := c.status != 401 && c.status != 418; heard != slices.Equal(said, []string{`a {"secretKey":"s"}`}) {
+			t.Errorf("%s: said was %q", c.path, said)
+		}
+	}
+	w := httptest.NewRecorder()
+	newHandler(&platform{}, io.Discard).ServeHTTP(w, httptest.NewRequest("POST", "/api/v1/token-of-a/claim", nil))
+	if w.Code != nethttp.StatusTeapot {
+		t.Errorf("where none may be claimed: %d", w.Code)
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	const telemetry = "/api/v1/token-of-a/telemetry"
 	stored := func(topic, payload string) []citywarden.Uplink {

@@ -269,6 +269,10 @@ func (c *conn) talk(pk *packets.Packet, said string) {
 	switch {
 	case pk.TopicName == gatewayRPC || strings.HasPrefix(pk.TopicName, rpcResponse):
 		err = c.answerCommand(pk.TopicName, pk.Payload)
+	case pk.TopicName == citywarden.DeviceClaim:
+		err = c.mistaken(c.listener.broker.opts.Claims.Announce(c.ctx, c.device, pk.Payload))
+	case pk.TopicName == citywarden.GatewayClaim:
+		err = c.mistaken(c.listener.broker.opts.Claims.AnnounceBehind(c.ctx, c.device, pk.Payload))
 	case strings.HasPrefix(pk.TopicName, firmwareRequest):
 		err = c.answerFirmware(strings.TrimPrefix(pk.TopicName, firmwareRequest), pk.Payload)
 	case strings.HasPrefix(pk.TopicName, softwareRequest):
@@ -287,6 +291,19 @@ func (c *conn) talk(pk *packets.Packet, said string) {
 	if n, ok := c.push(pk, nil); ok {
 		c.settle(n, nil)
 	}
+}
+
+// mistaken returns err, and nil of a mistake that MQTT 3.1.1 can't tell: closed, the connection
+// would come back with the same message for ever, of which a gateway's may be good for its other devices.
+func (c *conn) mistaken(err error) error {
+	switch citywarden.CodeOf(err) {
+	case citywarden.CodeInvalid, citywarden.CodeNotFound, citywarden.CodeDenied:
+		if c.client.Properties.ProtocolVersion < 5 {
+			c.warn("claim not taken", "err", err)
+			return nil
+		}
+	}
+	return err
 }
 
 // answerCommand takes the answer to a command. One that nobody waits for any more

@@ -246,8 +246,8 @@ func (h *hook) byUser(c *conn, user, password string) (id citywarden.DeviceID, e
 	return id, err
 }
 
-const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + citywarden.DeviceRaw + ", " + requestTopic + "ID, " + rpcRequest + "ID, " + rpcResponse + "ID and " + firmwareRequest + "ID/chunk/N, a gateway to " +
-	citywarden.GatewayTelemetry + ", attributes, connect, disconnect, lorawan, ctwing, attributes/request and rpc, ChirpStack to application/…/event/…, an edge node of Sparkplug B to " +
+const publishAdvice = "a device may publish to " + telemetryTopic + ", " + attributesTopic + ", " + citywarden.DeviceRaw + ", " + citywarden.DeviceClaim + ", " + requestTopic + "ID, " + rpcRequest + "ID, " + rpcResponse + "ID and " + firmwareRequest + "ID/chunk/N, a gateway to " +
+	citywarden.GatewayTelemetry + ", attributes, connect, disconnect, lorawan, ctwing, claim, attributes/request and rpc, ChirpStack to application/…/event/…, an edge node of Sparkplug B to " +
 	broker.SparkplugSpace + "GROUP/NBIRTH/NODE and so on, of one group and node, and to nothing else"
 
 // hint shows as much of a token as a person needs to recognise it.
@@ -450,7 +450,8 @@ func (h *hook) publish(c *conn, pk *packets.Packet, said string) {
 	}
 	talk := strings.HasPrefix(pk.TopicName, requestTopic) || strings.HasPrefix(pk.TopicName, rpcRequest) || strings.HasPrefix(pk.TopicName, rpcResponse) ||
 		strings.HasPrefix(pk.TopicName, firmwareRequest) || strings.HasPrefix(pk.TopicName, softwareRequest) ||
-		pk.TopicName == gatewayRequest || pk.TopicName == gatewayRPC // what is not for the log
+		pk.TopicName == gatewayRequest || pk.TopicName == gatewayRPC || // what is not for the log
+		h.broker.opts.Claims != nil && (pk.TopicName == citywarden.DeviceClaim || pk.TopicName == citywarden.GatewayClaim)
 	if !talk && !mayStore(pk.TopicName) {
 		h.refuse(c, pk)
 		return

@@ -120,6 +120,14 @@ type Provisioner interface {
 	Provisioning() []citywarden.Provisioning
 }
 
+// Claims knows which devices may be claimed.
+type Claims interface {
+	// Announce takes what a device says of being claimed, durable when it returns nil.
+	Announce(ctx context.Context, device citywarden.DeviceID, body []byte) error
+	// AnnounceBehind takes what a gateway says so of the devices behind it.
+	AnnounceBehind(ctx context.Context, gateway citywarden.DeviceID, body []byte) error
+}
+
 // Firmware knows what devices are to load.
 type Firmware interface {
 	// Image returns the file that a device is to have; CodeNotFound when there is
@@ -127,7 +135,7 @@ type Firmware interface {
 	Image(ctx context.Context, id citywarden.DeviceID, title, version string) ([]byte, error)
 }
 
-// Options is what a Broker works with. All but Firmware, Limits, Provision, Certified, Logger and Metrics are required.
+// Options is what a Broker works with. All but Firmware, Limits, Claims, Provision, Certified, Logger and Metrics are required.
 type Options struct {
 	Listeners []Listener    // at least one; closed by Run
 	Accept    Acceptor      // takes the messages
@@ -136,6 +144,7 @@ type Options struct {
 	Down      Downlinks     // what goes to devices
 	Firmware  Firmware      // nil for none
 	Limits    Limiter       // nil for none
+	Claims    Claims        // nil when no device may be claimed
 
 	// Provision gives credentials to devices that ask for one; nil when none may.
 	Provision Provisioner

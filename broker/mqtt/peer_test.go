@@ -224,7 +224,8 @@ func serveOn(t testing.TB, l Listener, a Acceptor) (book *logBook, stop func()) 
 		trusted = c.certified
 	}
 	provisioner, _ := a.(Provisioner)
-	b, err := New(Options{Listeners: []Listener{l}, Certified: trusted, Provision: provisioner, Accept: a, Check: reader{}, Auth: auth, Down: downOf(a),
+	claims, _ := a.(Claims)
+	b, err := New(Options{Listeners: []Listener{l}, Certified: trusted, Provision: provisioner, Claims: claims, Accept: a, Check: reader{}, Auth: auth, Down: downOf(a),
 		Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)

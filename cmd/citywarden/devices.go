@@ -23,6 +23,7 @@ type devicesCmd struct {
 	Revoke     deviceRevokeCmd     `cmd:"" help:"Take away what a device is known by: its sessions end at once. While its model provisions, disable it to keep it out."`
 	Disable    deviceDisableCmd    `cmd:"" help:"Refuse what a device sends: its sessions end at once."`
 	Enable     deviceEnableCmd     `cmd:"" help:"Let a device that was disabled send again."`
+	Claim      deviceClaimCmd      `cmd:"" help:"Say where a device is that announced the secret which is given."`
 	Tell       deviceTellCmd       `cmd:"" help:"Tell a device to do something that its model declares."`
 	Attributes deviceAttributesCmd `cmd:"" help:"List attributes: what is set, what the device reported, and whether they agree."`
 	Clocks     deviceClocksCmd     `cmd:"" help:"List how far the clocks of devices are off, and how fast they drift."`
@@ -178,6 +179,49 @@ func (d *deviceRevokeCmd) Run(ctx context.Context, o output) error {
 		return err
 	}
 	fmt.Fprintf(o.out, "device %s is known by nothing any more; issue it something new with: citywarden devices secret %s\nwhile its model provisions, disable it to keep it out\n", d.ID, d.ID)
+	return nil
+}
+
+type deviceClaimCmd struct {
+	remote
+	ID        string   `arg:"" help:"The device's id."`
+	Secret    string   `help:"That the device announced."`
+	Lat       *float64 `help:"Latitude, degrees."`
+	Lon       *float64 `help:"Longitude, degrees."`
+	CRS       string   `help:"Of the position: WGS84, CGCS2000 or GCJ-02." name:"crs"`
+	Component string   `help:"Code of the component that it is attached to; it takes its position unless it has one."`
+	Site      string   `help:"The site that it is at."`
+	Name      string   `help:"Its name for people."`
+}
+
+// Run claims the device.
+func (d *deviceClaimCmd) Run(ctx context.Context, o output) error {
+	if (d.Lat == nil) != (d.Lon == nil) {
+		return &usageError{"say both --lat and --lon, or neither"}
+	}
+	body := map[string]any{"secret": d.Secret, "crs": d.CRS, "component": d.Component, "site": d.Site, "name": d.Name}
+	if d.Lat != nil {
+		body["location"] = citywarden.Point{Lat: *d.Lat, Lon: *d.Lon}
+	}
+	c, err := d.client(ctx)
+	if err != nil {
+		return err
+	}
+	var v citywarden.DeviceView
+	if err := c.call(ctx, "POST", "/devices/"+url.PathEscape(d.ID)+"/claim", body, &v); err != nil {
+		return err
+	}
+	if d.JSON {
+		return toJSON(o.out, v)
+	}
+	where := "without a unit grid"
+	if v.Grid != "" {
+		where = "in unit grid " + string(v.Grid)
+	}
+	if site := v.Site(); site != "" {
+		where += ", at " + string(site)
+	}
+	fmt.Fprintf(o.out, "device %s is claimed, %s\n", v.ID, where)
 	return nil
 }
 

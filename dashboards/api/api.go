@@ -109,6 +109,7 @@ type server struct {
 	api     huma.API
 	origins *http.CrossOriginProtection
 	paces   paces
+	claims  struct{ users, devices *limiter } // wrong secrets
 	started time.Time
 	zone    *time.Location
 
@@ -139,6 +140,7 @@ func newServer(o Options) (*server, error) {
 		o.TimeZone = "Asia/Shanghai"
 	}
 	s := &server{Options: o, log: o.Logger, mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(), paces: newPaces(), summaries: map[viewer]counted{}, started: time.Now().UTC().Truncate(time.Second)}
+	s.claims.users, s.claims.devices = newLimiter(claimsOfUser), newLimiter(claimsOfDevice)
 	var err error
 	if s.zone, err = time.LoadLocation(o.TimeZone); err != nil {
 		return nil, fmt.Errorf("api: %w", err)

@@ -77,6 +77,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 	public := []string{"login", "get-info", "get-report-form", "report-case", "list-public-components", "get-report-state", "get-public-layer"}
 	engineers := []citywarden.Role{admin, citywarden.RoleEngineer}
 	serve := []citywarden.Role{admin, supervisor, leader, engineer}
+	claim := []citywarden.Role{admin, supervisor, citywarden.RoleDepartment, officer, vendor}
 	tell := []citywarden.Role{admin, supervisor, leader, dispatcher, vendor}
 	write, operate, admins := []citywarden.Role{admin, vendor}, []citywarden.Role{admin, supervisor, acceptor, leader, dispatcher, officer}, []citywarden.Role{admin}
 	// The case is not dispatched yet, and no citizen reported it.
@@ -95,6 +96,7 @@ func TestEachRoleAtEachRoute(t *testing.T) {
 		{"delete-device", "/devices/smoke-2", "", write},
 		{"disable-device", "/devices/smoke-1/disable", "", write},
 		{"enable-device", "/devices/smoke-1/enable", "", write},
+		{"claim-device", "/devices/smoke-1/claim", `{"secret":"sesame","location":{"lat":24.1,"lon":117.6}}`, claim},
 		{"create-credentials", "/devices/smoke-1/credentials", `{"type":"token"}`, write},
 		{"list-credentials", "/devices/smoke-1/credentials", "", write},
 		{"revoke-credentials", "/devices/smoke-1/credentials", "", write},

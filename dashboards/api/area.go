@@ -79,6 +79,15 @@ func (s *server) sees(u citywarden.User, about any) bool {
 // seesSites returns which sites u sees: those with a device in their area. What no
 // device is at lies nowhere.
 func (s *server) seesSites(u citywarden.User) (func(citywarden.SiteID) bool, error) {
+	devices, err := s.sitesOf(u)
+	return func(id citywarden.SiteID) bool {
+		in, known := devices[id]
+		return in || !known && u.Area.Has("")
+	}, err
+}
+
+// sitesOf returns the sites that devices are at, and whether u sees one of those.
+func (s *server) sitesOf(u citywarden.User) (map[citywarden.SiteID]bool, error) {
 	devices := map[citywarden.SiteID]bool{} // whether one of the site's lies in the area
 	err := pages(func(p citywarden.Page) (string, error) {
 		ds, next, err := s.Devices.List(citywarden.DeviceFilter{Page: p})
@@ -89,10 +98,7 @@ func (s *server) seesSites(u citywarden.User) (func(citywarden.SiteID) bool, err
 		}
 		return next, err
 	})
-	return func(id citywarden.SiteID) bool {
-		in, known := devices[id]
-		return in || !known && u.Area.Has("")
-	}, err
+	return devices, err
 }
 
 // within returns the code of the area that asked for the part of under that u

@@ -230,6 +230,7 @@ func TestEachAreaSeesItsOwn(t *testing.T) {
 		{"export-devices", "/devices/export", lists, "", ""},
 		{"get-latest", "/devices/{device}/latest", one, "", ""},
 		{"list-attributes", "/devices/{device}/attributes", one, "", ""},
+		{"claim-device", "/devices/{device}/claim", one, `{"secret":"s"}`, ""}, // see TestClaiming
 		{"send-command", "/devices/{device}/commands", one, `{"method":"silence"}`, ""},
 		{"list-commands", "/devices/{device}/commands", one, "", ""},
 		{"watch-messages", "/devices/{device}/messages", one, "", ""},
@@ -503,6 +504,78 @@ func TestWhoIsConfinedWorksThere(t *testing.T) {
 		if a := p.do(token, c.what, c.body); a.status != c.status || !strings.Contains(a.body, c.says) {
 			t.Errorf("%s %s = %d %s, want %d %s", c.what, c.body, a.status, a.body, c.status, c.says)
 		}
+	}
+}
+
+// TestClaiming: who mounts a device places it in their own area, with the secret that it
+// announced; each refusal says why, wrong secrets are counted, and the audit has no secret.
+func TestClaiming(t *testing.T) {
+	p := newCounty(t, landmarks())
+	registry := p.server.Devices.(*devices.Registry)
+	for _, id := range []citywarden.DeviceID{"box-1", "box-2", "box-3", "box-4"} {
+		if _, err := registry.Create(t.Context(), citywarden.Device{ID: id, Model: "smoke-detector"}); err != nil {
+			t.Fatal(err)
+		}
+		if id == "box-3" {
+			continue
+		}
+		if err := registry.Announce(t.Context(), id, []byte(`{"secretKey":"open sesame","durationMs":600000}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := registry.Announce(t.Context(), "mark-third", []byte(`{"secretKey":"open sesame"}`)); err != nil {
+		t.Fatal(err)
+	}
+	const here, there = `"location":{"lat":24.1005,"lon":117.6005}`, `"location":{"lat":24.1005,"lon":117.6205}`
+	town, viewer := p.in("350623100"), p.as(citywarden.RoleViewer)
+	for _, c := range []struct {
+		token, what, body string
+		status            int
+		says              string
+	}{
+		{viewer, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame",` + here + `}`, 403, "viewer may not claim devices"},
+		{town, "POST /api/v1/devices/nobody/claim", `{"secret":"open sesame",` + here + `}`, 404, "no device nobody"},
+		{town, "POST /api/v1/devices/mark-third/claim", `{"secret":"open sesame",` + here + `}`, 404, "no device mark-third"},
+		{town, "POST /api/v1/devices/box-3/claim", `{"secret":"open sesame",` + here + `}`, 409, "has not said that it may be claimed"},
+		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame"}`, 400, "say where device box-1 is"},
+		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame",` + there + `}`, 403, "in the area 350623100 only"},
+		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame",` + here + `,"site":"mark-third"}`, 404, `no site \"mark-third\"`},
+		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open barley",` + here + `}`, 403, "that is not the secret that device box-1 said"},
+		{p.as(citywarden.RoleAdmin), "GET /api/v1/devices/box-1", "", 200, `"claimable_until":"`},
+		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame",` + here + `,"site":"a new one","name":"Lobby"}`, 200, `"grid":"350623100001001"`},
+		{town, "GET /api/v1/devices/box-1", "", 200, `"site":"a new one"`},
+		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame",` + here + `}`, 409, "or was claimed since"},
+		{p.as(citywarden.RoleOfficer), "POST /api/v1/devices/box-4/claim", `{"secret":"open sesame","component":"mark-first"}`, 400, "use 16 digits"},
+		{p.as(citywarden.RoleOfficer), "POST /api/v1/devices/box-4/claim", `{"secret":"open sesame","site":"a new one"}`, 200, `"site":"a new one"`},
+	} {
+		if a := p.do(c.token, c.what, c.body); a.status != c.status || !strings.Contains(a.body, c.says) {
+			t.Errorf("%s %s = %d %s, want %d %s", c.what, c.body, a.status, a.body, c.status, c.says)
+		}
+	}
+	// One was wrong before, and right ones don't count.
+	for i := range 5 {
+		want := 403
+		if i == 4 {
+			want = 429
+		}
+		if a := p.do(town, "POST /api/v1/devices/box-2/claim", `{"secret":"open barley",`+here+`}`); a.status != want {
+			t.Errorf("wrong secret %d: %d %s", i, a.status, a.body)
+		}
+	}
+	if a := p.do(town, "POST /api/v1/devices/box-2/claim", `{"secret":"open sesame",`+here+`}`); a.status != 429 || !strings.Contains(a.body, "too many wrong secrets") {
+		t.Errorf("the right one then: %d %s", a.status, a.body)
+	}
+	if a := p.do(p.as(citywarden.RoleOfficer), "POST /api/v1/devices/box-2/claim", `{"secret":"open sesame",`+here+`}`); a.status != 200 {
+		t.Errorf("somebody else: %d %s", a.status, a.body)
+	}
+	a := p.do(p.as(citywarden.RoleAdmin), "GET /api/v1/audit?action=claim-device&limit=1000", "")
+	for _, says := range []string{`"target":"/api/v1/devices/box-1/claim"`, `"status":200`, `"status":403`, `"status":429`, `"before":{"id":"box-1"`, `"after":{"id":"box-1","name":"Lobby"`} {
+		if !strings.Contains(a.body, says) {
+			t.Errorf("the audit does not say %s: %.3000s", says, a.body)
+		}
+	}
+	if strings.Contains(a.body, "sesame") || strings.Contains(a.body, "barley") {
+		t.Error("the audit has the secret")
 	}
 }
 

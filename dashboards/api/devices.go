@@ -39,11 +39,19 @@ type DeviceSecrets interface {
 	Credentials(id citywarden.DeviceID) ([]citywarden.DeviceCredential, error)
 }
 
+// DeviceClaims places devices that said that they may be claimed.
+type DeviceClaims interface {
+	// Claim places a device for who knows the secret that it announced: CodeUnauthenticated
+	// when it is another, other codes for what else stands against it.
+	Claim(ctx context.Context, id citywarden.DeviceID, q citywarden.Claim) (citywarden.Device, error)
+}
+
 // Devices are the registered devices.
 type Devices interface {
 	DeviceReader
 	DeviceWriter
 	DeviceSecrets
+	DeviceClaims
 }
 
 // DeviceFiles reads and writes devices as CSV. Import returns an error only
@@ -100,6 +108,8 @@ type deviceBody struct {
 	Latest    map[citywarden.MetricName]citywarden.Latest `json:"latest,omitempty" readOnly:"true"`
 	Client    map[string]any                              `json:"client,omitempty" readOnly:"true"`
 	Alarm     string                                      `json:"alarm,omitempty" readOnly:"true"`
+
+	ClaimableUntil time.Time `json:"claimable_until,omitzero" readOnly:"true"`
 }
 
 func (b *deviceBody) device() (citywarden.Device, error) {
@@ -141,6 +151,8 @@ func (s *server) deviceRoutes() {
 		summary: "Refuse what a device sends: its sessions end at once, and its credentials count no more until it is enabled"}, s.disableDevice(true))
 	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/enable", id: "enable-device", tag: tag, may: citywarden.MayWriteDevices,
 		summary: "Let a device that was disabled send again"}, s.disableDevice(false))
+	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/claim", id: "claim-device", tag: tag, may: citywarden.MayClaimDevices, secret: true,
+		summary: "Say where a device is that announced the secret which is given here: in the caller's area, and once"}, s.claimDevice)
 	handle(s, route{method: "POST", path: "/api/v1/devices/{id}/credentials", id: "create-credentials", tag: tag, may: citywarden.MayWriteDevices, status: http.StatusCreated, secret: true,
 		summary: "Give a device a new token, a user name and password of MQTT, a certificate, or a pre-shared key of DTLS; a secret is shown once, and what the device had before ends, at once or after the overlap"}, s.createCredentials)
 	handle(s, route{method: "GET", path: "/api/v1/devices/{id}/credentials", id: "list-credentials", tag: tag, may: citywarden.MayWriteDevices,
@@ -238,6 +250,76 @@ func (s *server) disableDevice(disabled bool) func(context.Context, *DevicePath)
 
 func (s *server) deleteDevice(ctx context.Context, in *DevicePath) (*struct{}, error) {
 	return nil, s.Devices.Delete(ctx, in.ID)
+}
+
+// The wrong secrets that may be tried in a minute, see limiter.
+const (
+	claimsOfUser   = 5
+	claimsOfDevice = 20 // by several users: one alone keeps nobody out
+)
+
+func (s *server) claimDevice(ctx context.Context, in *struct {
+	DevicePath
+	Body struct {
+		Secret    string                 `json:"secret,omitempty" maxLength:"128" doc:"That the device announced as secretKey; empty when it announced none"`
+		Name      string                 `json:"name,omitempty" maxLength:"200" doc:"For people; left out: the one that it has"`
+		Location  *citywarden.Point      `json:"location,omitempty" doc:"Left out: that of the component"`
+		CRS       string                 `json:"crs,omitempty" maxLength:"64" doc:"Of location: WGS84 (when left out), CGCS2000 or GCJ-02"`
+		Component citywarden.ComponentID `json:"component,omitempty" maxLength:"64" doc:"Code of the component that it is attached to"`
+		Site      citywarden.SiteID      `json:"site,omitempty" maxLength:"64" doc:"That it is at"`
+	}
+}) (*output[citywarden.DeviceView], error) {
+	u, b := callerOf(ctx), in.Body
+	q := citywarden.Claim{Secret: b.Secret, Area: u.Area, Component: b.Component, Site: b.Site, Name: b.Name}
+	if b.Location != nil {
+		p, err := citywarden.PointIn(b.CRS, *b.Location)
+		if err != nil {
+			return nil, err
+		}
+		q.Location = &p
+	}
+	if err := s.siteToClaim(u, b.Site); err != nil {
+		return nil, err
+	}
+	user, device := u.Name, string(in.ID)
+	wait := s.claims.users.try(user)
+	if wait == 0 {
+		if wait = s.claims.devices.try(device); wait > 0 {
+			s.claims.users.forgive(user) // it was not looked at
+		}
+	}
+	if wait > 0 {
+		return nil, &waitError{
+			error:  citywarden.Errorf(citywarden.CodeTransient, "too many wrong secrets; wait %s and try again", wait.Round(time.Second)),
+			status: http.StatusTooManyRequests, after: wait,
+		}
+	}
+	_, err := s.Devices.Claim(ctx, in.ID, q)
+	if citywarden.CodeOf(err) == citywarden.CodeUnauthenticated {
+		return nil, citywarden.Errorf(citywarden.CodeDenied, "%w", err) // the caller is known
+	}
+	s.claims.users.forgive(user)
+	s.claims.devices.forgive(device)
+	if err != nil {
+		return nil, err
+	}
+	return s.getDevice(ctx, &in.DevicePath)
+}
+
+// siteToClaim returns CodeNotFound when a site lies elsewhere than in the area of who claims a
+// device for it: it has devices, and none that they see.
+func (s *server) siteToClaim(u citywarden.User, id citywarden.SiteID) error {
+	if id == "" || u.Area == "" {
+		return nil
+	}
+	devices, err := s.sitesOf(u)
+	if err != nil {
+		return err
+	}
+	if in, known := devices[id]; known && !in {
+		return citywarden.Errorf(citywarden.CodeNotFound, "no site %q", id)
+	}
+	return nil
 }
 
 type newCredentials struct {
