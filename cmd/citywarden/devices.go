@@ -392,6 +392,7 @@ func (d *deviceImportCmd) Run(ctx context.Context, o output) error {
 			Error string `json:"error,omitempty"`
 		} `json:"lines"`
 	}
+	c.http.Timeout = 0 // 100,000 take a minute on a busy machine
 	if err := c.call(ctx, "POST", "/devices/import", d.File, &rep); err != nil {
 		return err
 	}
