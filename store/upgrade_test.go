@@ -24,10 +24,17 @@ func TestOlderSchemasAreBroughtUp(t *testing.T) {
 	if err != nil || len(files) < 21 {
 		t.Fatal(files, err)
 	}
-	for i, f := range files[1:] {
-		if before, _, _ := strings.Cut(files[i], "_"); strings.HasPrefix(f, before+"_") {
-			t.Fatalf("%s and %s have one number; renumber the newer one", files[i], f)
+	// A number left out invites a migration that comes later than a higher one; no database that has the
+	// higher one would start then. 38 and 39 were left out, and stay so.
+	next := int64(1)
+	for _, f := range files {
+		if next == 38 {
+			next = 40
 		}
+		if v, err := goose.NumericComponent(f); err != nil || v != next {
+			t.Fatalf("%s has number %d, %v; renumber it to %05d, or the newer one of two", f, v, err, next)
+		}
+		next++
 	}
 	place := pgtest.Place(t, filepath.Join(t.TempDir(), "old.db"))
 	driver, dialect := "sqlite", goose.DialectSQLite3
@@ -57,8 +64,9 @@ func TestOlderSchemasAreBroughtUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := map[string]string{} // how many each table has
-	for n := range len(files) - 1 {
-		if _, err := p.UpTo(t.Context(), int64(n+1)); err != nil {
+	sources := p.ListSources()
+	for _, source := range sources[:len(sources)-1] {
+		if _, err := p.UpTo(t.Context(), source.Version); err != nil {
 			t.Fatal(err)
 		}
 		for _, table := range column(t, old, list) {
