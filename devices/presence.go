@@ -41,7 +41,9 @@ const (
 func (r *Registry) deafen(at time.Time) {
 	r.deaf = at
 	if n := len(r.outages); n > 0 && at.Sub(r.outages[n-1].to) < deafened {
-		r.outages[n-1].to = at
+		if at.After(r.outages[n-1].to) { // else it is from before a crash, and we were away for longer
+			r.outages[n-1].to = at
+		}
 		return
 	}
 	r.outages = append(r.outages, outage{at, at})

@@ -173,6 +173,18 @@ func TestAFullDiskMakesNobodySilent(t *testing.T) {
 			take(r, message(r, pos, "a", time.Now()))
 			time.Sleep(6 * time.Minute)
 			is("1 online, 1 silent, 0 never")
+			pos++
+			take(r, message(r, pos, "b", time.Now()))
+			is("2 online, 0 silent, 0 never")
+		})
+		crashed := time.Now()
+		time.Sleep(time.Hour)
+		run(func(r *devices.Registry, is func(string)) { // what it put into the log before the crash it takes now
+			for range 2 {
+				pos++
+				take(r, citywarden.Entry{Record: citywarden.Record{Position: pos, Kind: citywarden.RecordDeaf, At: crashed.Add(time.Minute)}})
+				is("2 online, 0 silent, 0 never")
+			}
 		})
 	})
 }
