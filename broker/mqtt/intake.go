@@ -22,12 +22,17 @@ const intakeBytes = 2048
 // everything else, and no more than one packet at a time, so that the beginning of
 // the next one is known.
 type intake struct {
-	buf  []byte
-	r, w int            // what is in buf
-	pass int            // bytes of the packet that mochi is being given
-	good bool           // the credential was looked at since the buffer was filled
-	pk   packets.Packet // of the message that is being taken
+	buf    []byte
+	r, w   int            // what is in buf
+	pass   int            // bytes of the packet that mochi is being given
+	taken  bool           // a message was, and the read deadline is still of before it
+	looked time.Time      // at the credential, since the buffer was filled; zero for not yet
+	pk     packets.Packet // of the message that is being taken
 }
+
+// lookEvery is for how long the credential counts as good without a look while messages are taken from
+// one buffer: what comes in it may be held up, and a certificate expires without a word.
+const lookEvery = 100 * time.Millisecond
 
 // next gives mochi the next bytes that are for it, once the messages before them are taken.
 func (c *conn) next(p []byte) (int, error) {
@@ -59,6 +64,7 @@ func (in *intake) give(c *conn, p []byte) (int, error) {
 		in.r, in.pass = in.r+n, in.pass-n
 		return n, nil
 	}
+	c.refresh()
 	n, err := c.Conn.Read(p)
 	in.pass -= n
 	return n, err
@@ -73,9 +79,10 @@ func (in *intake) fill(c *conn) error {
 		in.w = copy(in.buf, in.buf[in.r:in.w])
 		in.r = 0
 	}
+	c.refresh()
 	n, err := c.Conn.Read(in.buf[in.w:])
 	in.w += n
-	in.good = false
+	in.looked = time.Time{}
 	if n > 0 {
 		return nil
 	}
@@ -142,24 +149,24 @@ func (c *conn) plain() (taken bool, err error) {
 		return false, net.ErrClosed
 	default:
 	}
-	if !in.good && c.revoked() {
-		return false, net.ErrClosed
+	if now := time.Now(); c.cleared() || now.Sub(in.looked) > lookEvery {
+		if c.revoked() {
+			return false, net.ErrClosed
+		}
+		in.looked = now
 	}
-	in.good = true
 	payload := make([]byte, size-at) // the log's from now on
 	have := copy(payload, b[at:])
 	in.r += at + have
 	if have < len(payload) {
+		c.refresh()
 		if _, err := io.ReadFull(c.Conn, payload[have:]); err != nil {
 			return false, err
 		}
 	}
 	in.pk.FixedHeader.Qos, in.pk.PacketID, in.pk.TopicName, in.pk.Payload = qos, id, topic, payload
-	now := time.Now()
-	c.accept(&in.pk, citywarden.Uplink{Device: c.device, Protocol: "mqtt", Topic: topic, Payload: payload, Received: now.UTC()})
-	if in.r == in.w { // as mochi does before it reads a packet [MQTT-3.1.2-22]
-		c.refresh(now)
-	}
+	c.accept(&in.pk, citywarden.Uplink{Device: c.device, Protocol: "mqtt", Topic: topic, Payload: payload, Received: time.Now().UTC()})
+	in.pk.Payload, in.taken = nil, true // the log's, and not to be kept with an idle connection
 	return true, nil
 }
 
@@ -199,11 +206,17 @@ func packetSize(b []byte) (size, head int, ok bool) {
 	return math.MaxInt32, 5, true
 }
 
-// refresh gives the device as long as its keep-alive allows to say something again.
-func (c *conn) refresh(now time.Time) {
+// refresh gives the device as long as its keep-alive allows to say something again, if a message
+// was taken; mochi does so before it reads a packet [MQTT-3.1.2-22]. It is called when bytes are waited for and not
+// before: taking the message may have lasted.
+func (c *conn) refresh() {
+	if !c.in.taken {
+		return
+	}
+	c.in.taken = false
 	var end time.Time
 	if k := c.client.State.Keepalive; k > 0 {
-		end = now.Add(time.Duration(k) * time.Second * 3 / 2)
+		end = time.Now().Add(time.Duration(k) * time.Second * 3 / 2)
 	}
 	_ = c.SetDeadline(end)
 }

@@ -2,9 +2,13 @@ package mqtt
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -135,4 +139,119 @@ func TestBrokenPublish(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestKeepAliveWhileSending: who sends without a pause is not silent, also when each read ends in the
+// middle of a message, and when the messages are held up longer than the keep-alive.
+func TestKeepAliveWhileSending(t *testing.T) {
+	var b bytes.Buffer
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish}, ProtocolVersion: 4, TopicName: telemetryTopic, Payload: []byte(`{"level":1}`)}
+	if err := pk.PublishEncode(&b); err != nil {
+		t.Fatal(err)
+	}
+	message := b.Bytes()
+	half := len(message) / 2
+	t.Run("in halves", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			j, ln := newJournal(), newPipeListener()
+			book, stop := serve(t, ln, j)
+			p := pipePeer(t, ln, 4).login("x", "a", keepAlive(2))
+			rest := message[:0]
+			const n = 40
+			for range n {
+				if _, err := p.conn.Write(slices.Concat(rest, message[:half])); err != nil {
+					t.Fatalf("%v\n%s", err, book)
+				}
+				rest = message[half:]
+				time.Sleep(time.Second)
+			}
+			j.wait(t, n-1)
+			_ = p.conn.Close()
+			stop()
+		})
+	})
+	for name, next := range map[string][]byte{
+		"":                             nil,
+		"before half a message":        message[:half],
+		"before half a payload":        message[:len(message)-2],
+		"before half a packet of else": {packets.Subscribe<<4 | 2, 40, 0, 1},
+	} {
+		t.Run("held up "+name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				held := slowly(func() { time.Sleep(4 * time.Second) })
+				ln := newPipeListener()
+				book, _ := serve(t, ln, held)
+				p := pipePeer(t, ln, 4).login("x", "a", keepAlive(2))
+				begin := time.Now()
+				_, _ = p.conn.Write(slices.Concat(message, next))
+				_ = p.conn.SetReadDeadline(time.Time{})
+				_, _ = io.Copy(io.Discard, p.conn)
+				if d := time.Since(begin); d != 7*time.Second { // 4 and 1.5 times 2
+					t.Errorf("the connection ended after %s\n%s", d, book)
+				}
+			})
+		})
+	}
+}
+
+// slowly is an acceptor that does something before it takes a message.
+type slowly func()
+
+func (s slowly) Accept(_ context.Context, _ citywarden.Uplink, done func(error)) {
+	s()
+	done(nil)
+}
+
+// TestRevokedInTheMiddle: of messages that came together, those after the end of the credential are
+// not taken: it is told, or has gone by while they were held up.
+func TestRevokedInTheMiddle(t *testing.T) {
+	for _, told := range []bool{true, false} {
+		t.Run(fmt.Sprintf("told %v", told), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := keys{fickle: &fickle{journal: newJournal()}, shelf: &shelf{}}
+				n, want := 0, 2
+				if !told {
+					want = int(lookEvery/(20*time.Millisecond)) + 1
+				}
+				k.each = func() {
+					if n++; n == 2 {
+						k.fickle.mu.Lock()
+						k.err = citywarden.Errorf(citywarden.CodeUnauthenticated, "the token has ended")
+						k.fickle.mu.Unlock()
+						if told {
+							k.pass(place{"a", citywarden.DownlinkRevoked}, citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkRevoked})
+						}
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+				ln := newPipeListener()
+				book, _ := serve(t, ln, k)
+				p := pipePeer(t, ln, 4).login("x", "a")
+				var all bytes.Buffer
+				for range 20 {
+					pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish}, ProtocolVersion: 4, TopicName: telemetryTopic, Payload: []byte("1")}
+					if err := pk.PublishEncode(&all); err != nil {
+						t.Fatal(err)
+					}
+				}
+				_, _ = p.conn.Write(all.Bytes())
+				p.closed()
+				if got := len(k.wait(t, want)); got != want {
+					t.Errorf("%d messages were taken, want %d\n%s", got, want, book)
+				}
+			})
+		})
+	}
+}
+
+// keys is fickle, with something to do before each message.
+type keys struct {
+	*fickle
+	*shelf
+	each func()
+}
+
+func (k keys) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
+	k.each()
+	k.fickle.Accept(ctx, up, done)
 }
