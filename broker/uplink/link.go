@@ -75,6 +75,7 @@ type message struct {
 	ups    []citywarden.Uplink // what goes into the log
 	done   chan error
 	before *message      // the same as it came before; nil for none
+	empty  bool          // it says nothing, and only is acknowledged in its turn
 	good   bool          // to be acknowledged; only settleAll looks at it
 	mark   chan struct{} // no message: closed when those before it are settled
 }
@@ -236,10 +237,8 @@ func (l *link) receive(ctx context.Context, c paho.Client, m paho.Message) {
 	if m.Qos() > 0 {
 		l.note(x)
 	}
-	if kind == asSparkplug && x.before == nil && !l.sparkplug(c, x) {
-		l.count("ignored")
-		l.ack(x)
-		return
+	if kind == asSparkplug && x.before == nil {
+		x.empty = !l.sparkplug(c, x)
 	}
 	l.wait(1)
 	select {
@@ -248,7 +247,7 @@ func (l *link) receive(ctx context.Context, c paho.Client, m paho.Message) {
 		l.wait(-1)
 		return
 	}
-	if x.before == nil {
+	if x.before == nil && !x.empty {
 		l.store(ctx, x)
 	}
 }
@@ -308,6 +307,10 @@ func (l *link) settle(ctx, over context.Context, x *message, unkept *rate.Someti
 			l.count("repeated")
 		}
 		return x.before.good
+	}
+	if x.empty {
+		l.count("ignored")
+		return true
 	}
 	for wait := time.Duration(0); ; wait = min(max(2*wait, tryFirst), tryMost) { // at once first: the one before may have waited
 		var err error

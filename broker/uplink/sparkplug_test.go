@@ -244,3 +244,47 @@ func TestSparkplugNodes(t *testing.T) {
 		t.Error("one that died makes no room")
 	}
 }
+
+// delivery is a message as a connection hands it over.
+type delivery struct {
+	topic   string
+	payload []byte
+	again   bool
+	acked   chan struct{}
+}
+
+func (d *delivery) Duplicate() bool   { return d.again }
+func (d *delivery) Qos() byte         { return 1 }
+func (d *delivery) Retained() bool    { return false }
+func (d *delivery) Topic() string     { return d.topic }
+func (d *delivery) MessageID() uint16 { return 7 }
+func (d *delivery) Payload() []byte   { return d.payload }
+func (d *delivery) Ack()              { close(d.acked) }
+
+// TestIgnoredAndSentAgain: the acknowledgement of a message that says nothing is lost with its
+// connection. The broker sends it again on the next one, and it is acknowledged there, or it would come for ever.
+func TestIgnoredAndSentAgain(t *testing.T) {
+	u, err := New(Options{
+		Brokers: []Broker{{Name: "city", URL: "tcp://127.0.0.1:1", ClientID: "citywarden", Topics: []Topic{{Filter: "spBv1.0/#", QoS: 1, As: asSparkplug, Gateway: "gw"}}}},
+		Accept:  &county{}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := u.links[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { l.settleAll(ctx, ctx) })
+	defer wg.Wait()
+	defer cancel()
+	gone := paho.NewClient(paho.NewClientOptions())
+	for _, again := range []bool{false, true, true} {
+		d := &delivery{"spBv1.0/county/NCMD/e1", sparkplug(t, -1, metric{name: "Node Control/Reboot"}), again, make(chan struct{})}
+		l.receive(ctx, gone, d)
+		select {
+		case <-d.acked:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not acknowledged, sent again: %v", again)
+		}
+	}
+}
