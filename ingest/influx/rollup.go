@@ -56,14 +56,7 @@ func (s *Series) WriteRollups(ctx context.Context, length time.Duration, domain 
 		for i := range part {
 			body = appendRollup(body, domain, &part[i])
 		}
-		err := s.rollups[level].WriteRecord(ctx, string(body))
-		if missing(err) && s.opt.Org != "" {
-			if create := s.createBucket(ctx, s.opt.Database+"/"+policyName(level), s.opt.Rollups[level]); create != nil {
-				err = fmt.Errorf("%w (and it can't be created: %w)", err, create)
-			} else {
-				err = s.rollups[level].WriteRecord(ctx, string(body))
-			}
-		}
+		err := s.postRollups(ctx, level, string(body))
 		var e *influxhttp.Error
 		if err != nil && !(errors.As(err, &e) && blames(e, len(part)) && says(e, "beyond retention", "outside retention")) {
 			return s.explain(err)
@@ -72,8 +65,34 @@ func (s *Series) WriteRollups(ctx context.Context, length time.Duration, domain 
 	return nil
 }
 
-// preparePolicy makes the retention policy of a level, once. InfluxDB 2 and 3 have no
-// such thing: the write makes a bucket that is missing, and a database makes itself.
+// postRollups writes body; when the bucket or the retention policy of the level is not there it is made first.
+func (s *Series) postRollups(ctx context.Context, level int, body string) error {
+	err := s.rollups[level].WriteRecord(ctx, body)
+	if !missing(err) && !policyMissing(err) {
+		return err
+	}
+	var create error
+	if s.opt.Org != "" {
+		create = s.createBucket(ctx, s.opt.Database+"/"+policyName(level), s.opt.Rollups[level])
+	} else {
+		s.policies[level] = false
+		create = s.preparePolicy(ctx, level)
+	}
+	if create != nil {
+		return fmt.Errorf("%w (and it can't be created: %w)", err, create)
+	}
+	return s.rollups[level].WriteRecord(ctx, body)
+}
+
+// policyMissing reports whether a write failed because InfluxDB 1 has the database and not the
+// retention policy, which it says with a 500.
+func policyMissing(err error) bool {
+	var e *influxhttp.Error
+	return errors.As(err, &e) && says(e, "retention policy not found")
+}
+
+// preparePolicy makes the retention policy of a level, and the database when that is missing, once.
+// InfluxDB 2 and 3 have no such thing: the write makes a bucket that is missing, and a database makes itself.
 func (s *Series) preparePolicy(ctx context.Context, level int) error {
 	if s.policies[level] || s.opt.Org != "" {
 		return nil
@@ -87,11 +106,16 @@ func (s *Series) preparePolicy(ctx context.Context, level int) error {
 	settings := fmt.Sprintf("DURATION %s REPLICATION 1 SHARD DURATION %s", duration(keep), duration(shardDuration(keep)))
 	where := fmt.Sprintf("RETENTION POLICY %s ON %s ", ident(policyName(level)), ident(s.opt.Database))
 	_, err := s.influxQL(ctx, http.MethodPost, "CREATE "+where+settings)
-	if err != nil && s.opt.URL == "" { // it is there, with another retention
+	switch {
+	case nothingThere(err):
+		if err = s.create(ctx); err == nil {
+			_, err = s.influxQL(ctx, http.MethodPost, "CREATE "+where+settings)
+		}
+	case err != nil && s.opt.URL == "": // it is there, with another retention
 		_, err = s.influxQL(ctx, http.MethodPost, "ALTER "+where+settings)
 	}
 	switch code := citywarden.CodeOf(err); {
-	case err == nil, s.opt.URL != "" && code == citywarden.CodeInvalid:
+	case err == nil, s.opt.URL != "" && code == citywarden.CodeInvalid && !nothingThere(err):
 	case s.opt.URL != "" && code == citywarden.CodeDenied:
 		s.log.Warn("retention policy not made; it is used when it is there", "policy", policyName(level), "err", err)
 	case s.opt.URL != "" && strings.Contains(err.Error(), "404"): // InfluxDB 3 has no such statement's path

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
+	neturl "net/url"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -538,4 +541,67 @@ func (zones) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Mod
 	d.Attributes = map[string]any{"zone": string(id[:1])}
 	d.Grid = map[citywarden.DeviceID]citywarden.GridCode{"b1": "350623100001001"}[id]
 	return d, meterModel, nil
+}
+
+// TestRollupsOfADatabaseThatIsGone has an InfluxDB 1 lose the database, or its retention policies: the
+// next rollups make again what they need, whether or not readings came before.
+func TestRollupsOfADatabaseThatIsGone(t *testing.T) {
+	url := startServer(t)
+	ctx := t.Context()
+	statement := func(q string) {
+		t.Helper()
+		r, err := http.PostForm(url+"/query", neturl.Values{"q": {q}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		if body, err := io.ReadAll(r.Body); err != nil || strings.Contains(string(body), "error") { // it is done when the answer has come
+			t.Fatalf("%s: %s, %v", q, body, err)
+		}
+	}
+	for i, c := range []struct{ name, lost string }{
+		{"never there", ""},
+		{"dropped", `DROP DATABASE "%s"`},
+		{"dropped and made by somebody else", `DROP DATABASE "%[1]s"; CREATE DATABASE "%[1]s"`},
+		{"policy dropped", `DROP RETENTION POLICY "rollup_1m" ON "%s"`},
+	} {
+		for _, first := range []string{"readings", "rollups"} {
+			t.Run(c.name+", "+first+" first", func(t *testing.T) {
+				o := influx.Options{URL: url, Database: fmt.Sprintf("gone-%d-%s", i, first), Cursors: openStore(t)}
+				s := newSeries(t, o)
+				rows := []citywarden.RollupRow{{Device: "m", Time: begin, Metrics: map[citywarden.MetricName]citywarden.Rollup{"power": citywarden.RollupOf(3)}}}
+				pos := uint64(0)
+				write := func(what string) {
+					t.Helper()
+					var err error
+					if what == "rollups" {
+						err = s.WriteRollups(ctx, time.Minute, citywarden.Building, rows)
+					} else {
+						pos++
+						err = s.Consume(ctx, []citywarden.Entry{entry(pos, device("m", meterModel), meterModel, reading("power", citywarden.Number(3), 0))})
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				if c.lost != "" {
+					write("readings")
+					write("rollups")
+					statement(fmt.Sprintf(c.lost, o.Database))
+				}
+				if first == "readings" {
+					write("readings")
+				}
+				write("rollups")
+				write("readings")
+				got, err := s.RollupRows(ctx, time.Minute, citywarden.Building, citywarden.HistoryQuery{From: begin, To: begin.Add(time.Hour)})
+				if diff := cmp.Diff(rows, got); err != nil || diff != "" {
+					t.Errorf("rollups: %v (-want +got):\n%s", err, diff)
+				}
+				if points, err := s.Query(ctx, citywarden.SeriesQuery{Device: "m", Domain: citywarden.Building, Metric: "power"}); err != nil || len(points) != 1 {
+					t.Errorf("readings: %v, %v; want one", points, err)
+				}
+			})
+		}
+	}
 }
