@@ -433,7 +433,7 @@ func blames(e *influxhttp.Error, lines int) bool {
 		return lines > 1
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		return says(e, "partial write", "unable to parse", "field type conflict", "beyond retention", "max key size",
-			"parsing failed", "parsing for line protocol failed", "line protocol parse failed") && // InfluxDB 3.0, 3.4.2, 3.8.3
+			"parsing failed", "parsing for line protocol failed", "line protocol parse failed") && // InfluxDB 3.0, 3.4.2, 3.8.1
 			!says(e, "no space left", "read-only file system", "input/output error", "too many open files", "cannot allocate memory", "is closed")
 	}
 	return false

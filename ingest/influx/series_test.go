@@ -176,6 +176,9 @@ func TestAcceptance(t *testing.T) {
 		t.Run("as InfluxDB "+release.name+" answers", func(t *testing.T) {
 			acceptance(t, influx.Options{URL: likeInfluxDB3(t, openCore(t), release), Token: "secret", MaxSeries: 1000})
 		})
+		t.Run("as InfluxDB "+release.name+" answers, with an organisation", func(t *testing.T) {
+			acceptance(t, influx.Options{URL: likeInfluxDB3(t, openCore(t), release), Token: "secret", Org: "county"})
+		})
 	}
 	t.Run("core by socket", func(t *testing.T) {
 		srv := httptest.NewServer(openCore(t).Handler())

@@ -220,6 +220,7 @@ type release3 struct {
 	name string
 	// refused is the answer to a write with a line that can't be taken: none of its lines is then.
 	refused func(line string, number int, words string) any
+	empty   any // the answer to a write without a line
 	// queries tells whether /query is that of core/iox_v1_query_api (3.7 and later), which answers 200 with an error in the
 	// result; before it was influxdb3_server/src/http/v1.rs, which answers by status.
 	queries bool
@@ -230,16 +231,16 @@ var (
 	influxDB30 = release3{"3.0", func(line string, number int, words string) any {
 		return map[string]any{"error": "parsing failed for write_lp endpoint",
 			"data": map[string]any{"original_line": line, "line_number": number, "error_message": words}}
-	}, false}
+	}, "incoming write was empty", false}
 	// influxdb3_server/src/http.rs, V2WriteApiError, with influxdb3_write/src/write_buffer/mod.rs, Error::ParseError, of v3.4.2:
 	// the words of the line are left out.
 	influxDB34 = release3{"3.4.2", func(string, int, string) any {
 		return map[string]any{"code": "invalid", "message": "write buffer error: parsing for line protocol failed"}
-	}, false}
+	}, map[string]any{"code": "invalid", "message": "write buffer error: incoming write was empty"}, false}
 	// The same of v3.10.1.
 	influxDB310 = release3{"3.10", func(_ string, _ int, words string) any {
 		return map[string]any{"code": "invalid", "message": "write buffer error: line protocol parse failed: " + words}
-	}, true}
+	}, map[string]any{"code": "invalid", "message": "write buffer error: incoming write was empty"}, true}
 )
 
 // qualified finds the database and retention policy that a SELECT names.
@@ -294,7 +295,7 @@ func likeInfluxDB3(t *testing.T, core *influx.Core, release release3) string {
 				}
 			}
 			if len(points) == 0 {
-				refuse(http.StatusBadRequest, map[string]any{"code": "invalid", "message": "write buffer error: incoming write was empty"})
+				refuse(http.StatusBadRequest, release.empty)
 				return
 			}
 			maps.Copy(columns, fresh)
