@@ -122,15 +122,15 @@ func (r *Registry) remind(id citywarden.DeviceID, l *listener) {
 	m := changes(nil, desired)
 	m.Device = id
 	now := time.Now()
-	r.valuesMu.Lock()
+	r.valuesMu.RLock()
 	again := e.reminder == string(m.Body) && now.Sub(e.reminded) < remindEvery // one that polls would be told without end
-	if !again {
-		e.reminder, e.reminded = string(m.Body), now
+	r.valuesMu.RUnlock()
+	if again || !l.send(m) {
+		return
 	}
+	r.valuesMu.Lock()
+	e.reminder, e.reminded = string(m.Body), now
 	r.valuesMu.Unlock()
-	if !again {
-		l.send(m)
-	}
 }
 
 func chosen(all map[string]any, names []string) map[string]any {

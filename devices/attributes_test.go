@@ -209,6 +209,7 @@ func TestDesiredAndReported(t *testing.T) {
 			t.Fatal(err)
 		}
 		is("every shared 30/device 60 differs; firmware client <nil>/ 1 ; led shared true/device true agreed; secret server x/device <nil> ")
+		c.Listen("v1", citywarden.DownlinkAttributes, func(citywarden.Downlink) bool { return false })() // who does not take it has not been told
 		listen()
 		listen() // it polls: not again at once
 		time.Sleep(10 * time.Minute)

@@ -84,6 +84,10 @@ type conn struct {
 	down     chan downlink                  // to be sent to the device; nil before it subscribes
 	deaf     bool                           // nothing is sent any more
 
+	reminders map[citywarden.DeviceID]struct{} // the devices that the gateway is to be reminded of, see addReminder
+
+	reminding chan struct{} // for the sender of down: there are reminders; made with down
+
 	pubacks chan uint16 // the device acknowledged what came from down
 	lastID  uint16      // of what was sent from down, its sender's
 

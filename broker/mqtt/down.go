@@ -46,7 +46,7 @@ func (c *conn) subscribe(filter string, qos byte, id int) {
 	c.unsubscribe(filter)
 	c.mu.Lock()
 	if c.down == nil {
-		c.down = make(chan downlink, maxDown)
+		c.down, c.reminding = make(chan downlink, maxDown), make(chan struct{}, 1)
 		c.listener.wg.Go(c.sendDown) // the reader that we are in is in wg itself
 	}
 	if c.subs == nil {
@@ -74,13 +74,43 @@ func (c *conn) subscribe(filter string, qos byte, id int) {
 	cancel := c.listener.broker.opts.Down.Listen(c.device, kind, func(m citywarden.Downlink) bool { return c.tell(filter, m) })
 	c.mu.Lock()
 	c.subs[filter] = subscription{qos, id, cancel}
-	names := maps.Clone(c.names)
-	c.mu.Unlock()
 	if filter == citywarden.GatewayAttributes {
-		for id := range names { // that it connected before
-			c.remind(id)
+		for id := range c.names { // that it connected before
+			c.addReminder(id)
 		}
 	}
+	c.mu.Unlock()
+}
+
+// addReminder has the gateway reminded of a device, see remind, when nothing else waits for it: there may be
+// more of them than down has room for. It needs mu.
+func (c *conn) addReminder(id citywarden.DeviceID) {
+	if len(c.reminders) >= maxNames {
+		return // it is reminded when it connects the device again
+	}
+	if c.reminders == nil {
+		c.reminders = map[citywarden.DeviceID]struct{}{}
+	}
+	c.reminders[id] = struct{}{}
+	signal(c.reminding)
+}
+
+// nextReminder queues one reminder, if its device needs one, and reports whether there was one.
+func (c *conn) nextReminder() bool {
+	c.mu.Lock()
+	var id citywarden.DeviceID
+	for id = range c.reminders {
+		break
+	}
+	if delete(c.reminders, id); len(c.reminders) == 0 {
+		c.reminders = nil
+	}
+	c.mu.Unlock()
+	if id == "" {
+		return false
+	}
+	c.remind(id)
+	return true
 }
 
 // remind has the gateway told what is desired of a device behind it that it has not taken over:
@@ -205,8 +235,17 @@ func (c *conn) sendNext() bool {
 	var m downlink
 	select {
 	case m = <-c.down:
-	case <-c.gone:
-		return false
+	default:
+		if c.nextReminder() {
+			return true
+		}
+		select {
+		case m = <-c.down:
+		case <-c.reminding:
+			return true
+		case <-c.gone:
+			return false
+		}
 	}
 	if m.FixedHeader.Qos > 0 {
 		if c.lastID++; c.lastID == 0 {
@@ -517,7 +556,9 @@ func (c *conn) remember(payload []byte) {
 	}
 	c.call(id, m.Device)
 	if c.subscribed(citywarden.GatewayAttributes) {
-		c.remind(id)
+		c.mu.Lock()
+		c.addReminder(id)
+		c.mu.Unlock()
 	}
 }
 

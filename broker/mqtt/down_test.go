@@ -316,3 +316,64 @@ func TestMaximumPacketSize(t *testing.T) {
 	}
 	book.mustSay(t, "message not sent", "topic="+rpcRequest+"0", "larger than the maximum packet size")
 }
+
+// differing is a shelf on which each device behind a gateway, called by its id, is to be told something
+// whenever somebody begins to listen.
+type differing struct{ shelved }
+
+func (differing) Child(_ citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	return citywarden.DeviceID(name), nil
+}
+
+func (d differing) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) func() {
+	if kind == citywarden.DownlinkAttributes && id != "gw" {
+		send(citywarden.Downlink{Device: id, Kind: kind, Body: []byte(`{"report":30}`)})
+	}
+	return d.shelved.Listen(id, kind, send)
+}
+
+// TestGatewayIsRemindedOfMany: a gateway with more devices that differ from what is desired than messages may
+// wait for it is told of each, whether it subscribes before or after it connects them, and stays.
+func TestGatewayIsRemindedOfMany(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		t.Run(fmt.Sprintf("subscribes before %v", before), func(t *testing.T) {
+			addr, book, _ := serveTCP(t, differing{shelved{newJournal(), &shelf{}}})
+			p := dial(t, addr, 4).login("x", "gw")
+			if before {
+				p.subscribe(citywarden.GatewayAttributes)
+			}
+			const n = 4 * maxDown
+			for i := range n {
+				p.publish(citywarden.GatewayConnect, fmt.Sprintf(`{"device":"c%d"}`, i), 1, uint16(i+1))
+			}
+			told := map[string]int{}
+			subscribed := before
+			for answered := 0; answered < n || len(told) < n; {
+				if !subscribed && answered == n {
+					subscribed = true
+					pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, ProtocolVersion: 4, PacketID: n + 1,
+						Filters: packets.Subscriptions{{Filter: citywarden.GatewayAttributes, Qos: 1}}}
+					p.write(pk.SubscribeEncode)
+				}
+				pk, err := p.next()
+				if err != nil {
+					t.Fatalf("%d were answered, told of %d: %v\n%s", answered, len(told), err, book)
+				}
+				switch pk.FixedHeader.Type {
+				case packets.Puback:
+					answered++
+				case packets.Publish:
+					told[string(pk.Payload)]++
+					ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, ProtocolVersion: 4, PacketID: pk.PacketID}
+					p.write(ack.PubackEncode)
+				}
+			}
+			p.ping()
+			for m, times := range told {
+				if times != 1 {
+					t.Errorf("%s came %d times", m, times)
+				}
+			}
+		})
+	}
+}
