@@ -42,7 +42,8 @@ func levelOf(length time.Duration) (int, error) {
 }
 
 // WriteRollups stores rows, over those of the same device and window. A row that
-// is older than the retention of its level is not kept. It is called by one goroutine at a time.
+// is older than the retention of its level is not kept; what the server refuses for itself, as beyond a limit of its
+// own, is left out and logged. It is called by one goroutine at a time.
 func (s *Series) WriteRollups(ctx context.Context, length time.Duration, domain citywarden.Domain, rows []citywarden.RollupRow) error {
 	level, err := levelOf(length)
 	if err != nil {
@@ -51,17 +52,66 @@ func (s *Series) WriteRollups(ctx context.Context, length time.Duration, domain 
 	if err := s.preparePolicy(ctx, level); err != nil {
 		return err
 	}
-	for part := range slices.Chunk(rows, batch) {
-		var body []byte
-		for i := range part {
-			body = appendRollup(body, domain, &part[i])
+	var lost lostRollups
+	defer func() {
+		if lost.n > 0 {
+			s.rejected.Add(float64(lost.n))
+			s.log.Warn("rollups refused by the time series are left out", "level", policyName(level), "rollups", lost.n, "first", lost.first)
 		}
-		err := s.postRollups(ctx, level, string(body))
-		var e *influxhttp.Error
-		if err != nil && !(errors.As(err, &e) && blames(e, len(part)) && says(e, "beyond retention", "outside retention")) {
-			return s.explain(err)
+	}()
+	for part := range slices.Chunk(rows, batch) {
+		if err := s.sendRollups(ctx, level, domain, part, &lost); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// lostRollups are what the server did not take of one write.
+type lostRollups struct {
+	n     int    // metrics of windows
+	first string // why
+}
+
+// sendRollups sends rows, and what the server refuses for itself as send does with readings: in
+// halves until each bad row stands alone, then by metric. What is left is lost: there is nobody
+// to correct it, and the readings are kept.
+func (s *Series) sendRollups(ctx context.Context, level int, domain citywarden.Domain, rows []citywarden.RollupRow, lost *lostRollups) error {
+	var body []byte
+	for i := range rows {
+		body = appendRollup(body, domain, &rows[i])
+	}
+	err := s.postRollups(ctx, level, string(body))
+	var e *influxhttp.Error
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &e) || !blames(e, len(rows)):
+		return s.explain(err)
+	case says(e, "beyond retention", "outside retention"): // the others were written
+		return nil
+	case len(rows) > 1:
+		for _, half := range [][]citywarden.RollupRow{rows[:len(rows)/2], rows[len(rows)/2:]} {
+			if err := s.sendRollups(ctx, level, domain, half, lost); err != nil {
+				return err
+			}
+		}
+		return nil
+	case len(rows[0].Metrics) > 1:
+		for m, x := range rows[0].Metrics {
+			one := citywarden.RollupRow{Device: rows[0].Device, Time: rows[0].Time, Metrics: map[citywarden.MetricName]citywarden.Rollup{m: x}}
+			if err := s.sendRollups(ctx, level, domain, []citywarden.RollupRow{one}, lost); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if lost.n == 0 {
+		for m := range rows[0].Metrics {
+			lost.first = fmt.Sprintf("%s of %s: %s", m, rows[0].Device, clip(e.Message))
+		}
+	}
+	lost.n++
 	return nil
 }
 

@@ -1,12 +1,16 @@
 package influx_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	neturl "net/url"
 	"slices"
 	"strings"
@@ -15,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/ingest"
@@ -603,5 +608,68 @@ func TestRollupsOfADatabaseThatIsGone(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestRollupsThatTheServerRefuses has a server that will never take some of them: the others are
+// kept, those are left out, counted and logged, and the rollups go on.
+func TestRollupsThatTheServerRefuses(t *testing.T) {
+	row := func(device string, metrics ...citywarden.MetricName) citywarden.RollupRow {
+		r := citywarden.RollupRow{Device: citywarden.DeviceID(device), Time: begin, Metrics: map[citywarden.MetricName]citywarden.Rollup{}}
+		for _, m := range metrics {
+			r.Metrics[m] = citywarden.RollupOf(1)
+		}
+		return r
+	}
+	check := func(t *testing.T, o influx.Options, written, want []citywarden.RollupRow, lost float64, words string) {
+		t.Helper()
+		var log bytes.Buffer
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		reg := prometheus.NewRegistry()
+		o.Metrics = reg
+		s := newSeries(t, o)
+		if err := s.WriteRollups(t.Context(), time.Minute, citywarden.Fire, written); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.RollupRows(t.Context(), time.Minute, citywarden.Fire, citywarden.HistoryQuery{From: begin, To: begin.Add(time.Hour)})
+		slices.SortFunc(got, func(a, b citywarden.RollupRow) int { return strings.Compare(string(a.Device), string(b.Device)) })
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("rollups: %v (-want +got):\n%s", err, diff)
+		}
+		if n := metric(t, reg, "citywarden_series_points_total", "rejected"); n != lost {
+			t.Errorf("%g rejected, want %g", n, lost)
+		}
+		if n := strings.Count(log.String(), "rollups refused"); n != 1 || !strings.Contains(log.String(), words) {
+			t.Errorf("logged %d times, want once with %q:\n%s", n, words, &log)
+		}
+	}
+	t.Run("server with a limit of series", func(t *testing.T) {
+		t.Setenv("INFLUXDB_DATA_MAX_SERIES_PER_DATABASE", "2")
+		check(t, influx.Options{URL: startServer(t), Cursors: openStore(t)},
+			[]citywarden.RollupRow{row("sd-1", "smoke"), row("sd-2", "smoke"), row("sd-3", "co", "smoke")},
+			[]citywarden.RollupRow{row("sd-1", "smoke"), row("sd-2", "smoke")}, 2, "max-series-per-database limit exceeded")
+	})
+	for _, words := range []string{ // InfluxDB 1 and 3.10
+		`partial write: max-values-per-tag limit exceeded (100000/100000): measurement="fire" tag="device" value="sd-2" dropped=1`,
+		"write buffer error: line protocol parse failed: Update to schema would exceed number of columns per table limit of 500 columns",
+	} {
+		t.Run(words, func(t *testing.T) {
+			core := openCore(t)
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				if strings.HasSuffix(r.URL.Path, "/write") && strings.Contains(string(body), "co.last") {
+					say(w, http.StatusBadRequest, map[string]any{"code": "invalid", "message": words})
+					return
+				}
+				rec := ask(core, r, body)
+				maps.Copy(w.Header(), rec.Header())
+				w.WriteHeader(rec.Code)
+				_, _ = w.Write(rec.Body.Bytes())
+			}))
+			defer srv.Close()
+			check(t, influx.Options{URL: srv.URL, Cursors: openStore(t)},
+				[]citywarden.RollupRow{row("sd-1", "smoke"), row("sd-2", "co", "smoke"), row("sd-3", "smoke"), row("sd-4", "co")},
+				[]citywarden.RollupRow{row("sd-1", "smoke"), row("sd-2", "smoke"), row("sd-3", "smoke")}, 2, words[:30])
+		})
 	}
 }
