@@ -245,8 +245,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // tail decodes everything after start as it comes.
 func (p *Pipeline) tail(ctx context.Context, start citywarden.Position) {
 	d := p.openDecoder(ctx, start)
+	d.waiting = p.ring.grown.broadcast
 	pace := rate.NewLimiter(rate.Every(tailPace), tailBurst)
-	n := 0 // entries that the consumers were not woken for
+	n, size := 0, 0 // entries that the consumers were not woken for, and their bytes
 	for {
 		if n == 0 && pace.Wait(ctx) != nil {
 			return
@@ -262,10 +263,11 @@ func (p *Pipeline) tail(ctx context.Context, start citywarden.Position) {
 			}
 		}
 		p.ring.push(entries)
-		if n += len(entries); n < batchEntries && last(entries).Group() < p.log.Last().Group() {
+		n, size = n+len(entries), size+weight(entries)
+		if n < batchEntries && size < batchBytes && last(entries).Group() < p.log.Last().Group() {
 			continue // more is there for certain
 		}
-		n = 0
+		n, size = 0, 0
 		p.ring.grown.broadcast()
 	}
 }
@@ -381,6 +383,8 @@ type logDecoder struct {
 	after citywarden.Position // what was read so far
 	from  citywarden.Position // what is before is only looked at for duplicates
 
+	waiting func() // called when the log can't be read, before it is tried again; nil for nothing
+
 	decoding time.Time // when the newest group came to be decoded
 }
 
@@ -417,6 +421,9 @@ func (d *logDecoder) next(ctx context.Context) (entries []citywarden.Entry, ok b
 				return nil, false
 			}
 			d.p.logger.Error("log not read", "err", err)
+			if d.waiting != nil {
+				d.waiting()
+			}
 			if !pause(ctx, wait) {
 				return nil, false
 			}

@@ -307,6 +307,52 @@ func TestConsumersGetSeveralGroupsAtOnce(t *testing.T) {
 	})
 }
 
+// stuck is a log that is not read beyond a group.
+type stuck struct {
+	*memLog
+	end uint64
+	how func(ctx context.Context) error
+}
+
+func (l stuck) Read(ctx context.Context, after citywarden.Position) ([]citywarden.Record, error) {
+	if after.Group() >= l.end {
+		return nil, l.how(ctx)
+	}
+	return l.memLog.Read(ctx, after)
+}
+
+// TestConsumersDoNotWaitForWhatIsStuck: of what is read they get what makes a batch, by bytes too, and all of it
+// when the log can't be read further.
+func TestConsumersDoNotWaitForWhatIsStuck(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		size int // of a message
+		how  func(ctx context.Context) error
+		want int // messages
+	}{
+		{"long messages", 200 << 10, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, 10},
+		{"an error", 10, func(context.Context) error { return errors.New("the disk is away") }, 16},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := new(memLog)
+				for i := range 20 {
+					l.Append(citywarden.Record{Kind: citywarden.RecordUplink, Uplink: &citywarden.Uplink{Device: "d", Protocol: "mqtt", Topic: "v1/devices/me/telemetry",
+						Payload: []byte(sample(i) + strings.Repeat(" ", c.size))}}, func(citywarden.Position, error) {})
+					l.seal()
+				}
+				got := &recorder{name: "c"}
+				_, stop := start(t, stuck{l, 16, c.how}, got)
+				synctest.Wait()
+				stop()
+				if len(got.got) < c.want {
+					t.Errorf("%d messages of 16, want %d at least", len(got.got), c.want)
+				}
+			})
+		})
+	}
+}
+
 func TestAFailingConsumerIsTriedAgainAndStopsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var times []time.Duration
