@@ -38,21 +38,28 @@ const (
 	DeviceDisconnected = "v1/devices/me/disconnect" // and of GatewayDisconnect
 )
 
-// keptOf is how many bytes of a message are kept that goes into the log as a dead letter.
+// keptOf is how many bytes are kept of a message that is too long for the log.
 const keptOf = 4096
 
-// oversized begins the topic of what is kept of a message that is too long for the log.
+// oversized begins the topic of a message that is longer than its model takes, and of what is kept of
+// one that is too long for the log.
 const oversized = "oversized/"
+
+// Overlong returns a message that is longer than its model takes as a dead letter: all of it is kept.
+func Overlong(up Uplink) Uplink {
+	up.Topic = fmt.Sprintf("%s%d/%s", oversized, len(up.Payload), up.Topic)
+	return up
+}
 
 // Oversize returns what is kept of a message that is too long for the log, so that it
 // is a dead letter: its beginning, and in the topic how long it was.
 func Oversize(up Uplink) Uplink {
-	up.Topic = fmt.Sprintf("%s%d/%s", oversized, len(up.Payload), up.Topic)
+	up = Overlong(up)
 	up.Payload = slices.Clone(up.Payload[:min(len(up.Payload), keptOf)])
 	return up
 }
 
-// Oversized reports whether topic is one of Oversize, and how many bytes went to which.
+// Oversized reports whether topic is one of Oversize or Overlong, and how many bytes went to which.
 func Oversized(topic string) (bytes int, original string, ok bool) {
 	rest, ok := strings.CutPrefix(topic, oversized)
 	if !ok {

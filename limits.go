@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -73,18 +72,26 @@ func (e *LimitError) Error() string {
 // could not be told.
 const overrate = "overrate/"
 
-// Overrate returns what is kept of such a message, so that it is a dead letter: all of it, or its beginning.
+// Overrate returns such a message as a dead letter: all of it is kept.
 func Overrate(up Uplink) Uplink {
 	up.Topic = overrate + up.Topic
-	up.Payload = slices.Clone(up.Payload[:min(len(up.Payload), keptOf)])
 	return up
 }
 
 // Overrated reports whether topic is one of Overrate, and of what.
 func Overrated(topic string) (original string, ok bool) { return strings.CutPrefix(topic, overrate) }
 
-// Whole reports whether all of a message is there that Overrate returned.
-func Whole(up Uplink) bool { return len(up.Payload) < keptOf }
+// AsSent returns a message that Overrate or Overlong changed as its device sent it. Of what Oversize
+// returned there is only the beginning: it stays as it is.
+func AsSent(up Uplink) Uplink {
+	if topic, ok := Overrated(up.Topic); ok {
+		up.Topic = topic
+	}
+	if bytes, topic, ok := Oversized(up.Topic); ok && bytes == len(up.Payload) {
+		up.Topic = topic
+	}
+	return up
+}
 
 // SessionLimits is what ThingsBoard's SDKs ask for when they connect, in its order and form:
 // a rate is "60:60", how many in how many seconds.

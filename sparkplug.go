@@ -15,7 +15,8 @@ const (
 	DeviceSparkplug = "v1/devices/me/sparkplug" // data and births, with the names and types of all metrics
 	DeviceMissing   = "v1/devices/me/missing"   // how many messages of a device got lost on their way, a number: by their own numbers
 
-	// What a node says of a device behind it: DBIRTH, DDATA or DDEATH, "/", and what the node calls it.
+	// What a node says of a device behind it: DBIRTH, DDATA or DDEATH, "/", and what the node calls it;
+	// NDEATH is the node's own death, said of each of its devices.
 	GatewaySparkplug = "v1/gateway/sparkplug/"
 )
 

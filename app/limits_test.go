@@ -151,11 +151,12 @@ func TestLimits(t *testing.T) {
 		for range 7 {
 			g.publish("v1/gateway/telemetry", `{"child":[{"flow":3}]}`)
 		}
-		if got := rejected("child"); len(got) != 2 || !strings.Contains(got[0], "came too fast: model limited takes 5/1m of a device") || !g.c.IsConnectionOpen() {
+		g.publish("v1/gateway/telemetry", `{"child":`+long+`}`)
+		if got := rejected("child"); len(got) != 3 || !strings.Contains(got[0], "came too fast: model limited takes 5/1m of a device") || !g.c.IsConnectionOpen() {
 			t.Errorf("dead letters of child: %q", got)
 		}
 		var replay citywarden.Replay
-		if err := w.call("admin", "POST", "/deadletters/replay", map[string]string{"device": "child"}, &replay); err != nil || replay.Replayed != 2 {
+		if err := w.call("admin", "POST", "/deadletters/replay", map[string]string{"device": "child"}, &replay); err != nil || replay.Replayed != 2 || replay.Failing != 1 || !strings.Contains(replay.First[0].Reason, "model limited takes 64") {
 			t.Errorf("%+v, %v", replay, err)
 		}
 	})

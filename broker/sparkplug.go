@@ -442,7 +442,7 @@ func (n *Node) Death(gateway citywarden.DeviceID, protocol string, payload []byt
 	now := time.Now().UTC()
 	ups := make([]citywarden.Uplink, 0, len(devices)+1)
 	for _, device := range devices {
-		ups = append(ups, citywarden.Uplink{Device: gateway, Protocol: protocol, Topic: citywarden.GatewaySparkplug + DDEATH + "/" + device, Received: now})
+		ups = append(ups, citywarden.Uplink{Device: gateway, Protocol: protocol, Topic: citywarden.GatewaySparkplug + NDEATH + "/" + device, Received: now})
 	}
 	return append(ups, citywarden.Uplink{Device: gateway, Protocol: protocol, Topic: citywarden.DeviceDisconnected, Payload: payload, Received: now}), nil
 }

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"fmt"
 	"hash/maphash"
 	"math"
@@ -106,6 +107,10 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 		return message{}, nil, d // only a sign of life
 	}
 	if bytes, topic, ok := citywarden.Oversized(up.Topic); ok {
+		if bytes == len(up.Payload) {
+			d.reject(1, "a message of %d bytes to %s; model %s takes %d: send less at once, or let the model take more and replay the dead letter", bytes, topic, model.Name, cmp.Or(model.Limits.Payload, citywarden.MaxPayload))
+			return message{}, nil, d
+		}
 		most := ""
 		if model.Limits.Payload > 0 && bytes > model.Limits.Payload {
 			most = fmt.Sprintf("; model %s takes %d", model.Name, model.Limits.Payload)

@@ -21,6 +21,9 @@ var ofDevice = map[string]string{
 	citywarden.GatewayConnect:    citywarden.DeviceConnected, citywarden.GatewayDisconnect: citywarden.DeviceDisconnected,
 }
 
+// nodeDeath begins the topic of what is said of each device of a node that died.
+const nodeDeath = citywarden.GatewaySparkplug + "NDEATH/"
+
 // split takes a gateway's message apart into one of each device it speaks of.
 // What can't be read, or names no device behind the gateway, is left in a message
 // of the gateway itself, and reasons say why. Any other message comes back as it is.
@@ -38,7 +41,7 @@ func split(dir Directory, up *citywarden.Uplink) (parts []citywarden.Uplink, rea
 		if part.Device, err = dir.Child(up.Device, name); err != nil {
 			return whole("%v", err)
 		}
-		if part.Topic = citywarden.DeviceSparkplug; what == "DDEATH" {
+		if part.Topic = citywarden.DeviceSparkplug; what == "DDEATH" || what == "NDEATH" {
 			part.Topic = citywarden.DeviceDisconnected
 		}
 		return []citywarden.Uplink{part}, nil
@@ -113,7 +116,7 @@ const gatewayAlive = 30 * time.Second
 // alive adds a sign of life of the gateway itself, so that one that only speaks for
 // others does not count as silent, and reports whether it did.
 func (p *Pipeline) alive(parts []citywarden.Uplink, up *citywarden.Uplink, now time.Time) ([]citywarden.Uplink, bool) {
-	if !up.Alive() || slices.ContainsFunc(parts, func(x citywarden.Uplink) bool { return x.Device == up.Device }) {
+	if !up.Alive() || strings.HasPrefix(up.Topic, nodeDeath) || slices.ContainsFunc(parts, func(x citywarden.Uplink) bool { return x.Device == up.Device }) {
 		return parts, false
 	}
 	if _, _, err := p.directory.Device(up.Device); err != nil {
@@ -131,7 +134,15 @@ func (p *Pipeline) alive(parts []citywarden.Uplink, up *citywarden.Uplink, now t
 // parts are durable, with the first error.
 func (p *Pipeline) acceptGateway(ctx context.Context, up citywarden.Uplink, done func(error)) {
 	if _, m, err := p.directory.Device(up.Device); err == nil { // its own limits, whoever it speaks of
-		err := p.pace(ctx, up.Device, m, up.Protocol, held(up.Protocol))
+		if oversize(m, len(up.Payload)) != nil {
+			p.metrics.limit(up.Protocol, "payload")
+			p.accept(ctx, citywarden.Overlong(up), true, done)
+			return
+		}
+		var err error
+		if up.Protocol != citywarden.ProtocolWill && !strings.HasPrefix(up.Topic, nodeDeath) { // not of its making, one of each device
+			err = p.pace(ctx, up.Device, m, up.Protocol, held(up.Protocol))
+		}
 		if citywarden.CodeOf(err) == citywarden.CodeLimited && up.Protocol == "uplink" { // nobody to be told
 			p.accept(ctx, citywarden.Overrate(up), true, done)
 			return

@@ -224,6 +224,11 @@ func (p *Pipeline) Check(up citywarden.Uplink) error {
 	if up.Received.IsZero() {
 		up.Received = time.Now().UTC()
 	}
+	if _, m, err := p.directory.Device(up.Device); err == nil {
+		if err := oversize(m, len(up.Payload)); err != nil {
+			return err
+		}
+	}
 	parts, reasons := split(p.directory, &up)
 	if len(reasons) > 0 {
 		return citywarden.Errorf(citywarden.CodeInvalid, "%s", strings.Join(reasons, "; "))

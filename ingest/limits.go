@@ -182,6 +182,12 @@ func held(protocol string) time.Duration {
 	return 0
 }
 
+// untold reports whether who sent up can't be told that it was too much: a broker elsewhere brought it,
+// or it is a notification of LwM2M, which its client would not send again.
+func untold(up *citywarden.Uplink) bool {
+	return up.Protocol == "uplink" || strings.HasPrefix(up.Topic, citywarden.DeviceLwM2M)
+}
+
 // limited holds the message to the limits of its device's model. It returns the message as it
 // goes into the log: a dead letter when it is too long, or when it came too fast and the device can't be
 // told, as somebody else brings it.
@@ -198,14 +204,17 @@ func (p *Pipeline) limited(ctx context.Context, up citywarden.Uplink, direct boo
 	}
 	if _, _, cut := citywarden.Oversized(up.Topic); !cut && oversize(m, len(up.Payload)) != nil {
 		p.metrics.limit(up.Protocol, "payload")
-		up = citywarden.Oversize(up)
+		up = citywarden.Overlong(up)
+	}
+	if up.Protocol == citywarden.ProtocolWill {
+		return up, nil // its device is gone: nobody to be held up or told, and one for each connection
 	}
 	most := held(up.Protocol)
 	if !direct {
 		most = 0
 	}
 	err = p.pace(ctx, up.Device, m, up.Protocol, most)
-	if citywarden.CodeOf(err) == citywarden.CodeLimited && (!direct || up.Protocol == "uplink") {
+	if citywarden.CodeOf(err) == citywarden.CodeLimited && (!direct || untold(&up)) {
 		return citywarden.Overrate(up), nil
 	}
 	return up, err

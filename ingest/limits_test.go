@@ -69,9 +69,79 @@ func TestLimitOfAModel(t *testing.T) {
 		if d := cmp.Diff(model.Limits, p.Limits("a")); d != "" {
 			t.Error(d)
 		}
-		p.limits.forget(one{model})
-		if len(p.limits.devices) != 3 {
-			t.Errorf("%d devices are remembered", len(p.limits.devices))
+		for range 2 { // of one that is gone nothing is remembered, of the others all is
+			p.limits.forget(one{model})
+			if len(p.limits.devices) != 3 {
+				t.Errorf("%d devices are remembered", len(p.limits.devices))
+			}
+			p.limits.of("nobody", model)
+		}
+	})
+}
+
+// TestOverALimitNothingIsLost: all of what is too much is kept and can be brought in again, and what is said
+// when something went is not held up by what it said before.
+func TestOverALimitNothingIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		model := testModel()
+		model.Limits = citywarden.Limits{Messages: citywarden.Rate{Count: 1, Per: citywarden.Duration(time.Hour)}, Payload: 10000}
+		log := &memLog{}
+		dir := family{one{model}}
+		p, err := New(Options{Log: log, Directory: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		send := func(protocol string, id citywarden.DeviceID, topic, payload string) error {
+			got := make(chan error, 1)
+			p.Accept(t.Context(), citywarden.Uplink{Device: id, Protocol: protocol, Topic: topic, Payload: []byte(payload)}, func(err error) { got <- err })
+			return <-got
+		}
+		padded := func(payload string, bytes int) string { return strings.Repeat(" ", bytes-len(payload)) + payload }
+		const telemetry, told = "v1/devices/me/telemetry", citywarden.DeviceLwM2M + "110/3318/0/5700"
+		for _, c := range []struct {
+			name                                  string
+			protocol, topic, payload, first, then string
+			id                                    citywarden.DeviceID
+		}{
+			{"a long one that came too fast", "uplink", telemetry, padded(`{"smoke":1}`, 9000), "overrate/" + telemetry, telemetry, "a"},
+			{"one that is too long", "mqtt", telemetry, padded(`{"smoke":1}`, 11000), "oversized/11000/" + telemetry, telemetry, "b"},
+			{"one that is too long and came too fast", "uplink", telemetry, padded(`{"smoke":1}`, 11000), "overrate/oversized/11000/" + telemetry, telemetry, "a"},
+			{"one that is too long, of a gateway", "mqtt", "v1/gateway/telemetry", padded(`{"d1":{"smoke":1}}`, 11000), "oversized/11000/v1/gateway/telemetry", "v1/gateway/telemetry", "gw"},
+			{"what a client of LwM2M tells", "coap", told, `[]`, "overrate/" + told, told, "a"},
+			{"a will", citywarden.ProtocolWill, telemetry, `{"smoke":2}`, telemetry, telemetry, "a"},
+			{"a will of a gateway", citywarden.ProtocolWill, "v1/gateway/disconnect", `{"device":"d1"}`, citywarden.DeviceDisconnected, citywarden.DeviceDisconnected, "gw"},
+			{"a device that went with its node", "mqtt", citywarden.GatewaySparkplug + "NDEATH/d2", "", citywarden.DeviceDisconnected, citywarden.DeviceDisconnected, "gw"},
+		} {
+			for c.id != "b" && c.topic != "v1/gateway/telemetry" && send("coap", c.id, telemetry, `{"smoke":1}`) == nil {
+			} // its rate is used up
+			began := time.Now()
+			if err := send(c.protocol, c.id, c.topic, c.payload); err != nil || time.Since(began) > 0 {
+				t.Errorf("%s: %v after %s", c.name, err, time.Since(began))
+				continue
+			}
+			log.seal()
+			newest := log.groups[len(log.groups)-1]
+			up := newest[len(newest)-1].Uplink
+			if up.Topic != c.first || string(up.Payload) != c.payload {
+				t.Errorf("%s: kept are %d of %d bytes, to %s", c.name, len(up.Payload), len(c.payload), up.Topic)
+			}
+			e := newDecoder(dir).group([]citywarden.Record{{Kind: citywarden.RecordUplink, Uplink: up}})[0]
+			if c.first != c.then && (e.Reject == nil || strings.Contains(e.Reject.Reason, "its beginning")) {
+				t.Errorf("%s: %+v", c.name, e.Reject)
+			}
+			again := citywarden.AsSent(*up)
+			if again.Topic != c.then {
+				t.Errorf("%s: %s comes in again", c.name, again.Topic)
+			}
+			long := len(c.payload) > model.Limits.Payload
+			if err := p.Check(again); long != (citywarden.CodeOf(err) == citywarden.CodeTooLarge) {
+				t.Errorf("%s, while the model takes no more: %v", c.name, err)
+			}
+			model.Limits.Payload = 20000
+			if err := p.Check(again); long && err != nil {
+				t.Errorf("%s, when the model takes it: %v", c.name, err)
+			}
+			model.Limits.Payload = 10000
 		}
 	})
 }

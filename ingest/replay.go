@@ -29,7 +29,7 @@ func (p *Pipeline) Replay(ctx context.Context, l *Ledger, device citywarden.Devi
 		letters = slices.DeleteFunc(letters, func(x citywarden.DeadLetter) bool { return x.Position > end })
 		n := len(letters)
 		letters = slices.DeleteFunc(letters, func(x citywarden.DeadLetter) bool {
-			err := p.Check(asSent(&x))
+			err := p.Check(citywarden.AsSent(x.Uplink()))
 			if err != nil && len(out.First) < replayFirst {
 				x.Reason = err.Error()
 				out.First = append(out.First, x)
@@ -50,21 +50,11 @@ func (p *Pipeline) Replay(ctx context.Context, l *Ledger, device citywarden.Devi
 	}
 }
 
-// asSent is the message of a dead letter as the device sent it: of one that came too fast
-// all is kept, unless it is long.
-func asSent(x *citywarden.DeadLetter) citywarden.Uplink {
-	up := x.Uplink()
-	if topic, ok := citywarden.Overrated(up.Topic); ok && citywarden.Whole(up) {
-		up.Topic = topic
-	}
-	return up
-}
-
 // again puts the messages of letters into the log and returns when they are durable.
 func (p *Pipeline) again(ctx context.Context, letters []citywarden.DeadLetter) error {
 	var ups []citywarden.Uplink
 	for i := range letters {
-		up := asSent(&letters[i])
+		up := citywarden.AsSent(letters[i].Uplink())
 		parts, _ := split(p.directory, &up)
 		ups = append(ups, parts...)
 	}

@@ -85,6 +85,7 @@ func TestSparkplugOfDevices(t *testing.T) {
 		{"DBIRTH/Device 1", "d1", citywarden.DeviceSparkplug, ""},
 		{"DDATA/d2", "d2", citywarden.DeviceSparkplug, ""},
 		{"DDEATH/d2", "d2", citywarden.DeviceDisconnected, ""},
+		{"NDEATH/d2", "d2", citywarden.DeviceDisconnected, ""},
 		{"DDATA/stranger", "gw", citywarden.GatewaySparkplug + "DDATA/stranger", `no device "stranger" behind gateway gw`},
 	} {
 		up := citywarden.Uplink{Device: "gw", Topic: citywarden.GatewaySparkplug + c.topic}

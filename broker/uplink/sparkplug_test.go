@@ -197,7 +197,7 @@ func TestSparkplug(t *testing.T) {
 	// The death of an earlier session says nothing, its own does.
 	say("county/NDEATH/e1", sparkplug(t, -1, number(2)))
 	say("county/NDEATH/e1", sparkplug(t, -1, number(3)))
-	log = append(log, "acme-e1 v1/gateway/sparkplug/DDEATH/pump ", "acme-e1 v1/devices/me/disconnect bdSeq=3")
+	log = append(log, "acme-e1 v1/gateway/sparkplug/NDEATH/pump ", "acme-e1 v1/devices/me/disconnect bdSeq=3")
 	c.must(t, log...)
 	u.await("waiting", 0)
 	if n := u.of("ignored"); n < 2 || n > 4 { // the death, the command, perhaps what we say and ask ourselves
