@@ -342,7 +342,7 @@ func TestUnicode(t *testing.T) {
 		p.publish(telemetryTopic, `{"备注":"漳浦县🚒"}`, 1, 1)
 		p.read(packets.Puback)
 		_ = p.conn.Close()
-		want := []citywarden.Uplink{telemetry("泵-1", `{"备注":"漳浦县🚒"}`), {Device: "泵-1", Protocol: "mqtt", Topic: attributesTopic, Payload: []byte(`{"状态":"离线"}`)}}
+		want := []citywarden.Uplink{telemetry("泵-1", `{"备注":"漳浦县🚒"}`), {Device: "泵-1", Protocol: citywarden.ProtocolWill, Topic: attributesTopic, Payload: []byte(`{"状态":"离线"}`)}}
 		if d := cmp.Diff(want, j.wait(t, 2), ignoreReceived); d != "" {
 			t.Error(d)
 		}
