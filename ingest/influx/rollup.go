@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -255,12 +256,21 @@ func (s *Series) OldestRollup(ctx context.Context, length time.Duration, domain 
 		return time.Time{}, err
 	}
 	source, database, w := s.source(level, domain)
-	t, err := s.run(ctx, http.MethodGet, database, "SELECT *::field FROM "+source+" ORDER BY time ASC LIMIT 1")
-	switch {
-	case err != nil:
+	at, err := s.oldest(ctx, database, "SELECT *::field FROM "+source+" ORDER BY time ASC LIMIT 1")
+	if tooManyFiles(err) {
+		at, err = s.oldestBetween(ctx, source, database, time.Unix(0, 0).UTC(), time.Now().UTC().Add(48*time.Hour))
+	}
+	if err != nil {
 		return time.Time{}, s.absent(ctx, w, err)
-	case len(t.Values) == 0 || len(t.Values[0]) == 0:
-		return time.Time{}, nil
+	}
+	return at, nil
+}
+
+// oldest returns the time of the first row of a statement's answer, zero for none.
+func (s *Series) oldest(ctx context.Context, database, text string) (time.Time, error) {
+	t, err := s.run(ctx, http.MethodGet, database, text)
+	if err != nil || len(t.Values) == 0 || len(t.Values[0]) == 0 {
+		return time.Time{}, err
 	}
 	ns, err := strconv.ParseInt(string(t.Values[0][0]), 10, 64)
 	if err != nil {
@@ -268,3 +278,25 @@ func (s *Series) OldestRollup(ctx context.Context, length time.Duration, domain 
 	}
 	return time.Unix(0, ns).UTC(), nil
 }
+
+// oldestBetween is the oldest row between two times of which one statement may not read all: where it may not, there are
+// many rows, and the halves are asked, the older one first. That is twice the binary logarithm of the time, 30 statements or so.
+func (s *Series) oldestBetween(ctx context.Context, source, database string, from, to time.Time) (time.Time, error) {
+	at, err := s.oldest(ctx, database, fmt.Sprintf("SELECT *::field FROM %s WHERE time >= %d AND time < %d ORDER BY time ASC LIMIT 1", source, from.UnixNano(), to.UnixNano()))
+	if !tooManyFiles(err) || to.Sub(from) < 2*time.Minute {
+		return at, err
+	}
+	middle := from.Add(to.Sub(from) / 2)
+	if at, err := s.oldestBetween(ctx, source, database, from, middle); err != nil || !at.IsZero() {
+		return at, err
+	}
+	return s.oldestBetween(ctx, source, database, middle, to)
+}
+
+// tooManyFiles reports whether an InfluxDB 3 Core refuses a statement, as its times are in more files than it reads at once.
+func tooManyFiles(err error) bool {
+	return err != nil && fileLimit.MatchString(err.Error())
+}
+
+// fileLimit is how 3.0 and 3.9 say so.
+var fileLimit = regexp.MustCompile(`exceed file limit|exceeding the file limit`)

@@ -673,3 +673,28 @@ func TestRollupsThatTheServerRefuses(t *testing.T) {
 		})
 	}
 }
+
+// TestOldestRollupOfMoreThanAStatementMayRead has more in an InfluxDB 3 Core than it reads at a time, with
+// a gap: after a restart the rollups have to go on.
+func TestOldestRollupOfMoreThanAStatementMayRead(t *testing.T) {
+	for _, release := range []release3{influxDB30, influxDB34, influxDB310} {
+		t.Run(release.name, func(t *testing.T) {
+			s := newSeries(t, influx.Options{URL: likeInfluxDB3(t, openCore(t), release), Token: "secret"})
+			oldest := time.Now().UTC().Truncate(time.Hour).Add(-400 * 24 * time.Hour)
+			var rows []citywarden.RollupRow
+			write := func(at time.Time) {
+				rows = append(rows, citywarden.RollupRow{Device: "m", Time: at, Metrics: map[citywarden.MetricName]citywarden.Rollup{"power": citywarden.RollupOf(1)}})
+			}
+			write(oldest)
+			for i := range 5 * 144 { // five days
+				write(begin.Add(-time.Duration(i) * fileSpan))
+			}
+			if err := s.WriteRollups(t.Context(), time.Minute, citywarden.Building, rows); err != nil {
+				t.Fatal(err)
+			}
+			if at, err := s.OldestRollup(t.Context(), time.Minute, citywarden.Building); err != nil || !at.Equal(oldest) {
+				t.Errorf("oldest rollup: %s, %v; want %s", at, err, oldest)
+			}
+		})
+	}
+}

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -220,7 +222,8 @@ type release3 struct {
 	name string
 	// refused is the answer to a write with a line that can't be taken: none of its lines is then.
 	refused func(line string, number int, words string) any
-	empty   any // the answer to a write without a line
+	empty   any    // the answer to a write without a line
+	crowded string // influxdb3_write/src/write_buffer/mod.rs, get_table_chunks: the answer to a statement over more than fileLimit files
 	// queries tells whether /query is that of core/iox_v1_query_api (3.7 and later), which answers 200 with an error in the
 	// result; before it was influxdb3_server/src/http/v1.rs, which answers by status.
 	queries bool
@@ -231,26 +234,57 @@ var (
 	influxDB30 = release3{"3.0", func(line string, number int, words string) any {
 		return map[string]any{"error": "parsing failed for write_lp endpoint",
 			"data": map[string]any{"original_line": line, "line_number": number, "error_message": words}}
-	}, "incoming write was empty", false}
+	}, "incoming write was empty", crowded, false}
 	// influxdb3_server/src/http.rs, V2WriteApiError, with influxdb3_write/src/write_buffer/mod.rs, Error::ParseError, of v3.4.2:
 	// the words of the line are left out.
 	influxDB34 = release3{"3.4.2", func(string, int, string) any {
 		return map[string]any{"code": "invalid", "message": "write buffer error: parsing for line protocol failed"}
-	}, map[string]any{"code": "invalid", "message": "write buffer error: incoming write was empty"}, false}
+	}, map[string]any{"code": "invalid", "message": "write buffer error: incoming write was empty"}, crowded, false}
 	// The same of v3.10.1.
 	influxDB310 = release3{"3.10", func(_ string, _ int, words string) any {
 		return map[string]any{"code": "invalid", "message": "write buffer error: line protocol parse failed: " + words}
-	}, map[string]any{"code": "invalid", "message": "write buffer error: incoming write was empty"}, true}
+	}, map[string]any{"code": "invalid", "message": "write buffer error: incoming write was empty"},
+		"Query would scan 432 Parquet files, exceeding the file limit. InfluxDB 3 Core caps file access to prevent performance degradation and memory issues.", true}
 )
 
-// qualified finds the database and retention policy that a SELECT names.
-var qualified = regexp.MustCompile(`^SELECT .* FROM "([^"]*)"\."([^"]*)"\."`)
+const (
+	fileLimit = 432              // of the files that a statement may read
+	fileSpan  = 10 * time.Minute // of the times in one file
+	crowded   = "Query would exceed file limit of 432 parquet files. Please specify a smaller time range for your query."
+)
+
+var (
+	// qualified finds the database and retention policy that a SELECT names.
+	qualified = regexp.MustCompile(`^SELECT .* FROM "([^"]*)"\."([^"]*)"\."`)
+	// table finds the table, since and until the times.
+	table = regexp.MustCompile(` FROM (?:"[^"]*"\."[^"]*"\.)?"([^"]*)"`)
+	since = regexp.MustCompile(` time >= (-?\d+)`)
+	until = regexp.MustCompile(` time < (-?\d+)`)
+)
+
+// filesOf is how many of the files of a table, by the begin of their times, a statement reads.
+func filesOf(q string, files map[int64]bool) (n int) {
+	from, to := int64(math.MinInt64), int64(math.MaxInt64)
+	if m := since.FindStringSubmatch(q); m != nil {
+		from, _ = strconv.ParseInt(m[1], 10, 64)
+	}
+	if m := until.FindStringSubmatch(q); m != nil {
+		to, _ = strconv.ParseInt(m[1], 10, 64)
+	}
+	for at := range files {
+		if at+int64(fileSpan) > from && at < to {
+			n++
+		}
+	}
+	return n
+}
 
 // likeInfluxDB3 runs a server with the answers of a release of InfluxDB 3 Core over a core: a
 // database is made by the first write, a write is taken whole or not at all.
 func likeInfluxDB3(t *testing.T, core *influx.Core, release release3) string {
 	var mu sync.Mutex
-	columns := map[string]string{} // by database, table and name: influxdb3_catalog/src/catalog/versions/v2/update.rs, column_or_create
+	columns := map[string]string{}       // by database, table and name: influxdb3_catalog/src/catalog/versions/v2/update.rs, column_or_create
+	files := map[string]map[int64]bool{} // by database and table, the begins of their times
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -273,7 +307,7 @@ func likeInfluxDB3(t *testing.T, core *influx.Core, release release3) string {
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		switch r.URL.Path {
 		case "/query":
-			likeInfluxDB3Query(w, r, core, release, columns, refuse)
+			likeInfluxDB3Query(w, r, core, release, columns, files, refuse)
 		case "/api/v2/write":
 			db := r.URL.Query().Get("bucket")
 			fresh := map[string]string{}
@@ -299,6 +333,13 @@ func likeInfluxDB3(t *testing.T, core *influx.Core, release release3) string {
 				return
 			}
 			maps.Copy(columns, fresh)
+			for _, p := range points {
+				key := db + "\x00" + string(p.Name())
+				if files[key] == nil {
+					files[key] = map[int64]bool{}
+				}
+				files[key][p.Time().Truncate(fileSpan).UnixNano()] = true
+			}
 			makeDatabase(t, core, db)
 			if rec := ask(core, r, body); rec.Code != http.StatusNoContent {
 				t.Errorf("the core answers %d %s", rec.Code, rec.Body)
@@ -313,7 +354,7 @@ func likeInfluxDB3(t *testing.T, core *influx.Core, release release3) string {
 }
 
 // likeInfluxDB3Query answers a statement.
-func likeInfluxDB3Query(w http.ResponseWriter, r *http.Request, core *influx.Core, release release3, columns map[string]string, refuse func(int, any)) {
+func likeInfluxDB3Query(w http.ResponseWriter, r *http.Request, core *influx.Core, release release3, columns map[string]string, files map[string]map[int64]bool, refuse func(int, any)) {
 	q, db := r.FormValue("q"), r.FormValue("db")
 	fail := func(status int, old any, words string) {
 		if !release.queries {
@@ -353,6 +394,11 @@ func likeInfluxDB3Query(w http.ResponseWriter, r *http.Request, core *influx.Cor
 	}
 	if !exists { // core/iox_v1_query_api/src/error.rs, DatabaseNotFound; influxdb3_internal_api/src/query_executor.rs of v3.0.0
 		fail(http.StatusNotFound, map[string]any{"error": "query error: database not found: " + db}, "Database "+db+" not found")
+		return
+	}
+	if m := table.FindStringSubmatch(q); m != nil && filesOf(q, files[db+"\x00"+m[1]]) > fileLimit {
+		words := "error while planning query: External error: " + release.crowded
+		fail(http.StatusInternalServerError, "query error: "+words, "datafusion error: "+words)
 		return
 	}
 	args := r.URL.Query()
