@@ -103,7 +103,7 @@ func (m *Metric) Round(v float64) float64 {
 	if math.IsInf(out, 0) || math.IsNaN(out) {
 		return v
 	}
-	return out
+	return out + 0 // no -0
 }
 
 // EventMetric is the metric by which a device says that something happened: a text, the name of it.
