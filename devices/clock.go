@@ -39,14 +39,21 @@ type clockPoint struct {
 	ahead int32  // how far ahead its time was, milliseconds
 }
 
-// observe takes the newest time that a message gave, and whether it can't be true. It reports whether
-// there is something new to store.
-func (c *clock) observe(received, stated time.Time, untrue bool) bool {
+// observe takes the newest time that a message gave, and whether it can't be true; the message may be an old one
+// that is brought in again. It reports whether there is something new to store.
+func (c *clock) observe(now, received, stated time.Time, untrue bool) bool {
 	at := received.Unix()
-	c.last = at
+	newest := max(c.last, c.untrue)
+	if n := len(c.points); n > 0 {
+		newest = max(newest, int64(c.points[n-1].at))
+	}
+	if newest > now.Add(clockWidth).Unix() { // our clock was ahead, and what it said of this one is wrong
+		*c = clock{}
+	}
+	c.last = max(c.last, at)
 	if untrue {
 		news := at-c.untrue > int64(clockWidth/time.Second)
-		c.untrue = at
+		c.untrue = max(c.untrue, at)
 		return news
 	}
 	ahead := int32(min(max(stated.Sub(received).Milliseconds(), math.MinInt32), math.MaxInt32))
@@ -59,8 +66,8 @@ func (c *clock) observe(received, stated time.Time, untrue bool) bool {
 		c.points = append(c.points, p)
 		return true
 	}
-	newest := &c.points[n-1]
-	if at < int64(newest.at) { // the log in another order, or our clock was set back
+	last := &c.points[n-1]
+	if at < int64(last.at) { // the log in another order, an old message, or our clock was set back a little
 		return false
 	}
 	if c.jumped(p) {
@@ -68,9 +75,9 @@ func (c *clock) observe(received, stated time.Time, untrue bool) bool {
 		c.known, c.drift = false, 0
 		return true
 	}
-	if at/c.width == int64(newest.at)/c.width {
-		if ahead >= newest.ahead {
-			*newest = p
+	if at/c.width == int64(last.at)/c.width {
+		if ahead >= last.ahead {
+			*last = p
 		}
 		return false
 	}

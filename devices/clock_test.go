@@ -56,7 +56,7 @@ func TestClock(t *testing.T) {
 					way = time.Duration(random.IntN(5)+1) * time.Hour
 				}
 				at := began.Add(since)
-				c.observe(at, at.Add(-way).Add(tt.ahead(since-way)), false)
+				c.observe(at, at, at.Add(-way).Add(tt.ahead(since-way)), false)
 			}
 			v := c.view()
 			drift := math.NaN()
@@ -91,12 +91,42 @@ func TestClockUnset(t *testing.T) {
 		{at.Add(3 * time.Minute), false, citywarden.ClockGood},
 	}
 	for i, s := range steps {
-		c.observe(at.Add(time.Duration(i)*time.Minute), s.stated, s.untrue)
+		now := at.Add(time.Duration(i) * time.Minute)
+		c.observe(now, now, s.stated, s.untrue)
 		if got := c.view().State; got != s.want {
 			t.Errorf("step %d: %s, want %s", i, got, s.want)
 		}
 	}
 	if s := fmt.Sprint((*clock)(nil).view()); s != "<nil>" {
 		t.Errorf("a device without times: %s", s)
+	}
+}
+
+// TestOurClockWasAhead: what was seen by a clock of ours that was set back later says nothing of the devices'. A
+// message of before that is brought in again takes nothing from what is known.
+func TestOurClockWasAhead(t *testing.T) {
+	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	for _, years := range []int{1, 20} {
+		c := &clock{}
+		for i := range 3 {
+			now := at.Add(time.Duration(i) * time.Minute)
+			ours := now.AddDate(years, 0, 0)
+			c.observe(ours, ours, now, years > 11) // ours knows better than to believe it
+		}
+		c = clockOf(c.history())
+		stored := false
+		for since := 10 * time.Minute; since <= 24*time.Hour; since += time.Minute {
+			now := at.Add(since)
+			stored = c.observe(now, now, now, false) || stored
+		}
+		v := c.view()
+		if !stored || v.State != citywarden.ClockGood || v.Drift == nil || v.Since.Before(at) || v.At.After(at.Add(24*time.Hour)) {
+			t.Errorf("%d years ahead: %+v, stored: %v", years, v, stored)
+		}
+		now := at.Add(25 * time.Hour)
+		c.observe(now, at.Add(time.Minute), at.Add(time.Minute), false)
+		if d := cmp.Diff(v, c.view()); d != "" {
+			t.Errorf("after an old message:\n%s", d)
+		}
 	}
 }

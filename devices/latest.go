@@ -79,7 +79,7 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 			d.clock = &clock{}
 		}
 		untrue := e.Quarantined > 0 && !trueTime(e.Stated, heard)
-		d.unclock = d.clock.observe(heard, e.Stated, untrue) || d.unclock
+		d.unclock = d.clock.observe(time.Now(), heard, e.Stated, untrue) || d.unclock
 	}
 	if !d.dirty {
 		d.dirty = true
