@@ -42,7 +42,22 @@ func TestGapsOfBefore(t *testing.T) {
 	}
 }
 
-// TestTheLedgerIsTrimmed: the rows of hours that are not to be kept go, all others stay.
+// paced is a store that notes when it was made to remove rows.
+type paced struct {
+	*store.DB
+	at []time.Time
+}
+
+func (p *paced) TrimLedger(ctx context.Context, before time.Time) (int64, error) {
+	n, err := p.DB.TrimLedger(ctx, before)
+	if n > 0 {
+		p.at = append(p.at, time.Now())
+	}
+	return n, err
+}
+
+// TestTheLedgerIsTrimmed: the rows of hours that are not to be kept go, all others stay. They go one
+// hour at a time, with a pause: after years it may be many, and others write meanwhile.
 func TestTheLedgerIsTrimmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
@@ -57,7 +72,8 @@ func TestTheLedgerIsTrimmed(t *testing.T) {
 		if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 0), rows, nil, nil); err != nil {
 			t.Fatal(err)
 		}
-		l := ingest.NewLedger(db, keep, nil)
+		p := &paced{DB: db}
+		l := ingest.NewLedger(p, keep, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- l.Run(ctx) }()
@@ -65,6 +81,9 @@ func TestTheLedgerIsTrimmed(t *testing.T) {
 		cancel()
 		if err := <-done; err != nil {
 			t.Fatal(err)
+		}
+		if len(p.at) != 2 || p.at[1].Sub(p.at[0]) < 100*time.Millisecond {
+			t.Errorf("hours were removed at %v", p.at)
 		}
 		got, err := db.LedgerRows(t.Context(), time.Time{}, time.Time{}, "")
 		if d := cmp.Diff(rows[4:], got); d != "" || err != nil {

@@ -198,13 +198,16 @@ func (l *Ledger) flush(ctx context.Context) error {
 
 // Run saves every 500 ms until ctx is done, and then once more. Start it
 // before the pipeline and end it after. Once an hour it lets the oldest dead letters go beyond the
-// newest 1,000,000, and the oldest gaps beyond as many, and the rows of hours that are not to be kept any more.
+// newest 1,000,000, and the oldest gaps beyond as many, and the rows of hours that are not to be kept any more, those
+// of one hour each time that it saves.
 func (l *Ledger) Run(ctx context.Context) error {
+	old := false // there may be rows that are not to be kept
 	for trimmed := time.Now(); pause(ctx, ledgerEvery); {
 		if time.Since(trimmed) >= trimLetters {
-			trimmed = time.Now()
+			trimmed, old = time.Now(), l.keep > 0
 			l.trim(ctx)
 		}
+		old = old && l.trimHour(ctx)
 		if err := l.flush(ctx); err != nil && ctx.Err() == nil {
 			l.log.Warn("ledger not saved; it is tried again", "err", err)
 		}
@@ -217,16 +220,16 @@ func (l *Ledger) Run(ctx context.Context) error {
 	return nil
 }
 
-func (l *Ledger) trim(ctx context.Context) {
-	for l.keep > 0 {
-		n, err := l.store.TrimLedger(ctx, time.Now().Add(-l.keep))
-		if err != nil && ctx.Err() == nil {
-			l.log.Warn("ledger not trimmed", "err", err)
-		}
-		if n == 0 || err != nil {
-			break
-		}
+// trimHour removes the rows of the oldest hour that is not to be kept, and reports whether there was one.
+func (l *Ledger) trimHour(ctx context.Context) bool {
+	n, err := l.store.TrimLedger(ctx, time.Now().Add(-l.keep))
+	if err != nil && ctx.Err() == nil {
+		l.log.Warn("ledger not trimmed", "err", err)
 	}
+	return n > 0 && err == nil
+}
+
+func (l *Ledger) trim(ctx context.Context) {
 	if err := l.store.TrimGaps(ctx, keepLetters); err != nil && ctx.Err() == nil {
 		l.log.Warn("gaps not trimmed", "err", err)
 	}
