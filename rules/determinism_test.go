@@ -284,6 +284,26 @@ func TestASnapshotLacksWhatWasForgotten(t *testing.T) {
 	without(35)
 }
 
+func TestASnapshotIsTheCallers(t *testing.T) {
+	var all []*citywarden.Device
+	for i := range 40 {
+		all = append(all, dev(fmt.Sprintf("d%02d", i), "probe"))
+	}
+	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'avg(x, "1h") > 5'}]`), all...)
+	for i := range 4000 {
+		w.put(string(all[i%40].ID), time.Duration(i)*s/10, "x", float64(i%11))
+	}
+	a := snapshot(t, w.e)
+	if held := cap(w.e.written); held*5 > len(a) {
+		t.Errorf("the engine holds %d bytes for the next snapshot, of %d that are nearly all readings", held, len(a))
+	}
+	want := slices.Clone(a)
+	clear(a)
+	if got := snapshot(t, w.e); !slices.Equal(got, want) {
+		t.Error("what the caller did with a snapshot is in the next one")
+	}
+}
+
 func TestReorderedWithinLateIsTheSame(t *testing.T) {
 	// Readings that arrive in another order, but less than late apart, change
 	// neither what happens nor when.

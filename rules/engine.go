@@ -33,7 +33,8 @@ type Engine struct {
 	last     *device                        // whose message was the last one
 	next     *device                        // whose message is probably the next
 	known    []*device                      // in the order in which they became known
-	written  []byte                         // the last snapshot
+	written  []byte                         // the rules of the last snapshot
+	size     int                            // of the last snapshot, bytes
 	runs     []*run                         // by rule
 	retired  []*run                         // of rules that are gone: their alarms until they are closed, and their episodes for ever
 	timers   timerHeap

@@ -32,6 +32,7 @@ type codec struct {
 	version byte
 	base    int64                 // what moments are written by, at least 1: none is math.MinInt64 from it
 	ids     []citywarden.DeviceID // by seat
+	rules   int                   // where those that are written begin
 	err     error
 }
 
@@ -554,11 +555,9 @@ func (c *codec) level(l *savedLevel) {
 
 // Snapshot returns the state of the engine. An engine with the same rules and
 // devices that restores it goes on exactly where this one stands. Its size is
-// about 15 bytes per remembered sample and 40 per alarm. It must not be changed:
-// the next one takes from it what is still so.
+// about 15 bytes per remembered sample and 40 per alarm.
 func (e *Engine) Snapshot() ([]byte, error) {
-	size := len(e.written)
-	c := &codec{buf: make([]byte, 0, size+size/8+1024), version: snapshotVersion}
+	c := &codec{buf: make([]byte, 0, e.size+e.size/8+1024), version: snapshotVersion}
 	c.buf = append(c.buf, snapshotVersion)
 	c.int(&e.now)
 	c.base = max(e.now, 1)
@@ -570,6 +569,7 @@ func (e *Engine) Snapshot() ([]byte, error) {
 		c.device(&sd)
 	}
 	c.count(len(e.runs) + len(e.retired))
+	c.rules = len(c.buf)
 	var inst savedInstance
 	for _, x := range slices.Concat(e.runs, e.retired) {
 		r := x.save()
@@ -582,8 +582,21 @@ func (e *Engine) Snapshot() ([]byte, error) {
 			c.page(e.written, &r, &inst, &x.pages[i], x.list[i*pageSize:min((i+1)*pageSize, len(x.list))])
 		}
 	}
-	e.written = c.buf
-	return c.buf, c.err
+	if c.err != nil {
+		return nil, c.err
+	}
+	e.keep(c.buf[c.rules:])
+	e.size = len(c.buf)
+	return c.buf, nil
+}
+
+// keep keeps the part of a snapshot that the next one takes from. That of the devices, which is most of it where rules look
+// back, is the caller's alone.
+func (e *Engine) keep(rules []byte) {
+	if n := len(rules); cap(e.written) < n || cap(e.written)/2 > n {
+		e.written = make([]byte, 0, n+n/8)
+	}
+	e.written = append(e.written[:0], rules...)
 }
 
 func (d *device) save(s *savedDevice) {
@@ -616,7 +629,7 @@ func (x *run) save() savedRule {
 // page says where the last snapshot has a part of run.list, so that the next one
 // writes only what changed since.
 type page struct {
-	begin int
+	begin int              // in Engine.written
 	ends  [pageSize]uint32 // of the instances, from begin
 	stale uint16           // bits of those that changed
 }
@@ -631,11 +644,11 @@ func (inst *instance) touch() {
 	}
 }
 
-// page writes the instances of a page, of which last is the snapshot before; s is
+// page writes the instances of a page, of which last has the rules of the snapshot before; s is
 // for its use.
 func (c *codec) page(last []byte, r *savedRule, s *savedInstance, p *page, list []*instance) {
 	begin, from := len(c.buf), uint32(0)
-	last, p.begin = last[p.begin:], begin
+	last, p.begin = last[p.begin:], begin-c.rules
 	if p.stale == 0 {
 		c.buf = append(c.buf, last[:p.ends[len(list)-1]]...)
 		return
