@@ -167,6 +167,10 @@ func (b *bench) published(topic string, qos byte, retain bool) {
 
 // Accept implements the listeners' Acceptor.
 func (b *bench) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
+	if up.Protocol == citywarden.ProtocolWill { // the platform sends it, when the device is gone
+		b.pipeline.Accept(ctx, up, done)
+		return
+	}
 	now := time.Now()
 	b.mu.Lock()
 	b.set("topic", Passed, up.Topic, "")
@@ -240,6 +244,9 @@ func (b *bench) entry(e *citywarden.Entry) {
 		return
 	}
 	b.readings(e, &m)
+	if up.Protocol == citywarden.ProtocolWill {
+		return // it tells no time, and is not sent again
+	}
 	b.times(e, &m)
 	if !b.back.IsZero() {
 		b.after++
