@@ -145,6 +145,7 @@ func (c *conn) send() {
 			return
 		}
 		c.listener.broker.metrics.acknowledged(batch)
+		clear(batch) // an idle connection keeps no message
 		c.idle()
 	}
 }

@@ -58,7 +58,7 @@ type conn struct {
 	stopping    atomic.Bool // nothing is to be read any more
 
 	aliases    map[uint16]string // MQTT 5, by the reading goroutine only
-	chunkSizes map[string]string // by the request for firmware that said it; by the reading goroutine only
+	chunkSizes map[string]int    // by the request for firmware that said it; by the reading goroutine only
 	granting   int               // filters of the SUBSCRIBE packet that is looked at; by the reading goroutine only
 	in         intake            // by the reading goroutine only
 

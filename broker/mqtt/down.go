@@ -505,17 +505,17 @@ func (c *conn) answerFirmware(request string, payload []byte) error {
 		return err
 	}
 	size := strings.TrimSpace(string(payload))
-	if size == "" {
-		size = c.chunkSizes[id]
+	if n, said := c.chunkSizes[id]; size == "" && said {
+		size = strconv.Itoa(n)
 	}
 	chunk, err := citywarden.Chunk(file, size, number)
 	if err != nil {
 		return err
 	}
 	if c.chunkSizes == nil || len(c.chunkSizes) >= maxChunkSizes {
-		c.chunkSizes = map[string]string{}
+		c.chunkSizes = map[string]int{}
 	}
-	c.chunkSizes[id] = size
+	c.chunkSizes[strings.Clone(id)], _ = strconv.Atoi(size) // "" is all of it, as 0; the number and the id alone: the packet is longer
 	if len(chunk) > maxChunk {
 		c.deliver(firmwareError, firmwareError, []byte(tooLargePart), nil)
 		return citywarden.Errorf(citywarden.CodeInvalid, "a chunk of %d bytes; ask for at most %d: the payload is how many", len(chunk), maxChunk)

@@ -3,13 +3,17 @@ package mqtt
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
+	"weak"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -254,4 +258,29 @@ type keys struct {
 func (k keys) Accept(ctx context.Context, up citywarden.Uplink, done func(error)) {
 	k.each()
 	k.fickle.Accept(ctx, up, done)
+}
+
+// forgetful is an acceptor that keeps nothing of a message.
+type forgetful chan weak.Pointer[byte]
+
+func (f forgetful) Accept(_ context.Context, up citywarden.Uplink, done func(error)) {
+	f <- weak.Make(unsafe.SliceData(up.Payload))
+	done(nil)
+}
+
+// TestIdleConnectionKeepsNoMessage: once a message is acknowledged, its connection does not hold it in memory.
+func TestIdleConnectionKeepsNoMessage(t *testing.T) {
+	f := make(forgetful, 1)
+	addr, _, _ := serveTCP(t, f)
+	p := dial(t, addr, 5).login("x", "a")
+	p.publish(telemetryTopic, strings.Repeat("x", maxPacket/2), 1, 1)
+	p.read(packets.Puback)
+	message := <-f
+	eventually(t, func() error {
+		if runtime.GC(); message.Value() != nil {
+			return errors.New("the payload is in memory still")
+		}
+		return nil
+	})
+	p.ping() // the connection is there
 }
