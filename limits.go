@@ -63,9 +63,14 @@ type LimitError struct {
 	After  time.Duration // when it may come again
 }
 
+// Seconds returns After in whole seconds, rounded up and at least one: who comes then is not too early.
+func (e *LimitError) Seconds() int {
+	return max(int((e.After+time.Second-1)/time.Second), 1)
+}
+
 // Error returns the reason and when to come again.
 func (e *LimitError) Error() string {
-	return fmt.Sprintf("%s; come again in %s", e.Reason, max(e.After.Round(time.Second), time.Second))
+	return fmt.Sprintf("%s; come again in %s", e.Reason, time.Duration(e.Seconds())*time.Second)
 }
 
 // overrate begins the topic of what came when its device had sent more than it may and

@@ -479,7 +479,7 @@ func TestStoreFailure(t *testing.T) {
 // TestTooManyMessages: 4.29 says when to come again, and 4.13 how much is taken.
 func TestTooManyMessages(t *testing.T) {
 	p := newPlatform()
-	p.err = citywarden.Errorf(citywarden.CodeLimited, "%w", &citywarden.LimitError{Reason: "device a sends too much", After: 90 * time.Second})
+	p.err = citywarden.Errorf(citywarden.CodeLimited, "%w", &citywarden.LimitError{Reason: "device a sends too much", After: 89*time.Second + time.Millisecond})
 	addr, _, _ := serve(t, p)
 	r := dial(t, addr).ask(post(1, goodPath, "{}"))
 	age, err := r.Options.GetUint32(message.MaxAge)

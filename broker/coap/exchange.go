@@ -140,7 +140,7 @@ var unavailable = answer{code: codes.ServiceUnavailable, detail: "the message wa
 func tooMany(err error) answer {
 	a := answer{code: codes.TooManyRequests, detail: err.Error(), again: 1}
 	if limit := (*citywarden.LimitError)(nil); errors.As(err, &limit) {
-		a.again = uint32(max(limit.After.Round(time.Second), time.Second) / time.Second)
+		a.again = uint32(limit.Seconds())
 	}
 	return a
 }

@@ -193,7 +193,7 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 		return
 	case citywarden.CodeOf(err) == citywarden.CodeLimited:
 		if limit := (*citywarden.LimitError)(nil); errors.As(err, &limit) {
-			w.Header().Set("Retry-After", strconv.Itoa(int(max(limit.After.Round(time.Second), time.Second)/time.Second)))
+			w.Header().Set("Retry-After", strconv.Itoa(limit.Seconds()))
 		}
 		h.unkept.Do(func() {
 			h.Logger.Warn("message refused; the device sends too much", "device", id, "topic", up.Topic, "err", err)
