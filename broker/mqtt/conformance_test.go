@@ -60,8 +60,8 @@ func TestConnectTwice(t *testing.T) {
 	}
 }
 
-// TestRetainedMessages: one is stored as any other, and kept for nobody; the empty one that would
-// clear it is no message of a device.
+// TestRetainedMessages: one is stored as any other, and kept for nobody, the empty one too that would
+// clear it elsewhere.
 func TestRetainedMessages(t *testing.T) {
 	retain := func(pk *packets.Packet) { pk.FixedHeader.Retain = true }
 	for _, version := range []byte{4, 5} {
@@ -74,7 +74,9 @@ func TestRetainedMessages(t *testing.T) {
 				p.read([]byte{1: packets.Puback, 2: packets.Pubrec}[qos])
 			}
 		}
-		if got := j.wait(t, 3); len(got) != 3 || string(got[2].Payload) != `{"n":2}` {
+		p.publish(attributesTopic, "", 1, 3, retain)
+		p.read(packets.Puback)
+		if got := j.wait(t, 4); len(got) != 4 || string(got[2].Payload) != `{"n":2}` || len(got[3].Payload) != 0 {
 			t.Errorf("version %d: taken %v", version, got)
 		}
 		again := dial(t, addr, version).login("y", "a")

@@ -260,7 +260,7 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 		}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "citywarden_mqtt_refused_total",
-			Help: "What the MQTT listener refused: connect, publish, subscribe, session for one whose token was revoked, or store for a message that could not be stored.",
+			Help: "What the MQTT listener refused: connect, publish, subscribe, session for one whose token was revoked, limit for a message of a device that sends too much, or store for one that could not be stored.",
 		}, []string{"what"}),
 		acks: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "citywarden_mqtt_ack_seconds",
@@ -271,7 +271,7 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, what := range []string{"connect", "publish", "subscribe", "session", "store"} {
+	for _, what := range []string{"connect", "publish", "subscribe", "session", "limit", "store"} {
 		m.refused.WithLabelValues(what) // from 0 on, so that the first one shows as an increase
 	}
 	for _, c := range []prometheus.Collector{m.connections, m.refused, m.acks} {
