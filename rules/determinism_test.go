@@ -304,6 +304,20 @@ func TestASnapshotIsTheCallers(t *testing.T) {
 	}
 }
 
+func TestWhatIsRareIsNotKept(t *testing.T) {
+	for seed := range uint64(10) {
+		w := history(t, seed, 300)
+		for _, x := range slices.Concat(w.e.runs, w.e.retired) {
+			for _, inst := range x.list {
+				had := inst.rare
+				if inst.shed(); had != nil && inst.rare == nil {
+					t.Errorf("history %d: %s on %s keeps %+v, which is nothing", seed, x.rule.ID, inst.entity, *had)
+				}
+			}
+		}
+	}
+}
+
 func TestReorderedWithinLateIsTheSame(t *testing.T) {
 	// Readings that arrive in another order, but less than late apart, change
 	// neither what happens nor when.

@@ -261,6 +261,7 @@ func (e *Engine) rearm(inst *instance) {
 	if inst.dropped {
 		return
 	}
+	inst.shed()
 	due := e.deadline(inst)
 	if inst.alarm.Flapping {
 		due = min(due, inst.calm())
