@@ -186,8 +186,10 @@ func writeRecording(t *testing.T, scenario string, xs []exchange) {
 }
 
 // replayed answers as the recording does, as long as the same is asked.
-func replayed(t *testing.T, scenario string) influxDB2 {
-	xs := readRecording(t, scenario)
+func replayed(t *testing.T, scenario string) influxDB2 { return replay(t, readRecording(t, scenario)) }
+
+// replay answers as xs do. How many series there are may be asked once more: that goes by the clock, and a run may be slower than what was recorded.
+func replay(t *testing.T, xs []exchange) influxDB2 {
 	var mu sync.Mutex
 	next := 0
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -195,6 +197,13 @@ func replayed(t *testing.T, scenario string) influxDB2 {
 		defer mu.Unlock()
 		body, _ := io.ReadAll(r.Body)
 		got := asked(r, body, map[string]string{"all": "all", "read": "read", "write": "write", "blind": "blind"})
+		again := slices.IndexFunc(xs[:next], func(x exchange) bool {
+			return x.Query == got.Query && x.Token == got.Token && strings.Contains(x.Query, "SHOW SERIES CARDINALITY")
+		})
+		if again >= 0 && (next == len(xs) || xs[next].Query != got.Query) {
+			xs[again].answer(w)
+			return
+		}
 		if next == len(xs) {
 			t.Errorf("after %d requests another one, that was not recorded: %+v", next, got)
 			http.Error(w, "not recorded", http.StatusTeapot)
@@ -208,11 +217,7 @@ func replayed(t *testing.T, scenario string) influxDB2 {
 			http.Error(w, "not recorded", http.StatusTeapot)
 			return
 		}
-		for h, v := range x.Header {
-			w.Header().Set(h, v)
-		}
-		w.WriteHeader(x.Status)
-		_, _ = io.WriteString(w, timed(x.Answer))
+		x.answer(w)
 	}))
 	t.Cleanup(func() {
 		srv.Close()
@@ -221,6 +226,44 @@ func replayed(t *testing.T, scenario string) influxDB2 {
 		}
 	})
 	return influxDB2{srv.URL, func(may string) string { return may }, func(string, time.Duration) {}, func(string) {}}
+}
+
+// answer says what was recorded.
+func (x *exchange) answer(w http.ResponseWriter) {
+	for h, v := range x.Header {
+		w.Header().Set(h, v)
+	}
+	w.WriteHeader(x.Status)
+	_, _ = io.WriteString(w, timed(x.Answer))
+}
+
+// TestReplayOfASlowRun has the number of series asked once more than when it was recorded, as after a minute.
+func TestReplayOfASlowRun(t *testing.T) {
+	count := exchange{Request: "GET /query", Query: "epoch=ns\nq=SHOW SERIES CARDINALITY ON \"x\"", Token: "none", Status: http.StatusOK, Answer: "7"}
+	write := exchange{Request: "POST /api/v2/write", Query: "bucket=x", Token: "none", Status: http.StatusNoContent}
+	srv := replay(t, []exchange{count, write})
+	for _, want := range []exchange{count, count, write, count} {
+		method, path, _ := strings.Cut(want.Request, " ")
+		args := url.Values{}
+		for _, a := range strings.Split(want.Query, "\n") {
+			k, v, _ := strings.Cut(a, "=")
+			args.Set(k, v)
+		}
+		r, err := http.NewRequest(method, srv.url+path+"?"+args.Encode(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Token of nobody")
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != want.Status || string(body) != want.Answer {
+			t.Errorf("%s: %d %q, want %d %q", want.Request, res.StatusCode, body, want.Status, want.Answer)
+		}
+	}
 }
 
 // realInfluxDB2 starts a real influxd 2 (INFLUXD2), and sets it up; the test is skipped when there is none.
