@@ -81,7 +81,7 @@ type LogConfig struct {
 	URL      string              `yaml:"url"` // of a NATS server with JetStream, or of several of a cluster, with commas; "" for the embedded one; CITYWARDEN_LOG_URL overrides it
 	MaxAge   citywarden.Duration `yaml:"max_age"`
 	MaxBytes int64               `yaml:"max_bytes"` // bytes on disk
-	Ledger   citywarden.Duration `yaml:"ledger"`    // how long the rows of the ledger are kept; 0s for ever
+	Ledger   citywarden.Duration `yaml:"ledger"`    // how long the rows of the ledger are kept; 0s for ever, without it 90d or MaxAge if that is longer
 	Reserve  int64               `yaml:"reserve"`   // bytes that stay free on the disk of the data folder: with less, messages are not acknowledged
 }
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/citywarden/citywarden"
 )
 
 // The example is the documentation of every key: it has all of them, each with
@@ -121,6 +123,24 @@ func TestEmptyConfigIsTheDefault(t *testing.T) {
 		}
 		if d := cmp.Diff(Default(), got); d != "" {
 			t.Errorf("%q: %s", text, d)
+		}
+	}
+}
+
+// TestLedgerAsLongAsTheLog: the ledger keeps its rows for as long as the log, when that is longer than usual and
+// nothing is said of the ledger.
+func TestLedgerAsLongAsTheLog(t *testing.T) {
+	for text, want := range map[string]citywarden.Duration{
+		"log:\n  max_age: 365d\n":               days(365),
+		"log:\n  max_age: 30d\n":                days(90),
+		"log:\n  max_age: 365d\n  ledger: 0s\n": 0,
+	} {
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := LoadConfig(path); err != nil || got.Log.Ledger != want {
+			t.Errorf("%q: log.ledger %s, %v; want %s", text, got.Log.Ledger, err, want)
 		}
 	}
 }

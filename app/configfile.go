@@ -52,6 +52,9 @@ func decodeConfig(path string, b []byte, c *Config) error {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
+	if where["log.ledger"] == nil {
+		c.Log.Ledger = max(c.Log.Ledger, c.Log.MaxAge)
+	}
 	err = c.Check()
 	var k *keyError
 	if errors.As(err, &k) && where[k.key] != nil {
