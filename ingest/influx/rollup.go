@@ -120,8 +120,10 @@ func (s *Series) sendRollups(ctx context.Context, level int, domain citywarden.D
 func (s *Series) postRollups(ctx context.Context, level int, body string) error {
 	err := s.rollups[level].WriteRecord(ctx, body)
 	if !missing(err) && !policyMissing(err) {
+		s.policies[level] = s.policies[level] || err == nil
 		return err
 	}
+	gone := s.policies[level]
 	var create error
 	if s.opt.Org != "" {
 		create = s.createBucket(ctx, s.opt.Database+"/"+policyName(level), s.opt.Rollups[level])
@@ -131,6 +133,9 @@ func (s *Series) postRollups(ctx context.Context, level int, body string) error 
 	}
 	if create != nil {
 		return fmt.Errorf("%w (and it can't be created: %w)", err, create)
+	}
+	if gone {
+		s.log.Warn("rollups were gone and are made anew; after a restart of citywarden older series are read from the readings", "level", policyName(level))
 	}
 	return s.rollups[level].WriteRecord(ctx, body)
 }

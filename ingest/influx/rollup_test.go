@@ -573,6 +573,8 @@ func TestRollupsOfADatabaseThatIsGone(t *testing.T) {
 		for _, first := range []string{"readings", "rollups"} {
 			t.Run(c.name+", "+first+" first", func(t *testing.T) {
 				o := influx.Options{URL: url, Database: fmt.Sprintf("gone-%d-%s", i, first), Cursors: openStore(t)}
+				var log bytes.Buffer
+				o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 				s := newSeries(t, o)
 				rows := []citywarden.RollupRow{{Device: "m", Time: begin, Metrics: map[citywarden.MetricName]citywarden.Rollup{"power": citywarden.RollupOf(3)}}}
 				pos := uint64(0)
@@ -606,8 +608,34 @@ func TestRollupsOfADatabaseThatIsGone(t *testing.T) {
 				if points, err := s.Query(ctx, citywarden.SeriesQuery{Device: "m", Domain: citywarden.Building, Metric: "power"}); err != nil || len(points) != 1 {
 					t.Errorf("readings: %v, %v; want one", points, err)
 				}
+				if logged := strings.Contains(log.String(), "rollups were gone"); logged != (c.lost != "") {
+					t.Errorf("that the rollups were gone is logged: %t\n%s", logged, &log)
+				}
 			})
 		}
+	}
+}
+
+// TestRollupsOfABucketThatIsGone is the same of an InfluxDB 2.
+func TestRollupsOfABucketThatIsGone(t *testing.T) {
+	srv := likeInfluxDB2(t, openCore(t))
+	var log bytes.Buffer
+	s := newSeries(t, influx.Options{URL: srv.url, Token: srv.token("all"), Org: "county", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	rows := []citywarden.RollupRow{{Device: "m", Time: begin, Metrics: map[citywarden.MetricName]citywarden.Rollup{"power": citywarden.RollupOf(3)}}}
+	for i, want := range []int{0, 0, 1} {
+		if i == 2 {
+			srv.drop("citywarden/rollup_1m")
+		}
+		if err := s.WriteRollups(t.Context(), time.Minute, citywarden.Building, rows); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(log.String(), "rollups were gone"); n != want {
+			t.Errorf("write %d: logged %d times, want %d\n%s", i, n, want, &log)
+		}
+	}
+	got, err := s.RollupRows(t.Context(), time.Minute, citywarden.Building, citywarden.HistoryQuery{From: begin, To: begin.Add(time.Hour)})
+	if diff := cmp.Diff(rows, got); err != nil || diff != "" {
+		t.Errorf("rollups: %v (-want +got):\n%s", err, diff)
 	}
 }
 

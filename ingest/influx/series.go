@@ -83,7 +83,7 @@ type Series struct {
 	series   cardinality
 
 	rollups  [4]api.WriteAPIBlocking
-	policies [4]bool // whether the retention policy of the level is there
+	policies [4]bool // whether the retention policy, or bucket, of the level is there
 
 	mu      sync.Mutex
 	moved   chan struct{} // closed when reached grows; nil when nobody waits
