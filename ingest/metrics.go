@@ -83,6 +83,9 @@ func (m *metrics) accepted(protocol string, begin time.Time) func(error) {
 	if !ok { // labels are bounded
 		results = m.results["other"]
 	}
+	if m.depth.Load() == 0 { // before it counts, or whoever looks in between takes it for one that has waited since then
+		m.moved.Store(time.Now().UnixNano())
+	}
 	if m.depth.Add(1) == 1 {
 		m.moved.Store(time.Now().UnixNano())
 	}

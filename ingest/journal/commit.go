@@ -104,6 +104,7 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	}
 	if j.off != nil && !time.Now().Before(j.retryAt) {
 		j.revive(ctx)
+		j.at("writing and syncing")
 	}
 	if j.off != nil {
 		return 0, j.off
