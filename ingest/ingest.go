@@ -231,7 +231,11 @@ func (p *Pipeline) Check(up citywarden.Uplink) error {
 	}
 	parts, reasons := split(p.directory, &up)
 	if len(reasons) > 0 {
-		return citywarden.Errorf(citywarden.CodeInvalid, "%s", strings.Join(reasons, "; "))
+		var d dropped
+		for _, r := range reasons {
+			d.reject(1, "%s", r)
+		}
+		return citywarden.Errorf(citywarden.CodeInvalid, "%s", d.reason())
 	}
 	for i := range parts {
 		device, model, err := p.directory.Device(parts[i].Device)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -536,5 +537,21 @@ func (h *hook) OnPacketEncode(cl *mochi.Client, pk packets.Packet) packets.Packe
 			}
 		}
 	}
+	pk.Properties.ReasonString = clipReason(pk.Properties.ReasonString)
 	return pk
+}
+
+// maxReason is how many bytes of a reason a packet has; a text may have 65,535 [MQTT-1.5.4].
+const maxReason = 4096
+
+// clipReason shortens a reason, between two characters.
+func clipReason(s string) string {
+	if len(s) <= maxReason {
+		return s
+	}
+	n := maxReason
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + "…"
 }

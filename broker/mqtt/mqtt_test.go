@@ -17,6 +17,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/google/go-cmp/cmp"
@@ -716,6 +717,28 @@ func TestRefusedByThePipeline(t *testing.T) {
 	p3 := dial(t, addr, 4).login("y", "a")
 	p3.publish(telemetryTopic, "", 1, 1)
 	p3.closed() // a PUBACK would say that it is stored
+}
+
+// TestALongReasonIsCut: a text of MQTT has 65,535 bytes at most; with more of them the packet could not be read.
+func TestALongReasonIsCut(t *testing.T) {
+	j := newJournal()
+	j.fail = func(up citywarden.Uplink) error {
+		code := citywarden.CodeInvalid
+		if string(up.Payload) == "too much" {
+			code = citywarden.CodeLimited
+		}
+		return citywarden.Errorf(code, "-%s", strings.Repeat("错", 30000))
+	}
+	addr, _, _ := serveTCP(t, j)
+	p := dial(t, addr, 5).login("x", "a")
+	p.publish(telemetryTopic, "", 1, 1)
+	ack := p.read(packets.Puback)
+	p.publish(telemetryTopic, "too much", 0, 0)
+	for _, reason := range []string{ack.Properties.ReasonString, p.read(packets.Disconnect).Properties.ReasonString} {
+		if n := len(reason); n < 4000 || n > 4200 || !utf8.ValidString(reason) || !strings.HasPrefix(reason, "-错") || !strings.HasSuffix(reason, "错…") {
+			t.Errorf("a reason of %d bytes: %.40q", n, reason)
+		}
+	}
 }
 
 // A device learns that its message is stored but can't be used where the
