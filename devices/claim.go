@@ -20,7 +20,8 @@ import (
 type ClaimStore interface {
 	LoadClaims(context.Context) ([]citywarden.ClaimOffer, error)
 	SaveClaims(context.Context, []citywarden.ClaimOffer) error
-	DeleteClaim(context.Context, citywarden.DeviceID) error
+	// SaveClaimed stores a device and deletes what it said of being claimed, or does neither.
+	SaveClaimed(context.Context, citywarden.Device) error
 }
 
 // The limits of claims.
@@ -30,6 +31,9 @@ const (
 	claimEvery = time.Second         // that a device says so, after claimBurst at once
 	claimBurst = 5
 	maxClaims  = 1000 // devices in one message of a gateway
+	claimRate  = 20   // messages a second of all devices together, after claimRoom at once
+	claimRoom  = 200
+	claimWrong = 6 // mistakes in one message that are told
 )
 
 // offer is what a device said of being claimed.
@@ -38,13 +42,15 @@ type offer struct {
 	pace                  *rate.Limiter // of what the device says
 }
 
+func newOffer() *offer { return &offer{pace: rate.NewLimiter(rate.Every(claimEvery), claimBurst)} }
+
 // open reports whether the device may be claimed now.
 func (o *offer) open(now time.Time) bool { return o != nil && now.Before(o.Until) }
 
 // Announce notes that a device may be claimed, as its message says:
 // {"secretKey": "…", "durationMs": 60000}, where each may be left out, as may all of it. It replaces
 // what the device said before, and is durable when it returns nil. CodeInvalid when the message
-// can't be used, CodeTransient when the device says so too often.
+// can't be used, CodeLimited with a LimitError when it, or all devices together, say so too often.
 func (r *Registry) Announce(ctx context.Context, id citywarden.DeviceID, body []byte) error {
 	o, err := readOffer(id, body)
 	if err != nil {
@@ -79,6 +85,9 @@ func (r *Registry) AnnounceBehind(ctx context.Context, gateway citywarden.Device
 	}
 	if err := r.announce(ctx, offers); err != nil {
 		return err
+	}
+	if n := len(wrong) - claimWrong; n > 0 {
+		wrong = append(wrong[:claimWrong], fmt.Errorf("and %d more", n))
 	}
 	return errors.Join(wrong...)
 }
@@ -145,14 +154,17 @@ func (r *Registry) announce(ctx context.Context, all []citywarden.ClaimOffer) er
 			return notFound(o.Device)
 		}
 		if e.offer == nil {
-			e.offer = &offer{pace: rate.NewLimiter(rate.Every(claimEvery), claimBurst)}
+			e.offer = newOffer()
 		}
 		if !e.offer.pace.Allow() {
 			r.mu.Unlock()
-			return citywarden.Errorf(citywarden.CodeTransient, "device %s says more often than once in %s that it may be claimed", o.Device, claimEvery)
+			return saidTooOften(fmt.Sprintf("device %s says more often than once in %s that it may be claimed", o.Device, claimEvery))
 		}
 	}
 	r.mu.Unlock()
+	if !r.announcements.Allow() {
+		return saidTooOften(fmt.Sprintf("devices say more often than %d times a second that they may be claimed", claimRate))
+	}
 	if err := r.store.SaveClaims(ctx, all); err != nil {
 		return fmt.Errorf("save claims: %w", err)
 	}
@@ -171,6 +183,10 @@ func (r *Registry) announce(ctx context.Context, all []citywarden.ClaimOffer) er
 	return nil
 }
 
+func saidTooOften(reason string) error {
+	return citywarden.Errorf(citywarden.CodeLimited, "%w", &citywarden.LimitError{Reason: reason, After: claimEvery})
+}
+
 // placed reports whether it was said where d is.
 func placed(d *citywarden.Device) bool {
 	return d.Location != nil || d.Component != "" || d.Site() != ""
@@ -178,8 +194,8 @@ func placed(d *citywarden.Device) bool {
 
 // Claim places a device that said that it may be claimed by who knows the secret, and returns it as
 // stored; what it said counts no more. Refused are, with codes of their own, what there is not, or
-// lies outside the claimer's area (CodeNotFound), a place that is none (CodeInvalid) or lies outside (CodeDenied),
-// a device that is disabled or did not say so (CodeConflict), and a wrong secret (CodeUnauthenticated).
+// lies outside the claimer's area, which is told of a site to who knows the secret only (CodeNotFound), a place that is none (CodeInvalid) or lies outside (CodeDenied),
+// a device that is disabled or did not say so, or another name for one that its gateway calls by it (CodeConflict), and a wrong secret (CodeUnauthenticated).
 func (r *Registry) Claim(ctx context.Context, id citywarden.DeviceID, q citywarden.Claim) (citywarden.Device, error) {
 	r.changeMu.Lock()
 	defer r.changeMu.Unlock()
@@ -197,14 +213,34 @@ func (r *Registry) Claim(ctx context.Context, id citywarden.DeviceID, q cityward
 	if err := r.mayClaim(old, q.Secret); err != nil {
 		return citywarden.Device{}, err
 	}
-	// First it is used up: after a crash in between the device has to say it again.
-	if err := r.store.DeleteClaim(ctx, id); err != nil {
-		return citywarden.Device{}, fmt.Errorf("end the claim of device %s: %w", id, err)
+	if r.elsewhere(q.Site, q.Area) {
+		return citywarden.Device{}, citywarden.Errorf(citywarden.CodeNotFound, "no site %q", q.Site)
+	}
+	if err := r.store.SaveClaimed(ctx, *c.device); err != nil {
+		return citywarden.Device{}, fmt.Errorf("claim device %s: %w", id, err)
 	}
 	r.mu.Lock()
 	r.byID[id].offer.ClaimOffer = citywarden.ClaimOffer{}
 	r.mu.Unlock()
-	return *c.device, r.save(ctx, []change{c})
+	r.show([]change{c})
+	return *c.device, nil
+}
+
+// elsewhere reports whether a site has devices, and none of them in the area.
+func (r *Registry) elsewhere(site citywarden.SiteID, area citywarden.AreaCode) (known bool) {
+	if site == "" || area == "" {
+		return false
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, e := range r.order {
+		if e.device.Site() == site {
+			if known = true; area.Has(e.device.Grid) {
+				return false
+			}
+		}
+	}
+	return known
 }
 
 // claimed is old in the place that the claim says. It needs changeMu.
@@ -226,7 +262,10 @@ func (r *Registry) claimed(old *citywarden.Device, q citywarden.Claim) (change, 
 		}
 		d.Attributes[citywarden.SiteAttribute] = string(q.Site)
 	}
-	if q.Name != "" {
+	if q.Name != "" && q.Name != d.Name {
+		if g := d.Gateway(); g != "" { // it would not be known any more, or as another
+			return change{}, citywarden.Errorf(citywarden.CodeConflict, "gateway %s calls device %s by its name %q; leave the name out", g, d.ID, d.Name)
+		}
 		d.Name = q.Name
 	}
 	c, err := r.prepare(d, old)

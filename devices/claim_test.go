@@ -2,10 +2,13 @@ package devices_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +17,7 @@ import (
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/devices"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 // north and south are two towns, by latitude.
@@ -33,7 +37,7 @@ func claims(t *testing.T, path string) *devices.Registry {
 	for _, d := range []citywarden.Device{
 		{ID: "box", Model: "smoke-detector"}, {ID: "other", Model: "smoke-detector"}, {ID: "off", Model: "smoke-detector", Disabled: true},
 		{ID: "in-north", Model: "smoke-detector", Location: &citywarden.Point{Lat: 24.1, Lon: 117.6}},
-		{ID: "in-south", Model: "smoke-detector", Location: &citywarden.Point{Lat: 23.9, Lon: 117.6}},
+		{ID: "in-south", Model: "smoke-detector", Location: &citywarden.Point{Lat: 23.9, Lon: 117.6}, Attributes: map[string]any{"site": "in the south"}},
 		{ID: "gw", Model: "iot-gateway"}, {ID: "meter", Name: "Meter 1", Model: "energy-meter", Attributes: map[string]any{"gateway": "gw"}},
 	} {
 		if _, err := r.Create(t.Context(), d); err != nil {
@@ -99,7 +103,7 @@ func TestLifeOfAClaim(t *testing.T) {
 func TestClaimRefused(t *testing.T) {
 	ctx := t.Context()
 	r := claims(t, filepath.Join(t.TempDir(), "x.db"))
-	for _, id := range []citywarden.DeviceID{"box", "off", "in-north", "in-south"} {
+	for _, id := range []citywarden.DeviceID{"box", "off", "in-north", "in-south", "meter"} {
 		if err := r.Announce(ctx, id, []byte(`{"secretKey":"s"}`)); err != nil {
 			t.Fatal(err)
 		}
@@ -123,14 +127,17 @@ func TestClaimRefused(t *testing.T) {
 		{"a site that may be anywhere", "box", citywarden.Claim{Secret: "s", Area: north, Site: "hospital"}, citywarden.CodeDenied, "say a location"},
 		{"a site that is none", "box", citywarden.Claim{Secret: "s", Site: "a/b"}, citywarden.CodeInvalid, "without a slash"},
 		{"no component", "box", citywarden.Claim{Secret: "s", Component: "3506230101000001"}, citywarden.CodeInvalid, "import the components first"},
+		{"a site elsewhere", "box", citywarden.Claim{Secret: "s", Area: north, Location: up, Site: "in the south"}, citywarden.CodeNotFound, `no site "in the south"`},
+		{"a site elsewhere, which only who knows the secret is told", "box", citywarden.Claim{Secret: "t", Area: north, Location: up, Site: "in the south"}, citywarden.CodeUnauthenticated, "that is not the secret"},
+		{"another name for one behind a gateway", "meter", citywarden.Claim{Secret: "s", Location: up, Name: "Lobby"}, citywarden.CodeConflict, `gateway gw calls device meter by its name "Meter 1"; leave the name out`},
 		{"moved out of the area", "in-north", citywarden.Claim{Secret: "s", Area: north, Location: down}, citywarden.CodeDenied, "in the area 350623100 only"},
 	} {
 		if _, err := r.Claim(ctx, c.id, c.q); citywarden.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, %s; want %s and %q", c.name, err, citywarden.CodeOf(err), c.code, c.says)
 		}
 	}
-	for _, id := range []citywarden.DeviceID{"box", "in-north"} { // what was refused used nothing up
-		if d, err := r.Claim(ctx, id, citywarden.Claim{Secret: "s", Area: north, Location: up}); err != nil || d.Grid != "350623100001001" {
+	for _, id := range []citywarden.DeviceID{"box", "in-north", "meter"} { // what was refused used nothing up
+		if d, err := r.Claim(ctx, id, citywarden.Claim{Secret: "s", Area: north, Location: up, Name: map[citywarden.DeviceID]string{"meter": "Meter 1"}[id]}); err != nil || d.Grid != "350623100001001" {
 			t.Errorf("%s: %+v, %v", id, d, err)
 		}
 	}
@@ -195,7 +202,7 @@ func TestClaimEnds(t *testing.T) {
 			err := r.Announce(ctx, "box", nil)
 			if err == nil {
 				said++
-			} else if citywarden.CodeOf(err) != citywarden.CodeTransient {
+			} else if limit := (*citywarden.LimitError)(nil); citywarden.CodeOf(err) != citywarden.CodeLimited || !errors.As(err, &limit) || limit.After != time.Second {
 				t.Fatal(err)
 			}
 		}
@@ -235,4 +242,108 @@ func TestClaimBehindAGateway(t *testing.T) {
 			t.Errorf("%.40s: %v", body, err)
 		}
 	}
+}
+
+// Of many who claim a device at the same time one gets it, and it is where that one says.
+func TestClaimersAtTheSameTime(t *testing.T) {
+	ctx := t.Context()
+	r := claims(t, filepath.Join(t.TempDir(), "x.db"))
+	if err := r.Announce(ctx, "box", []byte(`{"secretKey":"s"}`)); err != nil {
+		t.Fatal(err)
+	}
+	const claimers = 8
+	var all sync.WaitGroup
+	won, begin := make(chan string, claimers), make(chan struct{})
+	for i := range claimers {
+		all.Go(func() {
+			name := fmt.Sprint("claimer ", i)
+			<-begin
+			_, err := r.Claim(ctx, "box", citywarden.Claim{Secret: "s", Location: &citywarden.Point{Lat: 24.1 + float64(i)/1000, Lon: 117.6}, Name: name})
+			if err == nil {
+				won <- name
+			} else if citywarden.CodeOf(err) != citywarden.CodeConflict || !strings.Contains(err.Error(), "or was claimed since") {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	close(begin)
+	all.Wait()
+	close(won)
+	name, more := <-won, len(won)
+	if v, err := r.Get("box"); err != nil || name == "" || more > 0 || v.Name != name || name != fmt.Sprint("claimer ", int((v.Location.Lat-24.1)*1000+.5)) {
+		t.Errorf("%q has it, %d more were told so; it is %+v, %v", name, more, v.Device, err)
+	}
+}
+
+// A claim that could not be stored used nothing up.
+func TestClaimNotStored(t *testing.T) {
+	if pgtest.Rerunning() {
+		return // the trigger is SQLite's
+	}
+	ctx, path := t.Context(), filepath.Join(t.TempDir(), "x.db")
+	r := claims(t, path)
+	if err := r.Announce(ctx, "box", []byte(`{"secretKey":"s"}`)); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	for _, c := range []struct{ statement, says string }{
+		{`CREATE TRIGGER broken BEFORE UPDATE ON devices BEGIN SELECT RAISE(ABORT, 'the disk is broken'); END`, "claim device box: device box: "},
+		{`DROP TRIGGER broken`, ""},
+	} {
+		if _, err := raw.ExecContext(ctx, c.statement); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.Claim(ctx, "box", citywarden.Claim{Secret: "s", Location: &citywarden.Point{Lat: 24.1, Lon: 117.6}})
+		if v, _ := r.Get("box"); (err != nil) != (c.says != "") || err != nil && !strings.Contains(err.Error(), c.says) || v.ClaimableUntil.IsZero() == (err != nil) {
+			t.Errorf("%s: %v; it may be claimed until %s", c.statement, err, v.ClaimableUntil)
+		}
+	}
+}
+
+// Many who announce themselves at once do not keep the store busy, and a gateway is told of a few mistakes only.
+func TestManyAnnouncements(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	synctest.Test(t, func(t *testing.T) {
+		db := openStore(t, path)
+		defer db.Close()
+		r := registryOn(t, db, devices.Options{Grid: townOf})
+		ctx := context.Background()
+		var all []citywarden.Device
+		for i := range 300 {
+			all = append(all, citywarden.Device{ID: citywarden.DeviceID(fmt.Sprint("d-", i)), Model: "smoke-detector"})
+		}
+		for _, d := range all {
+			if _, err := r.Create(ctx, d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		said := 0
+		for _, d := range all {
+			limit := (*citywarden.LimitError)(nil)
+			if err := r.Announce(ctx, d.ID, nil); err == nil {
+				said++
+			} else if citywarden.CodeOf(err) != citywarden.CodeLimited || !errors.As(err, &limit) || limit.After != time.Second {
+				t.Fatal(err)
+			}
+		}
+		if said != 200 {
+			t.Errorf("%d said so at once", said)
+		}
+		time.Sleep(time.Second)
+		if err := r.Announce(ctx, "d-299", nil); err != nil {
+			t.Error(err)
+		}
+		many := map[string]struct{}{}
+		for i := range 1000 {
+			many[fmt.Sprint("stranger ", i)] = struct{}{}
+		}
+		body, _ := json.Marshal(many)
+		if err := r.AnnounceBehind(ctx, "d-1", body); citywarden.CodeOf(err) != citywarden.CodeNotFound || len(err.Error()) > 2000 || !strings.Contains(err.Error(), `"stranger 0"`) || !strings.HasSuffix(err.Error(), "and 994 more") {
+			t.Errorf("of %d bytes: %.3000v", len(err.Error()), err)
+		}
+	})
 }

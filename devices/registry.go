@@ -103,6 +103,8 @@ type Registry struct {
 
 	firmware *Firmware // nil without any
 
+	announcements *rate.Limiter // messages of all that say that they may be claimed
+
 	started time.Time // or since when messages have room; of Run
 	alive   time.Time // when it was stored last that we run; of Run
 
@@ -124,7 +126,7 @@ type Registry struct {
 // that is not known any more is an error that names it: its messages could not
 // be decoded.
 func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) {
-	r := &Registry{store: s, models: m, opt: o, log: o.Logger,
+	r := &Registry{store: s, models: m, opt: o, log: o.Logger, announcements: rate.NewLimiter(claimRate, claimRoom),
 		byID: map[citywarden.DeviceID]*entry{}, byHash: map[tokenHash]*entry{}, byIdentity: map[string]*entry{}, behind: map[citywarden.DeviceID][]*entry{}, called: map[calling][]*entry{}, named: map[citywarden.DeviceID]int{}, sites: map[citywarden.SiteID]citywarden.Site{}}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -178,7 +180,8 @@ func New(ctx context.Context, s Store, m *Models, o Options) (*Registry, error) 
 	}
 	for _, o := range claims {
 		if e := r.byID[o.Device]; e != nil {
-			e.offer = &offer{o, rate.NewLimiter(rate.Every(claimEvery), claimBurst)}
+			e.offer = newOffer()
+			e.offer.ClaimOffer = o
 		}
 	}
 	return r, nil

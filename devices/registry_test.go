@@ -688,7 +688,7 @@ func (s *states) LoadClaims(context.Context) ([]citywarden.ClaimOffer, error) { 
 
 func (s *states) SaveClaims(context.Context, []citywarden.ClaimOffer) error { return nil }
 
-func (s *states) DeleteClaim(context.Context, citywarden.DeviceID) error { return nil }
+func (s *states) SaveClaimed(context.Context, citywarden.Device) error { return nil }
 
 func (s *states) DeleteDevice(context.Context, citywarden.DeviceID) error { return nil }
 

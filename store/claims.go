@@ -45,8 +45,13 @@ func (d *DB) SaveClaims(ctx context.Context, all []citywarden.ClaimOffer) error 
 	})
 }
 
-// DeleteClaim deletes what a device said of being claimed.
-func (d *DB) DeleteClaim(ctx context.Context, id citywarden.DeviceID) error {
-	_, err := d.exec(ctx, `DELETE FROM claims WHERE device = $1`, id)
-	return err
+// SaveClaimed stores a device and deletes what it said of being claimed, in one transaction.
+func (d *DB) SaveClaimed(ctx context.Context, x citywarden.Device) error {
+	return d.tx(ctx, func(q querier) error {
+		if err := saveDevice(ctx, q, &x); err != nil {
+			return fmt.Errorf("device %s: %w", x.ID, err)
+		}
+		_, err := q.ExecContext(ctx, `DELETE FROM claims WHERE device = $1`, x.ID)
+		return err
+	})
 }

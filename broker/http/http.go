@@ -192,13 +192,7 @@ func (h *handler) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 		problem(w, nethttp.StatusBadRequest, err.Error())
 		return
 	case citywarden.CodeOf(err) == citywarden.CodeLimited:
-		if limit := (*citywarden.LimitError)(nil); errors.As(err, &limit) {
-			w.Header().Set("Retry-After", strconv.Itoa(limit.Seconds()))
-		}
-		h.unkept.Do(func() {
-			h.Logger.Warn("message refused; the device sends too much", "device", id, "topic", up.Topic, "err", err)
-		})
-		problem(w, nethttp.StatusTooManyRequests, err.Error())
+		h.tooMuch(w, id, what, err)
 		return
 	case citywarden.CodeOf(err) == citywarden.CodeDenied, citywarden.CodeOf(err) == citywarden.CodeNotFound:
 		h.Logger.Warn("uplink refused", "device", id, "topic", up.Topic, "err", err)
@@ -363,12 +357,25 @@ func (h *handler) settled(w nethttp.ResponseWriter, device citywarden.DeviceID, 
 		problem(w, nethttp.StatusBadRequest, err.Error())
 	case citywarden.CodeNotFound:
 		problem(w, nethttp.StatusNotFound, err.Error())
+	case citywarden.CodeLimited:
+		h.tooMuch(w, device, what, err)
 	default:
 		h.unkept.Do(func() {
 			h.Logger.Error("message not stored; the device was told to send it again", "device", device, "what", what, "err", err)
 		})
 		unavailable(w)
 	}
+}
+
+// tooMuch tells a device when it may send again.
+func (h *handler) tooMuch(w nethttp.ResponseWriter, device citywarden.DeviceID, what string, err error) {
+	if limit := (*citywarden.LimitError)(nil); errors.As(err, &limit) {
+		w.Header().Set("Retry-After", strconv.Itoa(limit.Seconds()))
+	}
+	h.unkept.Do(func() {
+		h.Logger.Warn("message refused; the device sends too much", "device", device, "what", what, "err", err)
+	})
+	problem(w, nethttp.StatusTooManyRequests, err.Error())
 }
 
 // answer writes body as JSON, all of it.

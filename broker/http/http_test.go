@@ -149,7 +149,8 @@ func TestClaim(t *testing.T) {
 		{"token-of-a/claim", nil, 200},
 		{"12345678/claim", nil, 401},
 		{"token-of-a/claim", citywarden.Errorf(citywarden.CodeInvalid, "secretKey is a text"), 400},
-		{"token-of-a/claim", citywarden.Errorf(citywarden.CodeTransient, "too often"), 503},
+		{"token-of-a/claim", citywarden.Errorf(citywarden.CodeTransient, "the disk is full"), 503},
+		{"token-of-a/claim", citywarden.Errorf(citywarden.CodeLimited, "%w", &citywarden.LimitError{Reason: "too often", After: 7 * time.Second}), 429},
 		{"token-of-a/claim/x", nil, 418},
 	} {
 		p := &platform{}
@@ -161,7 +162,7 @@ func TestClaim(t *testing.T) {
 		}
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest("POST", "/api/v1/"+c.path, strings.NewReader(`{"secretKey":"s"}`)))
-		if w.Code != c.status || len(p.got()) > 0 || c.status == 200 && w.Body.Len() > 0 {
+		if w.Code != c.status || len(p.got()) > 0 || c.status == 200 && w.Body.Len() > 0 || (c.status == 429) != (w.Header().Get("Retry-After") == "7") {
 			t.Errorf("%s: %d %s, want %d; %d in the log", c.path, w.Code, w.Body, c.status, len(p.got()))
 		}
 		if heard := c.status != 401 && c.status != 418; heard != slices.Equal(said, []string{`a {"secretKey":"s"}`}) {

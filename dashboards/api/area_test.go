@@ -81,7 +81,11 @@ func newCounty(t *testing.T, marks []*landmark) *platform {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := devices.New(ctx, p.db, models, devices.Options{Grid: grids.At, Publish: p.server.Hub.Publish})
+	var components *cases.Components
+	registry, err := devices.New(ctx, p.db, models, devices.Options{Grid: grids.At, Publish: p.server.Hub.Publish, Component: func(id citywarden.ComponentID) (citywarden.Point, error) {
+		x, err := components.Component(id)
+		return x.Location, err
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +111,7 @@ func newCounty(t *testing.T, marks []*landmark) *platform {
 	if err != nil {
 		t.Fatal(err)
 	}
-	components, err := cases.LoadComponents(ctx, p.db, table, grids)
+	components, err = cases.LoadComponents(ctx, p.db, table, grids)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -512,7 +516,7 @@ func TestWhoIsConfinedWorksThere(t *testing.T) {
 func TestClaiming(t *testing.T) {
 	p := newCounty(t, landmarks())
 	registry := p.server.Devices.(*devices.Registry)
-	for _, id := range []citywarden.DeviceID{"box-1", "box-2", "box-3", "box-4"} {
+	for _, id := range []citywarden.DeviceID{"box-1", "box-2", "box-3", "box-4", "box-5"} {
 		if _, err := registry.Create(t.Context(), citywarden.Device{ID: id, Model: "smoke-detector"}); err != nil {
 			t.Fatal(err)
 		}
@@ -540,13 +544,17 @@ func TestClaiming(t *testing.T) {
 		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame"}`, 400, "say where device box-1 is"},
 		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame",` + there + `}`, 403, "in the area 350623100 only"},
 		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame",` + here + `,"site":"mark-third"}`, 404, `no site \"mark-third\"`},
-		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open barley",` + here + `}`, 403, "that is not the secret that device box-1 said"},
+		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame",` + here + `,"component":"3506230101000003"}`, 404, `no component \"3506230101000003\"`},
+		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame",` + here + `,"component":"3506230101000009"}`, 404, `no component \"3506230101000009\"`},
+		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open barley",` + here + `,"site":"mark-third"}`, 403, "that is not the secret that device box-1 said"},
+		{town, "POST /api/v1/devices/box-4/claim", `{"secret":"open sesame","component":"3506230101000001"}`, 200, `"grid":"350623100001001"`},
+		{p.as(citywarden.RoleOfficer), "POST /api/v1/devices/box-1/claim", `{"secret":"open barley",` + here + `}`, 403, "that is not the secret that device box-1 said"},
 		{p.as(citywarden.RoleAdmin), "GET /api/v1/devices/box-1", "", 200, `"claimable_until":"`},
 		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame",` + here + `,"site":"a new one","name":"Lobby"}`, 200, `"grid":"350623100001001"`},
 		{town, "GET /api/v1/devices/box-1", "", 200, `"site":"a new one"`},
 		{town, "POST /api/v1/devices/box-1/claim", `{"secret":"open sesame",` + here + `}`, 409, "or was claimed since"},
-		{p.as(citywarden.RoleOfficer), "POST /api/v1/devices/box-4/claim", `{"secret":"open sesame","component":"mark-first"}`, 400, "use 16 digits"},
-		{p.as(citywarden.RoleOfficer), "POST /api/v1/devices/box-4/claim", `{"secret":"open sesame","site":"a new one"}`, 200, `"site":"a new one"`},
+		{p.as(citywarden.RoleOfficer), "POST /api/v1/devices/box-5/claim", `{"secret":"open sesame","component":"mark-first"}`, 400, "use 16 digits"},
+		{p.as(citywarden.RoleOfficer), "POST /api/v1/devices/box-5/claim", `{"secret":"open sesame","site":"a new one"}`, 200, `"site":"a new one"`},
 	} {
 		if a := p.do(c.token, c.what, c.body); a.status != c.status || !strings.Contains(a.body, c.says) {
 			t.Errorf("%s %s = %d %s, want %d %s", c.what, c.body, a.status, a.body, c.status, c.says)
@@ -576,6 +584,16 @@ func TestClaiming(t *testing.T) {
 	}
 	if strings.Contains(a.body, "sesame") || strings.Contains(a.body, "barley") {
 		t.Error("the audit has the secret")
+	}
+	// Tries at what there is not, and right ones, don't drive out those that were wrong.
+	for i := range maxKeys + 1 {
+		p.server.claims.devices.try(fmt.Sprint(i))
+		p.server.claims.devices.forgive(fmt.Sprint(i))
+	}
+	before := len(p.server.claims.devices.keys)
+	p.do(p.as(citywarden.RoleOfficer), "POST /api/v1/devices/nobody/claim", `{"secret":"open barley",`+here+`}`)
+	if got := p.server.claims.devices.keys; got["box-2"].n == 0 || len(got) != before || before > 10 {
+		t.Errorf("wrong secrets of devices: %d, then %d, of box-2 %d", before, len(got), got["box-2"].n)
 	}
 }
 

@@ -278,8 +278,13 @@ func (s *server) claimDevice(ctx context.Context, in *struct {
 		}
 		q.Location = &p
 	}
-	if err := s.siteToClaim(u, b.Site); err != nil {
-		return nil, err
+	if _, _, err := s.Devices.Device(in.ID); err != nil {
+		return nil, err // nothing to be counted
+	}
+	if u.Area != "" && b.Component != "" {
+		if _, err := s.seenComponent(ctx, b.Component); err != nil {
+			return nil, err
+		}
 	}
 	user, device := u.Name, string(in.ID)
 	wait := s.claims.users.try(user)
@@ -304,22 +309,6 @@ func (s *server) claimDevice(ctx context.Context, in *struct {
 		return nil, err
 	}
 	return s.getDevice(ctx, &in.DevicePath)
-}
-
-// siteToClaim returns CodeNotFound when a site lies elsewhere than in the area of who claims a
-// device for it: it has devices, and none that they see.
-func (s *server) siteToClaim(u citywarden.User, id citywarden.SiteID) error {
-	if id == "" || u.Area == "" {
-		return nil
-	}
-	devices, err := s.sitesOf(u)
-	if err != nil {
-		return err
-	}
-	if in, known := devices[id]; known && !in {
-		return citywarden.Errorf(citywarden.CodeNotFound, "no site %q", id)
-	}
-	return nil
 }
 
 type newCredentials struct {

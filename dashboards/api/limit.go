@@ -52,7 +52,10 @@ func (l *limiter) forgive(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if t, ok := l.keys[key]; ok && t.n > 0 {
-		t.n--
+		if t.n--; t.n == 0 {
+			delete(l.keys, key)
+			return
+		}
 		l.keys[key] = t
 	}
 }
