@@ -46,7 +46,7 @@ const (
 // The limits of what is remembered of a node.
 const (
 	MaxNodeMetrics = 16384 // of a node and its devices
-	MaxNodeName    = 256   // bytes of the name of a metric or a device
+	MaxNodeName    = 256   // bytes of the name of a metric, a device, or a node at a broker elsewhere and its group
 
 	maxDevices     = 4096             // of a node
 	maxCompleted   = 1 << 20          // bytes of a message with the names of its metrics: the log takes no more
@@ -117,13 +117,13 @@ func (t NodeTopic) Reaches(device string) bool {
 	return t.What == DCMD && (t.Device == "#" || t.Device == "+" || t.Device == device)
 }
 
-// Room is how many metrics several nodes together may have remembered.
+// Room is how many metrics and devices several nodes together may have remembered.
 type Room struct{ left atomic.Int64 }
 
-// NewRoom returns room for so many metrics.
-func NewRoom(metrics int) *Room {
+// NewRoom returns room for so many metrics and devices.
+func NewRoom(things int) *Room {
 	r := &Room{}
-	r.left.Store(int64(metrics))
+	r.left.Store(int64(things))
 	return r
 }
 
@@ -135,6 +135,9 @@ func (r *Room) take(n int) bool {
 	r.left.Add(int64(n))
 	return false
 }
+
+// full reports whether there is no room for one more.
+func (r *Room) full() bool { return r != nil && r.left.Load() <= 0 }
 
 // Node is an edge node. Any goroutine may use it, but its messages are taken one after the other.
 type Node struct {
@@ -187,7 +190,7 @@ type awaited struct {
 	value citywarden.Value
 }
 
-// NewNode returns a node that was not born yet. Others may share the room for its metrics; nil
+// NewNode returns a node that was not born yet. Others may share the room for its metrics and devices; nil
 // for MaxNodeMetrics of its own.
 func NewNode(group, name string, room *Room) *Node {
 	return &Node{Group: strings.Clone(group), Name: strings.Clone(name), room: room, devices: map[string]bool{}, asks: map[string]asking{}}
@@ -248,7 +251,10 @@ func (n *Node) Take(gateway citywarden.DeviceID, protocol string, t NodeTopic, p
 		}
 	case DDEATH:
 		n.forget(t.Device)
-		delete(n.devices, t.Device)
+		if _, ok := n.devices[t.Device]; ok {
+			delete(n.devices, t.Device)
+			n.room.take(-1)
+		}
 	case NDATA, DDATA:
 		size, known, whole := n.complete(t.Device, &p, len(payload))
 		if size > len(payload) {
@@ -311,7 +317,8 @@ func (n *Node) birth(t NodeTopic, p *citywarden.SparkplugPayload) (whole bool) {
 		}
 	}
 	n.forget(device)
-	if n.hear(device); n.born && n.remembers(device) {
+	n.hear(device)
+	if _, ok := n.devices[device]; ok && n.born {
 		n.devices[device] = true
 	}
 	return n.remember(device, p)
@@ -319,7 +326,7 @@ func (n *Node) birth(t NodeTopic, p *citywarden.SparkplugPayload) (whole bool) {
 
 // hear notes that a device speaks. It needs mu.
 func (n *Node) hear(device string) {
-	if _, ok := n.devices[device]; !ok && device != "" && n.remembers(device) {
+	if _, ok := n.devices[device]; !ok && n.remembers(device) && n.room.take(1) {
 		n.devices[strings.Clone(device)] = false
 	}
 }
@@ -327,7 +334,7 @@ func (n *Node) hear(device string) {
 // remembers reports whether a device is, or has room, in devices. It needs mu.
 func (n *Node) remembers(device string) bool {
 	_, ok := n.devices[device]
-	return ok || device != "" && len(device) <= MaxNodeName && len(n.devices) < maxDevices
+	return ok || device != "" && len(device) <= MaxNodeName && len(n.devices) < maxDevices && !n.room.full()
 }
 
 // remember notes the metrics of a birth and reports whether it noted all: a node may have
@@ -379,6 +386,20 @@ func (n *Node) forget(device string) {
 func (n *Node) die() {
 	n.room.take(-n.size)
 	n.born, n.size, n.metrics, n.aliases, n.told = false, 0, nil, nil, nil
+}
+
+// leave forgets the devices, too. It needs mu.
+func (n *Node) leave() {
+	n.die()
+	n.room.take(-len(n.devices))
+	n.devices = map[string]bool{}
+}
+
+// Leave gives back the room of a node that is not asked any more.
+func (n *Node) Leave() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.leave()
 }
 
 // complete gives the metrics of data of size bytes the names and types that their births
@@ -437,8 +458,7 @@ func (n *Node) Death(gateway citywarden.DeviceID, protocol string, payload []byt
 		return nil, err
 	}
 	devices := slices.Sorted(maps.Keys(n.devices))
-	n.die()
-	n.devices = map[string]bool{}
+	n.leave()
 	now := time.Now().UTC()
 	ups := make([]citywarden.Uplink, 0, len(devices)+1)
 	for _, device := range devices {

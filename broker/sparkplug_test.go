@@ -153,7 +153,7 @@ func TestSparkplugUnsure(t *testing.T) {
 
 // TestSparkplugRoom: nodes that share room take no more than there is, and give back what they forget.
 func TestSparkplugRoom(t *testing.T) {
-	room := NewRoom(2)
+	room := NewRoom(3)
 	one, two := NewNode("county", "e1", room), NewNode("county", "e2", room)
 	birth := NodeTopic{"county", NBIRTH, "e1", ""}
 	for range 3 { // again and again the same
@@ -164,12 +164,17 @@ func TestSparkplugRoom(t *testing.T) {
 	if two.Take("gw", "uplink", birth, payload(t, 0, "level", 1, 1)).Partly {
 		t.Error("no room for the second")
 	}
+	// A device takes one, also when it was never born; then there is none for its metric.
 	if device := (NodeTopic{"county", DBIRTH, "e1", "d"}); !one.Take("gw", "uplink", device, payload(t, 1, "flow", 2, 1)).Partly {
 		t.Error("room for a third")
 	}
-	two.mu.Lock()
-	two.die()
-	two.mu.Unlock()
+	for i := range 10 {
+		one.Take("gw", "uplink", NodeTopic{"county", DDATA, "e1", fmt.Sprint("x", i)}, payload(t, 2+i, "flow", 2, 1))
+	}
+	if len(one.devices) != 1 {
+		t.Errorf("devices without room: %v", one.devices)
+	}
+	two.Leave()
 	if device := (NodeTopic{"county", DBIRTH, "e1", "d"}); one.Take("gw", "uplink", device, payload(t, 2, "flow", 2, 1)).Partly {
 		t.Error("the room of one that died is not given back")
 	}
@@ -208,7 +213,7 @@ func FuzzNode(f *testing.F) {
 			for _, of := range n.metrics {
 				all += len(of)
 			}
-			if all != n.size || all > most || int(room.left.Load()) != most-all || len(n.aliases) > all || len(n.devices) > 2 {
+			if all != n.size || all+len(n.devices) > most || int(room.left.Load()) != most-all-len(n.devices) || len(n.aliases) > all || len(n.devices) > 2 {
 				t.Fatalf("%d metrics are remembered, counted %d, room for %d of %d; %d aliases, %d devices", all, n.size, room.left.Load(), most, len(n.aliases), len(n.devices))
 			}
 		}

@@ -19,7 +19,7 @@ const asSparkplug = "sparkplug"
 // The limits of the nodes at one broker.
 const (
 	maxNodes       = 4096
-	maxNodeMetrics = 16 * broker.MaxNodeMetrics // of all of them together
+	maxNodeMetrics = 16 * broker.MaxNodeMetrics // and devices, of all of them together
 )
 
 // nodeKey names a node.
@@ -47,14 +47,18 @@ func (l *link) unsure() {
 	}
 }
 
-// node returns a node, nil when there is no room for one more. It needs nodesMu.
+// node returns a node, nil when there is no room for one more or its names are too long. It needs nodesMu.
 func (l *link) node(key nodeKey) *broker.Node {
 	if n := l.nodes[key]; n != nil {
 		return n
 	}
+	if len(key.group) > broker.MaxNodeName || len(key.node) > broker.MaxNodeName {
+		return nil
+	}
 	if len(l.nodes) >= maxNodes {
 		for k, n := range l.nodes {
 			if !n.Born() {
+				n.Leave()
 				delete(l.nodes, k)
 			}
 		}
@@ -94,7 +98,7 @@ func (l *link) take(x *message, t broker.NodeTopic) (n *broker.Node, asks []stri
 	n = l.node(nodeKey{x.up.Device, t.Group, t.Node})
 	if n == nil {
 		l.full.Do(func() {
-			l.log.Warn("too many nodes of Sparkplug B; what they call by numbers is a dead letter", "most", maxNodes)
+			l.log.Warn("too many nodes of Sparkplug B, or too long a name; what they call by numbers is a dead letter", "most", maxNodes, "topic", clip(x.Topic()))
 		})
 		n = broker.NewNode(t.Group, t.Node, broker.NewRoom(0))
 		x.ups = n.Take(x.up.Device, x.up.Protocol, t, x.Payload()).Uplinks
