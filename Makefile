@@ -73,9 +73,10 @@ bench-map: ## register 100,000 devices and measure in Chromium how the map moves
 	BENCH_MAP=100000 go test ./cmd/citywarden -run '^TestManyDevicesOnTheMap$$' -v -timeout 10m
 
 .PHONY: nightly
-nightly: ## kill the platform 50 times under load, and stop influxd for 5 minutes at full load, and look for what was acknowledged
+nightly: ## kill the platform 50 times under load, stop influxd for 5 minutes at full load, and look for what was acknowledged; look at every page in every look
 	CRASH_ROUNDS=50 go test ./cmd/citywarden -run '^TestKillLosesNothing$$' -v -timeout 30m
 	INFLUX_OUTAGE=5m go test ./cmd/citywarden -run '^TestInfluxDBAway$$' -v -timeout 40m
+	CONSOLE_LOOKS=all go test ./cmd/citywarden -run '^TestEachPageIsFair$$' -v -timeout 20m
 
 DIST = dashboards/console/dist dashboards/grafana/plugin/dist
 
