@@ -682,16 +682,17 @@ func serviceCommand(ts *testscript.TestScript, neg bool, args []string) {
 	outcome(ts, neg, err)
 }
 
-// summaryCommand prints how many alarms are active, and how many call for a person.
+// summaryCommand prints how many alarms call for a person, how many of them nobody
+// has acknowledged, and how many others are active.
 func summaryCommand(ts *testscript.TestScript, neg bool, args []string) {
 	expect(ts, args, "summary", 0, 0)
 	time.Sleep(time.Second) // it may be so old
 	synctest.Wait()
 	var out struct {
-		Alarms struct{ Active, Unacked int }
+		Alarms struct{ Active, Unacked, Suppressed int }
 	}
 	err := worldOf(ts).call("admin", "GET", "/summary", nil, &out)
-	fmt.Fprintf(ts.Stdout(), "alarms %d unacked %d\n", out.Alarms.Active, out.Alarms.Unacked)
+	fmt.Fprintf(ts.Stdout(), "alarms %d unacked %d suppressed %d\n", out.Alarms.Active, out.Alarms.Unacked, out.Alarms.Suppressed)
 	outcome(ts, neg, err)
 }
 

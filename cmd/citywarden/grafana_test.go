@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -378,6 +379,49 @@ func runBoards(t *testing.T, p *process) {
 				ask("annotations", board.Time.From, a.Target, "")
 			}
 		}
+	}
+	shelvedIsNotOpen(t, c, g)
+}
+
+// shelvedIsNotOpen: an alarm that a person shelved is active, but none of the open
+// ones, which are as many as the summary counts.
+func shelvedIsNotOpen(t *testing.T, c *client, g *grafana) {
+	t.Helper()
+	ids := func(state string) (ids []string) {
+		frames, r := g.query(t, `{"queryType":"alarms","state":"`+state+`"}`)
+		if len(frames) != 1 {
+			t.Fatalf("%s alarms: %s", state, r.Error)
+		}
+		f, _ := frames[0].FieldByName("id")
+		for i := range f.Len() {
+			ids = append(ids, f.At(i).(string))
+		}
+		return ids
+	}
+	open := ids("open")
+	if len(open) == 0 {
+		t.Fatal("no alarm is open")
+	}
+	path := "/alarms/" + url.PathEscape(open[0])
+	if err := c.call(t.Context(), "POST", path+"/shelve", map[string]string{"for": "1h", "reason": "being looked at"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(ids("open"), open[0]) || !slices.Contains(ids("active"), open[0]) {
+		t.Errorf("%s is shelved; open: %v, active: %v", open[0], ids("open"), ids("active"))
+	}
+	var sum struct {
+		Alarms struct{ Active, Suppressed int }
+	}
+	if !wait(10*time.Second, func() bool { // it may be a second old
+		if err := c.call(t.Context(), "GET", "/summary", nil, &sum); err != nil {
+			t.Fatal(err)
+		}
+		return sum.Alarms.Active == len(ids("open")) && sum.Alarms.Active+sum.Alarms.Suppressed == len(ids("active"))
+	}) {
+		t.Errorf("the summary counts %+v; open: %v, active: %v", sum.Alarms, ids("open"), ids("active"))
+	}
+	if err := c.call(t.Context(), "POST", path+"/unshelve", map[string]string{}, nil); err != nil {
+		t.Fatal(err)
 	}
 }
 

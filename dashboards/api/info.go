@@ -47,9 +47,10 @@ type deviceCount struct {
 }
 
 type alarmCount struct {
-	Active     int            `json:"active"`
-	Unacked    int            `json:"unacked" doc:"Active, and neither acknowledged nor suppressed"`
-	BySeverity map[string]int `json:"by_severity" doc:"Active alarms"`
+	Active     int            `json:"active" doc:"Active, and not suppressed: those that call for a person"`
+	Unacked    int            `json:"unacked" doc:"Of those, the ones that nobody has acknowledged"`
+	BySeverity map[string]int `json:"by_severity" doc:"Active alarms that are not suppressed"`
+	Suppressed int            `json:"suppressed" doc:"Active, but shelved, out of service, or explained by another alarm"`
 }
 
 type caseCount struct {
@@ -127,9 +128,13 @@ func (s *server) count(ctx context.Context, u citywarden.User) (summary, error) 
 	err := pages(func(p citywarden.Page) (string, error) {
 		as, next, err := s.Alarms.Alarms(ctx, citywarden.AlarmFilter{Area: u.Area, State: citywarden.AlarmActive, Page: p})
 		for i := range as {
+			if as[i].Suppressed() {
+				sum.Alarms.Suppressed++
+				continue
+			}
 			sum.Alarms.Active++
 			sum.Alarms.BySeverity[as[i].Severity.String()]++
-			if !as[i].Acked && !as[i].Suppressed() {
+			if !as[i].Acked {
 				sum.Alarms.Unacked++
 			}
 		}

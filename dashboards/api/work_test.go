@@ -177,7 +177,7 @@ func TestOrdersToAlarms(t *testing.T) {
 		{"GET /api/v1/alarms?suppressed=out_of_service", "", officer, 200, theAlarm},
 		{"GET /api/v1/alarms?suppressed=none", "", officer, 200, `{"items":[]`},
 		{"GET /api/v1/alarms?suppressed=maybe", "", officer, 400, "query.suppressed"},
-		{"GET /api/v1/summary", "", officer, 200, `"active":1,"unacked":0`},
+		{"GET /api/v1/summary", "", officer, 200, `"active":0,"unacked":0,"by_severity":{},"suppressed":1`},
 		{path + "/in-service", `{"reason":"tested"}`, supervisor, 200, `"acked":false`},
 		{path + "/comment", `{"text":" "}`, officer, 400, "the text is empty"},
 		{path + "/comment", `{"text":" door was open "}`, officer, 200, theAlarm},
@@ -450,7 +450,7 @@ func TestSummaryIsCountedOnceASecond(t *testing.T) {
 	p := newPlatform(t)
 	synctest.Test(t, func(t *testing.T) {
 		tok := p.as(citywarden.RoleViewer)
-		const want = `{"devices":{"total":2,"online":1,"silent":0,"never":1},"alarms":{"active":1,"unacked":1,"by_severity":{"critical":1}},"cases":{"open":1,"overdue":0,"by_stage":{"pending_filing":1}}}`
+		const want = `{"devices":{"total":2,"online":1,"silent":0,"never":1},"alarms":{"active":1,"unacked":1,"by_severity":{"critical":1},"suppressed":0},"cases":{"open":1,"overdue":0,"by_stage":{"pending_filing":1}}}`
 		if a := p.do(tok, "GET /api/v1/summary", ""); strings.TrimSpace(a.body) != want {
 			t.Errorf("summary = %d %s, want %s", a.status, a.body, want)
 		}

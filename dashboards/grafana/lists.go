@@ -129,7 +129,12 @@ func (d *Datasource) states(ctx context.Context, m *Query) (data.Frames, error) 
 // the time range, and those that are active.
 func (d *Datasource) eachAlarm(ctx context.Context, q backend.DataQuery, m *Query, f func(citywarden.Alarm)) error {
 	v := url.Values{}
-	if m.State != "" {
+	switch m.State {
+	case "":
+	case "open":
+		v.Set("state", string(citywarden.AlarmActive))
+		v.Set("suppressed", string(citywarden.SuppressionNone))
+	default:
 		v.Set("state", m.State)
 	}
 	var bad error

@@ -33,7 +33,7 @@ type Query struct {
 	Hours    string `json:"hours,omitempty"`    // series: only these hours of the county's day, like 02:00-04:00, and one value a day
 	Baseline int    `json:"baseline,omitempty"` // series: instead of now the mean of the same times so many weeks back; at most 8
 
-	State      string `json:"state,omitempty"`      // alarms: active, cleared; "" for both
+	State      string `json:"state,omitempty"`      // alarms: open (active and not suppressed: they call for a person), active, cleared; "" for all
 	All        bool   `json:"all,omitempty"`        // cases: closed ones too
 	Department string `json:"department,omitempty"` // cases, evaluation
 	Of         string `json:"of,omitempty"`         // evaluation: area, department or post. ledger: device, for a row each; "" by hour. annotations: alarms or cases

@@ -10,12 +10,12 @@ import (
 // dutyDesk is what an operator on shift looks at: what is wrong, since when,
 // and who works on it.
 func dutyDesk() *dashboard.DashboardBuilder {
-	alarms, open := query{QueryType: "alarms", State: "active"}, query{QueryType: "cases", Department: "$department"}
+	alarms, open := query{QueryType: "alarms", State: "open"}, query{QueryType: "cases", Department: "$department"}
 	return board("duty-desk", "值班台 Duty desk", "What is wrong now, since when, and who works on it.", "3h").
 		WithVariable(choice("department", "部门 Department", "department")).
 		WithVariable(filters()).
 		Annotation(marks("")).
-		WithPanel(number("未恢复告警 Active alarms", "How many alarms need a person now?", alarms, "count", "/^id$/", 4)).
+		WithPanel(number("待处理告警 Open alarms", "How many alarms need a person now?", alarms, "count", "/^id$/", 4)).
 		WithPanel(number("未结案卷 Open cases", "How many cases are not closed yet?", open, "count", "/^case$/", 4)).
 		WithPanel(number("失联设备 Silent devices", "How many devices are not heard any more?", query{QueryType: "states"}, "sum", "/^silent$/", 4)).
 		WithPanel(number("10 分钟最多告警 Worst 10 minutes", "How many alarms did an operator get in the worst 10 minutes?", query{QueryType: "load"}, "lastNotNull", "/^worst 10 min$/", 4,
@@ -23,7 +23,7 @@ func dutyDesk() *dashboard.DashboardBuilder {
 		WithPanel(number("超目标时间 Time over the goal", "In how much of this time did alarms come faster than an operator can follow?", query{QueryType: "load"}, "lastNotNull", "/^time over the goal$/", 4,
 			step(nil, "text"), step(cog.ToPtr(0.01), "orange"))).
 		WithPanel(number("长期未消 Stale alarms", "How many alarms are active for more than a day?", query{QueryType: "load"}, "lastNotNull", "/^stale$/", 4)).
-		WithPanel(rows("按级别 By severity", "How bad are the active alarms, and how old is the oldest of each?", alarms, 6, 8).WithTransformation(groupBy("severity", "id", "raised"))).
+		WithPanel(rows("按级别 By severity", "How bad are the alarms that need a person, and how old is the oldest of each?", alarms, 6, 8).WithTransformation(groupBy("severity", "id", "raised"))).
 		WithPanel(rows("按时限灯 By light", "How many open cases are in time, near their limit, and late?", open, 6, 8).WithTransformation(groupBy("light", "case", "deadline"))).
 		WithPanel(countyMap()).
 		WithPanel(rows("告警 Alarms", "Which alarms are active or were raised in this time, and is somebody on them?", query{QueryType: "alarms"}, 24, 9)).

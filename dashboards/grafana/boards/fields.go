@@ -14,7 +14,7 @@ func fire() *dashboard.DashboardBuilder {
 		WithVariable(choice("zone", "防火分区 Fire zone", "zone domain=fire")).
 		WithVariable(filters()).
 		Annotation(marks(domain)).
-		WithPanel(number("火灾类告警 Active alarms", "Does anything burn, or is fire protection impaired?", query{QueryType: "alarms", State: "active", Domain: domain}, "count", "/^id$/", 6)).
+		WithPanel(number("火灾类告警 Open alarms", "Does anything burn, or is fire protection impaired?", query{QueryType: "alarms", State: "open", Domain: domain}, "count", "/^id$/", 6)).
 		WithPanel(number("失联 Silent devices", "How many devices would not report a fire now?", query{QueryType: "states", Domain: domain, Site: "$site", Zone: "$zone"}, "sum", "/^silent$/", 6)).
 		WithPanel(number("最高烟浓度 Most smoke", "How much smoke does any detector measure?", query{QueryType: "latest", Domain: domain, Model: "smoke-detector", Site: "$site", Zone: "$zone"}, "max", "/^smoke$/", 6,
 			step(nil, "text"), step(cog.ToPtr(0.1), "orange"))).
@@ -35,7 +35,7 @@ func water() *dashboard.DashboardBuilder {
 		WithVariable(choice("device", "监测点 Logger", "device model=pressure-logger")).
 		WithVariable(filters()).
 		Annotation(marks(domain)).
-		WithPanel(number("管网告警 Active alarms", "Is a pipe burst, or pressure where it may not be?", query{QueryType: "alarms", State: "active", Domain: domain}, "count", "/^id$/", 8)).
+		WithPanel(number("管网告警 Open alarms", "Is a pipe burst, or pressure where it may not be?", query{QueryType: "alarms", State: "open", Domain: domain}, "count", "/^id$/", 8)).
 		WithPanel(number("最低压力 Lowest pressure", "Is there enough pressure for fire fighting everywhere?", query{QueryType: "latest", Model: loggers, Device: "$device"}, "min", "/^pressure$/", 8,
 			step(nil, "red"), step(cog.ToPtr(1.0), "orange"), step(cog.ToPtr(1.4), "text"))).
 		WithPanel(number("失联 Silent loggers", "How many places of the network are unknown now?", query{QueryType: "states", Domain: domain}, "sum", "/^silent$/", 8)).
@@ -81,7 +81,7 @@ func buildings() *dashboard.DashboardBuilder {
 		WithVariable(choice("site", "单位 Site", "site model=energy-meter")).
 		WithVariable(filters()).
 		Annotation(marks(domain)).
-		WithPanel(number("建筑告警 Active alarms", "Does a building need a person?", query{QueryType: "alarms", State: "active", Domain: domain}, "count", "/^id$/", 8)).
+		WithPanel(number("建筑告警 Open alarms", "Does a building need a person?", query{QueryType: "alarms", State: "open", Domain: domain}, "count", "/^id$/", 8)).
 		WithPanel(number("当前总功率 Power now", "How much power do the meters measure together?", query{QueryType: "latest", Model: "energy-meter", Site: "$site"}, "sum", "/^power$/", 8, step(nil, "text"))).
 		WithPanel(number("停电 Mains lost", "At how many meters is the mains there?", query{QueryType: "latest", Model: "energy-meter", Site: "$site"}, "sum", "/^mains$/", 8, step(nil, "text")).Unit("short")).
 		WithPanel(curves("负荷与基线 Load and baseline", "Is the load what it usually is at this time of the week?", 24, 9, load, usual)).

@@ -108,7 +108,7 @@ export function QueryEditor({ datasource, query, onChange, onRunQuery }: Props) 
         )}
         {(kind === 'series' || kind === 'week') &&
           pick('Over time', 'agg', words('mean', 'min', 'max', 'sum', 'count', 'last', 'increase'), 'Of each interval; empty for raw points. Intervals without a reading are gaps')}
-        {kind === 'alarms' && pick('State', 'state', words('active', 'cleared'))}
+        {kind === 'alarms' && pick('State', 'state', words('open', 'active', 'cleared'))}
         {kind === 'cases' && (
           <InlineField label="Closed too">
             <InlineSwitch aria-label="Closed too" value={!!query.all} onChange={(e) => set({ all: e.currentTarget.checked })} />
