@@ -5,6 +5,7 @@ import { ApiError, get } from './api'
 import { setClock } from './format'
 import { t } from './i18n'
 import { Live, type LiveState } from './live'
+import { remember, remembered } from './remember'
 import type { CaseClass, Device, Info, List, Model, Move, Role, User } from './types'
 
 type Listener = () => void
@@ -54,15 +55,33 @@ async function check() {
   if (JSON.stringify(state.info.trouble) !== before) redraw.emit()
 }
 
-/** enter loads what every page needs and opens the live stream; the user is signed in. */
-export async function enter(user: User) {
-  const citizen = user.role === 'citizen' // sees the own cases, and nothing of the city
-  const [info, models, classes, workflow] = await Promise.all([
+/** needs asks for what every page needs; citizens see the own cases, and nothing of the city. */
+function needs(citizen: boolean) {
+  return Promise.all([
     get<Info>('/info'),
     citizen ? { items: [] } : get<List<Model>>('/models'),
     get<List<CaseClass>>('/classes'),
     get<{ moves: Move[] }>('/workflow'),
   ])
+}
+
+/**
+ * begin asks who is signed in, and enters. What every page needs is asked for
+ * at the same time, where somebody was signed in before: it is there a round trip sooner.
+ */
+export async function begin() {
+  const role = remembered('role') ?? ''
+  const early = role === '' ? undefined : needs(role === 'citizen')
+  early?.catch(() => {}) // it is asked for again, once it is known who it is
+  const user = await get<User>('/me')
+  await enter(user, user.role === role ? await early?.catch(() => undefined) : undefined)
+}
+
+/** enter loads what every page needs, unless that is there, and opens the live stream; the user is signed in. */
+export async function enter(user: User, early?: Awaited<ReturnType<typeof needs>>) {
+  const citizen = user.role === 'citizen'
+  const [info, models, classes, workflow] = early ?? (await needs(citizen))
+  remember('role', user.role)
   setClock(info.time_zone, info.now)
   state.user = user
   state.info = info
@@ -101,6 +120,7 @@ export function leave(expired: boolean) {
   live?.close()
   live = undefined
   clearInterval(checking)
+  remember('role', '')
   if (state.user === undefined) return
   state.user = undefined
   state.expired = expired

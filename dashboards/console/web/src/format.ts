@@ -1,5 +1,5 @@
 // Numbers, units and times as people read them.
-import { lang, t } from './i18n'
+import { lang, t, text } from './i18n'
 import type { Metric, Model, Value } from './types'
 
 let zone = 'Asia/Shanghai'
@@ -148,6 +148,12 @@ export function value(v: unknown, u?: string): string {
   if (typeof v !== 'number') return String(v)
   const w = unit(u)
   return w === '' ? num(v) : w === '%' ? num(v) + ' %' : `${num(v)} ${w}`
+}
+
+/** measured writes a reading of a device of a model: with its unit, an event with its title. */
+export function measured(v: unknown, metric: string, model: Model | undefined): string {
+  const event = metric === 'event' ? model?.events?.find((e) => e.name === v) : undefined
+  return event === undefined ? value(v, model?.metrics.find((m) => m.name === metric)?.unit) : text(event.title, event.name)
 }
 
 /** staleAfter is how old a value of m may be until it is not current any more: what the metric says, else twice the model's heartbeat. */

@@ -2,8 +2,8 @@
 import { render } from 'preact'
 import { useEffect, useRef, useState } from 'preact/hooks'
 import './style.css'
-import { ApiError, get } from './api'
-import { enter, go, leave, may, redraw, reload, said, state, usePlace, useRedraw, words } from './app'
+import { ApiError } from './api'
+import { begin, go, leave, may, redraw, reload, said, state, usePlace, useRedraw, words } from './app'
 import { whenSignedOut } from './api'
 import { lang, t, text, type Key } from './i18n'
 import { Alarms } from './pages/alarms'
@@ -17,7 +17,6 @@ import { Settings, startSettings } from './settings'
 import { startSound } from './sound'
 import { Failed, Icon, lazy, Loading } from './ui'
 import { parse } from './url'
-import type { User } from './types'
 import type { Sign } from './shapes'
 
 const Intake = lazy('intake', async () => (await import('./pages/intake')).Intake)
@@ -62,18 +61,16 @@ const pages: { path: string; sign: Sign; title: Key; may?: Parameters<typeof may
 function Frame() {
   useRedraw(redraw)
   const [start, setStart] = useState<'asking' | 'ready' | string>('asking')
-  const begin = () => {
+  const ask = () => {
     setStart('asking')
-    get<User>('/me')
-      .then(enter)
-      .then(
-        () => setStart('ready'),
-        (e) => setStart(e instanceof ApiError && e.status === 401 ? 'ready' : words(e)),
-      )
+    begin().then(
+      () => setStart('ready'),
+      (e) => setStart(e instanceof ApiError && e.status === 401 ? 'ready' : words(e)),
+    )
   }
-  useEffect(begin, [])
+  useEffect(ask, [])
   if (start === 'asking') return <Loading />
-  if (start !== 'ready') return <Failed error={start} again={begin} />
+  if (start !== 'ready') return <Failed error={start} again={ask} />
   return state.user === undefined ? <SignIn /> : <Desk />
 }
 
@@ -209,5 +206,14 @@ new MutationObserver(() => {
 
 // A page that comes back from the browser's own store shows what is now.
 addEventListener('pageshow', (e) => e.persisted && reload.emit())
+
+// The map's code is the largest part: its page loads it while all else is asked for.
+const map = document.querySelector<HTMLMetaElement>('meta[name=map]')
+if (location.pathname === '/' && map !== null) {
+  const ahead = document.createElement('link')
+  ahead.rel = 'modulepreload'
+  ahead.href = map.content
+  document.head.append(ahead)
+}
 
 render(<Frame />, document.getElementById('app')!)

@@ -47,7 +47,8 @@ export function phrase(expression: string, model: Model | undefined): string {
   return t(key as Key, titled(m[2]!, model), span(duration(m[3])))
 }
 
-// titled puts the titles of metrics and attributes in the place of their names.
+// titled puts the titles of metrics and attributes in the place of their names, and words for and, or, not;
+// what stands in for a value that is not there is left out.
 function titled(expression: string, model: Model | undefined): string {
   const said: string[] = []
   return expression
@@ -56,9 +57,13 @@ function titled(expression: string, model: Model | undefined): string {
       const key = 'why.fn.' + fn
       return key in tables.en ? `\u0001${said.push(t(key as Key, titled(x, model), span(duration(within)))) - 1}\u0001` : all
     })
-    .replace(/\(\s*attr\.(\w+)\s*\?\?[^)]*\)|(?<![\w.])attr\.(\w+)(?:\s*\?\?\s*(?:"[^"]*"|-?[\w.]+))?|(?<![\w.])[A-Za-z_]\w*(?![\w(])/g, (all, a, b) => {
+    .replace(/\(\s*attr\.(\w+)\s*\?\?[^)]*\)|(?<![\w.])attr\.(\w+)(?:\s*\?\?\s*(?:"[^"]*"|-?[\w.]+))?|(?<![\w.])([A-Za-z_]\w*)(?![\w(])(?:\s*\?\?\s*(?:"[^"]*"|-?[\w.]+))?/g, (all, a, b, word) => {
       const attribute = a ?? b
-      if (attribute === undefined) return text(model?.metrics.find((m) => m.name === all)?.title, all)
+      if (attribute === undefined) {
+        const metric = model?.metrics.find((m) => m.name === word)
+        if (metric !== undefined) return text(metric.title, word)
+        return `why.word.${word}` in tables.en ? t(`why.word.${word}` as Key) : all
+      }
       return text(model?.attributes?.find((x) => x.name === attribute)?.title, all)
     })
     .replace(/>=/g, '≥')

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { age, duration, fromLocalInput, fullTime, isStale, limit, localInput, num, setClock, span, time, unit, value, withGaps } from '../src/format'
+import { age, duration, fromLocalInput, fullTime, isStale, limit, localInput, measured, num, setClock, span, time, unit, value, withGaps } from '../src/format'
 import { setLang } from '../src/i18n'
 import type { Metric, Model } from '../src/types'
 
@@ -61,6 +61,11 @@ it('writes numbers, units and values', () => {
   expect(value(null)).toBe('–')
   expect(value('')).toBe('(empty)')
   expect(value('open')).toBe('open')
+  const model = { metrics: [{ name: 'event', kind: 'text' }, { name: 'pressure', unit: 'MPa' }], events: [{ name: 'full', title: { zh: '满', en: 'Store full' } }] } as unknown as Model
+  expect(measured(0.2, 'pressure', model)).toBe('0.2 MPa')
+  expect(measured('full', 'event', model)).toBe('Store full')
+  expect(measured('other', 'event', model)).toBe('other')
+  expect(measured('full', 'mode', model)).toBe('full')
 })
 
 it('a value is old after what the metric says, else after twice the heartbeat', () => {

@@ -44,6 +44,7 @@ describe('words', () => {
     expect(phrase('n_of(smoke > attr.smoke_limit ?? 0.12, "60s")', model)).toBe(phrase(n, model))
     setLang('zh')
     expect(phrase(n, model)).toBe('1 分钟内满足“烟雾浓度 > 报警限值”的设备数')
+    expect(phrase('n_of(smoke > 1 and not smoke ?? 0, "60s")', model)).toBe('1 分钟内满足“烟雾浓度 > 1 且 非 烟雾浓度”的设备数')
     expect(phrase('mystery(smoke)', model)).toBe('mystery(烟雾浓度)')
     expect(phrase('n_adj(delta(power, "1m") < -0.4, "2m")', model)).toBe('2 分钟内满足“1 分钟内功率的变化 < -0.4”的相邻设备数')
   })

@@ -4,7 +4,7 @@ import { enc, get, list, post, query, remove } from '../api'
 import { go, liveEvents, may, say, state, upsert, useLive, useLoad, useTick } from '../app'
 import Chart from '../chart'
 import { Live } from '../live'
-import { duration, isStale, now, num, span, unit, value } from '../format'
+import { duration, isStale, measured, now, num, span, unit } from '../format'
 import { t, text } from '../i18n'
 import { domainOf, DomainIcon, Empty, Failed, Icon, lazy, Loading, modelTitle, Search, SeverityMark, StatusMark, Sure, When } from '../ui'
 import { href, withFilter } from '../url'
@@ -191,7 +191,7 @@ export function Brief({ d }: { d: Device }) {
         const stale = isStale(l.time, m, model)
         return (
           <span key={m.name} class={stale ? 'stale' : ''} title={stale ? t('de.stale') : undefined}>
-            <span class="quiet">{text(m.title, m.name)}</span> {value(l.value, m.unit)}
+            <span class="quiet">{text(m.title, m.name)}</span> {measured(l.value, m.name, model)}
             {stale && <span class="old"> ({t('de.stale')})</span>}
           </span>
         )
@@ -345,6 +345,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
               {delay !== undefined && <span class="sub">{delay < -1000 ? t('de.clockAhead', span(-delay)) : t('de.clockBehind', span(Math.max(0, delay)))}</span>}
             </Fact>
             <Fact name={t('de.heartbeat')}>{model !== undefined && duration(model.heartbeat) > 0 && span(duration(model.heartbeat))}</Fact>
+            <Fact name={t('de.limits')}>{model?.limits && <Limits of={model.limits} />}</Fact>
             <Fact name={t('de.created')}>
               <When at={d.created} />
             </Fact>
@@ -404,6 +405,21 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
   )
 }
 
+/** Limits says what devices of a model may send at most. */
+function Limits({ of: l }: { of: NonNullable<Model['limits']> }) {
+  const rate = (name: 'messages' | 'all_messages' | 'connections') => l[name] && t(`de.limit.${name}`, num(l[name].count), span(duration(l[name].per)))
+  const all = [rate('messages'), rate('all_messages'), rate('connections'), l.payload && t('de.limit.payload', num(l.payload))]
+  return (
+    <>
+      {all.filter(Boolean).map((x) => (
+        <span key={x} class="sub">
+          {x}
+        </span>
+      ))}
+    </>
+  )
+}
+
 /** Clock says how the clock of a device goes. */
 function Clock({ of: c }: { of: NonNullable<Device['clock']> }) {
   const off = Math.abs(c.offset_s) < 0.5 ? '' : `${c.offset_s > 0 ? '+' : '−'}${span(Math.abs(c.offset_s) * 1000)}`
@@ -440,7 +456,7 @@ function Values({ d, model }: { d: Device; model: Model | undefined }) {
           return (
             <tr key={name} class={stale ? 'stale' : ''}>
               <td>{text(m?.title, name)}</td>
-              <td class="num">{l === undefined ? <span class="quiet">{t('de.noValue')}</span> : <b>{value(l.value, m?.unit)}</b>}</td>
+              <td class="num">{l === undefined ? <span class="quiet">{t('de.noValue')}</span> : <b>{measured(l.value, name, model)}</b>}</td>
               <td>
                 <When at={l?.time} ago />
               </td>

@@ -43,19 +43,24 @@ export function Canvas(p: CanvasProps) {
     const abort = new AbortController()
     void (async () => {
       try {
-        const [{ MapView }, info] = await Promise.all([import('../mapview'), get<MapInfo>('/map', abort.signal)])
+        const info = await get<MapInfo>('/map', abort.signal)
+        const names = (info.layers ?? []).filter((l) => (switches as readonly string[]).includes(l))
+        // The layers need not wait for the code that draws them, nor numbers and lists for the map, which takes longer.
+        const all = names.map((name) => get<GeoJSON.FeatureCollection>('/map/layers/' + enc(name), abort.signal))
+        for (const l of all) l.catch(() => {}) // awaited below
+        await new Promise<void>((painted) => requestAnimationFrame(() => setTimeout(painted)))
+        const { MapView } = await import('../mapview')
         if (abort.signal.aborted || box.current === null) return
         if (!hasGL()) return setProblem('map.nogl')
         const v = new MapView(box.current, info, theme, (x) => pick.current(x), t('map.canvas'))
         view.current = v
         for (const s of off) v.show(s, false)
         setReady(true)
-        const names = (info.layers ?? []).filter((l) => (switches as readonly string[]).includes(l))
         setLayers(names)
         await Promise.all(
-          names.map(async (name) => {
-            const data = await get<GeoJSON.FeatureCollection>('/map/layers/' + enc(name), abort.signal)
-            if (!abort.signal.aborted) v.setLayer(name, data)
+          all.map(async (layer, i) => {
+            const data = await layer
+            if (!abort.signal.aborted) v.setLayer(names[i]!, data)
           }),
         )
       } catch (e) {

@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks'
 import { useLive } from '../app'
 import { bytes, dump, readable } from '../bytes'
-import { fullTime, num, time, value } from '../format'
+import { fullTime, measured, num, time } from '../format'
 import { t, text } from '../i18n'
 import { Icon } from '../ui'
 import type { Device, Latest, Model } from '../types'
@@ -47,7 +47,7 @@ export function Messages({ d, model }: { d: Device; model: Model | undefined }) 
                   {m.readings.map((r, i) => (
                     <span key={i} title={fullTime(r.time)}>
                       <span class="quiet">{text(model?.metrics.find((x) => x.name === r.metric)?.title, r.metric)}</span>{' '}
-                      {value(r.value, model?.metrics.find((x) => x.name === r.metric)?.unit)}
+                      {measured(r.value, r.metric, model)}
                     </span>
                   ))}
                   {m.attributes !== undefined && <span class="quiet">{t('me.attributes', Object.keys(m.attributes).join(', '))}</span>}

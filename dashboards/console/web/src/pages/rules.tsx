@@ -65,7 +65,7 @@ export function Rules() {
                   </a>
                   <span class="sub">{r.id}</span>
                 </td>
-                <td role="cell">
+                <td role="cell" class="nowrap">
                   <SeverityMark of={r.severity} quiet />
                 </td>
                 <td role="cell" class="num">
@@ -78,9 +78,9 @@ export function Rules() {
                     to={href(['alarms'], { rule: r.id, from: since24 })}
                   />
                 </td>
-                <td role="cell">{t(`ru.mode.${r.mode}`)}</td>
+                <td role="cell" class="nowrap">{t(`ru.mode.${r.mode}`)}</td>
                 <td role="cell">{(r.models ?? []).map(modelTitle).join(t('c.comma'))}</td>
-                <td role="cell" class="quiet">
+                <td role="cell" class="quiet nowrap">
                   {r.file}:{r.line}
                 </td>
               </tr>
