@@ -1,11 +1,11 @@
 package ingest
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,20 +66,40 @@ func runWith(t *testing.T, o Options, consumers ...Consumer) *Pipeline {
 	return p
 }
 
+// sayings are what a log said so far.
+type sayings struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *sayings) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *sayings) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
 func TestItIsSaidWhyNothingIsAcknowledged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var said bytes.Buffer
+		var said sayings
 		l := new(slowLog)
-		began := time.Now()
-		p := runWith(t, Options{Log: l, Logger: slog.New(slog.NewTextHandler(&said, nil)), Doing: func() (string, time.Time) { return "writing and syncing", began }})
+		var began atomic.Pointer[time.Time]
+		begin := func() { now := time.Now(); began.Store(&now) }
+		begin()
+		p := runWith(t, Options{Log: l, Logger: slog.New(slog.NewTextHandler(&said, nil)), Doing: func() (string, time.Time) { return "writing and syncing", *began.Load() }})
 		synctest.Wait()
 		send(t, p, "d", sample(1))
 		time.Sleep(time.Hour) // nothing waits
 		l.set(true)
-		began = time.Now()
+		begin()
 		send(t, p, "d", sample(2))
 		time.Sleep(4 * time.Second)
-		if said.Len() > 0 {
+		if said.String() != "" {
 			t.Errorf("said after 4 s: %s", &said)
 		}
 		if w := p.metrics.waited(time.Now()); w != 4*time.Second {
@@ -99,6 +119,7 @@ func TestItIsSaidWhyNothingIsAcknowledged(t *testing.T) {
 		}
 		l.set(false)
 		time.Sleep(2 * time.Second)
+		synctest.Wait()
 		if !strings.Contains(said.String(), `msg="messages are acknowledged again" waited=1m`) || p.metrics.waited(time.Now()) != 0 {
 			t.Errorf("waited %s: %s", p.metrics.waited(time.Now()), &said)
 		}
@@ -108,7 +129,7 @@ func TestItIsSaidWhyNothingIsAcknowledged(t *testing.T) {
 func TestAConsumerThatHoldsBackIsTheCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gate := make(chan struct{})
-		var said bytes.Buffer
+		var said sayings
 		p := runWith(t, Options{Log: new(memLog), Logger: slog.New(slog.NewTextHandler(&said, nil))}, &leader{recorder{name: "alarms", before: func(int) error { <-gate; return nil }}})
 		synctest.Wait()
 		_, over := sendAll(t.Context(), p, "d", 2000)
