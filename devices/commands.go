@@ -150,6 +150,10 @@ func (c *Commands) Tell(ctx context.Context, id citywarden.DeviceID, method stri
 // the device has not taken over. send reports whether it took the
 // message, and must not block.
 func (c *Commands) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, send func(citywarden.Downlink) bool) (cancel func()) {
+	if kind == citywarden.DownlinkCommand {
+		c.mu.Lock() // no new one comes before those that wait
+		defer c.mu.Unlock()
+	}
 	l, cancel := c.registry.listen(id, kind, send)
 	if kind == citywarden.DownlinkAttributes {
 		c.registry.remind(id, l)
@@ -158,8 +162,6 @@ func (c *Commands) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, 
 		return cancel
 	}
 	ids := append([]citywarden.DeviceID{id}, c.registry.behindOf(id)...)
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, id := range ids {
 		for _, x := range slices.Clone(c.open[id]) {
 			if x.State == citywarden.CommandQueued {

@@ -86,7 +86,9 @@ type conn struct {
 
 	reminders map[citywarden.DeviceID]struct{} // the devices that the gateway is to be reminded of, see addReminder
 
-	reminding chan struct{} // for the sender of down: there are reminders; made with down
+	commands map[waiting]bool // for which there was no room in down; true when again since they were asked for
+
+	more chan struct{} // for the sender of down: there are reminders or commands; made with down
 
 	pubacks chan uint16 // the device acknowledged what came from down
 	lastID  uint16      // of what was sent from down, its sender's

@@ -24,6 +24,10 @@ import (
 // disconnected; it asks again when it comes back.
 const maxDown = 64
 
+// maxCommands is how many messages wait for a device when no command is added to them any more:
+// those of all devices behind a gateway are more than maxDown, and wait where they are, see nextCommands.
+const maxCommands = maxDown / 2
+
 // maxNames is how many devices of a gateway are remembered by the name that it
 // gave them.
 const maxNames = 4096
@@ -46,7 +50,7 @@ func (c *conn) subscribe(filter string, qos byte, id int) {
 	c.unsubscribe(filter)
 	c.mu.Lock()
 	if c.down == nil {
-		c.down, c.reminding = make(chan downlink, maxDown), make(chan struct{}, 1)
+		c.down, c.more = make(chan downlink, maxDown), make(chan struct{}, 1)
 		c.listener.wg.Go(c.sendDown) // the reader that we are in is in wg itself
 	}
 	if c.subs == nil {
@@ -71,7 +75,7 @@ func (c *conn) subscribe(filter string, qos byte, id int) {
 			return
 		}
 	}
-	cancel := c.listener.broker.opts.Down.Listen(c.device, kind, func(m citywarden.Downlink) bool { return c.tell(filter, m) })
+	cancel := c.listener.broker.opts.Down.Listen(c.device, kind, func(m citywarden.Downlink) bool { return c.tell(filter, m, false) })
 	c.mu.Lock()
 	c.subs[filter] = subscription{qos, id, cancel}
 	if filter == citywarden.GatewayAttributes {
@@ -92,7 +96,63 @@ func (c *conn) addReminder(id citywarden.DeviceID) {
 		c.reminders = map[citywarden.DeviceID]struct{}{}
 	}
 	c.reminders[id] = struct{}{}
-	signal(c.reminding)
+	signal(c.more)
+}
+
+// waiting is a device of which commands wait, and the subscription with which the connection gets them.
+type waiting struct {
+	filter string
+	device citywarden.DeviceID
+}
+
+// mayTake reports whether a command of w is to be queued now. When there is no room it waits in the
+// platform, and those that follow it too, until nextCommands asks for them again.
+func (c *conn) mayTake(w waiting, again bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, behind := c.commands[w]; len(c.down) < maxCommands && (again || !behind) {
+		return true
+	}
+	if c.commands == nil {
+		c.commands = map[waiting]bool{}
+	}
+	c.commands[w] = true
+	signal(c.more)
+	return false
+}
+
+// nextCommands queues the commands of one device for which there was no room, and reports whether
+// there was such a device.
+func (c *conn) nextCommands() bool {
+	c.mu.Lock()
+	var w waiting
+	for w = range c.commands {
+		break
+	}
+	if w.device == "" {
+		c.mu.Unlock()
+		return false
+	}
+	c.commands[w] = false // none had to wait since
+	c.mu.Unlock()
+	down := c.listener.broker.opts.Down
+	if w.device == c.device || c.isBehind(w.device) {
+		down.Listen(w.device, citywarden.DownlinkCommand, func(m citywarden.Downlink) bool {
+			return m.Device == w.device && c.tell(w.filter, m, true)
+		})()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.commands[w] {
+		delete(c.commands, w)
+	}
+	return true
+}
+
+// isBehind reports whether the device is behind this gateway, and not behind another now.
+func (c *conn) isBehind(id citywarden.DeviceID) bool {
+	child, err := c.listener.broker.opts.Down.Child(c.device, string(id))
+	return err == nil && child == id
 }
 
 // nextReminder queues one reminder, if its device needs one, and reports whether there was one.
@@ -116,12 +176,11 @@ func (c *conn) nextReminder() bool {
 // remind has the gateway told what is desired of a device behind it that it has not taken over:
 // whoever begins to listen is.
 func (c *conn) remind(id citywarden.DeviceID) {
-	down := c.listener.broker.opts.Down
-	if child, err := down.Child(c.device, string(id)); err != nil || child != id {
-		return // behind another gateway now
+	if !c.isBehind(id) {
+		return
 	}
-	down.Listen(id, citywarden.DownlinkAttributes, func(m citywarden.Downlink) bool {
-		return m.Device == id && c.tell(citywarden.GatewayAttributes, m)
+	c.listener.broker.opts.Down.Listen(id, citywarden.DownlinkAttributes, func(m citywarden.Downlink) bool {
+		return m.Device == id && c.tell(citywarden.GatewayAttributes, m, false)
 	})()
 }
 
@@ -155,10 +214,10 @@ func (c *conn) unsubscribeAll() {
 }
 
 // tell passes on a message of the platform to who subscribed to filter: a device's
-// own to itself, that of a device behind a gateway to the gateway.
-func (c *conn) tell(filter string, m citywarden.Downlink) bool {
+// own to itself, that of a device behind a gateway to the gateway; again when it is asked for those that had to wait.
+func (c *conn) tell(filter string, m citywarden.Downlink, again bool) bool {
 	if strings.HasPrefix(filter, broker.SparkplugSpace) {
-		return c.tellNode(filter, m)
+		return c.tellNode(filter, m, again)
 	}
 	own := m.Device == c.device
 	if own != (long(filter) == attributesTopic || long(filter) == rpcFilter) {
@@ -166,6 +225,9 @@ func (c *conn) tell(filter string, m citywarden.Downlink) bool {
 	}
 	topic, body := filter, m.Body
 	if m.Kind == citywarden.DownlinkCommand {
+		if !c.mayTake(waiting{filter, m.Device}, again) {
+			return false
+		}
 		if own {
 			topic = strings.TrimSuffix(filter, "+") + strconv.FormatInt(m.ID, 10)
 		} else {
@@ -236,12 +298,12 @@ func (c *conn) sendNext() bool {
 	select {
 	case m = <-c.down:
 	default:
-		if c.nextReminder() {
+		if c.nextCommands() || c.nextReminder() {
 			return true
 		}
 		select {
 		case m = <-c.down:
-		case <-c.reminding:
+		case <-c.more:
 			return true
 		case <-c.gone:
 			return false

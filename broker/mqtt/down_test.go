@@ -1,12 +1,17 @@
 package mqtt
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -14,6 +19,8 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/devices"
+	"github.com/citywarden/citywarden/store"
 )
 
 // heard collects what a paho client receives.
@@ -373,6 +380,181 @@ func TestGatewayIsRemindedOfMany(t *testing.T) {
 				if times != 1 {
 					t.Errorf("%s came %d times", m, times)
 				}
+			}
+		})
+	}
+}
+
+// control is the platform with its commands, whose Listen and Answer they are.
+type control struct {
+	*journal
+	*devices.Commands
+	registry *devices.Registry
+}
+
+func (o control) Attributes(_ context.Context, id citywarden.DeviceID, client, shared []string) (citywarden.DeviceAttributes, error) {
+	return o.registry.Attributes(id, client, shared)
+}
+
+func (o control) Child(gateway citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	return o.registry.Child(gateway, name)
+}
+
+// newControl has the gateway gw and behind it valves called c0, c1 and so on.
+func newControl(t *testing.T, valves int) control {
+	t.Helper()
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	models, err := devices.LoadModels(devices.Builtin(), fstest.MapFS{"valve.yaml": {Data: []byte(`name: test-valve
+title: {zh: 阀, en: Valve}
+domain: pipe
+report: 1m
+heartbeat: 5m
+metrics:
+- {name: level, title: {zh: 位, en: Level}, kind: number}
+attributes:
+- {name: gateway, title: {zh: 网关, en: Gateway}, kind: text}
+commands:
+- name: open
+  title: {zh: 开, en: Open}
+  params:
+  - {name: pct, title: {zh: 开度, en: Opening}, kind: number, unit: "%", min: 0, max: 100}
+`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := control{journal: newJournal()}
+	if o.registry, err = devices.New(t.Context(), db, models, devices.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	all := []citywarden.Device{{ID: "gw", Model: "iot-gateway"}}
+	for i := range valves {
+		all = append(all, citywarden.Device{ID: citywarden.DeviceID(fmt.Sprint("c", i)), Model: "test-valve", Attributes: map[string]any{"gateway": "gw"}})
+	}
+	for _, d := range all {
+		if _, err := o.registry.Create(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o.Commands, err = devices.NewCommands(t.Context(), db, o.registry, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = o.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return o
+}
+
+func (o control) order(t *testing.T, device string, pct int, expires time.Duration) {
+	t.Helper()
+	if _, err := o.Tell(t.Context(), citywarden.DeviceID(device), "open", map[string]any{"pct": float64(pct)}, expires, "li"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestGatewayGetsManyCommands: a gateway for whose devices more commands wait than messages may wait for it
+// gets each once, those of a device in their order, however slowly it acknowledges, and stays; those that
+// are given meanwhile come after those that waited, and what expires while it waits does not come.
+func TestGatewayGetsManyCommands(t *testing.T) {
+	const sparkplugTopic = "spBv1.0/county/"
+	for name, c := range map[string]struct {
+		filter string
+		before bool // it subscribes before it connects the devices
+	}{
+		"subscribes first": {gatewayRPC, true},
+		"connects first":   {gatewayRPC, false},
+		"Sparkplug":        {sparkplugTopic + "DCMD/e1/#", true}, // its devices get them when they are born
+		"Sparkplug again":  {sparkplugTopic + "DCMD/e1/#", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const valves, each, later = 40, 5, 2
+			o := newControl(t, valves+1)
+			for pct := range each {
+				for i := range valves {
+					o.order(t, fmt.Sprint("c", i), pct, 0)
+				}
+			}
+			last := fmt.Sprint("c", valves) // is asked for last: it waits
+			o.order(t, last, 100, time.Second)
+			addr, book, _ := serveTCP(t, o)
+			p := dial(t, addr, 4).login("x", "gw")
+			subscribe := func() {
+				pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, ProtocolVersion: 4, PacketID: 999,
+					Filters: packets.Subscriptions{{Filter: c.filter, Qos: 1}}}
+				p.write(pk.SubscribeEncode)
+			}
+			if c.before {
+				subscribe()
+			}
+			if c.filter != gatewayRPC {
+				p.publish(sparkplugTopic+"NBIRTH/e1", string(sparkplug(0, nodeBirth...)), 0, 0)
+			}
+			for i := range valves + 1 {
+				if c.filter == gatewayRPC {
+					p.publish(citywarden.GatewayConnect, fmt.Sprintf(`{"device":"c%d"}`, i), 1, uint16(i+1))
+				} else {
+					p.publish(fmt.Sprintf("%sDBIRTH/e1/c%d", sparkplugTopic, i), string(sparkplug(i+1, pumpBirth...)), 0, 0)
+				}
+			}
+			if !c.before {
+				subscribe()
+			}
+			got, n := map[string][]int{}, 0
+			for n < valves*(each+later) {
+				pk, err := p.next()
+				if err != nil {
+					t.Fatalf("%d commands came: %v\n%s", n, err, book)
+				}
+				if pk.FixedHeader.Type != packets.Publish {
+					continue
+				}
+				switch n++; n {
+				case 1: // the others wait until the last one has expired
+					eventually(t, func() error {
+						cs, _, err := o.List(t.Context(), citywarden.CommandFilter{Device: citywarden.DeviceID(last)})
+						if err == nil && cs[0].State != citywarden.CommandTimedOut {
+							err = fmt.Errorf("it is %s", cs[0].State)
+						}
+						return err
+					})
+				case valves: // more are given while many wait, and go on while they are sent
+					go func() {
+						for pct := range later {
+							for i := range valves {
+								o.order(t, fmt.Sprint("c", i), each+pct, 0)
+							}
+						}
+					}()
+				}
+				var m struct {
+					Device string
+					Data   struct{ Params struct{ Pct int } }
+				}
+				if device, ok := strings.CutPrefix(pk.TopicName, sparkplugTopic+"DCMD/e1/"); ok {
+					m.Device = device
+					_, err = fmt.Sscanf(plain(t, pk.Payload), "open(0)=%d", &m.Data.Params.Pct)
+				} else {
+					err = json.Unmarshal(pk.Payload, &m)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				got[m.Device] = append(got[m.Device], m.Data.Params.Pct)
+				time.Sleep(time.Millisecond)
+				ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, ProtocolVersion: 4, PacketID: pk.PacketID}
+				p.write(ack.PubackEncode)
+			}
+			p.ping()
+			want := map[string][]int{}
+			for i := range valves {
+				want[fmt.Sprint("c", i)] = []int{0, 1, 2, 3, 4, 5, 6}
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
 			}
 		})
 	}

@@ -129,7 +129,7 @@ func (c *conn) listenOnce(id citywarden.DeviceID, device string) {
 	c.mu.Unlock()
 	for filter := range subs {
 		if broker.ParseNodeTopic(filter).Reaches(device) {
-			c.listener.broker.opts.Down.Listen(id, citywarden.DownlinkCommand, func(m citywarden.Downlink) bool { return c.tell(filter, m) })()
+			c.listener.broker.opts.Down.Listen(id, citywarden.DownlinkCommand, func(m citywarden.Downlink) bool { return c.tell(filter, m, false) })()
 		}
 	}
 }
@@ -166,7 +166,7 @@ func (c *conn) askForBirth(why string) {
 }
 
 // tellNode sends a command to the node or to a device of it, once it is born.
-func (c *conn) tellNode(filter string, m citywarden.Downlink) bool {
+func (c *conn) tellNode(filter string, m citywarden.Downlink, again bool) bool {
 	t, own, device := broker.ParseNodeTopic(filter), m.Device == c.device, ""
 	if !own {
 		device = c.name(m.Device)
@@ -178,7 +178,9 @@ func (c *conn) tellNode(filter string, m citywarden.Downlink) bool {
 	if device != "" {
 		topic += "/" + device
 	}
-	sent, err := c.node.Tell(device, m, func(payload []byte) bool { return c.deliver(filter, topic, payload, m.Done) })
+	sent, err := c.node.Tell(device, m, func(payload []byte) bool {
+		return c.mayTake(waiting{filter, m.Device}, again) && c.deliver(filter, topic, payload, m.Done)
+	})
 	if err != nil {
 		c.warn("command can't be sent over Sparkplug", "to", m.Device, "command", m.ID, "err", err)
 	}
