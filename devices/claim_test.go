@@ -73,7 +73,7 @@ func TestLifeOfAClaim(t *testing.T) {
 		t.Error(d)
 	}
 	kept, err := db.LoadClaims(ctx)
-	if err != nil || len(kept) != 1 || len(kept[0].Secret) != 32 || strings.Contains(fmt.Sprintf("%s", kept[0].Secret), "sesame") {
+	if err != nil || len(kept) != 1 || len(kept[0].Secret) != 32 || strings.Contains(string(kept[0].Secret), "sesame") {
 		t.Errorf("kept is %+v, %v", kept, err)
 	}
 	q := citywarden.Claim{Secret: "open sesame", Area: north, Location: &citywarden.Point{Lat: 24.1, Lon: 117.6}, Site: "hospital", Name: "Lobby"}

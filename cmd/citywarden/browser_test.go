@@ -438,6 +438,7 @@ func TestAlarmAndRulePagesInChromium(t *testing.T) {
 	b.click("停用")
 	b.see("“消防演练”")
 	b.click("下发命令")
+	b.do(chromedp.WaitVisible(chromedp.CSS("dialog[open]"))) // else the next click finds the button before
 	b.fair("the dialog of a command")
 	b.click("下发")
 	b.see("有效期至")
