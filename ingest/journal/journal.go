@@ -478,6 +478,13 @@ func (j *Journal) take(n, size int) []pending {
 	return batch
 }
 
+// waiting returns how many records are in the queue.
+func (j *Journal) waiting() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.queue)
+}
+
 // reuse keeps the array of a batch that is done with for the queue.
 func (j *Journal) reuse(batch []pending) {
 	clear(batch)

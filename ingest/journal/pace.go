@@ -15,8 +15,10 @@ import (
 //   - Few devices send their next message when the last one is acknowledged. All of
 //     them are acknowledged by one commit when each waits for the slowest of them, for at most half as
 //     long as a commit takes; else half of them wait for the commit of the other half, too.
+//   - So it is with one connection that has many messages in flight: each commit that ends has it send
+//     as many more. They are waited for with those that wait already, for at most as long as a commit takes.
 //
-// A lone device never waits, and nobody when enough records are there. When it was in vain, it is
+// A lone device with one message at a time never waits, and of many devices nobody when enough records are there. When it was in vain, it is
 // not done again for some time.
 const (
 	pace       = 4 * time.Millisecond
@@ -26,6 +28,7 @@ const (
 	crowdFrom  = crowdOf / 2            // devices that sent them, to be many
 	maxGather  = 20 * time.Millisecond  // for few devices, however long a commit took
 	crowdPause = 64                     // commits for which nobody waits after it was in vain
+	maxFlying  = 256                    // records in flight, to be those of few connections
 )
 
 // crowd knows from how many devices the newest records are.
@@ -36,6 +39,7 @@ type crowd struct {
 	pause  int
 	began  time.Time     // when the newest commit began
 	took   time.Duration // a commit, on average
+	flying int           // records that the newest commit released or that waited when it ended
 }
 
 // note takes the records of a commit that begins. So many that nobody waited for more say nothing.
@@ -65,8 +69,11 @@ func (c *crowd) note(recs []citywarden.Record) {
 	}
 }
 
-// noteEnd notes that the commit has ended.
-func (c *crowd) noteEnd() { c.took += (time.Since(c.began) - c.took) / 8 }
+// noteEnd notes that the commit has ended, and how many records were in flight then.
+func (c *crowd) noteEnd(flying int) {
+	c.took += (time.Since(c.began) - c.took) / 8
+	c.flying = flying
+}
 
 // wait returns how many records the next commit should have, and how long at most to wait
 // for them.
@@ -77,7 +84,10 @@ func (c *crowd) wait() (want int, d time.Duration) {
 	if len(c.counts) >= crowdFrom {
 		return enough, pace - time.Since(c.began)
 	}
-	return len(c.counts), min(c.took/2, maxGather)
+	if few := len(c.counts); c.flying <= few || c.flying > maxFlying {
+		return few, min(c.took/2, maxGather)
+	}
+	return c.flying, min(c.took, maxGather)
 }
 
 // gather waits for more records when that is worth it, or until stop is closed.

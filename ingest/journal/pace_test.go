@@ -78,3 +78,42 @@ func TestWhoWaitsForOthers(t *testing.T) {
 		})
 	}
 }
+
+// TestOneConnectionWaitsForItsWindow: what a commit released comes back as new messages of the same sender,
+// which one commit takes together with those that waited meanwhile.
+func TestOneConnectionWaitsForItsWindow(t *testing.T) {
+	records := func(n int) []citywarden.Record {
+		all := make([]citywarden.Record, n)
+		for i := range all {
+			all[i] = uplink(i)
+			all[i].Uplink.Device = "d1"
+		}
+		return all
+	}
+	for _, c := range []struct {
+		name            string
+		commit, waiting int
+		pause           int
+		want            int
+		waits           bool // at most as long as a commit takes
+	}{
+		{"half of a window waits while the other is written", 32, 32, 0, 64, true},
+		{"a few of it", 3, 61, 0, 64, true},
+		{"one message at a time", 1, 0, 0, 1, true}, // of which gather makes nothing: it is there
+		{"more than one connection may have in flight", 200, 100, 0, 1, true},
+		{"in vain a moment ago", 32, 32, crowdPause, 0, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var w crowd
+			w.note(records(1))
+			w.took = time.Millisecond
+			w.note(records(c.commit))
+			w.pause = c.pause
+			w.noteEnd(c.commit + c.waiting)
+			want, d := w.wait()
+			if want != c.want || (d > 0) != c.waits || d > time.Millisecond {
+				t.Errorf("waits %s for %d records, want %d", d, want, c.want)
+			}
+		})
+	}
+}
