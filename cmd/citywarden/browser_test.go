@@ -844,16 +844,16 @@ func TestKeyboardInChromium(t *testing.T) {
 	b.press(kb.Enter)
 	b.tabTo("为什么？") // from the beginning of the page, not of the navigation
 	b.press(kb.Enter)
-	b.do(chromedp.WaitVisible(chromedp.CSS("dialog[open]")))
+	b.dialogs(1, "Enter on 为什么？")
 	b.see("dB/m")
 	b.tabTo("指派")
 	b.press(kb.Enter)
-	b.do(chromedp.WaitVisible(chromedp.CSS("dialog dialog[open]")))
+	b.dialogs(2, "Enter on 指派")
 	b.press(kb.Escape)
-	b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog dialog[open]")))
+	b.dialogs(1, "Escape in 指派")
 	b.focused("指派")
 	b.press(kb.Escape)
-	b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog[open]")))
+	b.dialogs(0, "Escape in 为什么？")
 	b.focused("为什么？")
 	b.tabTo("确认")
 	b.press(kb.Enter)
@@ -861,13 +861,16 @@ func TestKeyboardInChromium(t *testing.T) {
 	b.tabTo("E0595") // its case
 	b.press(kb.Enter)
 	b.see("办理经过")
-	for _, action := range []string{"立案", "派遣"} {
-		b.tabTo(action)
+	for _, step := range []struct{ action, stage string }{{"立案", "待派遣"}, {"派遣", "待接单"}} {
+		b.tabTo(step.action)
 		b.press(kb.Enter)
-		b.do(chromedp.WaitVisible(chromedp.CSS("dialog[open]")))
-		b.tabTo(action) // the button at the end of the dialog
+		b.dialogs(1, "Enter on "+step.action)
+		b.tabTo(step.action) // the button at the end of the dialog
+		b.focusesAfterDialog(".crumb a")
 		b.press(kb.Enter)
-		b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog[open]")))
+		b.dialogs(0, "Enter on the "+step.action+" of the dialog")
+		b.stage(step.stage)
+		b.focused("案卷")
 	}
 	b.see("消防救援大队")
 
@@ -888,6 +891,49 @@ func TestKeyboardInChromium(t *testing.T) {
 	b.do(chromedp.WaitNotPresent(chromedp.CSS(".menu")))
 	b.focused("Language, display, account")
 	b.calm()
+}
+
+// dialogs waits until so many dialogs are open, one over the other.
+func (b *browser) dialogs(n int, after string) {
+	b.t.Helper()
+	var open int
+	if !wait(90*time.Second, func() bool {
+		var err error
+		open, err = evaluate[int](b, `document.querySelectorAll('dialog[open]').length`)
+		return err == nil && open == n
+	}) {
+		b.screenshot("failed")
+		on, _ := evaluate[string](b, focus)
+		b.t.Fatalf("after %s, %d dialogs are open, want %d; the focus is on %q; the page shows:\n%s", after, open, n, on, b.text())
+	}
+}
+
+// stage waits until the case that is shown is at a stage.
+func (b *browser) stage(name string) {
+	b.t.Helper()
+	var at string
+	if !wait(90*time.Second, func() bool {
+		at, _ = evaluate[string](b, `document.querySelector('.track .here')?.innerText ?? ''`)
+		return at == name
+	}) {
+		b.screenshot("failed")
+		b.t.Fatalf("the case is at %q, want %q; the page shows:\n%s", at, name, b.text())
+	}
+}
+
+// focusesAfterDialog gives something the focus in the same moment in which
+// the dialog that is open is gone, as the tab key of somebody quick does: it is
+// to be there still, once the dialog has ended.
+func (b *browser) focusesAfterDialog(selector string) {
+	b.t.Helper()
+	js := fmt.Sprintf(`new MutationObserver((_, o) => {
+		if (document.querySelector('dialog[open]')) return
+		o.disconnect()
+		document.querySelector(%q).focus({ focusVisible: true })
+	}).observe(document.body, { childList: true, subtree: true, attributes: true }), true`, selector)
+	if _, err := evaluate[bool](b, js); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // press presses keys, or types.

@@ -1,6 +1,6 @@
 // The frame of the console: sign-in or pages, navigation, banner, notices.
 import { render } from 'preact'
-import { useEffect, useRef, useState } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import './style.css'
 import { ApiError } from './api'
 import { begin, go, leave, may, redraw, reload, said, state, usePlace, useRedraw, words } from './app'
@@ -83,7 +83,7 @@ function Desk() {
   const page = shown.find((p) => p.path === (deviceSections().includes(first) ? 'devices' : first)) ?? (first === 'intake' && second === 'new' && may('cases') ? pages.find((p) => p.path === 'cases') : undefined)
   const main = useRef<HTMLElement>(null)
   const before = useRef(pathname)
-  useEffect(() => {
+  useLayoutEffect(() => {
     document.title = `${page === undefined ? '' : t(page.title) + ' · '}${t('app.name')}`
     if (before.current === pathname) return
     before.current = pathname

@@ -1,6 +1,6 @@
 // The small parts that all pages are made of.
 import type { ComponentChildren, ComponentType } from 'preact'
-import { useEffect, useId, useRef, useState } from 'preact/hooks'
+import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import { ApiError } from './api'
 import { say, state, useLoad, words } from './app'
 import { age, fullTime, now, span, time } from './format'
@@ -203,7 +203,8 @@ export function Modal({
 }) {
   const ref = useRef<HTMLDialogElement>(null)
   const id = useId()
-  useEffect(() => {
+  // With the page, not after it is painted: a key pressed at once would be lost to the focus that comes after it.
+  useLayoutEffect(() => {
     const d = ref.current!
     const before = document.activeElement
     d.showModal()

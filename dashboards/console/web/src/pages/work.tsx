@@ -76,13 +76,15 @@ export function Desk({ path, search, loaded, groups, main, hint, empty }: DeskPr
   if (index >= 0) at.current = index
   const choose = (id: string) => go(path + withFilter(search, 'case', id), true)
   const focus = (id: string) => box.current?.querySelector<HTMLElement>(`[data-case="${CSS.escape(id)}"]`)?.focus()
+  // Nothing has the focus once what had it is gone, then the page has it; what a key moved it to keeps it.
+  const refocus = (id: string) => requestAnimationFrame(() => (document.activeElement === document.body || document.activeElement?.id === 'main') && focus(id))
   // What was done leaves the desk: the next one takes its place.
   const next = all[Math.min(at.current, all.length - 1)]?.id ?? ''
   const gone = chosen !== '' && index < 0 && loaded.data !== undefined
   useEffect(() => {
     if (!gone) return
     choose(next)
-    if (next !== '' && (document.activeElement === document.body || document.activeElement?.id === 'main')) requestAnimationFrame(() => focus(next))
+    if (next !== '') refocus(next)
   }, [gone, next])
   const keys = (e: KeyboardEvent) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[e.key]
@@ -138,7 +140,7 @@ export function Desk({ path, search, loaded, groups, main, hint, empty }: DeskPr
           revision={all[index]!.revision}
           onClose={() => {
             choose('')
-            requestAnimationFrame(() => focus(chosen))
+            refocus(chosen)
           }}
           onDone={loaded.again}
         />
