@@ -49,6 +49,7 @@ const (
 	CommandDelivered CommandState = "delivered" // the device has it; the end of one that has no answer
 	CommandAnswered  CommandState = "answered"  // the end of one that has
 	CommandTimedOut  CommandState = "timed_out" // it expired before
+	CommandFailed    CommandState = "failed"    // it can't come to the device at all, see Command.Reason
 )
 
 // Command is something that a device is told to do.
@@ -60,6 +61,7 @@ type Command struct {
 	OneWay    bool            `json:"one_way,omitempty"`
 	State     CommandState    `json:"state"`
 	Answer    json.RawMessage `json:"answer,omitempty"` // what the device said
+	Reason    string          `json:"reason,omitempty"` // why it failed
 	By        string          `json:"by"`
 	Created   time.Time       `json:"created"`
 	Expires   time.Time       `json:"expires"`
@@ -71,7 +73,7 @@ type Command struct {
 // Open reports whether something can still become of c.
 func (c *Command) Open() bool {
 	switch c.State {
-	case CommandAnswered, CommandTimedOut:
+	case CommandAnswered, CommandTimedOut, CommandFailed:
 		return false
 	case CommandDelivered:
 		return !c.OneWay

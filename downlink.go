@@ -140,9 +140,11 @@ type Downlink struct {
 	Body   json.RawMessage // as ThingsBoard's device API has it, of a command {"method": …, "params": …}; nobody changes it
 	ID     int64           // of a command
 
-	// Done is called once by who took a command: whether the device has it. It may
+	// Done is called once by who took a command: nil when the device has it,
+	// CodeTooLarge when it is larger than the device will ever take, and what else kept it
+	// from the device, which may be there later. It may
 	// block for a moment. Nil when nobody wants to know.
-	Done func(delivered bool)
+	Done func(error)
 }
 
 // WithID returns the body of a command together with its id, as ThingsBoard has

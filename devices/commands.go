@@ -185,7 +185,7 @@ func (c *Commands) offer(ctx context.Context, x *citywarden.Command, l *listener
 	// The newest connection first, and only one: a valve must not move twice.
 	for _, l := range slices.Backward(to) {
 		m := citywarden.Downlink{Device: x.Device, Kind: citywarden.DownlinkCommand, ID: x.ID, Body: body}
-		m.Done = func(delivered bool) { c.done(x, delivered) }
+		m.Done = func(err error) { c.done(x, err) }
 		if l.send(m) {
 			x.Sent = now()
 			c.to(ctx, x, citywarden.CommandSent)
@@ -195,14 +195,22 @@ func (c *Commands) offer(ctx context.Context, x *citywarden.Command, l *listener
 }
 
 // done notes whether the device has x. One that it has not is for whoever else
-// listens, now or later.
-func (c *Commands) done(x *citywarden.Command, delivered bool) {
+// listens, now or later, unless the device can't take it at all.
+func (c *Commands) done(x *citywarden.Command, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if x.State != citywarden.CommandSent {
 		return
 	}
-	if !delivered {
+	switch citywarden.CodeOf(err) {
+	case "":
+	case citywarden.CodeTooLarge:
+		x.Reason = err.Error()
+		if c.to(context.Background(), x, citywarden.CommandFailed) == nil {
+			c.log.Warn("command can't be delivered", "device", x.Device, "command", x.ID, "err", err)
+		}
+		return
+	default:
 		if c.to(context.Background(), x, citywarden.CommandQueued) == nil {
 			c.offer(context.Background(), x, nil)
 		}

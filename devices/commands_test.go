@@ -83,8 +83,8 @@ func TestLifeOfACommand(t *testing.T) {
 	if len(b.got) != 2 || string(b.got[0].Body) != `{"method":"open","params":{"pct":50}}` || string(b.got[1].WithID()) != `{"id":2,"method":"beep","params":{}}` {
 		t.Fatalf("sent %d", len(b.got))
 	}
-	b.got[0].Done(true)
-	b.got[1].Done(true)
+	b.got[0].Done(nil)
+	b.got[1].Done(nil)
 	b.must("v1", `1 open {"pct":50} delivered`, `2 beep {} delivered`)
 	if err := b.c.Answer(t.Context(), "v2", 1, []byte("{}")); citywarden.CodeOf(err) != citywarden.CodeNotFound {
 		t.Errorf("another device answers: %v", err)
@@ -112,18 +112,42 @@ func TestCommandNotDelivered(t *testing.T) {
 	old := b.listen("v1")
 	b.tell("v1", "beep", nil)
 	old()
-	b.got[0].Done(false)
+	b.got[0].Done(errAway)
 	b.must("v1", `1 beep {} queued`)
 	b.listen("v1")
 	b.must("v1", `1 beep {} sent`)
 	again := b.got[1]
 	b.listen("v1") // a second connection, while the first has it
-	again.Done(false)
+	again.Done(errAway)
 	if len(b.got) != 3 || b.got[2].ID != 1 {
 		t.Fatalf("sent %d times", len(b.got))
 	}
-	b.got[2].Done(true)
+	b.got[2].Done(nil)
 	b.must("v1", `1 beep {} delivered`)
+}
+
+// errAway is why a device does not have a command yet.
+var errAway = errors.New("the connection ended")
+
+// TestCommandThatIsTooLarge for the device fails at once, says why, and is not offered again.
+func TestCommandThatIsTooLarge(t *testing.T) {
+	b := newBench(t)
+	b.listen("v1")
+	b.tell("v1", "beep", nil)
+	why := citywarden.Errorf(citywarden.CodeTooLarge, "the device takes 64 bytes")
+	b.got[0].Done(why)
+	b.must("v1", `1 beep {} failed`)
+	b.listen("v1")
+	if len(b.got) != 1 {
+		t.Errorf("sent %d times", len(b.got))
+	}
+	cs, _, err := b.c.List(t.Context(), citywarden.CommandFilter{Device: "v1"})
+	if err != nil || cs[0].Reason != why.Error() {
+		t.Errorf("the reason is %q, %v", cs[0].Reason, err)
+	}
+	if cs, _, err = b.c.List(t.Context(), citywarden.CommandFilter{Device: "v1", Open: true}); err != nil || len(cs) != 0 {
+		t.Errorf("%d are open, %v", len(cs), err)
+	}
 }
 
 // TestOnlyOneGetsACommand: a valve with two connections moves once.
@@ -158,7 +182,7 @@ func TestCommandsSurviveARestart(t *testing.T) {
 	b.listen("v1")
 	b.tell("v1", "open", map[string]any{"pct": 1.0})
 	b.tell("v1", "open", map[string]any{"pct": 2.0})
-	b.got[0].Done(true)
+	b.got[0].Done(nil)
 	b.got, b.r = nil, valves(t, b.path)
 	b.c = commandsOn(t, b.path, b.r)
 	b.listen("v1")
@@ -188,7 +212,7 @@ func TestCommandsExpire(t *testing.T) {
 		synctest.Wait()
 		b.must("v1", `1 beep {} timed_out`, `2 open {"pct":1} queued`)
 		b.listen("v1")
-		b.got[0].Done(true)
+		b.got[0].Done(nil)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
 		b.must("v1", `1 beep {} timed_out`, `2 open {"pct":1} timed_out`)

@@ -340,8 +340,12 @@ func (b *bench) Listen(_ citywarden.DeviceID, kind citywarden.DownlinkKind, send
 // commandAfter is how long after a device listens it gets the command.
 const commandAfter = 200 * time.Millisecond
 
-func (b *bench) delivered(ok bool) {
-	if c, known := b.Model.Command(b.Command); ok && known && c.OneWay {
+func (b *bench) delivered(err error) {
+	c, known := b.Model.Command(b.Command)
+	switch {
+	case citywarden.CodeOf(err) == citywarden.CodeTooLarge:
+		b.fail("command", err.Error(), "")
+	case err == nil && known && c.OneWay:
 		b.pass("command", b.Command)
 	}
 }

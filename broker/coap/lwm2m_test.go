@@ -165,7 +165,7 @@ func TestLwM2M(t *testing.T) {
 	give := p.listens(t, citywarden.DownlinkCommand, true)
 	tell := func(id int64, body string) chan bool {
 		done := make(chan bool, 1)
-		if !give(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkCommand, ID: id, Body: json.RawMessage(body), Done: func(ok bool) { done <- ok }}) {
+		if !give(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkCommand, ID: id, Body: json.RawMessage(body), Done: func(err error) { done <- err == nil }}) {
 			return nil
 		}
 		return done
@@ -302,7 +302,7 @@ func TestLwM2MOverEachTransport(t *testing.T) {
 				t.Errorf("Send is answered %s %s", codeLabel(a.Code), a.Payload)
 			}
 			done := make(chan bool, 1)
-			p.listens(t, citywarden.DownlinkCommand, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkCommand, ID: 7, Body: json.RawMessage(`{"method":"light","params":{"on":true}}`), Done: func(ok bool) { done <- ok }})
+			p.listens(t, citywarden.DownlinkCommand, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkCommand, ID: 7, Body: json.RawMessage(`{"method":"light","params":{"on":true}}`), Done: func(err error) { done <- err == nil }})
 			q := d.receive()
 			if got := fmt.Sprintf("%s %s %s", q.Code, path(q), q.Payload); got != "PUT 3311/1/5850 1" {
 				t.Errorf("the command comes as %s", got)
@@ -534,7 +534,7 @@ func TestValveMovesOnce(t *testing.T) {
 			w, _, stop := online(t, p, "</1/0>")
 			defer stop()
 			done := make(chan bool, 1)
-			p.listens(t, citywarden.DownlinkCommand, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkCommand, ID: 7, Body: json.RawMessage(`{"method":"reboot","params":{}}`), Done: func(ok bool) { done <- ok }})
+			p.listens(t, citywarden.DownlinkCommand, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkCommand, ID: 7, Body: json.RawMessage(`{"method":"reboot","params":{}}`), Done: func(err error) { done <- err == nil }})
 			q := w.heard(t)
 			w.say(t, message.Message{Type: message.Acknowledgement, MessageID: q.MessageID})
 			synctest.Wait()

@@ -3,6 +3,7 @@ package coap
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 
@@ -172,10 +173,18 @@ func (l *loop) tellAll(ctx context.Context, o *observer) {
 }
 
 func settle(m citywarden.Downlink, delivered bool) {
-	if m.Done != nil {
-		m.Done(delivered)
+	if m.Done == nil {
+		return
 	}
+	var err error
+	if !delivered {
+		err = errNotTaken
+	}
+	m.Done(err)
 }
+
+// errNotTaken is why a message did not come to the device.
+var errNotTaken = errors.New("the device did not acknowledge it")
 
 // notify sends one notification until it is acknowledged, and reports whether it was.
 // Of a body that takes more than one block it is the first; the device gets the rest

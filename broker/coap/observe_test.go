@@ -44,7 +44,7 @@ func TestObserve(t *testing.T) {
 		}
 		ends := make(chan bool, 1)
 		send := func(device citywarden.DeviceID) bool {
-			return p.listens(t, c.kind, true)(citywarden.Downlink{Device: device, Kind: c.kind, ID: 7, Body: []byte(c.body), Done: func(ok bool) { ends <- ok }})
+			return p.listens(t, c.kind, true)(citywarden.Downlink{Device: device, Kind: c.kind, ID: 7, Body: []byte(c.body), Done: func(err error) { ends <- err == nil }})
 		}
 		if send("b") {
 			t.Errorf("%s: takes what is for another device", c.what)
@@ -197,7 +197,7 @@ func TestLibcoapObserves(t *testing.T) {
 		out <- string(b)
 	}()
 	ends, long := make(chan bool, 1), strings.Repeat("x", 3000)
-	p.listens(t, citywarden.DownlinkAttributes, true)(citywarden.Downlink{Device: "a", Body: []byte(`{"report":60,"note":"` + long + `"}`), Done: func(ok bool) { ends <- ok }})
+	p.listens(t, citywarden.DownlinkAttributes, true)(citywarden.Downlink{Device: "a", Body: []byte(`{"report":60,"note":"` + long + `"}`), Done: func(err error) { ends <- err == nil }})
 	if got := <-out; !strings.Contains(got, `{"report":30}`) || !strings.Contains(got, `{"report":60,"note":"`) || strings.Count(got, "x") < len(long) {
 		t.Errorf("coap-client says %q", got)
 	}
@@ -237,7 +237,7 @@ func TestNotificationIsRepeated(t *testing.T) {
 		w.heard(t)
 		ends := make(chan bool, 1)
 		tell := func() time.Time {
-			p.listens(t, citywarden.DownlinkAttributes, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkAttributes, Body: []byte(`{"report":60}`), Done: func(ok bool) { ends <- ok }})
+			p.listens(t, citywarden.DownlinkAttributes, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkAttributes, Body: []byte(`{"report":60}`), Done: func(err error) { ends <- err == nil }})
 			return time.Now()
 		}
 		first := tell()

@@ -492,7 +492,7 @@ func TestStreamObserves(t *testing.T) {
 	}
 	ends := make(chan bool, 1)
 	tell := func() {
-		p.listens(t, citywarden.DownlinkCommand, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkCommand, ID: 7, Body: []byte(`{"method":"open","params":{}}`), Done: func(ok bool) { ends <- ok }})
+		p.listens(t, citywarden.DownlinkCommand, true)(citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkCommand, ID: 7, Body: []byte(`{"method":"open","params":{}}`), Done: func(err error) { ends <- err == nil }})
 	}
 	tell()
 	if n := d.receive(); string(n.Payload) != `{"id":7,"method":"open","params":{}}` {
@@ -891,7 +891,7 @@ func TestLibcoapSecure(t *testing.T) {
 				out <- string(b)
 			}()
 			ends := make(chan bool, 1)
-			p.listens(t, citywarden.DownlinkAttributes, true)(citywarden.Downlink{Device: "a", Body: []byte(`{"report":60}`), Done: func(ok bool) { ends <- ok }})
+			p.listens(t, citywarden.DownlinkAttributes, true)(citywarden.Downlink{Device: "a", Body: []byte(`{"report":60}`), Done: func(err error) { ends <- err == nil }})
 			if got := <-out; !strings.Contains(got, `{"report":60}`) {
 				t.Errorf("coap-client says %q", got)
 			}

@@ -304,7 +304,7 @@ func (h *handler) get(w nethttp.ResponseWriter, r *nethttp.Request, id citywarde
 		err = answer(w, m.Body)
 	}
 	if m.Done != nil {
-		m.Done(err == nil)
+		m.Done(err)
 	}
 }
 

@@ -99,7 +99,7 @@ func (p *platform) Listen(id citywarden.DeviceID, kind citywarden.DownlinkKind, 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.send = func(body string) bool {
-		return send(citywarden.Downlink{Device: id, Kind: kind, ID: 7, Body: json.RawMessage(body), Done: func(d bool) { p.ends = append(p.ends, d) }})
+		return send(citywarden.Downlink{Device: id, Kind: kind, ID: 7, Body: json.RawMessage(body), Done: func(err error) { p.ends = append(p.ends, err == nil) }})
 	}
 	return func() {
 		p.mu.Lock()

@@ -35,7 +35,7 @@ const maxNames = 4096
 // downlink is a message to the device, and who wants to know whether it has it.
 type downlink struct {
 	packets.Packet
-	done func(delivered bool) // nil for nobody
+	done func(error) // see citywarden.Downlink.Done; nil for nobody
 }
 
 // subscription is what a device subscribed to.
@@ -245,12 +245,12 @@ func (c *conn) tell(filter string, m citywarden.Downlink, again bool) bool {
 
 // deliver queues a message for the device and reports whether it is to be sent:
 // the device must have subscribed to filter.
-func (c *conn) deliver(filter, topic string, body []byte, done func(bool)) bool {
+func (c *conn) deliver(filter, topic string, body []byte, done func(error)) bool {
 	return c.deliverAs(packets.FixedHeader{}, filter, topic, body, done)
 }
 
 // deliverAs is deliver with the flags of h.
-func (c *conn) deliverAs(h packets.FixedHeader, filter, topic string, body []byte, done func(bool)) bool {
+func (c *conn) deliverAs(h packets.FixedHeader, filter, topic string, body []byte, done func(error)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s, ok := c.subs[filter]
@@ -285,7 +285,7 @@ func (c *conn) sendDown() {
 	for {
 		select {
 		case m := <-c.down:
-			m.settle(false)
+			m.settle(errGone)
 		default:
 			return
 		}
@@ -316,12 +316,15 @@ func (c *conn) sendNext() bool {
 		m.PacketID = c.lastID
 	}
 	if err := c.client.WritePacket(m.Packet); err != nil {
-		m.settle(false)
 		if !errors.Is(err, packets.ErrPacketTooLarge) {
+			m.settle(errGone)
 			return false
 		}
+		err = citywarden.Errorf(citywarden.CodeTooLarge, "the message of more than %d bytes is larger than the %d bytes that the device takes of a packet, as its CONNECT says",
+			len(m.TopicName)+len(m.Payload), c.client.Properties.Props.MaximumPacketSize)
+		m.settle(err)
 		if c.warnOnce("packet size") {
-			c.warn("message not sent", "topic", m.TopicName, "err", "it is larger than the maximum packet size of the device's CONNECT")
+			c.warn("message not sent", "topic", m.TopicName, "err", err)
 		}
 		return true
 	}
@@ -329,21 +332,24 @@ func (c *conn) sendNext() bool {
 		select {
 		case id := <-c.pubacks:
 			if id == m.PacketID {
-				m.settle(true)
+				m.settle(nil)
 				return true
 			}
 		case <-c.gone:
-			m.settle(false)
+			m.settle(errGone)
 			return false
 		}
 	}
-	m.settle(true)
+	m.settle(nil)
 	return true
 }
 
-func (m *downlink) settle(delivered bool) {
+// errGone is why a message did not come to the device.
+var errGone = errors.New("the connection ended before the device had it")
+
+func (m *downlink) settle(err error) {
 	if m.done != nil {
-		m.done(delivered)
+		m.done(err)
 	}
 }
 

@@ -229,11 +229,11 @@ func TestCommands(t *testing.T) {
 	var h, hg heard
 	var mu sync.Mutex
 	var ends []string
-	done := func(id int64) func(bool) {
-		return func(delivered bool) {
+	done := func(id int64) func(error) {
+		return func(err error) {
 			mu.Lock()
 			defer mu.Unlock()
-			ends = append(ends, fmt.Sprint(id, delivered))
+			ends = append(ends, fmt.Sprint(id, err == nil))
 		}
 	}
 	if n := s.command("a", "a", 1, `{"method":"open","params":{}}`, done(1)); n != 0 {
@@ -291,7 +291,7 @@ func TestCommandThatIsNotTaken(t *testing.T) {
 	p.subscribe(rpcFilter)
 	ends := make(chan bool, 3)
 	for id := range int64(3) {
-		if s.command("a", "a", id, `{"method":"open","params":{}}`, func(d bool) { ends <- d }) != 1 {
+		if s.command("a", "a", id, `{"method":"open","params":{}}`, func(err error) { ends <- err == nil }) != 1 {
 			t.Fatal("not taken")
 		}
 	}
@@ -311,17 +311,17 @@ func TestMaximumPacketSize(t *testing.T) {
 	addr, book, _ := serveTCP(t, s)
 	p := dial(t, addr, 5).login("x", "a", func(pk *packets.Packet) { pk.Properties.MaximumPacketSize = 4096 })
 	p.subscribe(rpcFilter)
-	ends := make(chan bool, 2)
+	ends := make(chan error, 2)
 	for id, text := range []string{strings.Repeat("x", 4096), "y"} {
-		s.command("a", "a", int64(id), `{"method":"show","params":{"text":"`+text+`"}}`, func(d bool) { ends <- d })
+		s.command("a", "a", int64(id), `{"method":"show","params":{"text":"`+text+`"}}`, func(err error) { ends <- err })
 	}
-	if <-ends {
-		t.Error("the long one is delivered, says the platform")
+	if err := <-ends; citywarden.CodeOf(err) != citywarden.CodeTooLarge || !strings.Contains(err.Error(), "4096") {
+		t.Errorf("of the long one the platform says %v", err)
 	}
 	if pk := p.read(packets.Publish); pk.TopicName != rpcRequest+"1" {
 		t.Errorf("got %s", pk.TopicName)
 	}
-	book.mustSay(t, "message not sent", "topic="+rpcRequest+"0", "larger than the maximum packet size")
+	book.mustSay(t, "message not sent", "topic="+rpcRequest+"0", "larger than the 4096 bytes")
 }
 
 // differing is a shelf on which each device behind a gateway, called by its id, is to be told something

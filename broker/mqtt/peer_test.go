@@ -333,7 +333,7 @@ func (s *shelf) send(at, device citywarden.DeviceID, body string) int {
 }
 
 // command hands a command to who listens at at, and reports how many take it.
-func (s *shelf) command(at, device citywarden.DeviceID, id int64, body string, done func(bool)) int {
+func (s *shelf) command(at, device citywarden.DeviceID, id int64, body string, done func(error)) int {
 	return s.pass(place{at, citywarden.DownlinkCommand},
 		citywarden.Downlink{Device: device, Kind: citywarden.DownlinkCommand, ID: id, Body: json.RawMessage(body), Done: done})
 }

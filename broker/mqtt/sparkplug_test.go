@@ -172,7 +172,7 @@ func TestSparkplugSequence(t *testing.T) {
 	}
 
 	done := make(chan bool, 1)
-	if n := s.command("gw", "child-1", 5, `{"method":"valve","params":{"position":50}}`, func(ok bool) { done <- ok }); n != 1 {
+	if n := s.command("gw", "child-1", 5, `{"method":"valve","params":{"position":50}}`, func(err error) { done <- err == nil }); n != 1 {
 		t.Fatalf("%d take a command, want 1", n)
 	}
 	if !<-done {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -59,12 +60,17 @@ func (d *deviceTellCmd) Run(ctx context.Context, o output) error {
 		if len(x.Answer) > 0 {
 			fmt.Fprintf(o.out, "%s\n", x.Answer)
 		}
+		if x.Reason != "" {
+			fmt.Fprintf(o.out, "%s\n", x.Reason)
+		}
 	}
 	switch {
 	case err != nil || d.Wait == 0:
 		return err
 	case x.State == citywarden.CommandTimedOut:
 		return fmt.Errorf("command %d expired", x.ID)
+	case x.State == citywarden.CommandFailed:
+		return fmt.Errorf("command %d can't be delivered: %s", x.ID, x.Reason)
 	case x.Open():
 		return fmt.Errorf("command %d is still %s; `citywarden devices commands %s` shows what becomes of it", x.ID, x.State, d.ID)
 	}
@@ -85,6 +91,6 @@ func (d *deviceCommandsCmd) Run(ctx context.Context, o output) error {
 	}
 	return printList(ctx, o, &d.remote, "/devices/"+url.PathEscape(d.ID)+"/commands", q,
 		[]string{"ID", "METHOD", "PARAMS", "STATE", "CREATED", "EXPIRES", "BY", "ANSWER"}, func(c citywarden.Command) []string {
-			return []string{fmt.Sprint(c.ID), c.Method, string(c.Params), string(c.State), when(c.Created), when(c.Expires), c.By, dash(string(c.Answer))}
+			return []string{fmt.Sprint(c.ID), c.Method, string(c.Params), string(c.State), when(c.Created), when(c.Expires), c.By, dash(cmp.Or(string(c.Answer), c.Reason))}
 		})
 }

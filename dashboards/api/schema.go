@@ -145,7 +145,7 @@ func (needSchema) Schema(huma.Registry) *huma.Schema {
 }
 
 func (commandSchema) Schema(huma.Registry) *huma.Schema {
-	return enum("How far a command has come", citywarden.CommandQueued, citywarden.CommandSent, citywarden.CommandDelivered, citywarden.CommandAnswered, citywarden.CommandTimedOut)
+	return enum("How far a command has come", citywarden.CommandQueued, citywarden.CommandSent, citywarden.CommandDelivered, citywarden.CommandAnswered, citywarden.CommandTimedOut, citywarden.CommandFailed)
 }
 
 func (noticeSchema) Schema(huma.Registry) *huma.Schema {
