@@ -51,6 +51,10 @@ type Uplink struct {
 	Topic    string // MQTT topic, or the path after the token: "v1/devices/me/telemetry"
 	Payload  []byte
 	Received time.Time // our clock, UTC
+
+	// Untold says that nobody waits for an answer, as of MQTT with QoS 0: a message that would be
+	// refused is a dead letter instead. It is not in the log.
+	Untold bool
 }
 
 // ProtocolWill is Uplink.Protocol of the will of a connection over MQTT: what a device

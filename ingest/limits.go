@@ -182,10 +182,10 @@ func held(protocol string) time.Duration {
 	return 0
 }
 
-// untold reports whether who sent up can't be told that it was too much: a broker elsewhere brought it,
-// or it is a notification of LwM2M, which its client would not send again.
+// untold reports whether who sent up can't be told that it was too much: it came over MQTT with QoS 0, a broker
+// elsewhere brought it, or it is a notification of LwM2M, which its client would not send again.
 func untold(up *citywarden.Uplink) bool {
-	return up.Protocol == "uplink" || strings.HasPrefix(up.Topic, citywarden.DeviceLwM2M)
+	return up.Untold || up.Protocol == "uplink" || strings.HasPrefix(up.Topic, citywarden.DeviceLwM2M)
 }
 
 // limited holds the message to the limits of its device's model. It returns the message as it

@@ -30,6 +30,7 @@ func (c *conn) accept(pk *packets.Packet, received citywarden.Uplink) {
 	if !ok {
 		return
 	}
+	received.Untold = pk.FixedHeader.Qos == 0
 	c.listener.broker.opts.Accept.Accept(c.ctx, received, func(err error) { c.settle(n, err) })
 }
 
@@ -47,6 +48,9 @@ func (c *conn) acceptAll(pk *packets.Packet, own citywarden.Uplink, all []citywa
 	n, ok := c.push(pk, c.toCheck(pk, own))
 	if !ok {
 		return
+	}
+	for i := range all {
+		all[i].Untold = pk.FixedHeader.Qos == 0
 	}
 	broker.AcceptAll(c.ctx, c.listener.broker.opts.Accept, all, func(err error) { c.settle(n, err) })
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -514,12 +515,15 @@ func TestRegistryAwayWhileConnected(t *testing.T) {
 	p.read(packets.Puback)
 }
 
-// TestTooManyMessages: what comes too fast is answered with 0x97 in MQTT 5, and in MQTT 3.1.1, and with QoS 0, the
-// connection ends without an acknowledgement.
+// TestTooManyMessages: what comes too fast is answered with 0x97 in MQTT 5, and in MQTT 3.1.1 the
+// connection ends without an acknowledgement. With QoS 0 the pipeline is told that nobody waits for an answer, and
+// should it refuse it nevertheless, the connection ends.
 func TestTooManyMessages(t *testing.T) {
 	for _, tt := range []struct{ version, qos byte }{{5, 1}, {5, 2}, {5, 0}, {4, 1}, {4, 0}} {
 		j := newJournal()
-		j.fail = func(citywarden.Uplink) error {
+		var untold atomic.Bool
+		j.fail = func(up citywarden.Uplink) error {
+			untold.Store(up.Untold)
 			return citywarden.Errorf(citywarden.CodeLimited, "%w", &citywarden.LimitError{Reason: "device a sends more than the 1/1m messages", After: time.Minute})
 		}
 		addr, book, _ := serveTCP(t, j)
@@ -538,6 +542,9 @@ func TestTooManyMessages(t *testing.T) {
 			p.closed()
 		}
 		book.mustSay(t, "the device sends too much")
+		if untold.Load() != (tt.qos == 0) { // with QoS 0 the pipeline makes a dead letter of it and refuses nothing
+			t.Errorf("%+v: the pipeline is told that nobody waits for an answer: %t", tt, untold.Load())
+		}
 	}
 }
 
