@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 
 	mochi "github.com/mochi-mqtt/server/v2"
@@ -66,7 +67,7 @@ func ackProgram() {
 	if err != nil {
 		panic(err)
 	}
-	everybody := everybody{}
+	everybody := everybody{&sync.Map{}, &citywarden.Model{}}
 	p, err := ingest.New(ingest.Options{Log: j, Directory: everybody, Logger: quiet})
 	if err != nil {
 		panic(err)
@@ -80,11 +81,19 @@ func ackProgram() {
 	untilTold()
 }
 
-// everybody is a registry that knows every device and has nothing to tell it.
-type everybody struct{}
+// everybody is a registry that knows every device and has nothing to tell it. As the real one it makes
+// nothing anew to say who a device is.
+type everybody struct {
+	devices *sync.Map
+	model   *citywarden.Model
+}
 
-func (everybody) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
-	return &citywarden.Device{ID: id}, &citywarden.Model{}, nil
+func (e everybody) Device(id citywarden.DeviceID) (*citywarden.Device, *citywarden.Model, error) {
+	d, ok := e.devices.Load(id)
+	if !ok {
+		d, _ = e.devices.LoadOrStore(id, &citywarden.Device{ID: id})
+	}
+	return d.(*citywarden.Device), e.model, nil
 }
 func (everybody) Authenticate(token string) (citywarden.DeviceID, error) {
 	return citywarden.DeviceID(token), nil
