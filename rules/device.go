@@ -16,21 +16,32 @@ type Devices interface {
 	Each(f func(*citywarden.Device, *citywarden.Model))
 }
 
-// device is what the engine remembers of a device.
+// device is what the engine remembers of a device. There may be a hundred thousand,
+// so that every message finds its own far from the processor: what is read with each
+// of them stands first.
 type device struct {
+	heardAs  *citywarden.Device // its key in Engine.heard, nil when it has none
+	then     *device            // was heard after it the last time; those behind a gateway come in the same order again
+	plan     *plan              // nil when no rule selects its model
+	arrived  int64              // when its newest readings arrived, ms; 0 never
+	newestTS int64              // newest event time, ms
+	lag      int64              // arrival - event time of the message that brought newestTS, ms
+	hush     int64              // the first of quiet, 0 for none
+	quietDue int64              // when the timer of silence is set, ms; 0 not set
+	rings    []*ring            // by metric; nil when no rule reads it
+	lanes    []lane             // by plan.lates
+	awake    []int              // bindings that every value concerns; those at rest are struck when they are met
+	next     int                // the metric after the one that was read last: most messages have them in the same order
+	dark     bool               // not heard for plan.quiet
+	gone     bool               // not registered any more
+	late     uint64             // readings that came too late to be evaluated
+
 	id       citywarden.DeviceID
 	seat     int                // in Engine.known
 	reg      *citywarden.Device // as registered; nil when only its name is known
-	heardAs  *citywarden.Device // its key in Engine.heard, nil when it has none
-	then     *device            // was heard after it the last time; those behind a gateway come in the same order again
 	model    citywarden.ModelName
-	plan     *plan // nil when no rule selects its model
-	gone     bool  // not registered any more
 	attrs    []attr
-	rings    []*ring     // by metric; nil when no rule reads it
-	lanes    []lane      // by plan.lates
 	insts    []*instance // of rules per device, by binding
-	awake    []int       // bindings that every value concerns; those at rest are struck when they are met
 	groups   []*group    // by binding.group; nil where skip
 	skip     []bool      // by binding.skip: select.where excludes it
 	adjacent []*device
@@ -38,18 +49,11 @@ type device struct {
 	events   []eventAt
 	out      *citywarden.OutOfService // nil while it is in service
 
-	since    int64   // when the engine first knew it, ms
-	begun    int64   // when it became one of this model, ms; 0 when it was no other before
-	arrived  int64   // when its newest readings arrived, ms; 0 never
-	alive    int64   // when its newest sign of life without readings did, as of a gateway that speaks for others, ms; 0 never
-	newestTS int64   // newest event time, ms
-	lag      int64   // arrival - event time of the message that brought newestTS, ms
-	skew     int64   // time that the newest message with a time of its own gave - its arrival, ms; 0 before
-	dark     bool    // not heard for plan.quiet
-	quiet    []int64 // thresholds of silence that matter, ms, ascending
-	quietDue int64   // when the timer of silence is set, ms; 0 not set
-	late     uint64  // readings that came too late to be evaluated
-	next     int     // the metric after the one that was read last: most messages have them in the same order
+	since int64   // when the engine first knew it, ms
+	begun int64   // when it became one of this model, ms; 0 when it was no other before
+	alive int64   // when its newest sign of life without readings arrived, as of a gateway that speaks for others, ms; 0 never
+	skew  int64   // time that the newest message with a time of its own gave - its arrival, ms; 0 before
+	quiet []int64 // thresholds of silence that matter, ms, ascending
 }
 
 // attr is the resolved value of an attribute.
@@ -418,6 +422,9 @@ func (d *device) thresholds(e *Engine) {
 	}
 	slices.Sort(d.quiet)
 	d.quiet = slices.Compact(d.quiet)
+	if d.hush = 0; len(d.quiet) > 0 {
+		d.hush = d.quiet[0]
+	}
 }
 
 // armQuiet sets the timer of silence to the next threshold; the first entry and

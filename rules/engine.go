@@ -196,23 +196,23 @@ func (e *Engine) Step(x *citywarden.Entry) []citywarden.Transition {
 	} else if e.soon(at-outage-1) && e.due(at-outage-1) > 0 {
 		e.up = at
 	}
-	settle := e.unsettled()
-	if settle {
+	if e.unsettled() {
 		e.closeOrphans(at)
-	}
-	if e.soon(at - 1) {
 		e.fire(at - 1)
-	}
-	e.now = at
-	if settle {
+		e.now = at
 		e.await()
 		e.review()
 		e.settleTies(at)
 		e.lookAnew()
+	} else if e.soon(at - 1) {
+		e.fire(at - 1)
 	}
+	e.now = at
 	switch x.Kind {
 	case citywarden.RecordUplink:
-		e.uplink(x)
+		if x.Device != nil {
+			e.uplink(x)
+		}
 	case citywarden.RecordOrder:
 		if x.Order != nil {
 			e.order(x.Order)
@@ -228,34 +228,16 @@ func (e *Engine) Step(x *citywarden.Entry) []citywarden.Transition {
 
 // uplink takes the readings of a message into the history and evaluates them.
 func (e *Engine) uplink(x *citywarden.Entry) {
-	if x.Device == nil {
-		return
-	}
 	d := e.next
 	if d == nil || d.heardAs != x.Device {
-		if d = e.heard[x.Device]; d == nil {
-			d = e.hear(x.Device)
-		}
-		if e.last != nil {
-			e.last.then = d
-		}
+		d = e.another(x.Device)
 	}
 	e.last, e.next = d, d.then
 	if !x.Stated.IsZero() {
 		d.skew = x.Stated.UnixMilli() - e.now
 	}
 	if len(x.Readings) == 0 {
-		alive := x.Uplink != nil && x.Uplink.Topic == citywarden.DeviceConnected
-		if alive {
-			d.alive = e.now
-		}
-		if d.plan == nil || !alive && x.Stated.IsZero() {
-			return
-		}
-		if alive {
-			e.speaks(d)
-		}
-		e.evaluateAny(d)
+		e.sign(d, x)
 		return
 	}
 	spoke := x.Uplink == nil || x.Uplink.Protocol != citywarden.ProtocolWill
@@ -266,14 +248,12 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 		e.foreignEvents(d, x)
 		return
 	}
-	if spoke {
+	if spoke && d.silent(e.now) {
 		e.speaks(d)
 	}
 	rs := x.Readings
-	if len(rs) > 1 && !slices.IsSortedFunc(rs, byTime) {
-		e.reads = append(e.reads[:0], rs...)
-		slices.SortStableFunc(e.reads, byTime)
-		rs = e.reads
+	if len(rs) > 1 {
+		rs = e.ordered(rs)
 	}
 	// A reading from the future counts at its arrival.
 	next := min(ms(rs[0].Time), e.now)
@@ -288,12 +268,13 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 	for i := 0; i < len(rs); {
 		ts := next
 		p := point{ts: ts, arr: e.now}
-		current := uint64(0) // metrics whose newest reading it is
+		current, stirs := uint64(0), uint64(0)
 		for {
-			m, c, f := e.remember(d, &rs[i], ts)
-			p.mask |= m
-			current |= c
-			full |= f
+			m := e.remember(d, &rs[i], ts)
+			p.mask |= m.mask
+			current |= m.current
+			stirs |= m.stirs
+			full |= m.full
 			if i++; i == len(rs) {
 				break
 			}
@@ -302,7 +283,7 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 			}
 		}
 		if p.mask != 0 {
-			e.arrive(d, p, current)
+			e.arrive(d, p, current, stirs)
 		}
 		d.newestTS = max(d.newestTS, ts)
 		unread = unread || p.mask == 0
@@ -323,9 +304,52 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 	}
 }
 
+// another returns the device that is registered as reg, which is not the one that
+// was to come next, and has it come after the last one from now on.
+func (e *Engine) another(reg *citywarden.Device) *device {
+	d := e.heard[reg]
+	if d == nil {
+		d = e.hear(reg)
+	}
+	if e.last != nil {
+		e.last.then = d
+	}
+	return d
+}
+
+// sign takes a message without readings.
+func (e *Engine) sign(d *device, x *citywarden.Entry) {
+	alive := x.Uplink != nil && x.Uplink.Topic == citywarden.DeviceConnected
+	if alive {
+		d.alive = e.now
+	}
+	if d.plan == nil || !alive && x.Stated.IsZero() {
+		return
+	}
+	if alive {
+		e.speaks(d)
+	}
+	e.evaluateAny(d)
+}
+
+// ordered returns rs in the order of event time, until the next call.
+func (e *Engine) ordered(rs []citywarden.Reading) []citywarden.Reading {
+	if slices.IsSortedFunc(rs, byTime) {
+		return rs
+	}
+	e.reads = append(e.reads[:0], rs...)
+	slices.SortStableFunc(e.reads, byTime)
+	return e.reads
+}
+
+// silent reports whether it changes something that d is heard at now.
+func (d *device) silent(now int64) bool {
+	return d.dark || d.hush > 0 && (d.quietDue == 0 || d.quietDue > now+d.hush)
+}
+
 // speaks ends the silence of d.
 func (e *Engine) speaks(d *device) {
-	if len(d.quiet) > 0 && (d.quietDue == 0 || d.quietDue > e.now+d.quiet[0]) {
+	if d.hush > 0 && (d.quietDue == 0 || d.quietDue > e.now+d.hush) {
 		e.armQuiet(d)
 	}
 	if d.dark {
@@ -357,52 +381,71 @@ func (e *Engine) evaluateAny(d *device) {
 
 func byTime(a, b citywarden.Reading) int { return a.Time.Compare(b.Time) }
 
-// remember puts a reading into the history and returns its bit, 0 when no rule
-// reads it or it can't be used; in current as well when no newer one of the
-// metric is known, and in full when its ring is.
-func (e *Engine) remember(d *device, r *citywarden.Reading, ts int64) (mask, current, full uint64) {
+// remembered is what became of a reading, as bits of its metric: all 0 when no rule
+// reads it or it can't be used.
+type remembered struct {
+	mask    uint64
+	current uint64 // when no newer one of the metric is known
+	stirs   uint64 // when it may raise a rule that doesn't wait for late data
+	full    uint64 // when the ring of the metric is
+}
+
+// remember puts a reading into the history.
+func (e *Engine) remember(d *device, r *citywarden.Reading, ts int64) (m remembered) {
 	if r.Quality != citywarden.Good && r.Quality != citywarden.Clamped {
-		return 0, 0, 0
+		return m
 	}
 	p := d.plan
-	i := p.metric(r.Metric, d.next)
-	if i < 0 {
-		return 0, 0, 0
+	i := d.next
+	if i >= len(p.names) || p.names[i] != r.Metric {
+		if i = p.metric(r.Metric); i < 0 {
+			return m
+		}
 	}
 	d.next = i + 1
 	mem := &p.memory[i]
 	f := r.Value.Float()
 	if r.Value.Kind() != mem.kind || f-f != 0 { // NaN or infinite
-		return 0, 0, 0
+		return m
 	}
 	var text *string
 	if mem.kind == citywarden.KindText {
-		t := beginning(r.Value.String())
-		text = &t
-		if i == p.event {
-			d.event(t, ts)
-		}
+		text = e.text(d, i, r, ts)
 	}
 	if mem.keep < 0 {
-		return 0, 0, 0
+		return m
 	}
 	g := d.rings[i]
 	if g == nil {
 		g = &ring{}
 		d.rings[i] = g
 	}
-	if !g.insert(newSample(ts, e.now, f), text, mem) {
-		d.late++
-		return 0, 0, 0
+	m.mask, m.current = mem.bit, mem.bit
+	if x := newSample(ts, e.now, f); text != nil || !g.push(x) {
+		if !g.insert(x, text, mem) {
+			d.late++
+			return remembered{}
+		}
+		if g.s[len(g.s)-1].ts != ts {
+			m.current = 0
+		}
 	}
-	mask = bit(i)
-	if g.s[len(g.s)-1].ts == ts {
-		current = mask
+	if f < mem.low || f > mem.high {
+		m.stirs = m.mask
 	}
 	if g.full() {
-		full = mask
+		m.full = m.mask
 	}
-	return mask, current, full
+	return m
+}
+
+// text returns what is remembered of a text of metric i.
+func (e *Engine) text(d *device, i int, r *citywarden.Reading, ts int64) *string {
+	t := beginning(r.Value.String())
+	if i == d.plan.event {
+		d.event(t, ts)
+	}
+	return &t
 }
 
 // foreignEvents remembers the events of a device that no rule selects.
@@ -425,7 +468,7 @@ func beginning(t string) string {
 // arrive evaluates a point in the lanes without delay, and lets it wait in the
 // others. One that is older than the device's newest reading by more than late
 // is history only, unless it is the newest of its metric.
-func (e *Engine) arrive(d *device, p point, current uint64) {
+func (e *Engine) arrive(d *device, p point, current, stirs uint64) {
 	for k := range d.lanes {
 		l, late := &d.lanes[k], d.plan.lates[k]
 		if p.ts < d.newestTS-late {
@@ -438,7 +481,9 @@ func (e *Engine) arrive(d *device, p point, current uint64) {
 		}
 		if late == 0 {
 			l.done = p.ts
-			e.evaluatePoint(d, k, p)
+			if stirs != 0 || len(d.awake) > 0 {
+				e.evaluatePoint(d, k, p)
+			}
 			continue
 		}
 		l.add(p)

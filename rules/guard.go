@@ -265,6 +265,13 @@ func (p *plan) watchOver() {
 			w.low, w.high = w.calm(i)
 		}
 	}
+	for i := range p.memory {
+		m := &p.memory[i]
+		if m.low, m.high = 1, 0; len(p.lates) > 0 && p.lates[0] == 0 {
+			w := &p.watches[0][min(i, 63)]
+			m.low, m.high = w.low, w.high
+		}
+	}
 }
 
 // calm returns between which values of metric i no rule at rest is raised; none

@@ -92,7 +92,7 @@ func (s *Set) plan(m *citywarden.Model) *plan {
 		}
 		p.stale = append(p.stale, stale)
 		p.names = append(p.names, m.Metrics[i].Name)
-		p.memory = append(p.memory, memory{kind: m.Metrics[i].Kind, keep: -1})
+		p.memory = append(p.memory, memory{bit: bit(i), kind: m.Metrics[i].Kind, keep: -1})
 		if m.Metrics[i].Name == "event" && m.Metrics[i].Kind == citywarden.KindText {
 			p.event = i
 		}
@@ -103,14 +103,8 @@ func (s *Set) plan(m *citywarden.Model) *plan {
 	return p
 }
 
-// metric returns the index of a metric, -1 when the model has none of that
-// name. It looks at next first.
-func (p *plan) metric(name citywarden.MetricName, next int) int {
-	if next < len(p.names) && p.names[next] == name {
-		return next
-	}
-	return slices.Index(p.names, name)
-}
+// metric returns the index of a metric, -1 when the model has none of that name.
+func (p *plan) metric(name citywarden.MetricName) int { return slices.Index(p.names, name) }
 
 // compile turns the conditions of all rules into code.
 func (s *Set) compile() {

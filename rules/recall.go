@@ -33,7 +33,7 @@ const startPatience = 30 * time.Second
 func (e *Engine) recall(set *Set) *recall {
 	return e.recallBeyond(set, func(p *plan, i int) memory {
 		if old := e.set.plans[p.model.Name]; old != nil {
-			if k := old.metric(p.names[i], i); k >= 0 {
+			if k := old.metric(p.names[i]); k >= 0 {
 				return old.memory[k]
 			}
 		}
@@ -114,7 +114,7 @@ func (x *recall) hear(entry *citywarden.Entry) {
 	for i := range entry.Readings {
 		r := &entry.Readings[i]
 		ts := min(ms(r.Time), x.e.now)
-		_, _, f := x.e.remember(d, r, ts)
+		f := x.e.remember(d, r, ts).full
 		full |= f
 		d.newestTS = max(d.newestTS, ts)
 	}

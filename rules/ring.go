@@ -49,8 +49,14 @@ const (
 
 // memory is what the rules need of a metric.
 type memory struct {
-	kind    citywarden.Kind
-	keep    int64   // how far back it is looked at, ms; -1 not at all
+	bit  uint64 // of the metric in masks
+	kind citywarden.Kind
+	keep int64 // how far back it is looked at, ms; -1 not at all
+
+	// A value from low to high raises no rule that is at rest and doesn't wait for
+	// late data. There is none such where more than the value has to be looked at.
+	low, high float64
+
 	each    int64   // how far back before the oldest evaluation to come each sample is needed, ms
 	windows []int64 // the different windows over it, ms
 }
@@ -327,15 +333,22 @@ func (r *ring) ago(w int, within, at, stale int64, held bool) (ts int64, v float
 	return ts, v, stale == 0 || held || then-ts <= stale
 }
 
+// push adds x when it is newer than all others, there is room, and it is no text, as
+// most of the time; it reports whether it did.
+func (r *ring) push(x sample) bool {
+	n := len(r.s)
+	if n == 0 || n == cap(r.s) || r.s[n-1].ts >= x.ts {
+		return false
+	}
+	r.s = append(r.s, x)
+	return true
+}
+
 // insert adds x in the order of event time and replaces a sample of the same
 // time. It reports whether x is new enough to be remembered: not more than
 // m.keep before the newest.
 func (r *ring) insert(x sample, text *string, m *memory) bool {
 	n := len(r.s)
-	if n > 0 && n < cap(r.s) && r.s[n-1].ts < x.ts && text == nil { // as most of the time
-		r.s = append(r.s, x)
-		return true
-	}
 	i := r.after(x.ts)
 	switch {
 	case i > 0 && r.s[i-1].ts == x.ts:
