@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -190,7 +191,7 @@ func (s *snapshotShelf) LoadSnapshot(context.Context) (citywarden.Position, []by
 
 // SaveSnapshot replaces it.
 func (s *snapshotShelf) SaveSnapshot(_ context.Context, _ citywarden.Position, data []byte) error {
-	s.data = data
+	s.data = slices.Clone(data)
 	return nil
 }
 

@@ -33,8 +33,9 @@ type Engine struct {
 	last     *device                        // whose message was the last one
 	next     *device                        // whose message is probably the next
 	known    []*device                      // in the order in which they became known
-	written  []byte                         // the rules of the last snapshot
-	size     int                            // of the last snapshot, bytes
+	newest   []byte                         // the last snapshot; nil when it is not kept
+	written  []byte                         // its rules
+	spare    []byte                         // the snapshot before
 	runs     []*run                         // by rule
 	retired  []*run                         // of rules that are gone: their alarms until they are closed, and their episodes for ever
 	timers   timerHeap

@@ -96,16 +96,25 @@ func loadErr(t testing.TB, yaml string) string {
 var t0 = time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC) // Monday 08:00 in Asia/Shanghai
 
 // snapshot returns that of e, and sees that it is the same when all of it is
-// written anew.
+// written anew, and when what is plain is written as what is not.
 func snapshot(t testing.TB, e *Engine) []byte {
 	t.Helper()
 	data, err := e.Snapshot()
 	if err != nil {
 		t.Fatal(err)
 	}
+	data = slices.Clone(data)
 	for _, x := range slices.Concat(e.runs, e.retired) {
 		for _, inst := range x.list {
 			inst.touch()
+			short, long, s := &codec{version: snapshotVersion}, &codec{version: snapshotVersion}, savedInstance{}
+			if !short.plain(inst) {
+				continue
+			}
+			inst.save(&s)
+			if long.instance(nil, &s); !bytes.Equal(short.buf, long.buf) {
+				t.Fatalf("%s of %s is written as % x when it is plain, else as % x", x.rule.ID, inst.entity, short.buf, long.buf)
+			}
 		}
 	}
 	if anew, _ := e.Snapshot(); !bytes.Equal(anew, data) {

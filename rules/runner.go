@@ -28,7 +28,7 @@ type Desk interface {
 }
 
 // Snapshots keeps the newest snapshot of the engine. LoadSnapshot returns nil
-// data when there is none.
+// data when there is none; SaveSnapshot keeps a copy of what it is given.
 type Snapshots interface {
 	LoadSnapshot(context.Context) (citywarden.Position, []byte, error)
 	SaveSnapshot(context.Context, citywarden.Position, []byte) error

@@ -31,7 +31,7 @@ type codec struct {
 	reading bool
 	version byte
 	base    int64                 // what moments are written by, at least 1: none is math.MinInt64 from it
-	ids     []citywarden.DeviceID // by seat
+	ids     []citywarden.DeviceID // by seat; of what is read
 	rules   int                   // where those that are written begin
 	err     error
 }
@@ -43,13 +43,28 @@ func (c *codec) fail() {
 	c.buf = nil
 }
 
+// put appends v.
+func put(b []byte, v uint64) []byte {
+	if v < 0x80 { // most are
+		return append(b, byte(v))
+	}
+	return binary.AppendUvarint(b, v)
+}
+
+// zigzag returns v as a number that is small when v is near 0.
+func zigzag(v int64) uint64 { return uint64(v<<1) ^ uint64(v>>63) }
+
+// apart returns how a moment is written: 0 for none, else one more than how far it is from base.
+func apart(t, base int64) uint64 {
+	if t == 0 {
+		return 0
+	}
+	return zigzag(t-base) + 1 // may wrap around, and back again
+}
+
 func (c *codec) uint(p *uint64) {
 	if !c.reading {
-		if *p < 0x80 { // most are
-			c.buf = append(c.buf, byte(*p))
-			return
-		}
-		c.buf = binary.AppendUvarint(c.buf, *p)
+		c.buf = put(c.buf, *p)
 		return
 	}
 	v, n := binary.Uvarint(c.buf)
@@ -62,11 +77,7 @@ func (c *codec) uint(p *uint64) {
 
 func (c *codec) int(p *int64) {
 	if !c.reading {
-		if z := uint64(*p<<1) ^ uint64(*p>>63); z < 0x80 {
-			c.buf = append(c.buf, byte(z))
-			return
-		}
-		c.buf = binary.AppendVarint(c.buf, *p)
+		c.buf = put(c.buf, zigzag(*p))
 		return
 	}
 	v, n := binary.Varint(c.buf)
@@ -90,12 +101,16 @@ func (c *codec) byte(p *byte) {
 }
 
 func (c *codec) bool(p *bool) {
-	var b byte
-	if *p {
-		b = 1
-	}
+	b := byteOf(*p)
 	c.byte(&b)
 	*p = b == 1
+}
+
+func byteOf(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (c *codec) float(p *float64) {
@@ -250,15 +265,11 @@ func (c *codec) moment(p *int64) {
 		c.int(p)
 		return
 	}
-	var u uint64
 	if !c.reading {
-		if *p != 0 {
-			d := *p - c.base // may wrap around, and back again
-			u = (uint64(d<<1) ^ uint64(d>>63)) + 1
-		}
-		c.uint(&u)
+		c.buf = put(c.buf, apart(*p, c.base))
 		return
 	}
+	var u uint64
 	if c.uint(&u); u == 0 {
 		*p = 0
 		return
@@ -277,7 +288,9 @@ func (c *codec) time(p *time.Time) {
 
 func (c *codec) device(s *savedDevice) {
 	text(c, &s.id)
-	c.ids = append(c.ids, s.id)
+	if c.reading {
+		c.ids = append(c.ids, s.id)
+	}
 	c.bool(&s.gone)
 	if s.gone {
 		return
@@ -312,41 +325,91 @@ func (c *codec) device(s *savedDevice) {
 		text(c, &e.name)
 		c.int(&e.ts)
 	})
-	list(c, &s.rings, func(r *savedRing) {
-		text(c, &r.metric)
-		var ts int64
-		list(c, &r.s, func(x *sample) {
-			step, lag := x.ts-ts, int64(x.lag)
-			c.int(&step)
-			c.int(&lag)
-			ts += step
-			x.ts, x.lag = ts, uint32(lag)
-			c.float(&x.v)
-		})
-		list(c, &r.texts, func(t *string) { text(c, t) })
-		c.int(&r.merged)
-		list(c, &r.windows, c.int)
-		list(c, &r.panes, func(ps *[]pane) {
-			list(c, ps, func(p *pane) {
-				n := uint64(p.n)
-				c.uint(&n)
-				p.n = int(n)
-				c.int(&p.ts)
-				for _, f := range []*float64{&p.sum, &p.m2, &p.min, &p.max, &p.last} {
-					c.float(f)
-				}
-			})
+	c.rings(s)
+	c.lanes(s)
+}
+
+func (c *codec) rings(s *savedDevice) {
+	if c.reading {
+		list(c, &s.rings, func(r *savedRing) { c.ring(&r.metric, &r.windows, &r.ring) })
+		return
+	}
+	n := 0
+	for _, r := range s.d.rings {
+		if r != nil {
+			n++
+		}
+	}
+	c.count(n)
+	for i, r := range s.d.rings {
+		if r != nil {
+			c.ring(&s.d.plan.names[i], &s.d.plan.memory[i].windows, r)
+		}
+	}
+}
+
+func (c *codec) ring(metric *citywarden.MetricName, windows *[]int64, r *ring) {
+	text(c, metric)
+	c.samples(r)
+	list(c, &r.texts, func(t *string) { text(c, t) })
+	c.int(&r.merged)
+	list(c, windows, c.int)
+	list(c, &r.panes, func(ps *[]pane) {
+		list(c, ps, func(p *pane) {
+			n := uint64(p.n)
+			c.uint(&n)
+			p.n = int(n)
+			c.int(&p.ts)
+			for _, f := range []*float64{&p.sum, &p.m2, &p.min, &p.max, &p.last} {
+				c.float(f)
+			}
 		})
 	})
-	list(c, &s.lanes, func(l *savedLane) {
-		c.int(&l.late)
-		c.int(&l.done)
-		c.int(&l.due)
-		list(c, &l.wait, func(p *point) {
-			c.int(&p.ts)
-			c.int(&p.arr)
-			c.uint(&p.mask)
-		})
+}
+
+// samples has each as the time since the one before, the lag and the value.
+func (c *codec) samples(r *ring) {
+	ts := int64(0)
+	if !c.reading {
+		c.count(len(r.s))
+		for i := range r.s {
+			x := &r.s[i]
+			c.buf = binary.AppendVarint(c.buf, x.ts-ts)
+			c.buf = binary.AppendVarint(c.buf, int64(x.lag))
+			c.buf = binary.LittleEndian.AppendUint64(c.buf, math.Float64bits(x.v))
+			ts = x.ts
+		}
+		return
+	}
+	list(c, &r.s, func(x *sample) {
+		var step, lag int64
+		c.int(&step)
+		c.int(&lag)
+		ts += step
+		x.ts, x.lag = ts, uint32(lag)
+		c.float(&x.v)
+	})
+}
+
+func (c *codec) lanes(s *savedDevice) {
+	if c.reading {
+		list(c, &s.lanes, func(l *savedLane) { c.lane(&l.late, &l.lane) })
+		return
+	}
+	c.count(len(s.d.lanes))
+	for k := range s.d.lanes {
+		c.lane(&s.d.plan.lates[k], &s.d.lanes[k])
+	}
+}
+
+func (c *codec) lane(late *int64, l *lane) {
+	c.int(late)
+	c.int(&l.done)
+	c.int(&l.due)
+	list(c, &l.wait, func(p *point) {
+		c.int(&p.ts)
+		c.int(&p.arr)
+		c.uint(&p.mask)
 	})
 }
 
@@ -555,9 +618,10 @@ func (c *codec) level(l *savedLevel) {
 
 // Snapshot returns the state of the engine. An engine with the same rules and
 // devices that restores it goes on exactly where this one stands. Its size is
-// about 15 bytes per remembered sample and 40 per alarm.
+// about 15 bytes per remembered sample and 40 per alarm. It belongs to the engine:
+// it must not be changed, and stays as it is until the next call.
 func (e *Engine) Snapshot() ([]byte, error) {
-	c := &codec{buf: make([]byte, 0, e.size+e.size/8+1024), version: snapshotVersion}
+	c := &codec{buf: e.room(), version: snapshotVersion}
 	c.buf = append(c.buf, snapshotVersion)
 	c.int(&e.now)
 	c.base = max(e.now, 1)
@@ -565,7 +629,7 @@ func (e *Engine) Snapshot() ([]byte, error) {
 	c.count(len(e.known))
 	var sd savedDevice
 	for _, d := range e.known {
-		d.save(&sd)
+		sd.id, sd.gone, sd.model, sd.d = d.id, d.gone, d.model, d
 		c.device(&sd)
 	}
 	c.count(len(e.runs) + len(e.retired))
@@ -585,32 +649,32 @@ func (e *Engine) Snapshot() ([]byte, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
-	e.keep(c.buf[c.rules:])
-	e.size = len(c.buf)
+	e.keep(c.buf, c.rules)
 	return c.buf, nil
 }
 
-// keep keeps the part of a snapshot that the next one takes from. That of the devices, which is most of it where rules look
-// back, is the caller's alone.
-func (e *Engine) keep(rules []byte) {
-	if n := len(rules); cap(e.written) < n || cap(e.written)/2 > n {
-		e.written = make([]byte, 0, n+n/8)
-	}
-	e.written = append(e.written[:0], rules...)
-}
-
-func (d *device) save(s *savedDevice) {
-	s.id, s.gone, s.model, s.d, s.rings, s.lanes = d.id, d.gone, d.model, d, s.rings[:0], s.lanes[:0]
-	if d.plan == nil {
-		return
-	}
-	for i, r := range d.rings {
-		if r != nil {
-			s.rings = append(s.rings, savedRing{d.plan.model.Metrics[i].Name, d.plan.memory[i].windows, *r})
+// room returns where to write a snapshot.
+func (e *Engine) room() []byte {
+	n := len(e.newest)
+	if n == 0 {
+		n = 100 * len(e.known)
+		for _, x := range e.runs {
+			n += 40 * len(x.list)
 		}
 	}
-	for k := range d.lanes {
-		s.lanes = append(s.lanes, savedLane{d.plan.lates[k], d.lanes[k]})
+	b := e.spare
+	if e.spare = nil; cap(b) < n || cap(b) > 2*n {
+		b = make([]byte, 0, n+n/8+1024)
+	}
+	return b[:0]
+}
+
+// keep keeps the newest snapshot, of which the next one takes what did not change, and the one before to write
+// the next one to. Where most of it is the devices', who all change, only what is taken from is worth the memory.
+func (e *Engine) keep(all []byte, rules int) {
+	e.spare, e.newest, e.written = e.newest, all, all[rules:]
+	if rules > len(all)/2 {
+		e.spare, e.newest, e.written = nil, nil, slices.Clone(all[rules:])
 	}
 }
 
@@ -656,14 +720,52 @@ func (c *codec) page(last []byte, r *savedRule, s *savedInstance, p *page, list 
 	for i, inst := range list {
 		to := p.ends[i]
 		if p.stale&(1<<i) != 0 {
-			inst.save(s)
-			c.instance(r, s)
+			if !c.plain(inst) {
+				inst.save(s)
+				c.instance(r, s)
+			}
 		} else {
 			c.buf = append(c.buf, last[from:to]...)
 		}
 		from, p.ends[i] = to, uint32(len(c.buf)-begin)
 	}
 	p.stale = 0
+}
+
+// plain writes an instance of a device as most are, and reports whether it is one: it has nothing rare. It writes
+// what instance does, in half the time.
+func (c *codec) plain(inst *instance) bool {
+	if inst.d == nil || inst.trigger != inst.d || inst.rare != nil || inst.title != nil {
+		return false
+	}
+	a := &inst.alarm
+	f := isInhibited.when(inst.inhibited) | isRaising.when(inst.raising) | isOpen.when(inst.open) |
+		isClearing.when(a.Clearing) | isLatched.when(a.Latched) | isNoData.when(a.NoData) | isAcked.when(a.Acked) |
+		isRaised.when(a.ID != "") | hasClear.when(a.cleared != 0) | isFlapping.when(a.Flapping) | hasKey.when(inst.key != "")
+	b := put(put(c.buf, uint64(inst.seat)+1), uint64(f))
+	if inst.key != "" {
+		b = append(put(b, uint64(len(inst.key))), inst.key...)
+	}
+	b = binary.AppendVarint(b, inst.clock)
+	base := max(inst.clock, 1)
+	b = put(b, zigzag(inst.lag))
+	b = put(b, apart(inst.due, base))
+	b = put(b, inst.n)
+	b = put(b, uint64(len(inst.levels)))
+	for i := range inst.levels {
+		l := &inst.levels[i]
+		b = append(b, byte(inst.run.rule.levels[i].severity), byte(l.state))
+		b = append(put(b, apart(l.since, base)), byteOf(l.stalled))
+	}
+	b = put(b, a.Episode)
+	if a.ID != "" {
+		b = put(append(b, byte(a.Severity)), apart(a.raised, base))
+		if a.cleared != 0 {
+			b = put(b, apart(a.cleared, base))
+		}
+	}
+	c.buf = b
+	return true
 }
 
 func (inst *instance) save(s *savedInstance) {
