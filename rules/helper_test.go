@@ -66,6 +66,8 @@ func cityModels() models {
 	m.add("energy-meter", 15*time.Minute, "power:number:kW energy:number:counter mains:bool", "night_limit:number=5 building:text district:text")
 	// probe has one metric of each kind for tests of single functions.
 	m.add("probe", 10*time.Minute, "x:number:bar y:number on:bool mode:text c:number:counter event:text", "limit:number site:text armed:bool zone:text wait:text level:number=7")
+	m.add("valve", time.Hour, "position:number:% event:text", "dma:text")
+	m["valve"].Events = []citywarden.ModelEvent{{Name: "valve.operated"}, {Name: "valve.stuck"}}
 	return m
 }
 

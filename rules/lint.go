@@ -3,6 +3,7 @@ package rules
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/parser"
@@ -26,6 +27,7 @@ func (s *Set) lint() {
 			for _, x := range r.conditions() {
 				(&units{m: p.model, at: x}).of(p.parse(x))
 			}
+			s.lintEvents(r, p)
 			if len(*r.node.src.found) > before {
 				break // the other models would say the same
 			}
@@ -171,6 +173,95 @@ func attributeOf(m *citywarden.Model, n *ast.MemberNode) *citywarden.Attribute {
 	}
 	a, _ := m.Attribute(name.Value)
 	return a
+}
+
+// lintEvents finds events that nobody can say happened: a group hears its members, a
+// device itself and its neighbours, which may be of any model.
+func (s *Set) lintEvents(r *rule, p *plan) {
+	for _, x := range r.conditions() {
+		tree := p.parse(x)
+		ofMembers := map[ast.Node]bool{}
+		for n := range nodes(tree) {
+			if c, ok := calls(n, "n_of", "n_adj"); ok && len(c.Arguments) > 0 {
+				for e := range nodes(c.Arguments[0]) {
+					ofMembers[e] = true
+				}
+			}
+		}
+		for n := range nodes(tree) {
+			c, ok := calls(n, "event")
+			if !ok || len(c.Arguments) == 0 {
+				continue
+			}
+			name, ok := c.Arguments[0].(*ast.StringNode)
+			if !ok {
+				continue
+			}
+			if r.groupBy != "" && !ofMembers[n] {
+				v := s.voices(func(m citywarden.ModelName) bool { return slices.Contains(r.Models, m) })
+				if !v.mayHave(name.Value) {
+					x.node.reportAt(name.Location().From, "no member of the groups of rule %s says the event %q%s", r.ID, name.Value, v.hint(name.Value))
+				}
+				continue
+			}
+			own := s.voices(func(m citywarden.ModelName) bool { return m == p.model.Name })
+			if own.mayHave(name.Value) {
+				continue
+			}
+			switch v := s.voices(func(citywarden.ModelName) bool { return true }); {
+			case !v.mayHave(name.Value):
+				x.node.reportAt(name.Location().From, "no model has the event %q%s", name.Value, v.hint(name.Value))
+			case !slices.Contains(v.names, name.Value):
+				s.warningAt(x, name, "model %s doesn't have the event %q; only a neighbour of model %s, which doesn't declare its events, may say it%s",
+					p.model.Name, name.Value, v.free[0], v.hint(name.Value))
+			}
+		}
+	}
+}
+
+// calls returns n as a call of one of those functions.
+func calls(n ast.Node, names ...string) (*ast.CallNode, bool) {
+	c, ok := n.(*ast.CallNode)
+	if !ok {
+		return nil, false
+	}
+	id, ok := c.Callee.(*ast.IdentifierNode)
+	return c, ok && slices.Contains(names, id.Value)
+}
+
+// voices is what devices of some models may say happened.
+type voices struct {
+	names []string               // that their models declare
+	free  []citywarden.ModelName // of models that declare none, so that it is anything
+}
+
+// voices returns those of the models that of picks, as far as the schema tells them.
+func (s *Set) voices(of func(citywarden.ModelName) bool) voices {
+	var v voices
+	for _, m := range s.models() {
+		e, ok := m.Metric(citywarden.EventMetric)
+		switch {
+		case !of(m.Name) || !ok || e.Kind != citywarden.KindText:
+		case len(m.Events) == 0:
+			v.free = append(v.free, m.Name)
+		default:
+			for _, x := range m.Events {
+				v.names = append(v.names, x.Name)
+			}
+		}
+	}
+	return v
+}
+
+func (v voices) mayHave(name string) bool { return len(v.free) > 0 || slices.Contains(v.names, name) }
+
+// hint says what else name may have been meant to be.
+func (v voices) hint(name string) string {
+	if h := citywarden.DidYouMean(name, v.names); h != "" || len(v.names) == 0 {
+		return h
+	}
+	slices.Sort(v.names)
+	return "; there are " + strings.Join(slices.Compact(v.names), ", ")
 }
 
 // lintZero finds divisions by a 0 that is written there.

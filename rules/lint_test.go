@@ -2,6 +2,7 @@ package rules
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -175,4 +176,21 @@ func FuzzLint(f *testing.F) {
 			t.Errorf("Load took %s", took)
 		}
 	})
+}
+
+// TestEventThatNoModelHas: where every model declares what its devices may say, a rule
+// can't wait for anything else.
+func TestEventThatNoModelHas(t *testing.T) {
+	m := cityModels()
+	delete(m, "probe")
+	rule := func(event string) string {
+		return fmt.Sprintf(`rules: [{id: r, select: {model: pressure-logger}, levels: [{severity: minor, when: 'event("%s", "10m")'}]}]`, event)
+	}
+	if _, err := Load(mapFS(rule("valve.stuck")), m); err != nil {
+		t.Errorf("of a neighbour: %v", err)
+	}
+	_, err := Load(mapFS(rule("valve.stock")), m)
+	if want := `r.yaml:1:91: no model has the event "valve.stock"; did you mean "valve.stuck"?`; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
 }

@@ -498,13 +498,23 @@ func (s *Set) selection(r *rule, n node) {
 	}
 }
 
-// modelNames returns the names of all models if the schema tells them.
+// models returns all models, or those that rules select if the schema doesn't tell them.
+func (s *Set) models() []citywarden.Model {
+	if l, ok := s.schema.(interface{ All() []citywarden.Model }); ok {
+		return l.All()
+	}
+	var out []citywarden.Model
+	for _, p := range s.order {
+		out = append(out, *p.model)
+	}
+	return out
+}
+
+// modelNames returns the names of all models as far as the schema tells them.
 func (s *Set) modelNames() []string {
 	var out []string
-	if l, ok := s.schema.(interface{ All() []citywarden.Model }); ok {
-		for _, m := range l.All() {
-			out = append(out, string(m.Name))
-		}
+	for _, m := range s.models() {
+		out = append(out, string(m.Name))
 	}
 	return out
 }
