@@ -63,7 +63,7 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 		heard = e.Uplink.Received
 	}
 	will := e.Uplink != nil && e.Uplink.Protocol == citywarden.ProtocolWill
-	if !heard.Before(d.lastSeen) && !will {
+	if (!heard.Before(d.lastSeen) || tooEarly(d.lastSeen)) && !will {
 		if d.left = e.Uplink != nil && e.Uplink.Topic == citywarden.DeviceDisconnected; !d.left { // which others may say of it
 			d.lastSeen = heard
 		}
@@ -74,7 +74,7 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 			r.log.Warn("attributes of a device not kept", "device", d.device.ID, "left_out", rest, "kept", maxAttributes)
 		}
 	}
-	if !e.Stated.IsZero() {
+	if !e.Stated.IsZero() && (e.Uplink == nil || e.Uplink.Alive()) { // else it is of when the device connected
 		if d.clock == nil {
 			d.clock = &clock{}
 		}
@@ -94,7 +94,7 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 	for i := range e.Readings {
 		x := &e.Readings[i]
 		k := slices.IndexFunc(d.model.Metrics, func(m citywarden.Metric) bool { return m.Name == x.Metric })
-		if k < 0 || x.Time.Before(d.latest[k].Time) {
+		if k < 0 || x.Time.Before(d.latest[k].Time) && !tooEarly(d.latest[k].Time) {
 			if all && newest == nil {
 				fresh, all = slices.Clone(fresh[:i]), false
 			}
@@ -208,6 +208,10 @@ func (r *Registry) Flush(ctx context.Context) error {
 func trueTime(stated, arrived time.Time) bool {
 	return stated.Year() >= 2015 && stated.Sub(arrived) <= 24*time.Hour
 }
+
+// tooEarly reports whether what was noted of t was by a clock of ours that was ahead and set back since: it
+// does not count any more.
+func tooEarly(t time.Time) bool { return t.After(time.Now().Add(clockWidth)) }
 
 // states returns what SaveLatest needs of each device, which is stored then.
 func (r *Registry) states(es []*entry) []citywarden.DeviceView {

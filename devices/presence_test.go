@@ -189,6 +189,59 @@ func TestAFullDiskMakesNobodySilent(t *testing.T) {
 	})
 }
 
+// TestSeenWhileOurClockWasAhead: what was noted by a clock of ours that was set back later does not hide what comes
+// then, neither that the device was heard nor its values.
+func TestSeenWhileOurClockWasAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "x.db")
+		r := registryOn(t, openStore(t, path), devices.Options{})
+		if _, err := r.Create(t.Context(), citywarden.Device{ID: "a", Model: "smoke-detector"}); err != nil {
+			t.Fatal(err)
+		}
+		hear := func(pos citywarden.Position, at time.Time, v float64) {
+			t.Helper()
+			if err := r.Consume(t.Context(), []citywarden.Entry{message(r, pos, "a", at, smoke(v, at))}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		is := func(seen time.Time, v float64) {
+			t.Helper()
+			d, err := r.Get("a")
+			if err != nil || !d.LastSeen.Equal(seen) || d.Latest["smoke"].Value != citywarden.Number(v) {
+				t.Errorf("seen %s, smoke %v, %v; want %s, %v", d.LastSeen, d.Latest["smoke"].Value, err, seen, v)
+			}
+		}
+		hear(1, time.Now().AddDate(0, 0, 2), 1)
+		hear(2, time.Now(), 2)
+		is(time.Now(), 2)
+		hear(3, time.Now().Add(-time.Minute), 3) // one that is only late does
+		is(time.Now(), 2)
+	})
+}
+
+// TestAWillSaysNothingOfAClock: its time is that of when the device connected.
+func TestAWillSaysNothingOfAClock(t *testing.T) {
+	r := registryOn(t, openStore(t, filepath.Join(t.TempDir(), "x.db")), devices.Options{})
+	if _, err := r.Create(t.Context(), citywarden.Device{ID: "a", Model: "smoke-detector"}); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for pos, of := range []func(*citywarden.Uplink){
+		func(u *citywarden.Uplink) { u.Protocol = citywarden.ProtocolWill },
+		func(u *citywarden.Uplink) { u.Topic = citywarden.DeviceDisconnected },
+	} {
+		will := message(r, citywarden.Position(pos+1), "a", now)
+		of(will.Uplink)
+		will.Stated = now.Add(-time.Hour)
+		if err := r.Consume(t.Context(), []citywarden.Entry{will}); err != nil {
+			t.Fatal(err)
+		}
+		if d, err := r.Get("a"); err != nil || d.Clock != nil {
+			t.Errorf("%+v: the clock is %+v, %v", will.Uplink, d.Clock, err)
+		}
+	}
+}
+
 // TestWhySilent is a device: the nearest reason that is known.
 func TestWhySilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
