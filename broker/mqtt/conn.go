@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -88,7 +89,9 @@ type conn struct {
 
 	commands map[waiting]bool // for which there was no room in down; true when again since they were asked for
 
-	more chan struct{} // for the sender of down: there are reminders or commands; made with down
+	changes map[waiting]map[string]json.RawMessage // attributes for which there was no room in down, nil for one that was deleted
+
+	more chan struct{} // for the sender of down: there are reminders, commands or changes; made with down
 
 	pubacks chan uint16 // the device acknowledged what came from down
 	lastID  uint16      // of what was sent from down, its sender's

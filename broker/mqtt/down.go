@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -234,13 +235,92 @@ func (c *conn) tell(filter string, m citywarden.Downlink, again bool) bool {
 			body = m.WithID()
 		}
 	}
+	if m.Kind == citywarden.DownlinkAttributes && c.mergeChange(waiting{filter, m.Device}, body) {
+		return true
+	}
 	if !own {
-		body, _ = json.Marshal(struct { // a string and JSON: no error
-			Device string          `json:"device"`
-			Data   json.RawMessage `json:"data"`
-		}{c.name(m.Device), body})
+		body = c.ofDevice(m.Device, body)
 	}
 	return c.deliver(filter, topic, body, m.Done)
+}
+
+// ofDevice returns what a gateway is told of a device behind it.
+func (c *conn) ofDevice(id citywarden.DeviceID, data json.RawMessage) []byte {
+	body, _ := json.Marshal(struct { // a string and JSON: no error
+		Device string          `json:"device"`
+		Data   json.RawMessage `json:"data"`
+	}{c.name(id), data})
+	return body
+}
+
+// mergeChange keeps changed attributes of a device until there is room in down, together with those of it
+// that wait already: the last value counts. It reports whether it does; else there is room.
+func (c *conn) mergeChange(w waiting, body json.RawMessage) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	values, behind := c.changes[w]
+	if !behind && (len(c.down) < maxCommands || len(c.changes) >= maxNames) {
+		return false
+	}
+	var m map[string]json.RawMessage
+	if json.Unmarshal(body, &m) != nil {
+		return false
+	}
+	if values == nil {
+		values = map[string]json.RawMessage{}
+	}
+	var deleted []string
+	if json.Unmarshal(m["deleted"], &deleted) == nil {
+		delete(m, "deleted")
+	}
+	maps.Copy(values, m)
+	for _, name := range deleted {
+		values[name] = nil
+	}
+	if c.changes == nil {
+		c.changes = map[waiting]map[string]json.RawMessage{}
+	}
+	c.changes[w] = values
+	signal(c.more)
+	return true
+}
+
+// nextChange queues the changed attributes of one device for which there was no room, and reports whether
+// there was such a device.
+func (c *conn) nextChange() bool {
+	c.mu.Lock()
+	var w waiting
+	for w = range c.changes {
+		break
+	}
+	values := c.changes[w]
+	delete(c.changes, w)
+	c.mu.Unlock()
+	if values == nil {
+		return false
+	}
+	body := map[string]any{}
+	var deleted []string
+	for name, v := range values {
+		if v == nil {
+			deleted = append(deleted, name)
+			continue
+		}
+		body[name] = v
+	}
+	if slices.Sort(deleted); len(deleted) > 0 {
+		body["deleted"] = deleted
+	}
+	b, _ := json.Marshal(body) // JSON and texts: no error
+	switch {
+	case w.device == c.device:
+	case !c.isBehind(w.device): // it is behind another gateway now
+		return true
+	default:
+		b = c.ofDevice(w.device, b)
+	}
+	c.deliver(w.filter, w.filter, b, nil)
+	return true
 }
 
 // deliver queues a message for the device and reports whether it is to be sent:
@@ -298,7 +378,7 @@ func (c *conn) sendNext() bool {
 	select {
 	case m = <-c.down:
 	default:
-		if c.nextCommands() || c.nextReminder() {
+		if c.nextCommands() || c.nextChange() || c.nextReminder() {
 			return true
 		}
 		select {

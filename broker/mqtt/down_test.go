@@ -385,6 +385,58 @@ func TestGatewayIsRemindedOfMany(t *testing.T) {
 	}
 }
 
+// TestGatewayIsToldOfManyChanges: a gateway is told of more changed attributes at once than messages may wait for
+// it, of each device what holds in the end, and stays.
+func TestGatewayIsToldOfManyChanges(t *testing.T) {
+	s := differing{shelved{newJournal(), &shelf{}}}
+	addr, book, _ := serveTCP(t, s)
+	p := dial(t, addr, 4).login("x", "gw")
+	p.subscribe(citywarden.GatewayAttributes)
+	const n = 4 * maxDown
+	for _, body := range []string{`{"report":30,"led":true}`, `{"report":60}`, `{"deleted":["led"]}`} {
+		for i := range n {
+			s.send("gw", citywarden.DeviceID(fmt.Sprint("c", i)), body)
+		}
+	}
+	held := map[string]map[string]any{}
+	over := func() bool {
+		for _, h := range held {
+			if h["report"] != 60.0 || len(h) != 1 {
+				return false
+			}
+		}
+		return len(held) == n
+	}
+	for !over() {
+		pk, err := p.next()
+		if err != nil || pk.FixedHeader.Type != packets.Publish {
+			t.Fatalf("packet of type %d, %v; told of %d\n%s", pk.FixedHeader.Type, err, len(held), book)
+		}
+		var m struct {
+			Device string
+			Data   map[string]any
+		}
+		if err := json.Unmarshal(pk.Payload, &m); err != nil {
+			t.Fatal(err)
+		}
+		if held[m.Device] == nil {
+			held[m.Device] = map[string]any{}
+		}
+		for k, v := range m.Data {
+			held[m.Device][k] = v
+		}
+		if names, ok := m.Data["deleted"].([]any); ok {
+			delete(held[m.Device], "deleted")
+			for _, k := range names {
+				delete(held[m.Device], k.(string))
+			}
+		}
+		ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, ProtocolVersion: 4, PacketID: pk.PacketID}
+		p.write(ack.PubackEncode)
+	}
+	p.ping()
+}
+
 // control is the platform with its commands, whose Listen and Answer they are.
 type control struct {
 	*journal
