@@ -293,6 +293,7 @@ const roles = {
   rules: ['admin', 'engineer'],
   users: ['admin'],
   devices: ['admin', 'vendor'],
+  claim: ['admin', 'supervisor', 'department', 'officer', 'vendor'],
   sites: ['admin', 'engineer'],
   components: ['admin', 'supervisor'],
   grids: ['admin'],

@@ -34,6 +34,7 @@ const DeadLetters = lazy('dead letters', async () => (await import('./pages/ledg
 const Firmware = lazy('firmware', async () => (await import('./pages/firmware')).Firmware)
 const Provisioning = lazy('provisioning', async () => (await import('./pages/firmware')).Provisioning)
 const Uplinks = lazy('uplinks', async () => (await import('./pages/uplinks')).Uplinks)
+const Claim = lazy('claim', async () => (await import('./pages/claim')).Claim)
 const Sites = lazy('sites', async () => (await import('./pages/sites')).Sites)
 const Components = lazy('components', async () => (await import('./pages/components')).Components)
 const Grids = lazy('grids', async () => (await import('./pages/grids')).Grids)
@@ -141,6 +142,7 @@ function Desk() {
         {page !== undefined &&
           first === 'devices' &&
           (second === undefined ? <Devices search={search} /> : <DevicePage key={second} id={second} search={search} />)}
+        {page !== undefined && first === 'claim' && <Claim search={search} />}
         {page !== undefined && first === 'components' && <Components search={search} />}
         {page !== undefined && first === 'sites' && <Sites search={search} />}
         {page !== undefined && first === 'grids' && <Grids search={search} />}

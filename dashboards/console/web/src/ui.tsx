@@ -400,10 +400,24 @@ export function place(lat: string, lon: string): Point | undefined | 'bad' {
 }
 
 /** PlaceFields asks for a position, which may be left out unless it is needed. */
-export function PlaceFields({ lat, lon, setLat, setLon, needed = false }: { lat: string; lon: string; setLat: (s: string) => void; setLon: (s: string) => void; needed?: boolean }) {
+export function PlaceFields({
+  lat,
+  lon,
+  setLat,
+  setLon,
+  needed = false,
+  legend = t(needed ? 'de.placeNeeded' : 'de.place'),
+}: {
+  lat: string
+  lon: string
+  setLat: (s: string) => void
+  setLon: (s: string) => void
+  needed?: boolean
+  legend?: string
+}) {
   return (
     <fieldset>
-      <legend>{t(needed ? 'de.placeNeeded' : 'de.place')}</legend>
+      <legend>{legend}</legend>
       <div class="pair">
         <label>
           {t('de.lat')}

@@ -345,6 +345,13 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
               {delay !== undefined && <span class="sub">{delay < -1000 ? t('de.clockAhead', span(-delay)) : t('de.clockBehind', span(Math.max(0, delay)))}</span>}
             </Fact>
             <Fact name={t('de.heartbeat')}>{model !== undefined && duration(model.heartbeat) > 0 && span(duration(model.heartbeat))}</Fact>
+            <Fact name={t('cl.until')}>
+              {d.claimable_until && Date.parse(d.claimable_until) > now() && (
+                <>
+                  <When at={d.claimable_until} /> {may('claim') && <a href={href(['claim'], { id: d.id })}>{t('cl.title')}</a>}
+                </>
+              )}
+            </Fact>
             <Fact name={t('de.limits')}>{model?.limits && <Limits of={model.limits} />}</Fact>
             <Fact name={t('de.created')}>
               <When at={d.created} />

@@ -2,8 +2,9 @@
 import { may } from '../app'
 import { t, type Key } from '../i18n'
 
-const all: { path: string; title: Key; may?: 'devices' }[] = [
+const all: { path: string; title: Key; may?: 'devices' | 'claim' }[] = [
   { path: 'devices', title: 'de.title' },
+  { path: 'claim', title: 'cl.title', may: 'claim' },
   { path: 'components', title: 'nav.components' },
   { path: 'sites', title: 'nav.sites' },
   { path: 'grids', title: 'nav.grids' },
