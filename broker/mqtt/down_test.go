@@ -194,20 +194,23 @@ func TestRequestsThatCannotBe(t *testing.T) {
 	}
 }
 
-// TestDeviceThatTakesNothing: one that subscribes and reads nothing holds nobody
-// up, and is disconnected.
+// TestDeviceThatTakesNothing: one that subscribes and acknowledges nothing holds nobody
+// up, and is disconnected when it asks for ever more.
 func TestDeviceThatTakesNothing(t *testing.T) {
 	s := shelved{newJournal(), &shelf{}}
 	addr, book, _ := serveTCP(t, s)
 	p := dial(t, addr, 4)
 	p.connect("x", "token-of-a")
-	p.subscribe(attributesTopic)
+	p.subscribe(attributesTopic, attributesFilter)
 	begin := time.Now()
 	for range maxDown + 2 { // one is sent and waits for its PUBACK
 		s.send("a", "a", `{"report":60}`)
 	}
 	if d := time.Since(begin); d > 5*time.Second {
 		t.Errorf("the platform waited %s", d)
+	}
+	for i := range maxDown + 2 {
+		p.publish(requestTopic+"1", "{}", 1, uint16(i+1))
 	}
 	book.mustSay(t, "it does not take what is sent to it")
 	eventually(t, func() error {

@@ -45,7 +45,7 @@ func TestPacketsInPieces(t *testing.T) {
 			if topic == "" {
 				topic = telemetryTopic // of the alias
 			}
-			want = append(want, citywarden.Uplink{Device: "a", Protocol: "mqtt", Topic: topic, Payload: []byte(payload)})
+			want = append(want, citywarden.Uplink{Device: "a", Protocol: "mqtt", Topic: topic, Payload: []byte(payload), Untold: qos == 0})
 		}
 		ping := func() {
 			if err := (&packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingreq}}).PingreqEncode(&all); err != nil {
