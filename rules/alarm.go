@@ -43,11 +43,22 @@ type rare struct {
 	out          *citywarden.OutOfService // with Device, when it is so with that
 }
 
-// own returns the rare part of inst, which is made when there is none.
+// maxSpare bounds the rare parts that a rule keeps for whoever needs one next: an
+// instance that waits for its neighbours does with each message of theirs.
+const maxSpare = 1024
+
+// own returns the rare part of inst, which it gets when it has none.
 func (inst *instance) own() *rare {
-	if inst.rare == nil {
-		inst.rare = &rare{}
+	if inst.rare != nil {
+		return inst.rare
 	}
+	x := inst.run
+	if x == nil || len(x.spare) == 0 { // there is no run yet while a snapshot is read
+		inst.rare = &rare{}
+		return inst.rare
+	}
+	last := len(x.spare) - 1
+	inst.rare, x.spare = x.spare[last], x.spare[:last]
 	return inst.rare
 }
 
@@ -235,5 +246,9 @@ func (inst *instance) shed() {
 	if o := inst.rare; o != nil && len(o.wakes)+len(o.flips)+len(o.children)+len(o.members) == 0 && o.under == "" && o.report == 0 && o.device == "" && o.ackedBy == "" && o.ackedAt == 0 &&
 		o.assignee == "" && o.reason == "" && o.shelved == 0 && o.shelvedBy == "" && o.suppressedBy == "" && o.out == nil {
 		inst.rare = nil
+		if x := inst.run; len(x.spare) < maxSpare && cap(o.wakes)+cap(o.flips) <= 64 {
+			*o = rare{wakes: o.wakes[:0], flips: o.flips[:0]}
+			x.spare = append(x.spare, o)
+		}
 	}
 }

@@ -205,6 +205,60 @@ func BenchmarkGroupInAlarm(b *testing.B) {
 	}
 }
 
+// neighbours has n devices stand in a ring, and returns what has the next of them send a
+// reading: it returns how many transitions that made.
+func neighbours(t testing.TB, n int) func() int {
+	m := models{}
+	m.add("probe", time.Hour, "x:number", "")
+	set, err := Load(mapFS(`rules: [{id: r, select: {model: probe}, late: 2m, levels: [{severity: minor, when: 'delta(x, "2m") < -50 and n_adj(delta(x, "2m") < -50, "3m") >= 1', for: 30s}], clear: {when: 'x > 90', for: 10s}}]`), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var devices []*citywarden.Device
+	for i := range n {
+		d := dev(fmt.Sprintf("d%d", i), "probe")
+		for _, k := range []int{i + 1, i + n - 1} {
+			d.Adjacent = append(d.Adjacent, citywarden.DeviceID(fmt.Sprintf("d%d", k%n)))
+		}
+		devices = append(devices, d)
+	}
+	e := New(set, Options{Devices: fixed{devices, m}})
+	readings := []citywarden.Reading{{Metric: "x"}}
+	at, i := t0, 0
+	return func() int {
+		at, i = at.Add(30*time.Second/time.Duration(n)), i+1
+		readings[0].Value, readings[0].Time = citywarden.Number(float64(i%7)), at
+		return len(e.Step(&citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordUplink, At: at}, Device: devices[i%n], Readings: readings}))
+	}
+}
+
+// BenchmarkNeighbours is a message of a device whose neighbours wait for it.
+func BenchmarkNeighbours(b *testing.B) {
+	step := neighbours(b, 100)
+	for range 4000 {
+		step()
+	}
+	b.ReportAllocs()
+	began := cpu()
+	for b.Loop() {
+		if step() > 0 {
+			b.Fatal("a transition")
+		}
+	}
+	b.ReportMetric(float64(cpu()-began)/float64(b.N), "cpu-ns/op")
+}
+
+// TestWaitingAgainTakesNoMemory: who waits for neighbours does so with each of their messages.
+func TestWaitingAgainTakesNoMemory(t *testing.T) {
+	step := neighbours(t, 100)
+	for range 4000 {
+		step()
+	}
+	if n := testing.AllocsPerRun(4000, func() { step() }); n > 0 { // rounded down
+		t.Errorf("%v allocations a message", n)
+	}
+}
+
 // vmTakes returns how much processor time expr's VM takes for n rules, ns.
 func vmTakes(b *testing.B, n int, form string) float64 {
 	names, in := types.Map{}, map[string]any{"attr": map[string]any{"limit": nil}}

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -284,23 +285,46 @@ func TestASnapshotLacksWhatWasForgotten(t *testing.T) {
 	without(35)
 }
 
-func TestASnapshotIsTheCallers(t *testing.T) {
-	var all []*citywarden.Device
-	for i := range 40 {
-		all = append(all, dev(fmt.Sprintf("d%02d", i), "probe"))
-	}
-	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'avg(x, "1h") > 5'}]`), all...)
-	for i := range 4000 {
-		w.put(string(all[i%40].ID), time.Duration(i)*s/10, "x", float64(i%11))
-	}
-	a := snapshot(t, w.e)
-	if held := cap(w.e.written); held*5 > len(a) {
-		t.Errorf("the engine holds %d bytes for the next snapshot, of %d that are nearly all readings", held, len(a))
-	}
-	want := slices.Clone(a)
-	clear(a)
-	if got := snapshot(t, w.e); !slices.Equal(got, want) {
-		t.Error("what the caller did with a snapshot is in the next one")
+// TestASnapshotStaysAsItIs: until the next one is taken, whatever the engine does. What it
+// holds for the next one is what that can take from it.
+func TestASnapshotStaysAsItIs(t *testing.T) {
+	for _, c := range []struct {
+		name, when string
+		every      time.Duration
+		most       float64 // of the size of a snapshot
+	}{{"readings", `avg(x, "1h") > 5`, s / 10, 0.2}, {"alarms", "x >= 0", 10 * time.Minute, 2.5}} {
+		var all []*citywarden.Device
+		for i := range 40 {
+			all = append(all, dev(fmt.Sprintf("d%02d", i), "probe"))
+		}
+		w := newWorld(t, probeRule(fmt.Sprintf(`levels: [{severity: minor, when: '%s'}]`, c.when)), all...)
+		for i := range 4000 {
+			w.put(string(all[i%40].ID), time.Duration(i)*c.every, "x", float64(i%11))
+		}
+		var was, copied []byte
+		for round := range 4 {
+			if !bytes.Equal(was, copied) {
+				t.Errorf("%s: the snapshot has changed by round %d", c.name, round)
+			}
+			data, err := w.e.Snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Equal(data, copied) {
+				t.Errorf("%s: round %d has changed nothing", c.name, round)
+			}
+			was, copied = data, slices.Clone(data)
+			for i := range 40 {
+				w.put(string(all[i].ID), time.Duration(4000+40*round+i)*c.every, "x", float64(round))
+			}
+		}
+		held := cap(w.e.written) + cap(w.e.spare)
+		if w.e.newest != nil {
+			held = cap(w.e.newest) + cap(w.e.spare)
+		}
+		if float64(held) > c.most*float64(len(was)) {
+			t.Errorf("%s: the engine holds %d bytes for the next snapshot, of %d", c.name, held, len(was))
+		}
 	}
 }
 

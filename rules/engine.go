@@ -2,7 +2,6 @@ package rules
 
 import (
 	"cmp"
-	"container/heap"
 	"maps"
 	"math"
 	"math/bits"
@@ -66,6 +65,7 @@ type run struct {
 	list   []*instance          // the same ones
 	pages  []page               // of list, as in the last snapshot
 	slab   slab                 // makes them
+	spare  []*rare              // that instances don't need any more
 	groups map[string]*group
 
 	fronts map[string]*front // of a rule with storm: by the value of its attribute
@@ -826,25 +826,58 @@ func (t *timer) compare(o *timer) int {
 	return cmp.Or(cmp.Compare(t.d.id, o.d.id), cmp.Compare(t.lane, o.lane))
 }
 
+// timerHeap is a heap, whose methods hand over timers as they are: container/heap's
+// would take memory for each.
 type timerHeap []timer
 
-func (h timerHeap) Len() int           { return len(h) }
-func (h timerHeap) Less(i, j int) bool { return h[i].compare(&h[j]) < 0 }
-func (h timerHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *timerHeap) Push(x any)        { *h = append(*h, x.(timer)) }
-func (h *timerHeap) Pop() any {
-	old := *h
-	t := old[len(old)-1]
-	old[len(old)-1] = timer{}
-	*h = old[:len(old)-1]
-	return t
+func (h *timerHeap) push(t timer) {
+	*h = append(*h, t)
+	l := *h
+	i := len(l) - 1
+	for i > 0 {
+		up := (i - 1) / 2
+		if t.compare(&l[up]) >= 0 {
+			break
+		}
+		l[i], i = l[up], up
+	}
+	l[i] = t
+}
+
+// pop takes the first timer away; there has to be one.
+func (h *timerHeap) pop() timer {
+	l := *h
+	first, last := l[0], len(l)-1
+	t := l[last]
+	l[last] = timer{}
+	l = l[:last]
+	*h = l
+	if last == 0 {
+		return first
+	}
+	i := 0
+	for {
+		down := 2*i + 1
+		if down >= last {
+			break
+		}
+		if down+1 < last && l[down+1].compare(&l[down]) < 0 {
+			down++
+		}
+		if t.compare(&l[down]) <= 0 {
+			break
+		}
+		l[i], i = l[down], down
+	}
+	l[i] = t
+	return first
 }
 
 func (e *Engine) push(t timer) {
 	if len(e.timers) >= e.sweepAt {
 		e.sweep()
 	}
-	heap.Push(&e.timers, t)
+	e.timers.push(t)
 }
 
 // sweep drops the timers that are void or there twice. Those of a deadline that
@@ -865,7 +898,7 @@ func (e *Engine) due(upTo int64) int64 {
 		if !e.timers[0].void() {
 			return e.timers[0].due
 		}
-		heap.Pop(&e.timers)
+		e.timers.pop()
 	}
 	return 0
 }
@@ -877,7 +910,7 @@ func (e *Engine) fire(upTo int64) {
 		if due == 0 {
 			return
 		}
-		t := heap.Pop(&e.timers).(timer)
+		t := e.timers.pop()
 		e.now = max(e.now, due)
 		switch t.kind {
 		case timerLane:

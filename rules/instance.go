@@ -237,7 +237,7 @@ func (e *Engine) instanceDue(inst *instance) {
 	e.catchUp(inst, upTo)
 	for len(inst.wakes()) > 0 && inst.rare.wakes[0] <= upTo {
 		at := max(inst.rare.wakes[0], inst.clock)
-		inst.rare.wakes = inst.rare.wakes[1:]
+		inst.rare.wakes = slices.Delete(inst.rare.wakes, 0, 1)
 		e.advance(inst, at-1)
 		e.apply(inst, max(at, inst.clock))
 	}
