@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"slices"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -11,15 +12,18 @@ import (
 //
 //   - Many devices send a message now and then. A commit for each few of them would be most
 //     of the platform's work, so it begins no sooner than pace after the one before, or when
-//     enough are there and those that come don't add much to them any more.
-//   - Few devices send their next message when the last one is acknowledged. All of
-//     them are acknowledged by one commit when each waits for the slowest of them, for at most half as
-//     long as a commit takes; else half of them wait for the commit of the other half, too.
+//     enough are there and those that come don't add much to them any more. When it was in vain, it is
+//     not done again for some time.
+//   - Few devices send their next message as soon as the last one is acknowledged. All of
+//     them are acknowledged by one commit when each waits for the slowest of them; else half of them wait
+//     for the commit of the other half, too. So a commit waits for a device that was acknowledged just now and
+//     is known to answer within less than a commit takes, and no longer than that: nobody waits for more than two.
 //   - So it is with one connection that has many messages in flight: each commit that ends has it send
-//     as many more. They are waited for with those that wait already, for at most as long as a commit takes.
+//     as many more. They are waited for with those that wait already, for at most as long as a commit takes; not
+//     for some time after it was in vain.
 //
-// A lone device with one message at a time never waits, and of many devices nobody when enough records are there. When it was in vain, it is
-// not done again for some time.
+// A lone device with one message at a time never waits, nobody waits for one that does not hurry, and of many devices nobody when
+// enough records are there.
 const (
 	pace       = 4 * time.Millisecond
 	enough     = 32
@@ -31,15 +35,22 @@ const (
 	maxFlying  = 256                    // records in flight, to be those of few connections
 )
 
-// crowd knows from how many devices the newest records are.
+// crowd knows from which devices the newest records are.
 type crowd struct {
-	newest [crowdOf]citywarden.DeviceID
-	next   int                           // in newest
-	counts map[citywarden.DeviceID]uint8 // of newest
-	pause  int
-	began  time.Time     // when the newest commit began
-	took   time.Duration // a commit, on average
-	flying int           // records that the newest commit released or that waited when it ended
+	newest  [crowdOf]citywarden.DeviceID
+	next    int                             // in newest
+	senders map[citywarden.DeviceID]*sender // of newest
+	pause   int
+	began   time.Time     // when the newest commit began
+	took    time.Duration // a commit, on average
+	flying  int           // records that the newest commit released or that waited when it ended
+}
+
+// sender is a device of which some of the newest records are.
+type sender struct {
+	records int           // of the newest
+	acked   time.Time     // when a record of it was committed last, zero for never
+	think   time.Duration // from there to its next record, on average; 0 when it is not known
 }
 
 // note takes the records of a commit that begins. So many that nobody waited for more say nothing.
@@ -55,49 +66,97 @@ func (c *crowd) note(recs []citywarden.Record) {
 		if recs[i].Uplink == nil {
 			continue
 		}
-		if c.counts == nil {
-			c.counts = make(map[citywarden.DeviceID]uint8, crowdOf)
+		if c.senders == nil {
+			c.senders = make(map[citywarden.DeviceID]*sender, crowdOf)
 		}
-		if old := c.newest[c.next]; c.counts[old] > 1 {
-			c.counts[old]--
-		} else {
-			delete(c.counts, old)
+		id := recs[i].Uplink.Device
+		s := c.senders[id]
+		if s == nil {
+			s = new(sender)
+			c.senders[id] = s
 		}
-		c.newest[c.next] = recs[i].Uplink.Device
-		c.counts[recs[i].Uplink.Device]++
+		s.records++
+		s.thought(recs[i].At)
+		if old := c.senders[c.newest[c.next]]; old != nil {
+			if old.records--; old.records == 0 {
+				delete(c.senders, c.newest[c.next])
+			}
+		}
+		c.newest[c.next] = id
 		c.next = (c.next + 1) % crowdOf
 	}
 }
 
-// noteEnd notes that the commit has ended, and how many records were in flight then.
-func (c *crowd) noteEnd(flying int) {
-	c.took += (time.Since(c.began) - c.took) / 8
-	c.flying = flying
+// thought notes that a record of s came at t.
+func (s *sender) thought(t time.Time) {
+	if s.acked.IsZero() {
+		return
+	}
+	d := max(t.Sub(s.acked), 1)
+	if s.think == 0 {
+		s.think = d
+	}
+	s.think += (d - s.think) / 4
 }
 
-// wait returns how many records the next commit should have, and how long at most to wait
-// for them.
-func (c *crowd) wait() (want int, d time.Duration) {
-	if c.pause > 0 {
-		return 0, 0
+// noteEnd notes that the commit of recs has ended, and how many records waited then.
+func (c *crowd) noteEnd(recs []citywarden.Record, waiting int) {
+	now := time.Now()
+	c.took += (now.Sub(c.began) - c.took) / 8
+	c.flying = len(recs) + waiting
+	if len(recs) >= enough {
+		return
 	}
-	if len(c.counts) >= crowdFrom {
-		return enough, pace - time.Since(c.began)
+	now = now.Round(0) // as the times of records are
+	for i := range recs {
+		if u := recs[i].Uplink; u != nil {
+			if s := c.senders[u.Device]; s != nil {
+				s.acked = now
+			}
+		}
 	}
-	if few := len(c.counts); c.flying <= few || c.flying > maxFlying {
-		return few, min(c.took/2, maxGather)
+}
+
+// wait returns how many records the next commit should have when so many wait, and how long at most to wait for them; risky when it
+// may be in vain.
+func (c *crowd) wait(queue []pending) (want int, d time.Duration, risky bool) {
+	few := len(c.senders)
+	switch {
+	case few >= crowdFrom:
+		want, d, risky = enough, pace-time.Since(c.began), true
+	case c.flying > few && c.flying <= maxFlying:
+		want, d, risky = c.flying, min(c.took, maxGather), true
+	default:
+		want, d = c.missing(queue, time.Now().Round(0))
+		want += len(queue)
 	}
-	return c.flying, min(c.took, maxGather)
+	if risky && c.pause > 0 {
+		return 0, 0, false
+	}
+	return want, d, risky
+}
+
+// missing returns how many of the few devices will send so soon that those who wait should wait for
+// them, and for how long at most.
+func (c *crowd) missing(queue []pending, now time.Time) (n int, d time.Duration) {
+	most := min(c.took, maxGather)
+	for id, s := range c.senders {
+		if s.think == 0 || s.think > most {
+			continue
+		}
+		left := s.acked.Add(2 * s.think).Sub(now)
+		if left <= 0 || slices.ContainsFunc(queue, func(p pending) bool { return p.rec.Uplink != nil && p.rec.Uplink.Device == id }) {
+			continue
+		}
+		n, d = n+1, max(d, min(left, most))
+	}
+	return n, d
 }
 
 // gather waits for more records when that is worth it, or until stop is closed.
 func (j *Journal) gather(stop <-chan struct{}) {
-	want, d := j.crowd.wait()
-	if want < 2 || d <= 0 {
-		return
-	}
-	had := j.expect(want)
-	if had == 0 || had >= want {
+	had, want, d, risky := j.expect()
+	if had == 0 || had >= want || d <= 0 {
 		return
 	}
 	t := time.NewTimer(d)
@@ -109,35 +168,38 @@ func (j *Journal) gather(stop <-chan struct{}) {
 		}
 	case <-stop:
 	case <-t.C:
-		if n := j.expect(0); n < min(want, had+2) {
+		if risky && j.waiting() < min(want, had+2) {
 			j.crowd.pause = crowdPause
 		}
 	}
 }
 
-// linger waits while what waits grows by half in a glance, but not beyond pace.
-func (j *Journal) linger(stop <-chan struct{}) {
-	for n := j.expect(0); time.Since(j.crowd.began) < pace-glance; {
-		select {
-		case <-time.After(glance):
-		case <-stop:
-			return
-		}
-		before := n
-		if n = j.expect(0); 2*n < 3*before {
-			return
-		}
-	}
-}
-
-// expect has plenty signalled when want records wait, and returns how many do.
-func (j *Journal) expect(want int) int {
+// expect returns how many records wait and what crowd.wait says, and has plenty signalled when there are so many.
+func (j *Journal) expect() (had, want int, d time.Duration, risky bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	select {
 	case <-j.plenty: // of what was expected before
 	default:
 	}
+	if had = len(j.queue); had > 0 {
+		want, d, risky = j.crowd.wait(j.queue)
+	}
 	j.want = want
-	return len(j.queue)
+	return had, want, d, risky
+}
+
+// linger waits while what waits grows by half in a glance, but not beyond pace.
+func (j *Journal) linger(stop <-chan struct{}) {
+	for n := j.waiting(); time.Since(j.crowd.began) < pace-glance; {
+		select {
+		case <-time.After(glance):
+		case <-stop:
+			return
+		}
+		before := n
+		if n = j.waiting(); 2*n < 3*before {
+			return
+		}
+	}
 }

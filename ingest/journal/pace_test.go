@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -99,8 +100,8 @@ func TestOneConnectionWaitsForItsWindow(t *testing.T) {
 	}{
 		{"half of a window waits while the other is written", 32, 32, 0, 64, true},
 		{"a few of it", 3, 61, 0, 64, true},
-		{"one message at a time", 1, 0, 0, 1, true}, // of which gather makes nothing: it is there
-		{"more than one connection may have in flight", 200, 100, 0, 1, true},
+		{"one message at a time", 1, 0, 0, 1, false},
+		{"more than one connection may have in flight", 200, 100, 0, 1, false},
 		{"in vain a moment ago", 32, 32, crowdPause, 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -109,11 +110,84 @@ func TestOneConnectionWaitsForItsWindow(t *testing.T) {
 			w.took = time.Millisecond
 			w.note(records(c.commit))
 			w.pause = c.pause
-			w.noteEnd(c.commit + c.waiting)
-			want, d := w.wait()
+			w.noteEnd(records(c.commit), c.waiting)
+			want, d, _ := w.wait([]pending{{rec: records(1)[0]}})
 			if want != c.want || (d > 0) != c.waits || d > time.Millisecond {
 				t.Errorf("waits %s for %d records, want %d", d, want, c.want)
 			}
+		})
+	}
+}
+
+// Devices that send their next message when the last one was acknowledged, some time after it, with a sync of 1 ms.
+func TestWaitForThoseWhoHurry(t *testing.T) {
+	const aSync = time.Millisecond
+	for _, c := range []struct {
+		name   string
+		think  []time.Duration // of each device
+		leaves int             // the last device sends so many messages, 0 for as many as all
+		took   time.Duration   // an acknowledgement at most, once the devices are known
+		syncs  float64         // a message of the first device, on average, at most
+	}{
+		{"alone", []time.Duration{aSync / 10}, 0, aSync, 1},
+		{"three share each sync", []time.Duration{aSync / 10, aSync / 5, aSync / 4}, 0, 5 * aSync / 4, 1.02},
+		{"thirty share each sync", slices.Repeat([]time.Duration{aSync / 10, aSync / 4}, 15), 0, 5 * aSync / 4, 1.02},
+		{"nobody waits for one that is slow", []time.Duration{aSync / 10, aSync / 10, 10 * aSync}, 0, 2 * aSync, 1.2},
+		{"nobody waits longer than a sync", []time.Duration{aSync / 10, 9 * aSync / 10}, 0, 2 * aSync, 1.02},
+		{"one that left is waited for once", []time.Duration{aSync / 10, aSync / 10, aSync / 2}, 100, 2 * aSync, 1.02},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const rounds = 1000
+				var crowd crowd
+				due := make([]time.Time, len(c.think)) // of the next message of each device
+				sent := make([]int, len(c.think))
+				for i := range due {
+					due[i] = time.Now().Add(aSync * time.Duration(i) / time.Duration(len(due)))
+				}
+				syncs, longest := 0, time.Duration(0)
+				for sent[0] < rounds {
+					var queue []pending
+					fetch := func() {
+						queue = queue[:0]
+						for i, at := range due {
+							if !at.After(time.Now()) {
+								queue = append(queue, pending{rec: citywarden.Record{At: at, Uplink: &citywarden.Uplink{Device: citywarden.DeviceID(fmt.Sprint("d", i))}}})
+							}
+						}
+					}
+					for fetch(); len(queue) == 0; fetch() {
+						time.Sleep(slices.MinFunc(due, time.Time.Compare).Sub(time.Now()))
+					}
+					missing, d := crowd.missing(queue, time.Now())
+					for want, end := len(queue)+missing, time.Now().Add(d); len(queue) < want && time.Now().Before(end); fetch() {
+						time.Sleep(aSync / 100)
+					}
+					recs := make([]citywarden.Record, len(queue))
+					for i := range queue {
+						recs[i] = queue[i].rec
+					}
+					crowd.note(recs)
+					time.Sleep(aSync)
+					crowd.noteEnd(recs, 0)
+					syncs++
+					for i, at := range due {
+						if !slices.ContainsFunc(recs, func(r citywarden.Record) bool { return string(r.Uplink.Device) == fmt.Sprint("d", i) }) {
+							continue
+						}
+						if sent[0] > 100 {
+							longest = max(longest, time.Since(at))
+						}
+						due[i] = time.Now().Add(c.think[i])
+						if sent[i]++; c.leaves > 0 && i == len(due)-1 && sent[i] == c.leaves {
+							due[i] = time.Now().Add(time.Hour)
+						}
+					}
+				}
+				if each := float64(syncs) / rounds; longest > c.took || each > c.syncs {
+					t.Errorf("an acknowledgement took up to %s, %.2f syncs for a message of the first; want at most %s, %.2f", longest, each, c.took, c.syncs)
+				}
+			})
 		})
 	}
 }
