@@ -30,7 +30,8 @@ const (
 	RecordTick                         // time passed: a deadline of the rule engine is due
 	RecordOrder                        // a person's order to the rule engine, about one alarm
 	RecordStart                        // the platform began to run: it heard nothing since the record before
-	RecordDeaf                         // messages are refused for want of room: nothing was heard since the RecordDeaf before, or begins to be heard no more
+	RecordDeaf                         // messages can't be stored: nothing was heard from Since to At, or since the RecordDeaf before
+	_                                  // stands for a RecordDeaf with Lasted in the log's encoding
 )
 
 // Record is one entry of the durable log, the only input of everything after
@@ -40,8 +41,17 @@ type Record struct {
 	Position Position
 	Kind     RecordKind
 	At       time.Time
-	Uplink   *Uplink     // RecordUplink
-	Order    *AlarmOrder // RecordOrder
+	Lasted   time.Duration // RecordDeaf: for how long nothing was heard up to At, see Since
+	Uplink   *Uplink       // RecordUplink
+	Order    *AlarmOrder   // RecordOrder
+}
+
+// Since returns since when nothing was heard, for a RecordDeaf that says so, else the zero time.
+func (r *Record) Since() time.Time {
+	if r.Lasted == 0 {
+		return time.Time{}
+	}
+	return r.At.Add(-r.Lasted)
 }
 
 // Uplink is one message from a device as it came, not yet decoded.

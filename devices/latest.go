@@ -49,7 +49,7 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 	}
 	r.reached = e.Position
 	if e.Kind == citywarden.RecordDeaf {
-		r.deafen(e.At)
+		r.deafen(e.Since(), e.At)
 	}
 	if e.Kind != citywarden.RecordUplink || e.Device == nil {
 		return nil

@@ -37,16 +37,22 @@ const (
 	maxOutages = 64
 )
 
-// deafen notes that nobody was heard up to at, as messages had no room. It needs valuesMu.
-func (r *Registry) deafen(at time.Time) {
+// deafen notes that nobody was heard from since, zero for at or the outage just before, up to at, as messages could not be
+// stored. It needs valuesMu.
+func (r *Registry) deafen(since, at time.Time) {
+	if since.IsZero() {
+		since = at
+	} else if r.deafSince.IsZero() {
+		r.deafSince = since
+	}
 	r.deaf = at
-	if n := len(r.outages); n > 0 && at.Sub(r.outages[n-1].to) < deafened {
+	if n := len(r.outages); n > 0 && since.Sub(r.outages[n-1].to) < deafened {
 		if at.After(r.outages[n-1].to) { // else it is from before a crash, and we were away for longer
 			r.outages[n-1].to = at
 		}
 		return
 	}
-	r.outages = append(r.outages, outage{at, at})
+	r.outages = append(r.outages, outage{since, at})
 	r.outages = r.outages[max(0, len(r.outages)-maxOutages):]
 }
 
@@ -105,14 +111,24 @@ func (r *Registry) presence(e *entry, now time.Time) citywarden.Presence {
 func (r *Registry) keepAlive(ctx context.Context, now bool) error {
 	t := time.Now()
 	r.valuesMu.RLock()
-	deaf := r.deaf
+	deaf, since := r.deaf, r.deafSince
 	r.valuesMu.RUnlock()
 	if !now && t.Sub(r.alive) < aliveEvery || t.Sub(deaf) < deafened {
 		return nil
 	}
 	if deaf.After(r.started) {
+		if since.After(r.started) && since.Before(r.alive) { // it was not known yet that nobody was heard
+			if err := r.store.SaveUptime(ctx, citywarden.Uptime{From: r.started, To: since}); err != nil {
+				return err
+			}
+		}
 		r.started = deaf
 	}
+	r.valuesMu.Lock()
+	if r.deafSince.Equal(since) {
+		r.deafSince = time.Time{}
+	}
+	r.valuesMu.Unlock()
 	if err := r.store.SaveUptime(ctx, citywarden.Uptime{From: r.started, To: t}); err != nil {
 		return err
 	}

@@ -177,6 +177,22 @@ func TestAFullDiskMakesNobodySilent(t *testing.T) {
 			take(r, message(r, pos, "b", time.Now()))
 			is("2 online, 0 silent, 0 never")
 		})
+		run(func(r *devices.Registry, is func(string)) { // nor was the log written
+			time.Sleep(3 * time.Minute)
+			time.Sleep(20 * time.Minute)
+			pos++
+			take(r, citywarden.Entry{Record: citywarden.Record{Position: pos, Kind: citywarden.RecordDeaf, Lasted: 20 * time.Minute, At: time.Now()}})
+			is("2 online, 0 silent, 0 never")
+			time.Sleep(2 * time.Minute)
+			is("2 online, 0 silent, 0 never")
+		})
+		run(func(r *devices.Registry, is func(string)) {
+			is("2 online, 0 silent, 0 never")
+			for _, id := range []citywarden.DeviceID{"a", "b"} {
+				pos++
+				take(r, message(r, pos, id, time.Now()))
+			}
+		})
 		crashed := time.Now()
 		time.Sleep(time.Hour)
 		run(func(r *devices.Registry, is func(string)) { // what it put into the log before the crash it takes now

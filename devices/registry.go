@@ -112,12 +112,13 @@ type Registry struct {
 	// the store writes.
 	flushMu sync.Mutex
 
-	valuesMu sync.RWMutex // never taken before mu by whoever holds both
-	reached  citywarden.Position
-	saved    citywarden.Position
-	dirty    []*entry
-	outages  []outage  // of ours, the newest last
-	deaf     time.Time // when messages were refused for want of room last
+	valuesMu  sync.RWMutex // never taken before mu by whoever holds both
+	reached   citywarden.Position
+	saved     citywarden.Position
+	dirty     []*entry
+	outages   []outage  // of ours, the newest last
+	deaf      time.Time // until when messages could not be stored last
+	deafSince time.Time // and since when, of the first time that the stored uptime does not know of; zero for none
 
 	listeners listeners
 }

@@ -194,18 +194,19 @@ func (e *Engine) Step(x *citywarden.Entry) []citywarden.Transition {
 			}
 			e.armQuiet(d)
 		}
-	} else if e.soon(at-outage-1) && e.due(at-outage-1) > 0 {
+	} else if x.Lasted == 0 && e.soon(at-outage-1) && e.due(at-outage-1) > 0 {
 		e.up = at
 	}
 	if e.unsettled() {
 		e.closeOrphans(at)
+		e.unheard(x, at)
 		e.fire(at - 1)
 		e.now = at
 		e.await()
 		e.review()
 		e.settleTies(at)
 		e.lookAnew()
-	} else if e.soon(at - 1) {
+	} else if e.unheard(x, at); e.soon(at - 1) {
 		e.fire(at - 1)
 	}
 	e.now = at
@@ -225,6 +226,18 @@ func (e *Engine) Step(x *citywarden.Entry) []citywarden.Transition {
 		e.fire(at)
 	}
 	return e.out
+}
+
+// unheard fires what fell due before the time in which nobody was heard, when x tells of one: what falls due from there on does
+// not do so for want of a message.
+func (e *Engine) unheard(x *citywarden.Entry, at int64) {
+	if x.Lasted == 0 {
+		return
+	}
+	if since := min(ms(x.Since()), at) - 1; e.soon(since) {
+		e.fire(since)
+	}
+	e.up = at
 }
 
 // uplink takes the readings of a message into the history and evaluates them.

@@ -263,7 +263,11 @@ func (s *stepper) to(ctx context.Context, at time.Time) error {
 // deadlines that have passed, as it did live.
 func (s *stepper) entry(ctx context.Context, x *citywarden.Entry) error {
 	if x.Kind != citywarden.RecordStart {
-		if err := s.to(ctx, x.At.Add(-time.Millisecond)); err != nil {
+		until := x.At
+		if x.Lasted > 0 { // as there
+			until = x.Since()
+		}
+		if err := s.to(ctx, until.Add(-time.Millisecond)); err != nil {
 			return err
 		}
 	}

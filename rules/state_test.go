@@ -337,6 +337,23 @@ func TestNoRoomForMessagesRaisesNobody(t *testing.T) {
 	w.expect("1h15m0s raised a minor\n1h16m0s raised b minor")
 }
 
+// While the log can't be written there is no tick either; what it says afterwards keeps everybody from being silent for that time,
+// and nobody who was silent before.
+func TestALogThatWasNotWrittenRaisesNobody(t *testing.T) {
+	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'silent("15m")'}]`), dev("a", "probe"), dev("b", "probe"), dev("c", "probe"))
+	w.put("c", 1*time.Minute, "x", 1.0)
+	w.put("a", 10*time.Minute, "x", 1.0)
+	w.put("b", 12*time.Minute, "x", 1.0)
+	w.noTicks = true
+	w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordDeaf, Lasted: 5*time.Minute + 5*time.Second, At: t0.Add(25*time.Minute + 5*time.Second)}})
+	w.noTicks = false
+	w.put("b", 26*time.Minute, "x", 1.0)
+	w.to(40 * time.Minute)
+	w.expect("16m0s raised c minor")
+	w.to(43 * time.Minute)
+	w.expect("16m0s raised c minor\n40m5s raised a minor\n41m0s raised b minor")
+}
+
 // What the broker says for a device that has gone is taken, and no sign of its life.
 func TestAWillIsNoSignOfLife(t *testing.T) {
 	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'silent("15m")'}]`), dev("a", "probe"))

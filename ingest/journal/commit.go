@@ -14,7 +14,7 @@ import (
 // Run is the writer: it packs whatever waits into a commit group, has it
 // written and synced, and completes its records; what comes meanwhile makes the next group. A lone
 // producer therefore waits for one sync and many share one, see pace. A group that can't be
-// written fails alone; Run goes on with the next. When the embedded server has
+// written fails alone; Run goes on with the next, which then begins with a RecordDeaf that says since when nothing was stored. When the embedded server has
 // stopped writing, as it does on a full disk, groups fail at once until there is room and
 // Run has started it again. When ctx is done Append
 // refuses, what waits is still committed, for at most 5 s, and Run returns nil.
@@ -60,10 +60,15 @@ func (j *Journal) commitAll(ctx context.Context, stop <-chan struct{}) {
 
 // commit writes one group and tells everyone.
 func (j *Journal) commit(ctx context.Context, batch []pending) {
-	recs := make([]citywarden.Record, len(batch))
+	recs := make([]citywarden.Record, 0, len(batch)+1)
 	size := 0
+	if !j.unheard.IsZero() { // before all others, so that they find nobody silent for it
+		recs = append(recs, citywarden.Record{Kind: citywarden.RecordDeaf, At: batch[0].rec.At, Lasted: max(batch[0].rec.At.Sub(j.unheard), 1)})
+		size += deafSize
+	}
+	first := len(recs)
 	for i := range batch {
-		recs[i] = batch[i].rec
+		recs = append(recs, batch[i].rec)
 		size += batch[i].size
 	}
 	j.crowd.note(recs)
@@ -79,20 +84,23 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 			j.log.Error("commit group not written", "records", len(batch), "err", err)
 		}
 		j.failed.Store(&err)
+		if j.unheard.IsZero() {
+			j.unheard = batch[0].rec.At
+		}
 		for i := range batch {
 			batch[i].done(0, err)
 		}
 		return
 	}
 	j.failed.Store(nil)
-	j.backoff = 0
+	j.backoff, j.unheard = 0, time.Time{}
 	for i := range recs {
 		recs[i].Position = citywarden.PositionAt(seq, i)
 	}
 	j.first.CompareAndSwap(0, seq)
 	j.publish(group{seq, recs, size})
 	for i := range batch {
-		batch[i].done(recs[i].Position, nil)
+		batch[i].done(recs[first+i].Position, nil)
 	}
 	j.reuse(batch)
 }

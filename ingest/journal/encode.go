@@ -25,12 +25,15 @@ import (
 //	        back to Received, string payload
 //	tick    nothing
 //	start   nothing
-//	deaf    nothing
+//	deaf    nothing, or as the kind after it uvarint nanoseconds that it lasted
 //	order   string JSON of the AlarmOrder
 //
 // A string is a uvarint length and its bytes. A name is a byte that stands for
 // one of the usual strings, or 0 and a string.
 const groupVersion = 1
+
+// deafSince is the kind byte of a RecordDeaf that says how long it lasted.
+const deafSince = byte(citywarden.RecordDeaf) + 1
 
 // usualNames are the strings that a name is one byte for. Their numbers are
 // in logs on disk: only ever append.
@@ -66,9 +69,17 @@ func appendGroup(b []byte, base uint64, recs []citywarden.Record) ([]byte, error
 	for i := range recs {
 		r := &recs[i]
 		at := r.At.UnixNano()
-		b = append(b, byte(r.Kind))
+		kind := byte(r.Kind)
+		if r.Lasted > 0 {
+			kind = deafSince
+		}
+		b = append(b, kind)
 		b = binary.AppendVarint(b, at-before)
 		before = at
+		if kind == deafSince {
+			b = binary.AppendUvarint(b, uint64(r.Lasted))
+			continue
+		}
 		switch r.Kind {
 		case citywarden.RecordUplink:
 			u := r.Uplink
@@ -121,6 +132,11 @@ func decodeGroup(seq uint64, b []byte) (base uint64, recs []citywarden.Record, e
 			uplinks = append(uplinks, u)
 			r.Uplink = &uplinks[len(uplinks)-1]
 		case citywarden.RecordTick, citywarden.RecordStart, citywarden.RecordDeaf:
+		case citywarden.RecordKind(deafSince):
+			r.Kind, r.Lasted = citywarden.RecordDeaf, time.Duration(d.uvarint())
+			if r.Lasted <= 0 {
+				d.fail(errors.New("lasted no time"))
+			}
 		case citywarden.RecordOrder:
 			r.Order = new(citywarden.AlarmOrder)
 			if o := d.string(); d.err == nil {

@@ -58,6 +58,9 @@ const (
 	// clusterReplicas is on how many servers of a cluster the log is kept.
 	clusterReplicas = 3
 
+	// deafSize is more than what a record without content takes.
+	deafSize = 24
+
 	// minBytes is the smallest limit to the size of the log.
 	minBytes = 16 << 20
 
@@ -119,7 +122,8 @@ type Journal struct {
 	doing  atomic.Pointer[activity]
 	failed atomic.Pointer[error] // why the newest group was not written, nil when it was
 
-	off     error         // why the embedded server does not write any more, nil while it does; as retryAt and backoff only the writer's
+	unheard time.Time     // since when groups were not written, zero when the newest one was; as what follows only the writer's
+	off     error         // why the embedded server does not write any more, nil while it does
 	retryAt time.Time     // when to look again
 	backoff time.Duration // before the restart after the next one
 	outage  outage
@@ -378,7 +382,7 @@ func check(rec *citywarden.Record) (size int, err error) {
 		u.Received = u.Received.Round(0).UTC()
 		return len(u.Payload) + len(u.Device) + len(u.Protocol) + len(u.Topic) + 32, nil
 	case citywarden.RecordTick, citywarden.RecordStart, citywarden.RecordDeaf:
-		return 16, nil
+		return deafSize, nil
 	case citywarden.RecordOrder:
 		if rec.Order == nil {
 			return 0, citywarden.Errorf(citywarden.CodeInternal, "order record without its order")

@@ -119,7 +119,9 @@ func all(t testing.TB, j *Journal, after citywarden.Position) []citywarden.Recor
 func payloads(recs []citywarden.Record) []string {
 	var list []string
 	for _, r := range recs {
-		list = append(list, string(r.Uplink.Payload))
+		if r.Uplink != nil {
+			list = append(list, string(r.Uplink.Payload))
+		}
 	}
 	return list
 }
@@ -464,7 +466,7 @@ func TestAFullLogRefusesAndTrimMakesRoom(t *testing.T) {
 	if err != nil || recs[0].Position != j.First() {
 		t.Errorf("Read before the beginning = %v, %v; want group %d", recs, err, j.First().Group())
 	}
-	if got := all(t, j, last); len(got) != 1 || got[0].Position != p {
+	if got := all(t, j, last); len(got) != 2 || got[0].Kind != citywarden.RecordDeaf || got[1].Position != p {
 		t.Errorf("read after Trim = %d records", len(got))
 	}
 }
@@ -701,6 +703,8 @@ func FuzzDecodeGroup(f *testing.F) {
 		{Kind: citywarden.RecordUplink, At: at, Uplink: &citywarden.Uplink{Device: "d-1", Protocol: "mqtt", Topic: "v1/devices/me/telemetry", Payload: []byte(`{"a":1}`), Received: at.Add(-time.Second)}},
 		{Kind: citywarden.RecordUplink, At: at, Uplink: &citywarden.Uplink{Device: "设备", Protocol: "lora", Topic: "x", Received: at.Add(time.Second)}},
 		{Kind: citywarden.RecordTick, At: at.Add(time.Minute)},
+		{Kind: citywarden.RecordDeaf, At: at.Add(2 * time.Minute)},
+		{Kind: citywarden.RecordDeaf, Lasted: time.Minute, At: at.Add(4 * time.Minute)},
 		{Kind: citywarden.RecordOrder, At: at.Add(time.Hour), Order: &citywarden.AlarmOrder{Kind: citywarden.OrderAck, Alarm: "a:b:1", By: "li"}},
 	})
 	if err != nil {
