@@ -561,6 +561,15 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
+// bytes returns how much memory the ring takes.
+func (r *ring) bytes() int {
+	size := int(unsafe.Sizeof(*r)) + cap(r.s)*int(unsafe.Sizeof(sample{})) + cap(r.panes)*int(unsafe.Sizeof([]pane{}))
+	for _, ps := range r.panes {
+		size += cap(ps) * int(unsafe.Sizeof(pane{}))
+	}
+	return size
+}
+
 func TestAWindowTakesTwoKilobytes(t *testing.T) {
 	for _, c := range []struct {
 		window string
@@ -571,11 +580,7 @@ func TestAWindowTakesTwoKilobytes(t *testing.T) {
 		for i := range 3000 {
 			w.put("d", time.Duration(i)*c.every, "x", float64(i))
 		}
-		r := w.e.devices["d"].rings[0]
-		size := int(unsafe.Sizeof(*r)) + cap(r.s)*int(unsafe.Sizeof(sample{})) + cap(r.panes)*int(unsafe.Sizeof([]pane{}))
-		for _, ps := range r.panes {
-			size += cap(ps) * int(unsafe.Sizeof(pane{}))
-		}
+		size := w.e.devices["d"].rings[0].bytes()
 		t.Logf("%s with a reading every %s: %d bytes", c.window, c.every, size)
 		if size > 2048 {
 			t.Errorf("%s with a reading every %s takes %d bytes", c.window, c.every, size)
