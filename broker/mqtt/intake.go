@@ -12,8 +12,12 @@ import (
 	"github.com/citywarden/citywarden"
 )
 
-// intakeBytes is how much is read from a socket at once.
-const intakeBytes = 2048
+// intakeBytes is how much is read from a socket at once, and firstIntake how much until that was once full: most
+// devices say little and are silent for long.
+const (
+	intakeBytes = 2048
+	firstIntake = 512
+)
 
 // intake is what was read from the connection and mochi has not got. Nearly all that
 // devices send are messages for the log, of which mochi makes several copies and which it takes
@@ -23,11 +27,11 @@ const intakeBytes = 2048
 // the next one is known.
 type intake struct {
 	buf    []byte
-	r, w   int            // what is in buf
-	pass   int            // bytes of the packet that mochi is being given
-	taken  bool           // a message was, and the read deadline is still of before it
-	looked time.Time      // at the credential, since the buffer was filled; zero for not yet
-	pk     packets.Packet // of the message that is being taken
+	r, w   int       // what is in buf
+	full   bool      // there may have been more to read
+	pass   int       // bytes of the packet that mochi is being given
+	taken  bool      // a message was, and the read deadline is still of before it
+	looked time.Time // at the credential, since the buffer was filled; zero for not yet
 }
 
 // lookEvery is for how long the credential counts as good without a look while messages are taken from
@@ -72,8 +76,11 @@ func (in *intake) give(c *conn, p []byte) (int, error) {
 
 // fill reads more into the buffer, which has room for any header and the topics that plain knows.
 func (in *intake) fill(c *conn) error {
-	if in.buf == nil {
-		in.buf = make([]byte, intakeBytes)
+	switch {
+	case in.buf == nil:
+		in.buf = make([]byte, firstIntake)
+	case in.full && len(in.buf) < intakeBytes:
+		in.buf = append(make([]byte, 0, intakeBytes), in.buf...)[:intakeBytes]
 	}
 	if in.r > 0 {
 		in.w = copy(in.buf, in.buf[in.r:in.w])
@@ -82,6 +89,7 @@ func (in *intake) fill(c *conn) error {
 	c.refresh()
 	n, err := c.Conn.Read(in.buf[in.w:])
 	in.w += n
+	in.full = in.w == len(in.buf)
 	in.looked = time.Time{}
 	if n > 0 {
 		return nil
@@ -164,9 +172,9 @@ func (c *conn) plain() (taken bool, err error) {
 			return false, err
 		}
 	}
-	in.pk.FixedHeader.Qos, in.pk.PacketID, in.pk.TopicName, in.pk.Payload = qos, id, topic, payload
-	c.accept(&in.pk, citywarden.Uplink{Device: c.device, Protocol: "mqtt", Topic: topic, Payload: payload, Received: time.Now().UTC()})
-	in.pk.Payload, in.taken = nil, true // the log's, and not to be kept with an idle connection
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Qos: qos}, PacketID: id, TopicName: topic, Payload: payload}
+	c.accept(&pk, citywarden.Uplink{Device: c.device, Protocol: "mqtt", Topic: topic, Payload: payload, Received: time.Now().UTC()})
+	in.taken = true
 	return true, nil
 }
 

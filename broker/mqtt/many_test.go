@@ -19,7 +19,7 @@ import (
 const many = 10_000
 
 // maxIdle is what an idle connection may take, bytes of heap and stacks.
-const maxIdle = 30 << 10
+const maxIdle = 28 << 10
 
 // dialEnv tells TestDialMany in the child where the broker is.
 const dialEnv = "CITYWARDEN_TEST_DIAL"

@@ -52,7 +52,6 @@ const (
 	maxGuests        = 128              // connections that ask for a credential
 	provisionTimeout = time.Minute      // for one of those
 	maxUnreleased    = 1024             // QoS 2 messages of one connection between PUBREC and PUBREL
-	maxPending       = 128              // packets queued to one connection
 	maxUnknown       = 1024             // connections of a listener that have not authenticated yet
 	maxAliases       = 16               // topic aliases of one connection, MQTT 5
 	maxTopic         = 1024             // bytes, of a filter too
@@ -192,7 +191,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	b.since = time.Now()
 	caps := mochi.NewDefaultServerCapabilities()
 	caps.MaximumPacketSize = maxPacket
-	caps.MaximumClientWritesPending = maxPending
+	caps.MaximumClientWritesPending = 1 // nothing goes that way, see down.go
 	caps.MaximumInflight = maxUnreleased
 	caps.ReceiveMaximum = maxInFlight
 	caps.TopicAliasMaximum = maxAliases
@@ -208,7 +207,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		Capabilities:            caps,
 		Logger:                  slog.New(slog.DiscardHandler), // the hook and the listener log with the device's id and what to do
 		SysTopicResendInterval:  sysTopicSeconds,
-		ClientNetReadBufferSize: 512, // what comes often does not get there, see intake
+		ClientNetReadBufferSize: 128, // what comes often does not get there, see intake
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
