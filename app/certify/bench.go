@@ -404,6 +404,9 @@ func (b *bench) report() *Report {
 			b.set("time", NotSeen, "no message has a time (ts) of its own", "")
 		}
 	}
+	if silent := time.Since(b.last); !b.last.IsZero() && (b.cut.IsZero() || !b.back.IsZero()) && silent > b.Model.Heartbeat.Std() {
+		b.set("period", Failed, fmt.Sprintf("nothing came for %s; the model says %s", silent.Round(100*time.Millisecond), b.Model.Heartbeat), "")
+	}
 	switch {
 	case b.cut.IsZero():
 	case b.back.IsZero() && !b.out(time.Now()):

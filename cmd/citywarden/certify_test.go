@@ -308,6 +308,106 @@ func TestCertifyCoAP(t *testing.T) {
 	}
 }
 
+// TestCertifyHTTP: an outage is played over HTTP, too; one that sends again and brings what it measured meanwhile passes,
+// one that forgets, or asks without end, does not.
+func TestCertifyHTTP(t *testing.T) {
+	t.Parallel()
+	body := func(n int) string {
+		return fmt.Sprintf(`{"ts":%d,"values":{"smoke":0.0%d,"temperature":21,"button":false,"test":false,"mains":true,"battery":96}}`, time.Now().UnixMilli(), n)
+	}
+	post := func(c *certifying, body string) bool {
+		t.Helper()
+		res, err := http.Post("http://"+c.http+"/api/v1/token-of-it/telemetry", "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	}
+	begin := func(outage string) (c *certifying, lost string) {
+		t.Helper()
+		c = startCertify(t, "--outage", outage)
+		for n := range 3 {
+			if !post(c, body(n)) {
+				t.Fatalf("message %d is refused:\n%s", n, c.out)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if lost = body(3); post(c, lost) {
+			t.Fatalf("there is no outage:\n%s", c.out)
+		}
+		return c, lost
+	}
+	c, lost := begin("1s")
+	time.Sleep(300 * time.Millisecond)
+	missed := body(4)
+	for end := time.Now().Add(30 * time.Second); !post(c, lost); time.Sleep(500 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the outage has no end:\n%s", c.out)
+		}
+	}
+	c.said("[passed] Reconnects")
+	c.said("[passed] Sends again")
+	post(c, missed)
+	c.said("[passed] Backlog")
+	code, by := c.end()
+	if code != 0 || len(by[certify.Failed]) > 0 {
+		t.Errorf("exit code %d, failed are %v\n%s", code, by[certify.Failed], c.out)
+	}
+
+	c, _ = begin("1s")
+	for end := time.Now().Add(30 * time.Second); !post(c, body(9)); {
+		if time.Now().After(end) {
+			t.Fatalf("the outage has no end:\n%s", c.out)
+		}
+	}
+	c.said("[failed] Reconnects")
+	post(c, body(8))
+	time.Sleep(200 * time.Millisecond)
+	if code, by := c.end(); code != 1 || !slices.Contains(by[certify.Failed], "reconnect") || !slices.Contains(by[certify.Failed], "resend") {
+		t.Errorf("exit code %d, %v\n%s", code, by, c.out)
+	}
+}
+
+// TestCertifyPeriod: how often a device reports is held against the heartbeat of its model, also when it falls silent.
+func TestCertifyPeriod(t *testing.T) {
+	t.Parallel()
+	models := t.TempDir()
+	model := "name: quick\ntitle: {zh: 快, en: Quick}\ndomain: fire\nreport: 1s\nheartbeat: 2s\nmetrics:\n- {name: level, title: {zh: 位, en: Level}, kind: number}\n"
+	if err := os.WriteFile(filepath.Join(models, "quick.yaml"), []byte(model), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name   string
+		pauses []time.Duration // before each message
+		last   time.Duration   // until the end
+		state  certify.State
+		says   string
+	}{
+		{"often", []time.Duration{0, time.Second, time.Second}, 0, certify.Passed, "[passed] Reports often enough: at most 1"},
+		{"with a gap", []time.Duration{0, 2500 * time.Millisecond}, 0, certify.Failed, "[failed] Reports often enough: at most 2"},
+		{"once, and then nothing", []time.Duration{0}, 2500 * time.Millisecond, certify.Failed, "nothing came for 2"},
+		{"once, a moment ago", []time.Duration{0}, 0, certify.NotSeen, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := startCertify(t, "--models", models, "--model", "quick", "--outage", "0s")
+			for n, pause := range tt.pauses {
+				time.Sleep(pause)
+				res, err := http.Post("http://"+c.http+"/api/v1/token-of-it/telemetry", "application/json", strings.NewReader(fmt.Sprintf(`{"level":%d}`, n)))
+				if err != nil || res.StatusCode != http.StatusOK {
+					t.Fatalf("%v %+v", err, res)
+				}
+				_ = res.Body.Close()
+			}
+			time.Sleep(tt.last)
+			if _, by := c.end(); !slices.Contains(by[tt.state], "period") || !strings.Contains(c.out.String(), tt.says) {
+				t.Errorf("%v\n%s", by, c.out)
+			}
+		})
+	}
+}
+
 // TestCertifyGateway: devices behind a gateway are looked at by their own model.
 func TestCertifyGateway(t *testing.T) {
 	t.Parallel()
