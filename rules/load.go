@@ -592,7 +592,7 @@ func (n node) severity() citywarden.Severity {
 
 func (n node) schedule() *schedule {
 	s := &schedule{}
-	tz := DefaultZone
+	tz, given := DefaultZone, false
 	at := n
 	for _, f := range n.fields(scheduleShape) {
 		switch f.name {
@@ -600,6 +600,11 @@ func (n node) schedule() *schedule {
 			tz, _ = f.val.text("tz")
 			at = f.val
 		case "active":
+			given = true
+			if t, ok := f.val.scalar(); ok {
+				f.val.report("schedule.active is a list, like active: [%q]", t)
+				continue
+			}
 			for _, it := range f.val.items("schedule.active") {
 				if t, ok := it.text("an interval"); ok {
 					iv, err := parseInterval(t)
@@ -622,7 +627,7 @@ func (n node) schedule() *schedule {
 		loc = time.UTC
 	}
 	s.loc = loc
-	if len(s.intervals) == 0 {
+	if len(s.intervals) == 0 && !given {
 		n.report(`schedule needs active, like active: ["mon-fri 08:00-18:00"]`)
 	}
 	return s

@@ -180,6 +180,11 @@ func (n node) fields(s shape) []field {
 	case *ast.MappingValueNode:
 		values = []*ast.MappingValueNode{v}
 	default:
+		_, isList := n.n.(*ast.SequenceNode)
+		if isList && what == fileShape.what {
+			n.report("a list can't stand here; begin the file with rules: and put the list under it")
+			return nil
+		}
 		if len(s.keys) == 0 {
 			n.report("%s is a mapping", what)
 		} else {

@@ -71,11 +71,20 @@ func syntaxError(text string, err error) error {
 	case strings.HasPrefix(e.msg, "literal not terminated"):
 		return e.say("the condition ends inside a text", "", "close it with the quote that it begins with")
 	case strings.HasPrefix(e.msg, "bad number syntax"):
-		return e.say("this is no number", "", "numbers stand without a unit, in that of their metric")
+		if w := window(runes, e.at); w != "" {
+			return e.say("this is no number", "", fmt.Sprintf("how far to look back stands in quotes: %q", w))
+		}
+		return e.say("this is no number", "", unitless)
 	case strings.HasPrefix(e.msg, "a map key must be"):
 		return e.say("{ is not part of the rule language", "", "an attribute is read like attr.zone")
 	case found == nil:
 		return e
+	case strings.HasSuffix(before, "%") || found[1] == "" && strings.HasSuffix(strings.TrimSpace(text), "%"):
+		percent := min(e.at, len(runes)-1)
+		for percent > 0 && runes[percent] != '%' {
+			percent--
+		}
+		return &exprError{percent, `"%" divides, and needs a number behind it; ` + unitless}
 	case found[1] == "":
 		if open := unclosed(runes); open >= 0 {
 			return &exprError{open, fmt.Sprintf("%c is not closed", runes[open])}
@@ -95,6 +104,27 @@ func syntaxError(text string, err error) error {
 	}
 	return e.say("%q can't stand here", found[1], "an operator is missing before it, like and, or, <, ==")
 }
+
+const unitless = "numbers stand without a unit, in that of their metric"
+
+// window returns the time without quotes that stands around at as the argument of a
+// function, "" when none does.
+func window(text []rune, at int) string {
+	word := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) || r == '.' }
+	from, to := min(at, len(text)), min(at, len(text))
+	for from > 0 && word(text[from-1]) {
+		from--
+	}
+	for to < len(text) && word(text[to]) {
+		to++
+	}
+	if w := string(text[from:to]); strings.HasSuffix(strings.TrimSpace(string(text[:from])), ",") && lookBackTime.MatchString(w) {
+		return w
+	}
+	return ""
+}
+
+var lookBackTime = regexp.MustCompile(`^[0-9.]+(ms|s|m|h|d)$`)
 
 // say returns e in other words, with help behind them.
 func (e *exprError) say(format, what, help string) error {
