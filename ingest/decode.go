@@ -100,27 +100,36 @@ func (d *dropped) reason() string {
 	return s
 }
 
-// decode turns up into readings of known metrics with a time and a quality.
-// raw holds, for each reading, the time as the device gave it, zero when that does not matter.
-func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.Uplink) (m message, raw []time.Time, d dropped) {
+// decode is decodeInto without memory of its own.
+func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.Uplink) (message, []time.Time, dropped) {
+	return decodeInto(nil, device, model, up)
+}
+
+// decodeInto turns up into readings of known metrics with a time and a quality.
+// It appends to raw, for each reading, the time as the device gave it, zero when that does not matter.
+func decodeInto(raw []time.Time, device *citywarden.Device, model *citywarden.Model, up *citywarden.Uplink) (message, []time.Time, dropped) {
+	var (
+		m message
+		d dropped
+	)
 	if up.Topic == citywarden.DeviceConnected || up.Topic == citywarden.DeviceDisconnected {
-		return message{}, nil, d // only a sign of life
+		return message{}, raw, d // only a sign of life
 	}
 	if bytes, topic, ok := citywarden.Oversized(up.Topic); ok {
 		if bytes == len(up.Payload) {
 			d.reject(1, "a message of %d bytes to %s; model %s takes %d: send less at once, or let the model take more and replay the dead letter", bytes, topic, model.Name, cmp.Or(model.Limits.Payload, citywarden.MaxPayload))
-			return message{}, nil, d
+			return message{}, raw, d
 		}
 		most := ""
 		if model.Limits.Payload > 0 && bytes > model.Limits.Payload {
 			most = fmt.Sprintf("; model %s takes %d", model.Name, model.Limits.Payload)
 		}
 		d.reject(1, "a message of %d bytes to %s is more than can be kept, and what is here is its beginning; send less at once%s", bytes, topic, most)
-		return message{}, nil, d
+		return message{}, raw, d
 	}
 	if topic, ok := citywarden.Overrated(up.Topic); ok {
 		d.reject(1, "a message to %s that came too fast: model %s takes %s of a device and %s of all together", topic, model.Name, orAny(model.Limits.Messages), orAny(model.Limits.AllMessages))
-		return message{}, nil, d
+		return message{}, raw, d
 	}
 	var err error
 	switch up.Topic {
@@ -144,12 +153,11 @@ func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.U
 	if err != nil {
 		d = dropped{}
 		d.reject(1, "%v", err)
-		return message{}, nil, d
+		return message{}, raw, d
 	}
 	arrived := up.Received.UTC()
 	oldest := earliest()
 	kept := m.readings[:0]
-	raw = make([]time.Time, 0, len(m.readings))
 	tooOld, tooNew := 0, 0
 	var oldTime, newTime time.Time
 	for _, r := range m.readings {
@@ -228,7 +236,8 @@ type decoder struct {
 	seed      maphash.Seed
 	n         uint64 // records decoded so far
 	old, cur  map[uint64]sight
-	begun     uint64 // n when cur was begun
+	begun     uint64      // n when cur was begun
+	raw       []time.Time // of the message that is decoded, see decodeInto
 }
 
 func newDecoder(dir Directory) *decoder {
@@ -262,7 +271,8 @@ func (d *decoder) uplink(e *citywarden.Entry) {
 		e.Rejected, e.Reject = dropped.rejected, deadLetter(e, dropped.reason())
 		return
 	}
-	m, raw, dropped := decode(device, model, up)
+	m, raw, dropped := decodeInto(d.raw[:0], device, model, up)
+	d.raw = raw
 	e.Attrs, e.Stated, e.Rejected, e.Quarantined, e.Missing = m.attrs, m.stated, dropped.rejected, dropped.quarantined, m.missing
 	if reason := dropped.reason(); reason != "" {
 		e.Reject = deadLetter(e, reason)

@@ -148,7 +148,8 @@ func (p *Pipeline) acceptGateway(ctx context.Context, up citywarden.Uplink, done
 			return
 		}
 		if err != nil {
-			p.metrics.accepted(up.Protocol, time.Now())(err)
+			p.metrics.began()
+			p.metrics.ended(up.Protocol, time.Now(), err)
 			done(err)
 			return
 		}

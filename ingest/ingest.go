@@ -177,7 +177,8 @@ func (p *Pipeline) accept(ctx context.Context, up citywarden.Uplink, direct bool
 	begin := time.Now()
 	up, err := p.limited(ctx, up, direct)
 	if err != nil {
-		p.metrics.accepted(up.Protocol, begin)(err)
+		p.metrics.began()
+		p.metrics.ended(up.Protocol, begin, err)
 		done(err)
 		return
 	}
@@ -186,10 +187,10 @@ func (p *Pipeline) accept(ctx context.Context, up citywarden.Uplink, direct bool
 		up.Received = begin
 	}
 	up.Received = p.stamp(up.Received)
-	finish := p.metrics.accepted(up.Protocol, begin)
+	p.metrics.began()
 	if err := p.admit(ctx); err != nil {
 		err = citywarden.Errorf(citywarden.CodeTransient, "take message of device %s: %w", up.Device, err)
-		finish(err)
+		p.metrics.ended(up.Protocol, begin, err)
 		done(err)
 		return
 	}
@@ -199,7 +200,7 @@ func (p *Pipeline) accept(ctx context.Context, up citywarden.Uplink, direct bool
 			p.trace.Root(at, "receive", begin, time.Now(),
 				slog.String("device", string(device)), slog.String("protocol", protocol), slog.Int("bytes", size))
 		}
-		finish(err)
+		p.metrics.ended(protocol, begin, err)
 		done(err)
 	})
 }

@@ -74,8 +74,18 @@ func newMetrics(r prometheus.Registerer, lag func() map[string]uint64) (*metrics
 	return m, nil
 }
 
-// accepted counts a message in and returns what counts it out.
-func (m *metrics) accepted(protocol string, begin time.Time) func(error) {
+// began counts a message in.
+func (m *metrics) began() {
+	if m.depth.Load() == 0 { // before it counts, or whoever looks in between takes it for one that has waited since then
+		m.moved.Store(time.Now().UnixNano())
+	}
+	if m.depth.Add(1) == 1 {
+		m.moved.Store(time.Now().UnixNano())
+	}
+}
+
+// ended counts a message out that came at begin, and what became of it.
+func (m *metrics) ended(protocol string, begin time.Time, err error) {
 	if protocol == citywarden.ProtocolWill {
 		protocol = "mqtt"
 	}
@@ -83,27 +93,19 @@ func (m *metrics) accepted(protocol string, begin time.Time) func(error) {
 	if !ok { // labels are bounded
 		results = m.results["other"]
 	}
-	if m.depth.Load() == 0 { // before it counts, or whoever looks in between takes it for one that has waited since then
-		m.moved.Store(time.Now().UnixNano())
+	m.depth.Add(-1)
+	result := "stored"
+	switch citywarden.CodeOf(err) {
+	case "":
+		now := time.Now()
+		m.moved.Store(now.UnixNano())
+		m.ack.Observe(now.Sub(begin).Seconds())
+	case citywarden.CodeInvalid, citywarden.CodeLimited:
+		result = "refused"
+	default:
+		result = "failed"
 	}
-	if m.depth.Add(1) == 1 {
-		m.moved.Store(time.Now().UnixNano())
-	}
-	return func(err error) {
-		m.depth.Add(-1)
-		result := "stored"
-		switch citywarden.CodeOf(err) {
-		case "":
-			now := time.Now()
-			m.moved.Store(now.UnixNano())
-			m.ack.Observe(now.Sub(begin).Seconds())
-		case citywarden.CodeInvalid, citywarden.CodeLimited:
-			result = "refused"
-		default:
-			result = "failed"
-		}
-		results[result].Inc()
-	}
+	results[result].Inc()
 }
 
 // limit counts what reached a limit of its model.

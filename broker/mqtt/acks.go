@@ -37,7 +37,8 @@ func (c *conn) accept(pk *packets.Packet, received citywarden.Uplink) {
 // toCheck returns what to check of up once it is durable, nil when the device can't be told.
 func (c *conn) toCheck(pk *packets.Packet, up citywarden.Uplink) *citywarden.Uplink {
 	if pk.FixedHeader.Qos > 0 && c.client.Properties.ProtocolVersion == 5 {
-		return &up
+		kept := up // else each message would be copied
+		return &kept
 	}
 	return nil
 }

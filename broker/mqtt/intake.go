@@ -157,7 +157,8 @@ func (c *conn) plain() (taken bool, err error) {
 		return false, net.ErrClosed
 	default:
 	}
-	if now := time.Now(); c.cleared() || now.Sub(in.looked) > lookEvery {
+	now := time.Now()
+	if c.cleared() || now.Sub(in.looked) > lookEvery {
 		if c.revoked() {
 			return false, net.ErrClosed
 		}
@@ -171,9 +172,10 @@ func (c *conn) plain() (taken bool, err error) {
 		if _, err := io.ReadFull(c.Conn, payload[have:]); err != nil {
 			return false, err
 		}
+		now = time.Now()
 	}
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Qos: qos}, PacketID: id, TopicName: topic, Payload: payload}
-	c.accept(&pk, citywarden.Uplink{Device: c.device, Protocol: "mqtt", Topic: topic, Payload: payload, Received: time.Now().UTC()})
+	c.accept(&pk, citywarden.Uplink{Device: c.device, Protocol: "mqtt", Topic: topic, Payload: payload, Received: now.UTC()})
 	in.taken = true
 	return true, nil
 }
