@@ -34,8 +34,9 @@ type RollupStore interface {
 	Rows
 	// RollupRows returns the rollups of a level whose windows begin in q's time, as Rows does.
 	RollupRows(ctx context.Context, level time.Duration, domain citywarden.Domain, q citywarden.HistoryQuery) ([]citywarden.RollupRow, error)
-	// WriteRollups stores rows, over those of the same device and window.
-	WriteRollups(ctx context.Context, level time.Duration, domain citywarden.Domain, rows []citywarden.RollupRow) error
+	// WriteRollups stores rows, over those of the same device and window. anew says, also with an error, that what the
+	// level held before is gone, as somebody has deleted it.
+	WriteRollups(ctx context.Context, level time.Duration, domain citywarden.Domain, rows []citywarden.RollupRow) (anew bool, err error)
 	// OldestRollup returns the begin of the oldest window that is kept, zero for none.
 	OldestRollup(ctx context.Context, level time.Duration, domain citywarden.Domain) (time.Time, error)
 }
@@ -570,11 +571,36 @@ func (r *Rollups) write(ctx context.Context, l *rollupLevel, done map[int64]map[
 		}
 	}
 	for d, rows := range domains {
-		if err := r.opt.Store.WriteRollups(ctx, l.length, d, slices.Collect(maps.Values(rows))); err != nil {
+		anew, err := r.opt.Store.WriteRollups(ctx, l.length, d, slices.Collect(maps.Values(rows)))
+		if anew {
+			r.lose(ctx, l)
+		}
+		if err != nil {
 			return fmt.Errorf("rollups of %s: %w", l.length, err)
 		}
 	}
 	return nil
+}
+
+// lose has queries read from the readings what was rolled up before now: somebody has deleted the level, and of the
+// others what they do not have any more, either.
+func (r *Rollups) lose(ctx context.Context, lost *rollupLevel) {
+	for _, l := range r.levels {
+		since := make(map[citywarden.Domain]time.Time, len(r.opt.Domains)) // a new one, as queries read that of before
+		for _, d := range r.opt.Domains {
+			oldest, err := r.opt.Store.OldestRollup(ctx, l.length, d)
+			switch {
+			case l == lost || err == nil && oldest.IsZero():
+				since[d] = ceil(r.to, l.length)
+			case err == nil && oldest.After(l.since[d]):
+				since[d] = oldest
+			default:
+				since[d] = l.since[d]
+			}
+		}
+		l.since = since
+	}
+	r.publish()
 }
 
 // save stores the cursor: before the newest entry, so that a restart begins at a

@@ -603,7 +603,7 @@ func TestRefusedByInfluxDB2(t *testing.T) {
 			{Device: "sd-1", Time: begin, Metrics: map[citywarden.MetricName]citywarden.Rollup{"smoke": citywarden.RollupOf(3)}},
 			{Device: "sd-1", Time: begin.Add(time.Minute), Metrics: map[citywarden.MetricName]citywarden.Rollup{"smoke": citywarden.RollupOf(4)}},
 		}
-		if err := s.WriteRollups(ctx, time.Minute, citywarden.Fire, rows); err != nil {
+		if _, err := s.WriteRollups(ctx, time.Minute, citywarden.Fire, rows); err != nil {
 			t.Fatal(err)
 		}
 		if at, err := s.OldestRollup(ctx, time.Minute, citywarden.Fire); err != nil || !at.Equal(begin) {

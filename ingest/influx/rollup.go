@@ -44,14 +44,14 @@ func levelOf(length time.Duration) (int, error) {
 
 // WriteRollups stores rows, over those of the same device and window. A row that
 // is older than the retention of its level is not kept; what the server refuses for itself, as beyond a limit of its
-// own, is left out and logged. It is called by one goroutine at a time.
-func (s *Series) WriteRollups(ctx context.Context, length time.Duration, domain citywarden.Domain, rows []citywarden.RollupRow) error {
+// own, is left out and logged. anew says that what the level held before was gone. It is called by one goroutine at a time.
+func (s *Series) WriteRollups(ctx context.Context, length time.Duration, domain citywarden.Domain, rows []citywarden.RollupRow) (anew bool, err error) {
 	level, err := levelOf(length)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := s.preparePolicy(ctx, level); err != nil {
-		return err
+		return false, err
 	}
 	var lost lostRollups
 	defer func() {
@@ -62,14 +62,15 @@ func (s *Series) WriteRollups(ctx context.Context, length time.Duration, domain 
 	}()
 	for part := range slices.Chunk(rows, batch) {
 		if err := s.sendRollups(ctx, level, domain, part, &lost); err != nil {
-			return err
+			return lost.anew, err
 		}
 	}
-	return nil
+	return lost.anew, nil
 }
 
 // lostRollups are what the server did not take of one write.
 type lostRollups struct {
+	anew  bool   // all that was there before is lost, too
 	n     int    // metrics of windows
 	first string // why
 }
@@ -82,7 +83,7 @@ func (s *Series) sendRollups(ctx context.Context, level int, domain citywarden.D
 	for i := range rows {
 		body = appendRollup(body, domain, &rows[i])
 	}
-	err := s.postRollups(ctx, level, string(body))
+	err := s.postRollups(ctx, level, string(body), lost)
 	var e *influxhttp.Error
 	switch {
 	case err == nil:
@@ -117,7 +118,7 @@ func (s *Series) sendRollups(ctx context.Context, level int, domain citywarden.D
 }
 
 // postRollups writes body; when the bucket or the retention policy of the level is not there it is made first.
-func (s *Series) postRollups(ctx context.Context, level int, body string) error {
+func (s *Series) postRollups(ctx context.Context, level int, body string, lost *lostRollups) error {
 	err := s.rollups[level].WriteRecord(ctx, body)
 	if !missing(err) && !policyMissing(err) {
 		s.policies[level] = s.policies[level] || err == nil
@@ -135,7 +136,8 @@ func (s *Series) postRollups(ctx context.Context, level int, body string) error 
 		return fmt.Errorf("%w (and it can't be created: %w)", err, create)
 	}
 	if gone {
-		s.log.Warn("rollups were gone and are made anew; after a restart of citywarden older series are read from the readings", "level", policyName(level))
+		lost.anew = true
+		s.log.Warn("rollups were gone and are made anew; older series are read from the readings", "level", policyName(level))
 	}
 	return s.rollups[level].WriteRecord(ctx, body)
 }

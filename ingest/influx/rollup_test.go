@@ -428,6 +428,42 @@ func TestQueriesReadRollups(t *testing.T) {
 	}
 }
 
+// TestQueriesReadNoRollupsThatAreGone: once a write has found that somebody deleted them, older hours come from the readings.
+func TestQueriesReadNoRollupsThatAreGone(t *testing.T) {
+	db := openStore(t)
+	srv := likeInfluxDB2(t, openCore(t))
+	s := newSeries(t, influx.Options{URL: srv.url, Token: srv.token("all"), Org: "county", Cursors: db})
+	var raw atomic.Int32
+	r := ingest.NewRollups(ingest.RollupOptions{Store: s, Series: counting{s, &raw}, Cursors: db, Directory: meters{}, Domains: []citywarden.Domain{citywarden.Building}})
+	var log []citywarden.Entry
+	for i := range 600 {
+		e := entry(uint64(i+1), device("m", meterModel), meterModel, reading("power", citywarden.Number(float64(i)), time.Duration(i)*time.Minute))
+		e.At = begin.Add(time.Duration(i) * time.Minute)
+		log = append(log, e)
+	}
+	hours := func(what string, from, to, readings int) {
+		t.Helper()
+		raw.Store(0)
+		points, err := r.Query(t.Context(), citywarden.SeriesQuery{Device: "m", Domain: citywarden.Building, Metric: "power", Every: time.Hour,
+			From: begin.Add(time.Duration(from) * time.Hour), To: begin.Add(time.Duration(to) * time.Hour)})
+		if err != nil || len(points) != to-from || points[0].Value.Float() != float64(from*60)+29.5 || int(raw.Load()) != readings {
+			t.Errorf("%s: %v, %v, the readings were asked %d times; want %d hours and %d times", what, points, err, raw.Load(), to-from, readings)
+		}
+	}
+	consume(t, log[:300], s, r)
+	hours("before", 1, 4, 0)
+	srv.drop("citywarden/rollup_1h")
+	consume(t, log[300:400], s, r)
+	hours("from the quarters of an hour", 1, 4, 0)
+	for _, level := range []string{"1m", "15m", "1h"} {
+		srv.drop("citywarden/rollup_" + level)
+	}
+	consume(t, log[400:], s, r)
+	hours("older than what is there again", 1, 4, 1)
+	hours("what is there again", 8, 9, 0)
+	hours("both", 2, 9, 1)
+}
+
 // counting counts the queries.
 type counting struct {
 	*influx.Series
@@ -582,7 +618,7 @@ func TestRollupsOfADatabaseThatIsGone(t *testing.T) {
 					t.Helper()
 					var err error
 					if what == "rollups" {
-						err = s.WriteRollups(ctx, time.Minute, citywarden.Building, rows)
+						_, err = s.WriteRollups(ctx, time.Minute, citywarden.Building, rows)
 					} else {
 						pos++
 						err = s.Consume(ctx, []citywarden.Entry{entry(pos, device("m", meterModel), meterModel, reading("power", citywarden.Number(3), 0))})
@@ -626,7 +662,7 @@ func TestRollupsOfABucketThatIsGone(t *testing.T) {
 		if i == 2 {
 			srv.drop("citywarden/rollup_1m")
 		}
-		if err := s.WriteRollups(t.Context(), time.Minute, citywarden.Building, rows); err != nil {
+		if _, err := s.WriteRollups(t.Context(), time.Minute, citywarden.Building, rows); err != nil {
 			t.Fatal(err)
 		}
 		if n := strings.Count(log.String(), "rollups were gone"); n != want {
@@ -656,7 +692,7 @@ func TestRollupsThatTheServerRefuses(t *testing.T) {
 		reg := prometheus.NewRegistry()
 		o.Metrics = reg
 		s := newSeries(t, o)
-		if err := s.WriteRollups(t.Context(), time.Minute, citywarden.Fire, written); err != nil {
+		if _, err := s.WriteRollups(t.Context(), time.Minute, citywarden.Fire, written); err != nil {
 			t.Fatal(err)
 		}
 		got, err := s.RollupRows(t.Context(), time.Minute, citywarden.Fire, citywarden.HistoryQuery{From: begin, To: begin.Add(time.Hour)})
@@ -717,7 +753,7 @@ func TestOldestRollupOfMoreThanAStatementMayRead(t *testing.T) {
 			for i := range 5 * 144 { // five days
 				write(begin.Add(-time.Duration(i) * fileSpan))
 			}
-			if err := s.WriteRollups(t.Context(), time.Minute, citywarden.Building, rows); err != nil {
+			if _, err := s.WriteRollups(t.Context(), time.Minute, citywarden.Building, rows); err != nil {
 				t.Fatal(err)
 			}
 			if at, err := s.OldestRollup(t.Context(), time.Minute, citywarden.Building); err != nil || !at.Equal(oldest) {
