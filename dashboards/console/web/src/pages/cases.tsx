@@ -340,7 +340,7 @@ export function marks(c: Case): string {
 
 /** Fact is one line of a list of facts; left out when there is none. */
 export function Fact({ name, children }: { name: string; children: preact.ComponentChildren }) {
-  if (children === undefined || children === null || children === '' || children === false) return null
+  if ([children].flat().every((x) => x === undefined || x === null || x === '' || x === false)) return null
   return (
     <>
       <dt>{name}</dt>
