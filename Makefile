@@ -69,7 +69,7 @@ bench-overload: ## send for 10 minutes as fast as it goes to a platform that may
 	BENCH_OVERLOAD=10m go test ./cmd/citywarden -run '^TestOverload$$' -v -timeout 20m
 
 .PHONY: bench-map
-bench-map: ## register 100,000 devices and measure in Chromium how the map moves with them (software GL)
+bench-map: ## measure in Chromium when the console is ready, and how the map moves with 100,000 devices (software GL)
 	BENCH_MAP=100000 go test ./cmd/citywarden -run '^TestManyDevicesOnTheMap$$' -v -timeout 10m
 
 .PHONY: nightly
