@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -172,11 +173,17 @@ func TestGrafanaPlugin(t *testing.T) {
 	g := startPlugin(t)
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
+	older := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, map[string]string{"/api/v1/me": `{}`, "/api/v1/info": `{"version":"0.1"}`, "/api/openapi.json": `{"paths":{"/api/v1/devices":{}}}`}[r.URL.Path])
+	}))
+	defer older.Close()
 	for _, tt := range []struct{ name, url, token, want string }{
 		{"no url", "", service, "Write the URL"},
 		{"no token", p.http, "", "Write the token"},
 		{"wrong token", p.http, "nobody-has-this-token", "does not know this token"},
 		{"another server", other.URL, service, "is not citywarden"},
+		{"another version", older.URL, service, "citywarden 0.1 at " + older.URL + " is of another version than this plugin: it has no /api/v1/series"},
 		{"nobody there", "http://127.0.0.1:9", service, "No answer from"},
 		{"right", p.http, service, "Connected to citywarden"},
 	} {
@@ -209,6 +216,30 @@ func TestGrafanaPlugin(t *testing.T) {
 		}
 		if f, _ := frames[0].FieldByName(field); f == nil || f.Len() != map[string]int{"smoke": 1, "stage": 1}[field] {
 			t.Errorf("%s: column %s in %v", body, field, frames[0])
+		}
+	}
+	for body, want := range map[string]map[string]float64{
+		`{"queryType":"ledger"}`:                       {"messages": 2, "stored": 3, "rejected": 0},
+		`{"queryType":"ledger","of":"device"}`:         {"messages": 2, "stored": 3},
+		`{"queryType":"evaluation","of":"area"}`:       {},
+		`{"queryType":"evaluation","of":"department"}`: {},
+		`{"queryType":"annotations"}`:                  {},
+	} {
+		frames, r := g.query(t, body)
+		if len(frames) != 1 || r.Error != "" {
+			t.Errorf("%s: %d frames, error %q", body, len(frames), r.Error)
+			continue
+		}
+		for name, sum := range want {
+			f, _ := frames[0].FieldByName(name)
+			got := 0.0
+			for i := 0; f != nil && i < f.Len(); i++ {
+				v, _ := f.FloatAt(i)
+				got += v
+			}
+			if f == nil || got != sum {
+				t.Errorf("%s: %s is %g in %v, want %g", body, name, got, frames[0], sum)
+			}
 		}
 	}
 	if frames, r := g.query(t, `{"queryType":"states"}`); len(frames) != 1 || frames[0].Meta.Type != data.FrameTypeNumericLong || frames[0].Rows() != 1 {
