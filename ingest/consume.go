@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -263,6 +264,7 @@ func (p *Pipeline) tail(ctx context.Context, start citywarden.Position) {
 			}
 		}
 		p.ring.push(entries)
+		runtime.Gosched() // to what devices wait for, see feed
 		n, size = n+len(entries), size+weight(entries)
 		if n < batchEntries && size < batchBytes && last(entries).Group() < p.log.Last().Group() {
 			continue // more is there for certain
@@ -282,6 +284,7 @@ func (p *Pipeline) feed(ctx context.Context, c *consumer) {
 			p.catchUp(ctx, c)
 		case len(entries) > 0:
 			p.deliver(ctx, c, entries)
+			runtime.Gosched() // one that has more to do goes behind those that take and acknowledge messages
 		default:
 			select {
 			case <-grown:
