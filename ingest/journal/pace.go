@@ -22,8 +22,8 @@ import (
 //     as many more. They are waited for with those that wait already, for at most as long as a commit takes; not
 //     for some time after it was in vain.
 //
-// A lone device with one message at a time never waits, nobody waits for one that does not hurry, and of many devices nobody when
-// enough records are there.
+// A lone device with one message at a time never waits, nobody waits for one that does not hurry, and nobody but one
+// connection for its own when enough records are there.
 const (
 	pace       = 4 * time.Millisecond
 	enough     = 32
@@ -139,6 +139,9 @@ func (c *crowd) wait(queue []pending) (want int, d time.Duration, risky bool) {
 // missing returns how many of the few devices will send so soon that those who wait should wait for
 // them, and for how long at most.
 func (c *crowd) missing(queue []pending, now time.Time) (n int, d time.Duration) {
+	if len(queue) >= enough {
+		return 0, 0
+	}
 	most := min(c.took, maxGather)
 	for id, s := range c.senders {
 		if s.think == 0 || s.think > most {
