@@ -20,7 +20,7 @@ import (
 //     is known to answer within less than a commit takes, and no longer than that: nobody waits for more than two.
 //   - So it is with one connection that has many messages in flight: each commit that ends has it send
 //     as many more. They are waited for with those that wait already, for at most as long as a commit takes; not
-//     for some time after it was in vain.
+//     for some time after it was in vain, ever longer while it is.
 //
 // A lone device with one message at a time never waits, nobody waits for one that does not hurry, and nobody but one
 // connection for its own when enough records are there.
@@ -44,6 +44,7 @@ type crowd struct {
 	began   time.Time     // when the newest commit began
 	took    time.Duration // a commit, on average
 	flying  int           // records that the newest commit released or that waited when it ended
+	vain    int           // for how many commits nobody waits for those in flight, when it is in vain again
 }
 
 // sender is a device of which some of the newest records are.
@@ -53,14 +54,18 @@ type sender struct {
 	think   time.Duration // from there to its next record, on average; 0 when it is not known
 }
 
-// note takes the records of a commit that begins. So many that nobody waited for more say nothing.
+// note takes the records of a commit that begins. So many that nobody waited for more say nothing, unless all are of one
+// device: then those that sent before are gone.
 func (c *crowd) note(recs []citywarden.Record) {
 	c.began = time.Now()
 	if c.pause > 0 {
 		c.pause--
 	}
 	if len(recs) >= enough {
-		return
+		if len(c.senders) < 2 || !ofOne(recs) {
+			return
+		}
+		recs = recs[:enough]
 	}
 	for i := range recs {
 		if recs[i].Uplink == nil {
@@ -85,6 +90,16 @@ func (c *crowd) note(recs []citywarden.Record) {
 		c.newest[c.next] = id
 		c.next = (c.next + 1) % crowdOf
 	}
+}
+
+// ofOne reports whether all records are messages of the same device.
+func ofOne(recs []citywarden.Record) bool {
+	for i := range recs {
+		if u := recs[i].Uplink; u == nil || u.Device != recs[0].Uplink.Device {
+			return false
+		}
+	}
+	return true
 }
 
 // thought notes that a record of s came at t.
@@ -136,6 +151,16 @@ func (c *crowd) wait(queue []pending) (want int, d time.Duration, risky bool) {
 	return want, d, risky
 }
 
+// inVain notes that nobody came who was waited for. A sender that the machine kept from sending is worth the next try,
+// one that does not hurry is not.
+func (c *crowd) inVain() {
+	c.pause = crowdPause
+	if len(c.senders) < crowdFrom {
+		c.vain = min(2*c.vain+1, crowdPause)
+		c.pause = c.vain
+	}
+}
+
 // missing returns how many of the few devices will send so soon that those who wait should wait for
 // them, and for how long at most.
 func (c *crowd) missing(queue []pending, now time.Time) (n int, d time.Duration) {
@@ -172,9 +197,11 @@ func (j *Journal) gather(stop <-chan struct{}) {
 	case <-stop:
 	case <-t.C:
 		if risky && j.waiting() < min(want, had+2) {
-			j.crowd.pause = crowdPause
+			j.crowd.inVain()
+			return
 		}
 	}
+	j.crowd.vain = 0
 }
 
 // expect returns how many records wait and what crowd.wait says, and has plenty signalled when there are so many.

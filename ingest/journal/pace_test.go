@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats-server/v2/server/ats"
 
 	"github.com/citywarden/citywarden"
@@ -116,6 +117,53 @@ func TestOneConnectionWaitsForItsWindow(t *testing.T) {
 				t.Errorf("waits %s for %d records, want %d", d, want, c.want)
 			}
 		})
+	}
+}
+
+// TestOneConnectionAfterMany: what many devices sent before does not keep one connection from its window, and that it was
+// in vain once does not for long.
+func TestOneConnectionAfterMany(t *testing.T) {
+	of := func(n int, device func(i int) string) []citywarden.Record {
+		all := make([]citywarden.Record, n)
+		for i := range all {
+			all[i] = uplink(i)
+			all[i].Uplink.Device = citywarden.DeviceID(device(i))
+		}
+		return all
+	}
+	one := of(64, func(int) string { return "d1" })
+	many := of(enough-1, func(i int) string { return fmt.Sprint("m", i) })
+	var w crowd
+	w.took = time.Millisecond
+	commit := func(recs []citywarden.Record) (want int) {
+		w.note(recs)
+		w.noteEnd(recs, 0)
+		want, _, _ = w.wait([]pending{{rec: recs[0]}})
+		return want
+	}
+	for range 4 {
+		commit(many)
+	}
+	commit(of(enough-1, func(i int) string { return fmt.Sprint("n", i) }))
+	if want := commit(of(200, func(i int) string { return fmt.Sprint("o", i%100) })); want != enough {
+		t.Errorf("of many devices it waits for %d records, want %d", want, enough)
+	}
+	for range 3 {
+		commit(one)
+	}
+	if want := commit(one); want != len(one) {
+		t.Errorf("of one connection it waits for %d records, want %d", want, len(one))
+	}
+	var pauses []int
+	for range 8 {
+		w.inVain()
+		n := 0
+		for ; commit(one) != len(one); n++ {
+		}
+		pauses = append(pauses, n)
+	}
+	if d := cmp.Diff([]int{0, 2, 6, 14, 30, 62, 63, 63}, pauses); d != "" {
+		t.Errorf("commits for which nobody waits after it was in vain: %s", d)
 	}
 }
 
