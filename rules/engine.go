@@ -185,6 +185,10 @@ func (e *Engine) Step(x *citywarden.Entry) []citywarden.Transition {
 	e.out = nil
 	e.pos, e.logged = x.Position, x.At
 	at := max(ms(x.At), e.now)
+	heard := at // until when, at the latest, messages were taken
+	if x.Lasted > 0 {
+		heard = max(min(ms(x.Since()), at), e.now)
+	}
 	if e.up == 0 {
 		e.now, e.up = at, at
 		for _, id := range slices.Sorted(maps.Keys(e.devices)) {
@@ -194,19 +198,19 @@ func (e *Engine) Step(x *citywarden.Entry) []citywarden.Transition {
 			}
 			e.armQuiet(d)
 		}
-	} else if x.Lasted == 0 && e.soon(at-outage-1) && e.due(at-outage-1) > 0 {
-		e.up = at
+	} else if e.soon(heard-outage-1) && e.due(heard-outage-1) > 0 {
+		e.up = heard
 	}
 	if e.unsettled() {
 		e.closeOrphans(at)
-		e.unheard(x, at)
+		e.unheard(x, heard, at)
 		e.fire(at - 1)
 		e.now = at
 		e.await()
 		e.review()
 		e.settleTies(at)
 		e.lookAnew()
-	} else if e.unheard(x, at); e.soon(at - 1) {
+	} else if e.unheard(x, heard, at); e.soon(at - 1) {
 		e.fire(at - 1)
 	}
 	e.now = at
@@ -228,14 +232,14 @@ func (e *Engine) Step(x *citywarden.Entry) []citywarden.Transition {
 	return e.out
 }
 
-// unheard fires what fell due before the time in which nobody was heard, when x tells of one: what falls due from there on does
+// unheard fires what fell due before heard, since when nobody was heard as x tells: what falls due from there on does
 // not do so for want of a message.
-func (e *Engine) unheard(x *citywarden.Entry, at int64) {
+func (e *Engine) unheard(x *citywarden.Entry, heard, at int64) {
 	if x.Lasted == 0 {
 		return
 	}
-	if since := min(ms(x.Since()), at) - 1; e.soon(since) {
-		e.fire(since)
+	if e.soon(heard - 1) {
+		e.fire(heard - 1)
 	}
 	e.up = at
 }

@@ -344,6 +344,7 @@ func TestALogThatWasNotWrittenRaisesNobody(t *testing.T) {
 	w.put("c", 1*time.Minute, "x", 1.0)
 	w.put("a", 10*time.Minute, "x", 1.0)
 	w.put("b", 12*time.Minute, "x", 1.0)
+	w.to(20 * time.Minute)
 	w.noTicks = true
 	w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordDeaf, Lasted: 5*time.Minute + 5*time.Second, At: t0.Add(25*time.Minute + 5*time.Second)}})
 	w.noTicks = false
@@ -352,6 +353,22 @@ func TestALogThatWasNotWrittenRaisesNobody(t *testing.T) {
 	w.expect("16m0s raised c minor")
 	w.to(43 * time.Minute)
 	w.expect("16m0s raised c minor\n40m5s raised a minor\n41m0s raised b minor")
+}
+
+// The first record after a time in which nothing ran tells of a log that was not written for a moment: nobody was heard
+// long before that, and nobody is silent for it.
+func TestALogThatWasNotWrittenAfterAnOutageRaisesNobody(t *testing.T) {
+	w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'silent("15m")'}]`), dev("a", "probe"), dev("b", "probe"))
+	w.put("a", 10*time.Minute, "x", 1.0)
+	w.put("b", 12*time.Minute, "x", 1.0)
+	w.noTicks = true
+	w.step(citywarden.Entry{Record: citywarden.Record{Kind: citywarden.RecordDeaf, Lasted: 5 * time.Second, At: t0.Add(2*time.Hour + 5*time.Second)}})
+	w.noTicks = false
+	w.to(2*time.Hour + 10*time.Minute)
+	w.expect("")
+	w.put("b", 2*time.Hour+11*time.Minute, "x", 1.0)
+	w.to(2*time.Hour + 20*time.Minute)
+	w.expect("2h15m5s raised a minor")
 }
 
 // What the broker says for a device that has gone is taken, and no sign of its life.
