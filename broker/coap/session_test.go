@@ -286,7 +286,7 @@ func TestReplayedRecords(t *testing.T) {
 		t.Fatalf("%s %s", codeLabel(a.Code), a.Payload)
 	}
 	if got := p.wait(t, 4); len(got) != 4 {
-		t.Errorf("%d messages were taken, want 4: %s", len(got), got)
+		t.Errorf("%d messages were taken, want 4: %v", len(got), got)
 	}
 }
 
