@@ -310,6 +310,11 @@ func TestASnapshotStaysAsItIs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			spare := w.e.spare
+			if n := cap(w.e.room()); n < len(data) {
+				t.Errorf("%s: the next snapshot begins with %d bytes of room, this one has %d", c.name, n, len(data))
+			}
+			w.e.spare = spare
 			if bytes.Equal(data, copied) {
 				t.Errorf("%s: round %d has changed nothing", c.name, round)
 			}

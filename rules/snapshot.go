@@ -655,7 +655,7 @@ func (e *Engine) Snapshot() ([]byte, error) {
 
 // room returns where to write a snapshot.
 func (e *Engine) room() []byte {
-	n := len(e.newest)
+	n := e.size
 	if n == 0 {
 		n = 100 * len(e.known)
 		for _, x := range e.runs {
@@ -672,6 +672,7 @@ func (e *Engine) room() []byte {
 // keep keeps the newest snapshot, of which the next one takes what did not change, and the one before to write
 // the next one to. Where most of it is the devices', who all change, only what is taken from is worth the memory.
 func (e *Engine) keep(all []byte, rules int) {
+	e.size = len(all)
 	e.spare, e.newest, e.written = e.newest, all, all[rules:]
 	if rules > len(all)/2 {
 		e.spare, e.newest, e.written = nil, nil, slices.Clone(all[rules:])
