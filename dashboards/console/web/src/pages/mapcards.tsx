@@ -5,7 +5,7 @@ import { enc, get, list } from '../api'
 import { state, useLoad } from '../app'
 import { num, value } from '../format'
 import { className, known, t, text } from '../i18n'
-import { Deadline, DomainIcon, domainOf, Failed, Icon, Loading, modelTitle, SeverityIcon, SeverityMark, StatusMark, When } from '../ui'
+import { Deadline, DomainIcon, domainOf, Due, Failed, Icon, Loading, modelTitle, SeverityIcon, SeverityMark, StatusMark, When } from '../ui'
 import { href, withFilter } from '../url'
 import type { Alarm, Case, Component, Device } from '../types'
 import type { Picked, Spot } from '../mapview'
@@ -94,7 +94,7 @@ const CaseLine = ({ of: c, to, sign = false }: { of: Case; to: string; sign?: bo
         {text(c.title, c.id)}
       </a>
       <span class="sub">
-        {t(`stage.${c.stage}`)} · <Deadline of={c} />
+        {t(`stage.${c.stage}`)} · {c.deadline === undefined ? <Due of={c} /> : <Deadline of={c} />}
       </span>
     </span>
   </li>
@@ -175,7 +175,7 @@ export function CaseCard({ c, onClose }: { c: Case; onClose: () => void }) {
         <span class="tag">{t(`stage.${c.stage}`)}</span> {c.severity && <SeverityMark of={c.severity} quiet={c.back_to_normal} />}
       </p>
       <p>
-        <Deadline of={c} long />
+        {c.deadline === undefined ? <Due of={c} long /> : <Deadline of={c} long />}
       </p>
       <dl class="tight">
         <Fact name={t('ca.number')}>{c.id}</Fact>
