@@ -239,17 +239,17 @@ func (c *conn) tell(filter string, m citywarden.Downlink, again bool) bool {
 		return true
 	}
 	if !own {
-		body = c.ofDevice(m.Device, body)
+		body = ofDevice(c.name(m.Device), body)
 	}
 	return c.deliver(filter, topic, body, m.Done)
 }
 
-// ofDevice returns what a gateway is told of a device behind it.
-func (c *conn) ofDevice(id citywarden.DeviceID, data json.RawMessage) []byte {
+// ofDevice returns what a gateway is told of a device behind it, which it calls name.
+func ofDevice(name string, data json.RawMessage) []byte {
 	body, _ := json.Marshal(struct { // a string and JSON: no error
 		Device string          `json:"device"`
 		Data   json.RawMessage `json:"data"`
-	}{c.name(id), data})
+	}{name, data})
 	return body
 }
 
@@ -286,18 +286,26 @@ func (c *conn) mergeChange(w waiting, body json.RawMessage) bool {
 }
 
 // nextChange queues the changed attributes of one device for which there was no room, and reports whether
-// there was such a device.
+// there was such a device. Until they are queued they stay where they are: what changes meanwhile goes to them,
+// and not past them.
 func (c *conn) nextChange() bool {
 	c.mu.Lock()
 	var w waiting
 	for w = range c.changes {
 		break
 	}
+	c.mu.Unlock()
+	if w.device == "" {
+		return false
+	}
+	own := w.device == c.device
+	behind := own || c.isBehind(w.device)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	values := c.changes[w]
 	delete(c.changes, w)
-	c.mu.Unlock()
-	if values == nil {
-		return false
+	if !behind { // it is behind another gateway now
+		return true
 	}
 	body := map[string]any{}
 	var deleted []string
@@ -312,14 +320,10 @@ func (c *conn) nextChange() bool {
 		body["deleted"] = deleted
 	}
 	b, _ := json.Marshal(body) // JSON and texts: no error
-	switch {
-	case w.device == c.device:
-	case !c.isBehind(w.device): // it is behind another gateway now
-		return true
-	default:
-		b = c.ofDevice(w.device, b)
+	if !own {
+		b = ofDevice(c.called(w.device), b)
 	}
-	c.deliver(w.filter, w.filter, b, nil)
+	c.queueDown(packets.FixedHeader{}, w.filter, w.filter, b, nil)
 	return true
 }
 
@@ -333,6 +337,11 @@ func (c *conn) deliver(filter, topic string, body []byte, done func(error)) bool
 func (c *conn) deliverAs(h packets.FixedHeader, filter, topic string, body []byte, done func(error)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.queueDown(h, filter, topic, body, done)
+}
+
+// queueDown is deliverAs; it needs mu.
+func (c *conn) queueDown(h packets.FixedHeader, filter, topic string, body []byte, done func(error)) bool {
 	s, ok := c.subs[filter]
 	if !ok || c.deaf {
 		return false
@@ -725,6 +734,11 @@ func (c *conn) call(id citywarden.DeviceID, name string) {
 func (c *conn) name(id citywarden.DeviceID) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.called(id)
+}
+
+// called is name; it needs mu.
+func (c *conn) called(id citywarden.DeviceID) string {
 	if n := c.names[id]; n != "" {
 		return n
 	}

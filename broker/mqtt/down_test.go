@@ -440,6 +440,50 @@ func TestGatewayIsToldOfManyChanges(t *testing.T) {
 	p.ping()
 }
 
+// meanwhile is a shelf on which what lies behind a gateway is looked up slowly: during the first time that it is for device
+// last, it gets another value.
+type meanwhile struct {
+	differing
+	once *sync.Once
+}
+
+func (m meanwhile) Child(gateway citywarden.DeviceID, name string) (citywarden.DeviceID, error) {
+	if name == "last" {
+		m.once.Do(func() { m.send(gateway, "last", `{"report":60}`) })
+	}
+	return m.differing.Child(gateway, name)
+}
+
+// TestNewerAttributeComesLast: a change that had to wait does not come after a newer one of the same attribute.
+func TestNewerAttributeComesLast(t *testing.T) {
+	s := meanwhile{differing{shelved{newJournal(), &shelf{}}}, &sync.Once{}}
+	addr, _, _ := serveTCP(t, s)
+	p := dial(t, addr, 4).login("x", "gw")
+	p.subscribe(citywarden.GatewayAttributes)
+	for i := range 2 * maxCommands {
+		s.send("gw", citywarden.DeviceID(fmt.Sprint("c", i)), `{"report":30}`)
+	}
+	s.send("gw", "last", `{"report":30}`)
+	var told []string
+	for {
+		pk := p.read(packets.Publish)
+		ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, ProtocolVersion: 4, PacketID: pk.PacketID}
+		p.write(ack.PubackEncode)
+		m := string(pk.Payload)
+		if strings.Contains(m, `"end"`) {
+			break
+		}
+		if strings.Contains(m, `"last"`) {
+			if told = append(told, m); strings.Contains(m, "60") {
+				s.send("gw", "end", `{"report":30}`)
+			}
+		}
+	}
+	if len(told) == 0 || !strings.Contains(told[len(told)-1], "60") {
+		t.Errorf("told %q, want 60 as the last", told)
+	}
+}
+
 // control is the platform with its commands, whose Listen and Answer they are.
 type control struct {
 	*journal
