@@ -34,6 +34,10 @@ const (
 	_                                  // stands for a RecordDeaf with Lasted in the log's encoding
 )
 
+// Outage is from how long on a time in which nobody could be heard is one for which nobody counts as silent. What is shorter
+// is a stumble: whoever has something to say says it again.
+const Outage = 30 * time.Second
+
 // Record is one entry of the durable log, the only input of everything after
 // it. At was stamped once, when the record was appended; no consumer looks at
 // another clock, so that a replay gives what the first run gave.

@@ -33,7 +33,7 @@ func outagesOf(ran []citywarden.Uptime, now time.Time) []outage {
 // deafened is how long after a RecordDeaf the next one is of the same time without room, and
 // maxOutages how many outages are remembered.
 const (
-	deafened   = 30 * time.Second
+	deafened   = citywarden.Outage
 	maxOutages = 64
 )
 

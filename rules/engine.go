@@ -111,7 +111,7 @@ type orphan struct {
 
 // outage is how much later than its deadline a timer may fire before the
 // engine concludes that the platform was down in between, ms.
-const outage = 30_000
+const outage = int64(citywarden.Outage / time.Millisecond)
 
 // New returns an engine that has seen nothing yet.
 func New(set *Set, opt Options) *Engine {

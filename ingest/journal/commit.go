@@ -14,7 +14,7 @@ import (
 // Run is the writer: it packs whatever waits into a commit group, has it
 // written and synced, and completes its records; what comes meanwhile makes the next group. A lone
 // producer therefore waits for one sync and many share one, see pace. A group that can't be
-// written fails alone; Run goes on with the next, which then begins with a RecordDeaf that says since when nothing was stored. When the embedded server has
+// written fails alone; Run goes on with the next, which begins with a RecordDeaf that says since when nothing was stored, if that is an outage. When the embedded server has
 // stopped writing, as it does on a full disk, groups fail at once until there is room and
 // Run has started it again. When ctx is done Append
 // refuses, what waits is still committed, for at most 5 s, and Run returns nil.
@@ -62,8 +62,8 @@ func (j *Journal) commitAll(ctx context.Context, stop <-chan struct{}) {
 func (j *Journal) commit(ctx context.Context, batch []pending) {
 	recs := make([]citywarden.Record, 0, len(batch)+1)
 	size := 0
-	if !j.unheard.IsZero() { // before all others, so that they find nobody silent for it
-		recs = append(recs, citywarden.Record{Kind: citywarden.RecordDeaf, At: batch[0].rec.At, Lasted: max(batch[0].rec.At.Sub(j.unheard), 1)})
+	if lasted := batch[0].rec.At.Sub(j.unheard); !j.unheard.IsZero() && lasted >= citywarden.Outage { // before all others, so that they find nobody silent for it
+		recs = append(recs, citywarden.Record{Kind: citywarden.RecordDeaf, At: batch[0].rec.At, Lasted: lasted})
 		size += deafSize
 	}
 	first := len(recs)

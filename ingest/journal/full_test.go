@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -172,23 +171,10 @@ func TestAFullDiskIsOverWhenThereIsRoomAgain(t *testing.T) {
 	}
 	recs := all(t, j, 0)
 	check("read afterwards", payloads(recs))
-	deaf := 0
 	for i, r := range recs {
-		if r.Kind != citywarden.RecordDeaf {
-			continue
+		if r.Kind == citywarden.RecordDeaf {
+			t.Errorf("record %d says that nobody was heard from %s to %s, which is too short to matter", i, r.Since(), r.At)
 		}
-		deaf++
-		if i == 0 || r.Lasted == 0 || i+1 < len(recs) && recs[i+1].At.Before(r.At) {
-			t.Errorf("nobody was heard from %s to %s, said by record %d of %d", r.Since(), r.At, i, len(recs))
-		}
-		for _, u := range recs[:i] {
-			if u.Uplink != nil && !u.At.Before(r.Since()) && slices.Contains(acked, string(u.Uplink.Payload)) {
-				t.Errorf("nobody was heard from %s to %s, but one at %s", r.Since(), r.At, u.At)
-			}
-		}
-	}
-	if deaf != 2 {
-		t.Errorf("%d records say that nobody was heard, want one for each time", deaf)
 	}
 	for end := time.Now().Add(20 * time.Second); ; {
 		mu.Lock()

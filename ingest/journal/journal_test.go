@@ -16,9 +16,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server/ats"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/citywarden/citywarden"
@@ -466,9 +468,61 @@ func TestAFullLogRefusesAndTrimMakesRoom(t *testing.T) {
 	if err != nil || recs[0].Position != j.First() {
 		t.Errorf("Read before the beginning = %v, %v; want group %d", recs, err, j.First().Group())
 	}
-	if got := all(t, j, last); len(got) != 2 || got[0].Kind != citywarden.RecordDeaf || got[1].Position != p {
+	if got := all(t, j, last); len(got) != 1 || got[0].Position != p {
 		t.Errorf("read after Trim = %d records", len(got))
 	}
+}
+
+// What could not be written for a moment makes nobody deaf: silence would begin anew for everybody, each time. It lasts from the
+// first message that was refused.
+func TestOnlyAnOutageIsPutIntoTheLog(t *testing.T) {
+	ats.Register()
+	defer ats.Unregister()
+	synctest.Test(t, func(t *testing.T) {
+		j := open(t, Options{Dir: t.TempDir(), MaxBytes: minBytes})
+		stop := run(t, j)
+		n := 0
+		send := func() error {
+			n++
+			r := uplink(n)
+			r.Uplink.Payload = []byte(strings.Repeat(" ", MaxPayload/2))
+			_, err := put(j, r)
+			return err
+		}
+		var want, got []time.Duration
+		for _, lasted := range []time.Duration{0, time.Second, citywarden.Outage - time.Second, citywarden.Outage, time.Hour} {
+			for ; n < 1000; time.Sleep(time.Second) {
+				if err := send(); err != nil {
+					break
+				}
+			}
+			time.Sleep(lasted / 2)
+			if err := send(); citywarden.CodeOf(err) != citywarden.CodeTransient {
+				t.Fatalf("message %d to a full log: %v", n, err)
+			}
+			time.Sleep(lasted - lasted/2)
+			recs := all(t, j, 0)
+			if err := j.Trim(t.Context(), j.Last()); err != nil {
+				t.Fatal(err)
+			}
+			if err := send(); err != nil {
+				t.Fatal(err)
+			}
+			if lasted >= citywarden.Outage {
+				want = append(want, lasted)
+			}
+			for _, r := range all(t, j, recs[len(recs)-1].Position) {
+				if r.Kind == citywarden.RecordDeaf {
+					got = append(got, r.Lasted)
+				}
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("nobody was heard for (-want +said):\n%s", diff)
+		}
+		stop()
+		j.Close()
+	})
 }
 
 func TestTrimByAge(t *testing.T) {
