@@ -77,7 +77,7 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 	seq, err := j.write(ctx, recs, size)
 	j.at("completing")
 	defer j.at("")
-	j.crowd.noteEnd(recs, j.waiting())
+	j.crowd.noteEnd(recs, j.messages())
 	if err != nil {
 		err = citywarden.Errorf(citywarden.CodeTransient, "write %d records to the durable log: %w", len(batch), err)
 		if j.off == nil || j.off != off { // what is off is said once: groups then fail as fast as they come

@@ -489,6 +489,21 @@ func (j *Journal) waiting() int {
 	return len(j.queue)
 }
 
+// messages returns how many messages of devices are in the queue, of more than maxFlying records all records.
+func (j *Journal) messages() (n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.queue) > maxFlying {
+		return len(j.queue)
+	}
+	for i := range j.queue {
+		if j.queue[i].rec.Uplink != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // reuse keeps the array of a batch that is done with for the queue.
 func (j *Journal) reuse(batch []pending) {
 	clear(batch)

@@ -17,20 +17,21 @@ import (
 //   - Few devices send their next message as soon as the last one is acknowledged. All of
 //     them are acknowledged by one commit when each waits for the slowest of them; else half of them wait
 //     for the commit of the other half, too. So a commit waits for a device that was acknowledged just now and
-//     is known to answer within less than a commit takes, and no longer than that: nobody waits for more than two.
+//     is known to answer within less than a commit takes, and no longer than that.
 //   - So it is with one connection that has many messages in flight: each commit that ends has it send
 //     as many more. They are waited for with those that wait already, for at most as long as a commit takes; not
 //     for some time after it was in vain, ever longer while it is.
 //
 // A lone device with one message at a time never waits, nobody waits for one that does not hurry, and nobody but one
-// connection for its own when enough records are there.
+// connection for its own when enough records are there. A message that comes as a commit begins thus waits for that one and its
+// own, and for as long again at most between them.
 const (
 	pace       = 4 * time.Millisecond
 	enough     = 32
 	glance     = 500 * time.Microsecond // after which it is looked whether enough became more by half
 	crowdOf    = 64                     // records that are looked at
 	crowdFrom  = crowdOf / 2            // devices that sent them, to be many
-	maxGather  = 20 * time.Millisecond  // for few devices, however long a commit took
+	maxGather  = 20 * time.Millisecond  // for few devices, however long a commit took, and from when on none of them hurries
 	crowdPause = 64                     // commits for which nobody waits after it was in vain
 	maxFlying  = 256                    // records in flight, to be those of few connections
 )
@@ -43,7 +44,8 @@ type crowd struct {
 	pause   int
 	began   time.Time     // when the newest commit began
 	took    time.Duration // a commit, on average
-	flying  int           // records that the newest commit released or that waited when it ended
+	flying  int           // messages that the newest commit released or that waited when it ended
+	ended   time.Time     // when that was
 	vain    int           // for how many commits nobody waits for those in flight, when it is in vain again
 }
 
@@ -114,11 +116,16 @@ func (s *sender) thought(t time.Time) {
 	s.think += (d - s.think) / 4
 }
 
-// noteEnd notes that the commit of recs has ended, and how many records waited then.
+// noteEnd notes that the commit of recs has ended, and how many messages waited then.
 func (c *crowd) noteEnd(recs []citywarden.Record, waiting int) {
 	now := time.Now()
 	c.took += (now.Sub(c.began) - c.took) / 8
-	c.flying = len(recs) + waiting
+	c.flying, c.ended = waiting, now
+	for i := range recs {
+		if recs[i].Uplink != nil {
+			c.flying++
+		}
+	}
 	if len(recs) >= enough {
 		return
 	}
@@ -132,23 +139,30 @@ func (c *crowd) noteEnd(recs []citywarden.Record, waiting int) {
 	}
 }
 
-// wait returns how many records the next commit should have when so many wait, and how long at most to wait for them; risky when it
-// may be in vain.
-func (c *crowd) wait(queue []pending) (want int, d time.Duration, risky bool) {
+// expected is what a commit waits for.
+type expected struct {
+	records int           // that it should have
+	most    time.Duration // to wait for them
+	risky   bool          // it may be in vain
+	grows   bool          // more may come when so many are there
+}
+
+// wait returns what the next commit should wait for when queue is what waits.
+func (c *crowd) wait(queue []pending) (x expected) {
 	few := len(c.senders)
 	switch {
 	case few >= crowdFrom:
-		want, d, risky = enough, pace-time.Since(c.began), true
-	case c.flying > few && c.flying <= maxFlying:
-		want, d, risky = c.flying, min(c.took, maxGather), true
+		x = expected{enough, pace - time.Since(c.began), true, true}
+	case c.flying > few && c.flying <= maxFlying && time.Since(c.ended) < maxGather: // what was sent for it is on its way
+		x = expected{c.flying, min(c.took, maxGather), true, false}
 	default:
-		want, d = c.missing(queue, time.Now().Round(0))
-		want += len(queue)
+		x.records, x.most = c.missing(queue, time.Now().Round(0))
+		x.records += len(queue)
 	}
-	if risky && c.pause > 0 {
-		return 0, 0, false
+	if x.risky && c.pause > 0 {
+		return expected{}
 	}
-	return want, d, risky
+	return x
 }
 
 // inVain notes that nobody came who was waited for. A sender that the machine kept from sending is worth the next try,
@@ -172,8 +186,8 @@ func (c *crowd) missing(queue []pending, now time.Time) (n int, d time.Duration)
 		if s.think == 0 || s.think > most {
 			continue
 		}
-		left := s.acked.Add(2 * s.think).Sub(now)
-		if left <= 0 || slices.ContainsFunc(queue, func(p pending) bool { return p.rec.Uplink != nil && p.rec.Uplink.Device == id }) {
+		left := s.acked.Add(2 * s.think).Sub(now) // more than that when our clock was set back
+		if left <= 0 || left > 2*s.think || slices.ContainsFunc(queue, func(p pending) bool { return p.rec.Uplink != nil && p.rec.Uplink.Device == id }) {
 			continue
 		}
 		n, d = n+1, max(d, min(left, most))
@@ -183,20 +197,20 @@ func (c *crowd) missing(queue []pending, now time.Time) (n int, d time.Duration)
 
 // gather waits for more records when that is worth it, or until stop is closed.
 func (j *Journal) gather(stop <-chan struct{}) {
-	had, want, d, risky := j.expect()
-	if had == 0 || had >= want || d <= 0 {
+	had, x := j.expect()
+	if had == 0 || had >= x.records || x.most <= 0 {
 		return
 	}
-	t := time.NewTimer(d)
+	t := time.NewTimer(x.most)
 	defer t.Stop()
 	select {
 	case <-j.plenty:
-		if want == enough {
+		if x.grows {
 			j.linger(stop)
 		}
 	case <-stop:
 	case <-t.C:
-		if risky && j.waiting() < min(want, had+2) {
+		if x.risky && j.waiting() < min(x.records, had+2) {
 			j.crowd.inVain()
 			return
 		}
@@ -205,7 +219,7 @@ func (j *Journal) gather(stop <-chan struct{}) {
 }
 
 // expect returns how many records wait and what crowd.wait says, and has plenty signalled when there are so many.
-func (j *Journal) expect() (had, want int, d time.Duration, risky bool) {
+func (j *Journal) expect() (had int, x expected) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	select {
@@ -213,10 +227,10 @@ func (j *Journal) expect() (had, want int, d time.Duration, risky bool) {
 	default:
 	}
 	if had = len(j.queue); had > 0 {
-		want, d, risky = j.crowd.wait(j.queue)
+		x = j.crowd.wait(j.queue)
 	}
-	j.want = want
-	return had, want, d, risky
+	j.want = x.records
+	return had, x
 }
 
 // linger waits while what waits grows by half in a glance, but not beyond pace.

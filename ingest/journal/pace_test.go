@@ -95,28 +95,99 @@ func TestOneConnectionWaitsForItsWindow(t *testing.T) {
 	for _, c := range []struct {
 		name            string
 		commit, waiting int
+		tick            bool // in the same commit
 		pause           int
+		later           time.Duration // that the next message comes
 		want            int
 		waits           bool // at most as long as a commit takes
 	}{
-		{"half of a window waits while the other is written", 32, 32, 0, 64, true},
-		{"a few of it", 3, 61, 0, 64, true},
-		{"one message at a time", 1, 0, 0, 1, false},
-		{"more than one connection may have in flight", 200, 100, 0, 1, false},
-		{"in vain a moment ago", 32, 32, crowdPause, 0, false},
+		{"half of a window waits while the other is written", 32, 32, false, 0, 0, 64, true},
+		{"with a tick", 32, 32, true, 0, 0, 64, true},
+		{"a few of it", 3, 61, false, 0, 0, 64, true},
+		{"one message at a time", 1, 0, false, 0, 0, 1, false},
+		{"one message at a time and a tick", 1, 0, true, 0, 0, 1, false},
+		{"what was in flight a minute ago", 32, 32, false, 0, time.Minute, 1, false},
+		{"more than one connection may have in flight", 200, 100, false, 0, 0, 1, false},
+		{"in vain a moment ago", 32, 32, false, crowdPause, 0, 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var w crowd
-			w.note(records(1))
-			w.took = time.Millisecond
-			w.note(records(c.commit))
-			w.pause = c.pause
-			w.noteEnd(records(c.commit), c.waiting)
-			want, d, _ := w.wait([]pending{{rec: records(1)[0]}})
-			if want != c.want || (d > 0) != c.waits || d > time.Millisecond {
-				t.Errorf("waits %s for %d records, want %d", d, want, c.want)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				var w crowd
+				w.note(records(1))
+				w.took = time.Millisecond
+				recs := records(c.commit)
+				if c.tick {
+					recs = append(recs, citywarden.Record{Kind: citywarden.RecordTick})
+				}
+				w.note(recs)
+				w.pause = c.pause
+				w.noteEnd(recs, c.waiting)
+				w.took = time.Millisecond
+				time.Sleep(c.later)
+				x := w.wait([]pending{{rec: records(1)[0]}})
+				if x.records != c.want || (x.most > 0) != c.waits || x.most > time.Millisecond {
+					t.Errorf("waits %s for %d records, want %d", x.most, x.records, c.want)
+				}
+			})
 		})
+	}
+}
+
+// TestNobodyWaitsOnceAllAreThere: the commit begins when the last of those that one connection had in flight is there, however
+// many they are.
+func TestNobodyWaitsOnceAllAreThere(t *testing.T) {
+	ats.Register()
+	defer ats.Unregister()
+	const aSync, think = 300 * time.Microsecond, 50 * time.Microsecond
+	for _, flying := range []int{2, enough - 1, enough, enough + 1, 2 * enough} {
+		t.Run(fmt.Sprint(flying), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				j := open(t, Options{Dir: t.TempDir()})
+				var done atomic.Int32
+				send := func() {
+					r := uplink(0)
+					r.Uplink.Device = "d1"
+					j.Append(r, func(_ citywarden.Position, err error) {
+						if err != nil {
+							t.Error(err)
+						}
+						done.Add(1)
+					})
+				}
+				for range flying {
+					send()
+				}
+				stop := run(t, j)
+				synctest.Wait()
+				j.crowd.took = aSync
+				send()
+				time.Sleep(think)
+				if n := done.Load(); int(n) != flying {
+					t.Errorf("%d of %d are acknowledged: nobody waited", n, flying)
+				}
+				for range flying - 1 {
+					send()
+				}
+				synctest.Wait()
+				if n := done.Load(); int(n) != 2*flying {
+					t.Errorf("%d of %d are acknowledged when all are there", n, 2*flying)
+				}
+				stop()
+				j.Close()
+			})
+		})
+	}
+}
+
+// TestOurClockIsSetBack: nobody waits until the time at which a device was acknowledged has come again.
+func TestOurClockIsSetBack(t *testing.T) {
+	now := time.Now().Round(0)
+	w := crowd{took: time.Millisecond, senders: map[citywarden.DeviceID]*sender{"d1": {records: 1, acked: now.Add(time.Hour), think: time.Millisecond / 2}}}
+	if n, d := w.missing([]pending{{rec: uplink(0)}}, now); n != 0 || d != 0 {
+		t.Errorf("waits %s for %d", d, n)
+	}
+	if n, d := w.missing([]pending{{rec: uplink(0)}}, now.Add(time.Hour)); n != 1 || d != time.Millisecond {
+		t.Errorf("as it was acknowledged: waits %s for %d, want a device and 1 ms", d, n)
 	}
 }
 
@@ -135,11 +206,10 @@ func TestOneConnectionAfterMany(t *testing.T) {
 	many := of(enough-1, func(i int) string { return fmt.Sprint("m", i) })
 	var w crowd
 	w.took = time.Millisecond
-	commit := func(recs []citywarden.Record) (want int) {
+	commit := func(recs []citywarden.Record) int {
 		w.note(recs)
 		w.noteEnd(recs, 0)
-		want, _, _ = w.wait([]pending{{rec: recs[0]}})
-		return want
+		return w.wait([]pending{{rec: recs[0]}}).records
 	}
 	for range 4 {
 		commit(many)
@@ -207,8 +277,8 @@ func TestWaitForThoseWhoHurry(t *testing.T) {
 					for fetch(); len(queue) == 0; fetch() {
 						time.Sleep(slices.MinFunc(due, time.Time.Compare).Sub(time.Now()))
 					}
-					missing, d := crowd.missing(queue, time.Now())
-					for want, end := len(queue)+missing, time.Now().Add(d); len(queue) < want && time.Now().Before(end); fetch() {
+					x := crowd.wait(queue)
+					for end := time.Now().Add(x.most); len(queue) < x.records && time.Now().Before(end); fetch() {
 						time.Sleep(aSync / 100)
 					}
 					recs := make([]citywarden.Record, len(queue))
@@ -217,7 +287,9 @@ func TestWaitForThoseWhoHurry(t *testing.T) {
 					}
 					crowd.note(recs)
 					time.Sleep(aSync)
-					crowd.noteEnd(recs, 0)
+					before := len(queue)
+					fetch()
+					crowd.noteEnd(recs, len(queue)-before)
 					syncs++
 					for i, at := range due {
 						if !slices.ContainsFunc(recs, func(r citywarden.Record) bool { return string(r.Uplink.Device) == fmt.Sprint("d", i) }) {
