@@ -67,7 +67,7 @@ type Uplink struct {
 	Received time.Time // our clock, UTC
 
 	// Untold says that nobody waits for an answer, as of MQTT with QoS 0: a message that would be
-	// refused is a dead letter instead. It is not in the log.
+	// refused as one too many is a dead letter instead, unless its device has many already. It is not in the log.
 	Untold bool
 }
 

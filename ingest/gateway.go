@@ -143,7 +143,7 @@ func (p *Pipeline) acceptGateway(ctx context.Context, up citywarden.Uplink, done
 		if up.Protocol != citywarden.ProtocolWill && !strings.HasPrefix(up.Topic, nodeDeath) { // not of its making, one of each device
 			err = p.pace(ctx, up.Device, m, up.Protocol, held(up.Protocol))
 		}
-		if citywarden.CodeOf(err) == citywarden.CodeLimited && untold(&up) {
+		if citywarden.CodeOf(err) == citywarden.CodeLimited && p.keeps(&up, m) {
 			p.accept(ctx, citywarden.Overrate(up), true, done)
 			return
 		}

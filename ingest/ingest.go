@@ -159,7 +159,7 @@ func (p *Pipeline) Attach(c Consumer) {
 //
 // Accept owns up.Payload from now on. It blocks while the log, or a consumer that
 // holds back, can't keep up, and for 5 s at most while the device sends more than its model's limits allow, then it fails with
-// CodeLimited, or is a dead letter when up.Untold; when ctx ends meanwhile, that is a CodeTransient error. While Options.Full
+// CodeLimited, or is a dead letter when up.Untold, of which a device has only so many; when ctx ends meanwhile, that is a CodeTransient error. While Options.Full
 // says that there is no room it fails at once, with CodeTransient.
 //
 // A gateway's message is put into the log as one of each device that it speaks

@@ -17,6 +17,13 @@ import (
 // keep alive of a device.
 const maxDelay = 5 * time.Second
 
+// Of a device that sends more with QoS 0 than its model allows, and so can't be told, maxLetters messages
+// are dead letters at first, and then one each letterEvery: a flood is not stored. More end its connection.
+const (
+	maxLetters  = 12
+	letterEvery = time.Minute
+)
+
 // limits hold devices to what their models allow. A device without limits takes no
 // memory; one with them about 300 bytes, from its first message on.
 type limits struct {
@@ -29,6 +36,7 @@ type limits struct {
 type paces struct {
 	limits                citywarden.Limits // that they were made of
 	messages, connections *rate.Limiter     // nil for none
+	letters               *rate.Limiter     // see maxLetters; nil before the first, by limits.mu
 }
 
 func limiterOf(r citywarden.Rate) *rate.Limiter {
@@ -50,7 +58,7 @@ func (l *limits) of(id citywarden.DeviceID, m *citywarden.Model) (*paces, *rate.
 		if l.devices == nil {
 			l.devices, l.models = map[citywarden.DeviceID]*paces{}, map[citywarden.ModelName]*rate.Limiter{}
 		}
-		p = &paces{m.Limits, limiterOf(m.Limits.Messages), limiterOf(m.Limits.Connections)}
+		p = &paces{m.Limits, limiterOf(m.Limits.Messages), limiterOf(m.Limits.Connections), nil}
 		l.devices[id] = p
 	}
 	all := l.models[m.Name]
@@ -182,15 +190,33 @@ func held(protocol string) time.Duration {
 	return 0
 }
 
-// untold reports whether who sent up can't be told that it was too much: it came over MQTT with QoS 0, a broker
-// elsewhere brought it, or it is a notification of LwM2M, which its client would not send again.
-func untold(up *citywarden.Uplink) bool {
-	return up.Untold || up.Protocol == "uplink" || strings.HasPrefix(up.Topic, citywarden.DeviceLwM2M)
+// keeps reports whether a message that came too fast is a dead letter, as who sent it can't be told: it came over
+// MQTT with QoS 0, see maxLetters, a broker elsewhere brought it, or it is a notification of LwM2M, which its client
+// would not send again.
+func (p *Pipeline) keeps(up *citywarden.Uplink, m *citywarden.Model) bool {
+	if up.Untold {
+		return p.limits.letter(up.Device, m)
+	}
+	return up.Protocol == "uplink" || strings.HasPrefix(up.Topic, citywarden.DeviceLwM2M)
+}
+
+// letter takes one of the dead letters that a device may have, and reports whether there was one.
+func (l *limits) letter(id citywarden.DeviceID, m *citywarden.Model) bool {
+	own, _ := l.of(id, m)
+	if own == nil {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if own.letters == nil {
+		own.letters = rate.NewLimiter(rate.Every(letterEvery), maxLetters)
+	}
+	return own.letters.Allow()
 }
 
 // limited holds the message to the limits of its device's model. It returns the message as it
 // goes into the log: a dead letter when it is too long, or when it came too fast and the device can't be
-// told, as somebody else brings it.
+// told, as somebody else brings it, or see keeps.
 func (p *Pipeline) limited(ctx context.Context, up citywarden.Uplink, direct bool) (citywarden.Uplink, error) {
 	_, m, err := p.directory.Device(up.Device)
 	if err != nil || m.Limits == (citywarden.Limits{}) {
@@ -214,7 +240,7 @@ func (p *Pipeline) limited(ctx context.Context, up citywarden.Uplink, direct boo
 		most = 0
 	}
 	err = p.pace(ctx, up.Device, m, up.Protocol, most)
-	if citywarden.CodeOf(err) == citywarden.CodeLimited && (!direct || untold(&up)) {
+	if citywarden.CodeOf(err) == citywarden.CodeLimited && (!direct || p.keeps(&up, m)) {
 		return citywarden.Overrate(up), nil
 	}
 	return up, err

@@ -152,3 +152,48 @@ func TestOverALimitNothingIsLost(t *testing.T) {
 		}
 	})
 }
+
+// TestAFloodWithQoS0Ends: of what a device sends with QoS 0 beyond its limits a few messages are dead letters, and later one now
+// and then, over however many connections it comes; the others are refused, which ends their connection.
+func TestAFloodWithQoS0Ends(t *testing.T) {
+	for _, topic := range []string{"v1/devices/me/telemetry", "v1/gateway/telemetry"} {
+		synctest.Test(t, func(t *testing.T) {
+			model := testModel()
+			model.Limits.Messages = citywarden.Rate{Count: 1, Per: citywarden.Duration(time.Hour)}
+			log := &memLog{}
+			p, err := New(Options{Log: log, Directory: family{one{model}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			send := func() error {
+				got := make(chan error, 1)
+				p.Accept(t.Context(), citywarden.Uplink{Device: "gw", Protocol: "mqtt", Topic: topic, Payload: []byte(`{"smoke":1}`), Untold: true}, func(err error) { got <- err })
+				return <-got
+			}
+			if err := send(); err != nil {
+				t.Fatal(err)
+			}
+			began, kept := time.Now(), 0
+			for ; send() == nil; kept++ {
+				if kept > 2*maxLetters {
+					t.Fatal("the flood does not end")
+				}
+			}
+			if kept < maxLetters {
+				t.Errorf("%d are kept before the first is refused, want at least %d", kept, maxLetters)
+			}
+			for time.Since(began) < 50*time.Minute {
+				switch err := send(); citywarden.CodeOf(err) {
+				case "":
+					kept++
+				case citywarden.CodeLimited:
+				default:
+					t.Fatal(err)
+				}
+			}
+			if most := maxLetters + 50; kept < 50 || kept > most {
+				t.Errorf("%d are kept in 50 minutes, want %d at most", kept, most)
+			}
+		})
+	}
+}
