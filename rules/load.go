@@ -600,7 +600,7 @@ func (n node) schedule() *schedule {
 			tz, _ = f.val.text("tz")
 			at = f.val
 		case "active":
-			given = true
+			given = !f.val.empty() // what else is wrong with it is reported here
 			if t, ok := f.val.scalar(); ok {
 				f.val.report("schedule.active is a list, like active: [%q]", t)
 				continue

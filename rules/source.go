@@ -245,6 +245,12 @@ func (n node) items(what string) []node {
 	return out
 }
 
+// empty is whether n is a list of nothing.
+func (n node) empty() bool {
+	s, ok := n.n.(*ast.SequenceNode)
+	return ok && len(s.Values) == 0
+}
+
 // strings returns the texts of a list; a single text counts as a list of one.
 func (n node) strings(what string) []string {
 	if s, ok := n.scalar(); ok {
