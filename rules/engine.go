@@ -35,7 +35,7 @@ type Engine struct {
 	newest   []byte                         // the last snapshot; nil when it is not kept
 	written  []byte                         // its rules
 	spare    []byte                         // the snapshot before
-	size     int                            // of the last snapshot, bytes
+	size     int                            // of the last snapshot, bytes; 0 before the first
 	runs     []*run                         // by rule
 	retired  []*run                         // of rules that are gone: their alarms until they are closed, and their episodes for ever
 	timers   timerHeap

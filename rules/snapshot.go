@@ -800,7 +800,7 @@ func (e *Engine) Restore(data []byte) error {
 	if c.err != nil {
 		return c.err
 	}
-	e.now, e.up = s.now, s.up
+	e.now, e.up, e.size = s.now, s.up, len(data)
 	e.timers, e.before = nil, nil
 	seats := make([]*device, len(s.devices))
 	for i := range s.devices {
