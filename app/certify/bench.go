@@ -37,9 +37,10 @@ type bench struct {
 	commanded bool
 
 	conns    []net.Conn
-	last     time.Time     // when the newest message came
+	heard    time.Time     // when the newest sign of life of the device came
 	gap      time.Duration // the longest between two
-	usual    time.Duration // the shortest
+	last     time.Time     // when the newest telemetry came
+	usual    time.Duration // the shortest between two
 	count    int           // messages, until the outage
 	metrics  map[measured]bool
 	children map[citywarden.DeviceID]*citywarden.Device // behind the gateway that is looked at
@@ -234,6 +235,9 @@ func (b *bench) entry(e *citywarden.Entry) {
 	} else {
 		b.more++
 	}
+	if up.Device == Device && up.Alive() {
+		b.alive(up.Received)
+	}
 	if up.Device != Device && b.behind(e, &m) {
 		return
 	}
@@ -350,19 +354,26 @@ func within(m *citywarden.Metric) string {
 	return fmt.Sprintf("%g to %g", *m.Min, *m.Max)
 }
 
-// times looks at when was measured and when it came.
-func (b *bench) times(e *citywarden.Entry, m *Message) {
-	at := e.Uplink.Received
-	if e.Uplink.Device == Device && !b.last.IsZero() && b.cut.IsZero() {
-		gap := at.Sub(b.last)
-		if b.gap = max(b.gap, gap); b.usual == 0 || gap < b.usual {
-			b.usual = gap
-		}
+// alive looks at how long nothing came of the device until now. An outage is not its doing. It needs mu.
+func (b *bench) alive(at time.Time) {
+	if !b.heard.IsZero() && b.cut.IsZero() {
+		b.gap = max(b.gap, at.Sub(b.heard))
 		seen := fmt.Sprintf("at most %s between two messages; the model says %s", b.gap.Round(100*time.Millisecond), b.Model.Heartbeat)
 		if b.gap > b.Model.Heartbeat.Std() {
 			b.set("period", Failed, seen, "")
 		} else {
 			b.set("period", Passed, seen, "")
+		}
+	}
+	b.heard = at
+}
+
+// times looks at when was measured and when it came.
+func (b *bench) times(e *citywarden.Entry, m *Message) {
+	at := e.Uplink.Received
+	if e.Uplink.Device == Device && !b.last.IsZero() && b.cut.IsZero() {
+		if gap := at.Sub(b.last); b.usual == 0 || gap < b.usual {
+			b.usual = gap
 		}
 	}
 	if e.Uplink.Device == Device || b.last.IsZero() {
@@ -404,7 +415,11 @@ func (b *bench) report() *Report {
 			b.set("time", NotSeen, "no message has a time (ts) of its own", "")
 		}
 	}
-	if silent := time.Since(b.last); !b.last.IsZero() && (b.cut.IsZero() || !b.back.IsZero()) && silent > b.Model.Heartbeat.Std() {
+	since := b.heard
+	if b.back.After(since) {
+		since = b.back
+	}
+	if silent := time.Since(since); !b.heard.IsZero() && (b.cut.IsZero() || !b.back.IsZero()) && silent > b.Model.Heartbeat.Std() {
 		b.set("period", Failed, fmt.Sprintf("nothing came for %s; the model says %s", silent.Round(100*time.Millisecond), b.Model.Heartbeat), "")
 	}
 	switch {
@@ -423,7 +438,7 @@ func (b *bench) report() *Report {
 			}
 		}
 	}
-	if b.Command != "" && state("command") == NotSeen && !b.last.IsZero() {
+	if b.Command != "" && state("command") == NotSeen && !b.heard.IsZero() {
 		seen := "it did not answer " + b.Command
 		if !b.commanded {
 			seen = "it does not listen for commands"

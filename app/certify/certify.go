@@ -55,14 +55,10 @@ type Options struct {
 
 // Run looks at the device until ctx is done.
 func Run(ctx context.Context, o Options) (*Report, error) {
-	b := &bench{Options: o, device: &citywarden.Device{ID: Device, Name: string(Device), Model: o.Model.Name, Attributes: map[string]any{}}, began: time.Now(), checks: newChecks(o.Child != nil)}
-	log := &memory{grown: make(chan struct{})}
-	quiet := slog.New(slog.DiscardHandler)
-	var err error
-	if b.pipeline, err = ingest.New(ingest.Options{Log: log, Directory: b, Logger: quiet}); err != nil {
+	b, err := newBench(o)
+	if err != nil {
 		return nil, err
 	}
-	b.pipeline.Attach(b)
 	heard := slog.New(ears{b})
 	parts := []func(context.Context) error{b.pipeline.Run}
 	var listeners []net.Listener
@@ -101,6 +97,17 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	cancel()
 	wg.Wait()
 	return b.report(), err
+}
+
+func newBench(o Options) (*bench, error) {
+	b := &bench{Options: o, device: &citywarden.Device{ID: Device, Name: string(Device), Model: o.Model.Name, Attributes: map[string]any{}}, began: time.Now(), checks: newChecks(o.Child != nil)}
+	log := &memory{grown: make(chan struct{})}
+	var err error
+	if b.pipeline, err = ingest.New(ingest.Options{Log: log, Directory: b, Logger: slog.New(slog.DiscardHandler)}); err != nil {
+		return nil, err
+	}
+	b.pipeline.Attach(b)
+	return b, nil
 }
 
 // coap returns who listens for CoAP, nil when nobody is to.

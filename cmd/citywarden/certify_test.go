@@ -373,34 +373,38 @@ func TestCertifyHTTP(t *testing.T) {
 func TestCertifyPeriod(t *testing.T) {
 	t.Parallel()
 	models := t.TempDir()
-	model := "name: quick\ntitle: {zh: 快, en: Quick}\ndomain: fire\nreport: 1s\nheartbeat: 2s\nmetrics:\n- {name: level, title: {zh: 位, en: Level}, kind: number}\n"
-	if err := os.WriteFile(filepath.Join(models, "quick.yaml"), []byte(model), 0o600); err != nil {
-		t.Fatal(err)
+	for name, heartbeat := range map[string]string{"quick": "2s", "slow": "1m"} {
+		model := "name: " + name + "\ntitle: {zh: 快, en: Quick}\ndomain: fire\nreport: 1s\nheartbeat: " + heartbeat + "\nmetrics:\n- {name: level, title: {zh: 位, en: Level}, kind: number}\n"
+		if err := os.WriteFile(filepath.Join(models, name+".yaml"), []byte(model), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, tt := range []struct {
-		name   string
-		pauses []time.Duration // before each message
-		last   time.Duration   // until the end
-		state  certify.State
-		says   string
+		name, model string
+		messages    int
+		pause       time.Duration // before each but the first, and until the end
+		state       certify.State
+		says        string
 	}{
-		{"often", []time.Duration{0, time.Second, time.Second}, 0, certify.Passed, "[passed] Reports often enough: at most 1"},
-		{"with a gap", []time.Duration{0, 2500 * time.Millisecond}, 0, certify.Failed, "[failed] Reports often enough: at most 2"},
-		{"once, and then nothing", []time.Duration{0}, 2500 * time.Millisecond, certify.Failed, "nothing came for 2"},
-		{"once, a moment ago", []time.Duration{0}, 0, certify.NotSeen, ""},
+		{"often", "slow", 3, 100 * time.Millisecond, certify.Passed, "[passed] Reports often enough: at most "},
+		{"with a gap", "quick", 2, 2500 * time.Millisecond, certify.Failed, "[failed] Reports often enough: at most "},
+		{"once, and then nothing", "quick", 1, 2500 * time.Millisecond, certify.Failed, "nothing came for "},
+		{"once, a moment ago", "slow", 1, 0, certify.NotSeen, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := startCertify(t, "--models", models, "--model", "quick", "--outage", "0s")
-			for n, pause := range tt.pauses {
-				time.Sleep(pause)
+			c := startCertify(t, "--models", models, "--model", tt.model, "--outage", "0s")
+			for n := range tt.messages {
+				if n > 0 {
+					time.Sleep(tt.pause)
+				}
 				res, err := http.Post("http://"+c.http+"/api/v1/token-of-it/telemetry", "application/json", strings.NewReader(fmt.Sprintf(`{"level":%d}`, n)))
 				if err != nil || res.StatusCode != http.StatusOK {
 					t.Fatalf("%v %+v", err, res)
 				}
 				_ = res.Body.Close()
 			}
-			time.Sleep(tt.last)
+			time.Sleep(tt.pause)
 			if _, by := c.end(); !slices.Contains(by[tt.state], "period") || !strings.Contains(c.out.String(), tt.says) {
 				t.Errorf("%v\n%s", by, c.out)
 			}
