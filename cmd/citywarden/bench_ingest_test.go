@@ -303,8 +303,8 @@ func (c *contender) few(t *testing.T, dir string, n int) {
 
 // besideMochi says how many messages a CPU-second acknowledges: of mochi alone, of the
 // platform's way to the acknowledgement alone, and of the platform with all that comes after it. The goal, 0.7 of mochi,
-// is for the second, which does what mochi does (take a message, acknowledge it) and syncs it besides; the third decodes each
-// message, keeps it in series, rollups and ledger, and has the rules look at it too, which mochi has nothing to be compared with.
+// is read as one for the second, which does what mochi does (take a message, acknowledge it) and syncs it besides; the third decodes
+// each message, keeps it in series, rollups and ledger, and has the rules look at it too, for which mochi has no like. Both are told.
 func besideMochi(t *testing.T, dir string, publishers, each int, whole float64) {
 	perMillion := map[string]float64{}
 	for range 3 { // in turns; the best of each counts

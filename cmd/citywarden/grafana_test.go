@@ -218,27 +218,42 @@ func TestGrafanaPlugin(t *testing.T) {
 			t.Errorf("%s: column %s in %v", body, field, frames[0])
 		}
 	}
-	for body, want := range map[string]map[string]float64{
-		`{"queryType":"ledger"}`:                       {"messages": 2, "stored": 3, "rejected": 0},
-		`{"queryType":"ledger","of":"device"}`:         {"messages": 2, "stored": 3},
-		`{"queryType":"evaluation","of":"area"}`:       {},
-		`{"queryType":"evaluation","of":"department"}`: {},
-		`{"queryType":"annotations"}`:                  {},
+	sumOf := func(f *data.Frame, column string) (sum float64) {
+		field, _ := f.FieldByName(column)
+		if field == nil {
+			return math.NaN()
+		}
+		for i := range field.Len() {
+			v, _ := field.FloatAt(i)
+			sum += v
+		}
+		return sum
+	}
+	if !wait(10*time.Second, func() bool { // it counts on its own
+		frames, _ := g.query(t, `{"queryType":"ledger"}`)
+		return len(frames) == 1 && sumOf(frames[0], "messages") == 2
+	}) {
+		t.Error("the ledger does not come to 2 messages")
+	}
+	for _, tt := range []struct {
+		body string
+		rows int
+		sums map[string]float64
+	}{
+		{`{"queryType":"ledger"}`, 1, map[string]float64{"messages": 2, "stored": 3, "rejected": 0}},
+		{`{"queryType":"ledger","of":"device"}`, 1, map[string]float64{"messages": 2, "stored": 3}},
+		{`{"queryType":"evaluation","of":"area","lang":"en"}`, 1, map[string]float64{"reports": 1}},
+		{`{"queryType":"annotations","of":"cases"}`, 1, nil},
+		{`{"queryType":"annotations"}`, 0, nil},
 	} {
-		frames, r := g.query(t, body)
-		if len(frames) != 1 || r.Error != "" {
-			t.Errorf("%s: %d frames, error %q", body, len(frames), r.Error)
+		frames, r := g.query(t, tt.body)
+		if len(frames) != 1 || frames[0].Rows() != tt.rows || r.Error != "" {
+			t.Errorf("%s: %v, error %q, want %d rows", tt.body, frames, r.Error, tt.rows)
 			continue
 		}
-		for name, sum := range want {
-			f, _ := frames[0].FieldByName(name)
-			got := 0.0
-			for i := 0; f != nil && i < f.Len(); i++ {
-				v, _ := f.FloatAt(i)
-				got += v
-			}
-			if f == nil || got != sum {
-				t.Errorf("%s: %s is %g in %v, want %g", body, name, got, frames[0], sum)
+		for column, want := range tt.sums {
+			if got := sumOf(frames[0], column); got != want {
+				t.Errorf("%s: %s is %g in %v, want %g", tt.body, column, got, frames[0], want)
 			}
 		}
 	}
