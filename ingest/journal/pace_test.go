@@ -275,7 +275,7 @@ func TestWaitForThoseWhoHurry(t *testing.T) {
 						}
 					}
 					for fetch(); len(queue) == 0; fetch() {
-						time.Sleep(slices.MinFunc(due, time.Time.Compare).Sub(time.Now()))
+						time.Sleep(time.Until(slices.MinFunc(due, time.Time.Compare)))
 					}
 					x := crowd.wait(queue)
 					for end := time.Now().Add(x.most); len(queue) < x.records && time.Now().Before(end); fetch() {
