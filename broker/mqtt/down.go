@@ -254,10 +254,13 @@ func ofDevice(name string, data json.RawMessage) []byte {
 }
 
 // mergeChange keeps changed attributes of a device until there is room in down, together with those of it
-// that wait already: the last value counts. It reports whether it does; else there is room.
+// that wait already: the last value counts. It reports whether it does; else there is room, or nobody to be told.
 func (c *conn) mergeChange(w waiting, body json.RawMessage) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if _, ok := c.subs[w.filter]; !ok || c.deaf {
+		return false
+	}
 	values, behind := c.changes[w]
 	if !behind && (len(c.down) < maxCommands || len(c.changes) >= maxNames) {
 		return false

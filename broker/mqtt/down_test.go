@@ -484,6 +484,24 @@ func TestNewerAttributeComesLast(t *testing.T) {
 	}
 }
 
+// TestNothingIsKeptForOneThatIsGone: a connection that is over, or has no subscription any more, takes no change, however
+// many messages wait.
+func TestNothingIsKeptForOneThatIsGone(t *testing.T) {
+	for _, tt := range []struct{ subscribed, deaf, want bool }{{true, false, true}, {true, true, false}, {false, false, false}} {
+		c := &conn{device: "a", down: make(chan downlink, maxDown), more: make(chan struct{}, 1), subs: map[string]subscription{}, deaf: tt.deaf}
+		if tt.subscribed {
+			c.subs[attributesTopic] = subscription{}
+		}
+		for range maxCommands {
+			c.down <- downlink{}
+		}
+		m := citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkAttributes, Body: []byte(`{"report":60}`)}
+		if got := c.tell(attributesTopic, m, false); got != tt.want || len(c.changes) > 0 != tt.want {
+			t.Errorf("%+v: it takes the change: %v, %v wait", tt, got, c.changes)
+		}
+	}
+}
+
 // control is the platform with its commands, whose Listen and Answer they are.
 type control struct {
 	*journal

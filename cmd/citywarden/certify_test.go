@@ -355,7 +355,7 @@ func TestCertifyHTTP(t *testing.T) {
 		t.Errorf("exit code %d, failed are %v\n%s", code, by[certify.Failed], c.out)
 	}
 
-	c, _ = begin("1s")
+	c, _ = begin("3s")
 	for end := time.Now().Add(30 * time.Second); !post(c, body(9)); {
 		if time.Now().After(end) {
 			t.Fatalf("the outage has no end:\n%s", c.out)
