@@ -25,6 +25,14 @@ import (
 // disconnected; it asks again when it comes back.
 const maxDown = 64
 
+// maxUnacknowledged is how long a message with QoS 1 waits for its PUBACK. A device that has not sent it by then,
+// though it is connected, is disconnected; it is told again when it comes back. TCP itself gives up after about as long.
+const maxUnacknowledged = 10 * time.Minute
+
+// aroundPayload is how many bytes a PUBLISH has beside its topic and payload, at most: two lengths, the packet identifier
+// and that of the subscription.
+const aroundPayload = 16
+
 // maxCommands is how many messages wait for a device when no command is added to them any more:
 // those of all devices behind a gateway are more than maxDown, and wait where they are, see nextCommands.
 const maxCommands = maxDown / 2
@@ -301,33 +309,53 @@ func (c *conn) nextChange() bool {
 	if w.device == "" {
 		return false
 	}
-	own := w.device == c.device
-	behind := own || c.isBehind(w.device)
+	behind := w.device == c.device || c.isBehind(w.device)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	values := c.changes[w]
-	delete(c.changes, w)
 	if !behind { // it is behind another gateway now
+		delete(c.changes, w)
 		return true
 	}
-	body := map[string]any{}
-	var deleted []string
-	for name, v := range values {
-		if v == nil {
-			deleted = append(deleted, name)
-			continue
-		}
-		body[name] = v
-	}
-	if slices.Sort(deleted); len(deleted) > 0 {
-		body["deleted"] = deleted
-	}
-	b, _ := json.Marshal(body) // JSON and texts: no error
-	if !own {
-		b = ofDevice(c.called(w.device), b)
-	}
+	b := c.takeChanges(w)
 	c.queueDown(packets.FixedHeader{}, w.filter, w.filter, b, nil)
 	return true
+}
+
+// takeChanges takes what is to be told of the changed attributes of a device; of more than the device takes in one packet
+// a part. It needs mu.
+func (c *conn) takeChanges(w waiting) []byte {
+	values := c.changes[w]
+	most := int(c.client.Properties.Props.MaximumPacketSize)
+	names := slices.Sorted(maps.Keys(values))
+	for {
+		body := map[string]any{}
+		var deleted []string
+		for _, name := range names {
+			if values[name] == nil {
+				deleted = append(deleted, name)
+				continue
+			}
+			body[name] = values[name]
+		}
+		if len(deleted) > 0 {
+			body["deleted"] = deleted
+		}
+		b, _ := json.Marshal(body) // JSON and texts: no error
+		if w.device != c.device {
+			b = ofDevice(c.called(w.device), b)
+		}
+		if most > 0 && len(names) > 1 && aroundPayload+len(w.filter)+len(b) > most {
+			names = names[:len(names)/2]
+			continue
+		}
+		for _, name := range names {
+			delete(values, name)
+		}
+		if len(values) == 0 {
+			delete(c.changes, w)
+		}
+		return b
+	}
 }
 
 // deliver queues a message for the device and reports whether it is to be sent:
@@ -359,11 +387,16 @@ func (c *conn) queueDown(h packets.FixedHeader, filter, topic string, body []byt
 		return true
 	default:
 	}
+	c.giveUp(fmt.Sprintf("%d messages wait", maxDown))
+	return false
+}
+
+// giveUp disconnects a device that does not take what is sent to it, as why says. It needs mu.
+func (c *conn) giveUp(why string) {
 	c.deaf = true
 	c.explained.Store(true)
-	c.warn("device disconnected", "err", fmt.Sprintf("it does not take what is sent to it; %d messages wait", maxDown))
+	c.warn("device disconnected", "err", "it does not take what is sent to it; "+why)
 	_ = c.socket.Close() // which ends the reader; Close waits for a write
-	return false
 }
 
 // sendDown sends what is queued until the connection is gone; then it says of the
@@ -420,7 +453,13 @@ func (c *conn) sendNext() bool {
 		}
 		return true
 	}
-	for m.FixedHeader.Qos > 0 {
+	if m.FixedHeader.Qos == 0 {
+		m.settle(nil)
+		return true
+	}
+	late := time.NewTimer(maxUnacknowledged)
+	defer late.Stop()
+	for {
 		select {
 		case id := <-c.pubacks:
 			if id == m.PacketID {
@@ -430,10 +469,14 @@ func (c *conn) sendNext() bool {
 		case <-c.gone:
 			m.settle(errGone)
 			return false
+		case <-late.C:
+			c.mu.Lock()
+			c.giveUp(fmt.Sprintf("no PUBACK for %s of a message to %s", maxUnacknowledged, m.TopicName))
+			c.mu.Unlock()
+			m.settle(errGone)
+			return false
 		}
 	}
-	m.settle(nil)
-	return true
 }
 
 // errGone is why a message did not come to the device.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -500,6 +501,83 @@ func TestNothingIsKeptForOneThatIsGone(t *testing.T) {
 			t.Errorf("%+v: it takes the change: %v, %v wait", tt, got, c.changes)
 		}
 	}
+}
+
+// TestChangesFitIntoPackets: changes that wait together and are larger than a device takes come in several messages; only
+// the one that is too large by itself does not come.
+func TestChangesFitIntoPackets(t *testing.T) {
+	const n = 3 * maxDown
+	for _, device := range []citywarden.DeviceID{"a", "gw"} {
+		s := differing{shelved{newJournal(), &shelf{}}}
+		addr, book, _ := serveTCP(t, s)
+		p := dial(t, addr, 5).login("x", string(device), func(pk *packets.Packet) { pk.Properties.MaximumPacketSize = 512 })
+		of := device
+		if p.subscribe(attributesTopic); device == "gw" {
+			p.subscribe(citywarden.GatewayAttributes)
+			of = "c0"
+		}
+		for i := range n {
+			s.send(device, of, fmt.Sprintf(`{"key-%d":"a value of it"}`, i))
+		}
+		s.send(device, of, `{"long":"`+strings.Repeat("x", 512)+`"}`)
+		s.send(device, of, `{"deleted":["gone"]}`)
+		told := map[string]bool{}
+		for len(told) < n+1 {
+			pk := p.read(packets.Publish)
+			body := pk.Payload
+			if device == "gw" {
+				var m struct{ Data json.RawMessage }
+				if err := json.Unmarshal(body, &m); err != nil {
+					t.Fatal(err)
+				}
+				body = m.Data
+			}
+			var m map[string]any
+			if err := json.Unmarshal(body, &m); err != nil || m["long"] != nil {
+				t.Fatalf("%s: %v", body, err)
+			}
+			delete(m, "report") // of which it is reminded
+			for k := range m {
+				told[k] = true
+			}
+			ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, ProtocolVersion: 5, PacketID: pk.PacketID}
+			p.write(ack.PubackEncode)
+		}
+		if !told["deleted"] {
+			t.Error("it is not told of what was deleted")
+		}
+		p.ping()
+		book.mustSay(t, "message not sent")
+	}
+}
+
+// TestDeviceThatAcknowledgesNothing: one that goes on pinging and acknowledges nothing of what it is sent is disconnected,
+// so that it is told again when it comes back.
+func TestDeviceThatAcknowledgesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ln := shelved{newJournal(), &shelf{}}, newPipeListener()
+		book, _ := serve(t, ln, s)
+		p := pipePeer(t, ln, 4).login("x", "a")
+		p.subscribe(attributesTopic)
+		ends := make(chan error, 1)
+		began := time.Now()
+		s.pass(place{"a", citywarden.DownlinkAttributes}, citywarden.Downlink{Device: "a", Kind: citywarden.DownlinkAttributes, Body: []byte(`{"report":60}`), Done: func(err error) { ends <- err }})
+		p.read(packets.Publish)
+		for time.Since(began) < 2*maxUnacknowledged {
+			time.Sleep(30 * time.Second)
+			p.write((&packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pingreq}}).PingreqEncode)
+			if _, err := p.next(); err != nil {
+				break
+			}
+		}
+		if d := time.Since(began); d < maxUnacknowledged || d > maxUnacknowledged+time.Minute {
+			t.Errorf("it is disconnected after %s, want %s", d, maxUnacknowledged)
+		}
+		if err := <-ends; err == nil {
+			t.Error("it is delivered, says the platform")
+		}
+		book.mustSay(t, "device disconnected", "no PUBACK for", "device=a")
+	})
 }
 
 // control is the platform with its commands, whose Listen and Answer they are.
