@@ -35,7 +35,8 @@ type RollupStore interface {
 	// RollupRows returns the rollups of a level whose windows begin in q's time, as Rows does.
 	RollupRows(ctx context.Context, level time.Duration, domain citywarden.Domain, q citywarden.HistoryQuery) ([]citywarden.RollupRow, error)
 	// WriteRollups stores rows, over those of the same device and window. anew says, also with an error, that what the
-	// level held before is gone, as somebody has deleted it.
+	// level held before is gone, as somebody has deleted it; then it holds none of rows either, as windows between them and
+	// those that come would be missing.
 	WriteRollups(ctx context.Context, level time.Duration, domain citywarden.Domain, rows []citywarden.RollupRow) (anew bool, err error)
 	// OldestRollup returns the begin of the oldest window that is kept, zero for none.
 	OldestRollup(ctx context.Context, level time.Duration, domain citywarden.Domain) (time.Time, error)
@@ -420,7 +421,7 @@ func (r *Rollups) pass(l *rollupLevel, done map[int64]map[rollupKey]rolled) {
 }
 
 // compute adds to done the due windows that memory does not have: those of
-// minutes from the readings, the others from the level below.
+// minutes from the readings, the others from the level below, or from the readings too when it does not go back so far.
 func (r *Rollups) compute(ctx context.Context, l *rollupLevel, due []int64, done map[int64]map[rollupKey]rolled) error {
 	type part struct {
 		domain citywarden.Domain
@@ -466,11 +467,15 @@ func (r *Rollups) compute(ctx context.Context, l *rollupLevel, due []int64, done
 			}
 		}
 	}
-	below := time.Duration(0)
+	var below *rollupLevel
 	if i := slices.Index(r.levels, l); i > 0 {
-		below = r.levels[i-1].length
+		below = r.levels[i-1]
 	}
 	for p, n := range parts {
+		level := time.Duration(0)
+		if below != nil && !time.Unix(n.from, 0).Before(below.since[p.domain]) {
+			level = below.length
+		}
 		q := citywarden.HistoryQuery{From: time.Unix(n.from, 0).UTC(), To: time.Unix(n.to, 0).UTC(), Devices: n.devices}
 		take := func(device citywarden.DeviceID, metric citywarden.MetricName, at time.Time, x citywarden.Rollup) {
 			k, begin := rollupKey{p.domain, device, metric}, at.Truncate(l.length).Unix()
@@ -488,7 +493,7 @@ func (r *Rollups) compute(ctx context.Context, l *rollupLevel, due []int64, done
 			have.total.Merge(x, have.rollover)
 			done[begin][k] = have
 		}
-		if err := r.each(ctx, below, p.domain, q, take); err != nil {
+		if err := r.each(ctx, level, p.domain, q, take); err != nil {
 			return err
 		}
 	}
@@ -578,12 +583,16 @@ func (r *Rollups) write(ctx context.Context, l *rollupLevel, done map[int64]map[
 		if err != nil {
 			return fmt.Errorf("rollups of %s: %w", l.length, err)
 		}
+		if anew {
+			break
+		}
 	}
 	return nil
 }
 
 // lose has queries read from the readings what was rolled up before now: somebody has deleted the level, and of the
-// others what they do not have any more, either.
+// others what they do not have any more, either. Windows that are open are not written there, as the next start would take them for
+// the oldest ones that are whole; those of levels that are still there are computed anew.
 func (r *Rollups) lose(ctx context.Context, lost *rollupLevel) {
 	for _, l := range r.levels {
 		since := make(map[citywarden.Domain]time.Time, len(r.opt.Domains)) // a new one, as queries read that of before
@@ -599,6 +608,25 @@ func (r *Rollups) lose(ctx context.Context, lost *rollupLevel) {
 			}
 		}
 		l.since = since
+	}
+	var until time.Time // since when the levels below are whole
+	for i, l := range r.levels {
+		if until.After(r.to) {
+			for w := r.to.Truncate(l.length); w.Before(until); w = w.Add(l.length) {
+				l.redo = append(l.redo, w.Unix())
+			}
+		}
+		for _, since := range l.since {
+			if since.After(until) {
+				until = since
+			}
+		}
+		if i == 0 {
+			continue // the windows of minutes before end by now
+		}
+		for at, all := range l.windows {
+			maps.DeleteFunc(all, func(k rollupKey, _ *rollupWindow) bool { return time.Unix(at, 0).Before(l.since[k.domain]) })
+		}
 	}
 	r.publish()
 }

@@ -44,7 +44,7 @@ func levelOf(length time.Duration) (int, error) {
 
 // WriteRollups stores rows, over those of the same device and window. A row that
 // is older than the retention of its level is not kept; what the server refuses for itself, as beyond a limit of its
-// own, is left out and logged. anew says that what the level held before was gone. It is called by one goroutine at a time.
+// own, is left out and logged. anew says that what the level held before was gone, and that none of rows is kept either. It is called by one goroutine at a time.
 func (s *Series) WriteRollups(ctx context.Context, length time.Duration, domain citywarden.Domain, rows []citywarden.RollupRow) (anew bool, err error) {
 	level, err := levelOf(length)
 	if err != nil {
@@ -79,6 +79,9 @@ type lostRollups struct {
 // halves until each bad row stands alone, then by metric. What is left is lost: there is nobody
 // to correct it, and the readings are kept.
 func (s *Series) sendRollups(ctx context.Context, level int, domain citywarden.Domain, rows []citywarden.RollupRow, lost *lostRollups) error {
+	if lost.anew {
+		return nil
+	}
 	var body []byte
 	for i := range rows {
 		body = appendRollup(body, domain, &rows[i])
@@ -136,8 +139,11 @@ func (s *Series) postRollups(ctx context.Context, level int, body string, lost *
 		return fmt.Errorf("%w (and it can't be created: %w)", err, create)
 	}
 	if gone {
-		lost.anew = true
+		lost.anew = true // the level begins with the windows that come
 		s.log.Warn("rollups were gone and are made anew; older series are read from the readings", "level", policyName(level))
+	}
+	if lost.anew {
+		return nil
 	}
 	return s.rollups[level].WriteRecord(ctx, body)
 }

@@ -464,6 +464,68 @@ func TestQueriesReadNoRollupsThatAreGone(t *testing.T) {
 	hours("both", 2, 9, 1)
 }
 
+// TestRollupsAfterSomeWereGone: what is rolled up after somebody deleted levels is what the readings come to, window by window, also
+// for a platform that does not know of it any more.
+func TestRollupsAfterSomeWereGone(t *testing.T) {
+	const minutes, dropped, restarted = 900, 380, 560
+	for _, gone := range [][]string{{"1m", "15m", "1h"}, {"1m"}, {"15m"}, {"1h"}} {
+		t.Run(strings.Join(gone, " "), func(t *testing.T) {
+			db := openStore(t)
+			srv := likeInfluxDB2(t, openCore(t))
+			start := func() (*influx.Series, *ingest.Rollups) {
+				s := newSeries(t, influx.Options{URL: srv.url, Token: srv.token("all"), Org: "county", Cursors: db})
+				return s, ingest.NewRollups(ingest.RollupOptions{Store: s, Series: s, Cursors: db, Directory: meters{}, Domains: []citywarden.Domain{citywarden.Building}})
+			}
+			var log []citywarden.Entry
+			for i := range minutes {
+				readings := []citywarden.Reading{reading("power", citywarden.Number(float64(i*i%97)), time.Duration(i)*time.Minute)}
+				late := map[int]int{90: 80, dropped - 1: 80, dropped + 1: 3, dropped + 5: 3, restarted + 5: 3}[i] // minutes
+				if late > 0 {
+					readings = append(readings, reading("power", citywarden.Number(1000), time.Duration(i-late)*time.Minute+time.Second))
+				}
+				e := entry(uint64(i+1), device("m", meterModel), meterModel, readings...)
+				e.At = begin.Add(time.Duration(i) * time.Minute)
+				log = append(log, e)
+			}
+			s, r := start()
+			consume(t, log[:dropped], s, r)
+			for _, level := range gone {
+				srv.drop("citywarden/rollup_" + level)
+			}
+			check := func(when string, to int) {
+				t.Helper()
+				for _, every := range []time.Duration{time.Minute, 15 * time.Minute, time.Hour} {
+					for _, agg := range []string{"count", "sum", "last"} {
+						q := citywarden.SeriesQuery{Device: "m", Domain: citywarden.Building, Metric: "power", Every: every, Agg: agg, From: begin, To: begin.Add(time.Duration(to) * time.Minute)}
+						want, err := s.Query(t.Context(), q)
+						if err != nil {
+							t.Fatal(err)
+						}
+						got, err := r.Query(t.Context(), q)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b citywarden.Value) bool { return a == b })); diff != "" {
+							t.Errorf("%s, %s every %s (-readings +rollups):\n%s", when, agg, every, diff)
+						}
+					}
+				}
+			}
+			consume(t, log[dropped:restarted], s, r)
+			time.Sleep(1100 * time.Millisecond) // as late readings wait
+			consume(t, log[restarted-1:restarted], s, r)
+			check("before the restart", restarted)
+			s, r = start()
+			at, err := r.Cursor(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			consume(t, log[at.Group():], s, r)
+			check("after the restart", minutes)
+		})
+	}
+}
+
 // counting counts the queries.
 type counting struct {
 	*influx.Series
@@ -618,7 +680,10 @@ func TestRollupsOfADatabaseThatIsGone(t *testing.T) {
 					t.Helper()
 					var err error
 					if what == "rollups" {
-						_, err = s.WriteRollups(ctx, time.Minute, citywarden.Building, rows)
+						var anew bool
+						if anew, err = s.WriteRollups(ctx, time.Minute, citywarden.Building, rows); anew { // the next are kept again
+							_, err = s.WriteRollups(ctx, time.Minute, citywarden.Building, rows)
+						}
 					} else {
 						pos++
 						err = s.Consume(ctx, []citywarden.Entry{entry(pos, device("m", meterModel), meterModel, reading("power", citywarden.Number(3), 0))})
@@ -658,12 +723,12 @@ func TestRollupsOfABucketThatIsGone(t *testing.T) {
 	var log bytes.Buffer
 	s := newSeries(t, influx.Options{URL: srv.url, Token: srv.token("all"), Org: "county", Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	rows := []citywarden.RollupRow{{Device: "m", Time: begin, Metrics: map[citywarden.MetricName]citywarden.Rollup{"power": citywarden.RollupOf(3)}}}
-	for i, want := range []int{0, 0, 1} {
+	for i, want := range []int{0, 0, 1, 1} {
 		if i == 2 {
 			srv.drop("citywarden/rollup_1m")
 		}
-		if _, err := s.WriteRollups(t.Context(), time.Minute, citywarden.Building, rows); err != nil {
-			t.Fatal(err)
+		if anew, err := s.WriteRollups(t.Context(), time.Minute, citywarden.Building, rows); err != nil || anew != (i == 2) {
+			t.Fatal(anew, err)
 		}
 		if n := strings.Count(log.String(), "rollups were gone"); n != want {
 			t.Errorf("write %d: logged %d times, want %d\n%s", i, n, want, &log)

@@ -161,8 +161,15 @@ func likeInfluxDB2(t *testing.T, core *influx.Core) influxDB2 {
 			mu.Lock()
 			defer mu.Unlock()
 			delete(buckets, name)
+			q := fmt.Sprintf("DROP DATABASE %q", name)
+			if db, policy, ok := strings.Cut(name, "/"); ok {
+				q = fmt.Sprintf("DROP RETENTION POLICY %q ON %q", policy, db)
+			}
 			rec := httptest.NewRecorder()
-			core.Handler().ServeHTTP(rec, httptest.NewRequest("POST", "/query?"+url.Values{"q": {fmt.Sprintf("DROP DATABASE %q", name)}}.Encode(), nil))
+			core.Handler().ServeHTTP(rec, httptest.NewRequest("POST", "/query?"+url.Values{"q": {q}}.Encode(), nil))
+			if rec.Code != http.StatusOK || strings.Contains(rec.Body.String(), "error") {
+				t.Errorf("drop %s: %d %s", name, rec.Code, rec.Body)
+			}
 		},
 	}
 }
