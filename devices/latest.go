@@ -65,7 +65,7 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 	will := e.Uplink != nil && e.Uplink.Protocol == citywarden.ProtocolWill
 	if (!heard.Before(d.lastSeen) || tooEarly(d.lastSeen)) && !will {
 		if d.left = e.Uplink != nil && e.Uplink.Topic == citywarden.DeviceDisconnected; !d.left { // which others may say of it
-			d.lastSeen = heard
+			d.lastSeen, d.early = heard, time.Time{}
 		}
 	}
 	if len(e.Attrs) > 0 {
@@ -141,6 +141,7 @@ func (r *Registry) Run(ctx context.Context) error {
 			if err := r.keepAlive(ctx, false); err != nil && ctx.Err() == nil {
 				r.log.Error("it is not stored that the platform runs; trying again", "err", err)
 			}
+			r.noteEarly()
 			t.Reset(max(flushEvery, 9*time.Since(begin)))
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

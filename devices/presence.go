@@ -56,14 +56,37 @@ func (r *Registry) deafen(since, at time.Time) {
 	r.outages = r.outages[max(0, len(r.outages)-maxOutages):]
 }
 
+// noteEarly notes, once a minute, of which devices it was noted while our clock was ahead that they were heard: their time
+// to be heard again begins now. It is measured from then on without the clock, so that one that is set forward again
+// makes nobody silent.
+func (r *Registry) noteEarly() {
+	now := time.Now()
+	if now.Sub(r.noted) < aliveEvery {
+		return
+	}
+	r.noted = now
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	r.valuesMu.Lock()
+	defer r.valuesMu.Unlock()
+	for _, e := range r.order {
+		if e.early.IsZero() && tooEarly(e.lastSeen) {
+			e.early = now
+		}
+	}
+}
+
 // silentAt returns when e counts as silent unless it is heard before: twice the
 // heartbeat after it was heard. An outage of ours is no silence: all who were not silent when it
 // began have that time again to come back. It needs valuesMu.
 func (r *Registry) silentAt(e *entry) time.Time {
-	wait := 2 * e.model.Heartbeat.Std()
-	at := e.lastSeen.Add(wait)
+	wait, seen := 2*e.model.Heartbeat.Std(), e.lastSeen
+	if !e.early.IsZero() {
+		seen = e.early
+	}
+	at := seen.Add(wait)
 	for _, o := range r.outages {
-		if again := o.to.Add(wait); o.to.After(e.lastSeen) && at.After(o.from) && again.After(at) {
+		if again := o.to.Add(wait); o.to.After(seen) && at.After(o.from) && again.After(at) {
 			at = again
 		}
 	}

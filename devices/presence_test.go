@@ -235,6 +235,57 @@ func TestSeenWhileOurClockWasAhead(t *testing.T) {
 	})
 }
 
+// TestSilentSinceOurClockWasAhead: one that was heard while our clock was ahead, and never again, is silent in its time
+// from when that is noticed, and not when the time comes that the clock showed.
+func TestSilentSinceOurClockWasAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := openStore(t, filepath.Join(t.TempDir(), "x.db"))
+		run := func(f func(r *devices.Registry)) {
+			t.Helper()
+			r := registryOn(t, db, devices.Options{})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- r.Run(ctx) }()
+			f(r)
+			cancel()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		after := func(r *devices.Registry, d time.Duration, want string) {
+			t.Helper()
+			time.Sleep(d)
+			if got := statuses(r); got != want {
+				t.Errorf("after %s: %s, want %s", d, got, want)
+			}
+		}
+		run(func(r *devices.Registry) {
+			for pos, id := range []citywarden.DeviceID{"a", "b"} {
+				if _, err := r.Create(t.Context(), citywarden.Device{ID: id, Model: "smoke-detector"}); err != nil {
+					t.Fatal(err)
+				}
+				if err := r.Consume(t.Context(), []citywarden.Entry{message(r, citywarden.Position(pos+1), id, time.Now().AddDate(0, 0, 2))}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			after(r, 29*time.Minute, "2 online, 0 silent, 0 never")
+			if err := r.Consume(t.Context(), []citywarden.Entry{message(r, 3, "b", time.Now())}); err != nil {
+				t.Fatal(err)
+			}
+			after(r, 3*time.Minute, "1 online, 1 silent, 0 never")
+			after(r, 28*time.Minute, "0 online, 2 silent, 0 never")
+			after(r, 48*time.Hour, "0 online, 2 silent, 0 never")
+			if err := r.Consume(t.Context(), []citywarden.Entry{message(r, 4, "a", time.Now().AddDate(0, 0, 2))}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		run(func(r *devices.Registry) { // which does not know since when
+			after(r, 29*time.Minute, "1 online, 1 silent, 0 never")
+			after(r, 3*time.Minute, "0 online, 2 silent, 0 never")
+		})
+	})
+}
+
 // TestAWillSaysNothingOfAClock: its time is that of when the device connected.
 func TestAWillSaysNothingOfAClock(t *testing.T) {
 	r := registryOn(t, openStore(t, filepath.Join(t.TempDir(), "x.db")), devices.Options{})

@@ -68,6 +68,7 @@ type entry struct {
 
 	// guarded by Registry.valuesMu
 	lastSeen time.Time
+	early    time.Time           // when it was noticed that lastSeen is too early, see noteEarly; zero while it is not
 	left     bool                // it or its gateway said so, last
 	latest   []citywarden.Latest // as model.Metrics; zero Time where there is none
 	client   map[string]any      // attributes it reported; replaced as a whole when one changes
@@ -105,6 +106,7 @@ type Registry struct {
 
 	announcements *rate.Limiter // messages of all that say that they may be claimed
 
+	noted   time.Time // when noteEarly was last; of Run
 	started time.Time // or since when messages have room; of Run
 	alive   time.Time // when it was stored last that we run; of Run
 
