@@ -374,7 +374,7 @@ func (b *building) registry(ctx context.Context) error {
 		return err
 	}
 	b.devices, err = devices.New(ctx, b.db, b.models, devices.Options{
-		Seal: seal, Grid: b.grids.At, Component: b.componentAt, Publish: b.hub.Publish, OnChange: b.deviceChanged, Logger: b.component("devices"),
+		Seal: seal, Grid: b.grids.At, Component: b.componentAt, Publish: b.hub.Publish, OnChange: b.deviceChanged, Ready: b.journal.Ready, Logger: b.component("devices"),
 	})
 	if err != nil {
 		return err

@@ -129,32 +129,33 @@ func (r *Registry) presence(e *entry, now time.Time) citywarden.Presence {
 	return p
 }
 
-// keepAlive stores that the platform runs, when that is due. One that has no room for messages
+// keepAlive stores that the platform runs, when that is due. One that has no room for messages, or whose log is not written,
 // hears nobody, as if it did not run.
 func (r *Registry) keepAlive(ctx context.Context, now bool) error {
 	t := time.Now()
-	r.valuesMu.RLock()
+	r.valuesMu.Lock()
 	deaf, since := r.deaf, r.deafSince
-	r.valuesMu.RUnlock()
-	if !now && t.Sub(r.alive) < aliveEvery || t.Sub(deaf) < deafened {
+	r.deafSince = time.Time{}
+	r.valuesMu.Unlock()
+	if since.After(r.started) && since.Before(r.alive) { // it was not known yet that nobody was heard
+		if err := r.store.SaveUptime(ctx, citywarden.Uptime{From: r.started, To: since}); err != nil {
+			r.valuesMu.Lock()
+			r.deafSince = since // before any that came meanwhile
+			r.valuesMu.Unlock()
+			return err
+		}
+		r.alive = since
+	}
+	if !now && t.Sub(r.alive) < aliveEvery || t.Sub(deaf) < deafened || r.opt.Ready != nil && r.opt.Ready() != nil {
 		return nil
 	}
-	if deaf.After(r.started) {
-		if since.After(r.started) && since.Before(r.alive) { // it was not known yet that nobody was heard
-			if err := r.store.SaveUptime(ctx, citywarden.Uptime{From: r.started, To: since}); err != nil {
-				return err
-			}
-		}
-		r.started = deaf
+	started := r.started
+	if deaf.After(started) {
+		started = deaf
 	}
-	r.valuesMu.Lock()
-	if r.deafSince.Equal(since) {
-		r.deafSince = time.Time{}
-	}
-	r.valuesMu.Unlock()
-	if err := r.store.SaveUptime(ctx, citywarden.Uptime{From: r.started, To: t}); err != nil {
+	if err := r.store.SaveUptime(ctx, citywarden.Uptime{From: started, To: t}); err != nil {
 		return err
 	}
-	r.alive = t
+	r.started, r.alive = started, t
 	return nil
 }

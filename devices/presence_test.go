@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,6 +204,84 @@ func TestAFullDiskMakesNobodySilent(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestStoppedWhenTheLogWasNotWritten: a platform that is stopped while its log can't be written, or just when it can again, knows
+// after the start that it heard nobody, and who was silent before.
+func TestStoppedWhenTheLogWasNotWritten(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		unready bool          // the log says so
+		back    time.Duration // before the stop the log was written again, 0 for not
+	}{
+		{"stopped while it is not written", true, 0},
+		{"stopped at once", true, time.Millisecond},
+		{"stopped at once, and nobody said so meanwhile", false, time.Millisecond},
+		{"stopped a moment later", false, 10 * time.Second},
+		{"stopped after a while", false, time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				db := openStore(t, filepath.Join(t.TempDir(), "x.db"))
+				var unready atomic.Bool
+				run := func(f func(r *devices.Registry)) {
+					t.Helper()
+					r := registryOn(t, db, devices.Options{Ready: func() error {
+						if unready.Load() {
+							return citywarden.Errorf(citywarden.CodeTransient, "the log is not written")
+						}
+						return nil
+					}})
+					ctx, cancel := context.WithCancel(t.Context())
+					done := make(chan error)
+					go func() { done <- r.Run(ctx) }()
+					f(r)
+					cancel()
+					if err := <-done; err != nil {
+						t.Fatal(err)
+					}
+				}
+				is := func(r *devices.Registry, want string) {
+					t.Helper()
+					if got := statuses(r); got != want {
+						t.Errorf("%s, want %s", got, want)
+					}
+				}
+				run(func(r *devices.Registry) {
+					for i, id := range []citywarden.DeviceID{"c", "a", "b"} {
+						if _, err := r.Create(t.Context(), citywarden.Device{ID: id, Model: "iot-gateway"}); err != nil { // silent after 10 minutes
+							t.Fatal(err)
+						}
+						if err := r.Consume(t.Context(), []citywarden.Entry{message(r, citywarden.Position(i+1), id, time.Now())}); err != nil {
+							t.Fatal(err)
+						}
+						time.Sleep(4 * time.Minute)
+					}
+					is(r, "2 online, 1 silent, 0 never")
+					unready.Store(c.unready)
+					time.Sleep(time.Hour)
+					if c.back == 0 {
+						return
+					}
+					unready.Store(false)
+					if err := r.Consume(t.Context(), []citywarden.Entry{{Record: citywarden.Record{Position: 4, Kind: citywarden.RecordDeaf, Lasted: time.Hour, At: time.Now()}}}); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(c.back)
+					is(r, "2 online, 1 silent, 0 never")
+				})
+				unready.Store(false)
+				time.Sleep(time.Second)
+				run(func(r *devices.Registry) {
+					is(r, "2 online, 1 silent, 0 never")
+					time.Sleep(8 * time.Minute)
+					is(r, "2 online, 1 silent, 0 never")
+					time.Sleep(3 * time.Minute)
+					is(r, "0 online, 3 silent, 0 never")
+				})
+			})
+		})
+	}
 }
 
 // TestSeenWhileOurClockWasAhead: what was noted by a clock of ours that was set back later does not hide what comes

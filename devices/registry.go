@@ -52,6 +52,8 @@ type Options struct {
 	// OnChange is told of every created, changed or deleted device after it was
 	// stored, one at a time and in order. It must not change the registry.
 	OnChange func(d citywarden.Device, deleted bool)
+	// Ready says why the log can't be written, nil when it can: while it can't, nobody is heard. nil for a log that always can.
+	Ready func() error
 	// Seal encrypts the pre-shared keys that are kept; nil keeps none.
 	Seal   cipher.AEAD
 	Logger *slog.Logger
