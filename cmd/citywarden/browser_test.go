@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/png"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -23,6 +26,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/citywarden/citywarden"
 )
@@ -245,6 +249,7 @@ func TestConsoleInChromium(t *testing.T) {
 	}
 	b.see("10 字节") // among what could not be used
 	b.screenshot("new-device")
+	b.fail(p, token)
 	b.administer("d0")
 	b.visit("/rules", "fire.zone-smoke")
 	b.screenshot("rules")
@@ -273,6 +278,34 @@ func TestConsoleInChromium(t *testing.T) {
 	}
 	b.calm()
 	en.calm()
+}
+
+// fail sends d0 a command that is larger than it takes: its page says so.
+func (b *browser) fail(p *process, token string) {
+	b.t.Helper()
+	small, err := net.Dial("tcp", p.mqtt)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = small.Close() })
+	var hello bytes.Buffer
+	connect := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}, ProtocolVersion: 5, Properties: packets.Properties{MaximumPacketSize: 64}}
+	connect.Connect = packets.ConnectParams{ProtocolName: []byte("MQTT"), Clean: true, Keepalive: 60, ClientIdentifier: "d0", UsernameFlag: true, Username: []byte(token)}
+	subscribe := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, ProtocolVersion: 5, PacketID: 1,
+		Filters: packets.Subscriptions{{Filter: "v1/devices/me/rpc/request/+", Qos: 1}}}
+	if err := errors.Join(connect.ConnectEncode(&hello), subscribe.SubscribeEncode(&hello)); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := small.Write(hello.Bytes()); err != nil {
+		b.t.Fatal(err)
+	}
+	b.click("下发命令")
+	b.choose("dialog select", "self_test")
+	b.fair("the dialog of a command")
+	b.click("下发")
+	b.see("失败\n")
+	b.see("64 bytes") // that the device takes
+	b.screenshot("command-failed")
 }
 
 // administer gives a device another credential and firmware, its model a key, and
@@ -861,12 +894,44 @@ func (b *browser) claim(p *process) {
 	b.see("精确到 ±7 米")
 	b.fair("/claim")
 	b.screenshot("narrow-claim")
+	// A position that comes after the place was typed does not overwrite it, and is not said to be exact.
+	if ok, err := evaluate[bool](b, `(() => {
+		const g = navigator.geolocation, ask = g.getCurrentPosition.bind(g)
+		g.getCurrentPosition = (ok, ...more) => ask((p) => { window.arrive = () => { ok(p); g.getCurrentPosition = ask } }, ...more)
+		return true
+	})()`); err != nil || !ok {
+		b.t.Fatal(err)
+	}
+	b.click("用我的位置")
+	b.edit("form input[placeholder='24.117']", "24.113300", "24.1140")
+	if !wait(10*time.Second, func() bool {
+		came, err := evaluate[bool](b, `(() => { window.arrive?.(); return window.arrive !== undefined })()`)
+		return err == nil && came
+	}) {
+		b.t.Fatal("the phone said no position")
+	}
+	if place := b.placed(); place != "24.1140 117.617100" || strings.Contains(b.text(), "精确到") {
+		b.t.Errorf("the phone's position came late: the form has %s and reads\n%s", place, b.text())
+	}
+	b.click("用我的位置")
+	b.see("精确到 ±7 米")
 	b.do(chromedp.Click(chromedp.CSS("form button[type=submit]")))
 	b.see("未认领：that is not the secret")
 	b.fill("form label:nth-of-type(2) input", "-vX9")
 	b.do(chromedp.Click(chromedp.CSS("form button[type=submit]")))
 	b.see("已认领 南门 1 号烟感。")
+	b.see("查看设备")
 	b.screenshot("narrow-claimed")
+	// The next one is elsewhere; what is said of it, is said of it alone.
+	if place := b.placed(); place != " " || strings.Contains(b.text(), "精确到") {
+		b.t.Errorf("for the next device the form has %s and reads\n%s", place, b.text())
+	}
+	b.fill("form label:nth-of-type(1) input", "d9")
+	b.do(chromedp.Click(chromedp.CSS("form button[type=submit]")))
+	b.see("no device d9")
+	if strings.Contains(b.text(), "查看设备") {
+		b.t.Errorf("beside what failed still stands what went before:\n%s", b.text())
+	}
 	c := clientOf(b.t, p)
 	var d citywarden.DeviceView
 	if err := c.call(b.t.Context(), "GET", "/devices/d0", nil, &d); err != nil || d.Name != "南门 1 号烟感" || d.Attributes["site"] != "mall" ||
@@ -874,6 +939,16 @@ func (b *browser) claim(p *process) {
 		b.t.Errorf("the claimed device is %+v (%v)", d, err)
 	}
 	b.do(chromedp.EmulateViewport(1280, 800))
+}
+
+// placed returns the latitude and longitude that the form has.
+func (b *browser) placed() string {
+	b.t.Helper()
+	s, err := evaluate[string](b, `[...document.querySelectorAll('form .pair input')].map((x) => x.value).join(' ')`)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s
 }
 
 // TestKeyboardInChromium is an operator without a mouse: signs in, skips the

@@ -1,4 +1,5 @@
 // Where a phone is.
+import { useRef, useState } from 'preact/hooks'
 import type { Point } from './types'
 
 /** Spot is a position with its uncertainty in metres. */
@@ -16,6 +17,30 @@ export function whereAmI(): Promise<Spot> {
       { enableHighAccuracy: true, timeout: 20_000, maximumAge: 30_000 },
     )
   })
+}
+
+/**
+ * useWhereAmI asks the phone when it is told to locate, and puts what it says, unless stop was called or it was asked
+ * again meanwhile: what a person says of the place is not overwritten by what comes late. looking is the uncertainty
+ * in metres of what was put.
+ */
+export function useWhereAmI(put: (s: Spot) => void) {
+  const [looking, setLooking] = useState<'' | 'now' | 'failed' | number>('')
+  const asked = useRef(0)
+  const locate = () => {
+    const n = ++asked.current
+    const ifNewest = (f: () => void) => n === asked.current && f()
+    setLooking('now')
+    whereAmI().then(
+      (s) => ifNewest(() => (put(s), setLooking(s.accuracy))),
+      () => ifNewest(() => setLooking('failed')),
+    )
+  }
+  const stop = () => {
+    asked.current++
+    setLooking('')
+  }
+  return { looking, locate, stop }
 }
 
 /** distance between two points, metres. */

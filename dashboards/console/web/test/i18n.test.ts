@@ -30,8 +30,28 @@ it('has no text that nothing uses', () => {
   expect(unused).toEqual([])
 })
 
+/** api is the description of the API. */
+const api = JSON.parse(readFileSync(join(import.meta.dirname, '../../../api/testdata/openapi.json'), 'utf8')) as {
+  paths: Record<string, Record<string, { operationId?: string }>>
+  components: { schemas: Record<string, { properties: Record<string, { enum?: string[] }> }> }
+}
+
+it.each([
+  ['Command', 'state', 'cm.'],
+  ['DeviceView', 'status', 'status.'],
+  ['Alarm', 'severity', 'sev.'],
+  ['AttributeState', 'from', 'at.from.'],
+  ['Case', 'light', 'ca.light.'],
+  ['Case', 'source', 'ca.source.'],
+  ['User', 'role', 'role.'],
+  ['WhyNot', 'reason', 'wn.r.'],
+  ['WhyNotLevel', 'state', 'wn.s.'],
+])('has a word for all that %s.%s may be', (schema, property, prefix) => {
+  const values = api.components.schemas[schema]!.properties[property]!.enum!
+  expect(values.filter((v) => !(prefix + v in tables.en))).toEqual([])
+})
+
 it('names each change that the audit may tell of', () => {
-  const api = JSON.parse(readFileSync(join(import.meta.dirname, '../../../api/testdata/openapi.json'), 'utf8')) as { paths: Record<string, Record<string, { operationId?: string }>> }
   const changes = Object.values(api.paths).flatMap((p) => Object.entries(p).filter(([method]) => method !== 'get').map(([, o]) => o.operationId!))
   const unnamed = changes.filter((id) => !(`op.${id}` in tables.en))
   expect(unnamed).toEqual([])

@@ -3,7 +3,7 @@
 import { useEffect, useState } from 'preact/hooks'
 import { ApiError, enc, get, post, query } from '../api'
 import { say, useLoad } from '../app'
-import { whereAmI } from '../geo'
+import { useWhereAmI } from '../geo'
 import { t } from '../i18n'
 import { Icon, lazy, place, PlaceFields, useBusy, Wrong } from '../ui'
 import { href } from '../url'
@@ -25,7 +25,6 @@ export function Claim({ search }: { search: string }) {
   const [component, setComponent] = useState('')
   const [site, setSite] = useState('')
   const [wrong, setWrong] = useState('')
-  const [looking, setLooking] = useState<'' | 'now' | 'failed' | number>('') // how exact it is, metres
   const [done, setDone] = useState<Device>()
   const { busy, error, run } = useBusy()
   const sites = useSites()
@@ -37,19 +36,11 @@ export function Claim({ search }: { search: string }) {
     setLat(p.lat.toFixed(6))
     setLon(p.lon.toFixed(6))
   }
-  const locate = () => {
-    setLooking('now')
-    whereAmI().then(
-      (s) => {
-        put(s)
-        setLooking(s.accuracy)
-      },
-      () => setLooking('failed'),
-    )
-  }
+  const { looking, locate, stop } = useWhereAmI(put)
   const submit = (e: Event) => {
     e.preventDefault()
     setWrong('')
+    setDone(undefined)
     if (point === 'bad') return setWrong(t('de.badPlace'))
     if (point === undefined && component.trim() === '' && site === '') return setWrong(t('cl.noPlace'))
     run(async () => {
@@ -63,11 +54,9 @@ export function Claim({ search }: { search: string }) {
         })
         setDone(d)
         say(t('cl.done', d.name || d.id))
-        // The next one is near, and another.
-        setID('')
-        setSecret('')
-        setName('')
-        setComponent('')
+        // The next one is another, and not in the same place; it may be of the same site.
+        for (const set of [setID, setSecret, setName, setLat, setLon, setComponent]) set('')
+        stop()
       } catch (e) {
         if (!(e instanceof ApiError) || (e.status !== 403 && e.status !== 409)) throw e
         setWrong(t('cl.refused', e.message))
@@ -85,7 +74,7 @@ export function Claim({ search }: { search: string }) {
         <div class="fields">
           <label>
             {t('de.id')}
-            <input value={id} required maxLength={64} autofocus autocomplete="off" autocapitalize="off" spellcheck={false} onInput={(e) => setID(e.currentTarget.value)} />
+            <input value={id} required pattern=".*\S.*" maxLength={64} autofocus autocomplete="off" autocapitalize="off" spellcheck={false} onInput={(e) => setID(e.currentTarget.value)} />
             <span class="quiet small">{t('cl.idHint')}</span>
           </label>
           <label>
@@ -123,11 +112,11 @@ export function Claim({ search }: { search: string }) {
           <PickMap
             at={spot}
             onPick={(p) => {
+              stop()
               put(p)
-              setLooking('')
             }}
           />
-          <PlaceFields lat={lat} lon={lon} setLat={setLat} setLon={setLon} legend={t('de.placeNeeded')} />
+          <PlaceFields lat={lat} lon={lon} setLat={(s) => (stop(), setLat(s))} setLon={(s) => (stop(), setLon(s))} legend={t('de.placeNeeded')} />
           <label>
             {t('cl.component')}
             <input value={component} maxLength={64} list="around" autocomplete="off" inputMode="numeric" onInput={(e) => setComponent(e.currentTarget.value)} />
@@ -141,7 +130,7 @@ export function Claim({ search }: { search: string }) {
             {around.length > 0 && <span class="quiet small">{t('cl.around', around.length, within)}</span>}
           </label>
           {done !== undefined && (
-            <p class="note" role="status">
+            <p class="note">
               <Icon name="check" size={16} /> {t('cl.done', done.name || done.id)} <a href={href(['devices', done.id])}>{t('cl.show')}</a>
               <span class="sub">{done.grid ? t('map.grid', done.grid) : t('cl.noGrid')}</span>
             </p>

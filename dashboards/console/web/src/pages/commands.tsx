@@ -38,6 +38,7 @@ export function Commands({ d, model }: { d: Device; model: Model }) {
                 <span class="sub">
                   {c.by} · <When at={c.created} /> · {t('cm.expires', fullTime(c.expires))}
                 </span>
+                {c.reason !== undefined && <span class="sub">{c.reason}</span>}
                 {c.answer !== undefined && (
                   <span class="sub">
                     {t('cm.answer')} <code>{written(c.answer)}</code>

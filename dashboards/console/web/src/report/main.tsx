@@ -4,7 +4,7 @@ import { render, type ComponentChildren, type ComponentType } from 'preact'
 import { useEffect, useId, useState } from 'preact/hooks'
 import '../style.css'
 import { ApiError, enc, get, query, send } from '../api'
-import { whereAmI } from '../geo'
+import { useWhereAmI } from '../geo'
 import { firstLang, type Lang } from '../lang'
 import { wear, whenPreferred } from '../look'
 import { shrink } from '../picture'
@@ -129,19 +129,12 @@ function Form({ lang, choices, onSent }: { lang: Lang; choices: Choices; onSent:
   const [things, setThings] = useState<Thing[]>([])
   const [thing, setThing] = useState('')
   const [pointing, setPointing] = useState(false)
-  const [looking, setLooking] = useState<'' | 'now' | 'failed'>('')
   const [address, setAddress] = useState('')
   const [name, setName] = useState('')
   const [phone, setPhone] = useState('')
   const [busy, setBusy] = useState(false)
   const [wrong, setWrong] = useState('')
-  const locate = () => {
-    setLooking('now')
-    whereAmI().then(
-      (s) => (setSpot({ ...s, from: 'phone', crs: 'WGS84' }), setLooking('')),
-      () => setLooking('failed'),
-    )
-  }
+  const { looking, locate, stop } = useWhereAmI((s) => setSpot({ ...s, from: 'phone', crs: 'WGS84' }))
   // Which one it is helps, and is not needed: what can't be asked for is not offered.
   useEffect(() => {
     setThings([])
@@ -241,7 +234,7 @@ function Form({ lang, choices, onSent }: { lang: Lang; choices: Choices; onSent:
             {w(lang, pointing ? 'noMap' : 'onMap')}
           </button>
         </div>
-        {pointing && <Pick lang={lang} of={choices.map} at={spot} onPick={(p) => setSpot({ ...p, from: 'map', crs: 'WGS84' })} />}
+        {pointing && <Pick lang={lang} of={choices.map} at={spot} onPick={(p) => (stop(), setSpot({ ...p, from: 'map', crs: 'WGS84' }))} />}
         <p role="status" class="small">
           {looking === 'failed' ? w(lang, 'notLocated') : spot !== undefined && placed(lang, spot)}
         </p>
