@@ -206,9 +206,11 @@ func (c *Commands) done(x *citywarden.Command, err error) {
 	case "":
 	case citywarden.CodeTooLarge:
 		x.Reason = err.Error()
-		if c.to(context.Background(), x, citywarden.CommandFailed) == nil {
-			c.log.Warn("command can't be delivered", "device", x.Device, "command", x.ID, "err", err)
+		if c.to(context.Background(), x, citywarden.CommandFailed) != nil {
+			x.Reason = ""
+			return
 		}
+		c.log.Warn("command can't be delivered", "device", x.Device, "command", x.ID, "err", err)
 		return
 	default:
 		if c.to(context.Background(), x, citywarden.CommandQueued) == nil {

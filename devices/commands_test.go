@@ -356,6 +356,28 @@ func TestAnswerThatIsNotStored(t *testing.T) {
 	b.must("v1", `1 open {"pct":1} answered {}`)
 }
 
+// TestFailureThatIsNotStored leaves the command as it was, and nothing of the failure with it.
+func TestFailureThatIsNotStored(t *testing.T) {
+	b := newBench(t)
+	s := &brokenStore{DB: openStore(t, b.path)}
+	c, err := devices.NewCommands(t.Context(), s, b.r, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.c = c
+	b.listen("v1")
+	b.tell("v1", "open", map[string]any{"pct": 1.0})
+	s.broken = true
+	b.got[0].Done(citywarden.Errorf(citywarden.CodeTooLarge, "the device takes 64 bytes"))
+	s.broken = false
+	b.must("v1", `1 open {"pct":1} sent`)
+	c.Forget("v1")
+	b.must("v1", `1 open {"pct":1} timed_out`)
+	if cs, _, err := c.List(t.Context(), citywarden.CommandFilter{Device: "v1"}); err != nil || cs[0].Reason != "" {
+		t.Errorf("it ended for the reason %q, %v", cs[0].Reason, err)
+	}
+}
+
 // TestRevocationIsTold to who holds a session of the device.
 func TestRevocationIsTold(t *testing.T) {
 	b := newBench(t)

@@ -60,7 +60,7 @@ func (d *deviceTellCmd) Run(ctx context.Context, o output) error {
 		if len(x.Answer) > 0 {
 			fmt.Fprintf(o.out, "%s\n", x.Answer)
 		}
-		if x.Reason != "" {
+		if x.Reason != "" && d.Wait == 0 { // else the error says it
 			fmt.Fprintf(o.out, "%s\n", x.Reason)
 		}
 	}
