@@ -109,8 +109,8 @@ func measureReady(b *browser) {
 			b.do(chromedp.Navigate(b.base + "/"))
 			b.drawn()
 			seen, err := evaluate[struct{ Ready, Map int }](b, `window.seen`)
-			if err != nil || seen.Ready == 0 {
-				b.t.Fatalf("the page was ready after %+v (%v)", seen, err)
+			if err != nil || seen.Ready == 0 || seen.Map == 0 {
+				b.t.Fatalf("the page was ready and its map drawn after %+v (%v)", seen, err)
 			}
 			ready, drawn = append(ready, seen.Ready), append(drawn, seen.Map)
 		}
