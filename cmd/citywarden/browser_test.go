@@ -920,7 +920,6 @@ func (b *browser) claim(p *process) {
 	b.fill("form label:nth-of-type(2) input", "-vX9")
 	b.do(chromedp.Click(chromedp.CSS("form button[type=submit]")))
 	b.see("已认领 南门 1 号烟感。")
-	b.see("查看设备")
 	b.screenshot("narrow-claimed")
 	// The next one is elsewhere; what is said of it, is said of it alone.
 	if place := b.placed(); place != " " || strings.Contains(b.text(), "精确到") {

@@ -2,7 +2,7 @@
 // The address may name the device, as the code on its box does: /claim?id=…
 import { useEffect, useState } from 'preact/hooks'
 import { ApiError, enc, get, post, query } from '../api'
-import { say, useLoad } from '../app'
+import { useLoad } from '../app'
 import { useWhereAmI } from '../geo'
 import { t } from '../i18n'
 import { Icon, lazy, place, PlaceFields, useBusy, Wrong } from '../ui'
@@ -53,7 +53,6 @@ export function Claim({ search }: { search: string }) {
           site: site || undefined,
         })
         setDone(d)
-        say(t('cl.done', d.name || d.id))
         // The next one is another, and not in the same place; it may be of the same site.
         for (const set of [setID, setSecret, setName, setLat, setLon, setComponent]) set('')
         stop()
@@ -129,12 +128,14 @@ export function Claim({ search }: { search: string }) {
             </datalist>
             {around.length > 0 && <span class="quiet small">{t('cl.around', around.length, within)}</span>}
           </label>
-          {done !== undefined && (
-            <p class="note">
-              <Icon name="check" size={16} /> {t('cl.done', done.name || done.id)} <a href={href(['devices', done.id])}>{t('cl.show')}</a>
-              <span class="sub">{done.grid ? t('map.grid', done.grid) : t('cl.noGrid')}</span>
-            </p>
-          )}
+          <div role="status">
+            {done !== undefined && (
+              <p class="note">
+                <Icon name="check" size={16} /> {t('cl.done', done.name || done.id)} <a href={href(['devices', done.id])}>{t('cl.show')}</a>
+                <span class="sub">{done.grid ? t('map.grid', done.grid) : t('cl.noGrid')}</span>
+              </p>
+            )}
+          </div>
           <Wrong text={wrong || error} />
           <footer class="buttons">
             <button type="submit" class="primary" disabled={busy}>
