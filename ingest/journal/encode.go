@@ -32,7 +32,8 @@ import (
 // one of the usual strings, or 0 and a string.
 const groupVersion = 1
 
-// deafSince is the kind byte of a RecordDeaf that says how long it lasted.
+// deafSince is the kind byte of a RecordDeaf that says how long it lasted. A binary from before there was one does not read a log that
+// holds it: "unknown kind".
 const deafSince = byte(citywarden.RecordDeaf) + 1
 
 // usualNames are the strings that a name is one byte for. Their numbers are
