@@ -264,13 +264,13 @@ func (p *Pipeline) tail(ctx context.Context, start citywarden.Position) {
 			}
 		}
 		p.ring.push(entries)
-		runtime.Gosched() // to what devices wait for, see feed
 		n, size = n+len(entries), size+weight(entries)
 		if n < batchEntries && size < batchBytes && last(entries).Group() < p.log.Last().Group() {
 			continue // more is there for certain
 		}
 		n, size = 0, 0
 		p.ring.grown.broadcast()
+		runtime.Gosched() // to those who take and acknowledge messages, as feed
 	}
 }
 
@@ -284,7 +284,9 @@ func (p *Pipeline) feed(ctx context.Context, c *consumer) {
 			p.catchUp(ctx, c)
 		case len(entries) > 0:
 			p.deliver(ctx, c, entries)
-			runtime.Gosched() // one that has more to do goes behind those that take and acknowledge messages
+			if !c.holdsBack { // one that may be late goes behind those who take and acknowledge messages, alarms do not
+				runtime.Gosched()
+			}
 		default:
 			select {
 			case <-grown:
