@@ -215,7 +215,9 @@ func (j *Journal) gather(stop <-chan struct{}) {
 			return
 		}
 	}
-	j.crowd.vain = 0
+	if x.risky {
+		j.crowd.vain = 0
+	}
 }
 
 // expect returns how many records wait and what crowd.wait says, and has plenty signalled when there are so many.

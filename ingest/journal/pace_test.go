@@ -179,6 +179,24 @@ func TestNobodyWaitsOnceAllAreThere(t *testing.T) {
 	}
 }
 
+// TestVainWaitsAreNotMadeUpForByOthers: a wait for a device that hurries says nothing of those in flight that nobody came of.
+func TestVainWaitsAreNotMadeUpForByOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		waits := uplink(0)
+		waits.Uplink.Device = "d1"
+		j := &Journal{plenty: make(chan struct{}, 1), queue: []pending{{rec: waits}}, crowd: crowd{took: time.Millisecond, vain: 3,
+			senders: map[citywarden.DeviceID]*sender{"d2": {records: 1, acked: time.Now().Round(0), think: time.Millisecond / 2}}}}
+		began := time.Now()
+		j.gather(nil)
+		if d := time.Since(began); d != time.Millisecond {
+			t.Fatalf("it waited %s for d2, want 1 ms", d)
+		}
+		if j.crowd.vain != 3 {
+			t.Errorf("nobody waits for %d commits when it is in vain again, want 3", j.crowd.vain)
+		}
+	})
+}
+
 // TestOurClockIsSetBack: nobody waits until the time at which a device was acknowledged has come again.
 func TestOurClockIsSetBack(t *testing.T) {
 	now := time.Now().Round(0)
