@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -216,6 +218,46 @@ func FuzzNode(f *testing.F) {
 			if all != n.size || all+len(n.devices) > most || int(room.left.Load()) != most-all-len(n.devices) || len(n.aliases) > all || len(n.devices) > 2 {
 				t.Fatalf("%d metrics are remembered, counted %d, room for %d of %d; %d aliases, %d devices", all, n.size, room.left.Load(), most, len(n.aliases), len(n.devices))
 			}
+		}
+	})
+}
+
+// held takes messages and keeps what says that they are durable.
+type held []func(error)
+
+func (h *held) Accept(_ context.Context, _ citywarden.Uplink, done func(error)) {
+	*h = append(*h, done)
+}
+
+// TestAcceptedOnceAllAreDurable: a message that is in the log as several is acknowledged with the last of them, in
+// whatever order they are synced, and not at all when one is not.
+func TestAcceptedOnceAllAreDurable(t *testing.T) {
+	full := errors.New("disk is full")
+	for _, fails := range []int{-1, 0, 1, 2} {
+		var h held
+		var got []error
+		AcceptAll(t.Context(), &h, make([]citywarden.Uplink, 3), func(err error) { got = append(got, err) })
+		for n, i := range []int{1, 2, 0} {
+			if len(got) > 0 {
+				t.Fatalf("message %d fails: done with %v when %d of 3 are durable", fails, got, n)
+			}
+			var err error
+			if i == fails {
+				err = full
+			}
+			h[i](err)
+		}
+		want := error(nil)
+		if fails >= 0 {
+			want = full
+		}
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("message %d fails: done with %v, want once, %v", fails, got, want)
+		}
+	}
+	AcceptAll(t.Context(), nil, nil, func(err error) {
+		if err != nil {
+			t.Errorf("of none: %v", err)
 		}
 	})
 }

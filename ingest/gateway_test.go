@@ -167,6 +167,48 @@ func TestGatewayMessageThatFails(t *testing.T) {
 	}
 }
 
+// heldLog keeps what says that a record is durable.
+type heldLog struct {
+	memLog
+	done []func(citywarden.Position, error)
+}
+
+func (l *heldLog) Append(_ citywarden.Record, done func(citywarden.Position, error)) {
+	l.done = append(l.done, done)
+}
+
+// TestGatewayMessageOnceAllIsDurable: a gateway's message is acknowledged with the last of its parts, in whatever order they
+// are synced, and not at all when one is not.
+func TestGatewayMessageOnceAllIsDurable(t *testing.T) {
+	full := errors.New("disk is full")
+	for _, fails := range []int{-1, 0, 1, 2} {
+		log := new(heldLog)
+		p, err := New(Options{Log: log, Directory: family{one{testModel()}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []error
+		up := citywarden.Uplink{Device: "gw", Topic: citywarden.GatewayTelemetry, Payload: []byte(`{"d1":[{"smoke":0.1}],"d2":[{"smoke":0.2}]}`)}
+		p.Accept(t.Context(), up, func(err error) { got = append(got, err) })
+		if len(log.done) != 3 { // both devices, and that the gateway is alive
+			t.Fatalf("%d records, want 3", len(log.done))
+		}
+		for n, i := range []int{1, 2, 0} {
+			if len(got) > 0 {
+				t.Fatalf("record %d fails: done with %v when %d of 3 are durable", fails, got, n)
+			}
+			if i == fails {
+				log.done[i](0, full)
+				continue
+			}
+			log.done[i](citywarden.PositionAt(1, i), nil)
+		}
+		if want := fails >= 0; len(got) != 1 || errors.Is(got[0], full) != want || !want && got[0] != nil {
+			t.Errorf("record %d fails: done with %v", fails, got)
+		}
+	}
+}
+
 func FuzzSplit(f *testing.F) {
 	for _, c := range gatewayMessages {
 		f.Add(c.topic, []byte(c.body))
