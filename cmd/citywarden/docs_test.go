@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -47,15 +48,16 @@ func blocksOf(t *testing.T, path string) []block {
 	return out
 }
 
-// TestGuidesOfBothLanguages: who reads a guide in Chinese gets the same examples
-// as who reads it in English, and in the same order. What has a name or is run is
-// the same; blocks to look at only may be in either language.
+// TestGuidesOfBothLanguages: who reads a guide in Chinese gets the same chapters,
+// tables and examples as who reads it in English, and in the same order. What has a
+// name or is run is the same; blocks to look at only may be in either language.
 func TestGuidesOfBothLanguages(t *testing.T) {
 	run := func(path string) []block {
 		return slices.DeleteFunc(blocksOf(t, path), func(b block) bool { return b.lang == "" })
 	}
-	for _, guide := range []string{"rule-engineers", "vendors"} {
-		en, zh := run("../../docs/"+guide+".md"), run("../../docs/"+guide+".zh.md")
+	for _, guide := range []string{"operators", "rule-engineers", "vendors"} {
+		path := "../../docs/" + guide
+		en, zh := run(path+".md"), run(path+".zh.md")
 		if len(en) != len(zh) || len(en) == 0 {
 			t.Errorf("%s: %d blocks are run in English, %d in Chinese", guide, len(en), len(zh))
 		}
@@ -64,8 +66,43 @@ func TestGuidesOfBothLanguages(t *testing.T) {
 				t.Errorf("%s.md:%d and %s.zh.md:%d differ:\n%s %s\n%s\n%s %s\n%s", guide, a.line, guide, b.line, a.lang, a.name, a.text, b.lang, b.name, b.text)
 			}
 		}
+		if a, b := outlineOf(t, path+".md"), outlineOf(t, path+".zh.md"); !slices.Equal(a, b) {
+			t.Errorf("%s: chapters with their rows of tables and items of lists are\n%s\nin English, in Chinese\n%s", guide, strings.Join(a, "\n"), strings.Join(b, "\n"))
+		}
 	}
 }
+
+// outlineOf is what a document has whatever its language: how deep each chapter is, and how
+// many rows of tables, items and steps stand in it.
+func outlineOf(t *testing.T, path string) []string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	depth, rows, items, code := "", 0, 0, false
+	end := func() { out = append(out, fmt.Sprintf("%s %d rows, %d items", depth, rows, items)) }
+	for line := range strings.Lines(string(b)) {
+		switch {
+		case strings.HasPrefix(line, "```"):
+			code = !code
+		case code:
+		case strings.HasPrefix(line, "#"):
+			end()
+			depth, _, _ = strings.Cut(line, " ")
+			rows, items = 0, 0
+		case strings.HasPrefix(line, "|"):
+			rows++
+		case listItem.MatchString(line):
+			items++
+		}
+	}
+	end()
+	return out
+}
+
+var listItem = regexp.MustCompile(`^(-|\d+\.) `)
 
 var makeTarget = regexp.MustCompile(`(?m)^make ([a-z-]+)`)
 
