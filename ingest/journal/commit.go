@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -117,10 +118,11 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	if j.off != nil {
 		return 0, j.off
 	}
-	b, err := appendGroup(make([]byte, 0, size+len(recs)*8+32), j.base, recs)
+	b, err := appendGroup(slices.Grow(j.buf[:0], size+len(recs)*8+32), j.base, recs)
 	if err != nil {
 		return 0, err
 	}
+	j.buf = nil
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	ctx, abort := context.WithCancelCause(ctx)
@@ -142,6 +144,7 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 		return 0, err
 	}
 	j.base += uint64(len(recs))
+	j.buf = b // acknowledged, so nobody reads it any more
 	return ack.Sequence, nil
 }
 

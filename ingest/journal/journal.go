@@ -114,6 +114,7 @@ type Journal struct {
 	crowd crowd // of the writer
 
 	base uint64 // records in the log so far; used by one goroutine at a time: Open, then the writer
+	buf  []byte // the array for the next group, nil for a new one; used by the writer
 
 	abort atomic.Pointer[context.CancelCauseFunc] // ends the write under way, nil when there is none
 
@@ -473,9 +474,11 @@ func (j *Journal) take(n, size int) []pending {
 	if k == 0 {
 		return nil
 	}
-	batch := j.queue[:k:k]
-	if j.queue = j.queue[k:]; len(j.queue) == 0 {
-		j.queue, j.spare = j.spare, nil // the batch owns the array
+	all := j.queue
+	batch := all[:k:k]
+	if j.queue = all[k:]; len(j.queue) == 0 {
+		batch = all // which owns the array
+		j.queue, j.spare = j.spare, nil
 	}
 	j.bytes -= bytes
 	j.room.Broadcast()
