@@ -159,12 +159,22 @@ func (r *ring) after(p citywarden.Position) (entries []citywarden.Entry, ok bool
 			break
 		}
 	}
-	if len(first) == 1 {
-		return since(first[0], p), true
+	if len(first) > 1 {
+		r.groups = slices.Replace(r.groups, i, i+len(first), joined(first))
 	}
-	entries = slices.Concat(first...)
-	r.groups = slices.Replace(r.groups, i, i+len(first), entries)
-	return since(entries, p), true
+	return slices.Clip(since(r.groups[i], p)), true
+}
+
+// joined returns all entries of groups. It copies none when they lie behind each other, as decoder.group leaves them.
+func joined(groups [][]citywarden.Entry) []citywarden.Entry {
+	all := groups[0]
+	for _, g := range groups[1:] {
+		if n := len(all); n == cap(all) || &all[:n+1][n] != &g[0] {
+			return slices.Concat(groups...)
+		}
+		all = all[:len(all)+len(g)]
+	}
+	return all
 }
 
 // newest returns the position of what was pushed last.
@@ -301,24 +311,25 @@ func (p *Pipeline) catchUp(ctx context.Context, c *consumer) {
 	from := c.passed()
 	p.logger.Info("consumer reads from the log", "consumer", c.Name(), "group", from.Group(), "behind", p.log.Last().Group()-from.Group())
 	d := p.openDecoder(ctx, from)
-	var batch []citywarden.Entry
-	size := 0
+	var batch [][]citywarden.Entry
+	n, size := 0, 0
 	for {
 		entries, ok := d.next(ctx)
 		if !ok {
 			return
 		}
-		batch = append(batch, entries...)
-		size += weight(entries)
+		batch = append(batch, entries)
+		n, size = n+len(entries), size+weight(entries)
 		// Go on collecting while more is there for certain.
-		if len(batch) < batchEntries && size < batchBytes && !p.ring.reaches(last(batch)) {
+		if n < batchEntries && size < batchBytes && !p.ring.reaches(last(entries)) {
 			continue
 		}
-		p.deliver(ctx, c, batch)
+		p.deliver(ctx, c, slices.Clip(joined(batch)))
 		if p.ring.reaches(c.passed()) || ctx.Err() != nil {
 			return
 		}
-		batch, size = nil, 0 // c may have kept it
+		clear(batch)
+		batch, n, size = batch[:0], 0, 0
 	}
 }
 

@@ -24,6 +24,8 @@ const (
 	duplicateKeys = 1 << 20
 	// maxReasons is how many different things are said about one message.
 	maxReasons = 6
+	// roomEntries is for how many entries room is made at once.
+	roomEntries = 1024
 )
 
 // earliest is the oldest time a reading may have; a device that is further back has no clock.
@@ -100,60 +102,66 @@ func (d *dropped) reason() string {
 	return s
 }
 
-// decode is decodeInto without memory of its own.
+// decode is scratch.decode for one message.
 func decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.Uplink) (message, []time.Time, dropped) {
-	return decodeInto(nil, device, model, up)
+	var s scratch
+	m := s.decode(device, model, up)
+	return m, s.raw, s.dropped
 }
 
-// decodeInto turns up into readings of known metrics with a time and a quality.
-// It appends to raw, for each reading, the time as the device gave it, zero when that does not matter.
-func decodeInto(raw []time.Time, device *citywarden.Device, model *citywarden.Model, up *citywarden.Uplink) (message, []time.Time, dropped) {
-	var (
-		m message
-		d dropped
-	)
+// scratch is what is known besides of the message that was decoded last.
+type scratch struct {
+	raw     []time.Time // of each reading the time as the device gave it, zero when that does not matter
+	dropped dropped
+}
+
+// decode turns up into readings of known metrics with a time and a quality.
+func (s *scratch) decode(device *citywarden.Device, model *citywarden.Model, up *citywarden.Uplink) message {
+	s.raw, s.dropped = s.raw[:0], dropped{}
+	var m message
+	d := &s.dropped
 	if up.Topic == citywarden.DeviceConnected || up.Topic == citywarden.DeviceDisconnected {
-		return message{}, raw, d // only a sign of life
+		return message{} // only a sign of life
 	}
 	if bytes, topic, ok := citywarden.Oversized(up.Topic); ok {
 		if bytes == len(up.Payload) {
 			d.reject(1, "a message of %d bytes to %s; model %s takes %d: send less at once, or let the model take more and replay the dead letter", bytes, topic, model.Name, cmp.Or(model.Limits.Payload, citywarden.MaxPayload))
-			return message{}, raw, d
+			return message{}
 		}
 		most := ""
 		if model.Limits.Payload > 0 && bytes > model.Limits.Payload {
 			most = fmt.Sprintf("; model %s takes %d", model.Name, model.Limits.Payload)
 		}
 		d.reject(1, "a message of %d bytes to %s is more than can be kept, and what is here is its beginning; send less at once%s", bytes, topic, most)
-		return message{}, raw, d
+		return message{}
 	}
 	if topic, ok := citywarden.Overrated(up.Topic); ok {
 		d.reject(1, "a message to %s that came too fast: model %s takes %s of a device and %s of all together", topic, model.Name, orAny(model.Limits.Messages), orAny(model.Limits.AllMessages))
-		return message{}, raw, d
+		return message{}
 	}
 	var err error
 	switch up.Topic {
 	case citywarden.DeviceRaw:
-		m, err = decodeRaw(model, up, 0, &d)
+		m, err = decodeRaw(model, up, 0, d)
 	case citywarden.DeviceLoRaWAN:
-		m, err = decodeLoRaWAN(model, up, &d)
+		m, err = decodeLoRaWAN(model, up, d)
 	case citywarden.DeviceCTWing:
-		m, err = decodeCTWing(model, up, &d)
+		m, err = decodeCTWing(model, up, d)
 	case citywarden.DeviceSparkplug:
-		m, err = decodeSparkplug(model, up, &d)
+		m, err = decodeSparkplug(model, up, d)
 	case citywarden.DeviceMissing:
 		m, err = decodeMissing(up)
 	default:
 		if strings.HasPrefix(up.Topic, citywarden.DeviceLwM2M) {
-			m, err = decodeLwM2M(model, up, &d)
+			m, err = decodeLwM2M(model, up, d)
 			break
 		}
-		m, err = decodeJSON(model, up, &d)
+		m, err = decodeJSON(model, up, d)
 	}
 	if err != nil {
-		d = dropped{}
+		*d = dropped{}
 		d.reject(1, "%v", err)
-		return message{}, raw, d
+		return message{}
 	}
 	arrived := up.Received.UTC()
 	oldest := earliest()
@@ -201,7 +209,7 @@ func decodeInto(raw []time.Time, device *citywarden.Device, model *citywarden.Mo
 			given = r.Time
 		}
 		kept = append(kept, r)
-		raw = append(raw, given)
+		s.raw = append(s.raw, given)
 	}
 	if tooOld > 0 {
 		d.quarantine(tooOld, "time %s is before 2015; set the clock of the device, or leave ts out", oldTime.UTC().Format(time.RFC3339))
@@ -211,7 +219,7 @@ func decodeInto(raw []time.Time, device *citywarden.Device, model *citywarden.Mo
 	}
 	m.readings = kept
 	d.taken = len(kept)
-	return m, raw, d
+	return m
 }
 
 // orAny is a rate in words.
@@ -236,17 +244,22 @@ type decoder struct {
 	seed      maphash.Seed
 	n         uint64 // records decoded so far
 	old, cur  map[uint64]sight
-	begun     uint64      // n when cur was begun
-	raw       []time.Time // of the message that is decoded, see decodeInto
+	begun     uint64 // n when cur was begun
+	scratch   scratch
+	room      []citywarden.Entry // for the next groups
 }
 
 func newDecoder(dir Directory) *decoder {
 	return &decoder{directory: dir, seed: maphash.MakeSeed(), cur: map[uint64]sight{}}
 }
 
-// group decodes a commit group.
+// group decodes a commit group. Its entries lie behind those of the group before it as long as there is room, see joined.
 func (d *decoder) group(recs []citywarden.Record) []citywarden.Entry {
-	entries := make([]citywarden.Entry, len(recs))
+	if len(recs) > len(d.room) {
+		d.room = make([]citywarden.Entry, max(len(recs), roomEntries))
+	}
+	entries := d.room[:len(recs)]
+	d.room = d.room[len(recs):]
 	for i := range recs {
 		d.n++
 		entries[i].Record = recs[i]
@@ -271,15 +284,15 @@ func (d *decoder) uplink(e *citywarden.Entry) {
 		e.Rejected, e.Reject = dropped.rejected, deadLetter(e, dropped.reason())
 		return
 	}
-	m, raw, dropped := decodeInto(d.raw[:0], device, model, up)
-	d.raw = raw
+	m := d.scratch.decode(device, model, up)
+	dropped := &d.scratch.dropped
 	e.Attrs, e.Stated, e.Rejected, e.Quarantined, e.Missing = m.attrs, m.stated, dropped.rejected, dropped.quarantined, m.missing
 	if reason := dropped.reason(); reason != "" {
 		e.Reject = deadLetter(e, reason)
 	}
 	e.Readings = m.readings[:0]
 	for i, r := range m.readings {
-		if d.repeated(up, &r, raw[i], m.once) {
+		if d.repeated(up, &r, d.scratch.raw[i], m.once) {
 			e.Duplicates++
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -305,6 +306,48 @@ func TestConsumersGetSeveralGroupsAtOnce(t *testing.T) {
 			t.Errorf("%d messages in %d calls, want %d in at most %d", len(c.got), calls, n, want)
 		}
 	})
+}
+
+// TestGroupsAreJoined: what one decoder made of several groups is put together as it lies, all else by a copy, and in
+// any case nobody who appends to what he got writes over the next.
+func TestGroupsAreJoined(t *testing.T) {
+	group := func(d *decoder, first, n int) []citywarden.Entry {
+		recs := make([]citywarden.Record, n)
+		for i := range recs {
+			recs[i] = citywarden.Record{Position: citywarden.Position(first + i), Kind: citywarden.RecordTick}
+		}
+		return d.group(recs)
+	}
+	d := newDecoder(one{testModel()})
+	groups := [][]citywarden.Entry{group(d, 1, 3), group(d, 4, 1), group(d, 5, roomEntries-4)}
+	beyond := group(d, roomEntries+1, 2*roomEntries)
+	for name, c := range map[string]struct {
+		groups [][]citywarden.Entry
+		copied bool
+	}{
+		"one":             {groups[:1], false},
+		"several":         {groups, false},
+		"without the 2nd": {[][]citywarden.Entry{groups[0], groups[2]}, true},
+		"into other room": {[][]citywarden.Entry{groups[2], beyond}, true},
+		"another decoder": {[][]citywarden.Entry{groups[0], group(newDecoder(one{testModel()}), 4, 2)}, true},
+	} {
+		all := joined(c.groups)
+		if copied := &all[0] != &c.groups[0][0]; copied != c.copied {
+			t.Errorf("%s: copied: %v", name, copied)
+		}
+		if !slices.EqualFunc(all, slices.Concat(c.groups...), func(a, b citywarden.Entry) bool { return a.Position == b.Position }) {
+			t.Errorf("%s: %d entries, not what the groups hold", name, len(all))
+		}
+	}
+	var r ring
+	r.start(0)
+	r.push(groups[0])
+	r.push(groups[1])
+	got, _ := r.after(0)
+	_ = append(got, citywarden.Entry{Record: citywarden.Record{Position: 99}})
+	if groups[2][0].Position != 5 {
+		t.Error("the group behind is written over")
+	}
 }
 
 // stuck is a log that is not read beyond a group.
