@@ -72,6 +72,7 @@ type Series struct {
 	log    *slog.Logger
 	client influxdb2.Client
 	writer api.WriteAPIBlocking
+	todo   []line // empty: the array for what is written next
 	base   string // URL with a slash at its end
 
 	written, rejected prometheus.Counter
@@ -229,7 +230,11 @@ func (s *Series) Consume(ctx context.Context, entries []citywarden.Entry) error 
 	if err != nil {
 		return err
 	}
-	var todo []line
+	todo := s.todo[:0]
+	defer func() { // of which nobody keeps anything
+		clear(todo[:cap(todo)])
+		s.todo = todo
+	}()
 	full := false
 	for i := range entries {
 		if entries[i].Position <= reached {
@@ -389,13 +394,15 @@ func clip(s string) string {
 // So the halves are sent again, until each bad line stands alone; a bad line
 // with several readings is split into them.
 func (s *Series) send(ctx context.Context, ls []line, lost *rejects) error {
-	body := make([]byte, 0, len(ls)*lineBytes)
+	var body strings.Builder
+	body.Grow(len(ls) * lineBytes)
+	var one [2 * lineBytes]byte
 	points := 0
 	for _, l := range ls {
-		body = l.appendTo(body)
+		body.Write(l.appendTo(one[:0]))
 		points += writable(l)
 	}
-	err := s.post(ctx, string(body))
+	err := s.post(ctx, body.String())
 	var e *influxhttp.Error
 	switch {
 	case err == nil:
