@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/citywarden/citywarden/app"
@@ -36,9 +35,7 @@ type serveCmd struct {
 
 // Run runs the platform until it is told to stop.
 func (s *serveCmd) Run(ctx context.Context, o output) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(200) // a message leaves garbage, the heap that stays is small
-	}
+	paceCollections(ctx)
 	c := app.Default()
 	if s.Config != "" {
 		var err error
