@@ -219,6 +219,12 @@ func (b *building) folder(context.Context) error {
 		return err
 	}
 	b.closers = append(b.closers, unlock)
+	if _, err := os.Stat(b.path(restoring)); err == nil {
+		return citywarden.Errorf(citywarden.CodeConflict, "a restore into %s has not come to its end; wait for it, or remove the folder and restore again", b.config.Data)
+	}
+	if err := b.removeCopies(); err != nil {
+		return err
+	}
 	if b.config.Demo {
 		if b.demoState, err = openDemo(b.config.Data, b.options.AdminPassword != ""); err != nil {
 			return err
@@ -229,6 +235,15 @@ func (b *building) folder(context.Context) error {
 	b.metrics.MustRegister(collectors.NewGoCollector(live), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	b.hub = api.NewHub(b.component("events"))
 	return nil
+}
+
+// removeCopies removes what backups left when the process was killed.
+func (b *building) removeCopies() error {
+	left, err := filepath.Glob(b.path(copies + "*"))
+	for _, dir := range left {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // listen takes the addresses before anything is changed on disk, so that a port

@@ -85,8 +85,23 @@ func (b *building) backup(ctx context.Context, w io.Writer) error {
 	return z.Close()
 }
 
+// copies is how the folders begin in which the database is copied for a backup.
+const copies = "backup-"
+
+// backupDatabase copies the database, for which there has to be room beside log.reserve.
 func (b *building) backupDatabase(ctx context.Context, z *zip.Writer) error {
-	dir, err := os.MkdirTemp(b.config.Data, "backup-*")
+	var need uint64
+	for _, name := range []string{dbFile, dbFile + "-wal"} {
+		if info, err := os.Stat(b.path(name)); err == nil {
+			need += uint64(info.Size())
+		}
+	}
+	free, err := journal.Free(b.config.Data)
+	if reserve := uint64(b.config.Log.Reserve); err == nil && free < need+reserve {
+		return citywarden.Errorf(citywarden.CodeTransient, "a backup needs a copy of the database, %d MiB, and the disk of %s has %d MiB free of which log.reserve keeps %d MiB; make room",
+			need>>20+1, b.config.Data, free>>20, reserve>>20)
+	}
+	dir, err := os.MkdirTemp(b.config.Data, copies+"*")
 	if err != nil {
 		return err
 	}
@@ -111,7 +126,7 @@ func backupFolder(z *zip.Writer, name, dir string) error {
 			return err
 		}
 		switch {
-		case name == filesDir && (slices.Contains(own, rel) || strings.HasPrefix(rel, "backup-")),
+		case name == filesDir && (slices.Contains(own, rel) || strings.HasPrefix(rel, copies)),
 			strings.HasPrefix(d.Name(), photos.Partial): // not there for long
 			if d.IsDir() {
 				return filepath.SkipDir
@@ -164,11 +179,17 @@ func manifest(file string, z *zip.Reader) (m Manifest, err error) {
 	return m, nil
 }
 
-// Restore makes the data folder dir of a backup. The folder must be empty or
-// not there, and appears only when it is whole.
+// restoring is the folder in a data folder where a restore works until all is
+// there. With it in a data folder the platform does not start.
+const restoring = ".restoring"
+
+// Restore makes the data folder dir of a backup. The folder must be empty or not
+// there; it may be a link, or where a disk is mounted. What is restored appears
+// in it when it is whole, and after an error nothing is left.
 func Restore(ctx context.Context, file, dir string, log *slog.Logger) (m Manifest, err error) {
-	if list, err := os.ReadDir(dir); err == nil && len(list) > 0 {
-		return m, citywarden.Errorf(citywarden.CodeConflict, "%s is not empty; name another folder with --data, or move it away", dir)
+	there, err := restorable(dir)
+	if err != nil {
+		return m, err
 	}
 	z, err := zip.OpenReader(file)
 	if err != nil {
@@ -178,21 +199,70 @@ func Restore(ctx context.Context, file, dir string, log *slog.Logger) (m Manifes
 	if m, err = manifest(file, &z.Reader); err != nil {
 		return m, err
 	}
-	tmp := strings.TrimRight(dir, string(filepath.Separator)) + ".restoring"
-	if err := os.RemoveAll(tmp); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return m, err
 	}
-	if err := os.MkdirAll(tmp, 0o700); err != nil {
+	if !there {
+		defer func() {
+			if err != nil {
+				_ = os.Remove(dir) // not when there is something in it
+			}
+		}()
+	}
+	tmp := filepath.Join(dir, restoring)
+	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return m, err
 	}
-	defer os.RemoveAll(tmp) // nothing is left of it after the renaming
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	if err := roomFor(file, dir, &z.Reader, m); err != nil {
+		return m, err
+	}
 	if err := restoreInto(ctx, tmp, &z.Reader, m, log); err != nil {
 		return m, fmt.Errorf("restore %s: %w", file, err)
 	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	list, err := os.ReadDir(tmp)
+	if err != nil {
 		return m, err
 	}
-	return m, os.Rename(tmp, dir)
+	for _, e := range list {
+		if err := os.Rename(filepath.Join(tmp, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
+}
+
+// restorable says whether there is a folder dir, and an error when it is not empty.
+func restorable(dir string) (there bool, err error) {
+	list, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, citywarden.Errorf(citywarden.CodeConflict, "%w; name another folder with --data", err)
+	}
+	for _, e := range list {
+		if e.Name() != "lost+found" { // of a new disk
+			return true, citywarden.Errorf(citywarden.CodeConflict, "%s is not empty, it has %s; name another folder with --data, or move it away", dir, e.Name())
+		}
+	}
+	return true, nil
+}
+
+// roomFor returns an error when the disk of dir has no room for what is in a backup.
+func roomFor(file, dir string, z *zip.Reader, m Manifest) error {
+	const group = 64 // bytes that the log takes beside each commit group
+	var need uint64
+	for _, f := range z.File {
+		need += f.UncompressedSize64
+	}
+	need += need/16 + (m.LastGroup-m.FirstGroup+1)*group
+	free, err := journal.Free(dir)
+	if err != nil || free >= need { // where it can't be known, the writing tells
+		return nil
+	}
+	return citywarden.Errorf(citywarden.CodeTransient, "what is in %s takes %d MiB, and the disk of %s has %d MiB free; make room, or name another folder with --data",
+		file, need>>20+1, dir, free>>20)
 }
 
 func restoreInto(ctx context.Context, dir string, z *zip.Reader, m Manifest, log *slog.Logger) error {

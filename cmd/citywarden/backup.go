@@ -33,7 +33,9 @@ func (b *backupCmd) Run(ctx context.Context, o output) (err error) {
 		return err
 	}
 	defer os.Remove(tmp) // nothing is left of it after the renaming
-	err = c.call(ctx, "GET", "/backup", nil, io.Writer(f))
+	if err = c.call(ctx, "GET", "/backup", nil, io.Writer(f)); errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w; the platform's log says why it ended", err)
+	}
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"time"
 
@@ -24,12 +23,34 @@ func (s *server) backupRoutes() {
 func (s *server) backup(ctx context.Context, _ *struct{}) (*huma.StreamResponse, error) {
 	name := "citywarden-" + time.Now().UTC().Format("20060102T150405Z") + ".zip"
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
-		_, w := humago.Unwrap(hc)
-		w.Header().Set("Content-Type", "application/zip")
-		w.Header().Set("Content-Disposition", `attachment; filename="`+name+`"`)
-		w.WriteHeader(http.StatusOK)
-		if err := s.Backup(ctx, io.Writer(w)); err != nil {
+		r, w := humago.Unwrap(hc)
+		out := &backupWriter{w: w, name: name}
+		err := s.Backup(ctx, out)
+		switch {
+		case err == nil:
+		case !out.begun:
+			s.writeProblem(w, r, err)
+		default:
 			s.log.Error("backup failed", "user", callerOf(ctx).Name, "err", err)
+			panic(http.ErrAbortHandler) // the client must not take what it has for all of it
 		}
 	}}, nil
+}
+
+// backupWriter answers with a file once there is something to write, so that
+// what fails before that is answered as a problem.
+type backupWriter struct {
+	w     http.ResponseWriter
+	name  string // of the file
+	begun bool
+}
+
+func (b *backupWriter) Write(p []byte) (int, error) {
+	if !b.begun {
+		b.begun = true
+		b.w.Header().Set("Content-Type", "application/zip")
+		b.w.Header().Set("Content-Disposition", `attachment; filename="`+b.name+`"`)
+		b.w.WriteHeader(http.StatusOK)
+	}
+	return b.w.Write(p)
 }

@@ -109,6 +109,13 @@ func (s *Space) look() error {
 	return nil
 }
 
+// Free returns how many bytes are free on the disk of dir; errors.ErrUnsupported
+// where that can't be known.
+func Free(dir string) (uint64, error) {
+	free, _, err := room(dir)
+	return free, err
+}
+
 // Full returns nil while there is room for messages, else a CodeTransient error that says
 // how much is missing.
 func (s *Space) Full() error {

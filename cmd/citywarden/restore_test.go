@@ -1,0 +1,137 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestRestoreOntoAnotherDisk restores into the folder where a disk is mounted,
+// or that a link leads to; and where there is no room, or a file of that name,
+// nothing is changed and the message says why.
+func TestRestoreOntoAnotherDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p, err := launch(dir, "data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if p != nil {
+			_ = p.stop(os.Kill)
+		}
+	})
+	cli := func(args ...string) (string, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "citywarden", args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "CITYWARDEN_SERVER="+p.http, "CITYWARDEN_USER=admin", "CITYWARDEN_PASSWORD="+testPassword)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := cli("backup", "county.zip"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := p.stop(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+
+	writeFile(t, filepath.Join(dir, "notes"), "mine")
+	if out, err := cli("restore", "county.zip", "--data", "notes"); err == nil || !strings.Contains(out, "notes: not a directory; name another folder") {
+		t.Errorf("restoring onto a file = %v: %s", err, out)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "notes")); err != nil || string(b) != "mine" {
+		t.Errorf("the file is %q, %v", b, err)
+	}
+
+	mounted := func(name, size string) string {
+		t.Helper()
+		disk := filepath.Join(dir, name)
+		if err := os.Mkdir(disk, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size="+size); err != nil {
+			t.Skipf("mounting a small file system needs root: %v", err)
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(disk, 0) })
+		return disk
+	}
+	small := mounted("small", "300k")
+	if out, err := cli("restore", "county.zip", "--data", "small"); err == nil || !strings.Contains(out, "and the disk of small has 0 MiB free; make room") {
+		t.Errorf("restoring onto a disk without room = %v: %s", err, out)
+	}
+	if list, err := os.ReadDir(small); err != nil || len(list) > 0 {
+		t.Errorf("on the disk without room: %v, %v", list, err)
+	}
+
+	large := mounted("large", "64m")
+	if err := os.Mkdir(filepath.Join(large, "lost+found"), 0o700); err != nil { // as on a new ext4
+		t.Fatal(err)
+	}
+	if err := os.Symlink("large", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := cli("restore", "county.zip", "--data", "link"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if at, err := os.Readlink(filepath.Join(dir, "link")); err != nil || at != "large" {
+		t.Errorf("the link leads to %q, %v", at, err)
+	}
+	writeFile(t, filepath.Join(dir, "c.yaml"), "log:\n  reserve: 8388608\n")
+	if p, err = launch(dir, "large", "--config", "c.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := cli("audit"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+
+	// A backup of a platform without room for it says so, and is none.
+	fill := filepath.Join(large, "fill")
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(large, &st); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(fill, make([]byte, int64(st.Bavail)*st.Bsize-(8<<20)-4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := cli("backup", "second.zip"); err == nil || !strings.Contains(out, "needs a copy of the database") {
+		t.Errorf("a backup without room = %v: %s", err, out)
+	}
+	if found, _ := filepath.Glob(filepath.Join(dir, "second*")); len(found) > 0 {
+		t.Errorf("there is %v", found)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+
+	// What a killed backup left goes with the next start; a killed restore prevents it.
+	if err := p.stop(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(large, "backup-1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = launch(dir, "large"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(large, "backup-1")); !os.IsNotExist(err) {
+		t.Errorf("what was left of a backup is still there: %v", err)
+	}
+	if err := p.stop(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(large, ".restoring"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := cli("serve", "--data", "large", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--coap", "127.0.0.1:0"); err == nil || !strings.Contains(out, "a restore into large has not come to its end") {
+		t.Errorf("serve after a restore that was cut off = %v: %s", err, out)
+	}
+}
