@@ -177,7 +177,10 @@ func (r *Runner) Consume(ctx context.Context, entries []citywarden.Entry) error 
 		return err
 	}
 	if time.Since(r.saved) >= r.opt.Every {
-		return r.save(ctx)
+		if err := r.save(ctx); err != nil && ctx.Err() == nil { // the alarms are with the desk, and those behind them must not wait
+			r.opt.Logger.Error("alarms go on without a new snapshot, and the log is kept from the last one on; it is tried again", "again_in", r.opt.Every, "err", err)
+			r.saved = time.Now()
+		}
 	}
 	return nil
 }

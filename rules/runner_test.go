@@ -28,6 +28,7 @@ type plant struct {
 	applied []citywarden.Transition
 	keys    map[string]int
 	broken  error
+	noSnaps error // what SaveSnapshot answers
 	snapPos citywarden.Position
 	snap    []byte
 	reading func() // called while the history is read, nil for nothing
@@ -121,6 +122,9 @@ func (p *plant) LoadSnapshot(context.Context) (citywarden.Position, []byte, erro
 func (p *plant) SaveSnapshot(_ context.Context, pos citywarden.Position, data []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.noSnaps != nil {
+		return p.noSnaps
+	}
 	if pos > p.cursor {
 		return errors.New("snapshot beyond the desk's cursor")
 	}
@@ -320,6 +324,46 @@ func TestRunnerKeepsTransitionsWhileTheDeskFails(t *testing.T) {
 		stop(true)
 		if got := len(p.applied); got != 2 {
 			t.Errorf("%d transitions applied, want 2", got)
+		}
+	})
+}
+
+// TestAlarmsGoOnWithoutSnapshots: a snapshot for which there is no room, as it is large, keeps no alarm from anybody: the
+// same entries would come again and again, and those behind them never.
+func TestAlarmsGoOnWithoutSnapshots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const every = 30 * time.Second
+		p, d := newPlant(), dev("d", "probe")
+		set := load(t, probeRule(`levels: [{severity: major, when: 'x > 5'}]`))
+		r := NewRunner(New(set, Options{Devices: &world{t: t, devices: []*citywarden.Device{d}}}), p, p, RunnerOptions{Every: every})
+		if _, err := r.Cursor(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.noSnaps = errors.New("disk full")
+		value := 0.0
+		step := func() {
+			t.Helper()
+			time.Sleep(every)
+			value = 6 - value
+			p.send(d, "x", value)
+			if err := r.Consume(t.Context(), p.log[len(p.log)-1:]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 4 {
+			step()
+		}
+		if got := len(p.applied); got != 4 {
+			t.Errorf("%d transitions applied, want 4", got)
+		}
+		at, err := r.Cursor(t.Context())
+		if err != nil || at != 0 || p.snap != nil {
+			t.Errorf("the log is needed from %d on, %v, and there is a snapshot of %d bytes: want all of it and none", at, err, len(p.snap))
+		}
+		p.noSnaps = nil
+		step()
+		if at, err := r.Cursor(t.Context()); err != nil || at != p.cursor || p.snapPos != p.cursor {
+			t.Errorf("with room again the snapshot is of %d, the cursor %d, %v; want %d", p.snapPos, at, err, p.cursor)
 		}
 	})
 }
