@@ -786,9 +786,13 @@ func TestLimits(t *testing.T) {
 		if add(3*maxExchanges-1) == nil {
 			t.Error("the newest is forgotten")
 		}
-		time.Sleep(lifetime + time.Second)
+		time.Sleep(246 * time.Second) // EXCHANGE_LIFETIME is 247 s
+		if add(3*maxExchanges-1) == nil {
+			t.Error("the newest is forgotten after 246 s, and its repetition would be stored again")
+		}
+		time.Sleep(2 * time.Second)
 		if add(3*maxExchanges-1) != nil || len(e.byID) != 1 {
-			t.Errorf("%d remembered after %v", len(e.byID), lifetime)
+			t.Errorf("%d remembered after 248 s", len(e.byID))
 		}
 
 		tr := newTransfers(maxTransfers, maxBody, transferIdle)
