@@ -213,9 +213,8 @@ func (c *Commands) done(x *citywarden.Command, err error) {
 		c.log.Warn("command can't be delivered", "device", x.Device, "command", x.ID, "err", err)
 		return
 	default:
-		if c.to(context.Background(), x, citywarden.CommandQueued) == nil {
-			c.offer(context.Background(), x, nil)
-		}
+		_ = c.to(context.Background(), x, citywarden.CommandQueued) // which says so itself
+		c.offer(context.Background(), x, nil)
 		return
 	}
 	x.Delivered = now()
@@ -253,12 +252,15 @@ func (c *Commands) Answer(ctx context.Context, device citywarden.DeviceID, id in
 	return nil
 }
 
-// to moves x on and stores it; on an error it stays where it was. It needs mu.
+// to moves x on and stores it; on an error one that is over by it stays where it was, and where one is that is not
+// counts although the store does not say so: after a restart it is offered again in any case. It needs mu.
 func (c *Commands) to(ctx context.Context, x *citywarden.Command, s citywarden.CommandState) error {
 	before := x.State
 	x.State = s
 	if err := c.store.SaveCommand(ctx, *x); err != nil {
-		x.State = before
+		if !x.Open() {
+			x.State = before
+		}
 		c.log.Error("command not stored", "device", x.Device, "command", x.ID, "state", s, "err", err)
 		return fmt.Errorf("save command %d of device %s: %w", x.ID, x.Device, err)
 	}

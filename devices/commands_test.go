@@ -378,6 +378,40 @@ func TestFailureThatIsNotStored(t *testing.T) {
 	}
 }
 
+// TestWhereACommandIsThatIsNotStored: while the database can't be written a command that is on its way is so all the same. One
+// that its device has is not offered to the next connection as well, as a valve must not move twice, and one that it has not is.
+func TestWhereACommandIsThatIsNotStored(t *testing.T) {
+	for _, gone := range []error{nil, errors.New("the connection ended before the device had it")} {
+		b := newBench(t)
+		s := &brokenStore{DB: openStore(t, b.path)}
+		c, err := devices.NewCommands(t.Context(), s, b.r, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.c = c
+		b.tell("v1", "open", map[string]any{"pct": 1.0})
+		s.broken = gone == nil
+		end := b.listen("v1")
+		s.broken = true
+		end()
+		b.got[0].Done(gone)
+		end = b.listen("v1")
+		want := 1
+		if gone != nil {
+			want = 2
+		}
+		if len(b.got) != want {
+			t.Errorf("the first connection ends with %v: offered %d times, want %d", gone, len(b.got), want)
+		}
+		end()
+		s.broken = false
+		if err := c.Answer(t.Context(), "v1", 1, nil); err != nil {
+			t.Error(err)
+		}
+		b.must("v1", `1 open {"pct":1} answered {}`)
+	}
+}
+
 // TestRevocationIsTold to who holds a session of the device.
 func TestRevocationIsTold(t *testing.T) {
 	b := newBench(t)
