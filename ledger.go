@@ -88,32 +88,45 @@ type Gap struct {
 	From    time.Time `json:"from"`
 	To      time.Time `json:"to"`
 	Missing int64     `json:"missing"` // messages that never came, by the device's sequence numbers; 0 for a silence
+	Outage  bool      `json:"outage,omitempty" doc:"The platform itself heard nobody then: it is no silence of the device"`
 }
 
 // LateMessage is the Gap that stands for a message that was counted as missing and came after all.
 var LateMessage = Gap{Missing: -1}
 
-// Covers reports whether g is why nothing is known between two readings: it is most of the time
-// between them, and they are most of it. A device that sends what it kept leaves no gap, though it was silent.
-func (g *Gap) Covers(before, after time.Time) bool {
-	from, to := g.From, g.To
-	if before.After(from) {
-		from = before
+// Covered reports whether gaps, of which no two are at the same time, are why nothing is known between two readings: together they are
+// most of the time between them, and it is most of theirs. A device that sends what it kept leaves no gap, though it was silent.
+func Covered(before, after time.Time, gaps ...Gap) bool {
+	var both, all time.Duration
+	for _, g := range gaps {
+		from, to := g.From, g.To
+		if before.After(from) {
+			from = before
+		}
+		if after.Before(to) {
+			to = after
+		}
+		both += max(to.Sub(from), 0)
+		all += g.To.Sub(g.From)
 	}
-	if after.Before(to) {
-		to = after
-	}
-	both := 2 * to.Sub(from)
-	return both > 0 && both >= after.Sub(before) && both >= g.To.Sub(g.From)
+	return both > 0 && 2*both >= after.Sub(before) && 2*both >= all
 }
 
 // LastHeard is what is remembered of a device to notice what is missing.
 type LastHeard struct {
-	Device    DeviceID
+	Device    DeviceID  // "" for the platform: At is when the newest record was logged
 	At        time.Time // when its newest message was logged
 	Sequence  int64     // the highest of its sequence numbers, when Sequenced
 	Sequenced bool
 	Numbered  time.Time // of the reading with that number
+}
+
+// LedgerAdd is what is added to the ledger at a time.
+type LedgerAdd struct {
+	Rows    []LedgerRow
+	Dead    []DeadLetter
+	Heard   []LastHeard
+	Outages []Gap // those that began, or lasted longer
 }
 
 // Add counts an entry with an uplink.

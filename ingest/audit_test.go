@@ -130,7 +130,7 @@ func TestAudit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := db.SaveLedger(t.Context(), "ledger", at, at+1, []citywarden.LedgerRow{lie, old}, nil, nil); err != nil {
+	if err := db.SaveLedger(t.Context(), "ledger", at, at+1, citywarden.LedgerAdd{Rows: []citywarden.LedgerRow{lie, old}}); err != nil {
 		t.Fatal(err)
 	}
 	r = audit()

@@ -17,12 +17,45 @@ const (
 	maxSilence = 31 * 24 * time.Hour
 )
 
+// maxOutages is how many outages are remembered one by one; beyond, the oldest become one.
+const maxOutages = 1024
+
 // gaps notices what is missing between the messages of each device. What it
-// remembers is saved with the ledger; that of the device "" is when the platform itself began to run, or had no
-// room for messages last, as it heard nobody before.
+// remembers is saved with the ledger.
 type gaps struct {
 	heard   map[citywarden.DeviceID]citywarden.LastHeard
 	changed map[citywarden.DeviceID]bool // since the last save
+	last    time.Time                    // when the newest record was logged: until then the platform heard
+	outages []citywarden.Gap             // in which it heard nobody, by time, as far back as silence is counted
+	unsaved []citywarden.Gap             // those that began, or lasted longer, since the last save
+}
+
+// load takes what was saved.
+func (g *gaps) load(heard []citywarden.LastHeard, outages []citywarden.Gap) {
+	for _, h := range heard {
+		if h.Device == "" {
+			g.last = h.At
+			continue
+		}
+		g.heard[h.Device] = h
+	}
+	g.outages = outages
+	g.bound()
+}
+
+// save returns what is to be saved of g.
+func (g *gaps) save() (heard []citywarden.LastHeard, outages []citywarden.Gap) {
+	heard = make([]citywarden.LastHeard, 0, len(g.changed)+1)
+	for id := range g.changed {
+		heard = append(heard, g.heard[id])
+	}
+	return append(heard, citywarden.LastHeard{At: g.last}), g.unsaved
+}
+
+// saved notes that what save returned is.
+func (g *gaps) saved() {
+	clear(g.changed)
+	g.unsaved = nil
 }
 
 func (g *gaps) set(h citywarden.LastHeard) {
@@ -30,42 +63,118 @@ func (g *gaps) set(h citywarden.LastHeard) {
 	g.changed[h.Device] = true
 }
 
+// outage notes that nobody was heard from since to at. What follows an outage within what is none is part of it.
+func (g *gaps) outage(since, at time.Time) {
+	if since.After(at) { // our clock was set back
+		since = at
+	}
+	o := citywarden.Gap{From: since, To: at, Outage: true}
+	if n := len(g.outages); n > 0 && since.Sub(g.outages[n-1].To) < citywarden.Outage {
+		o.From = g.outages[n-1].From
+		if o.To.Before(g.outages[n-1].To) {
+			o.To = g.outages[n-1].To
+		}
+		g.outages = g.outages[:n-1]
+	}
+	g.outages = append(g.outages, o)
+	if n := len(g.unsaved); n > 0 && g.unsaved[n-1].From.Equal(o.From) {
+		g.unsaved = g.unsaved[:n-1]
+	}
+	g.unsaved = append(g.unsaved, o)
+	g.bound()
+}
+
+// bound forgets outages of before silence is counted from, and makes the oldest one of those that are too many: nobody is
+// silent for what lies between them.
+func (g *gaps) bound() {
+	for len(g.outages) > 0 && g.last.Sub(g.outages[0].To) > maxSilence {
+		g.outages = g.outages[1:]
+	}
+	if n := len(g.outages) - maxOutages; n > 0 {
+		g.outages[n].From = g.outages[0].From
+		g.outages = g.outages[n:]
+	}
+}
+
+// silences calls f for each time in which a device was silent by itself before it was heard at at. It is from a
+// heartbeat after it was heard before, and counted says that it lasted for another one, so that the device counted as silent.
+// An outage of ours is no silence. A device that did not count as silent when it began has a heartbeat to come back. One that did
+// was silent until then, and after it from its end, unless it was heard within a heartbeat: then it may have come back meanwhile.
+// What is shorter than an outage does not interrupt a silence.
+func (g *gaps) silences(before, at time.Time, heartbeat time.Duration, f func(from, to time.Time, counted bool)) {
+	from, silent := before.Add(heartbeat), false
+	if oldest := at.Add(-maxSilence); oldest.After(from) {
+		from = oldest
+	}
+	until := func(to time.Time) {
+		switch d := to.Sub(from); {
+		case d > heartbeat:
+			f(from, to, true)
+			silent = true
+		case d > 0 && !silent:
+			f(from, to, false)
+		}
+	}
+	i := len(g.outages)
+	for i > 0 && g.outages[i-1].To.After(before) {
+		i--
+	}
+	for _, o := range g.outages[i:] {
+		if o.To.Sub(o.From) < citywarden.Outage && (silent || o.From.Sub(from) > heartbeat) {
+			continue
+		}
+		until(o.From)
+		again := o.To
+		if !silent {
+			again = again.Add(heartbeat)
+		}
+		if again.After(from) {
+			from = again
+		}
+	}
+	until(at)
+}
+
 // note counts what was missing before e; row returns the row of an hour.
 func (g *gaps) note(e *citywarden.Entry, row func(citywarden.DeviceID, time.Time) *citywarden.LedgerRow) {
+	last := g.last
+	g.last = e.At
 	switch {
-	case e.Kind == citywarden.RecordStart, e.Kind == citywarden.RecordDeaf:
-		g.set(citywarden.LastHeard{At: e.At})
+	case e.Kind == citywarden.RecordStart && last.IsZero(): // for the first time
+		return
+	case e.Kind == citywarden.RecordStart:
+		g.outage(last, e.At)
+		return
+	case e.Kind == citywarden.RecordDeaf:
+		since := e.At
+		if e.Lasted > 0 {
+			since = e.Since()
+		}
+		g.outage(since, e.At)
 		return
 	case e.Device == nil, e.Uplink != nil && e.Uplink.Protocol == citywarden.ProtocolWill:
 		return
 	}
 	h, known := g.heard[e.Device.ID]
 	now := e.At.UTC().Truncate(time.Hour)
-	if known {
-		from := h.At
-		if start := g.heard[""].At; start.After(from) {
-			from = start
-		}
-		heartbeat := e.Model.Heartbeat.Std()
-		from = from.Add(heartbeat)
-		if oldest := e.At.Add(-maxSilence); oldest.After(from) {
-			from = oldest
-		}
-		if e.At.Sub(from) > heartbeat { // it counted as silent
-			r := row(e.Device.ID, now)
-			r.Gaps = append(r.Gaps, citywarden.Gap{From: from, To: e.At})
-		}
-		for from.Before(e.At) {
-			hour := from.UTC().Truncate(time.Hour)
-			end := hour.Add(time.Hour)
-			if e.At.Before(end) {
-				end = e.At
+	if heartbeat := e.Model.Heartbeat.Std(); known && e.At.Sub(h.At) > heartbeat {
+		g.silences(h.At, e.At, heartbeat, func(from, to time.Time, counted bool) {
+			if counted {
+				r := row(e.Device.ID, now)
+				r.Gaps = append(r.Gaps, citywarden.Gap{From: from, To: to})
 			}
-			if s := int64(end.Sub(from) / time.Second); s > 0 {
-				row(e.Device.ID, hour).Silent += s
+			for from.Before(to) {
+				hour := from.UTC().Truncate(time.Hour)
+				end := hour.Add(time.Hour)
+				if to.Before(end) {
+					end = to
+				}
+				if s := int64(end.Sub(from) / time.Second); s > 0 {
+					row(e.Device.ID, hour).Silent += s
+				}
+				from = end
 			}
-			from = hour.Add(time.Hour)
-		}
+		})
 	}
 	if e.Missing > 0 {
 		row(e.Device.ID, e.At.UTC().Truncate(time.Hour)).Missing += int64(e.Missing)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +21,7 @@ import (
 // unsaved is a store that can't be written.
 type unsaved struct{ *store.DB }
 
-func (unsaved) SaveLedger(context.Context, string, citywarden.Position, citywarden.Position, []citywarden.LedgerRow, []citywarden.DeadLetter, []citywarden.LastHeard) error {
+func (unsaved) SaveLedger(context.Context, string, citywarden.Position, citywarden.Position, citywarden.LedgerAdd) error {
 	return errors.New("disk is full")
 }
 
@@ -30,7 +31,7 @@ func TestGapsOfBefore(t *testing.T) {
 	l := ingest.NewLedger(unsaved{db}, 0, nil)
 	ten := time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC)
 	gap := citywarden.Gap{From: ten, To: ten.Add(time.Minute), Missing: 2}
-	if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 0), []citywarden.LedgerRow{{Device: "d", Hour: ten, Missing: 2, Gaps: []citywarden.Gap{gap}}}, nil, nil); err != nil {
+	if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 0), citywarden.LedgerAdd{Rows: []citywarden.LedgerRow{{Device: "d", Hour: ten, Missing: 2, Gaps: []citywarden.Gap{gap}}}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Consume(t.Context(), []citywarden.Entry{{Record: citywarden.Record{Position: citywarden.PositionAt(2, 0), Kind: citywarden.RecordStart, At: ten}}}); err != nil {
@@ -69,7 +70,7 @@ func TestTheLedgerIsTrimmed(t *testing.T) {
 				rows = append(rows, citywarden.LedgerRow{Device: id, Hour: now.Add(-age), Messages: 1, Received: 1, Stored: 1})
 			}
 		}
-		if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 0), rows, nil, nil); err != nil {
+		if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 0), citywarden.LedgerAdd{Rows: rows}); err != nil {
 			t.Fatal(err)
 		}
 		p := &paced{DB: db}
@@ -109,7 +110,17 @@ func TestGaps(t *testing.T) {
 		start  = -2 // as seq: the platform begins to run
 		deaf   = -3 // it has no room for messages
 		willed = -4 // the will of the device
+		other  = -5 // something else is logged
+		unread = -6 // the log was not written for 20 minutes
 	)
+	const min = time.Minute
+	full := func(from, to time.Duration, after ...message) []message { // with no room
+		out := []message{{0, -1}}
+		for at := from; at <= to; at += 10 * time.Second {
+			out = append(out, message{at, deaf})
+		}
+		return append(out, after...)
+	}
 	steps := func(seqs ...float64) (out []message) {
 		for i, s := range seqs {
 			out = append(out, message{time.Duration(i) * time.Minute, s})
@@ -155,8 +166,30 @@ func TestGaps(t *testing.T) {
 			[]citywarden.LedgerRow{row(0, 0, 20*60), row(1, 0, 3600), row(2, 0, 15*60)}, gap(40*time.Minute, 135*time.Minute, 0)},
 		{"the platform was away", plain, []message{{0, -1}, {50 * time.Minute, start}, {65 * time.Minute, -1}},
 			[]citywarden.LedgerRow{row(1, 0, 5*60)}, nil},
-		{"the platform had no room", plain, []message{{0, -1}, {30 * time.Minute, deaf}, {50 * time.Minute, deaf}, {65 * time.Minute, -1}},
-			[]citywarden.LedgerRow{row(1, 0, 5*60)}, nil},
+		{"the platform had no room", plain, full(9*min, 50*min, message{65 * min, -1}), []citywarden.LedgerRow{row(1, 0, 5*60)}, nil},
+		{"silent before and after an outage", plain, []message{{0, -1}, {30 * min, other}, {50 * min, start}, {65 * min, -1}},
+			[]citywarden.LedgerRow{row(0, 0, 30*60), row(1, 0, 5*60)}, append(gap(10*min, 30*min, 0), gap(50*min, 65*min, 0)...)},
+		{"silent before and after there was no room", plain, full(30*min, 50*min, message{65 * min, -1}),
+			[]citywarden.LedgerRow{row(0, 0, 30*60), row(1, 0, 5*60)}, append(gap(10*min, 30*min, 0), gap(50*min, 65*min, 0)...)},
+		{"silent before and after the log was not written", plain, []message{{0, -1}, {50 * min, unread}, {65 * min, -1}},
+			[]citywarden.LedgerRow{row(0, 0, 30*60), row(1, 0, 5*60)}, append(gap(10*min, 30*min, 0), gap(50*min, 65*min, 0)...)},
+		{"back within a heartbeat after an outage", plain, []message{{0, -1}, {50 * min, unread}, {60 * min, -1}},
+			[]citywarden.LedgerRow{row(0, 0, 20*60)}, gap(10*min, 30*min, 0)},
+		{"late, and then there is an outage", plain, []message{{0, -1}, {15 * min, other}, {50 * min, start}, {65 * min, -1}},
+			[]citywarden.LedgerRow{row(0, 0, 5*60), row(1, 0, 5*60)}, nil},
+		{"silent only after an outage", plain, []message{{0, -1}, {50 * min, unread}, {51 * min, -1}, {50*min + 30*min, -1}},
+			[]citywarden.LedgerRow{row(0, 0, 20*60), row(1, 0, 19*60)}, append(gap(10*min, 30*min, 0), gap(61*min, 80*min, 0)...)},
+		{"silent between outages", plain, []message{{0, -1}, {30 * min, other}, {40 * min, start}, {60 * min, other}, {70 * min, start}, {100 * min, -1}},
+			[]citywarden.LedgerRow{row(0, 0, 40*60), row(1, 0, 30*60)}, append(append(gap(10*min, 30*min, 0), gap(40*min, 60*min, 0)...), gap(70*min, 100*min, 0)...)},
+		{"outages soon after one another", plain, []message{{0, -1}, {30 * min, other}, {40 * min, start}, {45 * min, other}, {50 * min, start}, {65 * min, -1}},
+			[]citywarden.LedgerRow{row(0, 0, 30*60), row(1, 0, 5*60)}, append(gap(10*min, 30*min, 0), gap(50*min, 65*min, 0)...)},
+		{"started again while there was no room", plain, full(30*min, 40*min, message{45 * min, start}, message{65 * min, -1}),
+			[]citywarden.LedgerRow{row(0, 0, 35*60), row(1, 0, 5*60)}, append(gap(10*min, 30*min, 0), gap(45*min, 65*min, 0)...)},
+		{"a start that was quick", plain, []message{{0, -1}, {30 * min, other}, {30*min + 20*time.Second, start}, {65 * min, -1}},
+			[]citywarden.LedgerRow{row(0, 0, 50*60), row(1, 0, 5*60)}, gap(10*min, 65*min, 0)},
+		{"a start that was quick, of one that was not silent", plain, []message{{0, -1}, {10 * min, other}, {10*min + 20*time.Second, start}, {20 * min, -1}}, nil, nil},
+		{"the first start", plain, []message{{0, start}, {10 * min, -1}, {20 * min, -1}}, nil, nil},
+		{"our clock was set back", plain, []message{{0, -1}, {30 * min, other}, {20 * min, start}, {60 * min, -1}}, []citywarden.LedgerRow{row(0, 0, 40*60)}, gap(30*min, 60*min, 0)},
 		{"its will is no message of it", plain, []message{{0, -1}, {5 * time.Minute, willed}, {30 * time.Minute, -1}},
 			[]citywarden.LedgerRow{row(0, 0, 20*60)}, gap(10*time.Minute, 30*time.Minute, 0)},
 	} {
@@ -169,6 +202,10 @@ func TestGaps(t *testing.T) {
 				case start:
 				case deaf:
 					e.Kind = citywarden.RecordDeaf
+				case unread:
+					e.Kind, e.Lasted = citywarden.RecordDeaf, 20*time.Minute
+				case other:
+					e.Kind = citywarden.RecordTick
 				default:
 					e.Kind, e.Uplink = citywarden.RecordUplink, &citywarden.Uplink{Device: "d"}
 					e.Device, e.Model = &citywarden.Device{ID: "d"}, c.model
@@ -197,6 +234,7 @@ func TestGaps(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			gaps = slices.DeleteFunc(gaps, func(g citywarden.Gap) bool { return g.Outage })
 			if diff := cmp.Diff(c.gaps, gaps, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("%s, restarts %t, gaps (-want +got):\n%s", c.name, restarts, diff)
 			}
@@ -213,5 +251,75 @@ func TestGaps(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// TestOutagesAreUnknownToo: when the platform itself heard nobody for half a minute or more is told with the gaps of a device, as
+// one outage while it lasts, also across a restart; and of many the oldest become one, for which nobody is blamed.
+func TestOutagesAreUnknownToo(t *testing.T) {
+	ten := time.Date(2026, 11, 26, 10, 0, 0, 0, time.UTC)
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
+	l, pos := ingest.NewLedger(db, 0, nil), uint64(0)
+	note := func(kind citywarden.RecordKind, at time.Duration, device citywarden.DeviceID) {
+		t.Helper()
+		pos++
+		e := citywarden.Entry{Record: citywarden.Record{Position: citywarden.PositionAt(pos, 0), Kind: kind, At: ten.Add(at)}}
+		if kind == citywarden.RecordUplink {
+			e.Uplink, e.Device = &citywarden.Uplink{Device: device}, &citywarden.Device{ID: device}
+			e.Model = &citywarden.Model{Name: "logger", Heartbeat: citywarden.Duration(10 * time.Minute)}
+		}
+		if err := l.Consume(t.Context(), []citywarden.Entry{e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gaps := func(to time.Duration, want ...citywarden.Gap) {
+		t.Helper()
+		got, err := l.Gaps(t.Context(), "d", ten, ten.Add(to))
+		if d := cmp.Diff(want, got); d != "" || err != nil {
+			t.Errorf("%v, gaps to %s:\n%s", err, to, d)
+		}
+	}
+	outage := func(from, to time.Duration) citywarden.Gap {
+		return citywarden.Gap{From: ten.Add(from), To: ten.Add(to), Outage: true}
+	}
+	note(citywarden.RecordUplink, 0, "d")
+	note(citywarden.RecordUplink, 0, "e")
+	note(citywarden.RecordStart, 20*time.Second, "") // a stumble
+	for at := 5 * time.Minute; at <= 8*time.Minute; at += 10 * time.Second {
+		note(citywarden.RecordDeaf, at, "")
+		if at%time.Minute == 0 && at > 5*time.Minute {
+			gaps(time.Hour, outage(5*time.Minute, at))
+		}
+		if at == 7*time.Minute {
+			l = ingest.NewLedger(db, 0, nil)
+		}
+	}
+	note(citywarden.RecordUplink, 9*time.Minute, "d")
+	note(citywarden.RecordUplink, 9*time.Minute, "e")
+	gaps(time.Hour, outage(5*time.Minute, 8*time.Minute))
+	gaps(5*time.Minute+time.Second, outage(5*time.Minute, 8*time.Minute))
+
+	const many = 1100
+	at := time.Duration(0)
+	for range many {
+		at += 30 * time.Minute
+		note(citywarden.RecordTick, at, "")
+		note(citywarden.RecordStart, at+time.Minute, "")
+	}
+	for _, device := range []citywarden.DeviceID{"d", "e"} {
+		note(citywarden.RecordUplink, at+31*time.Minute, device)
+		rows, _, err := l.Rows(t.Context(), citywarden.LedgerFilter{From: ten, Device: device, Page: citywarden.Page{Limit: citywarden.MaxPage}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		silent := time.Duration(0)
+		for _, r := range rows {
+			silent += time.Duration(r.Silent) * time.Second
+		}
+		// After the 77 oldest a heartbeat to come back, then 29 minutes between each two, and half an hour in the end.
+		if want := 19*time.Minute + 1022*29*time.Minute + 30*time.Minute; silent != want {
+			t.Errorf("%s was silent for %s, want %s", device, silent, want)
+		}
+		l = ingest.NewLedger(db, 0, nil) // reads the outages again
 	}
 }

@@ -23,6 +23,7 @@ const (
 	// keepLetters is how many dead letters are kept, the newest; the oldest go
 	// every trimLetters.
 	keepLetters = 1_000_000
+	maxGaps     = 10_000 // of one answer
 	trimLetters = time.Hour
 )
 
@@ -30,16 +31,18 @@ const (
 type LedgerStore interface {
 	// Cursor returns the position a consumer's work reaches, 0 at first.
 	Cursor(ctx context.Context, name string) (citywarden.Position, error)
-	// SaveLedger adds rows to what is stored for their device and hour, adds dead
-	// letters, remembers heard, and moves the cursor from one position to the next, all or nothing. It does
-	// nothing when the cursor is at to already, and returns CodeConflict when it is
+	// SaveLedger adds the rows of add to what is stored for their device and hour, adds its dead
+	// letters, remembers who was heard and the outages, of which one that begins when another does takes its place, and moves the
+	// cursor from one position to the next, all or nothing. It does nothing when the cursor is at to already, and returns CodeConflict when it is
 	// neither there nor at from.
-	SaveLedger(ctx context.Context, name string, from, to citywarden.Position, rows []citywarden.LedgerRow, dead []citywarden.DeadLetter, heard []citywarden.LastHeard) error
-	// LastHeard returns what SaveLedger was given last of each device.
+	SaveLedger(ctx context.Context, name string, from, to citywarden.Position, add citywarden.LedgerAdd) error
+	// LastHeard returns what SaveLedger was given last of each device, that of "" first.
 	LastHeard(ctx context.Context) ([]citywarden.LastHeard, error)
 	// Gaps returns those of a device that end after from and begin before to, by when they end; at most 10,000.
 	Gaps(ctx context.Context, device citywarden.DeviceID, from, to time.Time) ([]citywarden.Gap, error)
-	// TrimGaps removes all but the newest keep.
+	// Outages returns those that end after from and, unless to is zero, begin before it, by when they begin.
+	Outages(ctx context.Context, from, to time.Time) ([]citywarden.Gap, error)
+	// TrimGaps removes all but the newest keep gaps, and as many outages.
 	TrimGaps(ctx context.Context, keep int) error
 	// LedgerRows returns the rows of the hours that begin in [from, to), of one device or
 	// with "" of all, by hour and device.
@@ -113,9 +116,15 @@ func (l *Ledger) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, h := range heard {
-		l.gaps.heard[h.Device] = h
+	var newest time.Time
+	if n := len(heard); n > 0 && heard[0].Device == "" {
+		newest = heard[0].At
 	}
+	outages, err := l.store.Outages(ctx, newest.Add(-maxSilence), time.Time{})
+	if err != nil {
+		return err
+	}
+	l.gaps.load(heard, outages)
 	l.saved, l.counted, l.known = at, at, true
 	return nil
 }
@@ -176,16 +185,14 @@ func (l *Ledger) save(ctx context.Context) error {
 	slices.SortFunc(rows, func(a, b citywarden.LedgerRow) int { // a message that comes late belongs to a gap before it
 		return cmp.Or(a.Hour.Compare(b.Hour), cmp.Compare(a.Device, b.Device))
 	})
-	heard := make([]citywarden.LastHeard, 0, len(l.gaps.changed))
-	for id := range l.gaps.changed {
-		heard = append(heard, l.gaps.heard[id])
-	}
-	if err := l.store.SaveLedger(ctx, ledgerName, l.saved, l.counted, rows, l.dead, heard); err != nil {
+	add := citywarden.LedgerAdd{Rows: rows, Dead: l.dead}
+	add.Heard, add.Outages = l.gaps.save()
+	if err := l.store.SaveLedger(ctx, ledgerName, l.saved, l.counted, add); err != nil {
 		return fmt.Errorf("save ledger up to group %d: %w", l.counted.Group(), err)
 	}
 	l.saved, l.entries, l.dead = l.counted, 0, nil
 	clear(l.rows)
-	clear(l.gaps.changed)
+	l.gaps.saved()
 	return nil
 }
 
@@ -267,12 +274,27 @@ func (l *Ledger) Rows(ctx context.Context, f citywarden.LedgerFilter) ([]citywar
 }
 
 // Gaps returns when between from and to it is not known what a device measured, because it was silent for
-// longer than twice the heartbeat of its model or by its sequence numbers messages are missing. A
+// longer than twice the heartbeat of its model, by its sequence numbers messages are missing, or for half a minute or longer
+// the platform itself heard nobody; by when they end, at most 10,000. A
 // silence that lasts is there when it ends. Those of the last moment are left out while the ledger can't
 // be saved.
 func (l *Ledger) Gaps(ctx context.Context, device citywarden.DeviceID, from, to time.Time) ([]citywarden.Gap, error) {
 	_ = l.flush(ctx) // Run tries again, and says so
-	return l.store.Gaps(ctx, device, from, to)
+	all, err := l.store.Gaps(ctx, device, from, to)
+	if err != nil {
+		return nil, err
+	}
+	outages, err := l.store.Outages(ctx, from, to)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range outages {
+		if o.To.Sub(o.From) >= citywarden.Outage { // else it is a stumble
+			all = append(all, o)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b citywarden.Gap) int { return a.To.Compare(b.To) })
+	return all[:min(len(all), maxGaps)], nil
 }
 
 // DeadLetters returns what could not be used, and the cursor of the next page,

@@ -48,7 +48,7 @@ func TestListsOfAnArea(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := db.SaveLedger(ctx, "ledger", 0, 9, rows, dead, nil); err != nil {
+	if err := db.SaveLedger(ctx, "ledger", 0, 9, citywarden.LedgerAdd{Rows: rows, Dead: dead}); err != nil {
 		t.Fatal(err)
 	}
 	for area, want := range map[citywarden.AreaCode][]string{

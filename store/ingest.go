@@ -5,18 +5,19 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
 	"github.com/citywarden/citywarden"
 )
 
-// SaveLedger adds rows to what is stored for their device and hour, adds dead
-// letters, remembers heard and moves the cursor called name from one position to the next, in
-// one transaction. It does nothing when the cursor is at to already (an earlier call was
+// SaveLedger adds the rows of add to what is stored for their device and hour, adds its dead
+// letters, remembers who was heard and the outages, of which one that begins when another does takes its place, and moves the
+// cursor called name from one position to the next, in one transaction. It does nothing when the cursor is at to already (an earlier call was
 // committed without its caller knowing), and returns CodeConflict when it is
 // neither there nor at from.
-func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Position, rows []citywarden.LedgerRow, dead []citywarden.DeadLetter, heard []citywarden.LastHeard) error {
+func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Position, add citywarden.LedgerAdd) error {
 	return d.tx(ctx, func(q querier) error {
 		at, err := cursor(ctx, q, name)
 		if err != nil {
@@ -29,7 +30,7 @@ func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Po
 		default:
 			return citywarden.Errorf(citywarden.CodeConflict, "cursor %s is at %d, not at %d; is another citywarden using this database?", name, at, from)
 		}
-		for _, r := range rows {
+		for _, r := range add.Rows {
 			if err := addLedger(ctx, q, &r); err != nil {
 				return err
 			}
@@ -37,12 +38,12 @@ func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Po
 				return err
 			}
 		}
-		for _, l := range dead {
+		for _, l := range add.Dead {
 			if _, err := saveDeadLetter(ctx, q, &l); err != nil {
 				return err
 			}
 		}
-		for _, h := range heard {
+		for _, h := range add.Heard {
 			var sequence, numbered sql.NullInt64
 			if h.Sequenced {
 				sequence = sql.NullInt64{Int64: h.Sequence, Valid: true}
@@ -54,11 +55,18 @@ func (d *DB) SaveLedger(ctx context.Context, name string, from, to citywarden.Po
 				return fmt.Errorf("remember when device %s was heard: %w", h.Device, err)
 			}
 		}
+		for _, o := range add.Outages {
+			_, err := q.ExecContext(ctx, `INSERT INTO outages (began, ended) VALUES ($1, $2)
+				ON CONFLICT (began) DO UPDATE SET ended = excluded.ended`, toMS(o.From), toMS(o.To))
+			if err != nil {
+				return fmt.Errorf("save an outage: %w", err)
+			}
+		}
 		return setCursor(ctx, q, name, to)
 	})
 }
 
-// LastHeard returns what SaveLedger was given last of each device.
+// LastHeard returns what SaveLedger was given last of each device, that of "" first.
 func (d *DB) LastHeard(ctx context.Context) ([]citywarden.LastHeard, error) {
 	all, err := list(ctx, d.sql, func(row scanner) (h citywarden.LastHeard, err error) {
 		var at int64
@@ -134,11 +142,32 @@ func (d *DB) Gaps(ctx context.Context, device citywarden.DeviceID, from, to time
 	return all, nil
 }
 
-// TrimGaps removes all but the newest keep.
+// Outages returns those that end after from and, unless to is zero, begin before it, by when they begin.
+func (d *DB) Outages(ctx context.Context, from, to time.Time) ([]citywarden.Gap, error) {
+	end := int64(math.MaxInt64)
+	if !to.IsZero() {
+		end = toMS(to)
+	}
+	all, err := list(ctx, d.sql, func(row scanner) (citywarden.Gap, error) {
+		var began, ended int64
+		err := row.Scan(&began, &ended)
+		return citywarden.Gap{From: fromMS(began), To: fromMS(ended), Outage: true}, err
+	}, `SELECT began, ended FROM outages WHERE ended > $1 AND began < $2 ORDER BY began`, toMS(from), end)
+	if err != nil {
+		return nil, fmt.Errorf("read outages: %w", err)
+	}
+	return all, nil
+}
+
+// TrimGaps removes all but the newest keep gaps, and as many outages.
 func (d *DB) TrimGaps(ctx context.Context, keep int) error {
 	_, err := d.exec(ctx, `DELETE FROM gaps WHERE until < (SELECT until FROM gaps ORDER BY until DESC LIMIT 1 OFFSET $1)`, max(keep-1, 0))
 	if err != nil {
 		return fmt.Errorf("trim gaps: %w", err)
+	}
+	_, err = d.exec(ctx, `DELETE FROM outages WHERE began < (SELECT began FROM outages ORDER BY began DESC LIMIT 1 OFFSET $1)`, max(keep-1, 0))
+	if err != nil {
+		return fmt.Errorf("trim outages: %w", err)
 	}
 	return nil
 }

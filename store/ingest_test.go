@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/citywarden/citywarden"
 	"github.com/citywarden/citywarden/store/pgtest"
@@ -21,11 +22,11 @@ func TestLedger(t *testing.T) {
 			Received: nine.Add(5 * time.Nanosecond), Reason: "byte 0: …"}
 	}
 	save := func(from, to citywarden.Position, dead ...citywarden.DeadLetter) error {
-		return db.SaveLedger(t.Context(), "ledger", from, to, []citywarden.LedgerRow{
+		return db.SaveLedger(t.Context(), "ledger", from, to, citywarden.LedgerAdd{Rows: []citywarden.LedgerRow{
 			{Device: "a", Hour: nine, Messages: 1, Received: 10, Stored: 4, Rejected: 3, Duplicate: 2, Quarantined: 1},
 			{Device: "b", Hour: ten, Messages: 1, Received: 1, Stored: 1, Missing: 3, Silent: 60},
 			{Device: "c", Hour: ten, Messages: 1, Received: 2, Stored: 2},
-		}, dead, []citywarden.LastHeard{{At: nine}, {Device: "b", At: ten, Sequence: int64(to), Sequenced: true}})
+		}, Dead: dead, Heard: []citywarden.LastHeard{{At: nine}, {Device: "b", At: ten, Sequence: int64(to), Sequenced: true}}, Outages: []citywarden.Gap{{From: nine, To: nine.Add(time.Duration(to.Group()) * time.Minute)}}})
 	}
 	if err := save(0, at(1, 3), letter(at(1, 0), "a"), letter(at(1, 2), "b")); err != nil {
 		t.Fatal(err)
@@ -50,6 +51,26 @@ func TestLedger(t *testing.T) {
 	if diff := cmp.Diff([]citywarden.LastHeard{{At: nine}, {Device: "b", At: ten, Sequence: int64(at(2, 0)), Sequenced: true}}, heard); diff != "" {
 		t.Errorf("last heard:\n%s", diff)
 	}
+	outages := func(from, to time.Time, want ...citywarden.Gap) {
+		t.Helper()
+		got, err := db.Outages(t.Context(), from, to)
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" || err != nil {
+			t.Errorf("%v, outages from %s to %s:\n%s", err, from, to, diff)
+		}
+	}
+	long := citywarden.Gap{From: nine, To: nine.Add(2 * time.Minute), Outage: true} // it lasted longer than at first
+	outages(nine, ten, long)
+	outages(long.To, ten)
+	outages(time.Time{}, nine)
+	later := citywarden.Gap{From: ten, To: ten.Add(time.Hour), Outage: true}
+	if err := db.SaveLedger(t.Context(), "other", 0, 1, citywarden.LedgerAdd{Outages: []citywarden.Gap{later}}); err != nil {
+		t.Fatal(err)
+	}
+	outages(time.Time{}, time.Time{}, long, later)
+	if err := db.TrimGaps(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	outages(time.Time{}, time.Time{}, later)
 
 	a := citywarden.LedgerRow{Device: "a", Hour: nine, Messages: 2, Received: 20, Stored: 8, Rejected: 6, Duplicate: 4, Quarantined: 2}
 	b := citywarden.LedgerRow{Device: "b", Hour: ten, Messages: 2, Received: 2, Stored: 2, Missing: 6, Silent: 120}
@@ -130,7 +151,7 @@ func TestRefusedReadingsAreCountedOnce(t *testing.T) {
 	at := citywarden.PositionAt(1, 0)
 	half := citywarden.DeadLetter{Position: at, Stage: citywarden.FailedDecode, Device: "a", Payload: []byte("{}"), Received: nine, Reason: "half of it"}
 	rows := []citywarden.LedgerRow{{Device: "a", Hour: nine, Messages: 1, Received: 3, Stored: 2, Rejected: 1}}
-	if err := db.SaveLedger(t.Context(), "ledger", 0, at, rows, []citywarden.DeadLetter{half}, nil); err != nil {
+	if err := db.SaveLedger(t.Context(), "ledger", 0, at, citywarden.LedgerAdd{Rows: rows, Dead: []citywarden.DeadLetter{half}}); err != nil {
 		t.Fatal(err)
 	}
 	refused := citywarden.Refused{DeadLetter: half, Logged: nine.Add(59 * time.Minute), Readings: 2}
@@ -180,7 +201,7 @@ func TestTrimDeadLettersKeepsTheNewest(t *testing.T) {
 	for i := range 5 {
 		letters = append(letters, citywarden.DeadLetter{Position: citywarden.PositionAt(1, i), Stage: citywarden.FailedDecode, Device: "a"})
 	}
-	if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 4), nil, letters, nil); err != nil {
+	if err := db.SaveLedger(t.Context(), "ledger", 0, citywarden.PositionAt(1, 4), citywarden.LedgerAdd{Dead: letters}); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ keep, removed, left int }{{9, 0, 5}, {5, 0, 5}, {3, 2, 3}} {

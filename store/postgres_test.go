@@ -16,7 +16,7 @@ func TestOnPostgres(t *testing.T) { pgtest.Rerun(t, Open) }
 func TestAnyTextIsTaken(t *testing.T) {
 	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), Open)
 	dead := []citywarden.DeadLetter{{Position: 1, Device: "d", Topic: "a\x00b\xff", Reason: "数据\x00"}}
-	if err := db.SaveLedger(t.Context(), "ingest", 0, 1, nil, dead, nil); err != nil {
+	if err := db.SaveLedger(t.Context(), "ingest", 0, 1, citywarden.LedgerAdd{Dead: dead}); err != nil {
 		t.Errorf("a dead letter with a topic that is no text: %v", err)
 	}
 }

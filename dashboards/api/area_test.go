@@ -190,7 +190,7 @@ func newCounty(t *testing.T, marks []*landmark) *platform {
 		rows = append(rows, citywarden.LedgerRow{Device: id, Hour: time.Now().UTC().Truncate(time.Hour), Messages: 1})
 		dead = append(dead, citywarden.DeadLetter{Position: at, Stage: "decode", Device: id, Payload: []byte("{"), Reason: l.mark(), Received: began})
 	}
-	if err := p.db.SaveLedger(ctx, "ledger", 0, citywarden.PositionAt(9, 0), rows, dead, nil); err != nil {
+	if err := p.db.SaveLedger(ctx, "ledger", 0, citywarden.PositionAt(9, 0), citywarden.LedgerAdd{Rows: rows, Dead: dead}); err != nil {
 		t.Fatal(err)
 	}
 	return p

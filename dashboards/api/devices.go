@@ -446,7 +446,7 @@ const maxPoints = 10000
 type seriesOutput struct {
 	Points    []seriesPoint    `json:"points" nullable:"false"`
 	Unit      string           `json:"unit" doc:"UCUM; empty when dimensionless"`
-	Gaps      []citywarden.Gap `json:"gaps" nullable:"false" doc:"When the device was silent for longer than twice its heartbeat, or messages are missing by its sequence numbers"`
+	Gaps      []citywarden.Gap `json:"gaps" nullable:"false" doc:"When the device was silent for longer than twice its heartbeat, messages are missing by its sequence numbers, or the platform itself heard nobody for half a minute or longer"`
 	Truncated bool             `json:"truncated" doc:"There are more points; ask for a shorter time or a longer every"`
 }
 
@@ -497,7 +497,7 @@ func (s *server) series(ctx context.Context, in *struct {
 		return nil, err
 	}
 	if in.Unknown {
-		points = withUnknown(points, out.Gaps, every.Std())
+		points = withUnknown(points, out.Gaps, every.Std(), model.Heartbeat.Std())
 	}
 	out.Points = make([]seriesPoint, len(points))
 	for i, p := range points {

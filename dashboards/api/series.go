@@ -97,18 +97,46 @@ func (s *server) groupSeries(ctx context.Context, in *struct {
 	return outputOf(out), nil
 }
 
-// withUnknown puts a point without a value between two that a gap is between. An
-// aggregate's point stands for its whole interval, every long.
-func withUnknown(points []citywarden.SeriesPoint, gaps []citywarden.Gap, every time.Duration) []citywarden.SeriesPoint {
+// withUnknown puts a point without a value between two that a gap is between, or silences and outages that together are
+// most of the time between them, as a silence that goes on after an outage. An outage is between two only when a
+// heartbeat is, as what the device said before and after it may be all that it had to say. An aggregate's point stands for its whole interval, every long.
+func withUnknown(points []citywarden.SeriesPoint, gaps []citywarden.Gap, every, heartbeat time.Duration) []citywarden.SeriesPoint {
 	// A gap is between those two points that its middle lies between, or on one of which.
 	between := map[int]citywarden.Gap{} // by the index of the later point
+	put := func(k int, first citywarden.Gap, more ...citywarden.Gap) {
+		before, after := points[k-1].Time, points[k].Time
+		if _, taken := between[k]; taken || !citywarden.Covered(before, after, append(more, first)...) {
+			return
+		}
+		if first.Outage && after.Sub(before) <= heartbeat {
+			return
+		}
+		between[k] = first
+	}
 	for _, g := range gaps {
 		middle := g.From.Add(g.To.Sub(g.From) / 2)
 		i, _ := slices.BinarySearchFunc(points, middle, func(p citywarden.SeriesPoint, t time.Time) int { return p.Time.Compare(t) })
 		for k := max(i, 1); k <= i+1 && k < len(points); k++ {
-			if _, taken := between[k]; !taken && g.Covers(points[k-1].Time, points[k].Time) {
-				between[k] = g
-			}
+			put(k, g)
+		}
+	}
+	var quiet []citywarden.Gap // no two of one device are at the same time
+	for _, g := range gaps {
+		if g.Missing == 0 {
+			quiet = append(quiet, g)
+		}
+	}
+	slices.SortFunc(quiet, func(a, b citywarden.Gap) int { return a.From.Compare(b.From) })
+	for k := 1; k < len(points) && len(quiet) > 0; k++ {
+		for len(quiet) > 0 && !quiet[0].To.After(points[k-1].Time) {
+			quiet = quiet[1:]
+		}
+		n := 0
+		for n < len(quiet) && quiet[n].From.Before(points[k].Time) {
+			n++
+		}
+		if n > 1 {
+			put(k, quiet[0], slices.Clone(quiet[1:n])...)
 		}
 	}
 	out := make([]citywarden.SeriesPoint, 0, len(points)+len(between))

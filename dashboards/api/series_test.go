@@ -121,6 +121,7 @@ func TestSeriesSaysWhatIsUnknown(t *testing.T) {
 		return out
 	}
 	gap := func(from, to float64) citywarden.Gap { return citywarden.Gap{From: at(from), To: at(to)} }
+	outage := func(from, to float64) citywarden.Gap { return citywarden.Gap{From: at(from), To: at(to), Outage: true} }
 	for _, c := range []struct {
 		name   string
 		points []citywarden.SeriesPoint
@@ -137,10 +138,16 @@ func TestSeriesSaysWhatIsUnknown(t *testing.T) {
 		{"seldom reported", points(0, 1440), []citywarden.Gap{gap(100, 120)}, 0, nil},
 		{"by interval", points(0, 5, 25, 30), []citywarden.Gap{gap(13, 26)}, 5 * time.Minute, []float64{15}},
 		{"within an interval", points(0, 15, 30), []citywarden.Gap{gap(1, 14)}, 15 * time.Minute, nil},
+		{"silent before and after an outage", points(0, 1, 66), []citywarden.Gap{gap(11, 31), outage(31, 51), gap(51, 66)}, 0, []float64{11}},
+		{"silent before an outage, soon back", points(0, 1, 55), []citywarden.Gap{gap(11, 31), outage(31, 51)}, 0, []float64{11}},
+		{"silent only after an outage", points(0, 1, 36), []citywarden.Gap{outage(2, 12), gap(22, 36)}, 0, []float64{2}},
+		{"between outages, sent later", points(0, 1, 11, 16, 21, 26, 31, 36, 41, 46, 51, 56, 61, 66), []citywarden.Gap{gap(11, 31), outage(31, 51), gap(51, 66)}, 0, nil},
+		{"an outage", points(0, 1, 31, 32), []citywarden.Gap{outage(2, 31)}, 0, []float64{2}},
+		{"an outage in which it had nothing to say", points(0, 10), []citywarden.Gap{outage(1, 9)}, 0, nil},
 		{"before and after", points(60, 61), []citywarden.Gap{gap(0, 60), gap(61, 90)}, 0, nil},
 	} {
 		var got []float64
-		for _, p := range withUnknown(c.points, c.gaps, c.every) {
+		for _, p := range withUnknown(c.points, c.gaps, c.every, 10*time.Minute) {
 			if p.Value.Kind() == 0 {
 				got = append(got, p.Time.Sub(noon).Minutes())
 			}
