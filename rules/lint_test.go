@@ -126,7 +126,7 @@ func TestTheSchemaTakesEveryRuleFileOfTheProject(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			refused := slices.Contains([]string{"unknown-key.yaml", "wrong-place.yaml", "list-without-rules.yaml", "schedule-no-list.yaml"}, filepath.Base(name)) // the only mistakes there that a schema knows
+			refused := slices.Contains([]string{"unknown-key.yaml", "wrong-place.yaml", "list-without-rules.yaml", "schedule-no-list.yaml", "schedule-empty.yaml"}, filepath.Base(name)) // the only mistakes there that a schema knows
 			if err := validate(t, s, text); (err != nil) != refused {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -145,6 +145,7 @@ func TestTheSchemaRefusesWhatTheLoaderRefuses(t *testing.T) {
 		{"when: 'x > 5'", "wen: 'x > 5'"}, {"late: 1m30s", "case: {class: event/501, key: k}"}, {"late: 1m30s", "case: {class: event/0501}"},
 		{"late: 1m30s", "latch: maybe"}, {"late: 1m30s", "mode: shadw"}, {"late: 1m30s", "group: {by: zone}"},
 		{"late: 1m30s", "flap: {changes: 1, in: 10m}"}, {"late: 1m30s", "schedule: {tz: Asia/Shanghai}"},
+		{"late: 1m30s", "schedule: {active: []}"}, {"[{severity: major, when: 'x > 5', for: 10s}]", "[]"},
 	} {
 		text := strings.Replace(good, c.from, c.to, 1)
 		if validate(t, s, []byte(text)) == nil {

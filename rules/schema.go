@@ -48,6 +48,9 @@ func (s shape) schema() map[string]any {
 		props[k.name] = p
 		if k.need {
 			need = append(need, k.name)
+			if k.val.item != nil { // and has something
+				p["minItems"] = 1
+			}
 		}
 	}
 	out := map[string]any{"type": "object", "properties": props, "additionalProperties": false}
