@@ -94,10 +94,15 @@ func (c *ModelCommand) Check(params map[string]any) error {
 	names := make([]string, len(c.Params))
 	for i, p := range c.Params {
 		names[i] = p.Name
+	}
+	if err := c.unknown(params, names); err != nil {
+		return err
+	}
+	for _, p := range c.Params {
 		x, given := params[p.Name]
 		if !given {
 			if !p.Optional {
-				return Errorf(CodeInvalid, "command %s has no parameter %s, a %s", c.Name, p.Name, p.Kind)
+				return Errorf(CodeInvalid, "command %s needs the parameter %s, a %s", c.Name, p.Name, p.Kind)
 			}
 			continue
 		}
@@ -109,6 +114,11 @@ func (c *ModelCommand) Check(params map[string]any) error {
 			return Errorf(CodeInvalid, "parameter %s of command %s is %s; it is %s", p.Name, c.Name, v, between(p.Min, p.Max))
 		}
 	}
+	return nil
+}
+
+// unknown returns an error when one of params is none of those called names.
+func (c *ModelCommand) unknown(params map[string]any, names []string) error {
 	for name := range params {
 		if slices.Contains(names, name) {
 			continue

@@ -487,7 +487,11 @@ func (c *compiler) metric(n ast.Node) (int, error) {
 		case inWhere:
 			return 0, errAt(n, "select.where can look at attributes only; use %s in a condition", id.Value)
 		case inGroup:
-			return 0, errAt(n, "in a rule with group a metric stands inside n_of(…), which says of how many members: n_of(%s, \"60s\") >= 1", id.Value)
+			satisfied := id.Value
+			if m.Metrics[i].Kind != citywarden.KindBool {
+				satisfied += " > …"
+			}
+			return 0, errAt(n, "in a rule with group a metric stands inside n_of(…), which says of how many members: n_of(%s, \"60s\") >= 1", satisfied)
 		}
 		if isFunction(id.Value) {
 			return 0, errAt(n, "metric %s has the name of a function, so it can't be read in a condition; give it another name in the model", id.Value)

@@ -110,6 +110,12 @@ func isLwM2M(o message.Options) (path []string, ok bool) {
 	return path, path[0] == lwm2mRegister || path[0] == lwm2mSend && len(path) == 1
 }
 
+// isBootstrap tells whether a client of LwM2M takes us for a bootstrap server.
+func isBootstrap(o message.Options) bool {
+	path, err := o.Path()
+	return err == nil && path == "/bs"
+}
+
 // lwm2m looks at a request of a client; it returns what request does.
 func (l *loop) lwm2m(x *exchange, m *message.Message, path []string) ([]byte, answer) {
 	query := map[string]string{}

@@ -44,8 +44,10 @@ func (l *loop) request(x *exchange, m *message.Message) ([]byte, answer) {
 	}
 	token, what, ok := target(m.Options)
 	switch {
+	case !ok && isBootstrap(m.Options):
+		return nil, answer{code: codes.NotFound, detail: "there is no bootstrap server: write address, identity and key of the platform into objects 0 and 1, then register at /rd"}
 	case !ok:
-		return nil, answer{code: codes.NotFound, detail: "POST to /api/v1/{token}/telemetry, attributes or raw"}
+		return nil, answer{code: codes.NotFound, detail: "POST to /api/v1/{token}/telemetry, attributes, raw, claim or rpc; GET /api/v1/{token}/attributes or rpc, /fw/{token}"}
 	case m.Code == codes.GET && what == "rpc" && !m.Options.HasOption(message.Observe) && !m.Options.HasOption(message.Block2): // as with ThingsBoard
 		return nil, answer{code: codes.BadRequest, detail: "commands come as notifications: GET with Observe 0"}
 	case m.Code == codes.GET && (what == "attributes" || what == "rpc" || what == firmware):

@@ -325,11 +325,14 @@ func (d *deviceClocksCmd) Run(ctx context.Context, o output) error {
 		if c == nil {
 			return []string{string(v.ID), string(v.Model), "-", "-", "-", "-", "-"}
 		}
-		drift := "-"
+		offset, drift := "-", "-"
+		if c.State != citywarden.ClockUnset { // else it is off by decades
+			offset = fmt.Sprintf("%+.3f s", c.Offset)
+		}
 		if c.Drift != nil {
 			drift = fmt.Sprintf("%+.1f ppm", *c.Drift)
 		}
-		return []string{string(v.ID), string(v.Model), string(c.State), fmt.Sprintf("%+.3f s", c.Offset), drift, when(c.Since), when(c.At)}
+		return []string{string(v.ID), string(v.Model), string(c.State), offset, drift, when(c.Since), when(c.At)}
 	})
 }
 

@@ -175,6 +175,8 @@ func (r *ruleCheckCmd) Run(o output) error {
 		return fmt.Errorf("found %s", counted(len(wrong), "mistake"))
 	case r.Strict && warnings > 0:
 		return fmt.Errorf("%s, and --strict takes none", counted(warnings, "warning"))
+	case !r.JSON && warnings > 0:
+		fmt.Fprintf(o.out, "%s, all good but for %s\n", counted(set.Len(), "rule"), counted(warnings, "warning"))
 	case !r.JSON:
 		fmt.Fprintf(o.out, "%s, all good\n", counted(set.Len(), "rule"))
 	}
