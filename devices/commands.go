@@ -35,6 +35,7 @@ const (
 	expiresMost  = 30 * 24 * time.Hour // a device that sleeps longer is not told
 	keepCommands = 90 * 24 * time.Hour // after that it is forgotten what was told
 	pruneEvery   = time.Hour
+	storeAgain   = 10 * time.Second // what could not be stored
 )
 
 // Commands tells devices what to do, over whatever carries messages to them. A
@@ -44,7 +45,7 @@ type Commands struct {
 	store    CommandStore
 	registry *Registry
 	log      *slog.Logger
-	wake     chan struct{} // for Run: there is something that expires
+	wake     chan struct{} // for Run: there is something that expires, or could not be stored
 
 	// mu is held while the store writes, so that a command's states follow each
 	// other there as here.
@@ -52,11 +53,15 @@ type Commands struct {
 	last int64
 	next time.Time                                     // when Run looks again, zero when nothing is open
 	open map[citywarden.DeviceID][]*citywarden.Command // by id
+	// behind are those of which the store does not know where they are. Run stores it once it can: after a restart what counts as
+	// on its way is offered again.
+	behind map[*citywarden.Command]bool
+	tried  time.Time // when that was done last
 }
 
 // NewCommands returns the commands of the store.
 func NewCommands(ctx context.Context, s CommandStore, r *Registry, log *slog.Logger) (*Commands, error) {
-	c := &Commands{store: s, registry: r, log: log, wake: make(chan struct{}, 1), open: map[citywarden.DeviceID][]*citywarden.Command{}}
+	c := &Commands{store: s, registry: r, log: log, wake: make(chan struct{}, 1), open: map[citywarden.DeviceID][]*citywarden.Command{}, behind: map[*citywarden.Command]bool{}}
 	open, last, err := s.OpenCommands(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("load commands: %w", err)
@@ -135,10 +140,7 @@ func (c *Commands) Tell(ctx context.Context, id citywarden.DeviceID, method stri
 	c.open[id] = append(c.open[id], x)
 	if c.next.IsZero() || x.Expires.Before(c.next) {
 		c.next = x.Expires
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
+		c.rouse()
 	}
 	c.offer(context.WithoutCancel(ctx), x, nil)
 	return *x, nil
@@ -218,7 +220,7 @@ func (c *Commands) done(x *citywarden.Command, err error) {
 		return
 	}
 	x.Delivered = now()
-	c.to(context.Background(), x, citywarden.CommandDelivered)
+	_ = c.to(context.Background(), x, citywarden.CommandDelivered) // which says so itself, and Run tries again
 }
 
 // Answer takes what a device answers. It is durable when the error is nil.
@@ -258,12 +260,17 @@ func (c *Commands) to(ctx context.Context, x *citywarden.Command, s citywarden.C
 	before := x.State
 	x.State = s
 	if err := c.store.SaveCommand(ctx, *x); err != nil {
+		if x.Open() || s == citywarden.CommandDelivered {
+			c.behind[x] = true
+			c.rouse()
+		}
 		if !x.Open() {
 			x.State = before
 		}
 		c.log.Error("command not stored", "device", x.Device, "command", x.ID, "state", s, "err", err)
 		return fmt.Errorf("save command %d of device %s: %w", x.ID, x.Device, err)
 	}
+	delete(c.behind, x)
 	if !x.Open() {
 		c.drop(x)
 	}
@@ -282,6 +289,7 @@ func (c *Commands) Forget(id citywarden.DeviceID) {
 }
 
 func (c *Commands) drop(x *citywarden.Command) {
+	delete(c.behind, x)
 	rest := slices.DeleteFunc(c.open[x.Device], func(o *citywarden.Command) bool { return o == x })
 	if len(rest) == 0 {
 		delete(c.open, x.Device)
@@ -295,7 +303,15 @@ func (c *Commands) List(ctx context.Context, f citywarden.CommandFilter) ([]city
 	return c.store.Commands(ctx, f)
 }
 
-// Run ends commands that expire, and forgets what is long over, until ctx is done;
+// rouse has Run look when it has to do something next.
+func (c *Commands) rouse() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run ends commands that expire, stores what could not be stored, and forgets what is long over, until ctx is done;
 // then it returns nil.
 func (c *Commands) Run(ctx context.Context) error {
 	var pruned time.Time
@@ -317,20 +333,46 @@ func (c *Commands) Run(ctx context.Context) error {
 		case <-c.wake:
 		case <-ctx.Done():
 			t.Stop()
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.catchUp(last)
 			return nil
 		}
 		t.Stop()
 	}
 }
 
-// expire ends what is over and returns when the next one is, zero when none is open.
+// catchUp stores where commands are of which the store does not know it, until one can't be stored. It needs mu.
+func (c *Commands) catchUp(ctx context.Context) {
+	for x := range c.behind {
+		s := x.State
+		if s == citywarden.CommandSent && !x.Delivered.IsZero() {
+			s = citywarden.CommandDelivered // which ends one that needs no answer
+		}
+		if c.to(ctx, x, s) != nil {
+			return
+		}
+	}
+}
+
+// expire ends what is over, when what could not be stored is, and returns when to look again, zero when none is open.
 func (c *Commands) expire(ctx context.Context) (next time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at := time.Now()
+	if len(c.behind) > 0 && at.Sub(c.tried) >= storeAgain {
+		c.catchUp(ctx)
+		c.tried = at
+	}
+	if len(c.behind) > 0 {
+		next = c.tried.Add(storeAgain)
+	}
 	for _, open := range c.open {
 		for _, x := range slices.Clone(open) {
-			if !x.Expires.After(at) && c.to(ctx, x, citywarden.CommandTimedOut) == nil {
+			has := x.OneWay && !x.Delivered.IsZero() // and it is only to be stored
+			if !x.Expires.After(at) && (has || c.to(ctx, x, citywarden.CommandTimedOut) == nil) {
 				continue
 			}
 			if next.IsZero() || x.Expires.Before(next) {

@@ -413,6 +413,57 @@ func TestWhereACommandIsThatIsNotStored(t *testing.T) {
 	}
 }
 
+// TestDeliveryThatIsNotStored is stored once it can be: the command that a device has does not time out, nor is it offered again after
+// a restart.
+func TestDeliveryThatIsNotStored(t *testing.T) {
+	for _, leaves := range []bool{false, true} { // Run ends before the database is back
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			s := &brokenStore{DB: openStore(t, b.path)}
+			c, err := devices.NewCommands(t.Context(), s, b.r, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.c = c
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- c.Run(ctx) }()
+			b.listen("v1")
+			b.tell("v1", "open", map[string]any{"pct": 1.0})
+			b.tell("v1", "beep", nil)
+			s.broken = true
+			b.got[0].Done(nil)
+			b.got[1].Done(nil)
+			time.Sleep(30 * time.Second)
+			synctest.Wait()
+			b.must("v1", `1 open {"pct":1} sent`, `2 beep {} sent`)
+			s.broken = false
+			if !leaves {
+				time.Sleep(11 * time.Second)
+				synctest.Wait()
+				b.must("v1", `1 open {"pct":1} delivered`, `2 beep {} delivered`)
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				b.must("v1", `1 open {"pct":1} timed_out`, `2 beep {} delivered`) // the one that it did not answer
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if !leaves {
+				return
+			}
+			b.must("v1", `1 open {"pct":1} delivered`, `2 beep {} delivered`)
+			b.c = commandsOn(t, b.path, b.r)
+			b.got = nil
+			b.listen("v1")
+			if len(b.got) > 0 {
+				t.Errorf("%d commands offered again", len(b.got))
+			}
+		})
+	}
+}
+
 // TestRevocationIsTold to who holds a session of the device.
 func TestRevocationIsTold(t *testing.T) {
 	b := newBench(t)
