@@ -10,6 +10,47 @@ import (
 	"unicode"
 )
 
+// TestArchitectureNamesEachPackage: the table of packages has each that the module has, and no other.
+func TestArchitectureNamesEachPackage(t *testing.T) {
+	page, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "\n| package | kind |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	named := map[string]bool{".": true} // the root, by its name
+	for row := range strings.Lines(table) {
+		first, _, _ := strings.Cut(strings.TrimPrefix(row, "| "), " | ")
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(first, -1) {
+			named[m[1]] = true
+		}
+	}
+	delete(named, "citywarden")
+	err = fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && (d.Name() == "node_modules" || d.Name() == "testdata" || d.Name() == ".git" || d.Name() == "third_party") {
+			return fs.SkipDir
+		}
+		if err != nil || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		dir := filepath.ToSlash(filepath.Dir(name))
+		if in, there := named[dir]; !there {
+			t.Errorf("docs/architecture.md does not say what %s is", dir)
+		} else if in {
+			named[dir] = false
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, missing := range named {
+		if missing {
+			t.Errorf("docs/architecture.md tells of %s, where no package is", dir)
+		}
+	}
+}
+
 // TestLinks: every link of README and docs leads to a file, and to a heading in it, that is there.
 func TestLinks(t *testing.T) {
 	pages, err := filepath.Glob("docs/*.md")
