@@ -4,7 +4,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -187,30 +189,35 @@ func (c *contender) flood(t *testing.T, publishers, n, window int) {
 }
 
 // steady sends at a rate, each publisher up to window in flight, and returns how long the
-// acknowledgements took, from when a message was due, sorted.
-func (c *contender) steady(t *testing.T, publishers, window int, rate float64, long time.Duration) []time.Duration {
+// acknowledgements took, sorted: as publishers see it who share the machine, from when a message was due to when they have read
+// the acknowledgement; and between the machines, from when it was sent to when the acknowledgement had come, as the kernel notes.
+// A publisher whose window is full sends later than it should: that counts in both.
+func (c *contender) steady(t *testing.T, publishers, window int, rate float64, long time.Duration) (seen, between []time.Duration) {
 	every := time.Duration(float64(publishers) / rate * float64(time.Second))
 	begin := time.Now()
 	var mu sync.Mutex
-	var all []time.Duration
 	c.each(t, publishers, func(i int, m *connection) error {
-		flying := make(chan time.Time, window-1) // when they were due
+		type message struct{ due, woken time.Time }
+		flying := make(chan message, window-1)
 		acked := make(chan error, 1)
-		var mine []time.Duration
+		came, err := m.arrivals()
+		if err != nil {
+			return err
+		}
+		var mine, wire []time.Duration
 		go func() {
 			var err error
-			for due := range flying {
+			for f := range flying {
 				if err == nil {
 					err = m.acknowledged()
 				}
-				mine = append(mine, time.Since(due))
+				mine, wire = append(mine, time.Since(f.due)), append(wire, came.at.Sub(f.woken.Round(0)))
 			}
 			acked <- err
 		}()
-		var err error
 		for due := begin.Add(every * time.Duration(i) / time.Duration(publishers)); err == nil && due.Before(begin.Add(long)); due = due.Add(every) {
 			time.Sleep(time.Until(due))
-			flying <- due
+			flying <- message{due, time.Now()}
 			err = c.send(m, i)
 		}
 		close(flying)
@@ -219,23 +226,73 @@ func (c *contender) steady(t *testing.T, publishers, window int, rate float64, l
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		all = append(all, mine...)
+		seen, between = append(seen, mine...), append(between, wire...)
 		return err
 	})
-	slices.Sort(all)
-	return all
+	slices.Sort(seen)
+	slices.Sort(between)
+	return seen, between
 }
 
-// paced says what acknowledgements cost at a rate and how long they take: as the publishers see it,
-// who share the machine, and, when it tells, from the socket and back to it.
+// arrival reads a connection and knows when what it read last had come to this machine.
+type arrival struct {
+	raw syscall.RawConn
+	at  time.Time
+}
+
+// arrivals has m read by what it returns.
+func (m *connection) arrivals() (*arrival, error) {
+	raw, err := m.c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) { set = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_TIMESTAMPNS, 1) })
+	a := &arrival{raw: raw}
+	m.r.Reset(a)
+	return a, errors.Join(err, set)
+}
+
+func (a *arrival) Read(p []byte) (n int, err error) {
+	wait := a.raw.Read(func(fd uintptr) bool {
+		var notes [128]byte
+		var size int
+		n, size, _, _, err = syscall.Recvmsg(int(fd), p, notes[:], syscall.MSG_DONTWAIT)
+		if err == syscall.EAGAIN || err == syscall.EINTR {
+			return false
+		}
+		parts, parseErr := syscall.ParseSocketControlMessage(notes[:max(size, 0)])
+		if err == nil {
+			err = parseErr
+		}
+		for _, m := range parts {
+			if m.Header.Level == syscall.SOL_SOCKET && m.Header.Type == syscall.SO_TIMESTAMPNS {
+				a.at = time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+			}
+		}
+		return true
+	})
+	switch {
+	case wait != nil:
+		return 0, wait
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// paced says what acknowledgements cost at a rate and how long they take: as publishers see it who share the machine,
+// between the machines, and, when it tells, from the socket and back to it.
 func (c *contender) paced(t *testing.T, publishers int, rate float64, how string) {
 	cpu := c.cpu(t)
 	var before map[float64]float64
 	if c.acks != nil {
 		before = c.acks(t)
 	}
-	l := c.steady(t, publishers, 16, rate, 10*time.Second)
-	used := (c.cpu(t) - cpu) / float64(len(l)) * 1e6
+	seen, between := c.steady(t, publishers, 16, rate, 10*time.Second)
+	used := (c.cpu(t) - cpu) / float64(len(seen)) * 1e6
 	own := ""
 	if c.acks != nil {
 		after := c.acks(t)
@@ -247,7 +304,8 @@ func (c *contender) paced(t *testing.T, publishers int, rate float64, how string
 			}
 		}
 	}
-	t.Logf("%s at %.0f/s%s acknowledged within %s (p50), %s (p99)%s; %.1f CPU-s per million", c.name, rate, how, l[len(l)/2], l[len(l)*99/100], own, used)
+	t.Logf("%s at %.0f/s%s acknowledged within %s (p50), %s (p99) as the publishers see it, %s (p50), %s (p99) between the machines%s; %.1f CPU-s per million", c.name, rate, how,
+		seen[len(seen)/2], seen[len(seen)*99/100], between[len(between)/2], between[len(between)*99/100], own, used)
 }
 
 // few says what few publishers get: three with a message in flight each beside one
@@ -259,7 +317,7 @@ func (c *contender) few(t *testing.T, dir string, n int) {
 	}
 	defer f.Close()
 	var mu sync.Mutex
-	var acks, syncs []time.Duration
+	var acks, between, syncs []time.Duration
 	for range 10 { // in turns, as the disk is not always as fast
 		for range 50 {
 			if _, err := f.Write(make([]byte, 4096)); err != nil {
@@ -272,6 +330,10 @@ func (c *contender) few(t *testing.T, dir string, n int) {
 			syncs = append(syncs, time.Since(begin))
 		}
 		c.each(t, 3, func(i int, m *connection) error {
+			came, err := m.arrivals()
+			if err != nil {
+				return err
+			}
 			for range 50 {
 				begin := time.Now()
 				if err := c.send(m, i); err != nil {
@@ -282,6 +344,7 @@ func (c *contender) few(t *testing.T, dir string, n int) {
 				}
 				mu.Lock()
 				acks = append(acks, time.Since(begin))
+				between = append(between, came.at.Sub(begin.Round(0)))
 				mu.Unlock()
 			}
 			return nil
@@ -289,7 +352,10 @@ func (c *contender) few(t *testing.T, dir string, n int) {
 	}
 	slices.Sort(syncs)
 	slices.Sort(acks)
-	t.Logf("3 publishers: acknowledged within %s (p50), %.2f times a sync of 4 KiB, %s", acks[len(acks)/2], float64(acks[len(acks)/2])/float64(syncs[len(syncs)/2]), syncs[len(syncs)/2])
+	slices.Sort(between)
+	of := func(l []time.Duration) float64 { return float64(l[len(l)/2]) / float64(syncs[len(syncs)/2]) }
+	t.Logf("3 publishers: acknowledged within %s (p50) as they see it, %s between the machines, %.2f and %.2f times a sync of 4 KiB, %s",
+		acks[len(acks)/2], between[len(between)/2], of(acks), of(between), syncs[len(syncs)/2])
 	one := func(publishers, each, window int) (wall, cpu float64) {
 		began, used := time.Now(), c.cpu(t)
 		c.flood(t, publishers, each, window)
