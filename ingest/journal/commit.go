@@ -74,7 +74,7 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 	}
 	j.crowd.note(recs)
 	off := j.off
-	j.at("writing and syncing")
+	j.at(writing)
 	seq, err := j.write(ctx, recs, size)
 	j.at("completing")
 	defer j.at("")
@@ -113,7 +113,7 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	}
 	if j.off != nil && !time.Now().Before(j.retryAt) {
 		j.revive(ctx)
-		j.at("writing and syncing")
+		j.at(writing)
 	}
 	if j.off != nil {
 		return 0, j.off

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -250,5 +251,90 @@ func TestSpaceIsKeptFree(t *testing.T) {
 		if err != nil && citywarden.CodeOf(err) != citywarden.CodeTransient {
 			t.Errorf("Full() = %v, want a transient error", err)
 		}
+	}
+}
+
+// freezable mounts a file system of 64 MB on which everything can be held up, as by a disk that
+// does not answer.
+func freezable(t *testing.T) (dir string, freeze, thaw func()) {
+	t.Helper()
+	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, dir}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Skipf("a file system to freeze needs root and loop devices: %s: %v: %s", args[0], err, out)
+		}
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold := func(request uintptr) func() {
+		return func() {
+			if _, _, err := syscall.Syscall(syscall.SYS_IOCTL, d.Fd(), request, 0); err != 0 {
+				t.Errorf("ioctl %#x: %v", request, err)
+			}
+		}
+	}
+	const fifreeze, fithaw = 0xc0045877, 0xc0045878 // linux/fs.h
+	t.Cleanup(func() {
+		d.Close()
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	return dir, hold(fifreeze), sync.OnceFunc(hold(fithaw))
+}
+
+// TestADiskThatDoesNotAnswer: what can't be written is refused in time, though the server can't even be asked how it is; the log says
+// before that it is not ready, and goes on by itself.
+func TestADiskThatDoesNotAnswer(t *testing.T) {
+	dir, freeze, thaw := freezable(t)
+	j := open(t, Options{Dir: filepath.Join(dir, "log")})
+	run(t, j)
+	if _, err := put(j, uplink(0)); err != nil {
+		t.Fatal(err)
+	}
+	freeze()
+	defer thaw() // before all that closes files there
+	begin := time.Now()
+	refused := make(chan error, 1)
+	go func() {
+		_, err := put(j, uplink(1))
+		refused <- err
+	}()
+	for j.Ready() == nil {
+		if time.Since(begin) > slowCommit+2*time.Second {
+			t.Fatal("the log is ready and writes nothing")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err := j.Ready().Error(); !strings.Contains(err, "look at the disk of "+dir) {
+		t.Errorf("not ready: %s", err)
+	}
+	select {
+	case err := <-refused:
+		if citywarden.CodeOf(err) != citywarden.CodeTransient || !strings.Contains(err.Error(), "look at the disk of "+dir) {
+			t.Errorf("refused with %v", err)
+		}
+	case <-time.After(commitTimeout + healthTimeout + 3*time.Second):
+		t.Fatal("neither written nor refused")
+	}
+	thaw()
+	end := time.Now().Add(2 * commitTimeout)
+	for n := 2; ; n++ {
+		if _, err := put(j, uplink(n)); err == nil {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("the log does not go on: %v", err)
+		}
+	}
+	if err := j.Ready(); err != nil {
+		t.Errorf("not ready once it goes on: %v", err)
 	}
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/citywarden/citywarden"
 )
@@ -67,6 +68,8 @@ const (
 	// commitTimeout is how long a group may take; after that its records are
 	// reported as not stored, though they may be.
 	commitTimeout = 15 * time.Second
+	// slowCommit is how long a group may take until the log counts as not ready.
+	slowCommit = 5 * time.Second
 	// electTimeout is how long Open waits for a cluster to have leaders.
 	electTimeout = 30 * time.Second
 	// drainTimeout is how long Run goes on committing after its context ended.
@@ -121,6 +124,7 @@ type Journal struct {
 	first atomic.Uint64 // number of the oldest group, 0 when there is none
 
 	doing  atomic.Pointer[activity]
+	health singleflight.Group    // asks the server, see broken
 	failed atomic.Pointer[error] // why the newest group was not written, nil when it was
 
 	unheard time.Time     // since when groups were not written, zero when the newest one was; as what follows only the writer's
@@ -143,6 +147,9 @@ type pending struct {
 	size int
 	done func(citywarden.Position, error)
 }
+
+// writing is what the writer is at most of the time, as Doing says it.
+const writing = "writing and syncing"
 
 // activity is what the writer is at.
 type activity struct {
@@ -399,10 +406,20 @@ func check(rec *citywarden.Record) (size int, err error) {
 	return 0, citywarden.Errorf(citywarden.CodeInternal, "record of unknown kind %d", rec.Kind)
 }
 
-// Ready returns nil when the newest commit group was written, else why not.
+// Ready returns nil when the newest commit group was written, and the one under way takes no longer than
+// slowCommit, else why not.
 func (j *Journal) Ready() error {
 	if err := j.failed.Load(); err != nil {
 		return *err
+	}
+	if what, since := j.Doing(); what == writing {
+		if d := time.Since(since); d >= slowCommit {
+			where := "the disk of " + j.opts.Dir
+			if j.opts.URL != "" {
+				where = "NATS at log.url"
+			}
+			return citywarden.Errorf(citywarden.CodeTransient, "the durable log has been writing and syncing for %s: look at %s", d.Round(time.Second), where)
+		}
 	}
 	return nil
 }

@@ -22,6 +22,8 @@ const (
 	// watchEvery is how long a write may take before the server is asked
 	// whether it gave up.
 	watchEvery = 200 * time.Millisecond
+	// healthTimeout is how long the server may take to say so.
+	healthTimeout = time.Second
 	// minRetry is the time between two looks at the disk, and before the first
 	// restart; every restart that helped nothing doubles it, up to maxRetry.
 	minRetry = time.Second
@@ -90,12 +92,24 @@ func (j *Journal) sitOut(ctx context.Context, ended uint64) bool {
 }
 
 // broken returns why the embedded server does not write any more, nil when it
-// does or is not ours.
+// does, is not ours, or gives no answer within healthTimeout: it waits for the disk then, as what it is asked about does.
 func (j *Journal) broken() error {
 	s := j.server.Load()
 	if s == nil {
 		return nil
 	}
+	late := time.NewTimer(healthTimeout)
+	defer late.Stop()
+	select {
+	case answer := <-j.health.DoChan(s.ID(), func() (any, error) { return nil, unhealthy(s) }):
+		return answer.Err
+	case <-late.C:
+		return nil
+	}
+}
+
+// unhealthy asks the server why it does not write any more.
+func unhealthy(s *server.Server) error {
 	if !s.JetStreamEnabled() {
 		return errors.New("JetStream turned itself off")
 	}
