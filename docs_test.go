@@ -160,3 +160,29 @@ func TestPeersPage(t *testing.T) {
 		}
 	}
 }
+
+// TestChangelog: it is what Keep a Changelog says, with headings by topic below, and says nothing twice.
+func TestChangelog(t *testing.T) {
+	b, err := os.ReadFile("CHANGELOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := regexp.MustCompile(`^## \[(Unreleased|\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d)`)
+	change := regexp.MustCompile(`^### (Added|Changed|Deprecated|Removed|Fixed|Security)$`)
+	under, said := "", map[string]bool{}
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimRight(line, "\n")
+		level, _, _ := strings.Cut(line, " ")
+		switch {
+		case level == "##" && !version.MatchString(line), level == "###" && !change.MatchString(line),
+			level == "###" && under == "", level == "####" && under == "##", level == "-" && (under == "" || under == "##"):
+			t.Errorf("%q does not stand there: a version, below it Added, Changed, Deprecated, Removed, Fixed or Security, below that topics and entries", line)
+		case level == "-" && said[line]:
+			t.Errorf("twice: %s", line)
+		}
+		if strings.HasPrefix(level, "##") {
+			under = level
+		}
+		said[line] = true
+	}
+}
