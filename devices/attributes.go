@@ -100,16 +100,12 @@ const remindEvery = 10 * time.Minute
 // remind tells who begins to listen for the attributes of a device what was desired
 // while it was away: those shared ones of which it reports another value.
 func (r *Registry) remind(id citywarden.DeviceID, l *listener) {
-	states, err := r.AttributeStates(id)
-	if err != nil {
+	if len(r.untaken(id)) == 0 { // as of most: they wait for nobody
 		return
 	}
-	desired := map[string]any{}
-	for _, x := range states {
-		if x.State == "differs" {
-			desired[x.Name] = x.Value
-		}
-	}
+	r.telling.Lock() // what is read here is told before what is changed meanwhile
+	defer r.telling.Unlock()
+	desired := r.untaken(id)
 	if len(desired) == 0 {
 		return
 	}
@@ -131,6 +127,21 @@ func (r *Registry) remind(id citywarden.DeviceID, l *listener) {
 	r.valuesMu.Lock()
 	e.reminder, e.reminded = string(m.Body), now
 	r.valuesMu.Unlock()
+}
+
+// untaken returns the shared attributes of which a device reports another value.
+func (r *Registry) untaken(id citywarden.DeviceID) map[string]any {
+	states, err := r.AttributeStates(id)
+	if err != nil {
+		return nil
+	}
+	out := map[string]any{}
+	for _, x := range states {
+		if x.State == "differs" {
+			out[x.Name] = x.Value
+		}
+	}
+	return out
 }
 
 func chosen(all map[string]any, names []string) map[string]any {

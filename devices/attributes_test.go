@@ -2,10 +2,13 @@ package devices_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -224,6 +227,66 @@ func TestDesiredAndReported(t *testing.T) {
 			t.Errorf("of no device: %v", err)
 		}
 	})
+}
+
+// TestAReminderIsNotOlder: who is reminded of what its device has not taken over while it is changed, with many others, is never told an
+// older value after a newer one.
+func TestAReminderIsNotOlder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	r := valves(t, path)
+	c := commandsOn(t, path, r)
+	const many, rounds = 300, 40
+	table := func(every int) string {
+		var b strings.Builder
+		b.WriteString("id,model,attr.every\n")
+		for i := range many {
+			fmt.Fprintf(&b, "v%03d,test-valve,%d\n", i, every)
+		}
+		return b.String()
+	}
+	change := func(every int) {
+		if _, err := r.Import(t.Context(), strings.NewReader(table(every))); err != nil {
+			t.Error(err)
+		}
+	}
+	change(1)
+	heardOf(r, "v000", 1, "v1/devices/me/attributes", map[string]any{"every": 0.0})
+	done := make(chan struct{})
+	var listening sync.WaitGroup
+	for range 8 {
+		listening.Go(func() {
+			for {
+				var mu sync.Mutex
+				told := []float64{}
+				cancel := c.Listen("v000", citywarden.DownlinkAttributes, func(m citywarden.Downlink) bool {
+					var body struct{ Every float64 }
+					if err := json.Unmarshal(m.Body, &body); err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					told = append(told, body.Every)
+					return true
+				})
+				cancel()
+				mu.Lock()
+				if !slices.IsSorted(told) {
+					t.Errorf("told %v in this order", told)
+				}
+				mu.Unlock()
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for i := range rounds {
+		change(i + 2)
+	}
+	close(done)
+	listening.Wait()
 }
 
 func TestChild(t *testing.T) {

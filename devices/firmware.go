@@ -222,6 +222,8 @@ func (f *Firmware) checkTarget(t citywarden.FirmwareTarget, all []citywarden.Fir
 // change makes all what there is, and tells the devices for which that is
 // something else.
 func (f *Firmware) change(all []citywarden.Firmware) {
+	f.registry.telling.Lock()
+	defer f.registry.telling.Unlock()
 	before := map[citywarden.DeviceID]*citywarden.Firmware{}
 	f.registry.Each(func(d *citywarden.Device, _ *citywarden.Model) {
 		if x := f.of(d); x != nil {

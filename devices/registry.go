@@ -94,6 +94,10 @@ type Registry struct {
 	// authenticating need only mu.
 	changeMu sync.Mutex
 
+	// telling is held from when attributes change until all who listen were told, so that nobody is told of an older value
+	// after a newer one. It is taken before mu, and after changeMu.
+	telling sync.Mutex
+
 	mu         sync.RWMutex
 	byID       map[citywarden.DeviceID]*entry
 	byHash     map[tokenHash]*entry
@@ -594,6 +598,7 @@ func (r *Registry) show(cs []change) {
 	var views []citywarden.DeviceView
 	var told []citywarden.Downlink
 	now := time.Now()
+	r.telling.Lock()
 	r.mu.Lock()
 	var added []*entry
 	for _, c := range cs {
@@ -641,6 +646,7 @@ func (r *Registry) show(cs []change) {
 	for _, m := range told {
 		r.tell(m)
 	}
+	r.telling.Unlock()
 	for _, c := range cs {
 		if r.opt.OnChange != nil {
 			r.opt.OnChange(*c.device, false)
