@@ -45,6 +45,9 @@ func (p *Pipeline) await(ctx context.Context, c *consumer) error {
 	defer again.Stop()
 	for {
 		released := c.released.wait()
+		if !c.holding.Load() {
+			c.held.Store(time.Now().UnixNano())
+		}
 		c.holding.Store(true) // before looking, so that no release is missed
 		n := c.behind(p.log.Last())
 		if n <= resumeBehind || !c.running.Load() {

@@ -44,7 +44,8 @@ type consumer struct {
 
 	holdsBack bool
 	running   atomic.Bool  // at is its cursor, and it is being fed
-	holding   atomic.Bool  // Accept waits for it
+	holding   atomic.Bool  // Accept waits for it, and takes nothing
+	held      atomic.Int64 // since when that is so, in nanoseconds since 1970
 	released  notice       // it does not any more
 	warned    atomic.Int64 // when that was logged, in nanoseconds since 1970
 }

@@ -13,7 +13,7 @@ const (
 	stalledAfter = 5 * time.Second
 	watchEvery   = 2 * time.Second
 	sayEvery     = time.Minute
-	// deafEvery is how often it is logged that there is no room for messages.
+	// deafEvery is how often it is logged that no message is taken.
 	deafEvery = 10 * time.Second
 )
 
@@ -36,7 +36,7 @@ func (m *metrics) waited(now time.Time) time.Duration {
 // watch looks every two seconds whether messages are acknowledged, and can be taken at all.
 func (p *Pipeline) watch(ctx context.Context) {
 	var s stall
-	var noted time.Time // when it was logged last that there is no room, zero while there is
+	var noted time.Time // when it was logged last that nobody is heard, zero while messages are taken
 	for last := time.Now(); pause(ctx, watchEvery); {
 		now := time.Now()
 		p.look(&s, now, now.Sub(last)-watchEvery)
@@ -93,17 +93,35 @@ func (p *Pipeline) cause(now time.Time, late time.Duration) (cause string, args 
 	return waitsForOther, args
 }
 
-// listen puts into the log that nobody is heard, while there is no room for messages: then
-// nobody is silent for it. It takes and returns when it did so last, zero while there is room.
+// held returns for how long no message was taken as a consumer that holds back was behind, 0 when that is no outage.
+func (p *Pipeline) held(now time.Time) (lasted time.Duration) {
+	for _, c := range p.consumers {
+		if c.holding.Load() {
+			lasted = max(lasted, now.Sub(time.Unix(0, c.held.Load())))
+		}
+	}
+	if lasted < citywarden.Outage {
+		return 0
+	}
+	return lasted
+}
+
+// listen puts into the log that nobody is heard, while there is no room for messages or a consumer holds them back for
+// long: then nobody is silent for it. It takes and returns when it did so last, zero while messages are taken.
 func (p *Pipeline) listen(ctx context.Context, noted time.Time) time.Time {
-	full := p.full() != nil
-	if !full && noted.IsZero() || full && time.Since(noted) < deafEvery {
+	full, lasted := p.full() != nil, p.held(time.Now())
+	deaf := full || lasted > 0
+	if !deaf && noted.IsZero() || deaf && time.Since(noted) < deafEvery {
 		return noted
 	}
-	if _, err := p.append(ctx, citywarden.Record{Kind: citywarden.RecordDeaf}); err != nil {
+	rec := citywarden.Record{Kind: citywarden.RecordDeaf}
+	if noted.IsZero() && !full { // it was not told of from the beginning
+		rec.Lasted = lasted
+	}
+	if _, err := p.append(ctx, rec); err != nil {
 		return noted // and tried again
 	}
-	if !full {
+	if !deaf {
 		return time.Time{}
 	}
 	return time.Now()

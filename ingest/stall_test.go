@@ -178,3 +178,52 @@ func TestNobodyIsHeardOnAFullDisk(t *testing.T) {
 		}
 	})
 }
+
+// TestNobodyIsHeardWhileAConsumerHoldsBack: alarms that can't be stored for long keep messages from being taken, and the log
+// tells when, as on a full disk; what is short is a stumble, of which it tells nothing.
+func TestNobodyIsHeardWhileAConsumerHoldsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var gate atomic.Pointer[chan struct{}]
+		shut := func() (open func()) {
+			ch := make(chan struct{})
+			gate.Store(&ch)
+			return func() { close(ch) }
+		}
+		open := shut()
+		l := new(memLog)
+		alarms := &leader{recorder{name: "alarms", before: func(int) error { <-*gate.Load(); return nil }}}
+		p := runWith(t, Options{Log: l, Logger: slog.New(slog.DiscardHandler)}, alarms)
+		synctest.Wait()
+		begin := time.Now()
+		_, over := sendAll(t.Context(), p, "d", 2000)
+		time.Sleep(20 * time.Second)
+		open()
+		<-over
+		time.Sleep(time.Minute)
+		l.seal()
+		synctest.Wait()
+		deaf := func() (told []string) {
+			for _, e := range alarms.got {
+				if e.Kind == citywarden.RecordDeaf {
+					told = append(told, e.At.Sub(begin).String()+" after "+e.Lasted.String())
+				}
+			}
+			return told
+		}
+		if told := deaf(); told != nil {
+			t.Errorf("of 20 s it is told that nobody was heard: %v", told)
+		}
+
+		open, begin = shut(), time.Now()
+		_, over = sendAll(t.Context(), p, "d", 2000)
+		time.Sleep(45 * time.Second)
+		open()
+		<-over
+		time.Sleep(time.Minute)
+		l.seal()
+		synctest.Wait()
+		if d := cmp.Diff([]string{"30s after 30s", "40s after 0s", "46s after 0s"}, deaf()); d != "" {
+			t.Error(d)
+		}
+	})
+}
