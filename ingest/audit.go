@@ -306,9 +306,12 @@ func (r *auditRun) compare(want, got *citywarden.LedgerRow) {
 		tell("quarantined", want.Quarantined, got.Quarantined)
 	}
 	if len(off) > 0 {
+		if want.Messages == got.Messages {
+			off = append(off, "a model, or the device, that was changed since then is decoded differently now")
+		}
 		r.differ(citywarden.Difference{
 			Book: ledgerName, Device: got.Device, Hour: r.hour, Expected: want.Received, Found: got.Received,
-			Text: strings.Join(off, "; ") + "; a model, or the device, that was changed since then is decoded differently now",
+			Text: strings.Join(off, "; "),
 		})
 	}
 }
