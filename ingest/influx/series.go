@@ -79,6 +79,7 @@ type Series struct {
 	seconds           prometheus.Histogram
 
 	prepared atomic.Bool // of the core: the database is there and its retention set
+	wrote    atomic.Bool // points were written to the database, or the cursor says that a start before may have
 
 	seriesMu sync.Mutex // held while a batch is looked at
 	series   cardinality
@@ -185,6 +186,9 @@ func (s *Series) load(ctx context.Context) error {
 		return err
 	}
 	s.reached, s.saved, s.loaded = p, p, true
+	if p > 0 {
+		s.wrote.Store(true)
+	}
 	return nil
 }
 
@@ -457,10 +461,13 @@ func (s *Series) post(ctx context.Context, body string) error {
 		if create := s.create(ctx); create != nil {
 			return fmt.Errorf("%w (and it can't be created: %w)", err, create)
 		}
-		if p, cursor := s.Written(ctx); cursor == nil && p > 0 {
+		if _, cursor := s.Cursor(ctx); cursor == nil && s.wrote.Load() {
 			s.log.Warn("the database of the series was gone and is made again; citywarden audit tells what is missing in it", "database", s.opt.Database)
 		}
 		err = s.writer.WriteRecord(ctx, body)
+	}
+	if err == nil {
+		s.wrote.Store(true)
 	}
 	return err
 }
