@@ -184,6 +184,7 @@ func TestRequestsThatCannotBe(t *testing.T) {
 		{requestTopic + "1/2", "{}", "and a number"},
 		{gatewayRequest, `{"id":1}`, `"device"`},
 		{gatewayRequest, `{"id":1,"device":"Device 1","key":"x"}`, "no device"},
+		{"v1/devices/me/telemtry", "{}", `; did you mean "v1/devices/me/telemetry"?`},
 	} {
 		p := dial(t, addr, 5)
 		p.connect("x", "token-of-a")

@@ -501,7 +501,8 @@ func (h *hook) provision(c *conn, pk *packets.Packet) {
 }
 
 func (h *hook) refuse(c *conn, pk *packets.Packet) {
-	c.refuse(pk, citywarden.Errorf(citywarden.CodeDenied, "topic %q: %s", clip(pk.TopicName), publishAdvice))
+	meant := citywarden.DidYouMean(pk.TopicName, []string{telemetryTopic, attributesTopic, citywarden.DeviceRaw, citywarden.DeviceClaim, citywarden.GatewayTelemetry, citywarden.GatewayConnect})
+	c.refuse(pk, citywarden.Errorf(citywarden.CodeDenied, "topic %q: %s%s", clip(pk.TopicName), publishAdvice, meant))
 }
 
 // OnPacketEncode adds what mochi leaves out: the limits in the CONNACK, and
