@@ -43,6 +43,49 @@ func TestGapsOfBefore(t *testing.T) {
 	}
 }
 
+// busy is a store that can't be written the first time.
+type busy struct {
+	*store.DB
+	saved int
+}
+
+func (b *busy) SaveLedger(ctx context.Context, name string, from, to citywarden.Position, add citywarden.LedgerAdd) error {
+	if b.saved++; b.saved == 1 {
+		return errors.New("database is locked")
+	}
+	return b.DB.SaveLedger(ctx, name, from, to, add)
+}
+
+// TestWhatCouldNotBeSavedIsCountedOnce: the entries that come again, as the ledger could not be saved, were counted before.
+func TestWhatCouldNotBeSavedIsCountedOnce(t *testing.T) {
+	db := &busy{DB: pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)}
+	l := ingest.NewLedger(db, 0, nil)
+	at := time.Now().UTC()
+	const n = 1000 // dead letters, with which it is saved
+	entries := make([]citywarden.Entry, n)
+	for i := range entries {
+		p := citywarden.PositionAt(1, i)
+		entries[i] = citywarden.Entry{
+			Record:   citywarden.Record{Position: p, Kind: citywarden.RecordUplink, At: at, Uplink: &citywarden.Uplink{Device: "d"}},
+			Rejected: 1, Reject: &citywarden.DeadLetter{Position: p, Stage: citywarden.FailedDecode, Device: "d", Received: at},
+		}
+	}
+	if err := l.Consume(t.Context(), entries); err == nil {
+		t.Fatal("it was saved at once")
+	}
+	if err := l.Consume(t.Context(), entries); err != nil {
+		t.Fatal(err)
+	}
+	rows, _, err := l.Rows(t.Context(), citywarden.LedgerFilter{Page: citywarden.Page{Limit: 10}, From: at.Add(-time.Hour), To: at.Add(time.Hour)})
+	if err != nil || len(rows) != 1 || rows[0].Messages != n || rows[0].Received != n || rows[0].Rejected != n {
+		t.Errorf("%v, rows %+v, want one with %d", err, rows, n)
+	}
+	letters, _, err := l.DeadLetters(t.Context(), citywarden.DeadLetterFilter{Page: citywarden.Page{Limit: citywarden.MaxPage}})
+	if err != nil || len(letters) != n {
+		t.Errorf("%v, %d dead letters, want %d", err, len(letters), n)
+	}
+}
+
 // paced is a store that notes when it was made to remove rows.
 type paced struct {
 	*store.DB
