@@ -133,8 +133,11 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause // says more than that the context ended
 	}
-	if errors.Is(err, context.DeadlineExceeded) && j.opts.URL == "" {
-		err = fmt.Errorf("not on disk after %s: look at the disk of %s (%w)", commitTimeout, j.opts.Dir, err)
+	switch { // what it says is not about the caller's time
+	case errors.Is(err, context.DeadlineExceeded) && j.opts.URL == "":
+		err = fmt.Errorf("not on disk after %s: look at the disk of %s", commitTimeout, j.opts.Dir)
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("not confirmed after %s: look at NATS at log.url", commitTimeout)
 	}
 	abort(nil)
 	if err != nil {
