@@ -506,6 +506,9 @@ func TestAlarmAndRulePagesInChromium(t *testing.T) {
 	b.click("开始回测")
 	b.see("告警总时长")
 	b.see("两者都有")
+	if ok, err := evaluate[bool](b, `/\d{4}\/\d\d\/\d\d [\d:]+ 至 \d{4}\/\d\d\/\d\d [\d:]+ 的/.test(document.body.innerText)`); err != nil || !ok {
+		t.Errorf("the period of the backtest has no date at both ends (%v) in:\n%s", err, b.text())
+	}
 	b.screenshot("rule-backtest")
 
 	at := time.Now().UTC().Format(time.RFC3339)
@@ -810,6 +813,8 @@ func TestCountyPagesInChromium(t *testing.T) {
 	b.click("删除部件")
 	b.see("没有符合筛选条件的部件")
 
+	b.pages(give, file)
+
 	b.visit("/grids", "龙湖社区")
 	b.click("导入单元网格")
 	give(file("g.json", `{"type":"FeatureCollection","features":[{"type":"Feature","properties":{"code":"350623100009001","town":"绥安镇"},
@@ -864,6 +869,52 @@ func TestCountyPagesInChromium(t *testing.T) {
 	b.calm()
 }
 
+// pages imports more components than a list shows at once, and asks for the rest of them.
+func (b *browser) pages(give func([]string), file func(name, text string) []string) {
+	b.t.Helper()
+	var csv strings.Builder
+	csv.WriteString("id,lat,lon,name,maintainer\n")
+	for i := range 210 {
+		fmt.Fprintf(&csv, "35062301%08d,24.117,117.613,长列表井盖 %03d,市政处\n", 2000000+i, i)
+	}
+	b.visit("/components", "供水公司")
+	b.click("导入")
+	give(file("many.csv", csv.String()))
+	b.click("导入")
+	b.see("新增 210")
+	b.click("关闭")
+	b.visit("/components?q=长列表", "已显示前 200 条。")
+	// What is there stays when the rest can't be had, and that is said.
+	if _, err := evaluate[bool](b, `(() => { window.before = fetch; window.fetch = () => Promise.reject(new TypeError('no network')); return true })()`); err != nil {
+		b.t.Fatal(err)
+	}
+	b.click("显示更多")
+	b.see("平台没有应答")
+	if n := b.count("tbody tr"); n != 200 {
+		b.t.Errorf("%d of 200 components are shown after the next ones could not be had", n)
+	}
+	if _, err := evaluate[bool](b, `(() => { window.fetch = window.before; return true })()`); err != nil {
+		b.t.Fatal(err)
+	}
+	b.click("重试")
+	b.see("共 210 条")
+	b.see("长列表井盖 209")
+	b.choose("select[aria-label='状态']", "intact")
+	b.see("已显示前 200 条。") // another filter begins anew
+	b.click("清除筛选")
+	b.see("供水公司")
+}
+
+// count is how many elements of the page fit a selector.
+func (b *browser) count(selector string) int {
+	b.t.Helper()
+	n, err := evaluate[int](b, fmt.Sprintf("document.querySelectorAll(%q).length", selector))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return n
+}
+
 // claim claims a device on a phone: with a wrong secret first, where the phone is.
 func (b *browser) claim(p *process) {
 	b.t.Helper()
@@ -916,7 +967,7 @@ func (b *browser) claim(p *process) {
 	b.click("用我的位置")
 	b.see("精确到 ±7 米")
 	b.do(chromedp.Click(chromedp.CSS("form button[type=submit]")))
-	b.see("未认领：that is not the secret")
+	b.see("未认领：口令与设备 d0 所示的不符。")
 	b.fill("form label:nth-of-type(2) input", "-vX9")
 	b.do(chromedp.Click(chromedp.CSS("form button[type=submit]")))
 	b.see("已认领 南门 1 号烟感。")
@@ -927,7 +978,7 @@ func (b *browser) claim(p *process) {
 	}
 	b.fill("form label:nth-of-type(1) input", "d9")
 	b.do(chromedp.Click(chromedp.CSS("form button[type=submit]")))
-	b.see("no device d9")
+	b.see("没有设备 d9")
 	if strings.Contains(b.text(), "查看设备") {
 		b.t.Errorf("beside what failed still stands what went before:\n%s", b.text())
 	}

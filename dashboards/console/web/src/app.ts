@@ -1,11 +1,13 @@
 // What the whole console shares: who is signed in, the clock, the catalogue of
 // models and classes, the live stream, and small hooks to draw from them.
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
-import { ApiError, get } from './api'
+import { ApiError, get, list, query } from './api'
 import { setClock } from './format'
-import { t } from './i18n'
+import { t, type Key } from './i18n'
 import { Live, type LiveState } from './live'
+import { reason } from './reasons'
 import { remember, remembered } from './remember'
+import { withFilter } from './url'
 import type { CaseClass, Device, Info, List, Model, Move, Role, User } from './types'
 
 type Listener = () => void
@@ -153,17 +155,21 @@ export function go(to: string, replace = false) {
   moved.emit()
 }
 
-/** words says an error as a person should read it. */
+const meanings: Partial<Record<number, Key>> = {
+  400: 'err.invalid',
+  403: 'err.denied',
+  404: 'err.missing',
+  409: 'err.conflict',
+  413: 'err.large',
+  429: 'err.wait',
+  503: 'err.busy',
+}
+
+/** words says an error as a person should read it: what its status means, and the server's reason. */
 export function words(e: unknown): string {
   if (!(e instanceof ApiError)) return String(e)
   if (e.status === 0) return t('err.offline')
-  if (e.status === 403) return t('err.denied', e.message)
-  if (e.status === 404) return t('err.missing', e.message)
-  if (e.status === 429) return t('err.wait', e.message)
-  if (e.status === 409) return t('err.conflict', e.message)
-  if (e.status === 503) return t('err.busy', e.message)
-  if (e.status >= 500) return t('err.server', e.message || e.status)
-  return e.message
+  return t(meanings[e.status] ?? (e.status >= 500 ? 'err.server' : 'err.invalid'), reason(e.message) || e.status)
 }
 
 /** useRedraw draws the component again when the emitter speaks. */
@@ -194,9 +200,10 @@ export interface Loaded<T> {
 /**
  * useLoad asks for something, again whenever key changes or events were missed.
  * What was there before stays until the new is there; when the first try fails
- * it tries again when the connection is back.
+ * it tries again when the connection is back. every is after how many ms it
+ * asks anew, 0 for never.
  */
-export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
+export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>, every = 0): Loaded<T> {
   const [got, set] = useState<{ key: string; data: T | undefined; error: string }>({ key, data: undefined, error: '' })
   const run = useRef<AbortController | undefined>(undefined)
   const again = useCallback(() => {
@@ -217,10 +224,72 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
       run.current?.abort()
     }
   }, [again])
+  useEffect(() => {
+    if (every === 0) return
+    const i = setInterval(again, every)
+    return () => clearInterval(i)
+  }, [again, every])
   const failed = got.key === key && got.error !== ''
   useEffect(() => (failed ? back.on(again) : undefined), [failed, again])
   const change = useCallback((f: (x: T) => T) => set((b) => (b.data === undefined ? b : { ...b, data: f(b.data) })), [])
   return { data: got.key === key ? got.data : undefined, error: got.error, again, change }
+}
+
+/** Part is the beginning of a list: its items, whether there are more, and how many were asked for. */
+export interface Part<T> {
+  items: T[]
+  more: boolean
+  most: number
+}
+
+/** Listed is a list of which the beginning was asked for. */
+export interface Listed<T> extends Loaded<Part<T>> {
+  items: T[] // none until they are there
+  longer: () => void // asks for three times as many
+  growing: boolean // more were asked for than are there
+}
+
+/**
+ * useList asks for the first items of a list, size of them until more are
+ * wanted; with other params it begins anew. What is there stays while more are
+ * asked for.
+ */
+export function useList<T>(path: string, params: Record<string, string | number | boolean | undefined>, size: number, every = 0): Listed<T> {
+  const key = path + query(params)
+  const [, redraw] = useState(0)
+  const asked = useRef({ key, most: size })
+  if (asked.current.key !== key) asked.current = { key, most: size }
+  const { most } = asked.current
+  const loaded = useLoad<Part<T>>(
+    key,
+    async (signal) => {
+      const { most } = asked.current
+      return { ...(await list<T>(path, params, most, signal)), most }
+    },
+    every,
+  )
+  return {
+    ...loaded,
+    items: loaded.data?.items ?? [],
+    growing: loaded.data !== undefined && loaded.data.most < most,
+    longer() {
+      asked.current = { key, most: most * 3 }
+      redraw((n) => n + 1)
+      loaded.again()
+    },
+  }
+}
+
+/** filters is what a page's address narrows its list to; set changes one filter there, clear takes them away, undefined where there are none. */
+export function filters<K extends string>(path: string, search: string, names: readonly K[]) {
+  const q = new URLSearchParams(search)
+  const asked = Object.fromEntries(names.map((k) => [k, q.get(k) ?? ''])) as Record<K, string>
+  const none = () => go(path + names.reduce((s, k) => withFilter(s, k, ''), search), true)
+  return {
+    asked,
+    set: (name: string, value: string) => go(path + withFilter(search, name, value), true),
+    clear: names.some((k) => asked[k] !== '') ? none : undefined,
+  }
 }
 
 /** useLive calls f with every live event of a kind. */

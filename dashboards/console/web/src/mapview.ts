@@ -75,6 +75,8 @@ export class MapView {
   private spots = new Map<string, Spot>()
   private worst = new Map<string, Alarm>() // the gravest of each device that has one
   private readonly calm = new Map<string, Spot>() // those in the source of devices
+  private loud: unknown[] = [] // those in the source of alarms: spot, alarm, spot, alarm …
+  private near = () => {} // asks for what is shown near only
   private cases: CaseDot[] = []
   private picked = ''
 
@@ -172,6 +174,8 @@ export class MapView {
     else this.hidden.add(group)
     this.when(() => {
       for (const id of groups[group] ?? []) this.map.setLayoutProperty(id, 'visibility', on ? 'visible' : 'none')
+      // While they were off, nobody asked for the components of where the map has moved to.
+      if (on && group === 'components') this.near()
     })
   }
 
@@ -204,10 +208,10 @@ export class MapView {
 
   /** whenNear calls f with the box that is shown, west to north, as often as the map has come to rest near enough to show components. */
   whenNear(f: (box: [number, number, number, number]) => void) {
-    const tell = () => {
+    const tell = (this.near = () => {
       const b = this.map.getBounds()
       if (this.map.getZoom() >= near && !this.hidden.has('components')) f([b.getWest(), b.getSouth(), b.getEast(), b.getNorth()])
-    }
+    })
     this.map.on('moveend', tell)
     this.when(tell)
   }
@@ -219,6 +223,7 @@ export class MapView {
   private fill() {
     for (const [name, data] of this.layers) this.source(name, labelled(data))
     this.calm.clear() // a new style begins with empty sources
+    this.loud = []
     this.fillDevices()
     this.source('cases', caseFeatures(this.cases))
     for (const g of this.hidden) this.show(g, false)
@@ -230,9 +235,11 @@ export class MapView {
     const add: GeoJSON.Feature[] = []
     const remove: string[] = []
     const loud: GeoJSON.Feature[] = []
+    const shown: unknown[] = []
     for (const s of this.spots.values()) {
       const alarm = this.worst.get(s.id)
       if (alarm !== undefined) {
+        shown.push(s, alarm)
         loud.push(deviceFeature(s, alarm))
       } else if (this.calm.get(s.id) !== s) {
         this.calm.set(s.id, s)
@@ -247,6 +254,8 @@ export class MapView {
     const source = this.map.getSource<GeoJSONSource>('devices')
     if (add.length === this.calm.size) source?.setData({ type: 'FeatureCollection', features: add })
     else if (add.length + remove.length > 0) void source?.updateData({ add, remove })
+    if (shown.length === this.loud.length && shown.every((x, i) => x === this.loud[i])) return
+    this.loud = shown
     this.source('alarms', { type: 'FeatureCollection', features: loud })
   }
 

@@ -2,7 +2,7 @@
 import type { ComponentChildren, ComponentType } from 'preact'
 import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import { ApiError } from './api'
-import { say, state, useLoad, words } from './app'
+import { say, state, useLoad, words, type Listed, type Loaded } from './app'
 import { age, fullTime, now, span, time } from './format'
 import { known, t, text } from './i18n'
 import { domainShape, severityColor, severityShape, sign, type Sign } from './shapes'
@@ -171,6 +171,100 @@ export const Failed = ({ error, again }: { error: string; again: () => void }) =
   </div>
 )
 
+/** Wait stands where something is not there yet: it was asked for, or did not come. */
+export const Wait = ({ of }: { of: Pick<Loaded<unknown>, 'error' | 'again'> }) => (of.error === '' ? <Loading /> : <Failed error={of.error} again={of.again} />)
+
+/** Listing is a list as far as it is there: that it is waited for, what to say of none, or what shows its n items. */
+export function Listing({ of, n, none, children }: { of: Omit<Loaded<unknown>, 'change'>; n: number; none: ComponentChildren; children: ComponentChildren }) {
+  if (of.data === undefined) return <Wait of={of} />
+  return n === 0 ? <Empty>{none}</Empty> : <>{children}</>
+}
+
+/** Paged is a Listing of which more can be asked for. */
+export function Paged({ of, n, none, children }: { of: Omit<Listed<unknown>, 'change'>; n: number; none: ComponentChildren; children: ComponentChildren }) {
+  const more = of.data?.more ?? false
+  return (
+    <>
+      <Listing of={of} n={n} none={none}>
+        {children}
+      </Listing>
+      {of.growing && of.error !== '' ? (
+        <Failed error={of.error} again={of.again} />
+      ) : (
+        (n > 0 || more) && (
+          <p class="quiet foot">
+            {t(more ? 'c.first' : 'c.count', n)}{' '}
+            {more && (
+              <button type="button" disabled={of.growing} onClick={of.longer}>
+                {t(of.growing ? 'c.loading' : 'c.more')}
+              </button>
+            )}
+          </p>
+        )
+      )}
+    </>
+  )
+}
+
+/** Table is a table of rows that a narrow window stacks; the roles keep it a table there. numbers says which heads are over figures. */
+export const Table = ({ kind = '', heads, numbers = [], children }: { kind?: string; heads: string[]; numbers?: number[]; children: ComponentChildren }) => (
+  <table class={'rows ' + kind} role="table">
+    <thead role="rowgroup">
+      <tr role="row">
+        {heads.map((h, i) => (
+          <th role="columnheader" key={i} class={numbers.includes(i) ? 'num' : undefined}>
+            {h}
+          </th>
+        ))}
+      </tr>
+    </thead>
+    <tbody role="rowgroup">{children}</tbody>
+  </table>
+)
+
+/** Filters are what narrows a list, and the way back to all of it; clear is undefined when nothing is narrowed. */
+export const Filters = ({ clear, children }: { clear?: () => void; children: ComponentChildren }) => (
+  <div class="filters" role="group" aria-label={t('c.filter')}>
+    {children}
+    {clear && (
+      <button type="button" class="link" onClick={clear}>
+        {t('c.clearFilters')}
+      </button>
+    )}
+  </div>
+)
+
+/** Choose is a filter with a few choices, [value, name]; any is the name of none. */
+export const Choose = ({ label, any, value, of, onChange }: { label: string; any: string; value: string; of: (readonly [string, string])[]; onChange: (v: string) => void }) => (
+  <select aria-label={label} value={value} onChange={(e) => onChange(e.currentTarget.value)}>
+    <option value="">{any}</option>
+    {of.map(([v, name]) => (
+      <option key={v} value={v}>
+        {name}
+      </option>
+    ))}
+  </select>
+)
+
+/** Only is a filter that came with the address; a press takes it away. */
+export const Only = ({ children, off }: { children: ComponentChildren; off: () => void }) => (
+  <button type="button" class="chip" aria-pressed="true" onClick={off}>
+    {children} <Icon name="close" size={14} />
+  </button>
+)
+
+/** Mend are the buttons of a row that is kept by hand. */
+export const Mend = ({ edit, remove }: { edit: () => void; remove: () => void }) => (
+  <span class="buttons">
+    <button type="button" aria-haspopup="dialog" onClick={edit}>
+      {t('c.edit')}
+    </button>
+    <button type="button" class="ghost" aria-haspopup="dialog" onClick={remove}>
+      {t('c.delete')}
+    </button>
+  </span>
+)
+
 /** lazy is a component whose code is loaded when it is first shown. */
 export function lazy<P extends object>(name: string, load: () => Promise<ComponentType<P>>): ComponentType<P> {
   return function Lazy(p: P) {
@@ -180,7 +274,7 @@ export function lazy<P extends object>(name: string, load: () => Promise<Compone
       }),
     )
     const It = code.data
-    if (It === undefined) return code.error ? <Failed error={code.error} again={code.again} /> : <Loading />
+    if (It === undefined) return <Wait of={code} />
     return <It {...p} />
   }
 }

@@ -3,10 +3,10 @@
 // the address.
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { enc, get, list, post, query } from '../api'
-import { go, may, say, state as app, upsert, useLive, useLoad, useNames, useTick, words } from '../app'
+import { filters, go, may, say, state as app, upsert, useLive, useLoad, useNames, useTick, words } from '../app'
 import { age, now, span, time } from '../format'
 import { t, text } from '../i18n'
-import { Decide, Empty, Failed, Icon, Loading, Modal, Search, SeverityIcon, SeverityMark, useBusy, When, who, Wrong } from '../ui'
+import { Choose, Decide, Empty, Filters, Icon, Modal, Only, Search, SeverityIcon, SeverityMark, Table, useBusy, Wait, When, who, Wrong } from '../ui'
 import { choices, href, toggled, withFilter } from '../url'
 import { severities, type Alarm, type List, type Rule, type User } from '../types'
 import { OutList, useOut } from './out'
@@ -148,7 +148,7 @@ export function Alarms({ search }: { search: string }) {
     put(a)
   })
   useEffect(() => setShown(step), [search])
-  const set = (name: string, value: string) => go('/alarms' + withFilter(search, name, value), true)
+  const { asked, set, clear } = filters('/alarms', search, ['severity', 'unacked', 'assignee', 'rule', 'device', 'q'])
 
   const all = past ? (loaded.data?.items ?? []) : newest(loaded.data?.items ?? [])
   const items = all.filter((a) => fits(a, q))
@@ -160,7 +160,6 @@ export function Alarms({ search }: { search: string }) {
   const here = all.filter((a) => inView(a, view))
   const me = app.user?.name ?? ''
   const mine = here.filter((a) => a.assignee === me).length
-  const filtered = ['severity', 'unacked', 'assignee', 'rule', 'device', 'q'].some((k) => q.get(k))
   const name = useNames([...items.slice(0, shown).map((a) => a.device), ...(q.get('device') ? [q.get('device')!] : [])])
   const chosen = why === null ? undefined : byID.get(why)
   const count = (v: View) => {
@@ -182,7 +181,7 @@ export function Alarms({ search }: { search: string }) {
         </div>
         <a href="/alarms/load">{t('nav.load')}</a>
       </div>
-      <div class="filters" role="group" aria-label={t('c.filter')}>
+      <Filters clear={clear}>
         <div class="chips" role="group" aria-label={t('al.severity')}>
           {severities.map((s) => {
             const n = here.filter((a) => a.severity === s).length
@@ -200,15 +199,8 @@ export function Alarms({ search }: { search: string }) {
             )
           })}
         </div>
-        <Search value={q.get('q') ?? ''} label={t('al.search')} onChange={(v) => set('q', v)} />
-        <select aria-label={t('al.rule')} value={q.get('rule') ?? ''} onChange={(e) => set('rule', e.currentTarget.value)}>
-          <option value="">{t('al.anyRule')}</option>
-          {(rules.data?.items ?? []).map((r) => (
-            <option key={r.id} value={r.id}>
-              {text(r.title, r.id)}
-            </option>
-          ))}
-        </select>
+        <Search value={asked.q} label={t('al.search')} onChange={(v) => set('q', v)} />
+        <Choose label={t('al.rule')} any={t('al.anyRule')} value={asked.rule} of={(rules.data?.items ?? []).map((r) => [r.id, text(r.title, r.id)])} onChange={(v) => set('rule', v)} />
         {view !== 'cleared' && (
           <label class="check">
             <input
@@ -224,56 +216,35 @@ export function Alarms({ search }: { search: string }) {
             {t('al.mine')} <b>{mine}</b>
           </button>
         )}
-        {q.get('device') && (
-          <button type="button" class="chip" aria-pressed="true" onClick={() => set('device', '')}>
-            {t('al.device')}: {name(q.get('device')!)} <Icon name="close" size={14} />
-          </button>
+        {asked.device !== '' && (
+          <Only off={() => set('device', '')}>
+            {t('al.device')}: {name(asked.device)}
+          </Only>
         )}
-        {view === 'raised' && (
-          <button type="button" class="chip" aria-pressed="true" onClick={() => go('/alarms' + inOther(search, 'open'), true)}>
-            {t('al.during', time(from), q.get('to') ? time(q.get('to')!) : t('c.now'))} <Icon name="close" size={14} />
-          </button>
-        )}
-        {filtered && (
-          <button type="button" class="link" onClick={() => go(href(['alarms'], { view: q.get('view') ?? '', from, to: q.get('to') ?? '' }), true)}>
-            {t('c.clearFilters')}
-          </button>
-        )}
-      </div>
+        {view === 'raised' && <Only off={() => go('/alarms' + inOther(search, 'open'), true)}>{t('al.during', time(from), q.get('to') ? time(q.get('to')!) : t('c.now'))}</Only>}
+      </Filters>
       {(view === 'suppressed' || view === 'shelved' || view === 'out') && <p class="quiet lead">{t(`al.about.${view}`)}</p>}
       {view === 'out' && <OutList of={out.data ?? []} again={out.again} />}
       {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+        <Wait of={loaded} />
       ) : items.length === 0 ? (
-        (view !== 'out' || (out.data ?? []).length === 0) && <Empty>{filtered ? t('al.none.filtered') : t(`al.none.${view}`)}</Empty>
+        (view !== 'out' || (out.data ?? []).length === 0) && <Empty>{clear ? t('al.none.filtered') : t(`al.none.${view}`)}</Empty>
       ) : (
         <>
-          <table class="rows alarms" role="table">
-            <thead role="rowgroup">
-              <tr role="row">
-                <th role="columnheader">{t('al.severity')}</th>
-                <th role="columnheader">{t('al.alarm')}</th>
-                <th role="columnheader">{t('al.state')}</th>
-                <th role="columnheader">{view === 'cleared' ? t('al.cleared') : t('al.age')}</th>
-                <th role="columnheader">{t('al.case')}</th>
-                <th role="columnheader">{t('al.actions')}</th>
-              </tr>
-            </thead>
-            <tbody role="rowgroup">
-              {items.slice(0, shown).map((a) => (
-                <Row
-                  key={a.id}
-                  a={a}
-                  name={name(a.device)}
-                  under={under.get(a.id) ?? []}
-                  over={byID.get(a.suppressed_by ?? '')}
-                  put={put}
-                  onWhy={(id) => go('/alarms' + withFilter(search, 'why', id))}
-                  onAside={(how) => setAside({ a, how })}
-                />
-              ))}
-            </tbody>
-          </table>
+          <Table kind="alarms" heads={[t('al.severity'), t('al.alarm'), t('al.state'), view === 'cleared' ? t('al.cleared') : t('al.age'), t('al.case'), t('al.actions')]}>
+            {items.slice(0, shown).map((a) => (
+              <Row
+                key={a.id}
+                a={a}
+                name={name(a.device)}
+                under={under.get(a.id) ?? []}
+                over={byID.get(a.suppressed_by ?? '')}
+                put={put}
+                onWhy={(id) => go('/alarms' + withFilter(search, 'why', id))}
+                onAside={(how) => setAside({ a, how })}
+              />
+            ))}
+          </Table>
           <p class="quiet foot">
             {items.length > shown ? t('c.countOf', shown, items.length) : t('c.count', items.length)}{' '}
             {loaded.data.more && t('c.partial', loaded.data.items.length)}{' '}

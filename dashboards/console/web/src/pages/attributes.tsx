@@ -4,7 +4,7 @@ import { useLive, useLoad } from '../app'
 import type { Typed } from '../attributes'
 import { duration, span, unit, value } from '../format'
 import { known, t, text } from '../i18n'
-import { Failed, Icon, Loading } from '../ui'
+import { Icon, Listing } from '../ui'
 import type { Attribute, AttributeState, Device, List, Model, Site } from '../types'
 
 /** useSites loads the sites. */
@@ -66,14 +66,11 @@ const shown = (v: unknown, unit?: string) => (typeof v === 'string' && duration(
 export function Attributes({ d, model }: { d: Device; model: Model | undefined }) {
   const loaded = useLoad('attributes of ' + d.id, async (signal) => (await get<List<AttributeState>>(`/devices/${enc(d.id)}/attributes`, signal)).items)
   useLive<{ id: string }>('device', (x) => x.id === d.id && loaded.again())
+  const all = loaded.data ?? []
   return (
     <section class="card">
       <h2>{t('de.attributes')}</h2>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : loaded.data.length === 0 ? (
-        <p class="quiet">{t('at.none')}</p>
-      ) : (
+      <Listing of={loaded} n={all.length} none={t('at.none')}>
         <table class="plain">
           <thead>
             <tr>
@@ -84,7 +81,7 @@ export function Attributes({ d, model }: { d: Device; model: Model | undefined }
             </tr>
           </thead>
           <tbody>
-            {loaded.data.map((x) => {
+            {all.map((x) => {
               const a = model?.attributes?.find((a) => a.name === x.name)
               return (
                 <tr key={x.name}>
@@ -109,7 +106,7 @@ export function Attributes({ d, model }: { d: Device; model: Model | undefined }
             })}
           </tbody>
         </table>
-      )}
+      </Listing>
     </section>
   )
 }

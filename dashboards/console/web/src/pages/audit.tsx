@@ -1,34 +1,25 @@
 // The audit: who changed what, when, from where, and how it was before and
 // after. Nothing can be changed here.
-import { useState } from 'preact/hooks'
-import { list } from '../api'
 import { changes, outcome } from '../audit'
-import { go, useLoad } from '../app'
+import { filters, useList } from '../app'
 import { fromLocalInput, fullTime, localInput } from '../format'
 import { known, t, tables } from '../i18n'
-import { Empty, Failed, Icon, Loading, Search } from '../ui'
-import { withFilter } from '../url'
+import { Choose, Filters, Icon, Paged, Search } from '../ui'
 import type { AuditEntry } from '../types'
 
 const page = 200
 const actions = Object.keys(tables.en).filter((k) => k.startsWith('op.')).map((k) => k.slice(3))
-const filters = ['user', 'action', 'target', 'address', 'from', 'to'] as const
+const narrowing = ['user', 'action', 'target', 'address', 'from', 'to'] as const
 
 export function Audit({ search }: { search: string }) {
-  const q = new URLSearchParams(search)
-  const [most, setMost] = useState(page)
-  const params = Object.fromEntries(filters.map((f) => [f, q.get(f) ?? '']))
-  const loaded = useLoad(`audit ${JSON.stringify(params)} ${most}`, (signal) => list<AuditEntry>('/audit', params, most, signal))
-  const set = (name: string, value: string) => {
-    setMost(page)
-    go('/audit' + withFilter(search, name, value), true)
-  }
+  const { asked, set, clear } = filters('/audit', search, narrowing)
+  const loaded = useList<AuditEntry>('/audit', asked, page)
   const when = (name: 'from' | 'to') => (
     <label class="inline">
       {t(`au.${name}`)}
       <input
         type="datetime-local"
-        value={q.has(name) ? localInput(Date.parse(q.get(name)!)).slice(0, 16) : ''}
+        value={asked[name] === '' ? '' : localInput(Date.parse(asked[name])).slice(0, 16)}
         onChange={(e) => {
           const at = fromLocalInput(e.currentTarget.value)
           set(name, Number.isNaN(at) ? '' : new Date(at).toISOString())
@@ -41,46 +32,21 @@ export function Audit({ search }: { search: string }) {
       <div class="head">
         <h1>{t('nav.audit')}</h1>
       </div>
-      <div class="filters" role="group" aria-label={t('c.filter')}>
-        <select aria-label={t('au.action')} value={q.get('action') ?? ''} onChange={(e) => set('action', e.currentTarget.value)}>
-          <option value="">{t('au.anyAction')}</option>
-          {actions.map((a) => (
-            <option key={a} value={a}>
-              {known('op.', a)}
-            </option>
-          ))}
-        </select>
+      <Filters clear={clear}>
+        <Choose label={t('au.action')} any={t('au.anyAction')} value={asked.action} of={actions.map((a) => [a, known('op.', a)])} onChange={(v) => set('action', v)} />
         {(['user', 'target', 'address'] as const).map((f) => (
-          <Search key={f} value={q.get(f) ?? ''} label={t(`au.${f}`)} onChange={(v) => set(f, v)} />
+          <Search key={f} value={asked[f]} label={t(`au.${f}`)} onChange={(v) => set(f, v)} />
         ))}
         {when('from')}
         {when('to')}
-        {filters.some((f) => q.has(f)) && (
-          <button type="button" class="link" onClick={() => go('/audit', true)}>
-            {t('c.clearFilters')}
-          </button>
-        )}
-      </div>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : loaded.data.items.length === 0 ? (
-        <Empty>{t('au.none')}</Empty>
-      ) : (
-        <>
-          <ul class="bare audit">
-            {loaded.data.items.map((e) => (
-              <Entry key={e.id} of={e} set={set} />
-            ))}
-          </ul>
-          {loaded.data.more && (
-            <p class="foot">
-              <button type="button" onClick={() => setMost(most + page)}>
-                {t('c.more')}
-              </button>
-            </p>
-          )}
-        </>
-      )}
+      </Filters>
+      <Paged of={loaded} n={loaded.items.length} none={t('au.none')}>
+        <ul class="bare audit">
+          {loaded.items.map((e) => (
+            <Entry key={e.id} of={e} set={set} />
+          ))}
+        </ul>
+      </Paged>
     </>
   )
 }

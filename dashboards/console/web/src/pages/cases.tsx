@@ -2,11 +2,11 @@
 // with its evidence, its timeline and what may be done next.
 import { useState } from 'preact/hooks'
 import { ApiError, enc, get, list } from '../api'
-import { go, may, state, upsert, useLive, useLoad, useNames, useTick } from '../app'
+import { filters, may, state, upsert, useLive, useLoad, useNames, useTick } from '../app'
 import { fullTime, limit } from '../format'
 import { className, known, t, text } from '../i18n'
-import { Deadline, Due, Empty, Failed, Icon, lightOf, Loading, Search, SeverityIcon, SeverityMark, When, who } from '../ui'
-import { href, withFilter } from '../url'
+import { Choose, Deadline, Due, Filters, Icon, lightOf, Listing, Search, SeverityIcon, SeverityMark, Table, Wait, When, who } from '../ui'
+import { href } from '../url'
 import { endStages, openStages, sideStages, type Alarm, type Case, type CaseStep, type Stage } from '../types'
 import { Actions } from './act'
 import { AlarmState } from './alarms'
@@ -36,10 +36,10 @@ export function Cases({ search }: { search: string }) {
   useLive<Case>('case', (c) => {
     if ((c.work_order ?? false) === orders) loaded.change((l) => ({ ...l, items: upsert(l.items, c) }))
   })
-  const set = (name: string, value: string) => go('/cases' + withFilter(search, name, value), true)
+  const { asked, set, clear } = filters('/cases', search, ['stage', 'department', 'q'])
+  const { department } = asked
   const all = (loaded.data?.items ?? []).filter((c) => everything || openStages.includes(c.stage))
-  const department = q.get('department') ?? ''
-  const needle = q.get('q')?.toLowerCase() ?? ''
+  const needle = asked.q.toLowerCase()
   const items = all
     .filter(
       (c) =>
@@ -52,7 +52,6 @@ export function Cases({ search }: { search: string }) {
   const mine = state.user?.department ?? ''
   const departments = [...new Set([...all.map((c) => c.department ?? ''), department].filter(Boolean))].sort()
   const stages = everything ? [...openStages, ...endStages] : openStages
-  const filtered = stage !== undefined || department !== '' || needle !== ''
   const groups = stages.map((s) => ({ stage: s, items: items.filter((c) => c.stage === s) })).filter((g) => g.items.length > 0)
   return (
     <>
@@ -98,94 +97,62 @@ export function Cases({ search }: { search: string }) {
           )
         })}
       </div>
-      <div class="filters" role="group" aria-label={t('c.filter')}>
-        <Search value={q.get('q') ?? ''} label={t('ca.search')} onChange={(v) => set('q', v)} />
-        <select aria-label={t('ca.department')} value={department} onChange={(e) => set('department', e.currentTarget.value)}>
-          <option value="">{t('ca.anyDepartment')}</option>
-          {departments.map((d) => (
-            <option key={d}>{d}</option>
-          ))}
-        </select>
+      <Filters clear={clear}>
+        <Search value={asked.q} label={t('ca.search')} onChange={(v) => set('q', v)} />
+        <Choose label={t('ca.department')} any={t('ca.anyDepartment')} value={department} of={departments.map((d) => [d, d])} onChange={(v) => set('department', v)} />
         {mine !== '' && (
           <button type="button" class="chip" aria-pressed={department === mine} onClick={() => set('department', department === mine ? '' : mine)}>
             {t('ca.mine')} <b>{all.filter((c) => c.department === mine).length}</b>
           </button>
         )}
-        {filtered && (
-          <button
-            type="button"
-            class="link"
-            onClick={() => go(href(['cases'], { orders: orders ? '1' : '', all: everything ? '1' : '' }), true)}
-          >
-            {t('c.clearFilters')}
-          </button>
-        )}
-      </div>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : items.length === 0 ? (
-        <Empty>{filtered ? t('ca.noneFiltered') : orders ? t('ca.noneOrders') : t('ca.none')}</Empty>
-      ) : (
-        <>
-          {groups.map((g) => (
-            <section key={g.stage}>
-              <h2 class="group">
-                {t(`stage.${g.stage}`)} <span class="quiet">{g.items.length}</span>
-              </h2>
-              <CaseTable items={g.items} />
-            </section>
-          ))}
-          {loaded.data.more && <p class="quiet foot">{t('c.partial', loaded.data.items.length)}</p>}
-        </>
-      )}
+      </Filters>
+      <Listing of={loaded} n={items.length} none={clear ? t('ca.noneFiltered') : orders ? t('ca.noneOrders') : t('ca.none')}>
+        {groups.map((g) => (
+          <section key={g.stage}>
+            <h2 class="group">
+              {t(`stage.${g.stage}`)} <span class="quiet">{g.items.length}</span>
+            </h2>
+            <CaseTable items={g.items} />
+          </section>
+        ))}
+        {loaded.data?.more && <p class="quiet foot">{t('c.partial', loaded.data.items.length)}</p>}
+      </Listing>
     </>
   )
 }
 
 function CaseTable({ items }: { items: Case[] }) {
   return (
-    <table class="rows cases" role="table">
-      <thead role="rowgroup">
-        <tr role="row">
-          <th role="columnheader">{t('ca.deadline')}</th>
-          <th role="columnheader">{t('ca.case')}</th>
-          <th role="columnheader">{t('ca.class')}</th>
-          <th role="columnheader">{t('ca.department')}</th>
-          <th role="columnheader">{t('ca.grid')}</th>
-          <th role="columnheader">{t('ca.opened')}</th>
+    <Table kind="cases" heads={[t('ca.deadline'), t('ca.case'), t('ca.class'), t('ca.department'), t('ca.grid'), t('ca.opened')]}>
+      {items.map((c) => (
+        <tr role="row" key={c.id}>
+          <td role="cell" class="c-light">
+            {c.deadline === undefined ? <Due of={c} /> : <Deadline of={c} />}
+          </td>
+          <td role="cell" class="c-main">
+            <a class="title" href={href(['cases', c.id])}>
+              {text(c.title, c.id)}
+            </a>
+            <span class="sub">
+              {c.id}
+              {c.severity && (
+                <>
+                  {' · '}
+                  <SeverityIcon of={c.severity} size={13} /> {t(`sev.${c.severity}`)}
+                </>
+              )}
+              {c.back_to_normal && (c.alarms ?? []).length > 0 && <span> · {t('ca.normal')}</span>}
+            </span>
+          </td>
+          <td role="cell" class="c-class">{className(c)}</td>
+          <td role="cell" class={'c-dep' + (c.department ? '' : ' none')}>{c.department || '–'}</td>
+          <td role="cell" class={'c-grid' + (c.grid ? '' : ' none')}>{c.grid || '–'}</td>
+          <td role="cell" class="c-age">
+            <When at={c.opened} />
+          </td>
         </tr>
-      </thead>
-      <tbody role="rowgroup">
-        {items.map((c) => (
-          <tr role="row" key={c.id}>
-            <td role="cell" class="c-light">
-              {c.deadline === undefined ? <Due of={c} /> : <Deadline of={c} />}
-            </td>
-            <td role="cell" class="c-main">
-              <a class="title" href={href(['cases', c.id])}>
-                {text(c.title, c.id)}
-              </a>
-              <span class="sub">
-                {c.id}
-                {c.severity && (
-                  <>
-                    {' · '}
-                    <SeverityIcon of={c.severity} size={13} /> {t(`sev.${c.severity}`)}
-                  </>
-                )}
-                {c.back_to_normal && (c.alarms ?? []).length > 0 && <span> · {t('ca.normal')}</span>}
-              </span>
-            </td>
-            <td role="cell" class="c-class">{className(c)}</td>
-            <td role="cell" class={'c-dep' + (c.department ? '' : ' none')}>{c.department || '–'}</td>
-            <td role="cell" class={'c-grid' + (c.grid ? '' : ' none')}>{c.grid || '–'}</td>
-            <td role="cell" class="c-age">
-              <When at={c.opened} />
-            </td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
+      ))}
+    </Table>
   )
 }
 
@@ -199,7 +166,7 @@ export function CasePage({ id }: { id: string }) {
     if (c.id === id && c.revision !== loaded.data?.revision) loaded.again()
   })
   const c = loaded.data
-  if (c === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  if (c === undefined) return <Wait of={loaded} />
   const over = endStages.includes(c.stage)
   return (
     <>
@@ -407,7 +374,7 @@ function CaseAlarms({ ids }: { ids: string[] }) {
     if (ids.includes(a.id)) loaded.change((l) => l.map((x) => (x?.id === a.id ? a : x)))
   })
   const name = useNames((loaded.data ?? []).map((a) => a?.device ?? ''))
-  if (loaded.data === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  if (loaded.data === undefined) return <Wait of={loaded} />
   return (
     <>
       <ul class="bare lines">

@@ -5,6 +5,7 @@ import { ApiError, enc, get, post, query } from '../api'
 import { useLoad } from '../app'
 import { useWhereAmI } from '../geo'
 import { t } from '../i18n'
+import { reason } from '../reasons'
 import { Icon, lazy, place, PlaceFields, useBusy, Wrong } from '../ui'
 import { href } from '../url'
 import type { Device, List, Nearby, Point } from '../types'
@@ -58,7 +59,7 @@ export function Claim({ search }: { search: string }) {
         stop()
       } catch (e) {
         if (!(e instanceof ApiError) || (e.status !== 403 && e.status !== 409)) throw e
-        setWrong(t('cl.refused', e.message))
+        setWrong(t('cl.refused', reason(e.message)))
       }
     })
   }

@@ -1,20 +1,17 @@
 // What a device is told to do, and what became of it.
-import { useEffect, useState } from 'preact/hooks'
+import { useState } from 'preact/hooks'
 import { enc, get, post, query } from '../api'
 import { may, say, useLoad } from '../app'
 import { fullTime, unit } from '../format'
 import { known, t, text } from '../i18n'
+import { reason } from '../reasons'
 import { Decide, Failed, Modal, useBusy, When } from '../ui'
 import type { Command, Device, List, Model, ModelCommand } from '../types'
 
 /** Commands is the card of a device whose model declares commands: the newest ones, and sending another. */
 export function Commands({ d, model }: { d: Device; model: Model }) {
-  const loaded = useLoad('commands of ' + d.id, async (signal) => (await get<List<Command>>(`/devices/${enc(d.id)}/commands` + query({ limit: 20 }), signal)).items)
+  const loaded = useLoad('commands of ' + d.id, async (signal) => (await get<List<Command>>(`/devices/${enc(d.id)}/commands` + query({ limit: 20 }), signal)).items, 5000)
   const [asking, setAsking] = useState(false)
-  useEffect(() => {
-    const i = setInterval(loaded.again, 5000)
-    return () => clearInterval(i)
-  }, [d.id])
   const declared = (name: string) => model.commands?.find((c) => c.name === name)
   const all = loaded.data ?? []
   return (
@@ -38,7 +35,7 @@ export function Commands({ d, model }: { d: Device; model: Model }) {
                 <span class="sub">
                   {c.by} · <When at={c.created} /> · {t('cm.expires', fullTime(c.expires))}
                 </span>
-                {c.reason !== undefined && <span class="sub">{c.reason}</span>}
+                {c.reason !== undefined && <span class="sub">{reason(c.reason)}</span>}
                 {c.answer !== undefined && (
                   <span class="sub">
                     {t('cm.answer')} <code>{written(c.answer)}</code>

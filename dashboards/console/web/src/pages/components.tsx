@@ -1,30 +1,25 @@
 // Components (部件, GB/T 30428.2): what the city looks after, in a table that
 // comes from surveys and is kept by hand.
 import { useState } from 'preact/hooks'
-import { enc, get, list, put, query, remove } from '../api'
-import { go, may, say, state, useLoad } from '../app'
+import { enc, get, put, query, remove } from '../api'
+import { filters, may, say, state, useList, useLoad } from '../app'
 import { t, text } from '../i18n'
-import { Decide, Empty, Failed, Icon, Loading, Modal, place, PlaceFields, Search, Sure, useBusy } from '../ui'
-import { href, withFilter } from '../url'
+import { Choose, Decide, Filters, Icon, Mend, Modal, Paged, place, PlaceFields, Search, Sure, Table, useBusy, Wait } from '../ui'
+import { href } from '../url'
 import { componentStates, type Component } from '../types'
 import { classOf } from './act'
 import { ImportComponents } from './import'
 import { Sections } from './sections'
 
 const page = 200
-const filters = ['q', 'class', 'state', 'grid', 'department'] as const
+const narrowing = ['q', 'class', 'state', 'grid', 'department'] as const
 
 export function Components({ search }: { search: string }) {
-  const q = new URLSearchParams(search)
-  const asked = Object.fromEntries(filters.map((k) => [k, q.get(k) ?? '']))
-  const [most, setMost] = useState(page)
-  const loaded = useLoad(`components ${JSON.stringify(asked)} ${most}`, (signal) => list<Component>('/components', asked, most, signal))
+  const { asked, set, clear } = filters('/components', search, narrowing)
+  const loaded = useList<Component>('/components', asked, page)
   const [open, setOpen] = useState<'add' | 'file' | { edit: Component } | { remove: Component }>()
   const close = () => setOpen(undefined)
-  const set = (name: string, v: string) => go('/components' + withFilter(search, name, v), true)
-  const filtered = filters.some((k) => asked[k])
   const classes = [...state.classes.values()].filter((c) => c.code.startsWith('component/'))
-  const items = loaded.data?.items ?? []
   return (
     <>
       <div class="head">
@@ -46,90 +41,37 @@ export function Components({ search }: { search: string }) {
         </span>
       </div>
       <Sections at="components" />
-      <div class="filters" role="group" aria-label={t('c.filter')}>
-        <Search value={asked['q']!} label={t('cp.search')} onChange={(v) => set('q', v)} />
-        <select aria-label={t('ca.class')} value={asked['class']} onChange={(e) => set('class', e.currentTarget.value)}>
-          <option value="">{t('cp.anyClass')}</option>
-          {classes.map((c) => (
-            <option key={c.code} value={c.code}>
-              {text(c.name, c.code)}
-            </option>
+      <Filters clear={clear}>
+        <Search value={asked.q} label={t('cp.search')} onChange={(v) => set('q', v)} />
+        <Choose label={t('ca.class')} any={t('cp.anyClass')} value={asked.class} of={classes.map((c) => [c.code, text(c.name, c.code)])} onChange={(v) => set('class', v)} />
+        <Choose label={t('cp.state')} any={t('de.anyStatus')} value={asked.state} of={componentStates.map((s) => [s, t(`co.${s}`)])} onChange={(v) => set('state', v)} />
+        <Search value={asked.department} label={t('cp.department')} onChange={(v) => set('department', v)} />
+        <Search value={asked.grid} label={t('cp.grid')} onChange={(v) => set('grid', v)} />
+      </Filters>
+      <Paged of={loaded} n={loaded.items.length} none={t(clear ? 'cp.noneFiltered' : 'cp.none')}>
+        <Table heads={[t('ca.component'), t('cp.state'), t('co.maintainer'), t('ca.grid'), t('al.actions')]}>
+          {loaded.items.map((x) => (
+            <tr role="row" key={x.id}>
+              <td role="cell" class="c-main">
+                <a class="title" href={href([], { component: x.id, at: `${x.location.lon},${x.location.lat}` })}>
+                  {x.name}
+                </a>
+                <span class="sub">{[x.id, text(state.classes.get(x.class)?.name, x.class), x.address].filter(Boolean).join(' · ')}</span>
+              </td>
+              <td role="cell">{t(`co.${x.state}`)}</td>
+              <td role="cell" class={x.maintainer ? '' : 'none'}>
+                {x.maintainer || '–'}
+              </td>
+              <td role="cell" class={x.grid ? '' : 'none'}>
+                {x.grid || '–'}
+              </td>
+              <td role="cell" class="c-act">
+                {may('components') && <Mend edit={() => setOpen({ edit: x })} remove={() => setOpen({ remove: x })} />}
+              </td>
+            </tr>
           ))}
-        </select>
-        <select aria-label={t('cp.state')} value={asked['state']} onChange={(e) => set('state', e.currentTarget.value)}>
-          <option value="">{t('de.anyStatus')}</option>
-          {componentStates.map((s) => (
-            <option key={s} value={s}>
-              {t(`co.${s}`)}
-            </option>
-          ))}
-        </select>
-        <Search value={asked['department']!} label={t('cp.department')} onChange={(v) => set('department', v)} />
-        <Search value={asked['grid']!} label={t('cp.grid')} onChange={(v) => set('grid', v)} />
-        {filtered && (
-          <button type="button" class="link" onClick={() => go('/components', true)}>
-            {t('c.clearFilters')}
-          </button>
-        )}
-      </div>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : items.length === 0 ? (
-        <Empty>{t(filtered ? 'cp.noneFiltered' : 'cp.none')}</Empty>
-      ) : (
-        <>
-          <table class="rows" role="table">
-            <thead role="rowgroup">
-              <tr role="row">
-                <th role="columnheader">{t('ca.component')}</th>
-                <th role="columnheader">{t('cp.state')}</th>
-                <th role="columnheader">{t('co.maintainer')}</th>
-                <th role="columnheader">{t('ca.grid')}</th>
-                <th role="columnheader">{t('al.actions')}</th>
-              </tr>
-            </thead>
-            <tbody role="rowgroup">
-              {items.map((x) => (
-                <tr role="row" key={x.id}>
-                  <td role="cell" class="c-main">
-                    <a class="title" href={href([], { component: x.id, at: `${x.location.lon},${x.location.lat}` })}>
-                      {x.name}
-                    </a>
-                    <span class="sub">{[x.id, text(state.classes.get(x.class)?.name, x.class), x.address].filter(Boolean).join(' · ')}</span>
-                  </td>
-                  <td role="cell">{t(`co.${x.state}`)}</td>
-                  <td role="cell" class={x.maintainer ? '' : 'none'}>
-                    {x.maintainer || '–'}
-                  </td>
-                  <td role="cell" class={x.grid ? '' : 'none'}>
-                    {x.grid || '–'}
-                  </td>
-                  <td role="cell" class="c-act">
-                    {may('components') && (
-                      <span class="buttons">
-                        <button type="button" aria-haspopup="dialog" onClick={() => setOpen({ edit: x })}>
-                          {t('c.edit')}
-                        </button>
-                        <button type="button" class="ghost" aria-haspopup="dialog" onClick={() => setOpen({ remove: x })}>
-                          {t('c.delete')}
-                        </button>
-                      </span>
-                    )}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-          <p class="quiet foot">
-            {t('c.count', items.length)}{' '}
-            {loaded.data.more && (
-              <button type="button" onClick={() => setMost(most + 5 * page)}>
-                {t('c.more')}
-              </button>
-            )}
-          </p>
-        </>
-      )}
+        </Table>
+      </Paged>
       {open === 'file' && <ImportComponents onClose={close} onDone={loaded.again} />}
       {open === 'add' && <Edit onClose={close} onDone={loaded.again} />}
       {typeof open === 'object' && 'edit' in open && <Edit of={open.edit} onClose={close} onDone={loaded.again} />}
@@ -159,7 +101,7 @@ function Edit({ of, onClose, onDone }: { of?: Component; onClose: () => void; on
   if (fresh.data === undefined)
     return (
       <Modal title={t(of === undefined ? 'cp.add' : 'cp.edit')} onClose={onClose}>
-        {fresh.error ? <Failed error={fresh.error} again={fresh.again} /> : <Loading />}
+        {<Wait of={fresh} />}
       </Modal>
     )
   return <Form of={fresh.data ?? undefined} onClose={onClose} onDone={onDone} />

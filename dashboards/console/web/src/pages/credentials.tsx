@@ -4,7 +4,7 @@ import { enc, get, post, remove } from '../api'
 import { say, state, useLoad } from '../app'
 import { fullTime } from '../format'
 import { known, t } from '../i18n'
-import { CopyBox, Decide, Failed, Loading, Modal, Seen, Sure, useBusy, When } from '../ui'
+import { CopyBox, Decide, Listing, Modal, Seen, Sure, useBusy, When } from '../ui'
 import type { Credential, Credentials as Issued, Device, List, Model } from '../types'
 
 /** Credentials is the card of a device with what it is known by. */
@@ -25,11 +25,7 @@ export function Credentials({ d, model }: { d: Device; model: Model | undefined 
           </button>
         )}
       </div>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : all.length === 0 ? (
-        <p class="quiet">{t('cr.none')}</p>
-      ) : (
+      <Listing of={loaded} n={all.length} none={t('cr.none')}>
         <ul class="bare lines">
           {all.map((c) => (
             <li key={`${c.kind} ${c.hint} ${c.since}`}>
@@ -48,7 +44,7 @@ export function Credentials({ d, model }: { d: Device; model: Model | undefined 
             </li>
           ))}
         </ul>
-      )}
+      </Listing>
       {open === 'issue' && <Issue d={d} model={model} replaces={all.length > 0} onClose={() => setOpen(undefined)} onDone={loaded.again} />}
       {open === 'revoke' && (
         <Sure

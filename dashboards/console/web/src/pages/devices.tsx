@@ -1,12 +1,12 @@
 // Devices: list, one device with its values and curves, and adding one.
 import { useEffect, useState } from 'preact/hooks'
 import { enc, get, list, post, query, remove } from '../api'
-import { go, liveEvents, may, say, state, upsert, useLive, useLoad, useTick } from '../app'
+import { filters, go, liveEvents, may, say, state, upsert, useList, useLive, useLoad, useTick } from '../app'
 import Chart from '../chart'
 import { Live } from '../live'
 import { duration, isStale, measured, now, num, span, unit } from '../format'
 import { t, text } from '../i18n'
-import { domainOf, DomainIcon, Empty, Failed, Icon, lazy, Loading, modelTitle, Search, SeverityMark, StatusMark, Sure, When } from '../ui'
+import { Choose, DomainIcon, domainOf, Empty, Failed, Filters, Icon, lazy, Loading, modelTitle, Only, Paged, Search, SeverityMark, StatusMark, Sure, Table, Wait, When } from '../ui'
 import { href, withFilter } from '../url'
 import { clockStates, type Alarm, type Device, type Latest, type Model, type Series, type Status } from '../types'
 import { AlarmState, byWeight } from './alarms'
@@ -40,16 +40,8 @@ const fresh = (old: Device, d: Device): Device => ({ ...d, alarm: old.alarm, lat
 
 export function Devices({ search }: { search: string }) {
   useTick(5000)
-  const q = new URLSearchParams(search)
-  const model = q.get('model') ?? ''
-  const needle = q.get('q') ?? ''
-  const status = q.get('status') ?? ''
-  const grid = q.get('grid') ?? ''
-  const clock = q.get('clock') ?? ''
-  const [most, setMost] = useState(page)
-  const loaded = useLoad(`devices ${model} ${needle} ${grid} ${status} ${clock} ${most}`, (signal) =>
-    list<Device>('/devices', { model, q: needle, grid, status, clock }, most, signal),
-  )
+  const { asked, set, clear } = filters('/devices', search, ['model', 'q', 'status', 'grid', 'clock'])
+  const loaded = useList<Device>('/devices', asked, page)
   const [adding, setAdding] = useState<'one' | 'file'>()
   useLive<Device | Deleted>('device', (d) =>
     loaded.change((l) => {
@@ -58,9 +50,7 @@ export function Devices({ search }: { search: string }) {
       return { ...l, items: 'deleted' in d ? l.items.filter((x) => x !== old) : upsert(l.items, fresh(old, d)) }
     }),
   )
-  const set = (name: string, value: string) => go('/devices' + withFilter(search, name, value), true)
-  const items = (loaded.data?.items ?? []).filter((d) => status === '' || d.status === status)
-  const filtered = [model, needle, status, grid, clock].some(Boolean)
+  const items = loaded.items.filter((d) => asked.status === '' || d.status === asked.status)
   return (
     <>
       <div class="head">
@@ -82,97 +72,42 @@ export function Devices({ search }: { search: string }) {
         </span>
       </div>
       <Sections at="devices" />
-      <div class="filters" role="group" aria-label={t('c.filter')}>
-        <Search value={needle} label={t('de.search')} onChange={(v) => set('q', v)} />
-        <select aria-label={t('de.model')} value={model} onChange={(e) => set('model', e.currentTarget.value)}>
-          <option value="">{t('de.anyModel')}</option>
-          {[...state.models.values()].map((m) => (
-            <option key={m.name} value={m.name}>
-              {text(m.title, m.name)}
-            </option>
+      <Filters clear={clear}>
+        <Search value={asked.q} label={t('de.search')} onChange={(v) => set('q', v)} />
+        <Choose label={t('de.model')} any={t('de.anyModel')} value={asked.model} of={[...state.models.values()].map((m) => [m.name, modelTitle(m.name)])} onChange={(v) => set('model', v)} />
+        <Choose label={t('de.status')} any={t('de.anyStatus')} value={asked.status} of={statuses.map((s) => [s, t(`status.${s}`)])} onChange={(v) => set('status', v)} />
+        <Choose label={t('de.clock')} any={t('de.anyClock')} value={asked.clock} of={clockStates.map((s) => [s, t('de.clockIs', t(`de.clock.${s}`))])} onChange={(v) => set('clock', v)} />
+        {asked.grid !== '' && <Only off={() => set('grid', '')}>{t('map.grid', asked.grid)}</Only>}
+      </Filters>
+      <Paged of={loaded} n={items.length} none={t(clear ? 'de.noneFiltered' : 'de.none')}>
+        <Table kind="devices" heads={[t('de.device'), t('de.model'), t('de.status'), t('de.latest'), t('de.alarm')]}>
+          {items.map((d) => (
+            <tr role="row" key={d.id}>
+              <td role="cell" class="c-main">
+                <a class="title" href={href(['devices', d.id])}>
+                  {d.name || d.id}
+                </a>
+                {d.name && d.name !== d.id && <span class="sub">{d.id}</span>}
+              </td>
+              <td role="cell" class="c-model">
+                <span class="mark">
+                  <DomainIcon domain={domainOf(d.model)} /> {modelTitle(d.model)}
+                </span>
+              </td>
+              <td role="cell" class="c-state">
+                <StatusMark of={d.status} />
+                <span class="sub">
+                  <When at={d.last_seen} ago /> {d.status === 'silent' && d.reason !== undefined && t(`de.silent.${d.reason}`)}
+                </span>
+              </td>
+              <td role="cell" class="c-latest">
+                <Brief d={d} />
+              </td>
+              <td role="cell" class="c-alarm">{d.alarm ? <SeverityMark of={d.alarm} /> : ''}</td>
+            </tr>
           ))}
-        </select>
-        <select aria-label={t('de.status')} value={status} onChange={(e) => set('status', e.currentTarget.value)}>
-          <option value="">{t('de.anyStatus')}</option>
-          {statuses.map((s) => (
-            <option key={s} value={s}>
-              {t(`status.${s}`)}
-            </option>
-          ))}
-        </select>
-        <select aria-label={t('de.clock')} value={clock} onChange={(e) => set('clock', e.currentTarget.value)}>
-          <option value="">{t('de.anyClock')}</option>
-          {clockStates.map((s) => (
-            <option key={s} value={s}>
-              {t('de.clockIs', t(`de.clock.${s}`))}
-            </option>
-          ))}
-        </select>
-        {grid !== '' && (
-          <button type="button" class="chip" aria-pressed="true" onClick={() => set('grid', '')}>
-            {t('map.grid', grid)} <Icon name="close" size={14} />
-          </button>
-        )}
-        {filtered && (
-          <button type="button" class="link" onClick={() => go('/devices', true)}>
-            {t('c.clearFilters')}
-          </button>
-        )}
-      </div>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : items.length === 0 ? (
-        <Empty>{filtered ? t('de.noneFiltered') : t('de.none')}</Empty>
-      ) : (
-        <>
-          <table class="rows devices" role="table">
-            <thead role="rowgroup">
-              <tr role="row">
-                <th role="columnheader">{t('de.device')}</th>
-                <th role="columnheader">{t('de.model')}</th>
-                <th role="columnheader">{t('de.status')}</th>
-                <th role="columnheader">{t('de.latest')}</th>
-                <th role="columnheader">{t('de.alarm')}</th>
-              </tr>
-            </thead>
-            <tbody role="rowgroup">
-              {items.map((d) => (
-                <tr role="row" key={d.id}>
-                  <td role="cell" class="c-main">
-                    <a class="title" href={href(['devices', d.id])}>
-                      {d.name || d.id}
-                    </a>
-                    {d.name && d.name !== d.id && <span class="sub">{d.id}</span>}
-                  </td>
-                  <td role="cell" class="c-model">
-                    <span class="mark">
-                      <DomainIcon domain={domainOf(d.model)} /> {modelTitle(d.model)}
-                    </span>
-                  </td>
-                  <td role="cell" class="c-state">
-                    <StatusMark of={d.status} />
-                    <span class="sub">
-                      <When at={d.last_seen} ago /> {d.status === 'silent' && d.reason !== undefined && t(`de.silent.${d.reason}`)}
-                    </span>
-                  </td>
-                  <td role="cell" class="c-latest">
-                    <Brief d={d} />
-                  </td>
-                  <td role="cell" class="c-alarm">{d.alarm ? <SeverityMark of={d.alarm} /> : ''}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-          <p class="quiet foot">
-            {t('c.count', items.length)}{' '}
-            {loaded.data.more && (
-              <button type="button" onClick={() => setMost(most + 5 * page)}>
-                {t('c.more')}
-              </button>
-            )}
-          </p>
-        </>
-      )}
+        </Table>
+      </Paged>
       {adding === 'one' && <AddDevice onClose={() => setAdding(undefined)} onDone={loaded.again} />}
       {adding === 'file' && <Import onClose={() => setAdding(undefined)} onDone={loaded.again} />}
     </>
@@ -244,7 +179,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
     return () => live.close()
   }, [id])
   const d = loaded.data
-  if (d === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  if (d === undefined) return <Wait of={loaded} />
   const model = state.models.get(d.model)
   const active = (alarms.data?.items ?? []).filter((a) => a.state === 'active').sort(byWeight)
   return (
@@ -526,15 +461,11 @@ function Curves({ d, model, search }: { d: Device; model: Model; search: string 
     )
     setExtra([])
     return { ...s, from, to }
-  })
+  }, Math.max(60_000, ms / 200))
   useLive<{ device: string; latest: Record<string, Latest> }>('reading', (r) => {
     const l = metric === undefined ? undefined : r.latest[metric.name]
     if (r.device === d.id && l !== undefined && every === '') setExtra((x) => [...x, [l.time, l.value]])
   })
-  useEffect(() => {
-    const i = setInterval(series.again, Math.max(60_000, ms / 200))
-    return () => clearInterval(i)
-  }, [key])
   const [points, to] = usePoints(series.data?.points ?? undefined, extra, series.data?.to ?? 0)
   if (metric === undefined) return null
   const set = (name: string, value: string) => go(href(['devices', d.id]) + withFilter(search, name, value), true)

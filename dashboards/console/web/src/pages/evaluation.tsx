@@ -1,13 +1,12 @@
 // The evaluation of the work on cases (GB/T 30428.4): by area, department or
 // post, each share with what it is a share of, and the way to its cases.
-import { useState } from 'preact/hooks'
-import { get, list, query } from '../api'
-import { go, state, useLoad } from '../app'
+import { get, query } from '../api'
+import { go, state, useList, useLoad } from '../app'
 import { below, levels, tables } from '../evaluation'
 import { fullTime, localInput, now, num } from '../format'
 import { className, heading, lang, t, text } from '../i18n'
 import { dayAfter, daysOf, periods } from '../period'
-import { Deadline, Empty, Failed, Icon, Loading, Modal } from '../ui'
+import { Deadline, Empty, Icon, Modal, Paged, Wait } from '../ui'
 import { href, withFilter } from '../url'
 import type { Case, Evaluation as Data, EvaluationBy, EvaluationRow, Figure, Indicator } from '../types'
 
@@ -100,7 +99,7 @@ export function Evaluation({ search }: { search: string }) {
         )}
       </div>
       {e === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+        <Wait of={loaded} />
       ) : e.rows.length === 0 ? (
         <Empty>{t('ev.none')}</Empty>
       ) : (
@@ -289,9 +288,8 @@ function Behind({
   onPart: (p: Part) => void
   onClose: () => void
 }) {
-  const [most, setMost] = useState(page)
   const params = { ...asked, indicator: i.code, key: row, part }
-  const loaded = useLoad(`behind ${query(params)} ${most}`, (signal) => list<Case>('/evaluation/cases', params, most, signal))
+  const loaded = useList<Case>('/evaluation/cases', params, page)
   const name = text([...e.rows, ...(e.total === undefined ? [] : [e.total])].find((r) => r.key === row)?.name, row)
   const words: Record<Part, string> = { numerator: heading(i.numerator), rest: t('ev.rest'), denominator: heading(i.denominator?.name) }
   return (
@@ -305,32 +303,21 @@ function Behind({
           ))}
         </div>
       )}
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : loaded.data.items.length === 0 ? (
-        <Empty>{t('ev.noCases')}</Empty>
-      ) : (
-        <>
-          <ul class="bare lines">
-            {loaded.data.items.map((c) => (
-              <li key={c.id}>
-                <span class="grow">
-                  <a class="title" href={href(['cases', c.id])}>
-                    {text(c.title, c.id)}
-                  </a>
-                  <span class="sub">{[c.id, className(c), c.department, t(`stage.${c.stage}`)].filter(Boolean).join(' · ')}</span>
-                </span>
-                <Deadline of={c} />
-              </li>
-            ))}
-          </ul>
-          {loaded.data.more && (
-            <button type="button" onClick={() => setMost(most + page)}>
-              {t('c.more')}
-            </button>
-          )}
-        </>
-      )}
+      <Paged of={loaded} n={loaded.items.length} none={t('ev.noCases')}>
+        <ul class="bare lines">
+          {loaded.items.map((c) => (
+            <li key={c.id}>
+              <span class="grow">
+                <a class="title" href={href(['cases', c.id])}>
+                  {text(c.title, c.id)}
+                </a>
+                <span class="sub">{[c.id, className(c), c.department, t(`stage.${c.stage}`)].filter(Boolean).join(' · ')}</span>
+              </span>
+              <Deadline of={c} />
+            </li>
+          ))}
+        </ul>
+      </Paged>
     </Modal>
   )
 }

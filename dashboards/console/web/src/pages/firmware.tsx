@@ -6,7 +6,7 @@ import { say, state, useLoad, useTick } from '../app'
 import { progress, progresses, wanted, type Progress } from '../firmware'
 import { fullTime, num } from '../format'
 import { known, t } from '../i18n'
-import { CopyBox, Decide, Empty, Failed, Icon, Loading, Modal, ModelField, modelTitle, Seen, Sure, useBusy, When, Wrong } from '../ui'
+import { CopyBox, Decide, Failed, Icon, Listing, Loading, Modal, ModelField, modelTitle, Seen, Sure, useBusy, Wait, When, Wrong } from '../ui'
 import { href } from '../url'
 import type { Device, Firmware as Package, FirmwareTarget, List, Provisioning as Key } from '../types'
 import { Sections } from './sections'
@@ -30,12 +30,8 @@ export function Firmware() {
       </div>
       <Sections at="firmware" />
       <p class="lead quiet">{t('fw.text')}</p>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : all.length === 0 ? (
-        <Empty>{t('fw.none')}</Empty>
-      ) : (
-        all.map((f) => (
+      <Listing of={loaded} n={all.length} none={t('fw.none')}>
+        {all.map((f) => (
           <section class="card" key={named(f)}>
             <div class="head small">
               <h2>
@@ -65,8 +61,8 @@ export function Firmware() {
               </>
             )}
           </section>
-        ))
-      )}
+        ))}
+      </Listing>
       {open === 'add' && <Add onClose={close} onDone={loaded.again} />}
       {typeof open === 'object' && 'assign' in open && <Assign of={open.assign} onClose={close} onDone={loaded.again} />}
       {typeof open === 'object' && 'remove' in open && (
@@ -120,7 +116,7 @@ function Targets({ of, onDone }: { of: FirmwareTarget[]; onDone: () => void }) {
 function Rollout({ of, all }: { of: Package; all: Package[] }) {
   const targets = JSON.stringify(all.map((f) => [f.title, f.version, f.targets]))
   const loaded = useLoad(`rollout ${named(of)} ${targets}`, (signal) => list<Device>('/devices', { model: of.model }, most, signal))
-  if (loaded.data === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  if (loaded.data === undefined) return <Wait of={loaded} />
   const theirs = loaded.data.items.filter((d) => wanted(d, all) === of)
   const at = (p: Progress) => theirs.filter((d) => progress(d, of) === p)
   return (
@@ -295,11 +291,7 @@ export function Provisioning() {
       </div>
       <Sections at="provisioning" />
       <p class="lead quiet">{t('pr.text')}</p>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : all.length === 0 ? (
-        <Empty>{t('pr.none')}</Empty>
-      ) : (
+      <Listing of={loaded} n={all.length} none={t('pr.none')}>
         <ul class="bare">
           {all.map((x) => (
             <li class="card" key={x.model}>
@@ -319,7 +311,7 @@ export function Provisioning() {
             </li>
           ))}
         </ul>
-      )}
+      </Listing>
       {asking === 'new' && <NewKey all={all} onClose={close} onDone={loaded.again} />}
       {typeof asking === 'object' && (
         <Sure

@@ -5,7 +5,7 @@ import { enc, get, put, query, remove } from '../api'
 import { go, may, say, useLoad } from '../app'
 import { num } from '../format'
 import { t } from '../i18n'
-import { Decide, Empty, Failed, Icon, Loading, Modal, Sure, useBusy } from '../ui'
+import { Decide, Icon, Listing, Mend, Modal, Sure, useBusy } from '../ui'
 import { href, withFilter } from '../url'
 import type { Area, List, Officer, ResponsibilityGrid } from '../types'
 import { ImportGrids, ImportOfficers } from './import'
@@ -50,11 +50,7 @@ export function Grids({ search }: { search: string }) {
             ))}
           </div>
         </div>
-        {areas.data === undefined ? (
-          areas.error ? <Failed error={areas.error} again={areas.again} /> : <Loading />
-        ) : areas.data.length === 0 ? (
-          <p class="quiet">{t('gr.none')}</p>
-        ) : (
+        <Listing of={areas} n={(areas.data ?? []).length} none={t('gr.none')}>
           <table class="plain">
             <thead>
               <tr>
@@ -65,7 +61,7 @@ export function Grids({ search }: { search: string }) {
               </tr>
             </thead>
             <tbody>
-              {areas.data.map((a) => (
+              {areas.data?.map((a) => (
                 <tr key={a.code}>
                   <td>
                     <a href={href(['components'], { grid: a.code })} title={t('gr.components')}>
@@ -79,37 +75,24 @@ export function Grids({ search }: { search: string }) {
               ))}
             </tbody>
           </table>
-        )}
+        </Listing>
       </section>
       <section class="card">
         <h2>{t('gr.officers')}</h2>
         <p class="quiet">{t('gr.officersText')}</p>
-        {theirs.data === undefined ? (
-          theirs.error ? <Failed error={theirs.error} again={theirs.again} /> : <Loading />
-        ) : theirs.data.length === 0 ? (
-          <Empty>{t('gr.nobody')}</Empty>
-        ) : (
+        <Listing of={theirs} n={(theirs.data ?? []).length} none={t('gr.nobody')}>
           <ul class="bare lines">
-            {theirs.data.map((g) => (
+            {theirs.data?.map((g) => (
               <li key={g.id}>
                 <span class="grow">
                   {g.name || g.id} · {g.officer || <span class="quiet">{t('gr.noOfficer')}</span>}
                   <span class="sub">{g.grids.join(t('c.comma'))}</span>
                 </span>
-                {may('grids') && (
-                  <span class="buttons">
-                    <button type="button" aria-haspopup="dialog" onClick={() => setOpen({ edit: g })}>
-                      {t('c.edit')}
-                    </button>
-                    <button type="button" class="ghost" aria-haspopup="dialog" onClick={() => setOpen({ remove: g })}>
-                      {t('c.delete')}
-                    </button>
-                  </span>
-                )}
+                {may('grids') && <Mend edit={() => setOpen({ edit: g })} remove={() => setOpen({ remove: g })} />}
               </li>
             ))}
           </ul>
-        )}
+        </Listing>
       </section>
       {open === 'grids' && <ImportGrids onClose={close} onDone={areas.again} />}
       {open === 'officers' && <ImportOfficers onClose={close} onDone={theirs.again} />}

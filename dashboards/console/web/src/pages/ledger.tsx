@@ -1,13 +1,13 @@
 // The ledger: what came in of each device and hour, and what became of it. And
 // the dead letters: messages that could not be used, with their bytes.
-import { useEffect, useState } from 'preact/hooks'
-import { get, list, post, query } from '../api'
-import { go, may, state, useLoad, useNames } from '../app'
+import { useState } from 'preact/hooks'
+import { get, post, query } from '../api'
+import { go, may, state, useList, useLoad, useNames } from '../app'
 import { Bars } from '../bars'
 import { fullTime, num, now, time } from '../format'
 import { t } from '../i18n'
 import { balances, bars, hour, reasons, total, unheard, unstored, type Counts } from '../ledger'
-import { Empty, Failed, Icon, Loading, Modal, Search, useBusy, Wrong } from '../ui'
+import { Filters, Icon, Modal, Only, Paged, Search, Table, useBusy, Wait, Wrong } from '../ui'
 import { href, withFilter } from '../url'
 import type { Books, DeadLetter, LedgerRow, List, Replay } from '../types'
 import { Letter } from './letters'
@@ -16,14 +16,7 @@ import { Sections } from './sections'
 const ranges = { '24h': 24, '7d': 7 * 24, '30d': 30 * 24 } as const
 const rangeNames = ['24h', '7d', '30d'] as const
 const page = 200
-
-/** useEvery asks again each minute. */
-function useEvery(again: () => void) {
-  useEffect(() => {
-    const i = setInterval(again, 60_000)
-    return () => clearInterval(i)
-  }, [again])
-}
+const minute = 60_000
 
 export function Ledger({ search }: { search: string }) {
   const q = new URLSearchParams(search)
@@ -34,16 +27,10 @@ export function Ledger({ search }: { search: string }) {
   const narrowed = own.every((x) => !Number.isNaN(x))
   const to = narrowed ? own[1] : Math.floor(now() / hour) * hour + hour
   const from = narrowed ? own[0] : to - ranges[range] * hour
-  const [most, setMost] = useState(page)
   const asked = { device, from: new Date(from).toISOString(), to: new Date(to).toISOString() }
-  const hours = useLoad('ledger by hour ' + JSON.stringify(asked), async (signal) => (await get<List<LedgerRow>>('/ledger' + query({ ...asked, by: 'hour' }), signal)).items)
-  const rows = useLoad(`ledger ${JSON.stringify(asked)} ${all} ${most}`, (signal) => list<LedgerRow>('/ledger', { ...asked, uneven: !all }, most, signal))
-  useEvery(hours.again)
-  useEvery(rows.again)
-  const set = (name: string, value: string) => {
-    setMost(page)
-    go('/ledger' + withFilter(search, name, value), true)
-  }
+  const hours = useLoad('ledger by hour ' + JSON.stringify(asked), async (signal) => (await get<List<LedgerRow>>('/ledger' + query({ ...asked, by: 'hour' }), signal)).items, minute)
+  const rows = useList<LedgerRow>('/ledger', { ...asked, uneven: !all }, page, minute)
+  const set = (name: string, value: string) => go('/ledger' + withFilter(search, name, value), true)
   const during = (a: number, b: number) => '/ledger' + withFilter(withFilter(search, 'from', new Date(a).toISOString()), 'to', new Date(b).toISOString())
   return (
     <>
@@ -51,12 +38,12 @@ export function Ledger({ search }: { search: string }) {
         <h1>{t('nav.ledger')}</h1>
       </div>
       <Sections at="ledger" />
-      <div class="filters" role="group" aria-label={t('c.filter')}>
+      <Filters>
         <Search value={device} label={t('le.device')} onChange={(v) => set('device', v)} />
         {narrowed ? (
-          <button type="button" class="chip" aria-pressed="true" onClick={() => go('/ledger' + withFilter(withFilter(search, 'from', ''), 'to', ''), true)}>
-            {time(from)} – {time(to)} <Icon name="close" size={14} />
-          </button>
+          <Only off={() => go('/ledger' + withFilter(withFilter(search, 'from', ''), 'to', ''), true)}>
+            {time(from)} – {time(to)}
+          </Only>
         ) : (
           <div class="segments" role="group" aria-label={t('de.range')}>
             {rangeNames.map((r) => (
@@ -70,9 +57,9 @@ export function Ledger({ search }: { search: string }) {
           <input type="checkbox" checked={all} onChange={(e) => set('rows', e.currentTarget.checked ? 'all' : '')} />
           {t('le.all')}
         </label>
-      </div>
+      </Filters>
       {hours.data === undefined ? (
-        hours.error ? <Failed error={hours.error} again={hours.again} /> : <Loading />
+        <Wait of={hours} />
       ) : (
         <>
           <section class="card">
@@ -84,23 +71,9 @@ export function Ledger({ search }: { search: string }) {
         </>
       )}
       <h2 class="group">{t(all ? 'le.rows' : 'le.uneven')}</h2>
-      {rows.data === undefined ? (
-        rows.error ? <Failed error={rows.error} again={rows.again} /> : <Loading />
-      ) : rows.data.items.length === 0 ? (
-        <Empty>{t(all ? 'le.none' : 'le.noneUneven')}</Empty>
-      ) : (
-        <>
-          <Rows of={rows.data.items} />
-          <p class="quiet foot">
-            {t('c.count', rows.data.items.length)}{' '}
-            {rows.data.more && (
-              <button type="button" onClick={() => setMost(most + 5 * page)}>
-                {t('c.more')}
-              </button>
-            )}
-          </p>
-        </>
-      )}
+      <Paged of={rows} n={rows.items.length} none={t(all ? 'le.none' : 'le.noneUneven')}>
+        <Rows of={rows.items} />
+      </Paged>
     </>
   )
 }
@@ -149,55 +122,44 @@ function Unheard({ of }: { of: number[] }) {
 function Rows({ of }: { of: LedgerRow[] }) {
   const name = useNames([...new Set(of.map((r) => r.device))].slice(0, 100))
   return (
-    <table class="rows ledger" role="table">
-      <thead role="rowgroup">
-        <tr role="row">
-          <th role="columnheader">{t('le.hour')}</th>
-          <th role="columnheader">{t('de.device')}</th>
-          <th role="columnheader" class="num">{t('le.received')}</th>
-          <th role="columnheader" class="num">{t('le.stored')}</th>
-          <th role="columnheader">{t('le.why')}</th>
+    <Table kind="ledger" heads={[t('le.hour'), t('de.device'), t('le.received'), t('le.stored'), t('le.why')]} numbers={[2, 3]}>
+      {of.map((r) => (
+        <tr role="row" key={r.hour + r.device}>
+          <td role="cell" class="nowrap">
+            {time(r.hour)}
+          </td>
+          <td role="cell" class="c-main">
+            {r.device === '' ? (
+              <span class="quiet">{t('le.nobody')}</span>
+            ) : (
+              <a class="title" href={href(['devices', r.device])}>
+                {name(r.device)}
+              </a>
+            )}
+            {name(r.device) !== r.device && <span class="sub">{r.device}</span>}
+          </td>
+          <td role="cell" class="num">
+            {num(r.received)}
+            <span class="sub">{t('le.messages', num(r.messages))}</span>
+          </td>
+          <td role="cell" class="num">
+            {num(r.stored)}
+          </td>
+          <td role="cell" class="c-why">
+            <ul class="bare">
+              {reasons(r).map((s) => (
+                <li key={s}>{s}</li>
+              ))}
+            </ul>
+            {r.rejected + r.quarantined > 0 && (
+              <a class="small" href={href(['deadletters'], { device: r.device, open: 'all' })}>
+                {t('le.letters')}
+              </a>
+            )}
+          </td>
         </tr>
-      </thead>
-      <tbody role="rowgroup">
-        {of.map((r) => (
-          <tr role="row" key={r.hour + r.device}>
-            <td role="cell" class="nowrap">
-              {time(r.hour)}
-            </td>
-            <td role="cell" class="c-main">
-              {r.device === '' ? (
-                <span class="quiet">{t('le.nobody')}</span>
-              ) : (
-                <a class="title" href={href(['devices', r.device])}>
-                  {name(r.device)}
-                </a>
-              )}
-              {name(r.device) !== r.device && <span class="sub">{r.device}</span>}
-            </td>
-            <td role="cell" class="num">
-              {num(r.received)}
-              <span class="sub">{t('le.messages', num(r.messages))}</span>
-            </td>
-            <td role="cell" class="num">
-              {num(r.stored)}
-            </td>
-            <td role="cell" class="c-why">
-              <ul class="bare">
-                {reasons(r).map((s) => (
-                  <li key={s}>{s}</li>
-                ))}
-              </ul>
-              {r.rejected + r.quarantined > 0 && (
-                <a class="small" href={href(['deadletters'], { device: r.device, open: 'all' })}>
-                  {t('le.letters')}
-                </a>
-              )}
-            </td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
+      ))}
+    </Table>
   )
 }
 
@@ -260,15 +222,10 @@ export function DeadLetters({ search }: { search: string }) {
   const q = new URLSearchParams(search)
   const device = q.get('device') ?? ''
   const open = q.get('open') !== 'all'
-  const [most, setMost] = useState(page)
   const [asking, setAsking] = useState(false)
-  const loaded = useLoad(`dead letters ${device} ${open} ${most}`, (signal) => list<DeadLetter>('/deadletters', { device, open }, most, signal))
-  const name = useNames([...new Set((loaded.data?.items ?? []).map((l) => l.device))].slice(0, 100))
-  const set = (name: string, value: string) => {
-    setMost(page)
-    go('/deadletters' + withFilter(search, name, value), true)
-  }
-  useEvery(loaded.again)
+  const loaded = useList<DeadLetter>('/deadletters', { device, open }, page, minute)
+  const name = useNames([...new Set(loaded.items.map((l) => l.device))].slice(0, 100))
+  const set = (name: string, value: string) => go('/deadletters' + withFilter(search, name, value), true)
   return (
     <>
       <div class="head">
@@ -281,36 +238,22 @@ export function DeadLetters({ search }: { search: string }) {
       </div>
       <Sections at="deadletters" />
       <p class="lead quiet">{t('dl.text')}</p>
-      <div class="filters" role="group" aria-label={t('c.filter')}>
+      <Filters>
         <Search value={device} label={t('le.device')} onChange={(v) => set('device', v)} />
         <label class="check">
           <input type="checkbox" checked={!open} onChange={(e) => set('open', e.currentTarget.checked ? 'all' : '')} />
           {t('dl.all')}
         </label>
-      </div>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : loaded.data.items.length === 0 ? (
-        <Empty>{t(open ? 'dl.noneOpen' : 'dl.none')}</Empty>
-      ) : (
-        <>
-          <ul class="bare audit">
-            {loaded.data.items.map((x) => (
-              <li class="card" key={`${x.position} ${x.stage} ${x.received}`}>
-                <Letter of={x} name={name(x.device)} />
-              </li>
-            ))}
-          </ul>
-          <p class="quiet foot">
-            {t('c.count', loaded.data.items.length)}{' '}
-            {loaded.data.more && (
-              <button type="button" onClick={() => setMost(most + page)}>
-                {t('c.more')}
-              </button>
-            )}
-          </p>
-        </>
-      )}
+      </Filters>
+      <Paged of={loaded} n={loaded.items.length} none={t(open ? 'dl.noneOpen' : 'dl.none')}>
+        <ul class="bare audit">
+          {loaded.items.map((x) => (
+            <li class="card" key={`${x.position} ${x.stage} ${x.received}`}>
+              <Letter of={x} name={name(x.device)} />
+            </li>
+          ))}
+        </ul>
+      </Paged>
       {asking && <Again device={device} name={name} onClose={() => setAsking(false)} onDone={loaded.again} />}
     </>
   )

@@ -1,5 +1,5 @@
 // Messages that could not be used.
-import { useEffect, useMemo, useState } from 'preact/hooks'
+import { useMemo, useState } from 'preact/hooks'
 import { get, query } from '../api'
 import { useLoad } from '../app'
 import { bytes, readable } from '../bytes'
@@ -44,11 +44,7 @@ export function Letter({ of: x, name }: { of: DeadLetter; name?: string }) {
 
 /** Rejected is the card of a device's messages that could not be used, the newest first. */
 export function Rejected({ device }: { device: string }) {
-  const loaded = useLoad('dead letters of ' + device, async (signal) => (await get<List<DeadLetter>>('/deadletters' + query({ device, limit: 20 }), signal)).items)
-  useEffect(() => {
-    const i = setInterval(loaded.again, 10_000)
-    return () => clearInterval(i)
-  }, [device])
+  const loaded = useLoad('dead letters of ' + device, async (signal) => (await get<List<DeadLetter>>('/deadletters' + query({ device, limit: 20 }), signal)).items, 10_000)
   const all = loaded.data ?? []
   return (
     <section class="card">

@@ -7,7 +7,7 @@ import { Bars } from '../bars'
 import { fullTime, now, num, span, time } from '../format'
 import { t, text } from '../i18n'
 import { advice, percent, worst } from '../load'
-import { Failed, Icon, Loading, SeverityMark, When } from '../ui'
+import { Icon, SeverityMark, Wait, When } from '../ui'
 import { href, withFilter } from '../url'
 import { priorities, type Alarm, type AlarmLoad } from '../types'
 import { Why } from './whydrawer'
@@ -49,7 +49,7 @@ export function Load({ search }: { search: string }) {
           </span>
         )}
       </div>
-      {l === undefined ? loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading /> : <Figures l={l} onWhy={(id) => set('why', id)} />}
+      {l === undefined ? <Wait of={loaded} /> : <Figures l={l} onWhy={(id) => set('why', id)} />}
       {why !== null && <Why id={why} alarm={undefined} onClose={() => set('why', '')} onOther={(id) => set('why', id)} />}
     </>
   )

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { enc, get, list } from '../api'
 import { go, upsert, useLive, useLiveTogether, useLoad, useTick } from '../app'
 import { t } from '../i18n'
-import { domainOf, Failed, Icon, Loading, SeverityIcon } from '../ui'
+import { domainOf, Icon, SeverityIcon, Wait } from '../ui'
 import { href } from '../url'
 import { openStages, severities, type Alarm, type Case, type Component, type Device, type Severity, type Summary } from '../types'
 import type { Picked, Spot } from '../mapview'
@@ -86,7 +86,7 @@ export function MapPage({ search }: { search: string }) {
             <CaseCard c={selectedCase} onClose={() => select(undefined)} />
           ) : componentID !== '' ? (
             component.data === undefined ? (
-              component.error ? <Failed error={component.error} again={component.again} /> : <Loading />
+              <Wait of={component} />
             ) : (
               <ComponentCard key={componentID} x={component.data} onClose={() => select(undefined)} />
             )

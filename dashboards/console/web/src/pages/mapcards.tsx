@@ -1,5 +1,4 @@
 // What stands beside the map: what needs somebody, or what was picked.
-import { useEffect } from 'preact/hooks'
 import type { ComponentChildren } from 'preact'
 import { enc, get, list } from '../api'
 import { state, useLoad } from '../app'
@@ -114,11 +113,7 @@ function CardHead({ title, onClose, icon }: { title: string; onClose: () => void
 
 export function DeviceCard({ d, alarms, onClose }: { d: Spot; alarms: Alarm[]; onClose: () => void }) {
   // What the map knows may be minutes old: ask for this one.
-  const fresh = useLoad('device ' + d.id, (signal) => get<Device>('/devices/' + enc(d.id), signal))
-  useEffect(() => {
-    const i = setInterval(fresh.again, 10_000)
-    return () => clearInterval(i)
-  }, [d.id])
+  const fresh = useLoad('device ' + d.id, (signal) => get<Device>('/devices/' + enc(d.id), signal), 10_000)
   const x = fresh.data ?? d
   const mine = alarms.filter((a) => a.device === d.id || a.members?.includes(d.id))
   return (

@@ -1,9 +1,10 @@
 // Notices: what was told to whom, what could not be told, and those who are told.
-import { useEffect, useState } from 'preact/hooks'
-import { list, post, get, ApiError } from '../api'
-import { go, may, say, useLoad, words } from '../app'
+import { useState } from 'preact/hooks'
+import { post, get, ApiError } from '../api'
+import { go, may, say, useList, useLoad, words } from '../app'
 import { known, t, text } from '../i18n'
-import { Empty, Failed, Icon, Loading, SeverityMark, useBusy, When, Wrong } from '../ui'
+import { reason } from '../reasons'
+import { Empty, Filters, Icon, Paged, SeverityMark, useBusy, Wait, When, Wrong } from '../ui'
 import { href, withFilter } from '../url'
 import { noticeStates, type List, type Notice, type Receiver } from '../types'
 
@@ -34,17 +35,11 @@ export function Notices({ search }: { search: string }) {
 }
 
 function Sent({ state, set }: { state: string; set: (name: string, v: string) => void }) {
-  const [most, setMost] = useState(page)
-  const loaded = useLoad(`notices ${state} ${most}`, (signal) => list<Notice>('/notices', { state }, most, signal))
-  useEffect(() => {
-    const i = setInterval(loaded.again, 10_000)
-    return () => clearInterval(i)
-  }, [state, most])
-  const items = loaded.data?.items ?? []
+  const loaded = useList<Notice>('/notices', { state }, page, 10_000)
   return (
     <>
       <p class="lead quiet">{t('no.text')}</p>
-      <div class="filters" role="group" aria-label={t('c.filter')}>
+      <Filters>
         <div class="chips" role="group" aria-label={t('no.state')}>
           {noticeStates.map((s) => (
             <button type="button" key={s} class="chip" aria-pressed={s === state} onClick={() => set('state', s === state ? '' : s)}>
@@ -52,28 +47,14 @@ function Sent({ state, set }: { state: string; set: (name: string, v: string) =>
             </button>
           ))}
         </div>
-      </div>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : items.length === 0 ? (
-        <Empty>{t(state === '' ? 'no.none' : 'no.noneFiltered')}</Empty>
-      ) : (
-        <>
-          <ul class="bare lines card">
-            {items.map((n) => (
-              <OneNotice key={`${n.key} ${n.receiver ?? ''}`} n={n} again={loaded.again} />
-            ))}
-          </ul>
-          <p class="quiet foot">
-            {t('c.count', items.length)}{' '}
-            {loaded.data.more && (
-              <button type="button" onClick={() => setMost(most + 5 * page)}>
-                {t('c.more')}
-              </button>
-            )}
-          </p>
-        </>
-      )}
+      </Filters>
+      <Paged of={loaded} n={loaded.items.length} none={t(state === '' ? 'no.none' : 'no.noneFiltered')}>
+        <ul class="bare lines card">
+          {loaded.items.map((n) => (
+            <OneNotice key={`${n.key} ${n.receiver ?? ''}`} n={n} again={loaded.again} />
+          ))}
+        </ul>
+      </Paged>
     </>
   )
 }
@@ -127,7 +108,7 @@ function OneNotice({ n, again }: { n: Notice; again: () => void }) {
 
 function Receivers() {
   const loaded = useLoad('receivers', async (signal) => (await get<List<Receiver>>('/receivers', signal)).items)
-  if (loaded.data === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  if (loaded.data === undefined) return <Wait of={loaded} />
   return (
     <>
       <p class="lead quiet">{t('no.receiversText')}</p>
@@ -155,7 +136,7 @@ function OneReceiver({ r }: { r: Receiver }) {
       await post('/notices/test', { receiver: r.name })
       setTold({ text: t('no.tested'), bad: false })
     } catch (e) {
-      setTold({ text: e instanceof ApiError && e.message !== '' ? e.message : words(e), bad: true })
+      setTold({ text: e instanceof ApiError && e.message !== '' ? reason(e.message) : words(e), bad: true })
     }
     setBusy(false)
   }

@@ -5,7 +5,7 @@ import { enc, get, post } from '../api'
 import { go, may, say, upsert, useLive, useLoad } from '../app'
 import { now, time } from '../format'
 import { t, text } from '../i18n'
-import { Empty, Failed, Icon, lazy, Loading, modelTitle, SeverityMark, useBusy, Wrong } from '../ui'
+import { Listing, Icon, lazy, modelTitle, SeverityMark, Table, useBusy, Wait, Wrong } from '../ui'
 import { href, withFilter } from '../url'
 import type { Alarm, List, Rule, RuleReport, RuleStatus } from '../types'
 import { since } from './alarms'
@@ -26,7 +26,7 @@ export function Rules() {
     alarms.change((l) => ({ ...l, items: upsert(l.items, a) }))
     active.change((l) => upsert(l, a))
   })
-  const items = loaded.data?.items
+  const items = loaded.data?.items ?? []
   const from = now() - day
   const raised = count((alarms.data?.items ?? []).filter((a) => Date.parse(a.raised_at) >= from))
   const standing = count((active.data ?? []).filter((a) => a.state === 'active'))
@@ -39,55 +39,38 @@ export function Rules() {
         <a href="/alarms/load">{t('nav.load')}</a>
       </div>
       <Files onReload={loaded.again} />
-      {items === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : items.length === 0 ? (
-        <Empty>{t('ru.none')}</Empty>
-      ) : (
-        <table class="rows rules" role="table">
-          <thead role="rowgroup">
-            <tr role="row">
-              <th role="columnheader">{t('ru.rule')}</th>
-              <th role="columnheader">{t('ru.severity')}</th>
-              <th role="columnheader">{t('ru.active')}</th>
-              <th role="columnheader">{t('ru.counts')}</th>
-              <th role="columnheader">{t('ru.mode')}</th>
-              <th role="columnheader">{t('ru.models')}</th>
-              <th role="columnheader">{t('ru.file')}</th>
+      <Listing of={loaded} n={items.length} none={t('ru.none')}>
+        <Table kind="rules" heads={[t('ru.rule'), t('ru.severity'), t('ru.active'), t('ru.counts'), t('ru.mode'), t('ru.models'), t('ru.file')]}>
+          {items.map((r) => (
+            <tr role="row" key={r.id}>
+              <td role="cell" class="c-main">
+                <a class="title" href={href(['rules', r.id])}>
+                  {text(r.title, r.id)}
+                </a>
+                <span class="sub">{r.id}</span>
+              </td>
+              <td role="cell" class="nowrap">
+                <SeverityMark of={r.severity} quiet />
+              </td>
+              <td role="cell" class="num">
+                <Count name={t('ru.active')} n={active.data === undefined ? undefined : (standing.get(r.id) ?? 0)} to={href(['alarms'], { rule: r.id })} />
+              </td>
+              <td role="cell" class="num">
+                <Count
+                  name={t('ru.counts')}
+                  n={alarms.data === undefined || r.mode === 'shadow' ? undefined : (raised.get(r.id) ?? 0)}
+                  to={href(['alarms'], { rule: r.id, from: since24 })}
+                />
+              </td>
+              <td role="cell" class="nowrap">{t(`ru.mode.${r.mode}`)}</td>
+              <td role="cell">{(r.models ?? []).map(modelTitle).join(t('c.comma'))}</td>
+              <td role="cell" class="quiet nowrap">
+                {r.file}:{r.line}
+              </td>
             </tr>
-          </thead>
-          <tbody role="rowgroup">
-            {items.map((r) => (
-              <tr role="row" key={r.id}>
-                <td role="cell" class="c-main">
-                  <a class="title" href={href(['rules', r.id])}>
-                    {text(r.title, r.id)}
-                  </a>
-                  <span class="sub">{r.id}</span>
-                </td>
-                <td role="cell" class="nowrap">
-                  <SeverityMark of={r.severity} quiet />
-                </td>
-                <td role="cell" class="num">
-                  <Count name={t('ru.active')} n={active.data === undefined ? undefined : (standing.get(r.id) ?? 0)} to={href(['alarms'], { rule: r.id })} />
-                </td>
-                <td role="cell" class="num">
-                  <Count
-                    name={t('ru.counts')}
-                    n={alarms.data === undefined || r.mode === 'shadow' ? undefined : (raised.get(r.id) ?? 0)}
-                    to={href(['alarms'], { rule: r.id, from: since24 })}
-                  />
-                </td>
-                <td role="cell" class="nowrap">{t(`ru.mode.${r.mode}`)}</td>
-                <td role="cell">{(r.models ?? []).map(modelTitle).join(t('c.comma'))}</td>
-                <td role="cell" class="quiet nowrap">
-                  {r.file}:{r.line}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      )}
+          ))}
+        </Table>
+      </Listing>
     </>
   )
 }
@@ -159,7 +142,7 @@ export function RulePage({ id, search }: { id: string; search: string }) {
   const shown = tabs.filter((x) => x !== 'try' || may('rules'))
   const tab = shown.find((x) => x === q.get('tab')) ?? 'text'
   const r = loaded.data
-  if (r === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  if (r === undefined) return <Wait of={loaded} />
   const at = href(['rules', r.id])
   return (
     <>

@@ -2,20 +2,20 @@
 // smoke does for a kitchen. Rules read them.
 import { useState } from 'preact/hooks'
 import { enc, put, remove } from '../api'
-import { go, may, say, state } from '../app'
+import { filters, may, say, state } from '../app'
 import { read, typed, union } from '../attributes'
 import { value } from '../format'
 import { t, text } from '../i18n'
-import { Decide, Empty, Failed, Icon, Loading, Modal, Search, Sure, useBusy, When } from '../ui'
-import { href, withFilter } from '../url'
+import { Decide, Filters, Icon, Listing, Mend, Modal, Search, Sure, Table, useBusy, When } from '../ui'
+import { href } from '../url'
 import type { Site } from '../types'
 import { AttributeFields, useSites } from './attributes'
 import { Sections } from './sections'
 
 export function Sites({ search }: { search: string }) {
   const loaded = useSites()
-  const q = new URLSearchParams(search)
-  const needle = (q.get('q') ?? '').toLowerCase()
+  const { asked, set, clear } = filters('/sites', search, ['q'])
+  const needle = asked.q.toLowerCase()
   const [open, setOpen] = useState<'add' | { edit: Site } | { remove: Site }>()
   const close = () => setOpen(undefined)
   const titles = new Map(union(state.models.values()).map((a) => [a.name, a]))
@@ -32,59 +32,36 @@ export function Sites({ search }: { search: string }) {
       </div>
       <Sections at="sites" />
       <p class="lead quiet">{t('si.text')}</p>
-      <div class="filters" role="group" aria-label={t('c.filter')}>
-        <Search value={q.get('q') ?? ''} label={t('de.search')} onChange={(v) => go('/sites' + withFilter(search, 'q', v), true)} />
-      </div>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : items.length === 0 ? (
-        <Empty>{t(needle === '' ? 'si.none' : 'si.noneFiltered')}</Empty>
-      ) : (
-        <table class="rows" role="table">
-          <thead role="rowgroup">
-            <tr role="row">
-              <th role="columnheader">{t('si.site')}</th>
-              <th role="columnheader">{t('de.attributes')}</th>
-              <th role="columnheader">{t('si.updated')}</th>
-              <th role="columnheader">{t('al.actions')}</th>
+      <Filters clear={clear}>
+        <Search value={asked.q} label={t('de.search')} onChange={(v) => set('q', v)} />
+      </Filters>
+      <Listing of={loaded} n={items.length} none={t(needle === '' ? 'si.none' : 'si.noneFiltered')}>
+        <Table heads={[t('si.site'), t('de.attributes'), t('si.updated'), t('al.actions')]}>
+          {items.map((s) => (
+            <tr role="row" key={s.id}>
+              <td role="cell" class="c-main">
+                <a class="title" href={href(['devices'], { q: s.id })} title={t('si.devices')}>
+                  {s.name}
+                </a>
+                {s.name !== s.id && <span class="sub">{s.id}</span>}
+              </td>
+              <td role="cell">
+                {Object.entries(s.attributes).map(([k, v]) => (
+                  <span key={k} class="item">
+                    <span class="quiet">{text(titles.get(k)?.title, k)}</span> {value(v, titles.get(k)?.unit)}
+                  </span>
+                ))}
+              </td>
+              <td role="cell" class="c-age">
+                <When at={s.updated} />
+              </td>
+              <td role="cell" class="c-act">
+                {may('sites') && <Mend edit={() => setOpen({ edit: s })} remove={() => setOpen({ remove: s })} />}
+              </td>
             </tr>
-          </thead>
-          <tbody role="rowgroup">
-            {items.map((s) => (
-              <tr role="row" key={s.id}>
-                <td role="cell" class="c-main">
-                  <a class="title" href={href(['devices'], { q: s.id })} title={t('si.devices')}>
-                    {s.name}
-                  </a>
-                  {s.name !== s.id && <span class="sub">{s.id}</span>}
-                </td>
-                <td role="cell">
-                  {Object.entries(s.attributes).map(([k, v]) => (
-                    <span key={k} class="item">
-                      <span class="quiet">{text(titles.get(k)?.title, k)}</span> {value(v, titles.get(k)?.unit)}
-                    </span>
-                  ))}
-                </td>
-                <td role="cell" class="c-age">
-                  <When at={s.updated} />
-                </td>
-                <td role="cell" class="c-act">
-                  {may('sites') && (
-                    <span class="buttons">
-                      <button type="button" aria-haspopup="dialog" onClick={() => setOpen({ edit: s })}>
-                        {t('c.edit')}
-                      </button>
-                      <button type="button" class="ghost" aria-haspopup="dialog" onClick={() => setOpen({ remove: s })}>
-                        {t('c.delete')}
-                      </button>
-                    </span>
-                  )}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      )}
+          ))}
+        </Table>
+      </Listing>
       {open !== undefined && (open === 'add' || 'edit' in open) && <Edit of={open === 'add' ? undefined : open.edit} onClose={close} onDone={loaded.again} />}
       {typeof open === 'object' && 'remove' in open && (
         <Sure

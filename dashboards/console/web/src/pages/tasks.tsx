@@ -6,7 +6,7 @@ import { say, state, useLoad, useTick, words } from '../app'
 import { num } from '../format'
 import { distance, whereAmI, type Spot } from '../geo'
 import { className, known, t, text } from '../i18n'
-import { Due, Empty, Failed, Icon, Loading, useBusy, Wrong } from '../ui'
+import { Due, Icon, Listing, useBusy, Wait, Wrong } from '../ui'
 import { href } from '../url'
 import type { Action, Case, Stage } from '../types'
 import { Photos } from './photos'
@@ -61,11 +61,7 @@ export function Tasks() {
         </a>
       </div>
       {denied && <p class="note">{t('ta.denied')}</p>}
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : items.length === 0 ? (
-        <Empty>{t('ta.none')}</Empty>
-      ) : (
+      <Listing of={loaded} n={items.length} none={t('ta.none')}>
         <ul class="bare">
           {items.map((c) => (
             <li key={c.id}>
@@ -81,7 +77,7 @@ export function Tasks() {
             </li>
           ))}
         </ul>
-      )}
+      </Listing>
     </div>
   )
 }
@@ -95,7 +91,7 @@ export function Task({ id }: { id: string }) {
   const [wrong, setWrong] = useState('')
   const { busy, error, run } = useBusy()
   const c = loaded.data
-  if (c === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  if (c === undefined) return <Wait of={loaded} />
   const may = (answers[c.stage] ?? []).filter((a) => (c.actions ?? []).includes(a))
   const answer = (action: string) => {
     if (!agrees.includes(action) && note.trim() === '') return setWrong(t('ca.noteMissing'))

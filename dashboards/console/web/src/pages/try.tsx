@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from 'preact/hooks'
 import { ApiError, post, stream } from '../api'
 import { say, words } from '../app'
 import { Bars } from '../bars'
-import { duration, now, num, span, time } from '../format'
+import { duration, fullTime, now, num, span, time } from '../format'
 import { t, text } from '../i18n'
 import { raises } from '../load'
 import { CopyButton, Icon, SeverityMark, useBusy, When, Wrong } from '../ui'
@@ -178,7 +178,7 @@ function BacktestCard({ rule, edited, onMistakes }: { rule: string; edited: stri
 function Result({ of, edited }: { of: Backtest; edited: boolean }) {
   return (
     <div class="report">
-      <p class="quiet small">{t('bt.took', num(of.readings), time(of.from), time(of.to), span(duration(of.took)))}</p>
+      <p class="quiet small">{t('bt.took', num(of.readings), fullTime(of.from), fullTime(of.to), span(duration(of.took)))}</p>
       {(of.rules ?? []).map((r) => (
         <RuleResult key={r.rule} r={r} from={Date.parse(of.from)} to={Date.parse(of.to)} edited={edited} />
       ))}

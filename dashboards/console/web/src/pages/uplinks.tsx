@@ -1,19 +1,14 @@
 // The connections to brokers elsewhere: whether they are there, and what became of what came.
-import { useEffect } from 'preact/hooks'
 import { get } from '../api'
 import { useLoad } from '../app'
 import { num } from '../format'
 import { known, t } from '../i18n'
-import { Empty, Failed, Icon, Loading, When } from '../ui'
+import { Icon, Listing, When } from '../ui'
 import type { Link, List } from '../types'
 import { Sections } from './sections'
 
 export function Uplinks() {
-  const loaded = useLoad('uplinks', async (signal) => (await get<List<Link>>('/uplinks', signal)).items)
-  useEffect(() => {
-    const i = setInterval(loaded.again, 10_000)
-    return () => clearInterval(i)
-  }, [])
+  const loaded = useLoad('uplinks', async (signal) => (await get<List<Link>>('/uplinks', signal)).items, 10_000)
   const all = loaded.data ?? []
   return (
     <>
@@ -22,12 +17,8 @@ export function Uplinks() {
       </div>
       <Sections at="uplinks" />
       <p class="lead quiet">{t('up.text')}</p>
-      {loaded.data === undefined ? (
-        loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-      ) : all.length === 0 ? (
-        <Empty>{t('up.none')}</Empty>
-      ) : (
-        all.map((l) => (
+      <Listing of={loaded} n={all.length} none={t('up.none')}>
+        {all.map((l) => (
           <section class="card" key={l.name}>
             <div class="head small">
               <h2>{l.name}</h2>
@@ -52,8 +43,8 @@ export function Uplinks() {
               ))}
             </div>
           </section>
-        ))
-      )}
+        ))}
+      </Listing>
     </>
   )
 }

@@ -2,10 +2,10 @@
 // administrator.
 import { useEffect, useState } from 'preact/hooks'
 import { enc, get, post, put, remove } from '../api'
-import { go, say, state, useLoad } from '../app'
+import { filters, go, say, state, useLoad } from '../app'
 import { fullTime } from '../format'
 import { t } from '../i18n'
-import { CopyBox, Empty, Failed, Icon, Loading, Modal, Search, useBusy, When, Wrong } from '../ui'
+import { Choose, CopyBox, Empty, Filters, Icon, Listing, Modal, Search, Table, useBusy, Wait, When, Wrong } from '../ui'
 import { withFilter } from '../url'
 import { allRoles, type ApiKey, type List, type Role, type Session, type User } from '../types'
 import { departments } from './act'
@@ -32,69 +32,52 @@ export function Users({ search }: { search: string }) {
           </button>
         )}
       </div>
-      {apps ? <Apps /> : <People q={q} set={set} />}
+      {apps ? <Apps /> : <People search={search} />}
     </>
   )
 }
 
-function People({ q, set }: { q: URLSearchParams; set: (name: string, value: string) => void }) {
+function People({ search }: { search: string }) {
   const loaded = useLoad('users', (signal) => get<List<User>>('/users', signal))
   const all = loaded.data?.items ?? []
-  const role = q.get('role') ?? ''
-  const needle = (q.get('q') ?? '').toLowerCase()
+  const { asked, set, clear } = filters('/users', search, ['q', 'role'])
+  const needle = asked.q.toLowerCase()
   const items = all.filter(
-    (u) => (role === '' || u.role === role) && [u.name, u.title ?? '', u.department ?? ''].join('\n').toLowerCase().includes(needle),
+    (u) => (asked.role === '' || u.role === asked.role) && [u.name, u.title ?? '', u.department ?? ''].join('\n').toLowerCase().includes(needle),
   )
-  const chosen = q.get('user') ?? ''
+  const chosen = new URLSearchParams(search).get('user') ?? ''
   const one = all.find((u) => u.name === chosen)
   const close = () => set('user', '')
-  if (loaded.data === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  if (loaded.data === undefined) return <Wait of={loaded} />
   return (
     <>
-      <div class="filters" role="group" aria-label={t('c.filter')}>
-        <Search value={q.get('q') ?? ''} label={t('us.search')} onChange={(v) => set('q', v)} />
-        <select aria-label={t('us.role')} value={role} onChange={(e) => set('role', e.currentTarget.value)}>
-          <option value="">{t('us.anyRole')}</option>
-          {allRoles.map((r) => (
-            <option key={r} value={r}>
-              {t(`role.${r}`)}
-            </option>
-          ))}
-        </select>
-      </div>
+      <Filters clear={clear}>
+        <Search value={asked.q} label={t('us.search')} onChange={(v) => set('q', v)} />
+        <Choose label={t('us.role')} any={t('us.anyRole')} value={asked.role} of={allRoles.map((r) => [r, t(`role.${r}`)])} onChange={(v) => set('role', v)} />
+      </Filters>
       {items.length === 0 ? (
         <Empty>{t('us.none')}</Empty>
       ) : (
-        <table class="rows" role="table">
-          <thead role="rowgroup">
-            <tr role="row">
-              <th role="columnheader">{t('us.name')}</th>
-              <th role="columnheader">{t('us.role')}</th>
-              <th role="columnheader">{t('us.where')}</th>
-              <th role="columnheader">{t('us.created')}</th>
+        <Table heads={[t('us.name'), t('us.role'), t('us.where'), t('us.created')]}>
+          {items.map((u) => (
+            <tr role="row" key={u.name}>
+              <td role="cell" class="c-main">
+                <button type="button" class="link" aria-haspopup="dialog" onClick={() => set('user', u.name)}>
+                  {u.title || u.name}
+                </button>
+                <span class="sub">{u.name}</span>
+                {u.disabled && <span class="tag">{t('us.disabled')}</span>}
+              </td>
+              <td role="cell">{t(`role.${u.role}`)}</td>
+              <td role="cell" class={u.department || u.area ? '' : 'none'}>
+                {[u.department, u.area].filter(Boolean).join(' · ') || '–'}
+              </td>
+              <td role="cell" class="c-age">
+                <When at={u.created} />
+              </td>
             </tr>
-          </thead>
-          <tbody role="rowgroup">
-            {items.map((u) => (
-              <tr role="row" key={u.name}>
-                <td role="cell" class="c-main">
-                  <button type="button" class="link" aria-haspopup="dialog" onClick={() => set('user', u.name)}>
-                    {u.title || u.name}
-                  </button>
-                  <span class="sub">{u.name}</span>
-                  {u.disabled && <span class="tag">{t('us.disabled')}</span>}
-                </td>
-                <td role="cell">{t(`role.${u.role}`)}</td>
-                <td role="cell" class={u.department || u.area ? '' : 'none'}>
-                  {[u.department, u.area].filter(Boolean).join(' · ') || '–'}
-                </td>
-                <td role="cell" class="c-age">
-                  <When at={u.created} />
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
+          ))}
+        </Table>
       )}
       {chosen === '+' && <Edit onClose={close} onDone={loaded.again} />}
       {one !== undefined && <One key={one.name} of={one} onClose={close} onDone={loaded.again} />}
@@ -296,11 +279,7 @@ function One({ of: u, onClose, onDone }: { of: User; onClose: () => void; onDone
       )}
       <section>
         <h3>{program ? t('us.tokens') : t('us.sessions')}</h3>
-        {sessions.data === undefined ? (
-          sessions.error ? <Failed error={sessions.error} again={sessions.again} /> : <Loading />
-        ) : all.length === 0 ? (
-          <p class="quiet">{t('us.noSessions')}</p>
-        ) : (
+        <Listing of={sessions} n={all.length} none={t('us.noSessions')}>
           <ul class="bare lines">
             {all.map((s) => (
               <li key={s.id}>
@@ -316,7 +295,7 @@ function One({ of: u, onClose, onDone }: { of: User; onClose: () => void; onDone
               </li>
             ))}
           </ul>
-        )}
+        </Listing>
       </section>
       {!self && (
         <section>
@@ -384,11 +363,7 @@ function Apps() {
       <section class="card">
         <h2>{t('us.apps')}</h2>
         <p class="quiet">{t('us.appsText')}</p>
-        {loaded.data === undefined ? (
-          loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
-        ) : all.length === 0 ? (
-          <Empty>{t('us.noApps')}</Empty>
-        ) : (
+        <Listing of={loaded} n={all.length} none={t('us.noApps')}>
           <ul class="bare lines">
             {all.map((k) => (
               <li key={k.id}>
@@ -402,7 +377,7 @@ function Apps() {
               </li>
             ))}
           </ul>
-        )}
+        </Listing>
       </section>
       <section class="card">
         <h2>{t('us.addApp')}</h2>

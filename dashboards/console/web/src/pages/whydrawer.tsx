@@ -7,7 +7,7 @@ import { may, state, useLive, useLoad, useNames } from '../app'
 import Chart from '../chart'
 import { duration, fullTime, now, span, time, unit, value } from '../format'
 import { known, t, text } from '../i18n'
-import { Failed, Icon, Loading, Modal, modelTitle, SeverityMark, useBusy, When, who, Wrong } from '../ui'
+import { Icon, Listing, Modal, modelTitle, SeverityMark, useBusy, Wait, When, who, Wrong } from '../ui'
 import { href } from '../url'
 import { curve, leafWords, reasonWords, stepWords } from '../why'
 import type { Alarm, AlarmStep, Device as DeviceData, Explanation, Input, Leaf, List, Model, Series } from '../types'
@@ -57,11 +57,11 @@ export function Why({ id, alarm, onClose, onOther }: { id: string; alarm: Alarm 
           </span>
         </div>
       )}
-      {e === undefined ? why.error ? <Failed error={why.error} again={why.again} /> : <Loading /> : <Explained e={e} a={a} />}
+      {e === undefined ? <Wait of={why} /> : <Explained e={e} a={a} />}
       <section>
         <h3>{t('why.history')}</h3>
         {steps.data === undefined ? (
-          steps.error ? <Failed error={steps.error} again={steps.again} /> : <Loading />
+          <Wait of={steps} />
         ) : (
           <Steps of={steps.data.items} />
         )}
@@ -338,27 +338,24 @@ function Curve({ e, a, device, model }: { e: Explanation; a: Alarm | undefined; 
   const u = series.data?.unit ?? metric.unit
   const name = text(metric.title, metric.name)
   const points = series.data?.points ?? []
+  const first = points[0] === undefined ? from : Date.parse(points[0][0]) - 60_000
   return (
     <section>
       <h3>{c.limits.length > 0 ? t('why.curve', name) : t('why.curveNoLimit', name)}</h3>
-      {series.data === undefined ? (
-        series.error ? <Failed error={series.error} again={series.again} /> : <Loading />
-      ) : points.length === 0 ? (
-        <p class="quiet">{t('why.noCurve')}</p>
-      ) : (
+      <Listing of={series} n={points.length} none={t('why.noCurve')}>
         <Chart
           points={points}
           metric={metric}
           name={name + (unit(u) === '' ? '' : ` (${unit(u)})`)}
           unit={u}
-          from={Math.max(from, Date.parse(points[0]![0]) - 60_000)}
+          from={Math.max(from, first)}
           to={to}
           gap={Math.max(2 * duration(model.heartbeat), 3 * duration(model.report)) || Infinity}
           limits={c.limits.map((l) => ({ value: l.value, text: value(l.value, u) }))}
           mark={at}
           height={200}
         />
-      )}
+      </Listing>
     </section>
   )
 }

@@ -5,7 +5,7 @@ import { enc, get, list, query } from '../api'
 import { go, state, useLoad, useNames } from '../app'
 import { duration, fromLocalInput, fullTime, localInput, now, span } from '../format'
 import { known, t, text } from '../i18n'
-import { Failed, Loading, SeverityMark, When } from '../ui'
+import { Failed, SeverityMark, Wait, When } from '../ui'
 import { href, withFilter } from '../url'
 import type { Device, List, Rule, WhyNot, WhyNotLevel } from '../types'
 import { Fact } from './cases'
@@ -83,7 +83,7 @@ function Answer({ rule, device, at }: { rule: string; device: string; at: string
   const d = useLoad('device ' + device, (signal) => get<Device>('/devices/' + enc(device), signal))
   const w = loaded.data
   const name = useNames([device, ...(w?.missing ?? []).map((m) => m.device)])
-  if (w === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  if (w === undefined) return <Wait of={loaded} />
   const model = d.data === undefined ? undefined : state.models.get(d.data.model)
   const alone = w.entity === undefined || w.entity === w.device
   return (

@@ -6,7 +6,7 @@ import { enc, get, list } from '../api'
 import { go, may, upsert, useLive, useLoad, useTick, type Loaded } from '../app'
 import { fullTime, limit, now } from '../format'
 import { className, known, t, text } from '../i18n'
-import { Due, Empty, Failed, Icon, Loading, SeverityMark, When } from '../ui'
+import { Due, Empty, Icon, SeverityMark, Wait, When } from '../ui'
 import { href, withFilter } from '../url'
 import type { Case, Duplicate, List, Report } from '../types'
 import { Act, Actions } from './act'
@@ -101,7 +101,7 @@ export function Desk({ path, search, loaded, groups, main, hint, empty }: DeskPr
     if (chosen !== c.id || action === '') return choose(c.id)
     setActing({ c, action })
   }
-  if (loaded.data === undefined) return loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />
+  if (loaded.data === undefined) return <Wait of={loaded} />
   if (all.length === 0) return <Empty>{empty}</Empty>
   return (
     <div class={'work' + (index >= 0 ? ' chosen' : '')}>
@@ -189,7 +189,7 @@ function Panel({ id, revision, onClose, onDone }: { id: string; revision: number
   useEffect(() => {
     if (c !== undefined && c.revision < revision) loaded.again()
   }, [revision])
-  if (c === undefined) return <aside class="panel">{loaded.error ? <Failed error={loaded.error} again={loaded.again} /> : <Loading />}</aside>
+  if (c === undefined) return <aside class="panel">{<Wait of={loaded} />}</aside>
   return (
     <aside class="panel" aria-label={text(c.title, c.id)}>
       <div class="cardhead">
