@@ -657,7 +657,7 @@ func (s *server) unknown(w http.ResponseWriter, r *http.Request) {
 	}
 	if len(allow) == 0 {
 		what := fmt.Sprintf("there is nothing at %s; ", r.URL.Path)
-		if path, ok := strings.CutPrefix(r.URL.Path, "/api/v1/"); ok && strings.Contains(path, "/") { // broker/http takes those of devices
+		if path, ok := strings.CutPrefix(r.URL.Path, "/api/v1/"); ok && strings.Count(path, "/") == 1 { // as of a device, which broker/http takes
 			what = fmt.Sprintf("there is nothing to %s at %s; devices POST to /api/v1/{token}/telemetry, attributes, raw, claim or rpc; ", r.Method, r.URL.Path)
 		}
 		s.writeProblem(w, r, citywarden.Errorf(citywarden.CodeNotFound, "%s/api/openapi.json says what there is", what))

@@ -282,6 +282,7 @@ func TestWhatIsNotThere(t *testing.T) {
 		detail string
 	}{
 		{"GET /api/v1/nothing", 404, citywarden.CodeNotFound, "there is nothing at /api/v1/nothing; /api/openapi.json says what there is"},
+		{"GET /api/v1/cases/7/nothing", 404, citywarden.CodeNotFound, "there is nothing at /api/v1/cases/7/nothing; /api/openapi.json says what there is"},
 		{"GET /api/v1/TOKEN/telemetry", 404, citywarden.CodeNotFound, "there is nothing to GET at /api/v1/TOKEN/telemetry; devices POST to /api/v1/{token}/telemetry, attributes, raw, claim or rpc; "},
 		{"DELETE /api/v1/rules", 405, citywarden.CodeInvalid, "it takes GET"},
 		{"PATCH /api/v1/devices/smoke-1", 405, citywarden.CodeInvalid, "it takes GET, PUT, DELETE"},
