@@ -29,6 +29,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
 	"github.com/citywarden/citywarden"
 )
@@ -70,6 +71,8 @@ const (
 	commitTimeout = 15 * time.Second
 	// slowCommit is how long a group may take until the log counts as not ready.
 	slowCommit = 5 * time.Second
+	// muchAhead is by how much our clock is set back when it is said, once a minute.
+	muchAhead = 5 * time.Minute
 	// electTimeout is how long Open waits for a cluster to have leaders.
 	electTimeout = 30 * time.Second
 	// drainTimeout is how long Run goes on committing after its context ended.
@@ -113,6 +116,8 @@ type Journal struct {
 	want    int       // records in it that the writer waits for, see gather
 	lastAt  time.Time
 	stopped bool // nothing is accepted any more
+
+	saidAhead rate.Sometimes // that our clock was ahead
 
 	crowd crowd // of the writer
 
@@ -189,7 +194,7 @@ func Open(ctx context.Context, o Options) (*Journal, error) {
 	if o.MaxBytes > 0 && o.MaxBytes < minBytes {
 		return nil, citywarden.Errorf(citywarden.CodeInvalid, "the durable log needs at least %d bytes, not %d", minBytes, o.MaxBytes)
 	}
-	j := &Journal{opts: o, log: cmp.Or(o.Logger, slog.Default()), wake: make(chan struct{}, 1), plenty: make(chan struct{}, 1), closing: make(chan struct{})}
+	j := &Journal{opts: o, log: cmp.Or(o.Logger, slog.Default()), wake: make(chan struct{}, 1), plenty: make(chan struct{}, 1), closing: make(chan struct{}), saidAhead: rate.Sometimes{Interval: time.Minute}}
 	j.room = sync.NewCond(&j.mu)
 	if err := j.open(ctx); err != nil {
 		j.disconnect()
@@ -348,7 +353,8 @@ func (j *Journal) Append(rec citywarden.Record, done func(citywarden.Position, e
 		return
 	}
 	now := time.Now().Round(0).UTC()
-	if now.Before(j.lastAt) {
+	ahead := j.lastAt.Sub(now)
+	if ahead > 0 {
 		now = j.lastAt
 	}
 	rec.At, j.lastAt = now, now
@@ -359,6 +365,12 @@ func (j *Journal) Append(rec citywarden.Record, done func(citywarden.Position, e
 	}
 	j.mu.Unlock()
 	signal(j.wake)
+	if ahead > muchAhead {
+		j.saidAhead.Do(func() {
+			j.log.Error("our clock was ahead and is set back: the time of the log stands still until it has come there again, and alarms that wait for a time, or are of devices that were heard meanwhile, come late",
+				"ahead", ahead.Round(time.Second), "until", now)
+		})
+	}
 }
 
 func signal(ch chan struct{}) {

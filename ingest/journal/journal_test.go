@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -395,6 +396,32 @@ func TestAStormStarvesNobody(t *testing.T) {
 		if n := taken.Load() - before; n > 4*full {
 			t.Errorf("%d messages of the storm were taken before the one of a fire detector was durable, want at most about the %d that wait", n, full)
 		}
+	}
+}
+
+// TestOurClockWasAhead: the log goes on with the time that it had, and says so, once a minute.
+func TestOurClockWasAhead(t *testing.T) {
+	j := open(t, Options{Dir: t.TempDir()})
+	var said bytes.Buffer
+	j.log = slog.New(slog.NewTextHandler(&said, nil))
+	run(t, j)
+	for _, ahead := range []time.Duration{0, time.Minute, 8 * time.Hour, 8 * time.Hour} {
+		j.mu.Lock()
+		if ahead > 0 {
+			j.lastAt = time.Now().UTC().Round(0).Add(ahead)
+		}
+		last := j.lastAt
+		j.mu.Unlock()
+		p, err := put(j, uplink(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if recs := all(t, j, p-1); len(recs) != 1 || recs[0].At.Before(last) {
+			t.Errorf("our clock is set back by %s: the record after one of %s is of %v", ahead, last, recs)
+		}
+	}
+	if n := strings.Count(said.String(), "our clock was ahead and is set back"); n != 1 || !strings.Contains(said.String(), "ahead=8h0m0s") {
+		t.Errorf("said %d times: %s", n, &said)
 	}
 }
 
