@@ -25,6 +25,9 @@ const (
 	rollupPoints = 4_000_000
 	// rollupLate is how often at most late readings have their windows computed again.
 	rollupLate = time.Second
+	// rollupKept is for how long at least all that a window is computed from is kept. Older windows are compared with what
+	// is stored before they are written over it.
+	rollupKept = time.Hour
 	// rollupSpan is how much of the series is read at a time to compute windows again.
 	rollupSpan = 24 * time.Hour
 )
@@ -88,12 +91,13 @@ type Rollups struct {
 	begun   bool      // the first entry since the start was seen
 	whole   time.Time // windows of minutes that begin before are not whole in memory
 	levels  []*rollupLevel
-	points  int       // in the windows of minutes
-	late    bool      // there are windows that must be computed again
-	lateAt  time.Time // when that was done last
-	stage   int       // of a flush that failed: the level to go on with
-	to      time.Time // of that flush; zero when there is none
-	closed  time.Time // windows of minutes that end before are closed
+	points  int                 // in the windows of minutes
+	late    bool                // there are windows that must be computed again
+	missed  citywarden.Position // of the oldest reading that one of them above the minutes is for and no minute, 0 for none
+	lateAt  time.Time           // when that was done last
+	stage   int                 // of a flush that failed: the level to go on with
+	to      time.Time           // of that flush; zero when there is none
+	closed  time.Time           // windows of minutes that end before are closed
 
 	there atomic.Pointer[rollupsThere]
 }
@@ -285,7 +289,10 @@ func (r *Rollups) add(e *citywarden.Entry) {
 			continue
 		}
 		begin := x.Time.Truncate(l.length)
-		if since, ok := l.since[e.Model.Domain]; !ok || begin.Before(since) {
+		if since, ok := l.since[e.Model.Domain]; !ok {
+			continue
+		} else if begin.Before(since) {
+			r.miss(e, x)
 			continue
 		}
 		w := l.window(begin.Unix(), rollupKey{e.Model.Domain, e.Device.ID, x.Metric})
@@ -305,6 +312,32 @@ func (r *Rollups) add(e *citywarden.Entry) {
 		n := len(w.points)
 		w.put(rollupPoint{x.Time.UnixNano(), v})
 		r.points += len(w.points) - n
+	}
+}
+
+// lowest returns the lowest level from first on that has the window which t lies in, and its begin; nil when none has.
+func (r *Rollups) lowest(first int, domain citywarden.Domain, t time.Time) (*rollupLevel, time.Time) {
+	for _, l := range r.levels[min(first, len(r.levels)):] {
+		if begin := t.Truncate(l.length).UTC(); !begin.Before(l.since[domain]) {
+			return l, begin
+		}
+	}
+	return nil, time.Time{}
+}
+
+// miss notes that x, for which there is no minute any more, changes the window of the lowest level that has one: it is
+// computed from what there is.
+func (r *Rollups) miss(e *citywarden.Entry, x *citywarden.Reading) {
+	l, begin := r.lowest(1, e.Model.Domain, x.Time)
+	if l == nil {
+		return // queries take the reading itself
+	}
+	l.window(begin.Unix(), rollupKey{e.Model.Domain, e.Device.ID, x.Metric}).dirty = true
+	if !begin.Add(l.length).After(r.closed) { // else the next start computes it again in any case
+		r.late = true
+		if r.missed == 0 {
+			r.missed = e.Position
+		}
 	}
 }
 
@@ -376,10 +409,13 @@ func (r *Rollups) flush(ctx context.Context) error {
 		}
 		l.redo = slices.DeleteFunc(l.redo, func(at int64) bool { return !time.Unix(at, 0).Add(l.length).After(r.to) })
 		if r.stage+1 < len(r.levels) {
-			r.pass(r.levels[r.stage+1], done)
+			r.pass(r.stage+1, done)
 		}
 	}
 	r.closed, r.to, r.stage = r.to, time.Time{}, 0
+	if !r.late { // else some came while it failed
+		r.missed = 0
+	}
 	r.lateAt = time.Now()
 	r.publish()
 	return nil
@@ -402,16 +438,17 @@ func (w *rollupWindow) sum() citywarden.Rollup {
 	return out
 }
 
-// pass hands what was rolled up to the windows of the next level.
-func (r *Rollups) pass(l *rollupLevel, done map[int64]map[rollupKey]rolled) {
+// pass hands what was rolled up to the windows of the next level, or where that does not have them, of the next one that does.
+func (r *Rollups) pass(next int, done map[int64]map[rollupKey]rolled) {
 	for _, at := range slices.Sorted(maps.Keys(done)) {
-		begin := time.Unix(at, 0).UTC().Truncate(l.length)
 		for k, x := range done[at] {
-			if begin.Before(l.since[k.domain]) {
+			l, begin := r.lowest(next, k.domain, time.Unix(at, 0))
+			if l == nil {
 				continue
 			}
 			w := l.window(begin.Unix(), k)
 			w.rollover = x.rollover
+			w.dirty = w.dirty || l != r.levels[next]
 			closed := !begin.Add(l.length).After(r.closed)
 			if w.dirty = w.dirty || x.again || closed || begin.Before(r.whole); !w.dirty {
 				w.total.Merge(x.total, x.rollover)
@@ -421,7 +458,8 @@ func (r *Rollups) pass(l *rollupLevel, done map[int64]map[rollupKey]rolled) {
 }
 
 // compute adds to done the due windows that memory does not have: those of
-// minutes from the readings, the others from the level below, or from the readings too when it does not go back so far.
+// minutes from the readings, the others from the nearest level below that goes back so far, or from the readings too when none does. What
+// is there stays where less than it is made of is still kept.
 func (r *Rollups) compute(ctx context.Context, l *rollupLevel, due []int64, done map[int64]map[rollupKey]rolled) error {
 	type part struct {
 		domain citywarden.Domain
@@ -467,14 +505,14 @@ func (r *Rollups) compute(ctx context.Context, l *rollupLevel, due []int64, done
 			}
 		}
 	}
-	var below *rollupLevel
-	if i := slices.Index(r.levels, l); i > 0 {
-		below = r.levels[i-1]
-	}
+	below := r.levels[:slices.Index(r.levels, l)]
 	for p, n := range parts {
 		level := time.Duration(0)
-		if below != nil && !time.Unix(n.from, 0).Before(below.since[p.domain]) {
-			level = below.length
+		for _, b := range slices.Backward(below) {
+			if !time.Unix(n.from, 0).Before(b.since[p.domain]) {
+				level = b.length
+				break
+			}
 		}
 		q := citywarden.HistoryQuery{From: time.Unix(n.from, 0).UTC(), To: time.Unix(n.to, 0).UTC(), Devices: n.devices}
 		take := func(device citywarden.DeviceID, metric citywarden.MetricName, at time.Time, x citywarden.Rollup) {
@@ -495,6 +533,24 @@ func (r *Rollups) compute(ctx context.Context, l *rollupLevel, due []int64, done
 		}
 		if err := r.each(ctx, level, p.domain, q, take); err != nil {
 			return err
+		}
+		if len(below) == 0 || !q.From.Before(time.Now().Add(-rollupKept)) {
+			continue
+		}
+		left := 0
+		keep := func(device citywarden.DeviceID, metric citywarden.MetricName, at time.Time, x citywarden.Rollup) {
+			k := rollupKey{p.domain, device, metric}
+			if have, ok := done[at.Unix()][k]; ok && have.again && x.Count > have.total.Count {
+				delete(done[at.Unix()], k)
+				left++
+			}
+		}
+		if err := r.each(ctx, l.length, p.domain, q, keep); err != nil {
+			return err
+		}
+		if left > 0 {
+			r.log.Warn("readings came late for rollups of which not all readings are kept any more: these stay as they are",
+				"domain", p.domain, "level", l.length, "from", q.From, "windows", left)
 		}
 	}
 	return nil
@@ -632,9 +688,12 @@ func (r *Rollups) lose(ctx context.Context, lost *rollupLevel) {
 }
 
 // save stores the cursor: before the newest entry, so that a restart begins at a
-// time that was reached, and before the first reading of every window of minutes.
+// time that was reached, and before the first reading of every window of minutes and the first that was missed.
 func (r *Rollups) save(ctx context.Context) error {
 	p := r.reached
+	if r.missed > 0 {
+		p = min(p, r.missed)
+	}
 	for _, all := range r.levels[0].windows {
 		for _, w := range all {
 			p = min(p, w.first)

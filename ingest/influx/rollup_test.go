@@ -479,7 +479,7 @@ func TestRollupsAfterSomeWereGone(t *testing.T) {
 			var log []citywarden.Entry
 			for i := range minutes {
 				readings := []citywarden.Reading{reading("power", citywarden.Number(float64(i*i%97)), time.Duration(i)*time.Minute)}
-				late := map[int]int{90: 80, dropped - 1: 80, dropped + 1: 3, dropped + 5: 3, restarted + 5: 3}[i] // minutes
+				late := map[int]int{90: 80, dropped - 1: 80, dropped + 1: 3, dropped + 5: 3, dropped + 90: 400, restarted - 3: 500, restarted + 5: 3, restarted + 30: 400}[i] // minutes
 				if late > 0 {
 					readings = append(readings, reading("power", citywarden.Number(1000), time.Duration(i-late)*time.Minute+time.Second))
 				}
@@ -523,6 +523,64 @@ func TestRollupsAfterSomeWereGone(t *testing.T) {
 			consume(t, log[at.Group():], s, r)
 			check("after the restart", minutes)
 		})
+	}
+}
+
+// forgetful is a series that has no readings of before any more.
+type forgetful struct {
+	*influx.Series
+	before time.Time
+}
+
+func (f *forgetful) Rows(ctx context.Context, domain citywarden.Domain, q citywarden.HistoryQuery) ([]citywarden.SeriesRow, error) {
+	if q.From.Before(f.before) {
+		q.From = f.before
+	}
+	return f.Series.Rows(ctx, domain, q)
+}
+
+// TestALateReadingMakesNoRollupLess: where what an hour is made of is not all kept any more, a reading that comes late for it leaves its
+// rollup as it is; where it is, though the levels below are gone, the reading is in it.
+func TestALateReadingMakesNoRollupLess(t *testing.T) {
+	db := openStore(t)
+	srv := likeInfluxDB2(t, openCore(t))
+	s := newSeries(t, influx.Options{URL: srv.url, Token: srv.token("all"), Org: "county", Cursors: db})
+	f := &forgetful{Series: s}
+	var said bytes.Buffer
+	r := ingest.NewRollups(ingest.RollupOptions{Store: f, Series: s, Cursors: db, Directory: meters{}, Domains: []citywarden.Domain{citywarden.Building},
+		Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	var log []citywarden.Entry
+	for i := range 322 {
+		readings := []citywarden.Reading{reading("power", citywarden.Number(1), time.Duration(i)*time.Minute)}
+		if i == 320 {
+			for _, m := range []int{100, 130} {
+				readings = append(readings, reading("power", citywarden.Number(1), time.Duration(m)*time.Minute+time.Second))
+			}
+		}
+		e := entry(uint64(i+1), device("m", meterModel), meterModel, readings...)
+		e.At = begin.Add(time.Duration(i) * time.Minute)
+		log = append(log, e)
+	}
+	consume(t, log[:300], s, r)
+	srv.drop("citywarden/rollup_1m")
+	srv.drop("citywarden/rollup_15m")
+	consume(t, log[300:320], s, r)
+	f.before = begin.Add(90 * time.Minute)
+	time.Sleep(1100 * time.Millisecond) // as late readings wait
+	consume(t, log[320:], s, r)
+	got, err := r.Query(t.Context(), citywarden.SeriesQuery{Device: "m", Domain: citywarden.Building, Metric: "power", Every: time.Hour, Agg: "count", From: begin.Add(time.Hour), To: begin.Add(4 * time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var counts []float64
+	for _, p := range got {
+		counts = append(counts, p.Value.Float())
+	}
+	if d := cmp.Diff([]float64{60, 61, 60}, counts); d != "" {
+		t.Errorf("readings of the hours (-want +got):\n%s", d)
+	}
+	if !strings.Contains(said.String(), "these stay as they are") {
+		t.Errorf("it is not said: %s", &said)
 	}
 }
 
