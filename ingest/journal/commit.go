@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/citywarden/citywarden"
@@ -59,6 +61,9 @@ func (j *Journal) commitAll(ctx context.Context, stop <-chan struct{}) {
 	}
 }
 
+// errFull is why a log of MaxBytes takes nothing until Trim made room.
+var errFull = errors.New("the log is full")
+
 // commit writes one group and tells everyone.
 func (j *Journal) commit(ctx context.Context, batch []pending) {
 	recs := make([]citywarden.Record, 0, len(batch)+1)
@@ -81,9 +86,11 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 	j.crowd.noteEnd(recs, j.messages())
 	if err != nil {
 		err = citywarden.Errorf(citywarden.CodeTransient, "write %d records to the durable log: %w", len(batch), err)
-		if j.off == nil || j.off != off { // what is off is said once: groups then fail as fast as they come
+		full := errors.Is(err, errFull)
+		if (j.off == nil || j.off != off) && !(full && j.full) { // what is off or full is said once: groups then fail as fast as they come
 			j.log.Error("commit group not written", "records", len(batch), "err", err)
 		}
+		j.full = full
 		j.failed.Store(&err)
 		if j.unheard.IsZero() {
 			j.unheard = batch[0].rec.At
@@ -95,6 +102,10 @@ func (j *Journal) commit(ctx context.Context, batch []pending) {
 	}
 	j.failed.Store(nil)
 	j.backoff, j.unheard = 0, time.Time{}
+	if j.full {
+		j.full = false
+		j.log.Info("the log has room again")
+	}
 	for i := range recs {
 		recs[i].Position = citywarden.PositionAt(seq, i)
 	}
@@ -138,6 +149,9 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 		err = fmt.Errorf("not on disk after %s: look at the disk of %s", commitTimeout, j.opts.Dir)
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("not confirmed after %s: look at NATS at log.url", commitTimeout)
+	case err != nil && strings.Contains(err.Error(), server.ErrMaxBytes.Error()): // JetStream has no code of its own for it
+		err = fmt.Errorf("%w: it has reached log.max_bytes (%d MiB) and a consumer has not dealt with what is oldest in it; citywarden_consumer_lag tells which: bring back what it writes to, or raise log.max_bytes",
+			errFull, j.opts.MaxBytes>>20)
 	}
 	abort(nil)
 	if err != nil {

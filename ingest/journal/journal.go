@@ -133,6 +133,7 @@ type Journal struct {
 	failed atomic.Pointer[error] // why the newest group was not written, nil when it was
 
 	unheard time.Time     // since when groups were not written, zero when the newest one was; as what follows only the writer's
+	full    bool          // the newest group was refused with errFull
 	off     error         // why the embedded server does not write any more, nil while it does
 	retryAt time.Time     // when to look again
 	backoff time.Duration // before the restart after the next one

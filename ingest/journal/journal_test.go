@@ -68,7 +68,9 @@ func uplink(i int) citywarden.Record {
 
 func open(t testing.TB, o Options) *Journal {
 	t.Helper()
-	o.Logger = slog.New(slog.DiscardHandler)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	j, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -455,7 +457,8 @@ func TestAFailedWriteAcksNothingAndWedgesNothing(t *testing.T) {
 }
 
 func TestAFullLogRefusesAndTrimMakesRoom(t *testing.T) {
-	j := open(t, Options{Dir: t.TempDir(), MaxBytes: minBytes})
+	var log lockedBuffer
+	j := open(t, Options{Dir: t.TempDir(), MaxBytes: minBytes, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	run(t, j)
 	big := func(i int) citywarden.Record {
 		r := uplink(i)
@@ -470,6 +473,12 @@ func TestAFullLogRefusesAndTrimMakesRoom(t *testing.T) {
 	if citywarden.CodeOf(err) != citywarden.CodeTransient || n < 5 {
 		t.Fatalf("append %d to a full log = %v; want a transient error", n, err)
 	}
+	if !strings.Contains(err.Error(), "the log is full: it has reached log.max_bytes (16 MiB)") {
+		t.Errorf("append to a full log = %v; it does not say what to do", err)
+	}
+	if _, err := put(j, big(n)); err == nil || strings.Count(log.String(), "commit group not written") != 1 {
+		t.Errorf("the next append = %v; a full log is to be logged once:\n%s", err, log.String())
+	}
 	if err := j.Ready(); err == nil {
 		t.Error("a log that refuses says that it is ready")
 	}
@@ -482,6 +491,9 @@ func TestAFullLogRefusesAndTrimMakesRoom(t *testing.T) {
 	}
 	if j.First().Group() < 2 || j.First() > last {
 		t.Fatalf("after Trim the log begins at %d and ends at %d", j.First(), last)
+	}
+	if err := j.Ready(); err != nil {
+		t.Errorf("a log that has room again is not ready: %v", err)
 	}
 	p, err := put(j, big(n))
 	if err != nil {
@@ -815,4 +827,24 @@ func FuzzDecodeGroup(f *testing.F) {
 			t.Fatal(diff)
 		}
 	})
+}
+
+// lockedBuffer is a log that may be read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write appends p.
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+// String returns what was written so far.
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }

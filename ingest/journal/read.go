@@ -205,5 +205,8 @@ func (j *Journal) Trim(ctx context.Context, consumed citywarden.Position) error 
 	}
 	j.first.Store(keep)
 	j.log.Info("log trimmed", "first_group", keep, "groups", keep-st.FirstSeq)
+	if failed := j.failed.Load(); failed != nil && errors.Is(*failed, errFull) {
+		j.failed.CompareAndSwap(failed, nil) // ready again, also while nobody sends anything
+	}
 	return nil
 }
