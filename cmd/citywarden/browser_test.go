@@ -304,7 +304,7 @@ func (b *browser) fail(p *process, token string) {
 	b.fair("the dialog of a command")
 	b.click("下发")
 	b.see("失败\n")
-	b.see("64 bytes") // that the device takes
+	b.see("命令的报文超出设备在 CONNECT 中声明的上限（64 字节）。") // that the device takes
 	b.screenshot("command-failed")
 }
 

@@ -49,7 +49,7 @@ export const chinese: Record<string, string> = {
   'device %s, a %s, takes no commands; its model file declares none': '设备 {0} 不接收命令：其型号文件没有声明命令。',
   'parameter %s of command %s is %s; it is %s': '参数 {0} 的值 {2} 超出允许范围（{3}）。',
   'the message of more than %d bytes is larger than the %d bytes that the device takes of a packet, as its CONNECT says':
-    '命令长于 {0} 字节，而设备在 CONNECT 中声明一次最多接收 {1} 字节。',
+    '命令的报文超出设备在 CONNECT 中声明的上限（{1} 字节）。',
   'that is not the secret that device %s said': '口令与设备 {0} 所示的不符。',
   // people, notices, what is kept about the county
   'the old password is wrong': '原密码不对。',

@@ -39,7 +39,7 @@ it.each([
   ['acknowledge: alarm a:b:1 is not shelved', '告警没有搁置。'],
   ['handle case E05-1: a photo after handling is missing, handle_after (处置后); add it to the case first', '缺少照片：处置后。请先上传。'],
   ['no component "3506230101000001"', '没有部件 3506230101000001'],
-  ['the message of more than 70 bytes is larger than the 64 bytes that the device takes of a packet, as its CONNECT says', '命令长于 70 字节，而设备在 CONNECT 中声明一次最多接收 64 字节。'],
+  ['the message of more than 70 bytes is larger than the 64 bytes that the device takes of a packet, as its CONNECT says', '命令的报文超出设备在 CONNECT 中声明的上限（64 字节）。'],
   ['something that nobody translated', 'something that nobody translated'],
 ])('says %s as %s', (said, zh) => {
   expect(reason(said)).toBe(zh)

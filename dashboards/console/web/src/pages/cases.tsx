@@ -2,7 +2,7 @@
 // with its evidence, its timeline and what may be done next.
 import { useState } from 'preact/hooks'
 import { ApiError, enc, get, list } from '../api'
-import { filters, may, state, upsert, useLive, useLoad, useNames, useTick } from '../app'
+import { filters, may, state, upsert, useLive, useLoad, useNames, useTick, useWhere } from '../app'
 import { fullTime, limit } from '../format'
 import { className, known, t, text } from '../i18n'
 import { Choose, Deadline, Due, Filters, Icon, lightOf, Listing, Search, SeverityIcon, SeverityMark, Table, Wait, When, who } from '../ui'
@@ -40,13 +40,14 @@ export function Cases({ search }: { search: string }) {
   const { department } = asked
   const all = (loaded.data?.items ?? []).filter((c) => everything || openStages.includes(c.stage))
   const needle = asked.q.toLowerCase()
+  const where = useWhere(all)
   const items = all
     .filter(
       (c) =>
         (stage === undefined || c.stage === stage) &&
         (department === '' || c.department === department) &&
         (needle === '' ||
-          [c.id, c.title.zh, c.title.en, c.class_name.zh, c.class_name.en, c.grid ?? ''].join('\n').toLowerCase().includes(needle)),
+          [c.id, where(c), c.title.zh, c.title.en, c.class_name.zh, c.class_name.en, c.grid ?? ''].join('\n').toLowerCase().includes(needle)),
     )
     .sort(byUrgency)
   const mine = state.user?.department ?? ''
@@ -112,7 +113,7 @@ export function Cases({ search }: { search: string }) {
             <h2 class="group">
               {t(`stage.${g.stage}`)} <span class="quiet">{g.items.length}</span>
             </h2>
-            <CaseTable items={g.items} />
+            <CaseTable items={g.items} where={where} />
           </section>
         ))}
         {loaded.data?.more && <p class="quiet foot">{t('c.partial', loaded.data.items.length)}</p>}
@@ -121,7 +122,7 @@ export function Cases({ search }: { search: string }) {
   )
 }
 
-function CaseTable({ items }: { items: Case[] }) {
+function CaseTable({ items, where }: { items: Case[]; where: (c: Case) => string }) {
   return (
     <Table kind="cases" heads={[t('ca.deadline'), t('ca.case'), t('ca.class'), t('ca.department'), t('ca.grid'), t('ca.opened')]}>
       {items.map((c) => (
@@ -134,11 +135,12 @@ function CaseTable({ items }: { items: Case[] }) {
               {text(c.title, c.id)}
             </a>
             <span class="sub">
+              {where(c) && where(c) + ' · '}
               {c.id}
               {c.severity && (
                 <>
                   {' · '}
-                  <SeverityIcon of={c.severity} size={13} /> {t(`sev.${c.severity}`)}
+                  <SeverityIcon of={c.severity} size={13} hollow={c.back_to_normal || c.closed_at !== undefined} /> {t(`sev.${c.severity}`)}
                 </>
               )}
               {c.back_to_normal && (c.alarms ?? []).length > 0 && <span> · {t('ca.normal')}</span>}

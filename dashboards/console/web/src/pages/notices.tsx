@@ -73,8 +73,7 @@ function OneNotice({ n, again }: { n: Notice; again: () => void }) {
           </a>
         )}
         <span class="sub">
-          {known('no.kind.', n.kind)} · {n.receiver ?? t('no.nobody')} · <When at={n.at} />
-          {n.urgent && ` · ${t('no.urgent')}`}
+          {[known('no.kind.', n.kind), n.receiver, n.urgent && t('no.urgent'), n.case].filter(Boolean).join(' · ')} · <When at={n.at} />
         </span>
         {n.error !== undefined && n.state !== 'kept' && <span class="sub">{n.error}</span>}
         {n.next_try !== undefined && n.state === 'pending' && (
