@@ -283,6 +283,7 @@ func (c *Commands) Forget(id citywarden.DeviceID) {
 	defer c.mu.Unlock()
 	for _, x := range slices.Clone(c.open[id]) {
 		if c.to(context.Background(), x, citywarden.CommandTimedOut) != nil {
+			x.State = citywarden.CommandTimedOut // nothing that is heard of it later brings it back; NewCommands ends it in the store
 			c.drop(x)
 		}
 	}

@@ -259,6 +259,41 @@ func TestCommandsOfADeletedDevice(t *testing.T) {
 	b.must("v1", `1 beep {} timed_out`, `2 beep {} timed_out`, `3 beep {} timed_out`)
 }
 
+// TestAForgottenCommandStaysForgotten also where its end could not be stored, and its device's connection says only after it
+// that the device has the command.
+func TestAForgottenCommandStaysForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		s := &brokenStore{DB: openStore(t, b.path)}
+		c, err := devices.NewCommands(t.Context(), s, b.r, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.c = c
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.Run(ctx) }()
+		b.listen("v1")
+		b.tell("v1", "open", map[string]any{"pct": 1.0})
+		if err := b.r.Delete(t.Context(), "v1"); err != nil {
+			t.Fatal(err)
+		}
+		s.broken = true
+		c.Forget("v1")
+		b.got[0].Done(nil)
+		s.broken = false
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.must("v1", `1 open {"pct":1} sent`)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		b.c = commandsOn(t, b.path, b.r)
+		b.must("v1", `1 open {"pct":1} timed_out`)
+	})
+}
+
 // TestOldCommandsAreForgotten after 90 days, but for the last: no id comes again.
 func TestOldCommandsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
