@@ -32,6 +32,7 @@ const (
 	RecordStart                        // the platform began to run: it heard nothing since the record before
 	RecordDeaf                         // messages can't be stored: nothing was heard from Since to At, or since the RecordDeaf before
 	_                                  // stands for a RecordDeaf with Lasted in the log's encoding
+	_                                  // stands for a RecordUplink with Ahead there
 )
 
 // Outage is from how long on a time in which nobody could be heard is one for which nobody counts as silent. What is shorter
@@ -45,6 +46,7 @@ type Record struct {
 	Position Position
 	Kind     RecordKind
 	At       time.Time
+	Ahead    time.Duration // RecordUplink: by how much At is ahead of our clock, which was set back; times in the message are of that clock
 	Lasted   time.Duration // RecordDeaf: for how long nothing was heard up to At, see Since
 	Uplink   *Uplink       // RecordUplink
 	Order    *AlarmOrder   // RecordOrder

@@ -253,7 +253,7 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 	}
 	e.last, e.next = d, d.then
 	if !x.Stated.IsZero() {
-		d.skew = x.Stated.UnixMilli() - e.now
+		d.skew = x.Stated.UnixMilli() + x.Ahead.Milliseconds() - e.now
 	}
 	if len(x.Readings) == 0 {
 		e.sign(d, x)
@@ -274,11 +274,12 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 	if len(rs) > 1 {
 		rs = e.ordered(rs)
 	}
-	// A reading from the future counts at its arrival.
-	next := min(ms(rs[0].Time), e.now)
+	// A reading from the future counts at its arrival; all are of a clock that is behind that of the log by so much.
+	ahead := x.Ahead.Milliseconds()
+	next := min(ms(rs[0].Time)+ahead, e.now)
 	last := next
 	if len(rs) > 1 {
-		last = min(ms(rs[len(rs)-1].Time), e.now)
+		last = min(ms(rs[len(rs)-1].Time)+ahead, e.now)
 	}
 	if last >= d.newestTS {
 		d.lag = e.now - last
@@ -297,7 +298,7 @@ func (e *Engine) uplink(x *citywarden.Entry) {
 			if i++; i == len(rs) {
 				break
 			}
-			if next = min(ms(rs[i].Time), e.now); next != ts {
+			if next = min(ms(rs[i].Time)+ahead, e.now); next != ts {
 				break
 			}
 		}
@@ -471,7 +472,7 @@ func (e *Engine) text(d *device, i int, r *citywarden.Reading, ts int64) *string
 func (e *Engine) foreignEvents(d *device, x *citywarden.Entry) {
 	for _, r := range x.Readings {
 		if r.Metric == "event" && r.Value.Kind() == citywarden.KindText {
-			d.event(beginning(r.Value.String()), min(ms(r.Time), e.now))
+			d.event(beginning(r.Value.String()), min(ms(r.Time)+x.Ahead.Milliseconds(), e.now))
 		}
 	}
 }

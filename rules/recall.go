@@ -113,7 +113,7 @@ func (x *recall) hear(entry *citywarden.Entry) {
 	full := uint64(0)
 	for i := range entry.Readings {
 		r := &entry.Readings[i]
-		ts := min(ms(r.Time), x.e.now)
+		ts := min(ms(r.Time)+entry.Ahead.Milliseconds(), x.e.now)
 		f := x.e.remember(d, r, ts).full
 		full |= f
 		d.newestTS = max(d.newestTS, ts)

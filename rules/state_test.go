@@ -796,3 +796,39 @@ func TestAMetricThatNoRuleReadsMovesTheWatermark(t *testing.T) {
 	w.put("d", 70*s, "y", 1.0)
 	w.expect("10s raised d major")
 }
+
+// TestOurClockWasAhead: devices that were heard while our clock was 8 hours ahead go on raising alarms at once when it is set back,
+// and what waits for a time does so by the time of the log, which goes on at half the pace.
+func TestOurClockWasAhead(t *testing.T) {
+	w := newWorld(t, `
+rules:
+- id: fire
+  select: {model: smoke-detector}
+  levels: [{severity: critical, when: 'smoke > 0.1'}]
+- id: slow
+  select: {model: smoke-detector}
+  levels: [{severity: major, when: 'smoke > 0.1', for: 10s}]
+- id: silent
+  select: {model: smoke-detector}
+  levels: [{severity: minor, when: 'silent("15m")'}]
+`, dev("s1", "smoke-detector"), dev("s2", "smoke-detector"))
+	const h8 = 8 * 3600 * s
+	w.put("s1", h8, "smoke", 0.0)
+	for _, at := range []time.Duration{10 * s, 20 * s, 30 * s, 40 * s} { // by our clock since it was set back
+		for _, id := range []string{"s1", "s2"} {
+			logged := h8 + at/2
+			x := w.message(id, at, logged, "smoke", 0.6)
+			x.Ahead = logged - at
+			w.to(logged - time.Millisecond)
+			w.step(x)
+		}
+	}
+	w.expect(`15m0s raised s1 minor
+		15m0s raised s2 minor
+		8h0m0s cleared s1 minor
+		8h0m5s raised s1 critical
+		8h0m5s raised s2 critical
+		8h0m5s cleared s2 minor
+		8h0m15s raised s1 major
+		8h0m15s raised s2 major`)
+}

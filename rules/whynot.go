@@ -222,11 +222,11 @@ func (q *inquiry) watch(x *citywarden.Entry) {
 	}
 	newest := d.newestTS
 	for i := range x.Readings {
-		newest = max(newest, ms(x.Readings[i].Time))
+		newest = max(newest, ms(x.Readings[i].Time)+x.Ahead.Milliseconds())
 	}
 	for i := range x.Readings {
 		r := &x.Readings[i]
-		ts := ms(r.Time)
+		ts := ms(r.Time) + x.Ahead.Milliseconds()
 		m := slices.IndexFunc(d.plan.model.Metrics, func(m citywarden.Metric) bool { return m.Name == r.Metric })
 		if m < 0 || d.plan.memory[m].keep < 0 || ts >= d.newestTS-q.r.late || d.newest([]int{m}, newest) <= ts {
 			continue

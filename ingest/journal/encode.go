@@ -22,7 +22,8 @@ import (
 // (from 1970 for the first); then by kind
 //
 //	uplink  string device, name protocol, name topic, varint nanoseconds from At
-//	        back to Received, string payload
+//	        back to Received, string payload; as the kind after the next before all that
+//	        uvarint nanoseconds of Ahead
 //	tick    nothing
 //	start   nothing
 //	deaf    nothing, or as the kind after it uvarint nanoseconds that it lasted
@@ -35,6 +36,9 @@ const groupVersion = 1
 // deafSince is the kind byte of a RecordDeaf that says how long it lasted. A binary from before there was one does not read a log that
 // holds it: "unknown kind".
 const deafSince = byte(citywarden.RecordDeaf) + 1
+
+// uplinkAhead is, as deafSince, the kind byte of a RecordUplink that says how far At is ahead.
+const uplinkAhead = deafSince + 1
 
 // usualNames are the strings that a name is one byte for. Their numbers are
 // in logs on disk: only ever append.
@@ -71,8 +75,11 @@ func appendGroup(b []byte, base uint64, recs []citywarden.Record) ([]byte, error
 		r := &recs[i]
 		at := r.At.UnixNano()
 		kind := byte(r.Kind)
-		if r.Lasted > 0 {
+		switch {
+		case r.Lasted > 0:
 			kind = deafSince
+		case r.Ahead > 0 && r.Kind == citywarden.RecordUplink:
+			kind = uplinkAhead
 		}
 		b = append(b, kind)
 		b = binary.AppendVarint(b, at-before)
@@ -84,6 +91,9 @@ func appendGroup(b []byte, base uint64, recs []citywarden.Record) ([]byte, error
 		switch r.Kind {
 		case citywarden.RecordUplink:
 			u := r.Uplink
+			if kind == uplinkAhead {
+				b = binary.AppendUvarint(b, uint64(r.Ahead))
+			}
 			b = appendString(b, u.Device)
 			b = appendName(b, u.Protocol, usual)
 			b = appendName(b, u.Topic, usual)
@@ -125,6 +135,12 @@ func decodeGroup(seq uint64, b []byte) (base uint64, recs []citywarden.Record, e
 		r := citywarden.Record{Position: citywarden.PositionAt(seq, i), Kind: citywarden.RecordKind(d.byte())}
 		at += d.varint()
 		r.At = time.Unix(0, at).UTC()
+		if r.Kind == citywarden.RecordKind(uplinkAhead) {
+			r.Kind, r.Ahead = citywarden.RecordUplink, time.Duration(d.uvarint())
+			if r.Ahead <= 0 {
+				d.fail(errors.New("ahead by no time"))
+			}
+		}
 		switch r.Kind {
 		case citywarden.RecordUplink:
 			u := citywarden.Uplink{Device: citywarden.DeviceID(d.string()), Protocol: d.name(), Topic: d.name()}

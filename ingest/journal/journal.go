@@ -71,6 +71,8 @@ const (
 	commitTimeout = 15 * time.Second
 	// slowCommit is how long a group may take until the log counts as not ready.
 	slowCommit = 5 * time.Second
+	// someAhead is by how much our clock is set back when messages tell; what is less makes no order of readings wrong.
+	someAhead = time.Second
 	// muchAhead is by how much our clock is set back when it is said, once a minute.
 	muchAhead = 5 * time.Minute
 	// electTimeout is how long Open waits for a cluster to have leaders.
@@ -115,7 +117,8 @@ type Journal struct {
 	bytes   int       // of queue
 	want    int       // records in it that the writer waits for, see gather
 	lastAt  time.Time
-	stopped bool // nothing is accepted any more
+	stamped time.Time // when that was, by the clock that nobody sets; zero when another process did
+	stopped bool      // nothing is accepted any more
 
 	saidAhead rate.Sometimes // that our clock was ahead
 
@@ -353,12 +356,7 @@ func (j *Journal) Append(rec citywarden.Record, done func(citywarden.Position, e
 		done(0, errStopped())
 		return
 	}
-	now := time.Now().Round(0).UTC()
-	ahead := j.lastAt.Sub(now)
-	if ahead > 0 {
-		now = j.lastAt
-	}
-	rec.At, j.lastAt = now, now
+	ahead := j.stamp(&rec)
 	j.queue = append(j.queue, pending{rec, size, done})
 	j.bytes += size
 	if len(j.queue) == j.want {
@@ -368,10 +366,29 @@ func (j *Journal) Append(rec citywarden.Record, done func(citywarden.Position, e
 	signal(j.wake)
 	if ahead > muchAhead {
 		j.saidAhead.Do(func() {
-			j.log.Error("our clock was ahead and is set back: the time of the log stands still until it has come there again, and alarms that wait for a time, or are of devices that were heard meanwhile, come late",
-				"ahead", ahead.Round(time.Second), "until", now)
+			j.log.Error("our clock was ahead and is set back: the time of the log goes on at half the pace until it has come there again, and alarms that wait for a time come late",
+				"ahead", ahead.Round(time.Second))
 		})
 	}
+}
+
+// stamp sets At of rec and returns by how much that is ahead of our clock. When it was set back At goes on from the record before,
+// at half the pace until our clock has come there again: what waits for a time waits longer, but not until then. The caller
+// holds mu.
+func (j *Journal) stamp(rec *citywarden.Record) (ahead time.Duration) {
+	clock := time.Now()
+	now := clock.Round(0).UTC()
+	if ahead = j.lastAt.Sub(now); ahead > 0 {
+		now = j.lastAt
+		if !j.stamped.IsZero() {
+			now = now.Add(clock.Sub(j.stamped) / 2)
+		}
+		if ahead = now.Sub(clock.Round(0)); ahead >= someAhead && rec.Kind == citywarden.RecordUplink {
+			rec.Ahead = ahead
+		}
+	}
+	rec.At, j.lastAt, j.stamped = now, now, clock
+	return ahead
 }
 
 func signal(ch chan struct{}) {
