@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/pressly/goose/v3"
 
 	"github.com/citywarden/citywarden"
@@ -37,31 +38,10 @@ func TestOlderSchemasAreBroughtUp(t *testing.T) {
 		next++
 	}
 	place := pgtest.Place(t, filepath.Join(t.TempDir(), "old.db"))
-	driver, dialect := "sqlite", goose.DialectSQLite3
+	old, p := older(t, place)
 	list := "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'goose_%' ORDER BY rowid"
 	if IsURL(place) {
-		driver, dialect = "pgx", goose.DialectPostgres
 		list = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname NOT LIKE 'goose_%' ORDER BY oid"
-	}
-	old, err := sql.Open(driver, place)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer old.Close()
-	if IsURL(place) { // it is a copy of one that is up to date
-		for _, query := range []string{"DROP SCHEMA public CASCADE", "CREATE SCHEMA public", "CREATE DOMAIN blob AS bytea"} {
-			if _, err := old.ExecContext(t.Context(), query); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	dir, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := goose.NewProvider(dialect, old, dir)
-	if err != nil {
-		t.Fatal(err)
 	}
 	rows := map[string]string{} // how many each table has
 	sources := p.ListSources()
@@ -93,6 +73,36 @@ func TestOlderSchemasAreBroughtUp(t *testing.T) {
 			t.Errorf("%s had %s rows, now it has %s", table, n, now[0])
 		}
 	}
+}
+
+// older empties the database at place, and returns it with what brings it up to the schema of a version.
+func older(t *testing.T, place string) (*sql.DB, *goose.Provider) {
+	t.Helper()
+	driver, dialect := "sqlite", goose.DialectSQLite3
+	if IsURL(place) {
+		driver, dialect = "pgx", goose.DialectPostgres
+	}
+	old, err := sql.Open(driver, place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { old.Close() })
+	if IsURL(place) { // it is a copy of one that is up to date
+		for _, query := range []string{"DROP SCHEMA public CASCADE", "CREATE SCHEMA public", "CREATE DOMAIN blob AS bytea"} {
+			if _, err := old.ExecContext(t.Context(), query); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := goose.NewProvider(dialect, old, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return old, p
 }
 
 // fill adds a row to a table.
@@ -156,19 +166,7 @@ func column(t *testing.T, db *sql.DB, query string) (all []string) {
 // table of their own is what they are known by after.
 func TestTokensOfOlderSchemasStayGood(t *testing.T) {
 	place := filepath.Join(t.TempDir(), "old.db")
-	old, err := sql.Open("sqlite", place)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer old.Close()
-	dir, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, old, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	old, p := older(t, place)
 	if _, err := p.UpTo(t.Context(), 31); err != nil {
 		t.Fatal(err)
 	}
@@ -193,5 +191,64 @@ func TestTokensOfOlderSchemasStayGood(t *testing.T) {
 	want := map[citywarden.DeviceID][]citywarden.Secret{"a": {{Hash: []byte{10}}, {Hash: []byte{11}, Until: time.UnixMilli(1000).UTC()}}, "b": nil}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestOutagesOfOlderSchemas: the upgrade knows when the platform did not run from when it did, or where that was not noted yet from
+// when it began and, if nobody was heard since, when a device was heard last. What it heard last is then the newest that is known.
+func TestOutagesOfOlderSchemas(t *testing.T) {
+	hour := func(h float64) time.Time { return time.UnixMilli(int64(h * 3_600_000)).UTC() }
+	outage := func(from, to float64) citywarden.Gap {
+		return citywarden.Gap{From: hour(from), To: hour(to), Outage: true}
+	}
+	for _, c := range []struct {
+		name   string
+		ran    [][2]float64
+		heard  map[string]float64 // "" is when the platform began to run, or had no room last
+		want   []citywarden.Gap
+		newest float64 // of what is known to have been heard
+	}{
+		{"two restarts", [][2]float64{{1, 4}, {6, 8}, {9, 11}}, map[string]float64{"gone": 2, "a": 3, "b": 10, "": 9.0001}, []citywarden.Gap{outage(4, 6), outage(8, 9)}, 11},
+		{"it ended at once", [][2]float64{{1, 4}}, map[string]float64{"a": 3, "": 6}, []citywarden.Gap{outage(4, 6)}, 6},
+		{"one run", [][2]float64{{1, 4}}, map[string]float64{"a": 3, "": 1.0001}, nil, 4},
+		{"our clock was set back", [][2]float64{{1, 4}, {3, 6}, {8, 9}}, map[string]float64{"a": 8.5, "": 8.0001}, []citywarden.Gap{outage(6, 8)}, 9},
+		{"not noted, nobody heard since", nil, map[string]float64{"gone": 1, "a": 3, "": 9}, []citywarden.Gap{outage(3, 9)}, 9},
+		{"not noted, one heard since", nil, map[string]float64{"gone": 1, "a": 10, "": 9}, nil, 10},
+		{"nobody was ever heard", nil, map[string]float64{"": 9}, nil, 9},
+		{"it never ran", nil, nil, nil, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			place := pgtest.Place(t, filepath.Join(t.TempDir(), "old.db"))
+			old, p := older(t, place)
+			if _, err := p.UpTo(t.Context(), 41); err != nil {
+				t.Fatal(err)
+			}
+			for _, u := range c.ran {
+				if _, err := old.ExecContext(t.Context(), "INSERT INTO uptimes (began, ended) VALUES ($1, $2)", hour(u[0]).UnixMilli(), hour(u[1]).UnixMilli()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for device, at := range c.heard {
+				if _, err := old.ExecContext(t.Context(), "INSERT INTO last_heard (device, at) VALUES ($1, $2)", device, hour(at).UnixMilli()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := old.Close(); err != nil {
+				t.Fatal(err)
+			}
+			db, err := Open(t.Context(), place)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			got, err := db.Outages(t.Context(), time.Time{}, time.Time{})
+			if d := cmp.Diff(c.want, got, cmpopts.EquateEmpty()); d != "" || err != nil {
+				t.Errorf("%v, outages (-want +got):\n%s", err, d)
+			}
+			heard, err := db.LastHeard(t.Context())
+			if err != nil || len(heard) != len(c.heard) || len(heard) > 0 && (heard[0].Device != "" || !heard[0].At.Equal(hour(c.newest))) {
+				t.Errorf("%v, heard %v, want the newest at %s", err, heard, hour(c.newest))
+			}
+		})
 	}
 }
