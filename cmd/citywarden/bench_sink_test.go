@@ -26,7 +26,7 @@ import (
 
 // sinkProgram is mochi alone, which acknowledges what it reads and drops it: the most that can be reached with it.
 func sinkProgram() {
-	paceCollections(context.Background()) // as `citywarden serve`
+	go paceCollections(context.Background()) // as `citywarden serve`
 	ln := listenForBench()
 	s := mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err := s.AddHook(new(drop), nil); err != nil {
@@ -56,7 +56,7 @@ func (*drop) OnPublish(_ *mochi.Client, pk packets.Packet) (packets.Packet, erro
 // ackProgram is the platform's own way from the socket through the synced log to the
 // acknowledgement, with nobody who reads the log.
 func ackProgram() {
-	paceCollections(context.Background())
+	go paceCollections(context.Background())
 	dir, err := os.MkdirTemp(".", "log")
 	if err != nil {
 		panic(err)

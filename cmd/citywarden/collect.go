@@ -14,8 +14,10 @@ import (
 // twice what is held, or that of collectEvery, but no more than mostGarbage for that.
 const (
 	basePercent  = 200 // of what is held
+	mostPercent  = 1000
 	mostGarbage  = 256 << 20
 	collectEvery = 2 * time.Second
+	lookEvery    = time.Second
 )
 
 // paceCollections has garbage collected so until ctx is done, unless the environment says how (GOGC).
@@ -25,30 +27,30 @@ func paceCollections(ctx context.Context) {
 		return
 	}
 	debug.SetGCPercent(basePercent)
-	go func() {
-		const every = time.Second
-		seen := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
-		metrics.Read(seen)
-		before, percent := seen[0].Value.Uint64(), basePercent
-		for t := time.NewTicker(every); ; {
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-				t.Stop()
-				return
-			}
-			metrics.Read(seen)
-			made := seen[0].Value.Uint64() - before
-			before += made
-			if p := collectPercent(made*uint64(collectEvery/every), seen[1].Value.Uint64()); p > percent*5/4 || p < percent*4/5 {
-				percent = p
-				debug.SetGCPercent(p)
-			}
+	seen := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+	metrics.Read(seen)
+	before, percent := seen[0].Value.Uint64(), basePercent
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
 		}
-	}()
+		metrics.Read(seen)
+		made := seen[0].Value.Uint64() - before
+		before += made
+		held := seen[1].Value.Uint64() + seen[2].Value.Uint64() + seen[3].Value.Uint64() // of which Go takes the percentage
+		if p := collectPercent(made*uint64(collectEvery/lookEvery), held); p > percent*5/4 || p < percent*4/5 {
+			percent = p
+			debug.SetGCPercent(p)
+		}
+	}
 }
 
-// collectPercent returns how much garbage is left, in percent of what is held, when so much comes until a collection.
+// collectPercent returns how much garbage is left, in percent of what is held, when so much comes until a collection. More
+// than mostPercent is not asked for: what is held may grow until it is looked at again.
 func collectPercent(garbage, held uint64) int {
-	return int(max(basePercent, min(garbage, mostGarbage)*100/max(held, 1<<20)))
+	return int(min(max(basePercent, min(garbage, mostGarbage)*100/max(held, 1)), mostPercent))
 }

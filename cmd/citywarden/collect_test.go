@@ -13,7 +13,8 @@ func TestCollectPercent(t *testing.T) {
 		"busy":                    {200 << 20, 50 << 20, 400},
 		"as much as there may be": {2 << 30, 64 << 20, 400},
 		"holds much":              {2 << 30, 1 << 30, 200},
-		"holds nothing yet":       {2 << 30, 0, 25600},
+		"holds little yet":        {2 << 30, 5 << 20, 1000},
+		"holds nothing yet":       {2 << 30, 0, 1000},
 	} {
 		if got := collectPercent(c.garbage, c.held); got != c.want {
 			t.Errorf("%s: %d %%, want %d", name, got, c.want)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/citywarden/citywarden/app"
@@ -35,7 +36,11 @@ type serveCmd struct {
 
 // Run runs the platform until it is told to stop.
 func (s *serveCmd) Run(ctx context.Context, o output) error {
-	paceCollections(ctx)
+	ctx, stop := context.WithCancel(ctx)
+	var pacing sync.WaitGroup
+	pacing.Go(func() { paceCollections(ctx) })
+	defer pacing.Wait()
+	defer stop()
 	c := app.Default()
 	if s.Config != "" {
 		var err error
