@@ -28,7 +28,6 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
 	"github.com/citywarden/citywarden"
@@ -132,7 +131,6 @@ type Journal struct {
 	first atomic.Uint64 // number of the oldest group, 0 when there is none
 
 	doing  atomic.Pointer[activity]
-	health singleflight.Group    // asks the server, see broken
 	failed atomic.Pointer[error] // why the newest group was not written, nil when it was
 
 	unheard time.Time     // since when groups were not written, zero when the newest one was; as what follows only the writer's
@@ -141,6 +139,11 @@ type Journal struct {
 	retryAt time.Time     // when to look again
 	backoff time.Duration // before the restart after the next one
 	outage  outage
+
+	asked struct {
+		sync.Mutex
+		last *question
+	}
 
 	tail struct {
 		sync.Mutex

@@ -91,21 +91,50 @@ func (j *Journal) sitOut(ctx context.Context, ended uint64) bool {
 	}
 }
 
+// question is one to the server, how it is.
+type question struct {
+	to       *server.Server
+	answered chan struct{}
+	err      error // the answer, once there is one
+}
+
 // broken returns why the embedded server does not write any more, nil when it
 // does, is not ours, or gives no answer within healthTimeout: it waits for the disk then, as what it is asked about does.
+// It is not asked again before it has answered.
 func (j *Journal) broken() error {
 	s := j.server.Load()
 	if s == nil {
 		return nil
 	}
+	q := j.ask(s)
 	late := time.NewTimer(healthTimeout)
 	defer late.Stop()
 	select {
-	case answer := <-j.health.DoChan(s.ID(), func() (any, error) { return nil, unhealthy(s) }):
-		return answer.Err
+	case <-q.answered:
+		return q.err
 	case <-late.C:
 		return nil
 	}
+}
+
+// ask returns the question that s has not answered yet, or a new one.
+func (j *Journal) ask(s *server.Server) *question {
+	j.asked.Lock()
+	defer j.asked.Unlock()
+	if q := j.asked.last; q != nil && q.to == s {
+		select {
+		case <-q.answered:
+		default:
+			return q
+		}
+	}
+	q := &question{to: s, answered: make(chan struct{})}
+	j.asked.last = q
+	go func() {
+		q.err = unhealthy(s)
+		close(q.answered)
+	}()
+	return q
 }
 
 // unhealthy asks the server why it does not write any more.
