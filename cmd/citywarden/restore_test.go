@@ -61,7 +61,7 @@ func TestRestoreOntoAnotherDisk(t *testing.T) {
 		if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size="+size); err != nil {
 			t.Skipf("mounting a small file system needs root: %v", err)
 		}
-		t.Cleanup(func() { _ = syscall.Unmount(disk, 0) })
+		t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
 		return disk
 	}
 	small := mounted("small", "300k")
