@@ -28,6 +28,8 @@ const (
 	// rollupKept is for how long at least all that a window is computed from is kept. Older windows are compared with what
 	// is stored before they are written over it.
 	rollupKept = time.Hour
+	// rollupEdge is for how long it is taken as known since when readings or rollups are kept.
+	rollupEdge = time.Minute
 	// rollupSpan is how much of the series is read at a time to compute windows again.
 	rollupSpan = 24 * time.Hour
 )
@@ -41,7 +43,7 @@ type RollupStore interface {
 	// level held before is gone, as somebody has deleted it; then it holds none of rows either, as windows between them and
 	// those that come would be missing.
 	WriteRollups(ctx context.Context, level time.Duration, domain citywarden.Domain, rows []citywarden.RollupRow) (anew bool, err error)
-	// OldestRollup returns the begin of the oldest window that is kept, zero for none.
+	// OldestRollup returns the begin of the oldest window that is kept, with level 0 the time of the oldest reading, zero for none.
 	OldestRollup(ctx context.Context, level time.Duration, domain citywarden.Domain) (time.Time, error)
 }
 
@@ -98,6 +100,7 @@ type Rollups struct {
 	stage   int                 // of a flush that failed: the level to go on with
 	to      time.Time           // of that flush; zero when there is none
 	closed  time.Time           // windows of minutes that end before are closed
+	kept    map[rollupSource]rollupKeeps
 
 	there atomic.Pointer[rollupsThere]
 }
@@ -109,6 +112,15 @@ type rollupLevel struct {
 	since   map[citywarden.Domain]time.Time       // windows that begin before are not rolled up
 	redo    []int64                               // windows to be computed again for all devices, once they close
 }
+
+// rollupSource is what windows are computed from: a level, or with 0 the readings.
+type rollupSource struct {
+	length time.Duration
+	domain citywarden.Domain
+}
+
+// rollupKeeps is since when a source was kept at a time, zero for nothing.
+type rollupKeeps struct{ since, at time.Time }
 
 type rollupKey struct {
 	domain citywarden.Domain
@@ -132,7 +144,7 @@ type rollupPoint struct {
 
 // NewRollups returns Rollups.
 func NewRollups(o RollupOptions) *Rollups {
-	r := &Rollups{opt: o, log: cmp.Or(o.Logger, slog.Default())}
+	r := &Rollups{opt: o, log: cmp.Or(o.Logger, slog.Default()), kept: map[rollupSource]rollupKeeps{}}
 	for _, l := range citywarden.RollupLevels() {
 		r.levels = append(r.levels, &rollupLevel{
 			length: l, windows: map[int64]map[rollupKey]*rollupWindow{}, since: map[citywarden.Domain]time.Time{},
@@ -537,10 +549,20 @@ func (r *Rollups) compute(ctx context.Context, l *rollupLevel, due []int64, done
 		if len(below) == 0 || !q.From.Before(time.Now().Add(-rollupKept)) {
 			continue
 		}
+		source, err := r.keptSince(ctx, level, p.domain)
+		if err != nil {
+			return err
+		}
+		first, err := r.keptSince(ctx, l.length, p.domain)
+		if err != nil {
+			return err
+		}
 		left := 0
 		keep := func(device citywarden.DeviceID, metric citywarden.MetricName, at time.Time, x citywarden.Rollup) {
 			k := rollupKey{p.domain, device, metric}
-			if have, ok := done[at.Unix()][k]; ok && have.again && x.Count > have.total.Count {
+			// What came late may be as many as what is gone. Before the first window of all there was nothing.
+			part := source.After(at) && first.Before(at)
+			if have, ok := done[at.Unix()][k]; ok && have.again && (part || x.Count > have.total.Count) {
 				delete(done[at.Unix()], k)
 				left++
 			}
@@ -554,6 +576,22 @@ func (r *Rollups) compute(ctx context.Context, l *rollupLevel, due []int64, done
 		}
 	}
 	return nil
+}
+
+// keptSince returns when the oldest that is kept of a level, or with 0 of the readings, begins, as of a minute ago or later; zero
+// for nothing.
+func (r *Rollups) keptSince(ctx context.Context, length time.Duration, domain citywarden.Domain) (time.Time, error) {
+	s := rollupSource{length, domain}
+	if k, ok := r.kept[s]; ok && time.Since(k.at) < rollupEdge {
+		return k.since, nil
+	}
+	at := time.Now()
+	since, err := r.opt.Store.OldestRollup(ctx, length, domain)
+	if err != nil {
+		return time.Time{}, err
+	}
+	r.kept[s] = rollupKeeps{since, at}
+	return since, nil
 }
 
 // each calls take for every rollup of a level in q's time, or with 0 for every
@@ -650,6 +688,7 @@ func (r *Rollups) write(ctx context.Context, l *rollupLevel, done map[int64]map[
 // others what they do not have any more, either. Windows that are open are not written there, as the next start would take them for
 // the oldest ones that are whole; those of levels that are still there are computed anew.
 func (r *Rollups) lose(ctx context.Context, lost *rollupLevel) {
+	clear(r.kept)
 	for _, l := range r.levels {
 		since := make(map[citywarden.Domain]time.Time, len(r.opt.Domains)) // a new one, as queries read that of before
 		for _, d := range r.opt.Domains {

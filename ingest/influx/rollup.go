@@ -262,11 +262,14 @@ func rollupRow(r *citywarden.SeriesRow) citywarden.RollupRow {
 	return out
 }
 
-// OldestRollup returns the begin of the oldest window of a level that is kept, zero for none.
+// OldestRollup returns the begin of the oldest window of a level that is kept, with length 0 the time of the oldest reading, zero for none.
 func (s *Series) OldestRollup(ctx context.Context, length time.Duration, domain citywarden.Domain) (time.Time, error) {
-	level, err := levelOf(length)
-	if err != nil {
-		return time.Time{}, err
+	level := readings
+	if length > 0 {
+		var err error
+		if level, err = levelOf(length); err != nil {
+			return time.Time{}, err
+		}
 	}
 	source, database, w := s.source(level, domain)
 	at, err := s.oldest(ctx, database, "SELECT *::field FROM "+source+" ORDER BY time ASC LIMIT 1")

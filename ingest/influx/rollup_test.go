@@ -539,48 +539,80 @@ func (f *forgetful) Rows(ctx context.Context, domain citywarden.Domain, q citywa
 	return f.Series.Rows(ctx, domain, q)
 }
 
-// TestALateReadingMakesNoRollupLess: where what an hour is made of is not all kept any more, a reading that comes late for it leaves its
-// rollup as it is; where it is, though the levels below are gone, the reading is in it.
+func (f *forgetful) OldestRollup(ctx context.Context, level time.Duration, domain citywarden.Domain) (time.Time, error) {
+	at, err := f.Series.OldestRollup(ctx, level, domain)
+	if level == 0 && at.Before(f.before) {
+		at = f.before
+	}
+	return at, err
+}
+
+// TestALateReadingMakesNoRollupLess: where what an hour is made of is not all kept any more, readings that come late for it leave its
+// rollup as it is, also when they are as many as what is gone; where it is, though the levels below are gone, they are in it.
 func TestALateReadingMakesNoRollupLess(t *testing.T) {
-	db := openStore(t)
-	srv := likeInfluxDB2(t, openCore(t))
-	s := newSeries(t, influx.Options{URL: srv.url, Token: srv.token("all"), Org: "county", Cursors: db})
-	f := &forgetful{Series: s}
-	var said bytes.Buffer
-	r := ingest.NewRollups(ingest.RollupOptions{Store: f, Series: s, Cursors: db, Directory: meters{}, Domains: []citywarden.Domain{citywarden.Building},
-		Logger: slog.New(slog.NewTextHandler(&said, nil))})
-	var log []citywarden.Entry
-	for i := range 322 {
-		readings := []citywarden.Reading{reading("power", citywarden.Number(1), time.Duration(i)*time.Minute)}
-		if i == 320 {
-			for _, m := range []int{100, 130} {
-				readings = append(readings, reading("power", citywarden.Number(1), time.Duration(m)*time.Minute+time.Second))
+	late := map[int]int{160: 0, 190: 0} // at which minute readings come late, and how many more seconds of it
+	for m := 150; m < 180; m++ {
+		late[m] = 1
+	}
+	for _, c := range []struct {
+		name    string
+		first   int // minute of the first reading
+		forgets int // minutes of which the readings are gone
+		late    map[int]int
+		want    []float64
+		says    bool
+	}{
+		{"one of a part", 0, 150, map[int]int{160: 0, 190: 0}, []float64{60, 60, 61}, true},
+		{"more of a part than is gone", 0, 150, late, []float64{60, 60, 61}, true},
+		{"of all, in the first hour that has any", 63, 0, map[int]int{62: 0, 190: 0}, []float64{58, 60, 61}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := openStore(t)
+			srv := likeInfluxDB2(t, openCore(t))
+			s := newSeries(t, influx.Options{URL: srv.url, Token: srv.token("all"), Org: "county", Cursors: db})
+			f := &forgetful{Series: s}
+			var said bytes.Buffer
+			r := ingest.NewRollups(ingest.RollupOptions{Store: f, Series: s, Cursors: db, Directory: meters{}, Domains: []citywarden.Domain{citywarden.Building},
+				Logger: slog.New(slog.NewTextHandler(&said, nil))})
+			var log []citywarden.Entry
+			for i := range 322 {
+				var readings []citywarden.Reading
+				if i >= c.first {
+					readings = append(readings, reading("power", citywarden.Number(1), time.Duration(i)*time.Minute))
+				}
+				if i == 320 {
+					for m, more := range c.late {
+						for s := 1; s <= 1+more; s++ {
+							readings = append(readings, reading("power", citywarden.Number(1), time.Duration(m)*time.Minute+time.Duration(s)*time.Second))
+						}
+					}
+				}
+				e := entry(uint64(i+1), device("m", meterModel), meterModel, readings...)
+				e.At = begin.Add(time.Duration(i) * time.Minute)
+				log = append(log, e)
 			}
-		}
-		e := entry(uint64(i+1), device("m", meterModel), meterModel, readings...)
-		e.At = begin.Add(time.Duration(i) * time.Minute)
-		log = append(log, e)
-	}
-	consume(t, log[:300], s, r)
-	srv.drop("citywarden/rollup_1m")
-	srv.drop("citywarden/rollup_15m")
-	consume(t, log[300:320], s, r)
-	f.before = begin.Add(90 * time.Minute)
-	time.Sleep(1100 * time.Millisecond) // as late readings wait
-	consume(t, log[320:], s, r)
-	got, err := r.Query(t.Context(), citywarden.SeriesQuery{Device: "m", Domain: citywarden.Building, Metric: "power", Every: time.Hour, Agg: "count", From: begin.Add(time.Hour), To: begin.Add(4 * time.Hour)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var counts []float64
-	for _, p := range got {
-		counts = append(counts, p.Value.Float())
-	}
-	if d := cmp.Diff([]float64{60, 61, 60}, counts); d != "" {
-		t.Errorf("readings of the hours (-want +got):\n%s", d)
-	}
-	if !strings.Contains(said.String(), "these stay as they are") {
-		t.Errorf("it is not said: %s", &said)
+			consume(t, log[:300], s, r)
+			srv.drop("citywarden/rollup_1m")
+			srv.drop("citywarden/rollup_15m")
+			consume(t, log[300:320], s, r)
+			f.before = begin.Add(time.Duration(c.forgets) * time.Minute)
+			time.Sleep(1100 * time.Millisecond) // as late readings wait
+			consume(t, log[320:], s, r)
+			got, err := r.Query(t.Context(), citywarden.SeriesQuery{Device: "m", Domain: citywarden.Building, Metric: "power", Every: time.Hour, Agg: "count", From: begin.Add(time.Hour), To: begin.Add(4 * time.Hour)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var counts []float64
+			for _, p := range got {
+				counts = append(counts, p.Value.Float())
+			}
+			if d := cmp.Diff(c.want, counts); d != "" {
+				t.Errorf("readings of the hours (-want +got):\n%s", d)
+			}
+			if says := strings.Contains(said.String(), "these stay as they are"); says != c.says {
+				t.Errorf("it is said %t that windows stay: %s", says, &said)
+			}
+		})
 	}
 }
 
