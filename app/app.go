@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -239,8 +240,13 @@ func (b *building) folder(context.Context) error {
 
 // removeCopies removes what backups left when the process was killed.
 func (b *building) removeCopies() error {
-	left, err := filepath.Glob(b.path(copies + "*"))
-	for _, dir := range left {
+	list, err := os.ReadDir(b.config.Data)
+	for _, e := range list {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), copies) {
+			continue
+		}
+		dir := b.path(e.Name())
+		b.log.Info("removing what is left of a backup that was cut off", "folder", dir)
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
 	return err
@@ -427,7 +433,7 @@ func (b *building) desk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.photos, err = photos.Open(b.path("photos")); err != nil {
+	if b.photos, err = photos.Open(b.path(photosDir)); err != nil {
 		return err
 	}
 	receivers, err := b.config.Notices.receivers(b.location)

@@ -31,6 +31,7 @@ const (
 	seriesDir    = "series"
 	modelsDir    = "models"
 	rulesDir     = "rules"
+	photosDir    = "photos"
 	filesDir     = "files" // in a backup only: the rest of the data folder
 )
 
@@ -85,8 +86,9 @@ func (b *building) backup(ctx context.Context, w io.Writer) error {
 	return z.Close()
 }
 
-// copies is how the folders begin in which the database is copied for a backup.
-const copies = "backup-"
+// copies is how the folders begin in which the database is copied for a backup: a
+// name that nobody chooses, as what is left of them is removed at the start.
+const copies = ".copying-"
 
 // backupDatabase copies the database, for which there has to be room beside log.reserve.
 func (b *building) backupDatabase(ctx context.Context, z *zip.Writer) error {
@@ -116,7 +118,7 @@ func (b *building) backupDatabase(ctx context.Context, z *zip.Writer) error {
 // backupFolder adds the files below dir as name/…; of the data folder only what
 // has no place of its own in a backup.
 func backupFolder(z *zip.Writer, name, dir string) error {
-	own := []string{dbFile, dbFile + "-wal", dbFile + "-shm", logDir, seriesDir, modelsDir, rulesDir, "lock"}
+	own := []string{dbFile, dbFile + "-wal", dbFile + "-shm", logDir, seriesDir, modelsDir, rulesDir, "lock", lostFound}
 	return filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -125,9 +127,11 @@ func backupFolder(z *zip.Writer, name, dir string) error {
 		if err != nil {
 			return err
 		}
+		in, base := filepath.Split(rel)
+		passing := in == "" && d.IsDir() && strings.HasPrefix(base, copies) ||
+			filepath.Clean(in) == photosDir && strings.HasPrefix(base, photos.Partial) // not there for long
 		switch {
-		case name == filesDir && (slices.Contains(own, rel) || strings.HasPrefix(rel, copies)),
-			strings.HasPrefix(d.Name(), photos.Partial): // not there for long
+		case name == filesDir && (passing || slices.Contains(own, rel)):
 			if d.IsDir() {
 				return filepath.SkipDir
 			}
@@ -145,11 +149,15 @@ func backupFile(z *zip.Writer, name, file string) error {
 		return err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
 	out, err := z.Create(name)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, f)
+	_, err = io.Copy(out, io.LimitReader(f, info.Size())) // one that grows may be the backup itself
 	return err
 }
 
@@ -178,6 +186,9 @@ func manifest(file string, z *zip.Reader) (m Manifest, err error) {
 	}
 	return m, nil
 }
+
+// lostFound is a folder that some file systems have in their root.
+const lostFound = "lost+found"
 
 // restoring is the folder in a data folder where a restore works until all is
 // there. With it in a data folder the platform does not start.
@@ -242,7 +253,7 @@ func restorable(dir string) (there bool, err error) {
 		return false, citywarden.Errorf(citywarden.CodeConflict, "%w; name another folder with --data", err)
 	}
 	for _, e := range list {
-		if e.Name() != "lost+found" { // of a new disk
+		if e.Name() != lostFound {
 			return true, citywarden.Errorf(citywarden.CodeConflict, "%s is not empty, it has %s; name another folder with --data, or move it away", dir, e.Name())
 		}
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -116,14 +117,17 @@ func TestRestoreOntoAnotherDisk(t *testing.T) {
 	if err := p.stop(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(filepath.Join(large, "backup-1"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(large, ".copying-1"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if p, err = launch(dir, "large"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(large, "backup-1")); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(large, ".copying-1")); !os.IsNotExist(err) {
 		t.Errorf("what was left of a backup is still there: %v", err)
+	}
+	if !strings.Contains(p.stderr.String(), ".copying-1") {
+		t.Errorf("the log does not say that it was removed:\n%s", p.stderr)
 	}
 	if err := p.stop(os.Interrupt); err != nil {
 		t.Fatal(err)
@@ -133,5 +137,52 @@ func TestRestoreOntoAnotherDisk(t *testing.T) {
 	}
 	if out, err := cli("serve", "--data", "large", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--coap", "127.0.0.1:0"); err == nil || !strings.Contains(out, "a restore into large has not come to its end") {
 		t.Errorf("serve after a restore that was cut off = %v: %s", err, out)
+	}
+}
+
+// TestWhatOperatorsKeepInTheDataFolder stays there, whatever its name, and is in a backup; also in one that is itself
+// written into the folder.
+func TestWhatOperatorsKeepInTheDataFolder(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	mine := []string{"backup-2026.zip", "backup-old/citywarden.db", ".copying-notes", "partial-list.csv", "rules/partial-closure.txt"}
+	for _, name := range mine {
+		writeFile(t, filepath.Join(data, name), "mine")
+	}
+	writeFile(t, filepath.Join(data, "lost+found", "#12"), "what fsck found")
+	film := make([]byte, 4<<20) // a backup is that far ahead of its own file, which comes behind it
+	_, _ = rand.NewChaCha8([32]byte{}).Read(film)
+	writeFile(t, filepath.Join(data, "a.film"), string(film))
+	p, err := launch(dir, "data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.stop(os.Kill) })
+	kept := func(folder string) {
+		t.Helper()
+		for _, name := range mine {
+			if b, err := os.ReadFile(filepath.Join(folder, name)); err != nil || string(b) != "mine" {
+				t.Errorf("%s in %s is %q, %v", name, folder, b, err)
+			}
+		}
+	}
+	kept(data)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	run := func(args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(ctx, "citywarden", args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "CITYWARDEN_SERVER="+p.http, "CITYWARDEN_USER=admin", "CITYWARDEN_PASSWORD="+testPassword)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", args, err, out)
+		}
+	}
+	run("backup", "data/county.zip")
+	run("restore", "data/county.zip", "--data", "other")
+	kept(filepath.Join(dir, "other"))
+	if _, err := os.Stat(filepath.Join(dir, "other", "lost+found")); !os.IsNotExist(err) {
+		t.Errorf("what fsck found is in the backup: %v", err)
 	}
 }
