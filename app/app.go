@@ -614,7 +614,10 @@ func (b *building) links() []citywarden.Link {
 	return b.uplinks.Links()
 }
 
-// trouble is what people are told while ready returns an error.
+// seriesAway is for how long the time series can't be written until people are told.
+const seriesAway = 30 * time.Second
+
+// trouble is what people are told while ready returns an error, or the time series can't be written for seriesAway.
 func (b *building) trouble() citywarden.Text {
 	switch {
 	case b.space.Full() != nil:
@@ -626,6 +629,12 @@ func (b *building) trouble() citywarden.Text {
 		return citywarden.Text{
 			ZH: "持久日志无法写入：暂不确认设备消息，设备会保留并重发。",
 			EN: "The durable log can't be written: messages of devices are not acknowledged, and devices send them again later.",
+		}
+	}
+	if since := b.ingest.Failing(b.series.Name()); !since.IsZero() && time.Since(since) >= seriesAway {
+		return citywarden.Text{
+			ZH: "时序库无法写入：曲线和报表暂缺最近的数据。设备消息照常确认，告警不受影响，恢复后自动补写。",
+			EN: "The time series can't be written: charts and reports lack the newest readings. Messages are acknowledged and alarms raised as ever, and what is missing is written once it can be.",
 		}
 	}
 	return citywarden.Text{}

@@ -42,6 +42,7 @@ type consumer struct {
 	at    atomic.Uint64
 	moved notice
 
+	failing   atomic.Int64 // since when it could consume nothing, in nanoseconds since 1970; 0 while it can
 	holdsBack bool
 	running   atomic.Bool  // at is its cursor, and it is being fed
 	holding   atomic.Bool  // Accept waits for it, and takes nothing
@@ -341,6 +342,7 @@ func (p *Pipeline) deliver(ctx context.Context, c *consumer, entries []citywarde
 		err := c.Consume(ctx, entries)
 		p.traceConsuming(c.Name(), entries, begin, err)
 		if err == nil {
+			c.failing.Store(0)
 			c.pass(last(entries))
 			if c.holding.Load() && c.behind(p.log.Last()) <= resumeBehind {
 				c.release()
@@ -350,6 +352,7 @@ func (p *Pipeline) deliver(ctx context.Context, c *consumer, entries []citywarde
 		if ctx.Err() != nil {
 			return
 		}
+		c.failing.CompareAndSwap(0, begin.UnixNano())
 		p.logger.Warn("consumer failed; it will get the same entries again", "consumer", c.Name(),
 			"group", entries[0].Position.Group(), "entries", len(entries), "again_in", wait, "err", err)
 		if !pause(ctx, wait) {

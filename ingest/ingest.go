@@ -316,6 +316,17 @@ func (p *Pipeline) Wait(ctx context.Context, name string, pos citywarden.Positio
 	return citywarden.Errorf(citywarden.CodeNotFound, "no consumer %q of the log", name)
 }
 
+// Failing returns since when the consumer called name could consume nothing, the zero time while it can, and when there
+// is none of that name.
+func (p *Pipeline) Failing(name string) time.Time {
+	for _, c := range p.consumers {
+		if since := c.failing.Load(); c.Name() == name && since != 0 {
+			return time.Unix(0, since)
+		}
+	}
+	return time.Time{}
+}
+
 // Lag returns for each consumer how many commit groups lie between what it has
 // consumed and the end of the log.
 func (p *Pipeline) Lag() map[string]uint64 {

@@ -416,6 +416,9 @@ func TestAFailingConsumerIsTriedAgainAndStopsNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait() // the bad one has failed once by now
+		if !p.Failing("bad").Equal(begin) || !p.Failing("good").IsZero() {
+			t.Errorf("failing since %v and %v, want %v and never", p.Failing("bad"), p.Failing("good"), begin)
+		}
 		send(t, p, "d", sample(2))
 		end := l.seal()
 		if err := p.Wait(t.Context(), "good", end); err != nil {
@@ -426,6 +429,9 @@ func TestAFailingConsumerIsTriedAgainAndStopsNobody(t *testing.T) {
 		}
 		if err := p.Wait(t.Context(), "bad", end); err != nil {
 			t.Fatal(err)
+		}
+		if since := p.Failing("bad"); !since.IsZero() {
+			t.Errorf("failing since %v after it could consume", since)
 		}
 		stop()
 		if diff := cmp.Diff(summaries(good.got), summaries(bad.got)); diff != "" {

@@ -221,3 +221,46 @@ func (u unhurried) publish(n int, ts *int64, acked func(int64)) error {
 	time.Sleep(2 * time.Millisecond)
 	return u.link.publish(n, ts, acked)
 }
+
+// TestSeriesThatCantBeWrittenAreTold: while an InfluxDB does not answer, messages are acknowledged, the platform is ready, and people are told
+// why their charts lack the newest readings, until it answers.
+func TestSeriesThatCantBeWrittenAreTold(t *testing.T) {
+	t.Parallel()
+	dir, addr := t.TempDir(), freeAddr(t)
+	writeFile(t, filepath.Join(dir, "away.yaml"), fmt.Sprintf("series:\n  url: http://%s\n  database: citywarden\n", addr))
+	p, err := launch(dir, "data", "--config", filepath.Join(dir, "away.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.stop(os.Interrupt) }()
+	told := func() (text string) {
+		var info struct {
+			Trouble struct{ ZH string } `json:"trouble"`
+		}
+		if err := clientOf(t, p).call(t.Context(), "GET", "/info", nil, &info); err != nil {
+			t.Fatal(err)
+		}
+		return info.Trouble.ZH
+	}
+	if text := told(); text != "" {
+		t.Errorf("before there is anything to write: %q", text)
+	}
+	res, err := http.Post(p.http+"/api/v1/"+addDevices(t, p, 1)[0]+"/telemetry", "application/json", strings.NewReader(`{"smoke":0.01}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Fatalf("the message is answered with %s", res.Status)
+	}
+	if !waitSlowly(2*time.Minute, func() bool { return strings.HasPrefix(told(), "时序库无法写入") }) {
+		t.Fatalf("nobody is told: %q", told())
+	}
+	if res, err := http.Get(p.http + "/readyz"); err != nil || res.StatusCode != http.StatusOK {
+		t.Errorf("readyz: %v, %v", res, err)
+	}
+	startInflux(t, dir, addr)
+	if !waitSlowly(2*time.Minute, func() bool { return told() == "" }) {
+		t.Errorf("told after it has come back: %q", told())
+	}
+}

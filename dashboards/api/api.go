@@ -80,7 +80,7 @@ type Options struct {
 	Metrics     http.Handler                           // serves /metrics; nil: nothing there
 	Ready       func() error                           // nil error: messages can be taken; nil func: always
 	Links       func() []citywarden.Link               // connections to brokers elsewhere; nil func: none
-	Trouble     func() citywarden.Text                 // why they can't, for people; zero while they can; nil func: always zero
+	Trouble     func() citywarden.Text                 // why they can't, or what else is wrong, for people; zero while nothing is; nil func: always zero
 	CAPSender   string                                 // who sends CAP messages, a name that no other sender has
 	Citizens    bool                                   // whether they may report cases (随手拍)
 	Proxies     []netip.Prefix                         // reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed

@@ -17,7 +17,7 @@ type info struct {
 	Citizens bool             `json:"citizens" doc:"Anybody may report at /report"`
 	TimeZone string           `json:"time_zone" doc:"IANA name"`
 	Now      time.Time        `json:"now"`
-	Trouble  *citywarden.Text `json:"trouble,omitempty" doc:"Why messages of devices are not acknowledged at the moment; left out while they are, and for those who are not signed in"`
+	Trouble  *citywarden.Text `json:"trouble,omitempty" doc:"Why messages of devices are not acknowledged, or not written to the time series, at the moment; left out while they are, and for those who are not signed in"`
 	MQTT     string           `json:"mqtt,omitempty" doc:"host:port for the MQTT connection of a device; left out when MQTT is off, and for those who are not signed in"`
 }
 
