@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -166,10 +167,10 @@ const gridLayer = "grids"
 
 // Names returns the layers that are there, in the order of drawing.
 func (l *layers) Names() []string {
-	files, _ := filepath.Glob(filepath.Join(l.dir, "*.geojson")) // the pattern is right
+	files, _ := fs.Glob(os.DirFS(l.dir), "*.geojson") // the pattern is right
 	var out []string
 	for _, f := range files {
-		out = append(out, strings.TrimSuffix(filepath.Base(f), ".geojson"))
+		out = append(out, strings.TrimSuffix(f, ".geojson"))
 	}
 	if len(l.grids.All()) > 0 && !slices.Contains(out, gridLayer) {
 		out = append(out, gridLayer)

@@ -33,12 +33,12 @@ func Open(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("photos: %w", err)
 	}
-	left, err := filepath.Glob(filepath.Join(path, Partial+"*"))
+	left, err := fs.Glob(os.DirFS(path), Partial+"*")
 	if err != nil {
 		return nil, fmt.Errorf("photos: %w", err)
 	}
 	for _, f := range left {
-		if err := os.Remove(f); err != nil {
+		if err := os.Remove(filepath.Join(path, f)); err != nil {
 			return nil, fmt.Errorf("photos: %w", err)
 		}
 	}

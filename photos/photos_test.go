@@ -267,3 +267,23 @@ func FuzzClean(f *testing.F) {
 		}
 	})
 }
+
+// TestOpenAnyPath: a path is no pattern, whatever it looks like.
+func TestOpenAnyPath(t *testing.T) {
+	for _, name := range []string{"c[1", "c[1]"} {
+		path := filepath.Join(t.TempDir(), name, "photos")
+		left := filepath.Join(path, Partial+"1")
+		if _, err := Open(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(left, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(path); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(left); !os.IsNotExist(err) {
+			t.Errorf("%s is still there: %v", left, err)
+		}
+	}
+}

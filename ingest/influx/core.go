@@ -21,6 +21,8 @@ import (
 	_ "github.com/influxdata/influxdb/tsdb/engine" // registers the storage engine
 	_ "github.com/influxdata/influxdb/tsdb/index"  // registers the indexes
 	"go.uber.org/zap"
+
+	"github.com/citywarden/citywarden"
 )
 
 // CoreVersion is the version of InfluxDB whose storage core is built in.
@@ -42,8 +44,16 @@ type Core struct {
 }
 
 // OpenCore opens the core in dir, which only this process may use, and creates
-// it when it is not there, readable for this user only.
+// it when it is not there, readable for this user only. CodeInvalid for a path that is a
+// pattern for filepath.Glob, with which InfluxDB looks for its files: it would not find those it has written.
 func OpenCore(dir string) (*Core, error) {
+	pattern := `*?[`
+	if os.PathSeparator != '\\' {
+		pattern += `\`
+	}
+	if i := strings.IndexAny(dir, pattern); i >= 0 {
+		return nil, citywarden.Errorf(citywarden.CodeInvalid, "time series can't be kept in %s, because of the %c in it; choose another data folder", dir, dir[i])
+	}
 	e, err := openEngine(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open series in %s: %w", dir, err)

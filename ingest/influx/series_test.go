@@ -642,6 +642,24 @@ func TestCloseAndReopen(t *testing.T) {
 	}
 }
 
+// TestPathsThatArePatterns: InfluxDB looks for its files by pattern, so that below "data[1]" it would find none of
+// those it wrote.
+func TestPathsThatArePatterns(t *testing.T) {
+	for _, name := range []string{"data[1]", "c[1", "a*", "what?"} {
+		dir := filepath.Join(t.TempDir(), name, "series")
+		core, err := influx.OpenCore(dir)
+		if citywarden.CodeOf(err) != citywarden.CodeInvalid || !strings.Contains(err.Error(), "choose another") {
+			t.Errorf("OpenCore(%s) = %v, want CodeInvalid", dir, err)
+		}
+		if err == nil {
+			core.Close()
+		}
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s was made: %v", dir, err)
+		}
+	}
+}
+
 // TestKill kills a process with -9 while it writes; every write that it had
 // confirmed must be there.
 // TestTornTail leaves the write-ahead log as a full disk or a power cut does, in
