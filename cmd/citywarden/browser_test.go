@@ -760,6 +760,9 @@ func TestOfficePagesInChromium(t *testing.T) {
 	b.click("变更 2 项")
 	b.see("department\t–\t市政处")
 	b.screenshot("audit")
+	// A time in the address that is none is left out.
+	b.visit("/audit?from=garbage", "清除筛选")
+	b.visit("/rules/fire.zone-smoke?tab=whynot&at=garbage", "规则为什么没有告警")
 	b.visit("/users?tab=apps", "demo")
 	b.fill("input[maxlength='64']", "wechat")
 	b.click("签发密钥")
@@ -967,7 +970,7 @@ func (b *browser) claim(p *process) {
 	b.click("用我的位置")
 	b.see("精确到 ±7 米")
 	b.do(chromedp.Click(chromedp.CSS("form button[type=submit]")))
-	b.see("未认领：口令与设备 d0 所示的不符。")
+	b.see("未认领：密语与设备 d0 所示的不符。")
 	b.fill("form label:nth-of-type(2) input", "-vX9")
 	b.do(chromedp.Click(chromedp.CSS("form button[type=submit]")))
 	b.see("已认领 南门 1 号烟感。")

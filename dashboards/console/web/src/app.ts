@@ -200,18 +200,24 @@ export interface Loaded<T> {
 /**
  * useLoad asks for something, again whenever key changes or events were missed.
  * What was there before stays until the new is there; when the first try fails
- * it tries again when the connection is back. every is after how many ms it
- * asks anew, 0 for never.
+ * it tries again when the connection is back, as it does when an answer is
+ * awaited then. every is after how many ms it asks anew, 0 for never; an answer
+ * that takes longer is waited for.
  */
 export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>, every = 0): Loaded<T> {
   const [got, set] = useState<{ key: string; data: T | undefined; error: string }>({ key, data: undefined, error: '' })
-  const run = useRef<AbortController | undefined>(undefined)
+  const run = useRef<AbortController | undefined>(undefined) // of the request under way
   const again = useCallback(() => {
     run.current?.abort()
     const abort = (run.current = new AbortController())
+    const answered = (f: (before: typeof got) => typeof got) => {
+      if (abort.signal.aborted) return
+      run.current = undefined
+      set(f)
+    }
     load(abort.signal).then(
-      (data) => !abort.signal.aborted && set({ key, data, error: '' }),
-      (e) => !abort.signal.aborted && set((b) => ({ key, data: b.key === key ? b.data : undefined, error: words(e) })),
+      (data) => answered(() => ({ key, data, error: '' })),
+      (e) => answered((b) => ({ key, data: b.key === key ? b.data : undefined, error: words(e) })),
     )
     // load is a new function with every drawing; key says when it means something new.
     // eslint-disable-next-line
@@ -226,13 +232,14 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
   }, [again])
   useEffect(() => {
     if (every === 0) return
-    const i = setInterval(again, every)
+    const i = setInterval(() => run.current === undefined && again(), every)
     return () => clearInterval(i)
   }, [again, every])
-  const failed = got.key === key && got.error !== ''
-  useEffect(() => (failed ? back.on(again) : undefined), [failed, again])
+  const error = got.key === key ? got.error : ''
+  const failed = error !== ''
+  useEffect(() => back.on(() => (failed || run.current !== undefined) && again()), [failed, again])
   const change = useCallback((f: (x: T) => T) => set((b) => (b.data === undefined ? b : { ...b, data: f(b.data) })), [])
-  return { data: got.key === key ? got.data : undefined, error: got.error, again, change }
+  return { data: got.key === key ? got.data : undefined, error, again, change }
 }
 
 /** Part is the beginning of a list: its items, whether there are more, and how many were asked for. */
@@ -251,19 +258,24 @@ export interface Listed<T> extends Loaded<Part<T>> {
 
 /**
  * useList asks for the first items of a list, size of them until more are
- * wanted; with other params it begins anew. What is there stays while more are
- * asked for.
+ * wanted; with other params it begins anew, or with another key where the
+ * params change by themselves. What is there stays while more are asked for.
  */
-export function useList<T>(path: string, params: Record<string, string | number | boolean | undefined>, size: number, every = 0): Listed<T> {
-  const key = path + query(params)
+export function useList<T>(
+  path: string,
+  params: Record<string, string | number | boolean | undefined>,
+  size: number,
+  every = 0,
+  key = path + query(params),
+): Listed<T> {
   const [, redraw] = useState(0)
-  const asked = useRef({ key, most: size })
-  if (asked.current.key !== key) asked.current = { key, most: size }
+  const asked = useRef({ key, params, most: size })
+  asked.current = { key, params, most: asked.current.key === key ? asked.current.most : size }
   const { most } = asked.current
   const loaded = useLoad<Part<T>>(
     key,
     async (signal) => {
-      const { most } = asked.current
+      const { params, most } = asked.current
       return { ...(await list<T>(path, params, most, signal)), most }
     },
     every,
@@ -273,7 +285,7 @@ export function useList<T>(path: string, params: Record<string, string | number 
     items: loaded.data?.items ?? [],
     growing: loaded.data !== undefined && loaded.data.most < most,
     longer() {
-      asked.current = { key, most: most * 3 }
+      asked.current = { key, params, most: most * 3 }
       redraw((n) => n + 1)
       loaded.again()
     },

@@ -2,7 +2,7 @@
 // their daily work is translated here, known by the format with which the
 // server writes it (a test sees that it still does). What is not here is shown
 // in the server's words.
-import { time } from './format'
+import { duration, span, time } from './format'
 import { lang } from './i18n'
 
 /** chinese is by the server's format, as in its source: {0} is what stands for its first verb, {1} for its second. */
@@ -24,9 +24,9 @@ export const chinese: Record<string, string> = {
   'new case: give a title of 1 to 200 characters': '请填写 1 至 200 字的标题。',
   // alarms
   'alarm %s was acknowledged by %s at %s': '告警已由 {1} 于 {2} 确认。',
-  'alarm %s is cleared; only an active alarm can be shelved': '告警已解除，不必搁置。',
+  'alarm %s is cleared; only an active alarm can be shelved': '告警已恢复，不必搁置。',
   'alarm %s is not shelved': '告警没有搁置。',
-  'alarm %s is not latched and its device not silent; it clears by itself': '告警会自行解除，不必复位。',
+  'alarm %s is not latched and its device not silent; it clears by itself': '告警会自行恢复，不必复位。',
   'alarm %s was taken out of service by %s at %s': '告警已由 {1} 于 {2} 停用。',
   'alarm %s is not out of service': '告警没有停用。',
   'alarm %s is out of service with device %s; return the device': '告警随设备 {1} 停用，请恢复该设备。',
@@ -42,19 +42,19 @@ export const chinese: Record<string, string> = {
   '%s is not out of service': '没有停用。',
   // devices and what they are told
   'no device %s': '没有设备 {0}',
-  'device %s is disabled': '设备 {0} 已停用。',
+  'device %s is disabled': '设备 {0} 已禁用。',
   'device %s exists already': '已有设备 {0}。',
-  'that credential belongs to device %s': '该凭证属于设备 {0}。',
+  'that credential belongs to device %s': '该凭据属于设备 {0}。',
   '%d commands wait for device %s; wait until they are answered or expire': '设备 {1} 已有 {0} 条命令在等待，请等其应答或过期。',
   'device %s, a %s, takes no commands; its model file declares none': '设备 {0} 不接收命令：其型号文件没有声明命令。',
   'parameter %s of command %s is %s; it is %s': '参数 {0} 的值 {2} 超出允许范围（{3}）。',
   'the message of more than %d bytes is larger than the %d bytes that the device takes of a packet, as its CONNECT says':
     '命令的报文超出设备在 CONNECT 中声明的上限（{1} 字节）。',
-  'that is not the secret that device %s said': '口令与设备 {0} 所示的不符。',
+  'that is not the secret that device %s said': '密语与设备 {0} 所示的不符。',
   // people, notices, what is kept about the county
   'the old password is wrong': '原密码不对。',
   'the password is too short: use at least %d characters': '密码太短，至少 {0} 个字符。',
-  'too many wrong passwords; wait %s and try again': '密码错误次数过多，请 {0} 后再试。',
+  'too many wrong passwords; wait %s and try again': '密码错误次数过多，请 {0}后再试。',
   'there is a user %s already': '已有用户 {0}。',
   'notice %s to %s is %s; only a dead one can be sent again': '只有发送失败的通知可以重发。',
   'there is no receiver %s any more; see notices in the configuration': '接收人 {0} 已不在配置中。',
@@ -80,4 +80,8 @@ export function reason(said: string): string {
   return said
 }
 
-const written = (x: string) => (/^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(x) ? time(x) : x)
+/** written is what stands for a verb: a time or a duration as people read it, else as it is. */
+function written(x: string): string {
+  if (/^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(x)) return time(x)
+  return /^(\d+h)?(\d+m)?\d+s$/.test(x) ? span(duration(x)) : x
+}

@@ -5,7 +5,7 @@ import type { Alarm, Case } from '../src/types'
 vi.stubGlobal('addEventListener', () => {})
 vi.stubGlobal('document', { addEventListener: () => {} })
 const { byWeight, explained, fits, newest } = await import('../src/pages/alarms')
-const { byUrgency } = await import('../src/pages/cases')
+const { byUrgency, narrowed } = await import('../src/pages/cases')
 const { lightOf } = await import('../src/ui')
 const { setClock } = await import('../src/format')
 
@@ -68,6 +68,22 @@ it('sorts cases by deadline; those without one come last, oldest first', () => {
   const c = (id: string, deadline?: string, opened = '2026-11-23T00:00:00Z') => ({ id, deadline, opened }) as Case
   const xs = [c('new', undefined, '2026-11-23T02:00:00Z'), c('older'), c('late', '2026-11-23T01:00:00Z'), c('later', '2026-11-23T05:00:00Z')]
   expect(xs.sort(byUrgency).map((x) => x.id)).toEqual(['late', 'later', 'older', 'new'])
+})
+
+it('narrows cases to a stage, a department and words, the most urgent first and what is over last', () => {
+  const c = (id: string, stage: string, deadline: string, more: Partial<Case> = {}) =>
+    ({ id, stage, deadline, opened: '2026-11-23T00:00:00Z', title: { zh: '积水', en: 'Flood' }, class_name: { zh: '排水', en: 'Drains' }, ...more }) as Case
+  const xs = [
+    c('closed', 'closed', '2026-11-23T01:00:00Z'),
+    c('next', 'handling', '2026-11-23T03:00:00Z', { department: '消防', grid: '350623100001001' }),
+    c('first', 'intake', '2026-11-23T02:00:00Z', { title: { zh: '烟雾', en: 'Smoke' } }),
+  ]
+  const ids = (...asked: [Case['stage'] | undefined, string, string]) => narrowed(xs, ...asked).map((x) => x.id)
+  expect(ids(undefined, '', '')).toEqual(['first', 'next', 'closed'])
+  expect(ids('handling', '', '')).toEqual(['next'])
+  expect(ids(undefined, '消防', '')).toEqual(['next'])
+  expect(ids(undefined, '', 'SMOKE')).toEqual(['first'])
+  expect(ids(undefined, '', '3506231')).toEqual(['next'])
 })
 
 it('knows the light of a case from its limit, and keeps the one that it was handled under', () => {

@@ -35,9 +35,10 @@ it('fills in what the sentence names, and no more than that', () => {
 
 it.each([
   ['alarm smoke:sd-1:3 was acknowledged by lin at 2020-11-26T04:05:06Z', '告警已由 lin 于 2020年11月26日 12:05 确认。'],
-  ['device sd-1 is disabled', '设备 sd-1 已停用。'],
+  ['device sd-1 is disabled', '设备 sd-1 已禁用。'],
   ['acknowledge: alarm a:b:1 is not shelved', '告警没有搁置。'],
   ['handle case E05-1: a photo after handling is missing, handle_after (处置后); add it to the case first', '缺少照片：处置后。请先上传。'],
+  ['too many wrong passwords; wait 59s and try again', '密码错误次数过多，请 59 秒后再试。'],
   ['no component "3506230101000001"', '没有部件 3506230101000001'],
   ['the message of more than 70 bytes is larger than the 64 bytes that the device takes of a packet, as its CONNECT says', '命令的报文超出设备在 CONNECT 中声明的上限（64 字节）。'],
   ['something that nobody translated', 'something that nobody translated'],

@@ -13,6 +13,7 @@ const narrowing = ['user', 'action', 'target', 'address', 'from', 'to'] as const
 
 export function Audit({ search }: { search: string }) {
   const { asked, set, clear } = filters('/audit', search, narrowing)
+  for (const name of ['from', 'to'] as const) if (Number.isNaN(Date.parse(asked[name]))) asked[name] = ''
   const loaded = useList<AuditEntry>('/audit', asked, page)
   const when = (name: 'from' | 'to') => (
     <label class="inline">

@@ -24,6 +24,20 @@ export function byUrgency(a: Case, b: Case): number {
   return (x === y ? 0 : x - y) || Date.parse(a.opened) - Date.parse(b.opened)
 }
 
+/** narrowed is what fits of cases, what is over last, the most urgent first; "" and undefined fit every case. */
+export function narrowed(cases: Case[], stage: Stage | undefined, department: string, q: string): Case[] {
+  const needle = q.toLowerCase()
+  const over = (c: Case) => Number(endStages.includes(c.stage))
+  return cases
+    .filter(
+      (c) =>
+        (stage === undefined || c.stage === stage) &&
+        (department === '' || c.department === department) &&
+        (needle === '' || [c.id, c.title.zh, c.title.en, c.class_name.zh, c.class_name.en, c.grid ?? ''].join('\n').toLowerCase().includes(needle)),
+    )
+    .sort((a, b) => over(a) - over(b) || byUrgency(a, b))
+}
+
 export function Cases({ search }: { search: string }) {
   useTick(1000)
   const q = new URLSearchParams(search)
@@ -39,17 +53,8 @@ export function Cases({ search }: { search: string }) {
   const { asked, set, clear } = filters('/cases', search, ['stage', 'department', 'q'])
   const { department } = asked
   const all = (loaded.data?.items ?? []).filter((c) => everything || openStages.includes(c.stage))
-  const needle = asked.q.toLowerCase()
-  const where = useWhere(all)
-  const items = all
-    .filter(
-      (c) =>
-        (stage === undefined || c.stage === stage) &&
-        (department === '' || c.department === department) &&
-        (needle === '' ||
-          [c.id, where(c), c.title.zh, c.title.en, c.class_name.zh, c.class_name.en, c.grid ?? ''].join('\n').toLowerCase().includes(needle)),
-    )
-    .sort(byUrgency)
+  const items = narrowed(all, stage, department, asked.q)
+  const where = useWhere(items)
   const mine = state.user?.department ?? ''
   const departments = [...new Set([...all.map((c) => c.department ?? ''), department].filter(Boolean))].sort()
   const stages = everything ? [...openStages, ...endStages] : openStages

@@ -364,7 +364,8 @@ function Limits({ of: l }: { of: NonNullable<Model['limits']> }) {
 
 /** Clock says how the clock of a device goes. */
 function Clock({ of: c }: { of: NonNullable<Device['clock']> }) {
-  const off = Math.abs(c.offset_s) < 0.5 ? '' : `${c.offset_s > 0 ? '+' : '−'}${span(Math.abs(c.offset_s) * 1000)}`
+  // How far a clock is off that was never set, the platform only knows up to a bound.
+  const off = c.state === 'unset' || Math.abs(c.offset_s) < 0.5 ? '' : `${c.offset_s > 0 ? '+' : '−'}${span(Math.abs(c.offset_s) * 1000)}`
   return (
     <>
       <span class="mark">

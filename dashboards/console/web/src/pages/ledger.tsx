@@ -29,7 +29,8 @@ export function Ledger({ search }: { search: string }) {
   const from = narrowed ? own[0] : to - ranges[range] * hour
   const asked = { device, from: new Date(from).toISOString(), to: new Date(to).toISOString() }
   const hours = useLoad('ledger by hour ' + JSON.stringify(asked), async (signal) => (await get<List<LedgerRow>>('/ledger' + query({ ...asked, by: 'hour' }), signal)).items, minute)
-  const rows = useList<LedgerRow>('/ledger', { ...asked, uneven: !all }, page, minute)
+  // The last hours stay the same list when another hour begins.
+  const rows = useList<LedgerRow>('/ledger', { ...asked, uneven: !all }, page, minute, narrowed ? undefined : `last ${range} ${device} ${all}`)
   const set = (name: string, value: string) => go('/ledger' + withFilter(search, name, value), true)
   const during = (a: number, b: number) => '/ledger' + withFilter(withFilter(search, 'from', new Date(a).toISOString()), 'to', new Date(b).toISOString())
   return (

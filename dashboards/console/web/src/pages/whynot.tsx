@@ -16,7 +16,7 @@ export function WhyNotAsk({ path, search, rule, device }: { path: string; search
   const q = new URLSearchParams(search)
   const asked = { rule: rule?.id ?? q.get('rule') ?? '', device: device?.id ?? q.get('device') ?? '', at: q.get('at') ?? '' }
   const [other, setOther] = useState(rule === undefined ? asked.rule : asked.device)
-  const [at, setAt] = useState(() => localInput(asked.at === '' ? now() : Date.parse(asked.at)))
+  const [at, setAt] = useState(() => localInput(Date.parse(asked.at) || now()))
   const choices = useLoad(`choices ${rule?.id} ${device?.id}`, async (signal): Promise<{ id: string; name: string }[]> => {
     if (rule === undefined) {
       const all = (await get<List<Rule>>('/rules', signal)).items
