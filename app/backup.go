@@ -196,7 +196,8 @@ const restoring = ".restoring"
 
 // Restore makes the data folder dir of a backup. The folder must be empty or not
 // there; it may be a link, or where a disk is mounted. What is restored appears
-// in it when it is whole, and after an error nothing is left.
+// in it when it is whole, and after an error nothing is left; what can't be taken
+// away again then does not start.
 func Restore(ctx context.Context, file, dir string, log *slog.Logger) (m Manifest, err error) {
 	there, err := restorable(dir)
 	if err != nil {
@@ -224,23 +225,43 @@ func Restore(ctx context.Context, file, dir string, log *slog.Logger) (m Manifes
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return m, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	half := false
+	defer func() {
+		if !half {
+			err = errors.Join(err, os.RemoveAll(tmp))
+		}
+	}()
 	if err := roomFor(file, dir, &z.Reader, m); err != nil {
 		return m, err
 	}
 	if err := restoreInto(ctx, tmp, &z.Reader, m, log); err != nil {
 		return m, fmt.Errorf("restore %s: %w", file, err)
 	}
-	list, err := os.ReadDir(tmp)
-	if err != nil {
-		return m, err
-	}
-	for _, e := range list {
-		if err := os.Rename(filepath.Join(tmp, e.Name()), filepath.Join(dir, e.Name())); err != nil {
-			return m, err
-		}
+	if half, err = moveAll(tmp, dir); err != nil {
+		return m, fmt.Errorf("restore %s: %w", file, err)
 	}
 	return m, nil
+}
+
+// moveAll moves what is in one folder into another, or after an error nothing; half says
+// that then not all could be taken back.
+func moveAll(from, to string) (half bool, err error) {
+	list, err := os.ReadDir(from)
+	if err != nil {
+		return false, err
+	}
+	for i, e := range list {
+		if err = os.Rename(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err == nil {
+			continue
+		}
+		for _, e := range list[:i] {
+			if back := os.Rename(filepath.Join(to, e.Name()), filepath.Join(from, e.Name())); back != nil {
+				half, err = true, errors.Join(err, back)
+			}
+		}
+		return half, err
+	}
+	return false, nil
 }
 
 // restorable says whether there is a folder dir, and an error when it is not empty.

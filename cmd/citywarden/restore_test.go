@@ -3,7 +3,9 @@
 package main
 
 import (
+	"archive/zip"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -184,5 +186,45 @@ func TestWhatOperatorsKeepInTheDataFolder(t *testing.T) {
 	kept(filepath.Join(dir, "other"))
 	if _, err := os.Stat(filepath.Join(dir, "other", "lost+found")); !os.IsNotExist(err) {
 		t.Errorf("what fsck found is in the backup: %v", err)
+	}
+
+	// A restore that can't put all into its place leaves nothing that would start.
+	disk := filepath.Join(dir, "disk")
+	writeFile(t, filepath.Join(disk, "lost+found", "#7"), "mine")
+	withFile(t, filepath.Join(data, "county.zip"), filepath.Join(dir, "old.zip"), "files/lost+found/#12")
+	cmd := exec.CommandContext(ctx, "citywarden", "restore", "old.zip", "--data", "disk")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "/old.zip: rename ") || !strings.Contains(string(out), "disk/lost+found") {
+		t.Errorf("a restore onto a folder in its way = %v: %s", err, out)
+	}
+	if list, err := os.ReadDir(disk); err != nil || len(list) != 1 {
+		t.Errorf("after it there is %v, %v", list, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(disk, "lost+found", "#7")); err != nil || string(b) != "mine" {
+		t.Errorf("what was there is %q, %v", b, err)
+	}
+}
+
+// withFile writes a copy of a zip file that has one more file.
+func withFile(t *testing.T, from, to, name string) {
+	t.Helper()
+	z, err := zip.OpenReader(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	f, err := os.Create(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := zip.NewWriter(f)
+	for _, x := range z.File {
+		if err := w.Copy(x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = w.Create(name)
+	if err := errors.Join(err, w.Close(), f.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
