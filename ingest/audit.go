@@ -93,6 +93,9 @@ func (r *auditRun) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.amended(ctx, after); err != nil {
+		return err
+	}
 	trimmed := false
 	for first := true; after < r.end; first = false {
 		recs, err := r.Log.Read(ctx, after)
@@ -156,31 +159,27 @@ func (r *auditRun) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.refused, r.again = map[citywarden.Position]bool{}, map[citywarden.Position]bool{}
-	f := citywarden.DeadLetterFilter{Page: citywarden.Page{Limit: citywarden.MaxPage}}
-	for {
-		letters, next, err := r.Ledger.DeadLetters(ctx, f)
-		if err != nil {
-			return err
-		}
-		for i := range letters {
-			switch l := &letters[i]; {
-			case l.Stage == citywarden.FailedSeries:
-				r.refused[l.Position] = true
-			case !l.Replayed.IsZero():
-				r.again[l.Position] = true
-			}
-		}
-		if n := len(letters); next == "" || letters[n-1].Received.Before(r.from.Add(-maxAhead)) {
-			break
-		}
-		f.After = next
-	}
 	if last := r.Log.Last(); last > r.end {
 		r.note("the ledger is %d commit groups behind the log", last.Group()-r.end.Group())
 	}
 	if r.series < r.end {
 		r.note("the time series are %d commit groups behind the ledger: what lies there was not looked for", r.end.Group()-r.series.Group())
+	}
+	return nil
+}
+
+// amended notes which messages behind after are not in the books any more as they were logged.
+func (r *auditRun) amended(ctx context.Context, after citywarden.Position) error {
+	refused, again, err := r.Ledger.store.Amended(ctx, after)
+	if err != nil {
+		return err
+	}
+	r.refused, r.again = map[citywarden.Position]bool{}, map[citywarden.Position]bool{}
+	for _, p := range refused {
+		r.refused[p] = true
+	}
+	for _, p := range again {
+		r.again[p] = true
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +38,17 @@ func (h *holes) Rows(ctx context.Context, d citywarden.Domain, q citywarden.Hist
 	return rows, err
 }
 
+// unread is a store whose dead letters nobody may read, as an audit of a million would for a long time.
+type unread struct {
+	*store.DB
+	t *testing.T
+}
+
+func (u unread) DeadLetters(context.Context, citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error) {
+	u.t.Error("the dead letters are read")
+	return nil, "", nil
+}
+
 // TestAudit has everything that a message can be, and then books that lie.
 func TestAudit(t *testing.T) {
 	dir := t.TempDir()
@@ -58,7 +70,7 @@ func TestAudit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger := ingest.NewLedger(db, 0, log)
+	ledger := ingest.NewLedger(unread{db, t}, 0, log)
 	p, err := ingest.New(ingest.Options{Log: j, Directory: dev, Logger: log})
 	if err != nil {
 		t.Fatal(err)
@@ -121,6 +133,27 @@ func TestAudit(t *testing.T) {
 	r := audit()
 	if r.Found != 0 || len(r.Notes) != 0 || r.Messages != 450 || r.Points != r.Readings || r.Points < 400 {
 		t.Fatalf("an audit of books that agree: %+v", r)
+	}
+
+	// Since then one message was brought in again, and the series refused what was of use of another.
+	letters, _, err := db.DeadLetters(t.Context(), citywarden.DeadLetterFilter{Oldest: true, Page: citywarden.Page{Limit: citywarden.MaxPage}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := slices.IndexFunc(letters, func(l citywarden.DeadLetter) bool { return strings.Contains(string(l.Payload), "volume") })
+	none := slices.IndexFunc(letters, func(l citywarden.DeadLetter) bool { return string(l.Payload) == `{"energy":` })
+	if err := db.SetReplayed(t.Context(), letters[none:none+1], time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	refused := citywarden.Refused{DeadLetter: letters[half], Logged: begun, Readings: 1}
+	refused.Stage = citywarden.FailedSeries
+	if err := db.SaveRefused(t.Context(), []citywarden.Refused{refused}); err != nil {
+		t.Fatal(err)
+	}
+	points := r.Points
+	r = audit()
+	if r.Found != 0 || r.Points != points-1 || len(r.Notes) != 1 || !strings.HasPrefix(r.Notes[0], "dead letters brought in again since: 1;") {
+		t.Fatalf("an audit with a message brought in again and one that was refused: %+v", r)
 	}
 
 	hole.device, hole.metric = "m2", "power"

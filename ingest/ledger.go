@@ -55,6 +55,9 @@ type LedgerStore interface {
 	DeadLetters(ctx context.Context, f citywarden.DeadLetterFilter) ([]citywarden.DeadLetter, string, error)
 	// SetReplayed notes that dead letters were brought in again at that time.
 	SetReplayed(ctx context.Context, letters []citywarden.DeadLetter, at time.Time) error
+	// Amended returns, of the messages behind after, those of which the time series refused something and those
+	// of which a dead letter of the decoding was brought in again.
+	Amended(ctx context.Context, after citywarden.Position) (refused, again []citywarden.Position, err error)
 	// TrimDeadLetters removes all but the newest keep and returns how many.
 	TrimDeadLetters(ctx context.Context, keep int) (int64, error)
 }

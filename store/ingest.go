@@ -221,6 +221,29 @@ func (d *DB) SetReplayed(ctx context.Context, letters []citywarden.DeadLetter, a
 	})
 }
 
+// Amended returns, of the messages behind after, those of which the time series refused something and those of
+// which a dead letter of the decoding was brought in again, each by position.
+func (d *DB) Amended(ctx context.Context, after citywarden.Position) (refused, again []citywarden.Position, err error) {
+	_, err = list(ctx, d.sql, func(row scanner) (none struct{}, err error) {
+		var position int64
+		var stage citywarden.Failed
+		if err := row.Scan(&position, &stage); err != nil {
+			return none, err
+		}
+		to := &again
+		if stage == citywarden.FailedSeries {
+			to = &refused
+		}
+		*to = append(*to, citywarden.Position(position))
+		return none, nil
+	}, `SELECT position, stage FROM dead_letters WHERE position > $1 AND (stage = $2 OR replayed > 0) ORDER BY position, stage`,
+		int64(after), citywarden.FailedSeries)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read which messages were brought in again or refused: %w", err)
+	}
+	return refused, again, nil
+}
+
 // TrimDeadLetters removes all but the newest keep and returns how many.
 func (d *DB) TrimDeadLetters(ctx context.Context, keep int) (removed int64, err error) {
 	res, err := d.exec(ctx, `DELETE FROM dead_letters WHERE position <

@@ -195,6 +195,48 @@ func TestRefusedReadingsAreCountedOnce(t *testing.T) {
 	}
 }
 
+// TestAmended: of all dead letters these are what the ledger can't be held against any more.
+func TestAmended(t *testing.T) {
+	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), Open)
+	letter := func(group uint64, stage citywarden.Failed) citywarden.DeadLetter {
+		return citywarden.DeadLetter{Position: citywarden.PositionAt(group, 0), Stage: stage, Device: "a", Payload: []byte("{}")}
+	}
+	var letters []citywarden.DeadLetter
+	for group := uint64(1); group <= 4; group++ {
+		letters = append(letters, letter(group, citywarden.FailedDecode))
+	}
+	letters = append(letters, letter(2, citywarden.FailedSeries), letter(3, citywarden.FailedSeries), letter(5, citywarden.FailedSeries))
+	if err := db.SaveLedger(t.Context(), "ledger", 0, 1, citywarden.LedgerAdd{Dead: letters}); err != nil {
+		t.Fatal(err)
+	}
+	replayed := []citywarden.DeadLetter{letter(1, citywarden.FailedDecode), letter(3, citywarden.FailedDecode), letter(5, citywarden.FailedSeries)}
+	if err := db.SetReplayed(t.Context(), replayed, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	at := func(groups ...uint64) (ps []citywarden.Position) {
+		for _, g := range groups {
+			ps = append(ps, citywarden.PositionAt(g, 0))
+		}
+		return ps
+	}
+	for _, tt := range []struct {
+		after          citywarden.Position
+		refused, again []citywarden.Position
+	}{
+		{0, at(2, 3, 5), at(1, 3)},
+		{citywarden.PositionAt(2, 0), at(3, 5), at(3)},
+		{citywarden.PositionAt(5, 0), nil, nil},
+	} {
+		refused, again, err := db.Amended(t.Context(), tt.after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([][]citywarden.Position{tt.refused, tt.again}, [][]citywarden.Position{refused, again}); diff != "" {
+			t.Errorf("behind %d:\n%s", tt.after, diff)
+		}
+	}
+}
+
 func TestTrimDeadLettersKeepsTheNewest(t *testing.T) {
 	db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), Open)
 	var letters []citywarden.DeadLetter
