@@ -27,7 +27,7 @@ type RecordKind uint8
 // The kinds of record.
 const (
 	RecordUplink RecordKind = iota + 1 // a message of a device
-	RecordTick                         // time passed: a deadline of the rule engine is due
+	RecordTick                         // time passed: a deadline of the rule engine is due, or nothing else was logged for half an Outage
 	RecordOrder                        // a person's order to the rule engine, about one alarm
 	RecordStart                        // the platform began to run: it heard nothing since the record before
 	RecordDeaf                         // messages can't be stored: nothing was heard from Since to At, or since the RecordDeaf before

@@ -248,6 +248,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		running.Go(func() { p.feed(ctx, c) })
 	}
 	running.Go(func() { p.watch(ctx) })
+	running.Go(func() { p.beat(ctx) })
 	if p.trim != nil && len(p.consumers) > 0 {
 		running.Go(func() { p.trimmer(ctx) })
 	}

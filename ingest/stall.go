@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -15,6 +16,9 @@ const (
 	sayEvery     = time.Minute
 	// deafEvery is how often it is logged that no message is taken.
 	deafEvery = 10 * time.Second
+	// quietEvery is how often it is logged that messages would be taken while there are none: less than this and a
+	// restart that takes as long is no outage.
+	quietEvery = citywarden.Outage / 2
 )
 
 // What messages may wait for.
@@ -125,4 +129,20 @@ func (p *Pipeline) listen(ctx context.Context, noted time.Time) time.Time {
 		return time.Time{}
 	}
 	return time.Now()
+}
+
+// beat puts a RecordTick into the log when there was nothing to log for long although messages are taken: when the platform
+// is started again, it heard until the newest record, and the time before in which nobody spoke is no outage of it.
+func (p *Pipeline) beat(ctx context.Context) {
+	newest, moved := p.log.Last(), time.Now()
+	for pause(ctx, watchEvery) {
+		if last := p.log.Last(); last != newest {
+			newest, moved = last, time.Now()
+		}
+		if time.Since(moved) < quietEvery || p.full() != nil || slices.ContainsFunc(p.consumers, func(c *consumer) bool { return c.holding.Load() }) {
+			continue
+		}
+		_ = p.Tick(ctx) // the log says itself why it can't be written
+		moved = time.Now()
+	}
 }

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/citywarden/citywarden"
+	"github.com/citywarden/citywarden/store"
+	"github.com/citywarden/citywarden/store/pgtest"
 )
 
 // slowLog is a log that completes nothing while it is told so.
@@ -168,10 +171,16 @@ func TestNobodyIsHeardOnAFullDisk(t *testing.T) {
 		synctest.Wait()
 		var at []time.Duration
 		for _, e := range c.got {
-			if e.Kind != citywarden.RecordDeaf {
+			switch e.Kind {
+			case citywarden.RecordDeaf:
+				at = append(at, e.At.Sub(begin))
+			case citywarden.RecordTick: // says that somebody would have been heard
+				if d := e.At.Sub(begin); d > 62*time.Second && d <= 86*time.Second {
+					t.Errorf("it hears at %s", d)
+				}
+			default:
 				t.Errorf("a record of kind %d", e.Kind)
 			}
-			at = append(at, e.At.Sub(begin))
 		}
 		if d := cmp.Diff([]time.Duration{62 * time.Second, 72 * time.Second, 82 * time.Second, 86 * time.Second}, at); d != "" {
 			t.Error(d)
@@ -224,6 +233,68 @@ func TestNobodyIsHeardWhileAConsumerHoldsBack(t *testing.T) {
 		synctest.Wait()
 		if d := cmp.Diff([]string{"30s after 30s", "40s after 0s", "46s after 0s"}, deaf()); d != "" {
 			t.Error(d)
+		}
+	})
+}
+
+// TestARestartAfterQuietIsNoOutageOfThatTime: nobody has anything to say for hours, and then the platform is restarted in a few
+// seconds. It heard all the time, so a device that does not speak again before long was silent by itself, and the log has little of it.
+func TestARestartAfterQuietIsNoOutageOfThatTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const heartbeat, quiet = 10 * time.Minute, 2 * time.Hour
+		m := testModel()
+		m.Heartbeat = citywarden.Duration(heartbeat)
+		db := pgtest.Open(t, filepath.Join(t.TempDir(), "x.db"), store.Open)
+		l := new(memLog)
+		run := func() (p *Pipeline, ledger *Ledger, stop func()) {
+			p, err := New(Options{Log: l, Directory: one{m}, Logger: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ledger = NewLedger(db, 0, nil)
+			p.Attach(ledger)
+			l.Append(citywarden.Record{Kind: citywarden.RecordStart}, func(citywarden.Position, error) {})
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- p.Run(ctx) }()
+			return p, ledger, func() {
+				l.seal()
+				synctest.Wait()
+				if err := ledger.flush(t.Context()); err != nil {
+					t.Error(err)
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		p, _, stop := run()
+		synctest.Wait()
+		began := time.Now()
+		send(t, p, "d", sample(1))
+		time.Sleep(quiet)
+		stop()
+		if n := len(l.groups); n > 300 {
+			t.Errorf("%d groups in two hours in which nobody spoke", n)
+		}
+		time.Sleep(3 * time.Second)
+		p, ledger, stop := run()
+		time.Sleep(time.Minute)
+		send(t, p, "d", sample(2))
+		end := time.Now()
+		stop()
+		gaps, err := ledger.Gaps(t.Context(), "d", began, end.Add(time.Second))
+		if d := cmp.Diff([]citywarden.Gap{{From: began.Add(heartbeat).UTC(), To: end.UTC()}}, gaps); d != "" || err != nil {
+			t.Errorf("%v, gaps (-want +got):\n%s", err, d)
+		}
+		rows, _, err := ledger.Rows(t.Context(), citywarden.LedgerFilter{From: began.Add(-time.Hour), To: end.Add(time.Hour), Device: "d"})
+		silent := int64(0)
+		for _, r := range rows {
+			silent += r.Silent
+		}
+		if want := int64((end.Sub(began) - heartbeat) / time.Second); err != nil || silent != want {
+			t.Errorf("%v, silent for %d s, want %d", err, silent, want)
 		}
 	})
 }
