@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -278,10 +279,10 @@ func TestAForgottenCommandStaysForgotten(t *testing.T) {
 		if err := b.r.Delete(t.Context(), "v1"); err != nil {
 			t.Fatal(err)
 		}
-		s.broken = true
+		s.broken.Store(true)
 		c.Forget("v1")
 		b.got[0].Done(nil)
-		s.broken = false
+		s.broken.Store(false)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		b.must("v1", `1 open {"pct":1} sent`)
@@ -357,11 +358,11 @@ func TestCommandsThatCannotBe(t *testing.T) {
 // brokenStore fails to save commands while broken.
 type brokenStore struct {
 	*store.DB
-	broken bool
+	broken atomic.Bool
 }
 
 func (s *brokenStore) SaveCommand(ctx context.Context, c citywarden.Command) error {
-	if s.broken {
+	if s.broken.Load() {
 		return errors.New("disk is full")
 	}
 	return s.DB.SaveCommand(ctx, c)
@@ -378,14 +379,14 @@ func TestAnswerThatIsNotStored(t *testing.T) {
 	b.c = c
 	b.listen("v1")
 	b.tell("v1", "open", map[string]any{"pct": 1.0})
-	s.broken = true
+	s.broken.Store(true)
 	if err := c.Answer(t.Context(), "v1", 1, nil); err == nil || citywarden.CodeOf(err) == citywarden.CodeNotFound {
 		t.Errorf("taken: %v", err)
 	}
 	if _, err := c.Tell(t.Context(), "v1", "beep", nil, 0, "li"); err == nil {
 		t.Error("a command that is not stored was taken")
 	}
-	s.broken = false
+	s.broken.Store(false)
 	if err := c.Answer(t.Context(), "v1", 1, nil); err != nil {
 		t.Error(err)
 	}
@@ -403,9 +404,9 @@ func TestFailureThatIsNotStored(t *testing.T) {
 	b.c = c
 	b.listen("v1")
 	b.tell("v1", "open", map[string]any{"pct": 1.0})
-	s.broken = true
+	s.broken.Store(true)
 	b.got[0].Done(citywarden.Errorf(citywarden.CodeTooLarge, "the device takes 64 bytes"))
-	s.broken = false
+	s.broken.Store(false)
 	b.must("v1", `1 open {"pct":1} sent`)
 	c.Forget("v1")
 	b.must("v1", `1 open {"pct":1} timed_out`)
@@ -426,9 +427,9 @@ func TestWhereACommandIsThatIsNotStored(t *testing.T) {
 		}
 		b.c = c
 		b.tell("v1", "open", map[string]any{"pct": 1.0})
-		s.broken = gone == nil
+		s.broken.Store(gone == nil)
 		end := b.listen("v1")
-		s.broken = true
+		s.broken.Store(true)
 		end()
 		b.got[0].Done(gone)
 		end = b.listen("v1")
@@ -440,7 +441,7 @@ func TestWhereACommandIsThatIsNotStored(t *testing.T) {
 			t.Errorf("the first connection ends with %v: offered %d times, want %d", gone, len(b.got), want)
 		}
 		end()
-		s.broken = false
+		s.broken.Store(false)
 		if err := c.Answer(t.Context(), "v1", 1, nil); err != nil {
 			t.Error(err)
 		}
@@ -466,13 +467,13 @@ func TestDeliveryThatIsNotStored(t *testing.T) {
 			b.listen("v1")
 			b.tell("v1", "open", map[string]any{"pct": 1.0})
 			b.tell("v1", "beep", nil)
-			s.broken = true
+			s.broken.Store(true)
 			b.got[0].Done(nil)
 			b.got[1].Done(nil)
 			time.Sleep(30 * time.Second)
 			synctest.Wait()
 			b.must("v1", `1 open {"pct":1} sent`, `2 beep {} sent`)
-			s.broken = false
+			s.broken.Store(false)
 			if !leaves {
 				time.Sleep(11 * time.Second)
 				synctest.Wait()
