@@ -66,8 +66,9 @@ it('shows what stays out of service by its newest alarm only', () => {
 
 it('sorts cases by deadline; those without one come last, oldest first', () => {
   const c = (id: string, deadline?: string, opened = '2026-11-23T00:00:00Z') => ({ id, deadline, opened }) as Case
-  const xs = [c('new', undefined, '2026-11-23T02:00:00Z'), c('older'), c('late', '2026-11-23T01:00:00Z'), c('later', '2026-11-23T05:00:00Z')]
-  expect(xs.sort(byUrgency).map((x) => x.id)).toEqual(['late', 'later', 'older', 'new'])
+  const xs = [c('new', undefined, '2026-11-23T02:00:00Z'), c('older'), c('late', '2026-11-23T01:00:00Z'), c('later', '2026-11-23T05:00:00Z'),
+    { ...c('staged'), stage_deadline: '2026-11-23T03:00:00Z' }, { ...c('both', '2026-11-23T04:00:00Z'), stage_deadline: '2026-11-23T00:30:00Z' }]
+  expect(xs.sort(byUrgency).map((x) => x.id)).toEqual(['late', 'staged', 'both', 'later', 'older', 'new'])
 })
 
 it('narrows cases to a stage, a department and words, the most urgent first and what is over last', () => {

@@ -16,9 +16,9 @@ import { Reported } from './work'
 
 const most = 3000
 
-/** byUrgency sorts the overdue first, then by deadline, then by age. */
+/** byUrgency sorts by the deadline that is shown, of the stage while there is none of the whole case, the overdue first, then by age. */
 export function byUrgency(a: Case, b: Case): number {
-  const at = (c: Case) => (c.deadline === undefined ? Infinity : Date.parse(c.deadline))
+  const at = (c: Case) => Date.parse(c.deadline ?? c.stage_deadline ?? '') || Infinity
   const x = at(a)
   const y = at(b)
   return (x === y ? 0 : x - y) || Date.parse(a.opened) - Date.parse(b.opened)
