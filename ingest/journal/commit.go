@@ -139,7 +139,8 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	ctx, abort := context.WithCancelCause(ctx)
 	j.abort.Store(&abort)
 	defer j.watch(abort)()
-	ack, err := j.js.Publish(ctx, subject, b, jetstream.WithExpectStream(streamName), jetstream.WithRetryAttempts(0))
+	ack, err := j.js.Publish(ctx, subject, b, jetstream.WithExpectStream(streamName),
+		jetstream.WithRetryWait(leaderWait), jetstream.WithRetryAttempts(j.attempts()))
 	j.abort.Store(nil)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause // says more than that the context ended
@@ -149,6 +150,8 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 		err = fmt.Errorf("not on disk after %s: look at the disk of %s", commitTimeout, j.opts.Dir)
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("not confirmed after %s: look at NATS at log.url", commitTimeout)
+	case errors.Is(err, jetstream.ErrNoStreamResponse) && j.opts.URL != "":
+		err = fmt.Errorf("for %s no server at log.url led the stream %s: look at NATS with nats stream info %[2]s", leaderTimeout, streamName)
 	case err != nil && strings.Contains(err.Error(), server.ErrMaxBytes.Error()): // JetStream has no code of its own for it
 		err = fmt.Errorf("%w: it has reached log.max_bytes (%d MiB) and a consumer has not dealt with what is oldest in it; citywarden_consumer_lag tells which: bring back what it writes to, or raise log.max_bytes",
 			errFull, j.opts.MaxBytes>>20)
@@ -163,6 +166,15 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	j.base += uint64(len(recs))
 	j.buf = b // acknowledged, so nobody reads it any more
 	return ack.Sequence, nil
+}
+
+// attempts returns how often a write is sent again that nobody was there to take, so that nobody
+// can have it twice. A cluster has nobody while it elects the leader of the stream.
+func (j *Journal) attempts() int {
+	if j.opts.URL == "" {
+		return 0
+	}
+	return int(leaderTimeout / leaderWait)
 }
 
 // publish makes g visible to Read.

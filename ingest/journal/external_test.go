@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -138,6 +139,28 @@ func TestAClusterKeepsTheLogOnThree(t *testing.T) {
 			t.Errorf("replicas after opening again: %+v, %v", info, err)
 		}
 		j.Close()
+	}
+}
+
+// TestAWriteWaitsForALeader: while a cluster elects, nobody takes a group; that refuses no device.
+func TestAWriteWaitsForALeader(t *testing.T) {
+	s := external(t, t.TempDir(), server.RANDOM_PORT, maxPayload)
+	j := open(t, Options{URL: s.ClientURL()})
+	run(t, j)
+	config := j.stream.CachedInfo().Config
+	if err := j.js.DeleteStream(t.Context(), streamName); err != nil { // now nobody listens to its subject
+		t.Fatal(err)
+	}
+	time.AfterFunc(500*time.Millisecond, func() {
+		if _, err := j.js.CreateStream(context.Background(), config); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := put(j, uplink(0)); err != nil {
+		t.Fatal(err)
+	}
+	if got := payloads(all(t, j, 0)); !slices.Equal(got, []string{"0"}) {
+		t.Errorf("records %q, want one", got)
 	}
 }
 

@@ -68,6 +68,10 @@ const (
 	// commitTimeout is how long a group may take; after that its records are
 	// reported as not stored, though they may be.
 	commitTimeout = 15 * time.Second
+	// leaderTimeout is how long a group waits for an external NATS to have a leader for the stream, asking
+	// each leaderWait; less than commitTimeout, and more than an election takes (4 to 9 s when a server died).
+	leaderTimeout = 12 * time.Second
+	leaderWait    = 100 * time.Millisecond
 	// slowCommit is how long a group may take until the log counts as not ready.
 	slowCommit = 5 * time.Second
 	// someAhead is by how much our clock is set back when messages tell; what is less makes no order of readings wrong.
