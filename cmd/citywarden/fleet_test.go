@@ -54,11 +54,16 @@ type link interface {
 // over is true.
 func (f *fleet) send(i int, l link, n int, over *atomic.Bool) error {
 	for !over.Load() {
-		if err := l.publish(n, &f.next[i], func(ts int64) { f.acked[i] = append(f.acked[i], ts); f.count.Add(1) }); err != nil {
+		if err := l.publish(n, &f.next[i], f.taken(i)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// taken is told by a link what device i knows to be acknowledged.
+func (f *fleet) taken(i int) func(int64) {
+	return func(ts int64) { f.acked[i] = append(f.acked[i], ts); f.count.Add(1) }
 }
 
 // flows waits until n more messages are acknowledged.
@@ -145,13 +150,9 @@ func (m *connection) Close() error { return m.c.Close() }
 func (m *connection) publish(n int, ts *int64, acked func(int64)) error {
 	first := *ts
 	for range n {
-		if m.id++; m.id == 0 {
-			m.id = 1
-		}
-		body := append(text(m.topic), byte(m.id>>8), byte(m.id))
-		body = append(body, reading(*ts)...)
+		at := *ts
 		*ts++
-		if err := m.write(0x32, body); err != nil {
+		if err := m.send(reading(at)); err != nil {
 			return err
 		}
 	}
@@ -163,6 +164,15 @@ func (m *connection) publish(n int, ts *int64, acked func(int64)) error {
 		acked(first + int64(i))
 	}
 	return nil
+}
+
+// send sends one message and does not wait for its acknowledgement.
+func (m *connection) send(message []byte) error {
+	if m.id++; m.id == 0 {
+		m.id = 1
+	}
+	body := append(text(m.topic), byte(m.id>>8), byte(m.id))
+	return m.write(0x32, append(body, message...))
 }
 
 // poster is a device that speaks HTTP, one message after the other.
