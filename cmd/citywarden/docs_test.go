@@ -50,12 +50,13 @@ func blocksOf(t *testing.T, path string) []block {
 
 // TestGuidesOfBothLanguages: who reads a guide in Chinese gets the same chapters,
 // tables and examples as who reads it in English, and in the same order. What has a
-// name or is run is the same; blocks to look at only may be in either language.
+// name or is run is the same; blocks to look at only may be in either language. Each
+// chapter names the same commands, keys and paths.
 func TestGuidesOfBothLanguages(t *testing.T) {
 	run := func(path string) []block {
 		return slices.DeleteFunc(blocksOf(t, path), func(b block) bool { return b.lang == "" })
 	}
-	for _, guide := range []string{"operators", "rule-engineers", "vendors"} {
+	for _, guide := range []string{"administrators", "operators", "rule-engineers", "vendors"} {
 		path := "../../docs/" + guide
 		en, zh := run(path+".md"), run(path+".zh.md")
 		if len(en) != len(zh) || len(en) == 0 {
@@ -68,6 +69,15 @@ func TestGuidesOfBothLanguages(t *testing.T) {
 		}
 		if a, b := outlineOf(t, path+".md"), outlineOf(t, path+".zh.md"); !slices.Equal(a, b) {
 			t.Errorf("%s: chapters with their rows of tables and items of lists are\n%s\nin English, in Chinese\n%s", guide, strings.Join(a, "\n"), strings.Join(b, "\n"))
+		}
+		names, called := namesOf(t, path+".md"), namesOf(t, path+".zh.md")
+		for i := range min(len(names), len(called)) {
+			for _, n := range lacking(names[i], called[i]) {
+				t.Errorf("%s.md has `%s` in its chapter %d, %s.zh.md has not", guide, n, i, guide)
+			}
+			for _, n := range lacking(called[i], names[i]) {
+				t.Errorf("%s.zh.md has `%s` in its chapter %d, %s.md has not", guide, n, i, guide)
+			}
 		}
 	}
 }
@@ -101,6 +111,54 @@ func outlineOf(t *testing.T, path string) []string {
 	end()
 	return out
 }
+
+// namesOf is what each chapter has between backquotes.
+func namesOf(t *testing.T, path string) (out [][]string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fenced.ReplaceAllString(string(b), "")
+	for _, chapter := range chapterHead.Split(text, -1) {
+		var names []string
+		for _, m := range quoted.FindAllStringSubmatch(chapter, -1) {
+			names = append(names, strings.Join(strings.Fields(m[1]), " "))
+		}
+		out = append(out, names)
+	}
+	return out
+}
+
+// lacking returns the names that others has not. What a reader puts there, like a
+// condition, may be in either language.
+func lacking(names, others []string) (out []string) {
+	for _, n := range names {
+		if !slices.ContainsFunc(others, func(o string) bool { return n == o || matches(n, o) || matches(o, n) }) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// matches reports whether name is pattern with the Chinese words in it translated.
+func matches(pattern, name string) bool {
+	if !hanWords.MatchString(pattern) {
+		return false
+	}
+	parts := hanWords.Split(pattern, -1)
+	for i := range parts {
+		parts[i] = regexp.QuoteMeta(parts[i])
+	}
+	return regexp.MustCompile("^" + strings.Join(parts, `\w+`) + "$").MatchString(name)
+}
+
+var (
+	fenced      = regexp.MustCompile("(?ms)^```.*?^```$")
+	chapterHead = regexp.MustCompile(`(?m)^#+ `)
+	quoted      = regexp.MustCompile("`([^`]+)`")
+	hanWords    = regexp.MustCompile(`\p{Han}+`)
+)
 
 var listItem = regexp.MustCompile(`^(-|\d+\.) `)
 
