@@ -137,7 +137,7 @@ func weight(g []citywarden.Entry) int {
 	return n
 }
 
-// after returns entries after position p: a whole group or several, nil when
+// after returns entries after position p: a whole group, or several that lie behind each other, nil when
 // there is none yet. ok is false when the ring does not go back to p. Groups that were
 // put together stay so, for the consumers that come after.
 func (r *ring) after(p citywarden.Position) (entries []citywarden.Entry, ok bool) {
@@ -153,30 +153,25 @@ func (r *ring) after(p citywarden.Position) (entries []citywarden.Entry, ok bool
 	if i == len(r.groups) {
 		return nil, true
 	}
-	first, n, size := r.groups[i:], 0, 0
-	for k, g := range first {
-		n, size = n+len(g), size+weight(g)
-		if k > 0 && (n > batchEntries || size > batchBytes) { // the ring drops what was put together as one
-			first = first[:k]
+	all, end := r.groups[i], i+1
+	for size := weight(all); end < len(r.groups); end++ {
+		g := r.groups[end]
+		more, ok := joined(all, g)
+		if size += weight(g); !ok || len(more) > batchEntries || size > batchBytes { // the ring drops what was put together as one
 			break
 		}
+		all = more
 	}
-	if len(first) > 1 {
-		r.groups = slices.Replace(r.groups, i, i+len(first), joined(first))
-	}
-	return slices.Clip(since(r.groups[i], p)), true
+	r.groups = slices.Replace(r.groups, i, end, all)
+	return slices.Clip(since(all, p)), true
 }
 
-// joined returns all entries of groups. It copies none when they lie behind each other, as decoder.group leaves them.
-func joined(groups [][]citywarden.Entry) []citywarden.Entry {
-	all := groups[0]
-	for _, g := range groups[1:] {
-		if n := len(all); n == cap(all) || &all[:n+1][n] != &g[0] {
-			return slices.Concat(groups...)
-		}
-		all = all[:len(all)+len(g)]
+// joined returns all entries of two groups when b lies behind a, as decoder.group leaves most of them.
+func joined(a, b []citywarden.Entry) (all []citywarden.Entry, ok bool) {
+	if n := len(a); n == cap(a) || &a[:n+1][n] != &b[0] {
+		return nil, false
 	}
-	return all
+	return a[:len(a)+len(b)], true
 }
 
 // newest returns the position of what was pushed last.
@@ -314,25 +309,34 @@ func (p *Pipeline) catchUp(ctx context.Context, c *consumer) {
 	from := c.passed()
 	p.logger.Info("consumer reads from the log", "consumer", c.Name(), "group", from.Group(), "behind", p.log.Last().Group()-from.Group())
 	d := p.openDecoder(ctx, from)
-	var batch [][]citywarden.Entry
-	n, size := 0, 0
+	var batch []citywarden.Entry
+	size := 0
+	deliver := func() (goOn bool) {
+		p.deliver(ctx, c, slices.Clip(batch))
+		batch, size = nil, 0
+		return ctx.Err() == nil && !p.ring.reaches(c.passed())
+	}
 	for {
 		entries, ok := d.next(ctx)
 		if !ok {
 			return
 		}
-		batch = append(batch, entries)
-		n, size = n+len(entries), size+weight(entries)
+		if all, ok := joined(batch, entries); ok {
+			batch = all
+		} else {
+			if len(batch) > 0 && !deliver() {
+				return
+			}
+			batch = entries
+		}
+		size += weight(entries)
 		// Go on collecting while more is there for certain.
-		if n < batchEntries && size < batchBytes && !p.ring.reaches(last(entries)) {
+		if len(batch) < batchEntries && size < batchBytes && !p.ring.reaches(last(entries)) {
 			continue
 		}
-		p.deliver(ctx, c, slices.Clip(joined(batch)))
-		if p.ring.reaches(c.passed()) || ctx.Err() != nil {
+		if !deliver() {
 			return
 		}
-		clear(batch)
-		batch, n, size = batch[:0], 0, 0
 	}
 }
 

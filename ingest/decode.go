@@ -24,8 +24,8 @@ const (
 	duplicateKeys = 1 << 20
 	// maxReasons is how many different things are said about one message.
 	maxReasons = 6
-	// roomEntries is for how many entries room is made at once.
-	roomEntries = 1024
+	// roomEntries is for how many entries room is made at once: more than a batch of a consumer, which ends where the room does.
+	roomEntries = 2 * batchEntries
 )
 
 // earliest is the oldest time a reading may have; a device that is further back has no clock.

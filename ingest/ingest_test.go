@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -308,8 +307,8 @@ func TestConsumersGetSeveralGroupsAtOnce(t *testing.T) {
 	})
 }
 
-// TestGroupsAreJoined: what one decoder made of several groups is put together as it lies, all else by a copy, and in
-// any case nobody who appends to what he got writes over the next.
+// TestGroupsAreJoined: what one decoder made of several groups is put together as it lies, and nobody who appends to what he
+// got writes over the next. Other groups stay apart.
 func TestGroupsAreJoined(t *testing.T) {
 	group := func(d *decoder, first, n int) []citywarden.Entry {
 		recs := make([]citywarden.Record, n)
@@ -322,31 +321,41 @@ func TestGroupsAreJoined(t *testing.T) {
 	groups := [][]citywarden.Entry{group(d, 1, 3), group(d, 4, 1), group(d, 5, roomEntries-4)}
 	beyond := group(d, roomEntries+1, 2*roomEntries)
 	for name, c := range map[string]struct {
-		groups [][]citywarden.Entry
-		copied bool
+		a, b []citywarden.Entry
+		want int // entries, 0 when they stay apart
 	}{
-		"one":             {groups[:1], false},
-		"several":         {groups, false},
-		"without the 2nd": {[][]citywarden.Entry{groups[0], groups[2]}, true},
-		"into other room": {[][]citywarden.Entry{groups[2], beyond}, true},
-		"another decoder": {[][]citywarden.Entry{groups[0], group(newDecoder(one{testModel()}), 4, 2)}, true},
+		"behind each other": {groups[0], groups[1], 4},
+		"without the 2nd":   {groups[0], groups[2], 0},
+		"into other room":   {groups[2], beyond, 0},
+		"another decoder":   {groups[0], group(newDecoder(one{testModel()}), 4, 2), 0},
+		"nothing before":    {nil, groups[0], 0},
 	} {
-		all := joined(c.groups)
-		if copied := &all[0] != &c.groups[0][0]; copied != c.copied {
-			t.Errorf("%s: copied: %v", name, copied)
+		all, ok := joined(c.a, c.b)
+		if ok != (c.want > 0) || len(all) != c.want {
+			t.Errorf("%s: %d entries, %v, want %d", name, len(all), ok, c.want)
 		}
-		if !slices.EqualFunc(all, slices.Concat(c.groups...), func(a, b citywarden.Entry) bool { return a.Position == b.Position }) {
-			t.Errorf("%s: %d entries, not what the groups hold", name, len(all))
+		for i, e := range all {
+			if e.Position != citywarden.Position(1+i) {
+				t.Errorf("%s: position %d at %d", name, e.Position, i)
+			}
 		}
 	}
 	var r ring
 	r.start(0)
-	r.push(groups[0])
-	r.push(groups[1])
+	for _, g := range groups {
+		r.push(g)
+	}
+	r.push(beyond)
 	got, _ := r.after(0)
 	_ = append(got, citywarden.Entry{Record: citywarden.Record{Position: 99}})
-	if groups[2][0].Position != 5 {
-		t.Error("the group behind is written over")
+	if len(got) != 4 || groups[2][0].Position != 5 {
+		t.Errorf("%d entries at once, and then position %d, want 4, which is less than a batch, and 5", len(got), groups[2][0].Position)
+	}
+	if got, _ = r.after(4); len(got) != roomEntries-4 {
+		t.Errorf("%d entries behind them, want %d", len(got), roomEntries-4)
+	}
+	if got, _ = r.after(roomEntries); len(got) != len(beyond) {
+		t.Errorf("%d entries in the other room, want %d", len(got), len(beyond))
 	}
 }
 
