@@ -102,6 +102,7 @@ type connection struct {
 	r     *bufio.Reader
 	id    uint16
 	topic string
+	out   []byte // the newest message of contender.send
 }
 
 func dial(addr, token string) (*connection, error) {
