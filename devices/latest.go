@@ -28,9 +28,10 @@ func (r *Registry) Cursor(context.Context) (citywarden.Position, error) {
 // clock. Every message counts as a sign of life, also one that could not be
 // decoded, but not that it left, nor its will. It only changes memory (see Run) and never fails.
 func (r *Registry) Consume(_ context.Context, entries []citywarden.Entry) error {
+	now := time.Now()
 	for i := range entries {
 		e := &entries[i]
-		if fresh := r.consume(e); len(fresh) > 0 {
+		if fresh := r.consume(e, now); len(fresh) > 0 {
 			r.publish("reading", e.At, citywarden.ReadingEvent{Device: e.Device.ID, New: fresh})
 		}
 	}
@@ -39,7 +40,7 @@ func (r *Registry) Consume(_ context.Context, entries []citywarden.Entry) error 
 
 // consume takes an entry and returns its readings that are not older than what was
 // there; of an upload of many only the newest of each metric, as they are held for a while.
-func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
+func (r *Registry) consume(e *citywarden.Entry, now time.Time) (fresh []citywarden.Reading) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	r.valuesMu.Lock()
@@ -79,7 +80,7 @@ func (r *Registry) consume(e *citywarden.Entry) (fresh []citywarden.Reading) {
 			d.clock = &clock{}
 		}
 		untrue := e.Quarantined > 0 && !trueTime(e.Stated, heard)
-		d.unclock = d.clock.observe(time.Now(), heard, e.Stated, untrue) || d.unclock
+		d.unclock = d.clock.observe(now, heard, e.Stated, untrue) || d.unclock
 	}
 	if !d.dirty {
 		d.dirty = true

@@ -28,7 +28,7 @@ const (
 	// tailPace is the time from one decoding of what has come in to the next while messages
 	// come all the time: then the consumers are woken for several groups at once. What
 	// comes now and then, tailBurst groups in a row, does not wait.
-	tailPace  = 5 * time.Millisecond
+	tailPace  = 20 * time.Millisecond
 	tailBurst = 256
 
 	minBackoff = time.Second

@@ -38,6 +38,7 @@ type serveCmd struct {
 func (s *serveCmd) Run(ctx context.Context, o output) error {
 	ctx, stop := context.WithCancel(ctx)
 	var pacing sync.WaitGroup
+	boundMemory()
 	pacing.Go(func() { paceCollections(ctx) })
 	defer pacing.Wait()
 	defer stop()
