@@ -1,87 +1,148 @@
-// What the server says, in Chinese. It speaks English; what operators meet in
-// their daily work is translated here, known by the format with which the
-// server writes it (a test sees that it still does). What is not here is shown
-// in the server's words.
+// What the server says, in Chinese. It speaks English; what people meet is
+// translated here, known by the format with which the server writes it (a test
+// sees that it still does, and that nothing new is missing). What is not here is
+// shown in the server's words, as are names, and what foreign systems say.
 import { duration, span, time } from './format'
 import { lang } from './i18n'
+import { away, wires } from './reasons/away'
+import { imports } from './reasons/imports'
+import { letters } from './reasons/letters'
+import { names, parts, places, shapes } from './reasons/parts'
+import { people } from './reasons/people'
+import { rules } from './reasons/rules'
 
-/** chinese is by the server's format, as in its source: {0} is what stands for its first verb, {1} for its second. */
-export const chinese: Record<string, string> = {
-  // cases
-  'no case %s': '没有案卷 {0}',
-  'cannot %s a case that is %s': '案卷所处的阶段已不能这样办理。',
-  '%s may not %s a case; %s may': '这一步由其他岗位办理。',
-  'case %s is not dispatched to a department yet': '案卷 {0} 尚未派给部门。',
-  'case %s belongs to %s, not to %s': '案卷 {0} 由{1}承办，不归{2}。',
-  "case %s was sent to %s; another person can't answer": '案卷 {0} 已派给 {1}，他人不能代为回复。',
-  '%s handled case %s; another person must %s it': '案卷 {1} 由 {0} 处置，这一步须由他人办理。',
-  '%s was faster (%s at %s): look at case %s again': '{0} 已于 {2} 先行办理，请再看案卷 {3}。',
-  '%s case %s: the note has more than %d characters': '说明超过 {2} 字。',
-  '%s case %s: a photo%s is missing, %s (%s); add it to the case first': '缺少照片：{4}。请先上传。',
-  'case %s has %d photos already': '案卷已有 {1} 张照片，不能再加。',
-  'merge case %s: case %s is %s': '案卷 {1} 已不能并入。',
-  'merge case %s: one of it and %s is a work order': '案卷与工单不能合并。',
-  'new case: give a title of 1 to 200 characters': '请填写 1 至 200 字的标题。',
-  // alarms
-  'alarm %s was acknowledged by %s at %s': '告警已由 {1} 于 {2} 确认。',
-  'alarm %s is cleared; only an active alarm can be shelved': '告警已恢复，不必搁置。',
-  'alarm %s is not shelved': '告警没有搁置。',
-  'alarm %s is not latched and its device not silent; it clears by itself': '告警会自行恢复，不必复位。',
-  'alarm %s was taken out of service by %s at %s': '告警已由 {1} 于 {2} 停用。',
-  'alarm %s is not out of service': '告警没有停用。',
-  'alarm %s is out of service with device %s; return the device': '告警随设备 {1} 停用，请恢复该设备。',
-  'alarm %s is assigned to nobody': '告警没有指派给任何人。',
-  'alarm %s is assigned to %s already': '告警已指派给 {1}。',
-  'alarm %s could not be %s: it is %s now; somebody else may have been faster, or a later alarm of the same rule has taken its place':
-    '告警的状态已变：他人可能已先处理，或同一规则又有了新的告警。',
-  'assign alarm %s: %s sees the area %s only': '{1} 只看得到 {2} 的告警，不能指派。',
-  'comment alarm %s: the text is empty': '请填写备注。',
-  'shelve alarm %s: the end lies at %s; it must be in the future and at most 30 days away': '搁置的结束时间须在将来，且不超过 30 天。',
-  'out of service: the end lies at %s; it must be in the future': '停用的结束时间须在将来。',
-  '%s was taken out of service by %s at %s': '已由 {1} 于 {2} 停用。',
-  '%s is not out of service': '没有停用。',
-  // devices and what they are told
-  'no device %s': '没有设备 {0}',
-  'device %s is disabled': '设备 {0} 已禁用。',
-  'device %s exists already': '已有设备 {0}。',
-  'that credential belongs to device %s': '该凭据属于设备 {0}。',
-  '%d commands wait for device %s; wait until they are answered or expire': '设备 {1} 已有 {0} 条命令在等待，请等其应答或过期。',
-  'device %s, a %s, takes no commands; its model file declares none': '设备 {0} 不接收命令：其型号文件没有声明命令。',
-  'parameter %s of command %s is %s; it is %s': '参数 {0} 的值 {2} 超出允许范围（{3}）。',
-  'the message of more than %d bytes is larger than the %d bytes that the device takes of a packet, as its CONNECT says':
-    '命令的报文超出设备在 CONNECT 中声明的上限（{1} 字节）。',
-  'that is not the secret that device %s said': '密语与设备 {0} 所示的不符。',
-  // people, notices, what is kept about the county
-  'the old password is wrong': '原密码不对。',
-  'the password is too short: use at least %d characters': '密码太短，至少 {0} 个字符。',
-  'too many wrong passwords; wait %s and try again': '密码错误次数过多，请 {0}后再试。',
-  'there is a user %s already': '已有用户 {0}。',
-  'notice %s to %s is %s; only a dead one can be sent again': '只有发送失败的通知可以重发。',
-  'there is no receiver %s any more; see notices in the configuration': '接收人 {0} 已不在配置中。',
-  'the test did not reach %s: %w': '测试通知未送达 {0}：{1}',
-  'no component %q': '没有部件 {0}',
-  'component %s was removed; leave it out, or correct its state': '部件 {0} 已拆除：请不填，或先更正其状态。',
-  'no unit grid has the code %q or begins with it; import the unit grids first': '没有代码为 {0} 或以其开头的单元网格，请先导入。',
+/** verb is a verb of a format of Go, with its flags. */
+export const verb = /%[-+# 0]*[\d*]*(?:\.\d+)?([a-zA-Z])/g
+
+// A format as what it matches: {0} in zh is what stands for its first verb.
+interface Known {
+  re: RegExp
+  zh: string
+  verbs: string[]
+  bare: boolean // it has no word of its own
 }
 
-// A verb may stand for any words, in quotes where it is %q; what was tried may stand before.
-const known = Object.entries(chinese).map(([format, zh]) => {
-  const words = format.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/%q/g, '"(.*?)"').replace(/%[swd]/g, '(.*?)')
-  return { re: new RegExp(`^(?:[^:]*: )??${words}$`, 's'), zh }
-})
+const escaped = (s: string) => s.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
+const stands: Record<string, string> = { q: '("(?:[^"\\\\]|\\\\.)*")', d: '(-?\\d+)', c: '(.)', t: '(true|false)' }
+
+function known(table: Record<string, string>): Known[] {
+  const of = Object.entries(table).map(([format, zh]) => {
+    const verbs = [...format.matchAll(verb)].map((m) => m[1]!)
+    const words = format.split(/%[-+# 0]*[\d*]*(?:\.\d+)?[a-zA-Z]/)
+    const bare = !/\w/.test(words.join(''))
+    const hint = (i: number) => i === verbs.length && i > 1 && words[i - 1] === '' && words[i] === '' // as ends the sentence at once
+    const re = words.map((w, i) => (i === 0 ? '' : (stands[verbs[i - 1]!] ?? (hint(i) ? '((?:[;,:] .*)?)' : bare && i === 1 ? '(\\S*[^\\s;:,])' : '(.*?)'))) + escaped(w)).join('')
+    return { re: new RegExp(`^${re}$`, 's'), zh, verbs, bare, length: words.join('').length }
+  })
+  return of.sort((a, b) => b.length - a.length) // what says more first: another format may match it, too
+}
+
+/** Sayings are the sentences of one subject. */
+interface Sayings {
+  sentences: Known[]
+  plain?: boolean // what is named stands without quotes
+}
+
+const daily: Sayings = { sentences: known(people), plain: true }
+const around: Sayings = { sentences: [...known(imports), ...known(away)] }
+const mistakes: Sayings = { sentences: known(rules) }
+const refusals: Sayings = { sentences: known(letters) }
+const ends = known(parts)
+const before = known(places)
+const forms = known(shapes)
 
 /** reason is what the server says in the language in use, where that is known; else as it says it. */
 export function reason(said: string): string {
   if (lang() !== 'zh') return said
-  for (const { re, zh } of known) {
-    const m = re.exec(said)
-    if (m !== null) return zh.replace(/\{(\d)\}/g, (_, i) => written(m[Number(i) + 1] ?? ''))
-  }
-  return said
+  const colon = said.indexOf(': ') // what was tried may stand before
+  const tried = colon < 0 ? undefined : fill(said.slice(colon + 2), daily.sentences, daily)
+  return fill(said, daily.sentences, daily) ?? tried ?? inChinese(said, around)
 }
 
-/** written is what stands for a verb: a time or a duration as people read it, else as it is. */
-function written(x: string): string {
+/** mistake is reason for what is wrong with a rule file, or with what its tests found. */
+export const mistake = (said: string) => (lang() === 'zh' ? inChinese(said, mistakes) : said)
+
+/** refusal is reason for why a message could not be used. */
+export const refusal = (said: string) => (lang() === 'zh' ? inChinese(said, refusals) : said)
+
+const inChinese = (s: string, of: Sayings) => all(s, of) ?? fill(s, of.sentences, of, true) ?? s
+
+/** all is s as one sentence, or as some with "; " between them; undefined when one is not known. */
+function all(s: string, of: Sayings): string | undefined {
+  const whole = one(s, of)
+  if (whole !== undefined) return whole
+  for (let at = s.indexOf('; '); at >= 0; at = s.indexOf('; ', at + 1)) {
+    const first = one(s.slice(0, at), of)
+    const rest = first === undefined ? undefined : all(s.slice(at + 2), of)
+    if (rest !== undefined) return first + (/[。？]$/.test(first!) ? '' : '；') + rest
+  }
+  return undefined
+}
+
+/** one is a sentence, with where it happened before it or how much was good behind it. */
+function one(s: string, of: Sayings): string | undefined {
+  for (let at = s.indexOf(': '), n = 0; at >= 0 && n < 4; at = s.indexOf(': ', at + 1), n++) {
+    const place = fill(s.slice(0, at), before, of)
+    const rest = place === undefined ? undefined : one(s.slice(at + 2), of)
+    if (rest !== undefined) return place + '：' + rest
+  }
+  const whole = sentence(s, of) ?? fill(s, ends, of)
+  if (whole !== undefined) return whole
+  const behind = /^(.*)( \([^()]*\))$/s.exec(s)
+  const note = behind === null ? undefined : fill(behind[2]!, of.sentences, of)
+  const first = note === undefined ? undefined : all(behind![1]!, of)
+  if (first !== undefined) return first + note
+  const colon = s.indexOf(': ') // a name of something of theirs
+  const rest = colon < 0 ? undefined : one(s.slice(colon + 2), of)
+  return rest === undefined ? undefined : s.slice(0, colon) + '：' + rest
+}
+
+const sentence = (s: string, of: Sayings) => fill(s, of.sentences, of) ?? wire(s)
+
+/** wire is what the network says, by its words. */
+function wire(s: string): string | undefined {
+  for (const [re, zh] of wires) {
+    const m = re.exec(s)
+    if (m !== null) return zh.replace(/\{(\d)\}/g, (_, i) => wire(m[Number(i) + 1]!) ?? m[Number(i) + 1]!)
+  }
+  return undefined
+}
+
+/** fill is s by the first of the formats that match it; in what stands for a verb no further sentence begins, unless loose. */
+function fill(s: string, formats: Known[], of: Sayings, loose = false): string | undefined {
+  for (const { re, zh, verbs, bare } of formats) {
+    const m = re.exec(s)
+    if (m === null) continue
+    const values = verbs.map((v, i) => {
+      const x = m[i + 1]!
+      if (v === 'q') return of.plain ? unquoted(x) : x
+      if (bare && i > 0) return /^\S+: /.test(x) ? undefined : all(x, { ...of, sentences: of.sentences.filter((k) => !k.bare) })
+      if (v === 'v' || v === 'w') return all(x, of) ?? written(x, of)
+      const w = written(x, of)
+      if (w === x && of.plain && x.includes(' ')) return fill(x, of.sentences, of) ?? x // why, in words of ours
+      return w === x && !loose && !of.plain && x.replace(/"(?:[^"\\]|\\.)*"/g, '').includes('; ') ? undefined : w
+    })
+    if (!values.includes(undefined)) return zh.replace(/\{(\d+)\}/g, (_, i) => values[Number(i)] ?? '')
+  }
+  return undefined
+}
+
+function unquoted(x: string): string {
+  try {
+    return String(JSON.parse(x))
+  } catch {
+    return x.slice(1, -1)
+  }
+}
+
+/** written is what stands for a verb: a time or a duration as people read it, a word that is known, a hint; else as it is. */
+function written(x: string, of: Sayings): string {
   if (/^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(x)) return time(x)
-  return /^(\d+h)?(\d+m)?\d+s$/.test(x) ? span(duration(x)) : x
+  if (/^(\d+d)?(\d+h)?(\d+m)?(\d+s)?$/.test(x) && x !== '') return span(duration(x))
+  if (Object.hasOwn(names, x)) return names[x]!
+  if (x.startsWith('; ')) return '；' + (all(x.slice(2), of) ?? x.slice(2))
+  if (x.startsWith(': ')) return '：' + x.slice(2).split(', ').map((y) => fill(y, forms, of) ?? y).join('，')
+  const to = x.indexOf('; ')
+  if (to > 0 && Object.hasOwn(names, x.slice(0, to))) return names[x.slice(0, to)] + '；' + (fill(x.slice(to + 2), ends, of) ?? x.slice(to + 2))
+  return fill(x, forms, of) ?? x
 }

@@ -3,6 +3,7 @@
 import { useState } from 'preact/hooks'
 import { query, upload } from '../api'
 import { t } from '../i18n'
+import { reason } from '../reasons'
 import { Decide, Icon, Modal, Seen, useBusy } from '../ui'
 import type { GridReport, ImportReport, TableReport } from '../types'
 
@@ -22,14 +23,14 @@ export function toldTable(r: TableReport, checked = false): Told {
   const did = t('im.table', r.added, r.changed, r.same, r.failed) + (r.removed > 0 ? ' ' + t('im.removed', r.removed) : '')
   return {
     said: checked ? t('im.checked', did) : did,
-    lines: r.lines.map((l) => ({ where: lineOf(l.line, l.id), text: l.error ?? l.warning ?? '', wrong: l.error !== undefined })),
+    lines: r.lines.map((l) => ({ where: lineOf(l.line, l.id), text: reason(l.error ?? l.warning ?? ''), wrong: l.error !== undefined })),
   }
 }
 
 /** toldGrids says a report of unit grids. */
 export function toldGrids(r: GridReport): Told {
   const did = t('im.grids', r.grids, r.crs, r.added, r.changed, r.same, r.ended)
-  const line = (wrong: boolean) => (p: GridReport['errors'][number]) => ({ where: p.grids.slice(0, 5).join(t('c.comma')), text: p.text, wrong })
+  const line = (wrong: boolean) => (p: GridReport['errors'][number]) => ({ where: p.grids.slice(0, 5).join(t('c.comma')), text: reason(p.text), wrong })
   return {
     said: r.taken ? did : r.errors.length > 0 ? t('im.nothing', r.errors.length) : t('im.checked', did),
     lines: [...r.errors.map(line(true)), ...r.warnings.map(line(false))],
@@ -39,7 +40,7 @@ export function toldGrids(r: GridReport): Told {
 /** toldDevices says a report of devices. */
 export const toldDevices = (r: ImportReport): Told => ({
   said: t('im.did', r.created, r.updated, r.failed),
-  lines: r.lines.filter((l) => !l.ok || l.warning).map((l) => ({ where: lineOf(l.line, l.id), text: l.error ?? l.warning ?? '', wrong: !l.ok })),
+  lines: r.lines.filter((l) => !l.ok || l.warning).map((l) => ({ where: lineOf(l.line, l.id), text: reason(l.error ?? l.warning ?? ''), wrong: !l.ok })),
 })
 
 /** systems are the coordinates that files may be in; '' is what the file says. */

@@ -7,6 +7,7 @@ import { Bars } from '../bars'
 import { fullTime, num, now, time } from '../format'
 import { t } from '../i18n'
 import { balances, bars, hour, reasons, total, unheard, unstored, type Counts } from '../ledger'
+import { refusal } from '../reasons'
 import { Filters, Icon, Modal, Only, Paged, Search, Table, useBusy, Wait, Wrong } from '../ui'
 import { href, withFilter } from '../url'
 import type { Books, DeadLetter, LedgerRow, List, Replay } from '../types'
@@ -277,7 +278,7 @@ function Again({ device, name, onClose, onDone }: { device: string; name: (id: s
                 <li key={`${x.position} ${x.stage}`}>
                   <span class="grow">
                     {name(x.device)}
-                    <span class="sub">{x.reason}</span>
+                    <span class="sub">{refusal(x.reason)}</span>
                   </span>
                 </li>
               ))}

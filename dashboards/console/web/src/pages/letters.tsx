@@ -4,6 +4,7 @@ import { get, query } from '../api'
 import { useLoad } from '../app'
 import { bytes, readable } from '../bytes'
 import { known, t } from '../i18n'
+import { refusal } from '../reasons'
 import { Failed, Icon, When } from '../ui'
 import { href } from '../url'
 import type { DeadLetter, List } from '../types'
@@ -21,7 +22,7 @@ export function Letter({ of: x, name }: { of: DeadLetter; name?: string }) {
         </p>
       )}
       <p>
-        <Icon name="warn" size={15} /> {x.reason}
+        <Icon name="warn" size={15} /> {refusal(x.reason)}
       </p>
       <p class="sub">
         <When at={x.received} /> · {x.protocol} {x.topic} · {known('dl.stage.', x.stage)}

@@ -4,6 +4,7 @@ import { useLive } from '../app'
 import { bytes, dump, readable } from '../bytes'
 import { fullTime, measured, num, time } from '../format'
 import { t, text } from '../i18n'
+import { refusal } from '../reasons'
 import { Icon } from '../ui'
 import type { Device, Latest, Model } from '../types'
 
@@ -60,7 +61,7 @@ export function Messages({ d, model }: { d: Device; model: Model | undefined }) 
                 )}
                 {m.missed > 0 && <span class="quiet">{t('me.missed', m.missed)}</span>}
               </summary>
-              {m.reason !== undefined && <p>{m.reason}</p>}
+              {m.reason !== undefined && <p>{refusal(m.reason)}</p>}
               <p class="quiet small">
                 {m.protocol} · {m.topic} · {t('dl.bytes', m.bytes)}
               </p>

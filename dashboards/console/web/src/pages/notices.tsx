@@ -75,7 +75,7 @@ function OneNotice({ n, again }: { n: Notice; again: () => void }) {
         <span class="sub">
           {[known('no.kind.', n.kind), n.receiver, n.urgent && t('no.urgent'), n.case].filter(Boolean).join(' · ')} · <When at={n.at} />
         </span>
-        {n.error !== undefined && n.state !== 'kept' && <span class="sub">{n.error}</span>}
+        {n.error !== undefined && n.state !== 'kept' && <span class="sub">{reason(n.error)}</span>}
         {n.next_try !== undefined && n.state === 'pending' && (
           <span class="sub">
             {t('no.next')} <When at={n.next_try} />

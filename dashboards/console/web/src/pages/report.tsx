@@ -1,5 +1,6 @@
 // What checking and testing rule files found.
 import { t } from '../i18n'
+import { mistake } from '../reasons'
 import { Icon } from '../ui'
 import type { Mistake, RuleReport, RuleResult } from '../types'
 
@@ -84,7 +85,7 @@ export function Mistakes({ of, onLine }: { of: Mistake[]; onLine: ((m: Mistake) 
               {t('try.line', `${m.line}:${m.col}`)}
             </button>
           )}{' '}
-          {m.message}
+          {mistake(m.message)}
           {m.snippet && (
             <pre class="code" tabIndex={0}>
               {m.snippet}

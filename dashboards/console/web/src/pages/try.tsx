@@ -7,6 +7,7 @@ import { Bars } from '../bars'
 import { duration, fullTime, now, num, span, time } from '../format'
 import { t, text } from '../i18n'
 import { raises } from '../load'
+import { mistake } from '../reasons'
 import { CopyButton, Icon, SeverityMark, useBusy, When, Wrong } from '../ui'
 import { href } from '../url'
 import type { Backtest, BacktestCounts, BacktestProgress, BacktestRule, Mistake, Rule, RuleReport } from '../types'
@@ -82,7 +83,7 @@ function Editor({
 }) {
   const gutter = useRef<HTMLDivElement>(null)
   const lines = value.split('\n')
-  const wrong = new Map(mistakes.map((m) => [m.line, m.message]))
+  const wrong = new Map(mistakes.map((m) => [m.line, mistake(m.message)]))
   return (
     <div class="editor">
       <div class="gutter" ref={gutter} aria-hidden="true">

@@ -3,6 +3,7 @@ import { get } from '../api'
 import { useLoad } from '../app'
 import { num } from '../format'
 import { known, t } from '../i18n'
+import { reason } from '../reasons'
 import { Icon, Listing, When } from '../ui'
 import type { Link, List } from '../types'
 import { Sections } from './sections'
@@ -33,7 +34,7 @@ export function Uplinks() {
                 </>
               )}
             </p>
-            {l.error !== undefined && <p class={l.connected ? 'quiet' : 'wrong'}>{l.error}</p>}
+            {l.error !== undefined && <p class={l.connected ? 'quiet' : 'wrong'}>{reason(l.error)}</p>}
             <div class="progress">
               {[...Object.entries(l.messages), ['waiting', l.waiting] as const].map(([result, n]) => (
                 <span key={result} class="term">
