@@ -47,13 +47,23 @@ type Manifest struct {
 	LastGroup  uint64    `json:"last_group"` // newest commit group of the log
 	Series     bool      `json:"series"`     // false when they are in an InfluxDB of its own
 	PostgreSQL bool      `json:"postgresql"` // the database is in one, and not in here
+	TimeZone   string    `json:"time_zone"`  // of the county (IANA name); "" in older backups
+}
+
+// Zone returns the county's time zone, UTC when the backup does not say it.
+func (m Manifest) Zone() *time.Location {
+	zone, err := time.LoadLocation(m.TimeZone)
+	if err != nil {
+		return time.UTC
+	}
+	return zone
 }
 
 // backup writes the whole platform to w while it runs. The database comes
 // first, so that the log and the series reach at least as far as the cursors in it.
 func (b *building) backup(ctx context.Context, w io.Writer) error {
 	z := zip.NewWriter(w)
-	m := Manifest{Format: backupFormat, Version: b.options.Version, Time: time.Now().UTC(), Series: b.core != nil, PostgreSQL: b.config.SQL.URL != ""}
+	m := Manifest{Format: backupFormat, Version: b.options.Version, Time: time.Now().UTC(), Series: b.core != nil, PostgreSQL: b.config.SQL.URL != "", TimeZone: b.config.TimeZone}
 	if !m.PostgreSQL {
 		if err := b.backupDatabase(ctx, z); err != nil {
 			return err

@@ -137,7 +137,7 @@ func (d *Desk) shown(ctx context.Context, tx Tx, c *citywarden.Case, action city
 	}
 	since := ""
 	if !c.TaskSince.IsZero() {
-		since = " taken since " + c.TaskSince.In(d.opt.Calendar.Zone()).Format("2006-01-02 15:04")
+		since = " taken since " + c.TaskSince.In(d.opt.Calendar.Zone()).Format("2006-01-02 15:04Z07:00")
 	}
 	return citywarden.Errorf(citywarden.CodeInvalid, "%s case %s: a photo%s is missing, %s (%s); add it to the case first", action, c.ID, since, missing[0], missing[0].Text().ZH)
 }

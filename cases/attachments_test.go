@@ -122,7 +122,7 @@ func TestDemandedPhotos(t *testing.T) {
 		time.Sleep(time.Minute)
 		do(t, d, c.ID, toClosed()[:2]...)
 		add(citywarden.PhotoHandleBefore, wu)
-		lacks(wu, "handle case "+string(c.ID)+": a photo taken since 2026-11-23 10:03 is missing, handle_after (处置后); add it to the case first")
+		lacks(wu, "handle case "+string(c.ID)+": a photo taken since 2026-11-23 10:03+08:00 is missing, handle_after (处置后); add it to the case first")
 		do(t, d, c.ID, toClosed()[2]) // accepting it makes no photo old
 		add(citywarden.PhotoHandleAfter, wu)
 		do(t, d, c.ID, wu)

@@ -256,7 +256,7 @@ func (b *bench) entry(e *citywarden.Entry) {
 		b.after++
 		for _, r := range e.Readings {
 			if r.Time.After(b.cut) && r.Time.Before(b.cut.Add(b.Outage)) {
-				b.set("backlog", Passed, "measured at "+r.Time.Local().Format(time.TimeOnly), m.Payload)
+				b.set("backlog", Passed, "measured at "+r.Time.Local().Format("15:04:05Z07:00"), m.Payload)
 			}
 		}
 	}

@@ -47,8 +47,8 @@ func (a *alarmListCmd) Run(ctx context.Context, o output) error {
 			q.Set(k, v)
 		}
 	}
-	return printList(ctx, o, &a.remote, "/alarms", q, []string{"ID", "SEVERITY", "STATE", "ACKED", "SUPPRESSED", "RAISED", "CASE", "TITLE"}, func(x citywarden.Alarm) []string {
-		return []string{string(x.ID), x.Severity.String(), string(x.State), yes(x.Acked), suppressed(&x), when(x.RaisedAt), dash(string(x.Case)), x.Title.String()}
+	return printList(ctx, o, &a.remote, "/alarms", q, []string{"ID", "SEVERITY", "STATE", "ACKED", "SUPPRESSED", "RAISED", "CASE", "TITLE"}, func(at stamp, x citywarden.Alarm) []string {
+		return []string{string(x.ID), x.Severity.String(), string(x.State), yes(x.Acked), suppressed(&x), at(x.RaisedAt), dash(string(x.Case)), x.Title.String()}
 	})
 }
 
@@ -93,15 +93,15 @@ func (a *alarmWhyCmd) Run(ctx context.Context, o output) error {
 	if a.JSON {
 		return toJSON(o.out, e)
 	}
-	zone, err := c.zone(ctx)
+	at, err := c.stamp(ctx)
 	if err != nil {
 		return err
 	}
-	printWhy(o.out, whenIn(zone), &e)
+	printWhy(o.out, at, &e)
 	return nil
 }
 
-func printWhy(w io.Writer, at func(time.Time) string, e *citywarden.Explanation) {
+func printWhy(w io.Writer, at stamp, e *citywarden.Explanation) {
 	fmt.Fprintf(w, "%s\n\nrule %s, version %s, level %s, at %s\n", e.Summary.In("en"), e.Rule, e.Version, e.Severity, at(e.At))
 	fmt.Fprintf(w, "condition  %s\n", oneLine(e.Condition))
 	if e.Held > 0 {
@@ -112,7 +112,7 @@ func printWhy(w io.Writer, at func(time.Time) string, e *citywarden.Explanation)
 }
 
 // printOutOfService prints that nobody is told, if that is so.
-func printOutOfService(w io.Writer, at func(time.Time) string, x *citywarden.OutOfService) {
+func printOutOfService(w io.Writer, at stamp, x *citywarden.OutOfService) {
 	if x.Since.IsZero() {
 		return
 	}
@@ -124,7 +124,7 @@ func printOutOfService(w io.Writer, at func(time.Time) string, x *citywarden.Out
 }
 
 // printEvidence prints what a condition saw.
-func printEvidence(w io.Writer, at func(time.Time) string, e *citywarden.Explanation) {
+func printEvidence(w io.Writer, at stamp, e *citywarden.Explanation) {
 	for _, l := range e.Leaves {
 		fmt.Fprintf(w, "  %-8s %s%s", l.Result, whose(l.Device), l.Text)
 		if l.Op != "" {
@@ -247,8 +247,8 @@ type alarmOutOfServiceCmd struct {
 // Run takes something out of service, or lists what is.
 func (a *alarmOutOfServiceCmd) Run(ctx context.Context, o output) error {
 	if a.ID+a.Device+a.Rule == "" {
-		return printList(ctx, o, &a.remote, "/out-of-service", url.Values{}, []string{"WHAT", "SINCE", "UNTIL", "BY", "REASON"}, func(x citywarden.OutOfService) []string {
-			return []string{subject(&x), when(x.Since), when(x.Until), x.By, x.Reason}
+		return printList(ctx, o, &a.remote, "/out-of-service", url.Values{}, []string{"WHAT", "SINCE", "UNTIL", "BY", "REASON"}, func(at stamp, x citywarden.OutOfService) []string {
+			return []string{subject(&x), at(x.Since), at(x.Until), x.By, x.Reason}
 		})
 	}
 	body := map[string]any{"reason": a.Reason}
@@ -313,19 +313,19 @@ type alarmHistoryCmd struct {
 
 // Run prints the history of an alarm, the oldest first.
 func (a *alarmHistoryCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &a.remote, "/alarms/"+url.PathEscape(a.ID)+"/history", url.Values{}, []string{"LOGGED", "WHAT", "SEVERITY", "BY", "MORE"}, func(s citywarden.AlarmStep) []string {
+	return printList(ctx, o, &a.remote, "/alarms/"+url.PathEscape(a.ID)+"/history", url.Values{}, []string{"LOGGED", "WHAT", "SEVERITY", "BY", "MORE"}, func(at stamp, s citywarden.AlarmStep) []string {
 		more := cmp.Or(s.Text, s.Reason, s.Assignee, string(s.SuppressedBy))
 		if more == "" && s.Why != nil {
 			more = s.Why.Summary.In("en")
 		}
-		return []string{when(s.Logged), string(s.Kind), s.Severity.String(), dash(s.By), dash(more)}
+		return []string{at(s.Logged), string(s.Kind), s.Severity.String(), dash(s.By), dash(more)}
 	})
 }
 
 type alarmLoadCmd struct {
 	remote
-	From time.Time `help:"Beginning, like 2026-11-23T08:00:00+08:00; 24 hours before the end when left out."`
-	To   time.Time `help:"End; now when left out."`
+	From past `help:"Beginning: ${past}; 24 hours before the end when left out." placeholder:"TIME"`
+	To   past `help:"End, exclusive, the same; now when left out." placeholder:"TIME"`
 }
 
 // Run prints the alarm load.
@@ -335,10 +335,8 @@ func (a *alarmLoadCmd) Run(ctx context.Context, o output) error {
 		return err
 	}
 	q := url.Values{}
-	for k, t := range map[string]time.Time{"from": a.From, "to": a.To} {
-		if !t.IsZero() {
-			q.Set(k, t.Format(time.RFC3339))
-		}
+	if err := c.moments(ctx, q.Set, map[string]moment{"from": a.From.moment, "to": a.To.moment}); err != nil {
+		return err
 	}
 	var l citywarden.AlarmLoad
 	if err := c.call(ctx, "GET", "/alarms/load?"+q.Encode(), nil, &l); err != nil {
@@ -347,22 +345,26 @@ func (a *alarmLoadCmd) Run(ctx context.Context, o output) error {
 	if a.JSON {
 		return toJSON(o.out, l)
 	}
-	printLoad(o.out, &l)
+	at, err := c.stamp(ctx)
+	if err != nil {
+		return err
+	}
+	printLoad(o.out, at, &l)
 	return nil
 }
 
-func printLoad(w io.Writer, l *citywarden.AlarmLoad) {
+func printLoad(w io.Writer, at stamp, l *citywarden.AlarmLoad) {
 	p := l.PerOperator
-	fmt.Fprintf(w, "%s to %s, operators: %d\n\n", when(l.From), when(l.To), l.Operators)
+	fmt.Fprintf(w, "%s to %s, operators: %d\n\n", at(l.From), at(l.To), l.Operators)
 	fmt.Fprintf(w, "alarms       %d, and %d for maintenance\n", l.Alarms, l.WorkOrders)
-	fmt.Fprintf(w, "each 10 min  %.2f per operator (goal at most %g), peak %g at %s, over the goal %.1f %% of the time\n", p.Mean, p.Goal, p.Peak, when(p.PeakAt), 100*p.OverGoalShare)
+	fmt.Fprintf(w, "each 10 min  %.2f per operator (goal at most %g), peak %g at %s, over the goal %.1f %% of the time\n", p.Mean, p.Goal, p.Peak, at(p.PeakAt), 100*p.OverGoalShare)
 	for _, name := range []citywarden.Priority{citywarden.PriorityCritical, citywarden.PriorityMajor, citywarden.PriorityMinor} {
 		s := l.Priorities[name]
 		fmt.Fprintf(w, "%-12s %d, %.1f %% (should be about %g %%)\n", name, s.Alarms, 100*s.Share, 100*s.Target)
 	}
 	fmt.Fprintf(w, "floods       %d\n", len(l.Floods))
 	for _, f := range l.Floods {
-		fmt.Fprintf(w, "  %s to %s, %s\n", when(f.From), when(f.To), counted(f.Alarms, "alarm"))
+		fmt.Fprintf(w, "  %s to %s, %s\n", at(f.From), at(f.To), counted(f.Alarms, "alarm"))
 	}
 	fmt.Fprintf(w, "chattering   %d\n", len(l.Chattering))
 	for _, c := range l.Chattering {
@@ -370,7 +372,7 @@ func printLoad(w io.Writer, l *citywarden.AlarmLoad) {
 	}
 	fmt.Fprintf(w, "stale        %d\n", len(l.Stale))
 	for _, a := range l.Stale {
-		fmt.Fprintf(w, "  %s since %s\n", a.ID, when(a.RaisedAt))
+		fmt.Fprintf(w, "  %s since %s\n", a.ID, at(a.RaisedAt))
 	}
 	fmt.Fprintln(w, "most alarms by rule")
 	for _, r := range l.TopRules {

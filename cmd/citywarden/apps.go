@@ -19,8 +19,8 @@ type appListCmd struct{ remote }
 
 // Run lists the apps.
 func (k *appListCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &k.remote, "/api-keys", url.Values{}, []string{"NAME", "PER MINUTE", "SINCE", "CONTACT"}, func(x citywarden.APIKey) []string {
-		return []string{x.Name, strconv.Itoa(x.PerMinute), when(x.Created), dash(x.Contact)}
+	return printList(ctx, o, &k.remote, "/api-keys", url.Values{}, []string{"NAME", "PER MINUTE", "SINCE", "CONTACT"}, func(at stamp, x citywarden.APIKey) []string {
+		return []string{x.Name, strconv.Itoa(x.PerMinute), at(x.Created), dash(x.Contact)}
 	})
 }
 

@@ -35,15 +35,19 @@ func (a *auditCmd) Run(ctx context.Context, o output) error {
 			return err
 		}
 	} else {
+		at, err := c.stamp(ctx)
+		if err != nil {
+			return err
+		}
 		fmt.Fprintf(o.out, "%s to %s: %s with %s in the log, %s looked for in the time series\n",
-			when(r.From), when(r.To), counted(r.Messages, "message"), counted(r.Readings, "reading"), counted(r.Points, "point"))
+			at(r.From), at(r.To), counted(r.Messages, "message"), counted(r.Readings, "reading"), counted(r.Points, "point"))
 		for _, n := range r.Notes {
 			fmt.Fprintln(o.out, "note:", n)
 		}
 		if len(r.Differences) > 0 {
 			rows := [][]string{{"BOOK", "DEVICE", "METRIC", "HOUR", "WHAT"}}
 			for _, d := range r.Differences {
-				rows = append(rows, []string{d.Book, string(d.Device), dash(string(d.Metric)), when(d.Hour), d.Text})
+				rows = append(rows, []string{d.Book, string(d.Device), dash(string(d.Metric)), at(d.Hour), d.Text})
 			}
 			table(o.out, rows)
 		}

@@ -16,8 +16,8 @@ type auditLogCmd struct {
 	Action  string `help:"Only this operation of the API, like act-on-case; take-rules for rule files that changed."`
 	Target  string `help:"Only this path, like /api/v1/devices/p1, or what begins so when it ends in *."`
 	Address string `help:"Only from this IP address."`
-	From    string `help:"From when on: RFC 3339, or how long back, like 24h or 7d."`
-	To      string `help:"Until when, the same; now when left out."`
+	From    past   `help:"From when on: ${past}." placeholder:"TIME"`
+	To      past   `help:"Until when, the same; now when left out." placeholder:"TIME"`
 	Limit   int    `help:"How many at most, the newest first." default:"100"`
 	Changes bool   `help:"Print how things were before and after, below each line."`
 }
@@ -33,18 +33,11 @@ func (a *auditLogCmd) Run(ctx context.Context, o output) error {
 			q.Set(name, v)
 		}
 	}
-	for name, v := range map[string]string{"from": a.From, "to": a.To} {
-		if v == "" {
-			continue
-		}
-		at, err := momentOf(time.Now(), v)
-		if err != nil {
-			return &usageError{fmt.Sprintf("--%s: %v", name, err)}
-		}
-		q.Set(name, at.UTC().Format(time.RFC3339Nano))
-	}
 	c, err := a.client(ctx)
 	if err != nil {
+		return err
+	}
+	if err := c.moments(ctx, q.Set, map[string]moment{"from": a.From.moment, "to": a.To.moment}); err != nil {
 		return err
 	}
 	var page struct {
@@ -57,9 +50,13 @@ func (a *auditLogCmd) Run(ctx context.Context, o output) error {
 	if a.JSON {
 		return toJSON(o.out, page.Items)
 	}
+	at, err := c.stamp(ctx)
+	if err != nil {
+		return err
+	}
 	rows := [][]string{{"AT", "BY", "ROLE", "FROM", "ACTION", "TARGET", "STATUS", "DETAIL"}}
 	for _, e := range page.Items {
-		rows = append(rows, []string{when(e.At), dash(e.User), dash(string(e.Role)), dash(e.Address), e.Action, e.Target, strconv.Itoa(e.Status), dash(payload([]byte(e.Detail)))})
+		rows = append(rows, []string{at(e.At), dash(e.User), dash(string(e.Role)), dash(e.Address), e.Action, e.Target, strconv.Itoa(e.Status), dash(payload([]byte(e.Detail)))})
 		for _, s := range []struct {
 			name string
 			is   []byte
@@ -71,7 +68,12 @@ func (a *auditLogCmd) Run(ctx context.Context, o output) error {
 	}
 	table(o.out, rows)
 	if page.Next != "" {
-		fmt.Fprintf(o.err, "there are more; ask for a time before %s with --to, or for more with --limit\n", when(page.Items[len(page.Items)-1].At))
+		zone, err := c.zone(ctx)
+		if err != nil {
+			return err
+		}
+		last := page.Items[len(page.Items)-1].At.In(zone).Format(time.RFC3339Nano)
+		fmt.Fprintf(o.err, "there are more; --to %s lists those before, and --limit more of them\n", last)
 	}
 	return nil
 }

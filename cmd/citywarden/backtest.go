@@ -20,8 +20,8 @@ import (
 type ruleBacktestCmd struct {
 	remote
 	File   string   `arg:"" type:"existingfile" help:"Rule file to try; each rule is compared with the one of the same id that runs."`
-	From   string   `required:"" help:"From when on: RFC 3339, or how long back, like 24h or 7d."`
-	To     string   `help:"Until when, the same; now when left out."`
+	From   past     `required:"" help:"From when on: ${past}." placeholder:"TIME"`
+	To     past     `help:"Until when, the same; now when left out." placeholder:"TIME"`
 	Device []string `help:"As if there were only these devices." placeholder:"ID"`
 }
 
@@ -31,18 +31,7 @@ func (b *ruleBacktestCmd) Run(ctx context.Context, o output) error {
 	if err != nil {
 		return &usageError{err.Error()}
 	}
-	now := time.Now()
 	body := map[string]any{"text": string(text)}
-	for _, t := range []struct{ name, text string }{{"from", b.From}, {"to", b.To}} {
-		if t.text == "" {
-			continue
-		}
-		at, err := momentOf(now, t.text)
-		if err != nil {
-			return &usageError{fmt.Sprintf("--%s: %v", t.name, err)}
-		}
-		body[t.name] = at
-	}
 	if b.Device != nil {
 		body["devices"] = b.Device
 	}
@@ -50,35 +39,26 @@ func (b *ruleBacktestCmd) Run(ctx context.Context, o output) error {
 	if err != nil {
 		return err
 	}
-	zone, err := c.zone(ctx)
+	if err := c.moments(ctx, func(name, at string) { body[name] = at }, map[string]moment{"from": b.From.moment, "to": b.To.moment}); err != nil {
+		return err
+	}
+	at, err := c.stamp(ctx)
 	if err != nil {
 		return err
 	}
 	var out citywarden.Backtest
-	if err := c.watch(ctx, "/rules/backtest", body, &out, progressOn(o.err, whenIn(zone))); err != nil {
+	if err := c.watch(ctx, "/rules/backtest", body, &out, progressOn(o.err, at)); err != nil {
 		return err
 	}
 	if b.JSON {
 		return toJSON(o.out, out)
 	}
-	printBacktest(o.out, whenIn(zone), &out)
+	printBacktest(o.out, at, &out)
 	return nil
 }
 
-// momentOf reads a time, or how long before now it was.
-func momentOf(now time.Time, s string) (time.Time, error) {
-	if d, err := citywarden.ParseDuration(s); err == nil && d >= 0 {
-		return now.Add(-d.Std()), nil
-	}
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return t, fmt.Errorf("%q is neither a time like 2026-11-23T08:00:00+08:00 nor a duration like 24h or 7d", s)
-	}
-	return t, nil
-}
-
 // progressOn shows how far a backtest is when w is a terminal.
-func progressOn(w io.Writer, at func(time.Time) string) func(citywarden.BacktestProgress) {
+func progressOn(w io.Writer, at stamp) func(citywarden.BacktestProgress) {
 	f, ok := w.(*os.File)
 	if !ok {
 		return func(citywarden.BacktestProgress) {}
@@ -151,7 +131,7 @@ func (c *client) watch(ctx context.Context, path string, body, out any, progress
 }
 
 // printBacktest prints a report for people.
-func printBacktest(w io.Writer, at func(time.Time) string, b *citywarden.Backtest) {
+func printBacktest(w io.Writer, at stamp, b *citywarden.Backtest) {
 	fmt.Fprintf(w, "%s to %s, %s in %s, in %s\n", at(b.From), at(b.To), counted(b.Readings, "reading"), counted(b.Messages, "message"), b.Took)
 	for i := range b.Rules {
 		r := &b.Rules[i]
@@ -219,7 +199,7 @@ func printBacktest(w io.Writer, at func(time.Time) string, b *citywarden.Backtes
 	}
 }
 
-func alarmRows(at func(time.Time) string, r *citywarden.BacktestRule) [][]string {
+func alarmRows(at stamp, r *citywarden.BacktestRule) [][]string {
 	rows := [][]string{{"IN", "ENTITY", "SEVERITY", "RAISED", "CLEARED", "NOW RAISED", "NOW CLEARED"}}
 	for _, a := range r.Alarms {
 		row := []string{a.In, a.Entity, a.Severity.String(), at(a.Raised), at(a.Cleared)}
@@ -239,21 +219,17 @@ type ruleWhyNotCmd struct {
 	remote
 	Device string `arg:"" help:"The device's id."`
 	Rule   string `arg:"" help:"The rule's id."`
-	At     string `help:"The moment: RFC 3339, or how long back, like 20m; now when left out."`
+	At     past   `help:"The moment: ${past}; now when left out." placeholder:"TIME"`
 }
 
 // Run prints why a rule had no alarm on a device.
 func (r *ruleWhyNotCmd) Run(ctx context.Context, o output) error {
 	q := url.Values{"device": {r.Device}}
-	if r.At != "" {
-		at, err := momentOf(time.Now(), r.At)
-		if err != nil {
-			return &usageError{fmt.Sprintf("--at: %v", err)}
-		}
-		q.Set("at", at.UTC().Format(time.RFC3339Nano))
-	}
 	c, err := r.client(ctx)
 	if err != nil {
+		return err
+	}
+	if err := c.moments(ctx, q.Set, map[string]moment{"at": r.At.moment}); err != nil {
 		return err
 	}
 	c.http.Timeout = 0 // a long window takes as long as it takes
@@ -264,15 +240,15 @@ func (r *ruleWhyNotCmd) Run(ctx context.Context, o output) error {
 	if r.JSON {
 		return toJSON(o.out, x)
 	}
-	zone, err := c.zone(ctx)
+	at, err := c.stamp(ctx)
 	if err != nil {
 		return err
 	}
-	printWhyNot(o.out, whenIn(zone), &x)
+	printWhyNot(o.out, at, &x)
 	return nil
 }
 
-func printWhyNot(w io.Writer, at func(time.Time) string, x *citywarden.WhyNot) {
+func printWhyNot(w io.Writer, at stamp, x *citywarden.WhyNot) {
 	fmt.Fprintf(w, "%s\n\n%-10s rule %s, version %s, at %s\n", x.Summary.In("en"), x.Reason, x.Rule, x.Version, at(x.At))
 	if !x.LastSeen.IsZero() {
 		fmt.Fprintf(w, "last heard %s\n", at(x.LastSeen))

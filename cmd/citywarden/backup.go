@@ -53,7 +53,11 @@ func (b *backupCmd) Run(ctx context.Context, o output) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(o.out, "%s: %d bytes, as of %s, commit groups %d to %d%s\n", b.File, info.Size(), when(m.Time), m.FirstGroup, m.LastGroup, whatElse(m))
+	at, err := c.stamp(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(o.out, "%s: %d bytes, as of %s, commit groups %d to %d%s\n", b.File, info.Size(), at(m.Time), m.FirstGroup, m.LastGroup, whatElse(m))
 	return nil
 }
 
@@ -81,6 +85,6 @@ func (r *restoreCmd) Run(ctx context.Context, o output) error {
 		return err
 	}
 	fmt.Fprintf(o.out, "%s holds the platform as of %s: commit groups %d to %d%s (%s)\nstart it with: citywarden serve --data %s\n",
-		r.Data, when(m.Time), m.FirstGroup, m.LastGroup, whatElse(m), time.Since(begun).Round(time.Millisecond), r.Data)
+		r.Data, stampIn(m.Zone())(m.Time), m.FirstGroup, m.LastGroup, whatElse(m), time.Since(begun).Round(time.Millisecond), r.Data)
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -52,8 +51,8 @@ func (k *caseListCmd) Run(ctx context.Context, o output) error {
 	if k.WorkOrders {
 		q.Set("work_orders", "true")
 	}
-	return printList(ctx, o, &k.remote, "/cases", q, []string{"ID", "CLASS", "STAGE", "DEADLINE", "LIGHT", "STAGE LIGHT", "GRID", "DEPARTMENT", "TITLE"}, func(x citywarden.Case) []string {
-		return []string{string(x.ID), string(x.Class), string(x.Stage), when(x.Deadline), dash(string(x.Light)), dash(string(x.StageLight)), dash(string(x.Grid)), dash(x.Department), x.Title.String()}
+	return printList(ctx, o, &k.remote, "/cases", q, []string{"ID", "CLASS", "STAGE", "DEADLINE", "LIGHT", "STAGE LIGHT", "GRID", "DEPARTMENT", "TITLE"}, func(at stamp, x citywarden.Case) []string {
+		return []string{string(x.ID), string(x.Class), string(x.Stage), at(x.Deadline), dash(string(x.Light)), dash(string(x.StageLight)), dash(string(x.Grid)), dash(x.Department), x.Title.String()}
 	})
 }
 
@@ -72,37 +71,41 @@ func (k *caseShowCmd) Run(ctx context.Context, o output) error {
 	if err := c.call(ctx, "GET", "/cases/"+url.PathEscape(k.ID), nil, &x); err != nil {
 		return err
 	}
-	return printCase(o, k.JSON, &x)
+	return printCase(ctx, o, c, k.JSON, &x)
 }
 
-func printCase(o output, asJSON bool, x *citywarden.Case) error {
+func printCase(ctx context.Context, o output, c *client, asJSON bool, x *citywarden.Case) error {
 	if asJSON {
 		return toJSON(o.out, x)
+	}
+	at, err := c.stamp(ctx)
+	if err != nil {
+		return err
 	}
 	fmt.Fprintf(o.out, "case %s  %s\n", x.ID, x.Title)
 	rows := [][]string{
 		{"stage", strings.TrimSpace(string(x.Stage) + " " + string(x.StageLight))}, {"source", string(x.Source)}, {"class", fmt.Sprintf("%s %s", x.Class, x.ClassName)}, {"grid", dash(string(x.Grid))},
 		{"component", dash(strings.TrimSpace(string(x.Component) + " " + x.ComponentName))}, {"department", dash(x.Department)}, {"proposed", dash(x.Proposed)}, {"limit", dash(x.Limit)},
-		{"deadline", strings.TrimSpace(when(x.Deadline) + " " + string(x.Light))}, {"closing", dash(x.Closing)},
+		{"deadline", strings.TrimSpace(at(x.Deadline) + " " + string(x.Light))}, {"closing", dash(x.Closing)},
 		{"back to normal", yes(x.Normal)},
 	}
 	if r := x.Request; r != nil {
 		rows = append(rows, []string{"asked", strings.TrimSpace(fmt.Sprintf("%s by %s: %s", r.Kind, r.By, r.Note))})
 	}
 	if !x.SuspendedAt.IsZero() {
-		rows = append(rows, []string{"suspended", "until " + when(x.SuspendedUntil)})
+		rows = append(rows, []string{"suspended", "until " + at(x.SuspendedUntil)})
 	}
 	for _, a := range x.Alarms {
 		rows = append(rows, []string{"alarm", string(a)})
 	}
 	for _, a := range x.Attachments {
-		rows = append(rows, []string{"photo", fmt.Sprintf("%s, %s, by %s at %s", a.Kind, a.Type, a.By, when(a.At))})
+		rows = append(rows, []string{"photo", fmt.Sprintf("%s, %s, by %s at %s", a.Kind, a.Type, a.By, at(a.At))})
 	}
 	table(o.out, rows)
 	fmt.Fprintln(o.out)
 	rows = nil
 	for _, s := range x.Timeline {
-		rows = append(rows, []string{when(s.At), string(s.Action), string(s.Stage), s.By, strings.TrimSpace(s.Department + " " + s.Said("en"))})
+		rows = append(rows, []string{at(s.At), string(s.Action), string(s.Stage), s.By, strings.TrimSpace(s.Department + " " + s.Said("en"))})
 	}
 	table(o.out, rows)
 	if len(x.Actions) > 0 {
@@ -155,7 +158,7 @@ func (k *caseOpenCmd) Run(ctx context.Context, o output) error {
 	if err := c.call(ctx, "POST", "/cases", in, &x); err != nil {
 		return err
 	}
-	return printCase(o, k.JSON, &x)
+	return printCase(ctx, o, c, k.JSON, &x)
 }
 
 type caseDoCmd struct {
@@ -163,15 +166,15 @@ type caseDoCmd struct {
 	ID     string `arg:"" help:"The case's number."`
 	Action string `arg:"" help:"What to do; show says what you may, and workflow what there is."`
 
-	Note         string    `help:"A word on it; some actions need one." short:"n"`
-	Department   string    `help:"For dispatch and redispatch: who shall handle it; for dispatch the class's own when left out."`
-	Officer      string    `help:"For send_verify and send_check: the grid officer who shall go and look."`
-	Class        string    `help:"For register and file: the class that it is instead."`
-	FilingRule   string    `help:"For register and file: which filing rule of the class it meets, 1, 2, 3 …; classes lists them."`
-	Until        time.Time `help:"For request_suspension: when it shall end, like 2027-03-01T08:00:00+08:00."`
-	Into         string    `help:"For merge: the case that it is a duplicate of."`
-	Satisfaction string    `help:"For call_back: satisfied, fairly, dissatisfied or unreached."`
-	Revision     int64     `help:"Only if nobody did anything since that revision."`
+	Note         string `help:"A word on it; some actions need one." short:"n"`
+	Department   string `help:"For dispatch and redispatch: who shall handle it; for dispatch the class's own when left out."`
+	Officer      string `help:"For send_verify and send_check: the grid officer who shall go and look."`
+	Class        string `help:"For register and file: the class that it is instead."`
+	FilingRule   string `help:"For register and file: which filing rule of the class it meets, 1, 2, 3 …; classes lists them."`
+	Until        moment `help:"For request_suspension: when it shall end: ${moment}." placeholder:"TIME"`
+	Into         string `help:"For merge: the case that it is a duplicate of."`
+	Satisfaction string `help:"For call_back: satisfied, fairly, dissatisfied or unreached."`
+	Revision     int64  `help:"Only if nobody did anything since that revision."`
 }
 
 // Run takes one action on a case.
@@ -191,8 +194,8 @@ func (k *caseDoCmd) Run(ctx context.Context, o output) error {
 			body[name] = v
 		}
 	}
-	if !k.Until.IsZero() {
-		body["until"] = k.Until
+	if err := c.moments(ctx, func(name, at string) { body[name] = at }, map[string]moment{"until": k.Until}); err != nil {
+		return err
 	}
 	if k.Revision != 0 {
 		body["revision"] = k.Revision
@@ -245,8 +248,8 @@ type caseDuplicatesCmd struct {
 
 // Run lists what a case may be a duplicate of.
 func (k *caseDuplicatesCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &k.remote, "/cases/"+url.PathEscape(k.ID)+"/duplicates", url.Values{}, []string{"ID", "AWAY", "OPENED", "STAGE", "TITLE"}, func(x citywarden.Duplicate) []string {
-		return []string{string(x.Case.ID), fmt.Sprintf("%.0f m", x.Distance), when(x.Case.Opened), string(x.Case.Stage), x.Case.Title.String()}
+	return printList(ctx, o, &k.remote, "/cases/"+url.PathEscape(k.ID)+"/duplicates", url.Values{}, []string{"ID", "AWAY", "OPENED", "STAGE", "TITLE"}, func(at stamp, x citywarden.Duplicate) []string {
+		return []string{string(x.Case.ID), fmt.Sprintf("%.0f m", x.Distance), at(x.Case.Opened), string(x.Case.Stage), x.Case.Title.String()}
 	})
 }
 

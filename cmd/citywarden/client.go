@@ -48,17 +48,7 @@ func (r *remote) client(ctx context.Context) (*client, error) {
 type client struct {
 	base, token string
 	http        *http.Client
-}
-
-// zone returns the county's time zone.
-func (c *client) zone(ctx context.Context) (*time.Location, error) {
-	var info struct {
-		TimeZone string `json:"time_zone"`
-	}
-	if err := c.call(ctx, "GET", "/info", nil, &info); err != nil {
-		return nil, err
-	}
-	return time.LoadLocation(info.TimeZone)
+	county      *time.Location // once zone has asked for it
 }
 
 // problem is an RFC 9457 error of the API.
@@ -184,16 +174,14 @@ func list[T any](ctx context.Context, c *client, path string, q url.Values, f fu
 
 // printList prints every item of a list: as JSON when r asks for it, else as a
 // table with a row for each.
-func printList[T any](ctx context.Context, o output, r *remote, path string, q url.Values, heading []string, row func(T) []string) error {
+func printList[T any](ctx context.Context, o output, r *remote, path string, q url.Values, heading []string, row func(stamp, T) []string) error {
 	c, err := r.client(ctx)
 	if err != nil {
 		return err
 	}
 	items := []T{}
-	rows := [][]string{heading}
 	err = list(ctx, c, path, q, func(it T) error {
 		items = append(items, it)
-		rows = append(rows, row(it))
 		return nil
 	})
 	if err != nil {
@@ -201,6 +189,14 @@ func printList[T any](ctx context.Context, o output, r *remote, path string, q u
 	}
 	if r.JSON {
 		return toJSON(o.out, items)
+	}
+	at, err := c.stamp(ctx)
+	if err != nil {
+		return err
+	}
+	rows := [][]string{heading}
+	for _, it := range items {
+		rows = append(rows, row(at, it))
 	}
 	table(o.out, rows)
 	return nil
@@ -236,24 +232,6 @@ func cells(s string) int {
 		}
 	}
 	return n
-}
-
-// when prints a time for people, in the zone of the terminal.
-func when(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.Local().Format("2006-01-02 15:04:05")
-}
-
-// whenIn is when, in the zone of the county.
-func whenIn(zone *time.Location) func(time.Time) string {
-	return func(t time.Time) string {
-		if t.IsZero() {
-			return "-"
-		}
-		return t.In(zone).Format("2006-01-02 15:04:05Z07:00")
-	}
 }
 
 // counted is n with its noun: "1 rule", "2 rules".

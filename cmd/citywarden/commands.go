@@ -90,7 +90,7 @@ func (d *deviceCommandsCmd) Run(ctx context.Context, o output) error {
 		q.Set("open", "true")
 	}
 	return printList(ctx, o, &d.remote, "/devices/"+url.PathEscape(d.ID)+"/commands", q,
-		[]string{"ID", "METHOD", "PARAMS", "STATE", "CREATED", "EXPIRES", "BY", "ANSWER"}, func(c citywarden.Command) []string {
-			return []string{fmt.Sprint(c.ID), c.Method, string(c.Params), string(c.State), when(c.Created), when(c.Expires), c.By, dash(cmp.Or(string(c.Answer), c.Reason))}
+		[]string{"ID", "METHOD", "PARAMS", "STATE", "CREATED", "EXPIRES", "BY", "ANSWER"}, func(at stamp, c citywarden.Command) []string {
+			return []string{fmt.Sprint(c.ID), c.Method, string(c.Params), string(c.State), at(c.Created), at(c.Expires), c.By, dash(cmp.Or(string(c.Answer), c.Reason))}
 		})
 }

@@ -85,7 +85,7 @@ type componentListCmd struct {
 func (k *componentListCmd) Run(ctx context.Context, o output) error {
 	q := k.query()
 	q.Set("limit", "1000")
-	return printList(ctx, o, &k.remote, "/components", q, []string{"ID", "CLASS", "NAME", "STATE", "GRID", "OWNER", "MAINTAINER"}, func(x citywarden.Component) []string {
+	return printList(ctx, o, &k.remote, "/components", q, []string{"ID", "CLASS", "NAME", "STATE", "GRID", "OWNER", "MAINTAINER"}, func(_ stamp, x citywarden.Component) []string {
 		return []string{string(x.ID), string(x.Class), x.Name, string(x.State), dash(string(x.Grid)), dash(x.Owner), dash(x.Maintainer)}
 	})
 }
@@ -102,7 +102,7 @@ type componentNearCmd struct {
 // Run lists what is nearby.
 func (k *componentNearCmd) Run(ctx context.Context, o output) error {
 	q := url.Values{"lat": {fmt.Sprint(k.Lat)}, "lon": {fmt.Sprint(k.Lon)}, "crs": {k.CRS}, "class": {k.Class}, "within": {fmt.Sprint(k.Within)}}
-	return printList(ctx, o, &k.remote, "/components/nearby", q, []string{"AWAY", "ID", "CLASS", "NAME", "STATE", "MAINTAINER"}, func(x citywarden.Nearby) []string {
+	return printList(ctx, o, &k.remote, "/components/nearby", q, []string{"AWAY", "ID", "CLASS", "NAME", "STATE", "MAINTAINER"}, func(_ stamp, x citywarden.Nearby) []string {
 		return []string{fmt.Sprintf("%.0f m", x.Distance), string(x.ID), string(x.Class), x.Name, string(x.State), dash(x.Maintainer)}
 	})
 }

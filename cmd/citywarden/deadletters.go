@@ -47,16 +47,20 @@ func (d *deadListCmd) Run(ctx context.Context, o output) error {
 	if d.JSON {
 		return toJSON(o.out, page.Items)
 	}
-	deadLetters(o, page.Items)
-	return nil
+	return deadLetters(ctx, o, c, page.Items)
 }
 
-func deadLetters(o output, list []citywarden.DeadLetter) {
+func deadLetters(ctx context.Context, o output, c *client, list []citywarden.DeadLetter) error {
+	at, err := c.stamp(ctx)
+	if err != nil {
+		return err
+	}
 	rows := [][]string{{"ARRIVED", "DEVICE", "OVER", "WHY", "WHAT", "REPLAYED"}}
 	for _, l := range list {
-		rows = append(rows, []string{when(l.Received), string(l.Device), l.Protocol, l.Reason, payload(l.Payload), when(l.Replayed)})
+		rows = append(rows, []string{at(l.Received), string(l.Device), l.Protocol, l.Reason, payload(l.Payload), at(l.Replayed)})
 	}
 	table(o.out, rows)
+	return nil
 }
 
 // payload prints what a device sent on one line: text as it is, other bytes in
@@ -95,7 +99,7 @@ func (d *deadReplayCmd) Run(ctx context.Context, o output) error {
 	}
 	fmt.Fprintf(o.out, "%s brought in again, %d still can't be used\n", counted(r.Replayed, "message"), r.Failing)
 	if len(r.First) > 0 {
-		deadLetters(o, r.First)
+		return deadLetters(ctx, o, c, r.First)
 	}
 	return nil
 }

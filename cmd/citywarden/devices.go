@@ -155,12 +155,12 @@ type deviceKnownCmd struct {
 // Run lists the credentials.
 func (d *deviceKnownCmd) Run(ctx context.Context, o output) error {
 	return printList(ctx, o, &d.remote, "/devices/"+url.PathEscape(d.ID)+"/credentials", nil, []string{"KIND", "SINCE", "UNTIL", "REPLACED", "HINT"},
-		func(c citywarden.DeviceCredential) []string {
+		func(at stamp, c citywarden.DeviceCredential) []string {
 			replaced := "no"
 			if c.Replaced {
 				replaced = "yes"
 			}
-			return []string{dash(string(c.Kind)), when(c.Since), when(c.Until), replaced, c.Hint}
+			return []string{dash(string(c.Kind)), at(c.Since), at(c.Until), replaced, c.Hint}
 		})
 }
 
@@ -300,8 +300,8 @@ func (d *deviceListCmd) Run(ctx context.Context, o output) error {
 	if d.Component != "" {
 		q.Set("component", d.Component)
 	}
-	return printList(ctx, o, &d.remote, "/devices", q, []string{"ID", "NAME", "MODEL", "STATUS", "LAST SEEN", "ALARM", "LATEST"}, func(v citywarden.DeviceView) []string {
-		return []string{string(v.ID), v.Name, string(v.Model), presence(v.Presence), when(v.LastSeen), dash(v.Alarm), latest(v.Latest)}
+	return printList(ctx, o, &d.remote, "/devices", q, []string{"ID", "NAME", "MODEL", "STATUS", "LAST SEEN", "ALARM", "LATEST"}, func(at stamp, v citywarden.DeviceView) []string {
+		return []string{string(v.ID), v.Name, string(v.Model), presence(v.Presence), at(v.LastSeen), dash(v.Alarm), latest(v.Latest)}
 	})
 }
 
@@ -320,7 +320,7 @@ func (d *deviceClocksCmd) Run(ctx context.Context, o output) error {
 			q.Set(name, value)
 		}
 	}
-	return printList(ctx, o, &d.remote, "/devices", q, []string{"ID", "MODEL", "CLOCK", "OFFSET", "DRIFT", "SINCE", "AT"}, func(v citywarden.DeviceView) []string {
+	return printList(ctx, o, &d.remote, "/devices", q, []string{"ID", "MODEL", "CLOCK", "OFFSET", "DRIFT", "SINCE", "AT"}, func(at stamp, v citywarden.DeviceView) []string {
 		c := v.Clock
 		if c == nil {
 			return []string{string(v.ID), string(v.Model), "-", "-", "-", "-", "-"}
@@ -332,7 +332,7 @@ func (d *deviceClocksCmd) Run(ctx context.Context, o output) error {
 		if c.Drift != nil {
 			drift = fmt.Sprintf("%+.1f ppm", *c.Drift)
 		}
-		return []string{string(v.ID), string(v.Model), string(c.State), offset, drift, when(c.Since), when(c.At)}
+		return []string{string(v.ID), string(v.Model), string(c.State), offset, drift, at(c.Since), at(c.At)}
 	})
 }
 
@@ -350,7 +350,7 @@ func (d *deviceAttributesCmd) Run(ctx context.Context, o output) error {
 		return fmt.Sprint(v)
 	}
 	return printList(ctx, o, &d.remote, "/devices/"+url.PathEscape(d.ID)+"/attributes", nil, []string{"NAME", "SCOPE", "VALUE", "FROM", "REPORTED", "STATE"},
-		func(x citywarden.AttributeState) []string {
+		func(_ stamp, x citywarden.AttributeState) []string {
 			return []string{x.Name, x.Scope, value(x.Value), dash(x.From), value(x.Reported), dash(x.State)}
 		})
 }

@@ -8,15 +8,14 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"time"
 
 	"github.com/citywarden/citywarden"
 )
 
 type evaluationCmd struct {
 	remote
-	From  string `help:"Beginning: a day like 2026-11-01, or RFC 3339; the first of this month when left out."`
-	To    string `help:"End, exclusive, like --from; now when left out."`
+	From  past   `help:"Beginning: ${past}; the first of this month when left out." placeholder:"TIME"`
+	To    past   `help:"End, exclusive, the same; now when left out." placeholder:"TIME"`
 	By    string `help:"area, department or post." enum:"area,department,post" default:"department"`
 	Level string `help:"Of the areas: county, town, village, or grid with --under; towns when left out." enum:"county,town,village,grid," default:""`
 	Under string `help:"Only in the area of that code, like 350623100."`
@@ -33,10 +32,13 @@ func (k *evaluationCmd) Run(ctx context.Context, o output) error {
 		return err
 	}
 	q := url.Values{"by": {k.By}}
-	for name, v := range map[string]string{"from": k.From, "to": k.To, "level": k.Level, "under": k.Under} {
+	for name, v := range map[string]string{"level": k.Level, "under": k.Under} {
 		if v != "" {
 			q.Set(name, v)
 		}
+	}
+	if err := c.moments(ctx, q.Set, map[string]moment{"from": k.From.moment, "to": k.To.moment}); err != nil {
+		return err
 	}
 	if file := cmp.Or(k.CSV, k.XLSX); file != "" {
 		q.Set("lang", k.Lang)
@@ -61,19 +63,17 @@ func (k *evaluationCmd) Run(ctx context.Context, o output) error {
 	if k.JSON {
 		return toJSON(o.out, e)
 	}
-	zone, err := c.zone(ctx)
+	at, err := c.stamp(ctx)
 	if err != nil {
 		return err
 	}
-	printEvaluation(o.out, &e, k.Lang, zone)
+	printEvaluation(o.out, at, &e, k.Lang)
 	return nil
 }
 
-// printEvaluation prints a line for each figure, with what it is a share of. Days
-// begin in zone.
-func printEvaluation(w io.Writer, e *citywarden.Evaluation, lang string, zone *time.Location) {
-	at := func(t time.Time) string { return t.In(zone).Format(time.DateTime) }
-	fmt.Fprintf(w, "%s to %s, as of %s (%s)\n", at(e.From), at(e.To), at(e.AsOf), zone)
+// printEvaluation prints a line for each figure, with what it is a share of.
+func printEvaluation(w io.Writer, at stamp, e *citywarden.Evaluation, lang string) {
+	fmt.Fprintf(w, "%s to %s, as of %s\n", at(e.From), at(e.To), at(e.AsOf))
 	rows := e.Rows
 	if e.Total != nil {
 		rows = append(rows, *e.Total)

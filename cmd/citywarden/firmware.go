@@ -22,12 +22,12 @@ type firmwareListCmd struct{ remote }
 
 // Run lists the firmware.
 func (f *firmwareListCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &f.remote, "/firmware", url.Values{}, []string{"TITLE", "VERSION", "MODEL", "BYTES", "SHA-256", "ADDED", "BY", "FOR"}, func(x citywarden.Firmware) []string {
+	return printList(ctx, o, &f.remote, "/firmware", url.Values{}, []string{"TITLE", "VERSION", "MODEL", "BYTES", "SHA-256", "ADDED", "BY", "FOR"}, func(at stamp, x citywarden.Firmware) []string {
 		var to []string
 		for _, t := range x.Targets {
 			to = append(to, fmt.Sprintf("%s %s", t.Scope, t.Name))
 		}
-		return []string{x.Title, x.Version, string(x.Model), fmt.Sprint(x.Size), x.Checksum[:12], when(x.Created), x.By, dash(strings.Join(to, ", "))}
+		return []string{x.Title, x.Version, string(x.Model), fmt.Sprint(x.Size), x.Checksum[:12], at(x.Created), x.By, dash(strings.Join(to, ", "))}
 	})
 }
 

@@ -74,7 +74,7 @@ type gridAreasCmd struct {
 
 // Run lists the areas.
 func (g *gridAreasCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &g.remote, "/areas", url.Values{"level": {g.Level}, "under": {g.Under}}, []string{"CODE", "NAME", "GRIDS", "AREA M2"}, func(a citywarden.Area) []string {
+	return printList(ctx, o, &g.remote, "/areas", url.Values{"level": {g.Level}, "under": {g.Under}}, []string{"CODE", "NAME", "GRIDS", "AREA M2"}, func(_ stamp, a citywarden.Area) []string {
 		return []string{a.Code, dash(a.Name), fmt.Sprint(a.Grids), fmt.Sprintf("%.0f", a.Area)}
 	})
 }
@@ -125,7 +125,7 @@ type gridOfficersCmd struct{ remote }
 
 // Run lists the responsibility grids.
 func (g *gridOfficersCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &g.remote, "/responsibility-grids", url.Values{}, []string{"ID", "NAME", "OFFICER", "GRIDS"}, func(x citywarden.ResponsibilityGrid) []string {
+	return printList(ctx, o, &g.remote, "/responsibility-grids", url.Values{}, []string{"ID", "NAME", "OFFICER", "GRIDS"}, func(_ stamp, x citywarden.ResponsibilityGrid) []string {
 		codes := make([]string, len(x.Grids))
 		for i, code := range x.Grids {
 			codes[i] = string(code)

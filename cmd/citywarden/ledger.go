@@ -43,9 +43,13 @@ func (l *ledgerCmd) Run(ctx context.Context, o output) error {
 	if l.JSON {
 		return toJSON(o.out, all)
 	}
+	at, err := c.stamp(ctx)
+	if err != nil {
+		return err
+	}
 	rows := [][]string{{"HOUR", "DEVICE", "MESSAGES", "RECEIVED", "STORED", "REJECTED", "DUPLICATE", "QUARANTINED", "MISSING", "SILENT"}}
 	for _, r := range all {
-		row := []string{when(r.Hour), string(r.Device)}
+		row := []string{at(r.Hour), string(r.Device)}
 		for _, n := range []int64{r.Messages, r.Received, r.Stored, r.Rejected, r.Duplicate, r.Quarantined, r.Missing} {
 			row = append(row, strconv.FormatInt(n, 10))
 		}

@@ -73,6 +73,7 @@ func run(ctx context.Context, args []string, o output) (code int) {
 		kong.Name("citywarden"),
 		kong.Description("An IoT sensing platform for a county or city: devices in, alarms and cases out."),
 		kong.UsageOnError(),
+		kong.Vars{"moment": momentHelp, "past": pastHelp},
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Writers(o.out, o.err),
 		kong.Exit(func(code int) { exited = code }),

@@ -19,7 +19,7 @@ type receiverListCmd struct{ remote }
 
 // Run lists the receivers.
 func (k *receiverListCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &k.remote, "/receivers", nil, []string{"NAME", "CHANNEL", "GETS", "QUIET"}, func(x citywarden.Receiver) []string {
+	return printList(ctx, o, &k.remote, "/receivers", nil, []string{"NAME", "CHANNEL", "GETS", "QUIET"}, func(_ stamp, x citywarden.Receiver) []string {
 		gets := "escalations"
 		if x.All {
 			gets = "all"
@@ -60,8 +60,8 @@ func (k *noticeListCmd) Run(ctx context.Context, o output) error {
 			q.Set(name, v)
 		}
 	}
-	return printList(ctx, o, &k.remote, "/notices", q, []string{"KEY", "RECEIVER", "STATE", "AT", "TRIES", "TEXT", "ERROR"}, func(x citywarden.Notice) []string {
-		return []string{x.Key, dash(x.Receiver), string(x.State), when(x.At), fmt.Sprint(x.Tries), x.Text.String(), dash(x.Error)}
+	return printList(ctx, o, &k.remote, "/notices", q, []string{"KEY", "RECEIVER", "STATE", "AT", "TRIES", "TEXT", "ERROR"}, func(at stamp, x citywarden.Notice) []string {
+		return []string{x.Key, dash(x.Receiver), string(x.State), at(x.At), fmt.Sprint(x.Tries), x.Text.String(), dash(x.Error)}
 	})
 }
 
@@ -110,8 +110,12 @@ func (k *noticeResendCmd) Run(ctx context.Context, o output) error {
 	case len(sent) == 0:
 		fmt.Fprintf(o.out, "no notice to %s was given up\n", k.AllTo)
 	}
+	at, err := c.stamp(ctx)
+	if err != nil {
+		return err
+	}
 	for _, x := range sent {
-		fmt.Fprintf(o.out, "notice %s is sent to %s again at %s\n", x.Key, x.Receiver, when(x.Next))
+		fmt.Fprintf(o.out, "notice %s is sent to %s again at %s\n", x.Key, x.Receiver, at(x.Next))
 	}
 	return nil
 }

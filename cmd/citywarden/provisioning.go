@@ -18,8 +18,8 @@ type provisioningListCmd struct{ remote }
 
 // Run lists the models.
 func (p *provisioningListCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &p.remote, "/provisioning", url.Values{}, []string{"MODEL", "KEY", "DEVICES", "SINCE"}, func(x citywarden.Provisioning) []string {
-		return []string{string(x.Model), x.Key, who(x.CreateNew), when(x.Since)}
+	return printList(ctx, o, &p.remote, "/provisioning", url.Values{}, []string{"MODEL", "KEY", "DEVICES", "SINCE"}, func(at stamp, x citywarden.Provisioning) []string {
+		return []string{string(x.Model), x.Key, who(x.CreateNew), at(x.Since)}
 	})
 }
 

@@ -48,7 +48,9 @@ func TestMain(m *testing.M) {
 //	mosquitto FILE TOPICS     start a mosquitto at $CITY and write a configuration to FILE that takes these topics from it
 //	postgres FILE             start a PostgreSQL and write a configuration to FILE that uses it; the
 //	                          condition [postgres] says whether there is one to start
-//	grab VAR REGEXP           set VAR to the first group of REGEXP in what was printed last
+//	grab VAR REGEXP           set VAR to the first group of REGEXP in what was printed last; grab-error: in the errors
+//	everywhere CMD…           run a citywarden command in UTC, Shanghai and New York: it prints the same, all times with the
+//	                          county's offset, +08:00, and one at least; the errors too
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -67,7 +69,7 @@ func TestScripts(t *testing.T) {
 		// One that is called like a command of testscript, as stop is, would never run.
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": serveCommand, "halt": haltCommand, "publish": publishCommand, "post": postCommand,
-			"coap": coapCommand, "raw": rawCommand, "push": pushCommand, "api": apiCommand, "await": awaitCommand, "grab": grabCommand,
+			"coap": coapCommand, "raw": rawCommand, "push": pushCommand, "api": apiCommand, "await": awaitCommand, "grab": grabCommand("stdout"), "grab-error": grabCommand("stderr"), "everywhere": everywhereCommand,
 			"postgres": postgresCommand, "node": nodeCommand, "client": clientCommand, "mosquitto": mosquittoCommand,
 		},
 		Condition: func(name string) (bool, error) {
@@ -279,7 +281,7 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 		} else {
 			cmd := exec.Command(args[1], args[2:]...)
 			cmd.Dir = ts.MkAbs(".")
-			cmd.Env = append(os.Environ(), "CITYWARDEN_SERVER="+ts.Getenv("CITYWARDEN_SERVER"), "CITYWARDEN_PASSWORD="+ts.Getenv("CITYWARDEN_PASSWORD"), "TZ=Asia/Shanghai")
+			cmd.Env = append(os.Environ(), "CITYWARDEN_SERVER="+ts.Getenv("CITYWARDEN_SERVER"), "CITYWARDEN_PASSWORD="+ts.Getenv("CITYWARDEN_PASSWORD"), "TZ="+ts.Getenv("TZ"))
 			b, err := cmd.CombinedOutput()
 			if out = string(b); err != nil {
 				return false
@@ -305,16 +307,51 @@ func get(ts *testscript.TestScript, path string) string {
 	return b.String()
 }
 
-func grabCommand(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: grab VAR REGEXP")
+func grabCommand(from string) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 2 {
+			ts.Fatalf("usage: grab VAR REGEXP")
+		}
+		text := ts.ReadFile(from)
+		re, err := regexp.Compile(`(?m)` + args[1])
+		ts.Check(err)
+		m := re.FindStringSubmatch(text)
+		if len(m) < 2 {
+			ts.Fatalf("no match for %s in:\n%s", re, text)
+		}
+		ts.Setenv(args[0], m[1])
 	}
-	text := ts.ReadFile("stdout")
-	re, err := regexp.Compile(`(?m)` + args[1])
-	ts.Check(err)
-	m := re.FindStringSubmatch(text)
-	if len(m) < 2 {
-		ts.Fatalf("no match for %s in:\n%s", re, text)
+}
+
+var (
+	anyTime    = regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d\S*`)
+	countyTime = regexp.MustCompile(`^\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?\+08:00\W?$`)
+)
+
+func everywhereCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: everywhere citywarden ARG…")
 	}
-	ts.Setenv(args[0], m[1])
+	home, first := ts.Getenv("TZ"), ""
+	for _, zone := range []string{"UTC", "Asia/Shanghai", "America/New_York"} {
+		ts.Setenv("TZ", zone)
+		ts.Check(ts.Exec(args[0], args[1:]...))
+		out := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+		times := anyTime.FindAllString(out, -1)
+		if times == nil {
+			ts.Fatalf("no time in:\n%s", out)
+		}
+		for _, at := range times {
+			if !countyTime.MatchString(at) {
+				ts.Fatalf("with TZ=%s there is %q, which is not the county's time:\n%s", zone, at, out)
+			}
+		}
+		if first == "" {
+			first = out
+		}
+		if out != first {
+			ts.Fatalf("in UTC:\n%s\nwith TZ=%s:\n%s", first, zone, out)
+		}
+	}
+	ts.Setenv("TZ", home)
 }

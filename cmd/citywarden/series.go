@@ -22,8 +22,8 @@ type seriesExportCmd struct {
 	remote
 	Device []string `help:"Only of these devices." placeholder:"ID"`
 	Metric []string `help:"Only these metrics." placeholder:"NAME"`
-	From   string   `help:"RFC 3339; 24 hours before --to when left out." placeholder:"TIME"`
-	To     string   `help:"RFC 3339; now when left out." placeholder:"TIME"`
+	From   past     `help:"From when on: ${past}; 24 hours before --to when left out." placeholder:"TIME"`
+	To     past     `help:"Until when, exclusive, the same; now when left out." placeholder:"TIME"`
 	Format string   `help:"csv or parquet." enum:"csv,parquet" default:"csv"`
 	Out    string   `help:"File to write; standard output when left out." short:"o" placeholder:"FILE"`
 }
@@ -36,10 +36,13 @@ func (s *seriesExportCmd) Run(ctx context.Context, o output) (err error) {
 	}
 	c.http.Timeout = 0
 	q := url.Values{"format": {s.Format}}
-	for k, v := range map[string]string{"device": strings.Join(s.Device, ","), "metric": strings.Join(s.Metric, ","), "from": s.From, "to": s.To} {
+	for k, v := range map[string]string{"device": strings.Join(s.Device, ","), "metric": strings.Join(s.Metric, ",")} {
 		if v != "" {
 			q.Set(k, v)
 		}
+	}
+	if err := c.moments(ctx, q.Set, map[string]moment{"from": s.From.moment, "to": s.To.moment}); err != nil {
+		return err
 	}
 	path := "/series/export?" + q.Encode()
 	if s.Out == "" {

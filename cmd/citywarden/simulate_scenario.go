@@ -66,12 +66,16 @@ func (s *simulateScenarioCmd) Run(ctx context.Context, o output) error {
 		level = slog.LevelDebug
 	}
 	if story.Start != nil && !s.Now {
-		at := story.Start.Next(time.Now())
-		fmt.Fprintf(o.err, "begins at %s; --now begins at once\n", when(at))
+		at, err := c.stamp(ctx)
+		if err != nil {
+			return err
+		}
+		begin := story.Start.Next(time.Now())
+		fmt.Fprintf(o.err, "begins at %s; --now begins at once\n", at(begin))
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(time.Until(at)):
+		case <-time.After(time.Until(begin)):
 		}
 	}
 	v, err := story.Play(ctx, scenario.Options{

@@ -21,7 +21,7 @@ type siteListCmd struct{ remote }
 
 // Run lists the sites.
 func (s *siteListCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &s.remote, "/sites", url.Values{}, []string{"ID", "NAME", "ATTRIBUTES"}, func(x citywarden.Site) []string {
+	return printList(ctx, o, &s.remote, "/sites", url.Values{}, []string{"ID", "NAME", "ATTRIBUTES"}, func(_ stamp, x citywarden.Site) []string {
 		var attrs []string
 		for _, k := range slices.Sorted(maps.Keys(x.Attributes)) {
 			attrs = append(attrs, fmt.Sprintf("%s=%v", k, x.Attributes[k]))

@@ -14,7 +14,7 @@ type uplinksCmd struct{ remote }
 
 // Run lists the connections to brokers elsewhere.
 func (u *uplinksCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &u.remote, "/uplinks", nil, []string{"NAME", "URL", "CONNECTED", "SINCE", "LAST MESSAGE", "WAITING", "MESSAGES", "ERROR"}, func(l citywarden.Link) []string {
+	return printList(ctx, o, &u.remote, "/uplinks", nil, []string{"NAME", "URL", "CONNECTED", "SINCE", "LAST MESSAGE", "WAITING", "MESSAGES", "ERROR"}, func(at stamp, l citywarden.Link) []string {
 		connected := "no"
 		if l.Connected {
 			connected = "yes"
@@ -23,6 +23,6 @@ func (u *uplinksCmd) Run(ctx context.Context, o output) error {
 		for _, result := range slices.Sorted(maps.Keys(l.Messages)) {
 			counts = append(counts, fmt.Sprintf("%s %d", result, l.Messages[result]))
 		}
-		return []string{l.Name, l.URL, connected, when(l.Since), when(l.Last), fmt.Sprint(l.Waiting), dash(strings.Join(counts, ", ")), dash(l.Error)}
+		return []string{l.Name, l.URL, connected, at(l.Since), at(l.Last), fmt.Sprint(l.Waiting), dash(strings.Join(counts, ", ")), dash(l.Error)}
 	})
 }

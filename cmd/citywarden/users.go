@@ -24,8 +24,8 @@ type userListCmd struct{ remote }
 
 // Run lists the users.
 func (u *userListCmd) Run(ctx context.Context, o output) error {
-	return printList(ctx, o, &u.remote, "/users", url.Values{}, []string{"NAME", "ROLE", "DEPARTMENT", "AREA", "SINCE", "DISABLED", "TITLE"}, func(x citywarden.User) []string {
-		return []string{x.Name, string(x.Role), dash(x.Department), dash(string(x.Area)), when(x.Created), yes(x.Disabled), dash(x.Title)}
+	return printList(ctx, o, &u.remote, "/users", url.Values{}, []string{"NAME", "ROLE", "DEPARTMENT", "AREA", "SINCE", "DISABLED", "TITLE"}, func(at stamp, x citywarden.User) []string {
+		return []string{x.Name, string(x.Role), dash(x.Department), dash(string(x.Area)), at(x.Created), yes(x.Disabled), dash(x.Title)}
 	})
 }
 
