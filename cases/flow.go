@@ -165,8 +165,6 @@ func (d *Desk) resume(ctx context.Context, tx Tx, c citywarden.Case, now time.Ti
 // follow does what the last step of c, a person's, brings about besides c.
 func (d *Desk) follow(ctx context.Context, tx Tx, c citywarden.Case, out *changes) error {
 	s := c.Timeline[len(c.Timeline)-1]
-	name := s.Action.Text()
-	text := &citywarden.Text{EN: name.EN + " by " + s.By + ": " + s.Note, ZH: s.By + " " + name.ZH + "：" + s.Note}
 	var kind citywarden.NoticeKind
 	switch s.Action {
 	case citywarden.Merge:
@@ -177,6 +175,10 @@ func (d *Desk) follow(ctx context.Context, tx Tx, c citywarden.Case, out *change
 		kind = citywarden.NoticeUrged
 	default:
 		return nil
+	}
+	text := &citywarden.Text{EN: string(kind) + " by " + s.By, ZH: s.By + " " + s.Action.Text().ZH}
+	if s.Note != "" {
+		text.EN, text.ZH = text.EN+": "+s.Note, text.ZH+"："+s.Note
 	}
 	_, err := d.write(ctx, tx, c, kind, "", text, s.At, false, strconv.FormatInt(c.Revision, 10))
 	return err

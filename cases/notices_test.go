@@ -420,6 +420,9 @@ func TestFireInACaseOfOthers(t *testing.T) {
 				if err != nil || len(ns) == 0 || ns[0].Kind != citywarden.NoticeUrged || !ns[0].Urgent {
 					t.Errorf("urged: %+v, %v", ns, err)
 				}
+				if want := (citywarden.Text{EN: "urged by lin", ZH: "lin 催办"}); len(ns) > 0 && ns[0].Text != want {
+					t.Errorf("without a word of hers the notice says %q, want %q", ns[0].Text, want)
+				}
 			})
 		})
 	}
