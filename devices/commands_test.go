@@ -44,6 +44,45 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
+// brokenStore fails to save commands while broken.
+type brokenStore struct {
+	*store.DB
+	broken atomic.Bool
+}
+
+func (s *brokenStore) SaveCommand(ctx context.Context, c citywarden.Command) error {
+	if s.broken.Load() {
+		return errors.New("disk is full")
+	}
+	return s.DB.SaveCommand(ctx, c)
+}
+
+// breaks puts the commands onto a store that can break.
+func (b *bench) breaks() *brokenStore {
+	b.t.Helper()
+	s := &brokenStore{DB: openStore(b.t, b.path)}
+	c, err := devices.NewCommands(b.t.Context(), s, b.r, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.c = c
+	return s
+}
+
+// run runs the commands until stop.
+func (b *bench) run() (stop func()) {
+	ctx, cancel := context.WithCancel(b.t.Context())
+	c, done := b.c, make(chan error)
+	go func() { done <- c.Run(ctx) }()
+	return func() {
+		b.t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			b.t.Error(err)
+		}
+	}
+}
+
 func (b *bench) tell(id citywarden.DeviceID, method string, params map[string]any) int64 {
 	b.t.Helper()
 	x, err := b.c.Tell(b.t.Context(), id, method, params, 0, "li")
@@ -202,9 +241,7 @@ func TestCommandsSurviveARestart(t *testing.T) {
 func TestCommandsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- b.c.Run(ctx) }()
+		stop := b.run()
 		b.tell("v1", "beep", nil) // after a minute, says the model
 		b.tell("v1", "open", map[string]any{"pct": 1.0})
 		time.Sleep(59 * time.Second)
@@ -221,9 +258,6 @@ func TestCommandsExpire(t *testing.T) {
 			t.Errorf("an answer after its time: %v", err)
 		}
 		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
 	})
 }
 
@@ -265,31 +299,21 @@ func TestCommandsOfADeletedDevice(t *testing.T) {
 func TestAForgottenCommandStaysForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		s := &brokenStore{DB: openStore(t, b.path)}
-		c, err := devices.NewCommands(t.Context(), s, b.r, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.c = c
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- c.Run(ctx) }()
+		s := b.breaks()
+		stop := b.run()
 		b.listen("v1")
 		b.tell("v1", "open", map[string]any{"pct": 1.0})
 		if err := b.r.Delete(t.Context(), "v1"); err != nil {
 			t.Fatal(err)
 		}
 		s.broken.Store(true)
-		c.Forget("v1")
+		b.c.Forget("v1")
 		b.got[0].Done(nil)
 		s.broken.Store(false)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		b.must("v1", `1 open {"pct":1} sent`)
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		stop()
 		b.c = commandsOn(t, b.path, b.r)
 		b.must("v1", `1 open {"pct":1} timed_out`)
 	})
@@ -299,9 +323,7 @@ func TestAForgottenCommandStaysForgotten(t *testing.T) {
 func TestOldCommandsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- b.c.Run(ctx) }()
+		stop := b.run()
 		b.tell("v1", "beep", nil)
 		b.tell("v1", "beep", nil)
 		time.Sleep(time.Hour)
@@ -313,9 +335,6 @@ func TestOldCommandsAreForgotten(t *testing.T) {
 		synctest.Wait()
 		b.must("v1", `3 beep {} timed_out`)
 		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
 	})
 }
 
@@ -355,39 +374,21 @@ func TestCommandsThatCannotBe(t *testing.T) {
 	}
 }
 
-// brokenStore fails to save commands while broken.
-type brokenStore struct {
-	*store.DB
-	broken atomic.Bool
-}
-
-func (s *brokenStore) SaveCommand(ctx context.Context, c citywarden.Command) error {
-	if s.broken.Load() {
-		return errors.New("disk is full")
-	}
-	return s.DB.SaveCommand(ctx, c)
-}
-
 // TestAnswerThatIsNotStored is not taken: the device sends it again.
 func TestAnswerThatIsNotStored(t *testing.T) {
 	b := newBench(t)
-	s := &brokenStore{DB: openStore(t, b.path)}
-	c, err := devices.NewCommands(t.Context(), s, b.r, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.c = c
+	s := b.breaks()
 	b.listen("v1")
 	b.tell("v1", "open", map[string]any{"pct": 1.0})
 	s.broken.Store(true)
-	if err := c.Answer(t.Context(), "v1", 1, nil); err == nil || citywarden.CodeOf(err) == citywarden.CodeNotFound {
+	if err := b.c.Answer(t.Context(), "v1", 1, nil); err == nil || citywarden.CodeOf(err) == citywarden.CodeNotFound {
 		t.Errorf("taken: %v", err)
 	}
-	if _, err := c.Tell(t.Context(), "v1", "beep", nil, 0, "li"); err == nil {
+	if _, err := b.c.Tell(t.Context(), "v1", "beep", nil, 0, "li"); err == nil {
 		t.Error("a command that is not stored was taken")
 	}
 	s.broken.Store(false)
-	if err := c.Answer(t.Context(), "v1", 1, nil); err != nil {
+	if err := b.c.Answer(t.Context(), "v1", 1, nil); err != nil {
 		t.Error(err)
 	}
 	b.must("v1", `1 open {"pct":1} answered {}`)
@@ -396,21 +397,16 @@ func TestAnswerThatIsNotStored(t *testing.T) {
 // TestFailureThatIsNotStored leaves the command as it was, and nothing of the failure with it.
 func TestFailureThatIsNotStored(t *testing.T) {
 	b := newBench(t)
-	s := &brokenStore{DB: openStore(t, b.path)}
-	c, err := devices.NewCommands(t.Context(), s, b.r, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.c = c
+	s := b.breaks()
 	b.listen("v1")
 	b.tell("v1", "open", map[string]any{"pct": 1.0})
 	s.broken.Store(true)
 	b.got[0].Done(citywarden.Errorf(citywarden.CodeTooLarge, "the device takes 64 bytes"))
 	s.broken.Store(false)
 	b.must("v1", `1 open {"pct":1} sent`)
-	c.Forget("v1")
+	b.c.Forget("v1")
 	b.must("v1", `1 open {"pct":1} timed_out`)
-	if cs, _, err := c.List(t.Context(), citywarden.CommandFilter{Device: "v1"}); err != nil || cs[0].Reason != "" {
+	if cs, _, err := b.c.List(t.Context(), citywarden.CommandFilter{Device: "v1"}); err != nil || cs[0].Reason != "" {
 		t.Errorf("it ended for the reason %q, %v", cs[0].Reason, err)
 	}
 }
@@ -420,12 +416,7 @@ func TestFailureThatIsNotStored(t *testing.T) {
 func TestWhereACommandIsThatIsNotStored(t *testing.T) {
 	for _, gone := range []error{nil, errors.New("the connection ended before the device had it")} {
 		b := newBench(t)
-		s := &brokenStore{DB: openStore(t, b.path)}
-		c, err := devices.NewCommands(t.Context(), s, b.r, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.c = c
+		s := b.breaks()
 		b.tell("v1", "open", map[string]any{"pct": 1.0})
 		s.broken.Store(gone == nil)
 		end := b.listen("v1")
@@ -442,7 +433,7 @@ func TestWhereACommandIsThatIsNotStored(t *testing.T) {
 		}
 		end()
 		s.broken.Store(false)
-		if err := c.Answer(t.Context(), "v1", 1, nil); err != nil {
+		if err := b.c.Answer(t.Context(), "v1", 1, nil); err != nil {
 			t.Error(err)
 		}
 		b.must("v1", `1 open {"pct":1} answered {}`)
@@ -455,15 +446,8 @@ func TestDeliveryThatIsNotStored(t *testing.T) {
 	for _, leaves := range []bool{false, true} { // Run ends before the database is back
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
-			s := &brokenStore{DB: openStore(t, b.path)}
-			c, err := devices.NewCommands(t.Context(), s, b.r, slog.New(slog.DiscardHandler))
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.c = c
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error)
-			go func() { done <- c.Run(ctx) }()
+			s := b.breaks()
+			stop := b.run()
 			b.listen("v1")
 			b.tell("v1", "open", map[string]any{"pct": 1.0})
 			b.tell("v1", "beep", nil)
@@ -482,10 +466,7 @@ func TestDeliveryThatIsNotStored(t *testing.T) {
 				synctest.Wait()
 				b.must("v1", `1 open {"pct":1} timed_out`, `2 beep {} delivered`) // the one that it did not answer
 			}
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+			stop()
 			if !leaves {
 				return
 			}
