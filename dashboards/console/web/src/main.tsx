@@ -13,6 +13,7 @@ import { MapPage } from './pages/map'
 import { RulePage, Rules } from './pages/rules'
 import { deviceSections } from './pages/sections'
 import { SignIn } from './pages/signin'
+import { learn } from './reasons'
 import { Settings, startSettings } from './settings'
 import { startSound } from './sound'
 import { Failed, Icon, lazy, Loading } from './ui'
@@ -92,6 +93,10 @@ function Desk() {
     scrollTo(0, 0)
     main.current?.focus({ preventScroll: true })
   }, [pathname, lang()])
+  // What the server says seldom is there in Chinese a moment later; without it, it is said in English.
+  useEffect(() => {
+    if (lang() === 'zh') learn().then(() => redraw.emit(), () => {})
+  }, [lang()])
   // On a narrow window the navigation is wider: the page that is shown is in sight there.
   useEffect(() => {
     for (const a of document.querySelectorAll('nav [aria-current]')) a.scrollIntoView({ block: 'nearest', inline: 'nearest' })

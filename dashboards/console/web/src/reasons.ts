@@ -4,12 +4,7 @@
 // shown in the server's words, as are names, and what foreign systems say.
 import { duration, span, time } from './format'
 import { lang } from './i18n'
-import { away, wires } from './reasons/away'
-import { imports } from './reasons/imports'
-import { letters } from './reasons/letters'
-import { names, parts, places, shapes } from './reasons/parts'
 import { people } from './reasons/people'
-import { rules } from './reasons/rules'
 
 /** verb is a verb of a format of Go, with its flags. */
 export const verb = /%[-+# 0]*[\d*]*(?:\.\d+)?([a-zA-Z])/g
@@ -44,28 +39,44 @@ interface Sayings {
 }
 
 const daily: Sayings = { sentences: known(people), plain: true }
-const around: Sayings = { sentences: [...known(imports), ...known(away)] }
-const mistakes: Sayings = { sentences: known(rules) }
-const refusals: Sayings = { sentences: known(letters) }
-const ends = known(parts)
-const before = known(places)
-const forms = known(shapes)
+
+// What is not said daily, and so comes after the page: it is large.
+let more: Awaited<ReturnType<typeof load>> | undefined
+
+async function load() {
+  const { away, imports, letters, names, parts, places, rules, shapes, wires } = await import('./reasons/more')
+  return {
+    around: { sentences: [...known(imports), ...known(away)] },
+    mistakes: { sentences: known(rules) },
+    refusals: { sentences: known(letters) },
+    ends: known(parts),
+    before: known(places),
+    forms: known(shapes),
+    names,
+    wires,
+  }
+}
+
+/** learn gets the sentences that are not said daily; until then they are English. It rejects when they can't be had. */
+export async function learn(): Promise<void> {
+  more ??= await load()
+}
 
 /** reason is what the server says in the language in use, where that is known; else as it says it. */
 export function reason(said: string): string {
   if (lang() !== 'zh') return said
   const colon = said.indexOf(': ') // what was tried may stand before
   const tried = colon < 0 ? undefined : fill(said.slice(colon + 2), daily.sentences, daily)
-  return fill(said, daily.sentences, daily) ?? tried ?? inChinese(said, around)
+  return fill(said, daily.sentences, daily) ?? tried ?? inChinese(said, more?.around)
 }
 
 /** mistake is reason for what is wrong with a rule file, or with what its tests found. */
-export const mistake = (said: string) => (lang() === 'zh' ? inChinese(said, mistakes) : said)
+export const mistake = (said: string) => (lang() === 'zh' ? inChinese(said, more?.mistakes) : said)
 
 /** refusal is reason for why a message could not be used. */
-export const refusal = (said: string) => (lang() === 'zh' ? inChinese(said, refusals) : said)
+export const refusal = (said: string) => (lang() === 'zh' ? inChinese(said, more?.refusals) : said)
 
-const inChinese = (s: string, of: Sayings) => all(s, of) ?? fill(s, of.sentences, of, true) ?? s
+const inChinese = (s: string, of?: Sayings) => (of === undefined ? s : (all(s, of) ?? fill(s, of.sentences, of, true) ?? s))
 
 /** all is s as one sentence, or as some with "; " between them; undefined when one is not known. */
 function all(s: string, of: Sayings): string | undefined {
@@ -82,11 +93,11 @@ function all(s: string, of: Sayings): string | undefined {
 /** one is a sentence, with where it happened before it or how much was good behind it. */
 function one(s: string, of: Sayings): string | undefined {
   for (let at = s.indexOf(': '), n = 0; at >= 0 && n < 4; at = s.indexOf(': ', at + 1), n++) {
-    const place = fill(s.slice(0, at), before, of)
+    const place = fill(s.slice(0, at), more?.before ?? [], of)
     const rest = place === undefined ? undefined : one(s.slice(at + 2), of)
     if (rest !== undefined) return place + '：' + rest
   }
-  const whole = sentence(s, of) ?? fill(s, ends, of)
+  const whole = sentence(s, of) ?? fill(s, more?.ends ?? [], of)
   if (whole !== undefined) return whole
   const behind = /^(.*)( \([^()]*\))$/s.exec(s)
   const note = behind === null ? undefined : fill(behind[2]!, of.sentences, of)
@@ -101,7 +112,7 @@ const sentence = (s: string, of: Sayings) => fill(s, of.sentences, of) ?? wire(s
 
 /** wire is what the network says, by its words. */
 function wire(s: string): string | undefined {
-  for (const [re, zh] of wires) {
+  for (const [re, zh] of more?.wires ?? []) {
     const m = re.exec(s)
     if (m !== null) return zh.replace(/\{(\d)\}/g, (_, i) => wire(m[Number(i) + 1]!) ?? m[Number(i) + 1]!)
   }
@@ -139,6 +150,8 @@ function unquoted(x: string): string {
 function written(x: string, of: Sayings): string {
   if (/^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(x)) return time(x)
   if (/^(\d+d)?(\d+h)?(\d+m)?(\d+s)?$/.test(x) && x !== '') return span(duration(x))
+  if (more === undefined) return x
+  const { names, ends, forms } = more
   if (Object.hasOwn(names, x)) return names[x]!
   if (x.startsWith('; ')) return '；' + (all(x.slice(2), of) ?? x.slice(2))
   if (x.startsWith(': ')) return '：' + x.slice(2).split(', ').map((y) => fill(y, forms, of) ?? y).join('，')

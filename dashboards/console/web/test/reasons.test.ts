@@ -1,9 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { setClock } from '../src/format'
 import { setLang } from '../src/i18n'
-import { mistake, reason, refusal, verb } from '../src/reasons'
+import { learn, mistake, reason, refusal, verb } from '../src/reasons'
 import { away } from '../src/reasons/away'
 import { imports } from '../src/reasons/imports'
 import { letters } from '../src/reasons/letters'
@@ -15,6 +15,7 @@ vi.stubGlobal('document', { addEventListener: () => {} })
 const { ApiError } = await import('../src/api')
 const { words } = await import('../src/app')
 
+beforeAll(learn)
 beforeEach(() => {
   setClock('Asia/Shanghai', new Date().toISOString())
   setLang('zh')
