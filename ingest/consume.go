@@ -49,6 +49,8 @@ type consumer struct {
 	held      atomic.Int64 // since when that is so, in nanoseconds since 1970
 	released  notice       // it does not any more
 	warned    atomic.Int64 // when that was logged, in nanoseconds since 1970
+
+	begins *logDecoder // with which it begins; nil when it begins with the ring, and once it has
 }
 
 func (c *consumer) passed() citywarden.Position { return citywarden.Position(c.at.Load()) }
@@ -235,10 +237,16 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		start = p.log.Last()
 	}
 	p.ring.start(start)
+	for _, c := range p.consumers {
+		if at := c.passed(); at < start {
+			c.begins = p.decoders.add(p, at)
+		}
+	}
+	tail := p.decoders.add(p, start)
 
 	var running sync.WaitGroup
 	defer running.Wait()
-	running.Go(func() { p.tail(ctx, start) })
+	running.Go(func() { p.tail(ctx, tail) })
 	for _, c := range p.consumers {
 		running.Go(func() { p.feed(ctx, c) })
 	}
@@ -251,9 +259,10 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	return nil
 }
 
-// tail decodes everything after start as it comes.
-func (p *Pipeline) tail(ctx context.Context, start citywarden.Position) {
-	d := p.openDecoder(ctx, start)
+// tail decodes everything with d, as it comes.
+func (p *Pipeline) tail(ctx context.Context, d *logDecoder) {
+	d.open(ctx)
+	defer d.close()
 	d.waiting = p.ring.grown.broadcast
 	pace := rate.NewLimiter(rate.Every(tailPace), tailBurst)
 	n, size := 0, 0 // entries that the consumers were not woken for, and their bytes
@@ -308,7 +317,12 @@ func (p *Pipeline) feed(ctx context.Context, c *consumer) {
 func (p *Pipeline) catchUp(ctx context.Context, c *consumer) {
 	from := c.passed()
 	p.logger.Info("consumer reads from the log", "consumer", c.Name(), "group", from.Group(), "behind", p.log.Last().Group()-from.Group())
-	d := p.openDecoder(ctx, from)
+	d := c.begins
+	if c.begins = nil; d == nil {
+		d = p.decoders.add(p, from)
+	}
+	d.open(ctx)
+	defer d.close()
 	var batch []citywarden.Entry
 	size := 0
 	deliver := func() (goOn bool) {
@@ -397,70 +411,6 @@ func (p *Pipeline) trimmer(ctx context.Context) {
 		}
 		if err != nil && ctx.Err() == nil {
 			p.logger.Warn("log not trimmed", "err", err)
-		}
-	}
-}
-
-// logDecoder decodes the log from some position on.
-type logDecoder struct {
-	p     *Pipeline
-	state *decoder
-	after citywarden.Position // what was read so far
-	from  citywarden.Position // what is before is only looked at for duplicates
-
-	waiting func() // called when the log can't be read, before it is tried again; nil for nothing
-
-	decoding time.Time // when the newest group came to be decoded
-}
-
-// openDecoder returns a decoder of what comes after from. It begins so far before it that it knows
-// the same duplicates as a decoder that has been running for ever.
-func (p *Pipeline) openDecoder(ctx context.Context, from citywarden.Position) *logDecoder {
-	d := &logDecoder{p: p, state: newDecoder(p.directory), from: from, after: from}
-	for wait := minBackoff; from > 0; wait = min(2*wait, maxBackoff) {
-		at, err := p.log.Back(ctx, from, duplicateWindow)
-		if err == nil {
-			d.after = at
-			break
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		p.logger.Error("log not read", "err", err)
-		if !pause(ctx, wait) {
-			break
-		}
-	}
-	return d
-}
-
-// next returns the next group; ok is false when ctx is done.
-func (d *logDecoder) next(ctx context.Context) (entries []citywarden.Entry, ok bool) {
-	for wait := minBackoff; ; {
-		if ctx.Err() != nil {
-			return nil, false
-		}
-		recs, err := d.p.log.Read(ctx, d.after)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, false
-			}
-			d.p.logger.Error("log not read", "err", err)
-			if d.waiting != nil {
-				d.waiting()
-			}
-			if !pause(ctx, wait) {
-				return nil, false
-			}
-			wait = min(2*wait, maxBackoff)
-			continue
-		}
-		wait = minBackoff
-		d.decoding = time.Now()
-		entries = since(d.state.group(recs), d.from)
-		d.after = groupEnd(recs[len(recs)-1].Position)
-		if len(entries) > 0 {
-			return entries, true
 		}
 	}
 }

@@ -110,6 +110,7 @@ type Pipeline struct {
 	metrics   *metrics
 	consumers []*consumer
 	ring      *ring
+	decoders  decoders
 	stamped   atomic.Int64 // when the newest message arrived, in nanoseconds since 1970
 	limits    limits
 	gateways  sync.Map // citywarden.DeviceID to when its sign of life was logged last
