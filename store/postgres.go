@@ -45,6 +45,9 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	d := &DB{sql: db, turn: make(chan struct{}, 1), owner: &owner{sql: db, place: place}}
 	if err := d.preparePostgres(ctx); err != nil {
 		d.Close()
+		if citywarden.CodeOf(err) == citywarden.CodeConflict { // the owner's, which names the place
+			return nil, err
+		}
 		return nil, fmt.Errorf("%s: %w", place, err)
 	}
 	return d, nil

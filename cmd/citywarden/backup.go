@@ -57,17 +57,19 @@ func (b *backupCmd) Run(ctx context.Context, o output) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(o.out, "%s: %d bytes, as of %s, commit groups %d to %d%s\n", b.File, info.Size(), at(m.Time), m.FirstGroup, m.LastGroup, whatElse(m))
+	fmt.Fprintf(o.out, "%s: %d bytes, as of %s, commit groups %d to %d%s\n", b.File, info.Size(), at(m.Time), m.FirstGroup, m.LastGroup,
+		whatElse(m, "back it up too", "pg_dump it before this"))
 	return nil
 }
 
-func whatElse(m app.Manifest) string {
-	s := "; the time series are in an InfluxDB of their own: back it up too"
+// whatElse says what is in the backup besides the log, and what to do with what is not.
+func whatElse(m app.Manifest, series, database string) string {
+	s := "; the time series are in an InfluxDB of their own: " + series
 	if m.Series {
 		s = ", time series"
 	}
 	if m.PostgreSQL {
-		s += "; the database is in a PostgreSQL: pg_dump it before this"
+		s += "; the database is in a PostgreSQL: " + database
 	}
 	return s
 }
@@ -85,6 +87,7 @@ func (r *restoreCmd) Run(ctx context.Context, o output) error {
 		return err
 	}
 	fmt.Fprintf(o.out, "%s holds the platform as of %s: commit groups %d to %d%s (%s)\nstart it with: citywarden serve --data %s\n",
-		r.Data, stampIn(m.Zone())(m.Time), m.FirstGroup, m.LastGroup, whatElse(m), time.Since(begun).Round(time.Millisecond), r.Data)
+		r.Data, stampIn(m.Zone())(m.Time), m.FirstGroup, m.LastGroup,
+		whatElse(m, "restore it too", "pg_restore its dump too"), time.Since(begun).Round(time.Millisecond), r.Data)
 	return nil
 }
