@@ -2,6 +2,7 @@ package journal
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/citywarden/citywarden"
@@ -60,6 +62,9 @@ func (j *Journal) commitAll(ctx context.Context, stop <-chan struct{}) {
 		j.commit(ctx, batch)
 	}
 }
+
+// errLost is why nobody knows what became of a write.
+var errLost = errors.New("connection lost")
 
 // errFull is why a log of MaxBytes takes nothing until Trim made room.
 var errFull = errors.New("the log is full")
@@ -136,27 +141,18 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	j.buf = nil
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
-	ctx, abort := context.WithCancelCause(ctx)
-	j.abort.Store(&abort)
-	defer j.watch(abort)()
-	ack, err := j.js.Publish(ctx, subject, b, jetstream.WithExpectStream(streamName),
-		jetstream.WithRetryWait(leaderWait), jetstream.WithRetryAttempts(j.attempts()))
-	j.abort.Store(nil)
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause // says more than that the context ended
-	}
+	ack, err := j.send(ctx, b)
 	switch { // what it says is not about the caller's time
 	case errors.Is(err, context.DeadlineExceeded) && j.opts.URL == "":
 		err = fmt.Errorf("not on disk after %s: look at the disk of %s", commitTimeout, j.opts.Dir)
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("not confirmed after %s: look at NATS at log.url", commitTimeout)
 	case errors.Is(err, jetstream.ErrNoStreamResponse) && j.opts.URL != "":
-		err = fmt.Errorf("for %s no server at log.url led the stream %s: look at NATS with nats stream info %[2]s", leaderTimeout, streamName)
+		err = fmt.Errorf("for %s no server at log.url led the stream %s: look at NATS with nats stream info %[2]s", commitTimeout, streamName)
 	case err != nil && strings.Contains(err.Error(), server.ErrMaxBytes.Error()): // JetStream has no code of its own for it
 		err = fmt.Errorf("%w: it has reached log.max_bytes (%d MiB) and a consumer has not dealt with what is oldest in it; citywarden_consumer_lag tells which: bring back what it writes to, or raise log.max_bytes",
 			errFull, j.opts.MaxBytes>>20)
 	}
-	abort(nil)
 	if err != nil {
 		if broken := j.broken(); broken != nil {
 			return 0, j.turnedOff(broken)
@@ -168,13 +164,51 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	return ack.Sequence, nil
 }
 
-// attempts returns how often a write is sent again that nobody was there to take, so that nobody
-// can have it twice. A cluster has nobody while it elects the leader of the stream.
-func (j *Journal) attempts() int {
+// send has a group written, and returns what the server says of it. External servers are asked again, until ctx ends: when nobody leads
+// the stream, as while a cluster elects who does, when nobody answers, as when the one that had taken the group died, and when the
+// connection was lost, if there is another one within awayTimeout. They know a group that they have by its id, and say where it is.
+func (j *Journal) send(ctx context.Context, group []byte) (*jetstream.PubAck, error) {
 	if j.opts.URL == "" {
-		return 0
+		return j.sendOnce(ctx, group)
 	}
-	return int(leaderTimeout / leaderWait)
+	id := jetstream.WithMsgID(rand.Text())
+	for {
+		try, cancel := context.WithTimeout(ctx, askAgain)
+		ack, err := j.sendOnce(try, group, id)
+		cancel()
+		if err == nil || ctx.Err() != nil || !unsure(err) {
+			return ack, err
+		}
+		if lost := j.lost.Load(); lost != nil && time.Since(*lost) > awayTimeout {
+			return nil, fmt.Errorf("for %s no connection to NATS at log.url", time.Since(*lost).Round(time.Second))
+		}
+		select {
+		case <-time.After(leaderWait):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// unsure reports whether err leaves open who has what was sent, or whether anybody will.
+func unsure(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, errLost) || errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrNoStreamResponse) ||
+		errors.As(err, &api) && (api.ErrorCode == jetstream.ErrorCode(server.JSClusterNotAvailErr) || api.ErrorCode == jetstream.ErrorCode(server.JSStreamDuplicateMessageConflict))
+}
+
+// sendOnce has a group written, and ends when the connection is lost.
+func (j *Journal) sendOnce(ctx context.Context, group []byte, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	j.abort.Store(&abort)
+	defer j.watch(abort)()
+	ack, err := j.js.Publish(ctx, subject, group, append(opts, jetstream.WithExpectStream(streamName), jetstream.WithRetryAttempts(0))...)
+	j.abort.Store(nil)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause // says more than that the context ended
+	}
+	return ack, err
 }
 
 // publish makes g visible to Read.

@@ -1,9 +1,11 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"slices"
@@ -161,6 +163,106 @@ func TestAWriteWaitsForALeader(t *testing.T) {
 	}
 	if got := payloads(all(t, j, 0)); !slices.Equal(got, []string{"0"}) {
 		t.Errorf("records %q, want one", got)
+	}
+}
+
+// swallow stands between the log and its server, and takes an acknowledgement away.
+type swallow struct {
+	server string
+	breaks bool // the connection, too
+	mu     sync.Mutex
+	conns  []net.Conn
+	ready  bool // for the next one
+}
+
+func (s *swallow) listen(t *testing.T) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var copies sync.WaitGroup
+	t.Cleanup(func() { l.Close(); s.cut(); copies.Wait() })
+	copies.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", s.server)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			s.mu.Lock()
+			s.conns = append(s.conns, client, server)
+			s.mu.Unlock()
+			copies.Go(func() { _, _ = io.Copy(server, client); server.Close() })
+			copies.Go(func() {
+				defer client.Close()
+				b := make([]byte, 64<<10)
+				for {
+					n, err := server.Read(b)
+					if err != nil {
+						return
+					}
+					s.mu.Lock()
+					it := s.ready && bytes.Contains(b[:n], []byte(`"seq":`))
+					s.ready = s.ready && !it
+					s.mu.Unlock()
+					switch {
+					case it && s.breaks:
+						return
+					case it:
+						continue
+					}
+					if _, err := client.Write(b[:n]); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
+func (s *swallow) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		c.Close()
+	}
+	s.conns = nil
+}
+
+// TestAWriteOfWhichNobodyHeard is in the log once, and refuses no device, when the server that took it could not say so: it died, or the
+// connection to it did.
+func TestAWriteOfWhichNobodyHeard(t *testing.T) {
+	for _, breaks := range []bool{true, false} {
+		t.Run(fmt.Sprintf("breaks=%t", breaks), func(t *testing.T) {
+			t.Parallel()
+			nats := external(t, t.TempDir(), server.RANDOM_PORT, maxPayload)
+			s := &swallow{server: nats.Addr().String(), breaks: breaks}
+			j := open(t, Options{URL: "nats://" + s.listen(t)})
+			run(t, j)
+			if _, err := put(j, uplink(0)); err != nil {
+				t.Fatal(err)
+			}
+			s.mu.Lock()
+			s.ready = true
+			s.mu.Unlock()
+			for i := 1; i < 3; i++ {
+				if p, err := put(j, uplink(i)); err != nil || p != citywarden.PositionAt(uint64(i+1), 0) {
+					t.Errorf("record %d is at %d, %v", i, p, err)
+				}
+			}
+			if s.ready {
+				t.Error("no acknowledgement was taken away")
+			}
+			if got := payloads(all(t, j, 0)); !slices.Equal(got, []string{"0", "1", "2"}) {
+				t.Errorf("records %q, want each once", got)
+			}
+		})
 	}
 }
 

@@ -68,10 +68,12 @@ const (
 	// commitTimeout is how long a group may take; after that its records are
 	// reported as not stored, though they may be.
 	commitTimeout = 15 * time.Second
-	// leaderTimeout is how long a group waits for an external NATS to have a leader for the stream, asking
-	// each leaderWait; less than commitTimeout, and more than an election takes (4 to 9 s when a server died).
-	leaderTimeout = 12 * time.Second
-	leaderWait    = 100 * time.Millisecond
+	// askAgain is after what time without an answer an external NATS is asked again, leaderWait after what time when
+	// it has no leader for the stream. An election takes 4 to 9 s when a server died.
+	askAgain   = 3 * time.Second
+	leaderWait = 100 * time.Millisecond
+	// awayTimeout is for how long a group waits for a connection to an external NATS. In a cluster there is another server.
+	awayTimeout = 5 * time.Second
 	// slowCommit is how long a group may take until the log counts as not ready.
 	slowCommit = 5 * time.Second
 	// someAhead is by how much our clock is set back when messages tell; what is less makes no order of readings wrong.
@@ -131,6 +133,7 @@ type Journal struct {
 	buf  []byte // the array for the next group, nil for a new one; used by the writer
 
 	abort atomic.Pointer[context.CancelCauseFunc] // ends the write under way, nil when there is none
+	lost  atomic.Pointer[time.Time]               // since when there is no connection, nil while there is
 
 	first atomic.Uint64 // number of the oldest group, 0 when there is none
 
@@ -219,10 +222,13 @@ func (j *Journal) open(ctx context.Context) error {
 	opts := []nats.Option{nats.Name("citywarden journal"), nats.MaxReconnects(-1), nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectBufSize(-1), // without the server a write fails at once instead of being kept back
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			now := time.Now()
+			j.lost.Store(&now)
 			if cancel := j.abort.Load(); cancel != nil {
-				(*cancel)(fmt.Errorf("connection lost: %w", cmp.Or(err, nats.ErrDisconnected)))
+				(*cancel)(fmt.Errorf("%w: %w", errLost, cmp.Or(err, nats.ErrDisconnected)))
 			}
 		}),
+		nats.ReconnectHandler(func(*nats.Conn) { j.lost.Store(nil) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { j.log.Warn("nats connection", "err", err) })}
 	if j.opts.URL == "" {
 		s, err := startServer(j.opts.Dir, true, j.log)
