@@ -157,7 +157,7 @@ func TestAnAlarmOpensACase(t *testing.T) {
 		Title: citywarden.Text{ZH: "管网爆管", EN: "Pipe burst"}, Key: "burst/D7", Source: citywarden.SourceSensor,
 		Severity: citywarden.Major, Stage: citywarden.PendingFiling, Location: &citywarden.Point{Lat: 24.105, Lon: 117.605},
 		Grid: "350623100001001", Condition: "跑冒滴漏、路面溢水", Closing: "止水，消除安全隐患", FilingRule: "1", Limit: "1紧急工作时",
-		Opened: monday().Add(time.Second), Alarms: []citywarden.AlarmID{"pipe.burst:p1:1"}, Members: 1, Rule: "pipe.burst", Revision: 1,
+		Opened: monday().Add(time.Second), Alarms: []citywarden.AlarmID{"pipe.burst:p1:1"}, Device: "p1", Members: 1, Rule: "pipe.burst", Revision: 1,
 		Entered: monday().Add(time.Second), StageWarn: monday().Add(48*time.Minute + time.Second), StageDue: monday().Add(time.Hour + time.Second),
 		StageLight: c.StageLight, // of today
 	}

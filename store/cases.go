@@ -7,8 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/citywarden/citywarden"
@@ -42,7 +42,7 @@ func (t *DeskTx) StepsAfter(ctx context.Context, id citywarden.CaseID, n int64) 
 // open case has the key of c.
 func (t *DeskTx) SaveCase(ctx context.Context, c citywarden.Case, was int64) error {
 	steps := c.Timeline
-	c.Timeline, c.Attachments, c.Alarms, c.Actions, c.Light, c.StageLight = nil, nil, nil, nil, "", ""
+	c.Timeline, c.Attachments, c.Alarms, c.Actions, c.Light, c.StageLight, c.Device, c.DeviceName = nil, nil, nil, nil, "", "", "", ""
 	b, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("write case %s: %w", c.ID, err)
@@ -256,32 +256,59 @@ func stepsAfter(ctx context.Context, q querier, id citywarden.CaseID, n int64) (
 	return steps, nil
 }
 
-// addAlarms fills in the alarms of cases, of which there are at most MaxPage.
+// addAlarms fills in the alarms of cases, of which there are at most MaxPage, and
+// the device of the first of them.
 func (d *DB) addAlarms(ctx context.Context, cases []citywarden.Case) error {
-	if len(cases) == 0 {
-		return nil
-	}
-	at := map[string]int{}
-	args := make([]any, len(cases))
-	marks := make([]string, len(cases))
+	of := map[string]*citywarden.Case{}
 	for i := range cases {
 		cases[i].Alarms = []citywarden.AlarmID{}
-		at[string(cases[i].ID)] = i
-		args[i], marks[i] = string(cases[i].ID), "$"+strconv.Itoa(i+1)
+		of[string(cases[i].ID)] = &cases[i]
 	}
-	rows, err := d.sql.QueryContext(ctx, `SELECT case_id, id FROM alarms WHERE case_id <> '' AND case_id IN (`+
-		strings.Join(marks, ", ")+`) ORDER BY raised_at, id`, args...)
+	rows, err := pairs(ctx, d.sql, `SELECT case_id, id FROM alarms WHERE case_id <> '' AND `, "case_id", of, ` ORDER BY raised_at, id`)
 	if err != nil {
 		return fmt.Errorf("alarms of cases: %w", err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		var a citywarden.AlarmID
-		if err := rows.Scan(&id, &a); err != nil {
-			return fmt.Errorf("alarms of cases: %w", err)
+	first := map[string]*citywarden.Case{} // by its first alarm
+	for _, r := range rows {
+		c := of[r[0]]
+		if len(c.Alarms) == 0 {
+			first[r[1]] = c
 		}
-		cases[at[id]].Alarms = append(cases[at[id]].Alarms, a)
+		c.Alarms = append(c.Alarms, citywarden.AlarmID(r[1]))
 	}
-	return rows.Err()
+	if rows, err = pairs(ctx, d.sql, `SELECT id, data FROM alarms WHERE `, "id", first, ""); err != nil {
+		return fmt.Errorf("first alarms of cases: %w", err)
+	}
+	at := map[string][]*citywarden.Case{} // by the device
+	for _, r := range rows {
+		var a struct{ Device citywarden.DeviceID }
+		if err := json.Unmarshal([]byte(r[1]), &a); err != nil {
+			return fmt.Errorf("read alarm %s: %w", r[0], err)
+		}
+		first[r[0]].Device = a.Device
+		at[string(a.Device)] = append(at[string(a.Device)], first[r[0]])
+	}
+	if rows, err = pairs(ctx, d.sql, `SELECT id, name FROM devices WHERE `, "id", at, ""); err != nil {
+		return fmt.Errorf("devices of cases: %w", err)
+	}
+	for _, r := range rows {
+		for _, c := range at[r[0]] {
+			c.DeviceName = r[1]
+		}
+	}
+	return nil
+}
+
+// pairs returns the two columns of the rows that query selects, followed by that
+// column is one of the keys of ids, and order.
+func pairs[T any](ctx context.Context, q querier, query, column string, ids map[string]T, order string) ([][2]string, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	var w where
+	oneOf(&w, column, slices.Collect(maps.Keys(ids)))
+	return list(ctx, q, func(row scanner) (p [2]string, err error) {
+		err = row.Scan(&p[0], &p[1])
+		return p, err
+	}, query+w.terms[0]+order, w.args...)
 }

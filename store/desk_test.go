@@ -377,3 +377,68 @@ func TestSaveCase(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestCasesSayWhichDevice(t *testing.T) {
+	db := deskDB(t)
+	ctx := t.Context()
+	save := func(ds ...citywarden.Device) {
+		t.Helper()
+		if err := db.SaveDevices(ctx, ds, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save(citywarden.Device{ID: "d1", Name: "东门水位计"}, citywarden.Device{ID: "d2", Name: "West gate"})
+	alarm := func(entity string, device citywarden.DeviceID, raised int64, of citywarden.CaseID) citywarden.Alarm {
+		return citywarden.Alarm{ID: citywarden.NewAlarmID("r", entity, 1), Rule: "r", Entity: entity, Device: device, Episode: 1,
+			State: citywarden.AlarmActive, RaisedAt: time.UnixMilli(raised).UTC(), Case: of}
+	}
+	err := db.desk(t, func(tx *DeskTx) error {
+		var errs []error
+		for i, id := range []citywarden.CaseID{"E1", "E2", "E3", "E4"} {
+			// What was read and is saved again keeps nothing of its device.
+			c := citywarden.Case{ID: id, Key: string(id), Opened: time.UnixMilli(int64(9 - i)).UTC(), Revision: 1, Device: "old", DeviceName: "old"}
+			errs = append(errs, tx.SaveCase(ctx, c, 0))
+		}
+		for _, a := range []citywarden.Alarm{
+			alarm("later", "d2", 2000, "E1"), alarm("first", "d1", 1000, "E1"), // the first by time
+			alarm("a group", "d1", 3000, "E2"),
+			alarm("gone", "d9", 4000, "E3"), // the device is deleted
+			alarm("of no case", "d2", 500, ""),
+		} {
+			errs = append(errs, tx.SaveAlarm(ctx, a))
+		}
+		return errors.Join(errs...)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices := func() string {
+		t.Helper()
+		all, _, err := db.Cases(ctx, citywarden.CaseFilter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for _, c := range all {
+			lines = append(lines, strings.TrimSpace(fmt.Sprintf("%s %s %s", c.ID, c.Device, c.DeviceName)))
+			one, err := db.Case(ctx, c.ID)
+			if err != nil || one.Device != c.Device || one.DeviceName != c.DeviceName {
+				t.Errorf("%s by itself is of %q %q, %v; in the list of %q %q", c.ID, one.Device, one.DeviceName, err, c.Device, c.DeviceName)
+			}
+		}
+		return strings.Join(lines, "; ")
+	}
+	if got, want := devices(), "E1 d1 东门水位计; E2 d1 东门水位计; E3 d9; E4"; got != want {
+		t.Errorf("the cases are of %s; want %s", got, want)
+	}
+	save(citywarden.Device{ID: "d1", Name: "East gate"})
+	if got, want := devices(), "E1 d1 East gate; E2 d1 East gate; E3 d9; E4"; got != want {
+		t.Errorf("with another name the cases are of %s; want %s", got, want)
+	}
+	if err := db.desk(t, func(tx *DeskTx) error { return tx.MoveAlarms(ctx, "E1", "E4") }); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := devices(), "E1; E2 d1 East gate; E3 d9; E4 d1 East gate"; got != want {
+		t.Errorf("with its alarms moved the cases are of %s; want %s", got, want)
+	}
+}

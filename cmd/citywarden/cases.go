@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -51,9 +52,14 @@ func (k *caseListCmd) Run(ctx context.Context, o output) error {
 	if k.WorkOrders {
 		q.Set("work_orders", "true")
 	}
-	return printList(ctx, o, &k.remote, "/cases", q, []string{"ID", "CLASS", "STAGE", "DEADLINE", "LIGHT", "STAGE LIGHT", "GRID", "DEPARTMENT", "TITLE"}, func(at stamp, x citywarden.Case) []string {
-		return []string{string(x.ID), string(x.Class), string(x.Stage), at(x.Deadline), dash(string(x.Light)), dash(string(x.StageLight)), dash(string(x.Grid)), dash(x.Department), x.Title.String()}
+	return printList(ctx, o, &k.remote, "/cases", q, []string{"ID", "CLASS", "STAGE", "DEADLINE", "LIGHT", "STAGE LIGHT", "GRID", "DEPARTMENT", "WHERE", "TITLE"}, func(at stamp, x citywarden.Case) []string {
+		return []string{string(x.ID), string(x.Class), string(x.Stage), at(x.Deadline), dash(string(x.Light)), dash(string(x.StageLight)), dash(string(x.Grid)), dash(x.Department), dash(where(&x)), x.Title.String()}
 	})
+}
+
+// where names the component that x is about, or else the device that raised its first alarm.
+func where(x *citywarden.Case) string {
+	return cmp.Or(x.ComponentName, string(x.Component), x.DeviceName, string(x.Device))
 }
 
 type caseShowCmd struct {
@@ -85,7 +91,7 @@ func printCase(ctx context.Context, o output, c *client, asJSON bool, x *citywar
 	fmt.Fprintf(o.out, "case %s  %s\n", x.ID, x.Title)
 	rows := [][]string{
 		{"stage", strings.TrimSpace(string(x.Stage) + " " + string(x.StageLight))}, {"source", string(x.Source)}, {"class", fmt.Sprintf("%s %s", x.Class, x.ClassName)}, {"grid", dash(string(x.Grid))},
-		{"component", dash(strings.TrimSpace(string(x.Component) + " " + x.ComponentName))}, {"department", dash(x.Department)}, {"proposed", dash(x.Proposed)}, {"limit", dash(x.Limit)},
+		{"component", dash(strings.TrimSpace(string(x.Component) + " " + x.ComponentName))}, {"device", dash(strings.TrimSpace(string(x.Device) + " " + x.DeviceName))}, {"department", dash(x.Department)}, {"proposed", dash(x.Proposed)}, {"limit", dash(x.Limit)},
 		{"deadline", strings.TrimSpace(at(x.Deadline) + " " + string(x.Light))}, {"closing", dash(x.Closing)},
 		{"back to normal", yes(x.Normal)},
 	}
