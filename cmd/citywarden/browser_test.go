@@ -801,7 +801,7 @@ func TestCountyPagesInChromium(t *testing.T) {
 	b.do(chromedp.Click(chromedp.CSS("dialog input[type=checkbox]")))
 	b.click("导入")
 	b.do(chromedp.WaitNotPresent(chromedp.CSS("dialog form")))
-	b.see("lat is -90 to 90")
+	b.see("纬度为 -90 至 90 度")
 	b.fair("the report of an import")
 	b.click("关闭")
 	b.visit("/components?q=3506230101990001", "东门井盖")
