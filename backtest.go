@@ -7,6 +7,7 @@ type HistoryQuery struct {
 	From    time.Time         // by arrival, inclusive
 	To      time.Time         // exclusive
 	Devices map[DeviceID]bool // whose readings are wanted, nil for all; messages of others come without
+	Rows    int               // of the time series at once at most, 0 for 10,000; more are faster, and take memory
 }
 
 // BacktestRequest asks what rules would have done over stored history. Either

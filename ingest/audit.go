@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -14,6 +15,11 @@ import (
 const (
 	// auditPoints is how many points at most are held before they are looked for.
 	auditPoints = 500_000
+	// auditRows is how many rows of the time series at most are read at once: a statement that has to go through many
+	// devices costs as much as 50,000 rows of its answer.
+	auditRows = 50_000
+	// auditStep is for how long there may be no point to be looked for in what one statement reads.
+	auditStep = 5 * time.Minute
 	// auditFirst is how many differences are told one by one.
 	auditFirst = 100
 )
@@ -317,23 +323,11 @@ func (r *auditRun) compare(want, got *citywarden.LedgerRow) {
 
 // look looks for the points that were collected.
 func (r *auditRun) look(ctx context.Context) error {
-	type place struct {
-		domain citywarden.Domain
-		hour   time.Time
-	}
-	where := map[place]map[citywarden.DeviceID]bool{}
-	for p := range r.points {
-		at := place{p.domain, time.Unix(0, p.at).UTC().Truncate(time.Hour)}
-		if where[at] == nil {
-			where[at] = map[citywarden.DeviceID]bool{}
-		}
-		where[at][p.device] = true
-	}
 	r.out.Points += int64(len(r.points))
-	for at, ids := range where {
-		q := citywarden.HistoryQuery{From: at.hour, To: at.hour.Add(time.Hour), Devices: ids}
-		for {
-			rows, err := r.Series.Rows(ctx, at.domain, q)
+	for _, s := range r.spans() {
+		q := citywarden.HistoryQuery{From: time.Unix(0, s.from), To: time.Unix(0, s.to+1), Devices: s.devices, Rows: auditRows}
+		for q.From.Before(q.To) {
+			rows, err := r.Series.Rows(ctx, s.domain, q)
 			if err != nil {
 				return err
 			}
@@ -342,7 +336,7 @@ func (r *auditRun) look(ctx context.Context) error {
 			}
 			for i := range rows {
 				for metric := range rows[i].Values {
-					delete(r.points, auditPoint{at.domain, rows[i].Device, metric, rows[i].Time.UnixNano()})
+					delete(r.points, auditPoint{s.domain, rows[i].Device, metric, rows[i].Time.UnixNano()})
 				}
 			}
 			q.From = rows[len(rows)-1].Time.Add(1)
@@ -351,6 +345,49 @@ func (r *auditRun) look(ctx context.Context) error {
 	r.missing()
 	clear(r.points)
 	return nil
+}
+
+// auditSpan is a time in which there are points to be looked for.
+type auditSpan struct {
+	domain   citywarden.Domain
+	step     int64 // the last auditStep of it, counted since 1970
+	from, to int64 // the oldest and the newest, in nanoseconds since 1970
+	devices  map[citywarden.DeviceID]bool
+}
+
+// spans returns where points are to be looked for: nothing is read in which there are none for long, so that little is read
+// again for the next points, and a statement is made for many.
+func (r *auditRun) spans() []*auditSpan {
+	type place struct {
+		domain citywarden.Domain
+		step   int64
+	}
+	where := map[place]*auditSpan{}
+	for p := range r.points {
+		at := place{p.domain, p.at / int64(auditStep)}
+		s := where[at]
+		if s == nil {
+			s = &auditSpan{at.domain, at.step, p.at, p.at, map[citywarden.DeviceID]bool{}}
+			where[at] = s
+		}
+		s.from, s.to = min(s.from, p.at), max(s.to, p.at)
+		s.devices[p.device] = true
+	}
+	all := slices.SortedFunc(maps.Values(where), func(a, b *auditSpan) int {
+		return cmp.Or(cmp.Compare(a.domain, b.domain), cmp.Compare(a.step, b.step))
+	})
+	spans := all[:0]
+	for _, s := range all {
+		if n := len(spans); n > 0 {
+			if x := spans[n-1]; x.domain == s.domain && x.step+1 == s.step && s.to-x.from <= int64(time.Hour) {
+				x.step, x.to = s.step, s.to
+				maps.Copy(x.devices, s.devices)
+				continue
+			}
+		}
+		spans = append(spans, s)
+	}
+	return spans
 }
 
 // missing tells of the points that are left.

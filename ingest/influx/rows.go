@@ -45,7 +45,7 @@ func (s *Series) rows(ctx context.Context, level int, domain citywarden.Domain, 
 
 // page returns the rows of one statement, and where the next one begins.
 func (s *Series) page(ctx context.Context, level int, domain citywarden.Domain, from time.Time, q citywarden.HistoryQuery) (rows []citywarden.SeriesRow, next time.Time, err error) {
-	for limit := pageRows; ; limit *= 10 {
+	for limit := cmp.Or(q.Rows, pageRows); ; limit *= 10 {
 		source, database, w := s.source(level, domain)
 		t, err := s.run(ctx, http.MethodGet, database, rowsText(source, from, q, limit))
 		if err != nil {
@@ -98,6 +98,7 @@ func (t *table) rows() ([]citywarden.SeriesRow, error) {
 		return nil, fmt.Errorf("the columns are %v, without time and device", t.Columns)
 	}
 	out := make([]citywarden.SeriesRow, 0, len(t.Values))
+	ids := map[string]citywarden.DeviceID{}
 	for _, cells := range t.Values {
 		if len(cells) != len(t.Columns) {
 			return nil, fmt.Errorf("a row has %d cells for %d columns", len(cells), len(t.Columns))
@@ -106,16 +107,20 @@ func (t *table) rows() ([]citywarden.SeriesRow, error) {
 		if err != nil {
 			return nil, fmt.Errorf("time %s is not in nanoseconds", cells[0])
 		}
-		r := citywarden.SeriesRow{Time: time.Unix(0, ns).UTC(), Values: map[citywarden.MetricName]citywarden.Value{}}
-		if err := json.Unmarshal(cells[tag], &r.Device); err != nil {
-			return nil, fmt.Errorf("device %s: %w", cells[tag], err)
+		id, known := ids[string(cells[tag])]
+		if !known {
+			if err := json.Unmarshal(cells[tag], &id); err != nil {
+				return nil, fmt.Errorf("device %s: %w", cells[tag], err)
+			}
+			ids[string(cells[tag])] = id
 		}
+		r := citywarden.SeriesRow{Device: id, Time: time.Unix(0, ns).UTC(), Values: map[citywarden.MetricName]citywarden.Value{}}
 		for i, c := range cells {
 			if i == 0 || i == tag || string(c) == "null" {
 				continue
 			}
-			var v citywarden.Value
-			if err := json.Unmarshal(c, &v); err != nil {
+			v, err := cell(c)
+			if err != nil {
 				return nil, err
 			}
 			r.Values[citywarden.MetricName(t.Columns[i])] = v
@@ -126,4 +131,13 @@ func (t *table) rows() ([]citywarden.SeriesRow, error) {
 		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Device, b.Device))
 	})
 	return out, nil
+}
+
+// cell reads a value. Most are numbers, which come by the million.
+func cell(c json.RawMessage) (v citywarden.Value, err error) {
+	if n, err := strconv.ParseFloat(string(c), 64); err == nil {
+		return citywarden.Number(n), nil
+	}
+	err = json.Unmarshal(c, &v)
+	return v, err
 }

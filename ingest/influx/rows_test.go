@@ -100,3 +100,40 @@ func TestRowsKeepAMomentTogether(t *testing.T) {
 		t.Errorf("%d rows of 200 devices", len(lines))
 	}
 }
+
+// BenchmarkRows reads readings of many devices in pages of two lengths, as a backtest and an audit do.
+func BenchmarkRows(b *testing.B) {
+	s := newSeries(b, influx.Options{Transport: openCore(b).Transport()})
+	const devices, rounds = 1000, 200
+	var es []citywarden.Entry
+	for i := range devices * rounds {
+		d := device(fmt.Sprintf("d%04d", i%devices), smokeModel)
+		es = append(es, entry(uint64(i+1), d, smokeModel, reading("smoke", citywarden.Number(float64(i)), time.Duration(i)*time.Millisecond),
+			reading("button", citywarden.Bool(i%7 == 0), time.Duration(i)*time.Millisecond)))
+	}
+	if err := s.Consume(b.Context(), es); err != nil {
+		b.Fatal(err)
+	}
+	for _, page := range []int{0, 50_000} {
+		b.Run(fmt.Sprint(page), func(b *testing.B) {
+			b.ReportAllocs()
+			n := 0
+			for range b.N {
+				for q := (citywarden.HistoryQuery{From: begin, To: begin.Add(time.Hour), Rows: page}); ; {
+					rows, err := s.Rows(b.Context(), citywarden.Fire, q)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if n += len(rows); len(rows) == 0 {
+						break
+					}
+					q.From = rows[len(rows)-1].Time.Add(1)
+				}
+			}
+			if n != b.N*devices*rounds {
+				b.Fatalf("%d rows of %d", n, b.N*devices*rounds)
+			}
+			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "rows/s")
+		})
+	}
+}
