@@ -281,5 +281,9 @@ func (s *Series) queryError(err error) error {
 			code = citywarden.CodeDenied
 		}
 	}
+	var u *url.Error
+	if errors.As(err, &u) { // which says the whole query, and nobody who reads it asked that
+		err = u.Err
+	}
 	return citywarden.Errorf(code, "%s: %w", s.where(), err)
 }

@@ -543,6 +543,16 @@ func TestBadQuery(t *testing.T) {
 	}
 }
 
+// TestQueryOfServerThatIsAway: people read why, and not the whole query.
+func TestQueryOfServerThatIsAway(t *testing.T) {
+	s := newSeries(t, influx.Options{URL: "http://127.0.0.1:1"})
+	_, err := s.Query(t.Context(), citywarden.SeriesQuery{Device: "a", Domain: "fire", Metric: "smoke"})
+	const want = "series smoke of a: InfluxDB at http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"
+	if citywarden.CodeOf(err) != citywarden.CodeTransient || err.Error() != want {
+		t.Errorf("Query = %v (%s), want %s", err, citywarden.CodeOf(err), want)
+	}
+}
+
 // TestRetention has readings older than the retention: they are rejected, and
 // the ones beside them are kept.
 func TestRetention(t *testing.T) {

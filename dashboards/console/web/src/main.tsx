@@ -123,7 +123,7 @@ function Desk() {
         <Settings pages={shown.filter((p) => p.menu)} />
       </header>
       {state.live === 'lost' && (
-        <div class="banner" role="alert">
+        <div class="banner lost" role="alert">
           <Icon name="lost" /> {t('live.lost')}
         </div>
       )}

@@ -114,7 +114,7 @@ const sentence = (s: string, of: Sayings) => fill(s, of.sentences, of) ?? wire(s
 function wire(s: string): string | undefined {
   for (const [re, zh] of more?.wires ?? []) {
     const m = re.exec(s)
-    if (m !== null) return zh.replace(/\{(\d)\}/g, (_, i) => wire(m[Number(i) + 1]!) ?? m[Number(i) + 1]!)
+    if (m !== null) return filled(zh, m.slice(1).map((x) => wire(x) ?? x))
   }
   return undefined
 }
@@ -133,10 +133,17 @@ function fill(s: string, formats: Known[], of: Sayings, loose = false): string |
       if (w === x && of.plain && x.includes(' ')) return fill(x, of.sentences, of) ?? x // why, in words of ours
       return w === x && !loose && !of.plain && x.replace(/"(?:[^"\\]|\\.)*"/g, '').includes('; ') ? undefined : w
     })
-    if (!values.includes(undefined)) return zh.replace(/\{(\d+)\}/g, (_, i) => values[Number(i)] ?? '')
+    if (!values.includes(undefined)) return filled(zh, values as string[])
   }
   return undefined
 }
+
+/** filled is zh with values in it, a blank between Chinese and what is not. */
+const filled = (zh: string, values: string[]) =>
+  zh.replace(/([一-鿿])?\{(\d+)\}/g, (_, left: string | undefined, i) => {
+    const x = values[Number(i)] ?? ''
+    return (left ?? '') + (left !== undefined && /^[\w"'`<]/.test(x) ? ' ' : '') + x
+  })
 
 function unquoted(x: string): string {
   try {

@@ -121,7 +121,7 @@ it.each([
   ['too many wrong passwords; wait 59s and try again', '密码错误次数过多，请 59 秒后再试。'],
   ['no component "3506230101000001"', '没有部件 3506230101000001'],
   ['the message of more than 70 bytes is larger than the 64 bytes that the device takes of a packet, as its CONNECT says', '命令的报文超出设备在 CONNECT 中声明的上限（64 字节）。'],
-  ['cannot request extension case E05-1: it is overdue; more time can be had only before', '案卷 E05-1 不能这样办理：已超期，延期须在超期之前申请。'],
+  ['cannot request extension case E05-1: it is overdue; more time can be had only before', '案卷 E05-1 不能这样办理：已超时，延期须在超时之前申请。'],
   ['something that nobody translated', 'something that nobody translated'],
   // lines of imports
   ['unknown model "smok"; did you mean "smoke-detector"?', '没有型号 "smok"；是指 "smoke-detector" 吗？'],
@@ -133,6 +133,7 @@ it.each([
   // receivers and uplinks
   ['send notice to duty.example: dial tcp 192.0.2.7:443: connect: connection refused', '未能发往 duty.example：连接 192.0.2.7:443：对方拒绝连接（服务没有运行，或端口不对）'],
   ['send notice: oapi.dingtalk.com answers 310000 keywords not in content', 'oapi.dingtalk.com 应答 310000 keywords not in content'],
+  ['series smoke of sd-1: InfluxDB at http://influx.example:8086: dial tcp 192.0.2.7:8086: connect: connection refused', '读不到 sd-1 的 smoke 曲线：时序库 http://influx.example:8086：连接 192.0.2.7:8086：对方拒绝连接（服务没有运行，或端口不对）'],
   ['connect: not Authorized', '连接失败：用户名或密码不对，或没有权限'],
   ['connect: network Error : dial tcp: lookup broker.example on 127.0.0.53:53: no such host', '连接失败：网络错误：解析 broker.example：没有这个主机名'],
   ['subscribe to factory/#: the broker refuses it; let user "city" read there', '订阅 factory/# 被对方拒绝；请允许用户 "city" 在那里读取'],
@@ -161,8 +162,8 @@ it.each([
   ['byte 9: levelM is a number, found the string "3.2"; send it without quotes', '第 9 字节：levelM 应为数字，实为字符串 "3.2"；发送时不要加引号'],
   ['byte 9: levelM is a number, found the string "3.2"; send it without quotes; unknown metric "lvl"; did you mean "level"? (1 of 3 readings were taken)',
     '第 9 字节：levelM 应为数字，实为字符串 "3.2"；发送时不要加引号；没有指标 "lvl"；是指 "level" 吗？（3 个读数中已收下 1 个）'],
-  ['byte 0: expected an object or an array of objects, found \'x\'; and 3 more', '第 0 字节：应为对象或对象的数组，实为\'x\'；另有 3 处'],
-  ['byte 8: expected a value, found NaN, which is not JSON (leave a metric out when there is no value)', '第 8 字节：应为值，实为NaN，不是 JSON（没有值的指标请不发）'],
+  ['byte 0: expected an object or an array of objects, found \'x\'; and 3 more', '第 0 字节：应为对象或对象的数组，实为 \'x\'；另有 3 处'],
+  ['byte 8: expected a value, found NaN, which is not JSON (leave a metric out when there is no value)', '第 8 字节：应为值，实为 NaN，不是 JSON（没有值的指标请不发）'],
   ['time 1970-01-01T00:00:12Z is before 2015; set the clock of the device, or leave ts out', '时间 1970年1月1日 08:00 早于 2015 年；请校准设备时钟，或不发 ts'],
   ['no device "sensor-9" behind gateway gw-1; register it and set its attribute gateway to "gw-1"', '网关 gw-1 下没有设备 "sensor-9"；请登记它，并将其属性 gateway 设为 "gw-1"'],
   ['byte 4: level has 2 bytes, the payload ends after byte 5', '第 4 字节：level 有 2 字节，而报文在第 5 字节后结束'],

@@ -21,6 +21,7 @@ export const away: Record<string, string> = {
   'subscribe to %s: the broker refuses it; let user %q read there': '订阅 {0} 被对方拒绝；请允许用户 {1} 在那里读取',
   'publish to %s: %w': '发布到 {0} 失败：{1}',
   'no answer within %s': '{0}内没有应答',
+  'series %s of %s: %w': '读不到 {1} 的 {0} 曲线：{2}',
   'write to %s: %w: check the token or password of the series': '写入 {0} 失败：{1}：请核对时序库的令牌或密码',
   'write to %s: %w: create the database or bucket %q, or correct its name': '写入 {0} 失败：{1}：请建立数据库或 bucket {2}，或更正其名称',
   'write to %s: %w: an InfluxDB 2 needs the organisation, too (series.org)': '写入 {0} 失败：{1}：InfluxDB 2 还须填组织（series.org）',

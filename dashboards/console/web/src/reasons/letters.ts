@@ -6,7 +6,7 @@ export const letters: Record<string, string> = {
   'and more': '另有其他',
   ' (%d of %d readings were taken)': '（{1} 个读数中已收下 {0} 个）',
   'a message of %d bytes to %s; model %s takes %d: send less at once, or let the model take more and replay the dead letter':
-    '发往 {1} 的报文有 {0} 字节；型号 {2} 最多接收 {3} 字节：请每次少发，或放宽型号的上限后重放死信',
+    '发往 {1} 的报文有 {0} 字节；型号 {2} 最多接收 {3} 字节：请每次少发，或放宽型号的上限后重新导入死信',
   'a message of %d bytes to %s is more than can be kept, and what is here is its beginning; send less at once%s':
     '发往 {1} 的报文有 {0} 字节，超出可保存的大小，这里只有开头；请每次少发{2}',
   'model %s takes %d': '型号 {0} 最多接收 {1} 字节',
@@ -106,7 +106,7 @@ export const letters: Record<string, string> = {
   'a gateway sends an object like {"device": …} to %s': '网关发往 {0} 的应是对象，如 {"设备名": …}',
   'expected {"device": "NAME"}': '应为 {"device": "设备名"}',
   'a gateway sends nothing to %s': '网关不应向 {0} 发送',
-  'the devices behind the gateway were registered afterwards; replay the dead letter': '网关下的设备是后来登记的；请重放死信',
+  'the devices behind the gateway were registered afterwards; replay the dead letter': '网关下的设备是后来登记的；请重新导入死信',
   'no device %q behind gateway %s; register it and set its attribute gateway to %q': '网关 {1} 下没有设备 {0}；请登记它，并将其属性 gateway 设为 {2}',
   'the event has no deviceInfo.devEui (ChirpStack 4) and no devEUI (ChirpStack 3)': '事件中没有 deviceInfo.devEui（ChirpStack 4），也没有 devEUI（ChirpStack 3）',
   '%w, and its attribute dev_eui to %q': '{0}，并将其属性 dev_eui 设为 {1}',
@@ -147,7 +147,7 @@ export const letters: Record<string, string> = {
   // the time series; what its server says stays as it is
   'the time series refused %s: %s': '时序库拒绝 {0}：{1}',
   'its device with this model, grid, site and zone would be a new series; there are %d and at most %d may be (series.max_series)':
-    '该设备以这样的型号、网格、场所和区域会成为新的序列；已有 {0} 个，最多 {1} 个（series.max_series）',
+    '该设备以这样的型号、网格、单位和区域会成为新的序列；已有 {0} 个，最多 {1} 个（series.max_series）',
   // who sent it
   'no device %s': '没有设备 {0}',
   'device %s is disabled': '设备 {0} 已禁用',

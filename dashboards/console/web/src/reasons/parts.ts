@@ -27,6 +27,8 @@ export const places: Record<string, string> = {
   'community %s': '社区 {0}',
   'unit grid %s': '单元网格 {0}',
   'component %s': '部件 {0}',
+  'InfluxDB at %s': '时序库 {0}',
+  'the embedded series': '时序库',
   'responsibility grid %s': '责任网格 {0}',
   coordinates: '坐标',
   neighbour: '邻居',
