@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -192,9 +191,9 @@ func (a *alarmResetCmd) Run(ctx context.Context, o output) error {
 
 type alarmShelveCmd struct {
 	remote
-	ID     string        `arg:"" help:"The alarm's id."`
-	For    time.Duration `required:"" help:"How long, like 2h."`
-	Reason string        `required:"" help:"Why."`
+	ID     string              `arg:"" help:"The alarm's id."`
+	For    citywarden.Duration `required:"" help:"How long, like 2h or 1d." placeholder:"DURATION"`
+	Reason string              `required:"" help:"Why."`
 }
 
 // Run shelves an alarm.
@@ -215,7 +214,7 @@ func (s *served) order(ctx context.Context, o output, r *remote, order string, b
 	path, what := "/devices/"+url.PathEscape(s.Device), "device "+s.Device
 	switch {
 	case s.ID != "" && s.Device+s.Rule != "":
-		return citywarden.Errorf(citywarden.CodeInvalid, "an alarm's id, --device or --rule: one of them")
+		return &usageError{"an alarm's id, --device or --rule: one of them"}
 	case s.ID != "":
 		return orderAlarm(ctx, o, r, s.ID, order, body, done)
 	case s.Rule != "":
@@ -240,8 +239,8 @@ func (s *served) order(ctx context.Context, o output, r *remote, order string, b
 type alarmOutOfServiceCmd struct {
 	remote
 	served
-	Reason string        `help:"Why."`
-	For    time.Duration `help:"How long, like 4h; without it, until it is returned."`
+	Reason string              `help:"Why; needed unless it lists."`
+	For    citywarden.Duration `help:"How long, like 4h or 2d; without it, until it is returned." placeholder:"DURATION"`
 }
 
 // Run takes something out of service, or lists what is.
@@ -250,6 +249,9 @@ func (a *alarmOutOfServiceCmd) Run(ctx context.Context, o output) error {
 		return printList(ctx, o, &a.remote, "/out-of-service", url.Values{}, []string{"WHAT", "SINCE", "UNTIL", "BY", "REASON"}, func(at stamp, x citywarden.OutOfService) []string {
 			return []string{subject(&x), at(x.Since), at(x.Until), x.By, x.Reason}
 		})
+	}
+	if a.Reason == "" {
+		return &usageError{"say with --reason why it is taken out of service"}
 	}
 	body := map[string]any{"reason": a.Reason}
 	if a.For != 0 {
@@ -275,7 +277,7 @@ type alarmInServiceCmd struct {
 // Run returns something to service.
 func (a *alarmInServiceCmd) Run(ctx context.Context, o output) error {
 	if a.ID+a.Device+a.Rule == "" {
-		return citywarden.Errorf(citywarden.CodeInvalid, "say what: an alarm's id, --device, or --rule and --entity; citywarden alarms out-of-service lists what there is")
+		return &usageError{"say what: an alarm's id, --device, or --rule and --entity; citywarden alarms out-of-service lists what there is"}
 	}
 	return a.order(ctx, o, &a.remote, "in-service", map[string]any{"reason": a.Reason}, "returned to service")
 }

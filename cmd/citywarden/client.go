@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -128,6 +129,10 @@ func (f form) body() (io.Reader, string) {
 	return &b, w.FormDataContentType()
 }
 
+// inRequest is how the API says which part of a request is wrong. Who wrote a
+// command line knows only the last name.
+var inRequest = regexp.MustCompile(`\b(?:body|query|path)\.(\w+): expected `)
+
 func answered(res *http.Response) error {
 	b, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10))
 	var p problem
@@ -138,6 +143,7 @@ func answered(res *http.Response) error {
 	if msg == "" {
 		msg = p.Title
 	}
+	msg = inRequest.ReplaceAllString(msg, "$1: expected ")
 	code := citywarden.CodeInternal
 	switch res.StatusCode {
 	case http.StatusConflict:

@@ -72,6 +72,9 @@ type firmwareAssignCmd struct {
 
 // Run assigns a firmware.
 func (f *firmwareAssignCmd) Run(ctx context.Context, o output) error {
+	if f.Title != "" && f.Version == "" {
+		return &usageError{fmt.Sprintf("say the version of %s too; citywarden firmware list prints what there is", f.Title)}
+	}
 	t := citywarden.FirmwareTarget{Scope: citywarden.FirmwareDevice, Name: f.Device}
 	switch {
 	case f.Site != "":

@@ -89,7 +89,7 @@ func run(ctx context.Context, args []string, o output) (code int) {
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(o.err, "citywarden: %v\nRun `citywarden --help` to see what can be said.\n", err)
+		fmt.Fprintf(o.err, "citywarden: %v\nRun `%s --help` to see what can be said.\n", err, meant(err))
 		return 2
 	}
 	if err := k.Run(); err != nil {
@@ -100,6 +100,20 @@ func run(ctx context.Context, args []string, o output) (code int) {
 		return 1
 	}
 	return 0
+}
+
+// meant returns the command that a line which can't be parsed is about, as far as
+// it was understood.
+func meant(err error) string {
+	name := "citywarden"
+	if p := (*kong.ParseError)(nil); errors.As(err, &p) && p.Context != nil {
+		for _, x := range p.Context.Path {
+			if x.Command != nil {
+				name = x.Command.FullPath()
+			}
+		}
+	}
+	return name
 }
 
 // usageError is a mistake in the command line itself.

@@ -235,6 +235,11 @@ func (s *server) resend(ctx context.Context, in *struct{ Body resendBody }) (*ou
 }
 
 func (s *server) createCase(ctx context.Context, in *struct{ Body citywarden.NewCase }) (*created[citywarden.Case], error) {
+	if id := in.Body.Device; id != "" {
+		if _, _, err := s.seenDevice(ctx, id); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.inArea(ctx, in.Body); err != nil {
 		return nil, err
 	}
