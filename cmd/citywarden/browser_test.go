@@ -499,7 +499,7 @@ func TestAlarmAndRulePagesInChromium(t *testing.T) {
 	b.click("试改与回测")
 	b.edit(".editor textarea", "smoke >", "smoek >")
 	b.click("检查并测试")
-	b.see(`did you mean`)
+	b.see(`是指 "smoke" 吗`)
 	b.screenshot("rule-mistake")
 	b.click("恢复为运行中的原文")
 	b.edit(".editor textarea", "for: 10s", "for: 20s")
