@@ -27,8 +27,8 @@ func TestDemo(t *testing.T) {
 	wanted := []citywarden.RuleID{"fire.zone-smoke", "pipe.burst", "parking.fire-lane", "building.quiet-load"}
 	var byRule map[citywarden.RuleID][]citywarden.Alarm
 	raised := func(n int) func() bool {
+		c := clientOf(t, p)
 		return func() bool {
-			c := clientOf(t, p)
 			byRule = map[citywarden.RuleID][]citywarden.Alarm{}
 			if err := list(t.Context(), c, "/alarms", url.Values{}, func(a citywarden.Alarm) error {
 				byRule[a.Rule] = append(byRule[a.Rule], a)

@@ -184,6 +184,7 @@ func TestDocs(t *testing.T) {
 	}
 	for _, doc := range append(docs, "../../README.md") {
 		t.Run(filepath.Base(doc), func(t *testing.T) {
+			t.Parallel() // each has a platform of its own
 			var p *process
 			dir := t.TempDir()
 			output := ""

@@ -125,9 +125,10 @@ func TestFirmware(t *testing.T) {
 	for _, state := range []string{"DOWNLOADED", "VERIFIED", "UPDATING", "UPDATED"} {
 		say(c, "v1/devices/me/telemetry", fmt.Sprintf(`{"current_fw_title":"smoke","current_fw_version":"1.1","fw_state":%q}`, state))
 	}
+	admin := clientOf(t, p)
 	if !wait(20*time.Second, func() bool {
 		var v citywarden.DeviceView
-		return clientOf(t, p).call(context.Background(), "GET", "/devices/d0", nil, &v) == nil && v.Client["fw_state"] == "UPDATED" && v.Client["current_fw_version"] == "1.1"
+		return admin.call(context.Background(), "GET", "/devices/d0", nil, &v) == nil && v.Client["fw_state"] == "UPDATED" && v.Client["current_fw_version"] == "1.1"
 	}) {
 		t.Error("the platform does not know that the device is updated")
 	}

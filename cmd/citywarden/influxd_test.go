@@ -233,11 +233,12 @@ func TestSeriesThatCantBeWrittenAreTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = p.stop(os.Interrupt) }()
+	c := clientOf(t, p)
 	told := func() (text string) {
 		var info struct {
 			Trouble struct{ ZH string } `json:"trouble"`
 		}
-		if err := clientOf(t, p).call(t.Context(), "GET", "/info", nil, &info); err != nil {
+		if err := c.call(t.Context(), "GET", "/info", nil, &info); err != nil {
 			t.Fatal(err)
 		}
 		return info.Trouble.ZH

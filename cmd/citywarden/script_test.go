@@ -5,12 +5,15 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +28,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// Most of these tests wait for a platform more than they work: twice as many run at once as there are processors, unless
+	// -parallel says how many, or the platforms are slow.
+	if !raced {
+		if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil { // before the arguments are parsed
+			panic(err)
+		}
+	}
 	testscript.Main(m, map[string]func(){"citywarden": main, "mochi-sink": sinkProgram, "ack-path": ackProgram})
 }
 
@@ -52,6 +62,7 @@ func TestMain(m *testing.M) {
 //	everywhere CMD…           run a citywarden command in UTC, Shanghai and New York: it prints the same, all times with the
 //	                          county's offset, +08:00, and one at least; the errors too
 func TestScripts(t *testing.T) {
+	t.Parallel() // else all other tests wait for the slowest script
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -191,8 +202,7 @@ func apiCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: api METHOD PATH [JSON]")
 	}
-	r := remote{Server: ts.Getenv("CITYWARDEN_SERVER"), User: "admin", Password: ts.Getenv("CITYWARDEN_PASSWORD")}
-	c, err := r.client(context.Background())
+	c, err := adminOf(ts).client(context.Background())
 	ts.Check(err)
 	request(ts, neg, args[0], c.base+args[1], strings.Join(args[2:], " "), c.token)
 }
@@ -274,14 +284,16 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	re, err := regexp.Compile(`(?m)` + args[0])
 	ts.Check(err)
+	admin, err := adminOf(ts).client(context.Background()) // once: each time costs as much as 50 ms of a processor
+	ts.Check(err)
 	var out string
 	look := func() bool {
 		if args[1] == "api-get" {
-			out = get(ts, args[2])
+			out = get(admin, args[2])
 		} else {
 			cmd := exec.Command(args[1], args[2:]...)
 			cmd.Dir = ts.MkAbs(".")
-			cmd.Env = append(os.Environ(), "CITYWARDEN_SERVER="+ts.Getenv("CITYWARDEN_SERVER"), "CITYWARDEN_PASSWORD="+ts.Getenv("CITYWARDEN_PASSWORD"), "TZ="+ts.Getenv("TZ"))
+			cmd.Env = append(os.Environ(), "CITYWARDEN_SERVER="+ts.Getenv("CITYWARDEN_SERVER"), "CITYWARDEN_TOKEN="+admin.token, "TZ="+ts.Getenv("TZ"))
 			b, err := cmd.CombinedOutput()
 			if out = string(b); err != nil {
 				return false
@@ -295,11 +307,13 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprint(ts.Stdout(), out)
 }
 
-// get returns what the API answers to the admin.
-func get(ts *testscript.TestScript, path string) string {
-	r := remote{Server: ts.Getenv("CITYWARDEN_SERVER"), User: "admin", Password: ts.Getenv("CITYWARDEN_PASSWORD")}
-	c, err := r.client(context.Background())
-	ts.Check(err)
+// adminOf is the admin of a script's platform.
+func adminOf(ts *testscript.TestScript) *remote {
+	return &remote{Server: ts.Getenv("CITYWARDEN_SERVER"), User: "admin", Password: ts.Getenv("CITYWARDEN_PASSWORD")}
+}
+
+// get returns what the API answers to c.
+func get(c *client, path string) string {
 	var b strings.Builder
 	if err := c.call(context.Background(), "GET", path, nil, io.Writer(&b)); err != nil {
 		return err.Error()
