@@ -8,7 +8,7 @@ import { Live, type LiveState } from './live'
 import { reason } from './reasons'
 import { remember, remembered } from './remember'
 import { withFilter } from './url'
-import type { Alarm, Case, CaseClass, Device, Info, List, Model, Move, Role, User } from './types'
+import type { Case, CaseClass, Device, Info, List, Model, Move, Role, User } from './types'
 
 type Listener = () => void
 
@@ -344,48 +344,30 @@ export function usePlace(): { pathname: string; search: string } {
   return { pathname: location.pathname, search: location.search }
 }
 
-/** each is a hook that knows something of many things by their id: it asks for each once. */
-function each<T>(path: string, read: (x: T) => string) {
-  const known = new Map<string, string>()
-  const asked = new Set<string>()
-  return (ids: string[]): ((id: string) => string | undefined) => {
-    const [, set] = useState(0)
-    useEffect(() => {
-      for (const id of ids) {
-        if (id === '' || asked.has(id)) continue
-        asked.add(id)
-        get<T>(path + enc(id)).then(
-          (x) => {
-            known.set(id, read(x))
-            set((n) => n + 1)
-          },
-          () => asked.delete(id),
-        )
-      }
-    }, [ids.join()])
-    return (id) => known.get(id)
-  }
-}
-
-const useDeviceNames = each('/devices/', (d: Device) => d.name)
-const useDevicesOf = each('/alarms/', (a: Alarm) => a.device)
+const names = new Map<string, string>() // of devices, as far as they are known
+const asked = new Set<string>()
 
 /** useNames returns the names of devices as far as they are known, and asks for the others, each once. */
 export function useNames(ids: string[]): (id: string) => string {
-  const name = useDeviceNames(ids)
-  return (id) => name(id) || id
+  const [, set] = useState(0)
+  useEffect(() => {
+    for (const id of ids) {
+      if (id === '' || asked.has(id)) continue
+      asked.add(id)
+      get<Device>('/devices/' + enc(id)).then(
+        (d) => {
+          names.set(id, d.name)
+          set((n) => n + 1)
+        },
+        () => asked.delete(id),
+      )
+    }
+  }, [ids.join()])
+  return (id) => names.get(id) || id
 }
 
-const most = 100 // cases of which it is asked where they are
-
-/** useWhere returns where cases are, as far as that is known: at which component, or the device of their first alarm. */
-export function useWhere(cases: Case[]): (c: Case) => string {
-  const alarm = (c: Case) => (c.component_name ? '' : (c.alarms?.[0] ?? ''))
-  const some = cases.slice(0, most)
-  const device = useDevicesOf(some.map(alarm))
-  const name = useNames(some.map((c) => device(alarm(c)) ?? ''))
-  return (c) => c.component_name || name(device(alarm(c)) ?? '')
-}
+/** whereOf is where a case is: at which component, or the device of its first alarm; "" for neither. */
+export const whereOf = (c: Case) => c.component_name || c.device_name || c.device || ''
 
 const roles = {
   city: ['admin', 'supervisor', 'acceptor', 'shift_leader', 'dispatcher', 'department', 'officer', 'engineer', 'vendor', 'viewer', 'service'],

@@ -4,7 +4,7 @@ import type { Case } from '../src/types'
 
 vi.stubGlobal('addEventListener', () => {})
 vi.stubGlobal('document', { addEventListener: () => {} })
-const { back, reload, useList, useLoad, useWhere } = await import('../src/app')
+const { back, reload, useList, useLoad, whereOf } = await import('../src/app')
 const { ApiError } = await import('../src/api')
 
 /** Page is a component that draws nothing: what it needs of a document is a place. */
@@ -128,17 +128,10 @@ it('keeps what more of a list was asked for while its params change by themselve
   await page.leave()
 })
 
-it('asks where the first cases are, and only those of which it is not known', async () => {
-  const asked = answering((u) => (u.pathname.startsWith('/api/v1/alarms/') ? { device: 'sd-1' } : { name: 'Mall 301' }))
-  let where: (c: Case) => string = () => ''
-  const page = new Page<{ of: Case[] }>(({ of }) => {
-    where = useWhere(of)
-  })
-  const of = Array.from({ length: 150 }, (_, i) => ({ id: `c${i}`, alarms: [`a${i}`] }) as Case)
-  of[0]!.component_name = 'Hydrant 7'
-  await page.show({ of })
-  await vi.advanceTimersByTimeAsync(200)
-  expect(asked.map((u) => u.pathname)).toEqual([...of.slice(1, 100).map((c) => '/api/v1/alarms/' + c.alarms![0]), '/api/v1/devices/sd-1'])
-  expect([0, 1, 99, 100].map((i) => where(of[i]!))).toEqual(['Hydrant 7', 'Mall 301', 'Mall 301', ''])
-  await page.leave()
+it('says where a case is by what the case says', () => {
+  const c = { id: 'c1', alarms: ['a1'], device: 'sd-1' } as Case
+  expect(whereOf(c)).toBe('sd-1')
+  expect(whereOf({ ...c, device_name: 'Mall 301' })).toBe('Mall 301')
+  expect(whereOf({ ...c, device_name: 'Mall 301', component_name: 'Hydrant 7' })).toBe('Hydrant 7')
+  expect(whereOf({ id: 'c2' } as Case)).toBe('')
 })

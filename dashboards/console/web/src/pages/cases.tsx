@@ -2,7 +2,7 @@
 // with its evidence, its timeline and what may be done next.
 import { useState } from 'preact/hooks'
 import { ApiError, enc, get, list } from '../api'
-import { filters, may, state, upsert, useLive, useLoad, useNames, useTick, useWhere } from '../app'
+import { filters, may, state, upsert, useLive, useLoad, useNames, useTick, whereOf } from '../app'
 import { fullTime, limit } from '../format'
 import { className, known, t, text } from '../i18n'
 import { Choose, Deadline, Due, Filters, Icon, lightOf, Listing, Search, SeverityIcon, SeverityMark, Table, Wait, When, who } from '../ui'
@@ -54,7 +54,6 @@ export function Cases({ search }: { search: string }) {
   const { department } = asked
   const all = (loaded.data?.items ?? []).filter((c) => everything || openStages.includes(c.stage))
   const items = narrowed(all, stage, department, asked.q)
-  const where = useWhere(items)
   const mine = state.user?.department ?? ''
   const departments = [...new Set([...all.map((c) => c.department ?? ''), department].filter(Boolean))].sort()
   const stages = everything ? [...openStages, ...endStages] : openStages
@@ -118,7 +117,7 @@ export function Cases({ search }: { search: string }) {
             <h2 class="group">
               {t(`stage.${g.stage}`)} <span class="quiet">{g.items.length}</span>
             </h2>
-            <CaseTable items={g.items} where={where} />
+            <CaseTable items={g.items} />
           </section>
         ))}
         {loaded.data?.more && <p class="quiet foot">{t('c.partial', loaded.data.items.length)}</p>}
@@ -127,7 +126,7 @@ export function Cases({ search }: { search: string }) {
   )
 }
 
-function CaseTable({ items, where }: { items: Case[]; where: (c: Case) => string }) {
+function CaseTable({ items }: { items: Case[] }) {
   return (
     <Table kind="cases" heads={[t('ca.deadline'), t('ca.case'), t('ca.class'), t('ca.department'), t('ca.grid'), t('ca.opened')]}>
       {items.map((c) => (
@@ -140,7 +139,7 @@ function CaseTable({ items, where }: { items: Case[]; where: (c: Case) => string
               {text(c.title, c.id)}
             </a>
             <span class="sub">
-              {where(c) && where(c) + ' · '}
+              {whereOf(c) && whereOf(c) + ' · '}
               {c.id}
               {c.severity && (
                 <>

@@ -1,7 +1,7 @@
 // What stands beside the map: what needs somebody, or what was picked.
 import type { ComponentChildren } from 'preact'
 import { enc, get, list } from '../api'
-import { state, useLoad } from '../app'
+import { state, useLoad, whereOf } from '../app'
 import { num, value } from '../format'
 import { className, known, t, text } from '../i18n'
 import { Deadline, DomainIcon, domainOf, Due, Failed, Icon, Loading, modelTitle, SeverityIcon, SeverityMark, StatusMark, When } from '../ui'
@@ -93,6 +93,7 @@ const CaseLine = ({ of: c, to, sign = false }: { of: Case; to: string; sign?: bo
         {text(c.title, c.id)}
       </a>
       <span class="sub">
+        {whereOf(c) && whereOf(c) + ' · '}
         {t(`stage.${c.stage}`)} · {c.deadline === undefined ? <Due of={c} /> : <Deadline of={c} />}
       </span>
     </span>

@@ -2,7 +2,7 @@
 // each answered with photos and the place where it was answered.
 import { useState } from 'preact/hooks'
 import { ApiError, enc, get, post } from '../api'
-import { say, state, useLoad, useTick, useWhere, words } from '../app'
+import { say, state, useLoad, useTick, whereOf, words } from '../app'
 import { num } from '../format'
 import { distance, whereAmI, type Spot } from '../geo'
 import { className, known, t, text } from '../i18n'
@@ -49,7 +49,6 @@ export function Tasks() {
   const [denied, setDenied] = useState(false)
   const locate = () => whereAmI().then((s) => (setSpot(s), setDenied(false)), () => setDenied(true))
   const items = (loaded.data?.items ?? []).filter(mine).sort(byPlace(spot))
-  const where = useWhere(items)
   return (
     <div class="phone">
       <div class="head">
@@ -71,7 +70,7 @@ export function Tasks() {
                 <b>{text(c.title, c.id)}</b>
                 <Due of={c} />
                 <span class="sub">
-                  {[where(c), className(c), c.grid, near(c, spot)].filter(Boolean).join(' · ')}
+                  {[whereOf(c), className(c), c.grid, near(c, spot)].filter(Boolean).join(' · ')}
                   {all && c.officer && ` · ${c.officer}`}
                 </span>
               </a>

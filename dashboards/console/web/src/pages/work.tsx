@@ -3,7 +3,7 @@
 // the arrows choose, Enter does what the desk is for.
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { enc, get, list } from '../api'
-import { go, may, upsert, useLive, useLoad, useTick, useWhere, type Loaded } from '../app'
+import { go, may, upsert, useLive, useLoad, useTick, whereOf, type Loaded } from '../app'
 import { fullTime, limit, now } from '../format'
 import { className, known, t, text } from '../i18n'
 import { Due, Empty, Icon, SeverityMark, Wait, When } from '../ui'
@@ -68,7 +68,6 @@ interface DeskProps {
 export function Desk({ path, search, loaded, groups, main, hint, empty }: DeskProps) {
   useTick(1000)
   const all = groups.flatMap((g) => g.items)
-  const where = useWhere(all)
   const chosen = new URLSearchParams(search).get('case') ?? ''
   const [acting, setActing] = useState<{ c: Case; action: string }>()
   const box = useRef<HTMLDivElement>(null)
@@ -125,7 +124,7 @@ export function Desk({ path, search, loaded, groups, main, hint, empty }: DeskPr
                     tabIndex={c.id === (index >= 0 ? chosen : all[0]!.id) ? 0 : -1}
                     onClick={() => press(c)}
                   >
-                    <Line of={c} where={where(c)} />
+                    <Line of={c} />
                   </button>
                 </li>
               ))}
@@ -161,9 +160,9 @@ export function Desk({ path, search, loaded, groups, main, hint, empty }: DeskPr
   )
 }
 
-function Line({ of: c, where }: { of: Case; where: string }) {
+function Line({ of: c }: { of: Case }) {
   const calm = c.back_to_normal && (c.alarms ?? []).length > 0
-  const more = [where, c.id, calm && t('ca.normal'), t(`stage.${c.stage}`), className(c), known('ca.source.', c.source), c.department, marks(c)].filter(Boolean)
+  const more = [whereOf(c), c.id, calm && t('ca.normal'), t(`stage.${c.stage}`), className(c), known('ca.source.', c.source), c.department, marks(c)].filter(Boolean)
   return (
     <>
       <span class="top-line">
