@@ -89,6 +89,7 @@ func (d *logDecoder) open(ctx context.Context) {
 			break
 		}
 		d.p.logger.Error("log not read", "err", err)
+		d.refuse()
 		if !pause(ctx, wait) {
 			break
 		}
@@ -138,6 +139,16 @@ func (d *logDecoder) window(ctx context.Context, back, from citywarden.Position)
 	}
 }
 
+// refuse lets those who wait go on by themselves, as d can't read what lies before it: they may need less of it.
+func (d *logDecoder) refuse() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, answer := range d.asked {
+		answer <- window{}
+	}
+	d.asked = nil
+}
+
 // share answers those who wait with w; d.mu is locked.
 func (d *logDecoder) share(w window) {
 	d.ready = true
@@ -163,6 +174,7 @@ func (d *logDecoder) next(ctx context.Context) (entries []citywarden.Entry, ok b
 				return nil, false
 			}
 			d.p.logger.Error("log not read", "err", err)
+			d.refuse()
 			if d.waiting != nil {
 				d.waiting()
 			}

@@ -113,6 +113,49 @@ func TestConsumersThatAreBehindShareTheirWindow(t *testing.T) {
 	})
 }
 
+// torn is a log of which one group can't be read.
+type torn struct {
+	*counting
+	group uint64
+}
+
+func (l *torn) Read(ctx context.Context, after citywarden.Position) ([]citywarden.Record, error) {
+	recs, err := l.counting.Read(ctx, after)
+	if err == nil && recs[0].Position.Group() == l.group {
+		return nil, citywarden.Errorf(citywarden.CodeInternal, "commit group %d is damaged", l.group)
+	}
+	return recs, err
+}
+
+// TestAWindowThatCannotBeReadHoldsUpNobody has a damaged group that only the window of the one that is furthest behind reaches.
+func TestAWindowThatCannotBeReadHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(testArrival))
+		l := &torn{counting: &counting{memLog: new(memLog)}}
+		const n = duplicateWindow + 3000
+		for i := range n {
+			l.Append(citywarden.Record{Kind: citywarden.RecordTick, Uplink: nil, At: testArrival.Add(time.Duration(i))}, func(citywarden.Position, error) {})
+		}
+		end := l.seal()
+		behind := &recorder{name: "behind", cursor: citywarden.PositionAt(end.Group()-1000, 0)}
+		ahead := &recorder{name: "ahead", cursor: citywarden.PositionAt(end.Group()-10, 0)}
+		back, err := l.Back(t.Context(), behind.cursor, duplicateWindow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.group = back.Group() + 5
+		p, _ := start(t, l, behind, ahead)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := p.Wait(ctx, "ahead", end); err != nil {
+			t.Errorf("the one that is ahead: %v", err)
+		}
+		if err := p.Wait(ctx, "behind", end); err == nil {
+			t.Error("the other one did not read the damaged group; the test proves nothing")
+		}
+	})
+}
+
 func cpu() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
