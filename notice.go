@@ -17,6 +17,7 @@ const (
 	NoticeRemaining NoticeKind = "remaining" // a storm is over, but some alarms of it are still active
 	NoticeEscalated NoticeKind = "escalated" // it stands for too long
 
+	NoticeDispatched NoticeKind = "dispatched" // 派遣, 转派, 返工: a department has to work on it, or to do it again
 	NoticeOverdue    NoticeKind = "overdue"    // a limit has passed
 	NoticeSupervised NoticeKind = "supervised" // 督办
 	NoticeUrged      NoticeKind = "urged"      // 催办

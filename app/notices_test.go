@@ -19,7 +19,8 @@ import (
 	"github.com/citywarden/citywarden/notices/webhook"
 )
 
-// A message of a device reaches the duty desk's webhook, signed, and the case says so.
+// A message of a device reaches the duty desk's webhook, signed, and the case says so; the department that it
+// is dispatched to is told by its own.
 func TestNoticesReachAWebhook(t *testing.T) {
 	if testing.Short() {
 		t.Skip("opens the whole platform")
@@ -27,16 +28,17 @@ func TestNoticesReachAWebhook(t *testing.T) {
 	type post struct {
 		header http.Header
 		body   []byte
+		path   string
 	}
 	posts := make(chan post, 10)
 	duty := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
-		posts <- post{r.Header, b}
+		posts <- post{r.Header, b, r.URL.Path}
 	}))
 	defer duty.Close()
 	c := Default()
 	c.Data, c.MQTT.Addr, c.CoAP.Addr = t.TempDir(), "", ""
-	c.Notices.Receivers = []ReceiverConfig{{Name: "duty-desk", All: true, Webhook: duty.URL, Secret: "geheim"}}
+	c.Notices.Receivers = []ReceiverConfig{{Name: "duty-desk", All: true, Webhook: duty.URL, Secret: "geheim"}, {Name: "供水公司", Webhook: duty.URL + "/water"}}
 	if err := os.MkdirAll(filepath.Join(c.Data, "rules"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +115,30 @@ func TestNoticesReachAWebhook(t *testing.T) {
 	}
 	if said := one.Timeline[len(one.Timeline)-1].Said("en"); !strings.HasPrefix(said, "notice sent to duty-desk: major alarm: Pressure too low") {
 		t.Errorf("the case says %q", said)
+	}
+	at := "/cases/" + string(one.ID) + "/actions/"
+	call("POST", at+"file", map[string]any{}, nil)
+	call("POST", at+"dispatch", map[string]any{}, &one)
+	until := one.Deadline.In(time.FixedZone("CST", 8*60*60)).Format("2006-01-02 15:04")
+	told := map[string]bool{}
+	for range 2 {
+		select {
+		case p := <-posts:
+			told[p.path] = true
+			for _, want := range []string{
+				`"kind":"dispatched"`, `"title":{"zh":"压力过低"`, `"zh":"admin 派遣给 供水公司，供水管道破裂，处置时限 ` + until + `"`,
+				`"en":"dispatched to 供水公司 by admin, water main burst, due by ` + until + `"`,
+			} {
+				if !strings.Contains(string(p.body), want) {
+					t.Errorf("%s got %s, want %s", p.path, p.body, want)
+				}
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("of the dispatch only %v was told", told)
+		}
+	}
+	if !told["/water"] || !told["/"] {
+		t.Errorf("told were %v, want the department and who gets all", told)
 	}
 	stop()
 	if err := <-stopped; err != nil {

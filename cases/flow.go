@@ -166,9 +166,12 @@ func (d *Desk) resume(ctx context.Context, tx Tx, c citywarden.Case, now time.Ti
 func (d *Desk) follow(ctx context.Context, tx Tx, c citywarden.Case, out *changes) error {
 	s := c.Timeline[len(c.Timeline)-1]
 	var kind citywarden.NoticeKind
+	var text *citywarden.Text
 	switch s.Action {
 	case citywarden.Merge:
 		return d.merge(ctx, tx, c, s, out)
+	case citywarden.Dispatch, citywarden.Redispatch, citywarden.Rework:
+		kind, text = citywarden.NoticeDispatched, d.task(c, s)
 	case citywarden.Supervise:
 		kind = citywarden.NoticeSupervised
 	case citywarden.Urge:
@@ -176,12 +179,40 @@ func (d *Desk) follow(ctx context.Context, tx Tx, c citywarden.Case, out *change
 	default:
 		return nil
 	}
-	text := &citywarden.Text{EN: string(kind) + " by " + s.By, ZH: s.By + " " + s.Action.Text().ZH}
+	if text == nil {
+		text = &citywarden.Text{EN: string(kind) + " by " + s.By, ZH: s.By + " " + s.Action.Text().ZH}
+	}
 	if s.Note != "" {
 		text.EN, text.ZH = text.EN+": "+s.Note, text.ZH+"："+s.Note
 	}
 	_, err := d.write(ctx, tx, c, kind, "", text, s.At, false, strconv.FormatInt(c.Revision, 10))
 	return err
+}
+
+// task says what the department of c has to do after s, its last step: of which
+// class, where, as far as names of places are known, and until when in the
+// county's zone.
+func (d *Desk) task(c citywarden.Case, s citywarden.CaseStep) *citywarden.Text {
+	text := &citywarden.Text{EN: "dispatched to " + c.Department + " by " + s.By, ZH: s.By + " " + s.Action.Text().ZH + "给 " + c.Department}
+	if s.Action == citywarden.Rework {
+		text = &citywarden.Text{EN: "to be done again by " + c.Department + ", says " + s.By, ZH: s.By + " 要求 " + c.Department + " 返工"}
+	}
+	text.EN, text.ZH = text.EN+", "+c.ClassName.In("en"), text.ZH+"，"+c.ClassName.In("zh")
+	grid, _ := d.opt.Grids.Grid(c.Grid) // empty when there is none
+	for _, where := range []string{grid.Town, grid.Village, c.ComponentName} {
+		if where != "" {
+			text.EN, text.ZH = text.EN+", "+where, text.ZH+"，"+where
+		}
+	}
+	until := c.Deadline.In(d.opt.Calendar.Zone()).Format("2006-01-02 15:04")
+	switch {
+	case c.Deadline.IsZero():
+	case s.At.After(c.Deadline):
+		text.EN, text.ZH = text.EN+", was due by "+until, text.ZH+"，处置时限 "+until+" 已过"
+	default:
+		text.EN, text.ZH = text.EN+", due by "+until, text.ZH+"，处置时限 "+until
+	}
+	return text
 }
 
 // merge gives the alarms of own, a duplicate, to the case that step names.

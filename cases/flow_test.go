@@ -45,7 +45,7 @@ func TestOverdue(t *testing.T) {
 
 		time.Sleep(59 * time.Minute)
 		do(t, o.Desk, quick, toClosed()...)
-		o.wantMail(t, o.all)
+		o.wantMail(t, o.all, "dispatched "+string(quick))
 		time.Sleep(2 * time.Minute)
 		o.wantMail(t, o.all, "overdue "+string(slow)+" major overdue, still pending filing")
 		o.wantMail(t, o.chief)

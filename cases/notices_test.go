@@ -65,6 +65,7 @@ type office struct {
 	stop       func()
 	limits     map[citywarden.Stage]cases.Limit // none unless the test is about what is overdue
 	overdue    []citywarden.Escalation
+	grids      *cases.Grids // nil for none
 }
 
 func inOffice(t *testing.T, test func(t *testing.T, o *office)) {
@@ -83,7 +84,7 @@ func (o *office) open(t *testing.T, path string, receivers ...cases.Receiver) {
 	if receivers == nil {
 		receivers = []cases.Receiver{{Name: "all", All: true, Sender: o.all}, {Name: "chief", Sender: o.chief}}
 	}
-	o.Desk, o.db = openDesk(t, path, cases.Options{Notify: receivers, Limits: o.limits, Overdue: o.overdue})
+	o.Desk, o.db = openDesk(t, path, cases.Options{Notify: receivers, Limits: o.limits, Overdue: o.overdue, Grids: o.grids})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- o.Run(ctx) }()
@@ -169,6 +170,7 @@ func TestNoticesOfACase(t *testing.T) {
 			}
 			do(t, o.Desk, first, x)
 		}
+		o.wantMail(t, o.all, "dispatched "+string(first)+" major dispatched to water by chen")
 		o.at(t, o.f.next(citywarden.Cleared, "r", "a", 1, citywarden.Major, order))
 		o.at(t, o.f.next(citywarden.Raised, "r", "a", 2, citywarden.Minor, order))
 		o.wantMail(t, o.all, "reopened "+string(first))
@@ -179,8 +181,8 @@ func TestNoticesOfACase(t *testing.T) {
 		steps := timeline(t, o.Desk, first)
 		if n := len(slices.DeleteFunc(steps, func(s string) bool {
 			return !strings.HasPrefix(s, "notify ") || !strings.Contains(s, "notice sent to all: ")
-		})); n != 6 {
-			t.Errorf("%d notices in the timeline, want 6:\n%s", n, strings.Join(timeline(t, o.Desk, first), "\n"))
+		})); n != 7 {
+			t.Errorf("%d notices in the timeline, want 7:\n%s", n, strings.Join(timeline(t, o.Desk, first), "\n"))
 		}
 		ns, next, err := o.Notices(t.Context(), citywarden.NoticeFilter{Case: first, State: citywarden.NoticeSent, Page: citywarden.Page{Limit: 4}})
 		if err != nil || len(ns) != 4 || next == "" || ns[0].Kind != citywarden.NoticeSeverity || ns[0].SentAt.IsZero() || ns[0].Tries != 1 {
@@ -741,6 +743,102 @@ func TestQuietHours(t *testing.T) {
 		o.wantMail(t, o.all)
 		time.Sleep(5 * time.Second)
 		o.wantMail(t, o.all, "opened")
+	})
+}
+
+// A department is told, once, of what it has to do: when a case comes to it, from
+// another department, too, and when its work is not good.
+func TestADepartmentIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(monday()))
+		ring := []citywarden.Point{{Lat: 24.1, Lon: 117.6}, {Lat: 24.1, Lon: 117.61}, {Lat: 24.11, Lon: 117.61}, {Lat: 24.11, Lon: 117.6}}
+		grids, err := cases.LoadGrids(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := grids.Add(t.Context(), []citywarden.UnitGrid{{Code: "350623100001001", Town: "绥安镇", Village: "龙湖社区", Ring: ring}}); err != nil {
+			t.Fatal(err)
+		}
+		quiet, err := cases.ParseQuiet("22:00-07:00", time.FixedZone("CST", 8*60*60))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}, limits: map[citywarden.Stage]cases.Limit{}, grids: grids}
+		water, roads := &mailbox{}, &mailbox{}
+		receivers := []cases.Receiver{
+			{Name: "all", All: true, Sender: o.all}, {Name: "chief", Sender: o.chief}, {Name: "water", Quiet: quiet, Sender: water}, {Name: "roads", Sender: roads},
+		}
+		path := filepath.Join(t.TempDir(), "x.db")
+		o.open(t, path, receivers...)
+		defer func() { o.stop() }()
+		c, err := o.Create(t.Context(), citywarden.NewCase{Class: "event/0501", Title: "East gate", Location: &citywarden.Point{Lat: 24.105, Lon: 117.605}}, "xu", citywarden.RoleAcceptor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := citywarden.CaseStep{Action: citywarden.File, By: "lin", Role: citywarden.RoleSupervisor}
+		send := citywarden.CaseStep{Action: citywarden.Dispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "water"}
+		done := citywarden.CaseStep{Action: citywarden.Handle, By: "wu", Role: citywarden.RoleDepartment, Department: "roads"}
+		for _, tt := range []struct {
+			after    time.Duration
+			steps    []citywarden.CaseStep
+			to       *mailbox
+			want, zh string
+		}{
+			{to: water, steps: []citywarden.CaseStep{file, send},
+				want: "dispatched to water by chen, water main burst, 绥安镇, 龙湖社区, due by 2026-11-23 11:00", zh: "chen 派遣给 water，供水管道破裂，绥安镇，龙湖社区，处置时限 2026-11-23 11:00"},
+			{to: roads, steps: []citywarden.CaseStep{{Action: citywarden.Redispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "roads", Note: "a sewer"}},
+				want: "dispatched to roads by chen, water main burst, 绥安镇, 龙湖社区, due by 2026-11-23 11:00: a sewer", zh: "chen 转派给 roads，供水管道破裂，绥安镇，龙湖社区，处置时限 2026-11-23 11:00：a sewer"},
+			{to: roads, after: 2 * time.Hour, steps: []citywarden.CaseStep{done, {Action: citywarden.Rework, By: "sun", Role: citywarden.RoleOfficer, Note: "still leaks"}},
+				want: "to be done again by roads, says sun, water main burst, 绥安镇, 龙湖社区, was due by 2026-11-23 11:00: still leaks", zh: "sun 要求 roads 返工，供水管道破裂，绥安镇，龙湖社区，处置时限 2026-11-23 11:00 已过：still leaks"},
+		} {
+			time.Sleep(tt.after)
+			o.all.take()
+			roads.take()
+			do(t, o.Desk, c.ID, tt.steps...)
+			o.wantMail(t, tt.to, "dispatched "+string(c.ID)+"  "+tt.want)
+			o.wantMail(t, o.all, "dispatched "+string(c.ID)+"  "+tt.want)
+			for _, other := range []*mailbox{o.chief, water, roads} {
+				o.wantMail(t, other)
+			}
+			ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{Case: c.ID, Page: citywarden.Page{Limit: 1}})
+			if err != nil || len(ns) != 1 || ns[0].Text != (citywarden.Text{EN: tt.want, ZH: tt.zh}) || ns[0].Grid != c.Grid {
+				t.Errorf("notice %+v, %v; want %q", ns, err, tt.zh)
+			}
+		}
+
+		// A step that is refused tells nobody.
+		if _, err := o.Do(t.Context(), c.ID, citywarden.CaseStep{Action: citywarden.Redispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "water"}, 0); citywarden.CodeOf(err) != citywarden.CodeInvalid {
+			t.Errorf("to another without a reason: %v", err)
+		}
+		o.wantMail(t, water)
+
+		// In the quiet hours it waits, across a restart, and a try that failed comes again.
+		time.Sleep(time.Until(monday().Add(13 * time.Hour)))
+		o.all.take()
+		roads.take()
+		water.fail = func() error { return errors.New("busy") }
+		do(t, o.Desk, c.ID, citywarden.CaseStep{Action: citywarden.Redispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "water", Note: "a main after all"})
+		o.stop()
+		if err := o.db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		o.open(t, path, receivers...)
+		time.Sleep(time.Until(monday().Add(21*time.Hour + time.Second))) // past seven
+		o.wantMail(t, water)
+		water.fail = nil
+		time.Sleep(10 * time.Second)
+		o.wantMail(t, water, "dispatched "+string(c.ID)+"  dispatched to water by chen")
+		time.Sleep(time.Hour)
+		for _, box := range []*mailbox{water, roads} {
+			for key, n := range box.keys {
+				if n != 1 {
+					t.Errorf("%s came %d times", key, n)
+				}
+			}
+		}
+		if len(water.keys) != 2 {
+			t.Errorf("water got %v, want two notices", water.keys)
+		}
 	})
 }
 

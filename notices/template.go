@@ -37,7 +37,7 @@ type Values struct {
 	Kind     string    // what it tells of, in words
 	Case     string    // number of the case
 	Alarm    string    // "" for none
-	Severity string    // in words
+	Severity string    // in words, "" for a case without alarms
 	Title    string    // of the case
 	Text     string    // what happened
 	Class    string    // like event/0501
@@ -48,13 +48,13 @@ type Values struct {
 
 var usual = map[string]Options{
 	"zh": {
-		Title: `【{{.Severity}}】{{.Title}}`,
+		Title: `{{if .Severity}}【{{.Severity}}】{{end}}{{.Title}}`,
 		Text: `{{.Kind}}：{{.Text}}
 {{if .Case}}案卷 {{.Case}}，{{end}}{{.At.Format "2006-01-02 15:04:05"}}{{if .Grid}}，单元网格 {{.Grid}}{{end}}{{if .Place}}
 位置 {{.Place}}{{end}}`,
 	},
 	"en": {
-		Title: `[{{.Severity}}] {{.Title}}`,
+		Title: `{{if .Severity}}[{{.Severity}}] {{end}}{{.Title}}`,
 		Text: `{{.Kind}}: {{.Text}}
 {{if .Case}}case {{.Case}}, {{end}}{{.At.Format "2006-01-02 15:04:05"}}{{if .Grid}}, unit grid {{.Grid}}{{end}}{{if .Place}}
 position {{.Place}}{{end}}`,
@@ -69,6 +69,7 @@ var kinds = map[citywarden.NoticeKind]citywarden.Text{
 	citywarden.NoticeRemaining: {ZH: "仍未恢复", EN: "still active"},
 	citywarden.NoticeEscalated: {ZH: "逾时上报", EN: "escalated"},
 
+	citywarden.NoticeDispatched: {ZH: "任务", EN: "task"},
 	citywarden.NoticeOverdue:    {ZH: "超时", EN: "overdue"},
 	citywarden.NoticeSupervised: {ZH: "督办", EN: "supervised"},
 	citywarden.NoticeUrged:      {ZH: "催办", EN: "urged"},

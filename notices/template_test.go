@@ -21,6 +21,8 @@ func TestWrite(t *testing.T) {
 	shanghai := time.FixedZone("CST", 8*3600)
 	bare := aNotice()
 	bare.Grid, bare.Location, bare.Kind = "", nil, "something new"
+	task := aNotice() // of a case that a person opened
+	task.Kind, task.Severity, task.Text = citywarden.NoticeDispatched, 0, citywarden.Text{ZH: "chen 派遣给 供水公司", EN: "dispatched to 供水公司 by chen"}
 	for _, c := range []struct {
 		o           Options
 		n           citywarden.Notice
@@ -29,6 +31,8 @@ func TestWrite(t *testing.T) {
 		{Options{Zone: shanghai}, aNotice(), "【重要】管网 爆管", "新案卷：压力低\n案卷 E0501202611230001，2026-11-23 10:00:00，单元网格 350623100001001\n位置 24.11700, 117.61300"},
 		{Options{Language: "en"}, aNotice(), "[major] Pipe burst", "new case: pressure is low\ncase E0501202611230001, 2026-11-23 02:00:00, unit grid 350623100001001\nposition 24.11700, 117.61300"},
 		{Options{Language: "en"}, bare, "[major] Pipe burst", "something new: pressure is low\ncase E0501202611230001, 2026-11-23 02:00:00"},
+		{Options{}, task, "管网 爆管", "任务：chen 派遣给 供水公司\n案卷 E0501202611230001，2026-11-23 02:00:00，单元网格 350623100001001\n位置 24.11700, 117.61300"},
+		{Options{Language: "en"}, task, "Pipe burst", "task: dispatched to 供水公司 by chen\ncase E0501202611230001, 2026-11-23 02:00:00, unit grid 350623100001001\nposition 24.11700, 117.61300"},
 		{Options{Title: "{{.Case}} {{.Key}}", Text: "{{.Alarm}} {{.Class}} {{.At.Format \"15:04\"}}"}, aNotice(), "E0501202611230001 E0501202611230001/0/opened", "pipe.burst:p1:1 event/0501 02:00"},
 	} {
 		x, err := NewTemplate(c.o)
