@@ -22,10 +22,17 @@ import (
 // written fails alone; Run goes on with the next, which begins with a RecordDeaf that says since when nothing was stored, if that is an outage. When the embedded server has
 // stopped writing, as it does on a full disk, groups fail at once until there is room and
 // Run has started it again. When ctx is done Append
-// refuses, what waits is still committed, for at most 5 s, and Run returns nil.
+// refuses, what waits is still committed, for at most drainTimeout, and Run returns nil.
 func (j *Journal) Run(ctx context.Context) error {
-	hurry, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ends when stopping takes too long
-	defer cancel()
+	hurry, cancel := context.WithCancelCause(context.WithoutCancel(ctx)) // ends when stopping takes too long
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(drainTimeout):
+			cancel(errStopped())
+		case <-hurry.Done():
+		}
+	})()
 	for ctx.Err() == nil {
 		var retry <-chan time.Time
 		if j.off != nil {
@@ -41,7 +48,6 @@ func (j *Journal) Run(ctx context.Context) error {
 	}
 	j.stop()
 	j.retryAt = time.Now().Add(drainTimeout) // a stop does not wait for a restart
-	defer time.AfterFunc(drainTimeout, cancel).Stop()
 	j.commitAll(hurry, nil)
 	return nil
 }
@@ -141,14 +147,16 @@ func (j *Journal) write(ctx context.Context, recs []citywarden.Record, size int)
 	j.buf = nil
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
+	began := time.Now()
 	ack, err := j.send(ctx, b)
+	took := time.Since(began).Round(time.Second)
 	switch { // what it says is not about the caller's time
 	case errors.Is(err, context.DeadlineExceeded) && j.opts.URL == "":
-		err = fmt.Errorf("not on disk after %s: look at the disk of %s", commitTimeout, j.opts.Dir)
+		err = fmt.Errorf("not on disk after %s: look at the disk of %s", took, j.opts.Dir)
 	case errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("not confirmed after %s: look at NATS at log.url", commitTimeout)
+		err = fmt.Errorf("not confirmed after %s: look at NATS at log.url", took)
 	case errors.Is(err, jetstream.ErrNoStreamResponse) && j.opts.URL != "":
-		err = fmt.Errorf("for %s no server at log.url led the stream %s: look at NATS with nats stream info %[2]s", commitTimeout, streamName)
+		err = fmt.Errorf("for %s no server at log.url led the stream %s: look at NATS with nats stream info %[2]s", took, streamName)
 	case err != nil && strings.Contains(err.Error(), server.ErrMaxBytes.Error()): // JetStream has no code of its own for it
 		err = fmt.Errorf("%w: it has reached log.max_bytes (%d MiB) and a consumer has not dealt with what is oldest in it; citywarden_consumer_lag tells which: bring back what it writes to, or raise log.max_bytes",
 			errFull, j.opts.MaxBytes>>20)
@@ -185,6 +193,9 @@ func (j *Journal) send(ctx context.Context, group []byte) (*jetstream.PubAck, er
 		select {
 		case <-time.After(leaderWait):
 		case <-ctx.Done():
+			if cause := context.Cause(ctx); !errors.Is(cause, context.DeadlineExceeded) {
+				err = cause
+			}
 			return nil, err
 		}
 	}

@@ -82,8 +82,8 @@ const (
 	muchAhead = 5 * time.Minute
 	// electTimeout is how long Open waits for a cluster to have leaders.
 	electTimeout = 30 * time.Second
-	// drainTimeout is how long Run goes on committing after its context ended.
-	drainTimeout = 5 * time.Second
+	// drainTimeout is how long Run goes on committing after its context ended: less than the platform gives one of its parts to stop.
+	drainTimeout = 3 * time.Second
 
 	// maxRecent and maxRecentBytes bound the newest groups that Read serves
 	// from memory.
