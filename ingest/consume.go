@@ -266,8 +266,9 @@ func (p *Pipeline) tail(ctx context.Context, d *logDecoder) {
 	d.waiting = p.ring.grown.broadcast
 	pace := rate.NewLimiter(rate.Every(tailPace), tailBurst)
 	n, size := 0, 0 // entries that the consumers were not woken for, and their bytes
+	more := false   // is there for certain
 	for {
-		if n == 0 && pace.Wait(ctx) != nil {
+		if n == 0 && !more && pace.Wait(ctx) != nil {
 			return
 		}
 		entries, ok := d.next(ctx)
@@ -282,8 +283,8 @@ func (p *Pipeline) tail(ctx context.Context, d *logDecoder) {
 		}
 		p.ring.push(entries)
 		n, size = n+len(entries), size+weight(entries)
-		if n < batchEntries && size < batchBytes && last(entries).Group() < p.log.Last().Group() {
-			continue // more is there for certain
+		if more = last(entries).Group() < p.log.Last().Group(); more && n < batchEntries && size < batchBytes {
+			continue
 		}
 		n, size = 0, 0
 		p.ring.grown.broadcast()

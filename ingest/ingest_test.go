@@ -307,6 +307,35 @@ func TestConsumersGetSeveralGroupsAtOnce(t *testing.T) {
 	})
 }
 
+// While there is more in the log, nothing waits for the next time that the consumers are woken: they catch up as fast as they can.
+func TestTheTailCatchesUpWithoutAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &recorder{name: "c"}
+		l := new(memLog)
+		p, stop := start(t, l, c)
+		defer stop()
+		for i := range tailBurst + 10 { // from now on each waits its turn
+			send(t, p, "d", sample(i))
+			l.seal()
+			synctest.Wait()
+		}
+		const n = 20 * batchEntries
+		for i := range n {
+			send(t, p, "d", sample(tailBurst+10+i))
+			if i%100 == 0 {
+				l.seal()
+			}
+		}
+		begin := time.Now()
+		if err := p.Wait(t.Context(), "c", l.seal()); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(begin); d > 2*tailPace {
+			t.Errorf("%d messages took %s", n, d)
+		}
+	})
+}
+
 // TestGroupsAreJoined: what one decoder made of several groups is put together as it lies, and nobody who appends to what he
 // got writes over the next. Other groups stay apart.
 func TestGroupsAreJoined(t *testing.T) {
