@@ -38,6 +38,9 @@ func (c *counting) Back(ctx context.Context, p citywarden.Position, n uint64) (c
 // a little further on, and so far on that they share nothing: each gets what one got that was there all the time, with
 // the duplicates from before its position, and what lies before is read once for those that are near.
 func TestConsumersThatAreBehindShareTheirWindow(t *testing.T) {
+	if raceDetector {
+		t.Skip("takes minutes; TestAWindowThatCannotBeReadHoldsUpNobody shares windows too")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Until(testArrival))
 		l := &counting{memLog: new(memLog)}
