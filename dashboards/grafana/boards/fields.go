@@ -97,7 +97,7 @@ func evaluation() *dashboard.DashboardBuilder {
 		Annotation(dashboard.NewAnnotationQueryBuilder().Name("案卷 Cases").Datasource(source()).Enable(false).IconColor("blue").
 			Target(query{RefID: "Anno", QueryType: "annotations", Of: "cases"})).
 		WithPanel(number("本期案卷 Cases", "How many cases were there?", query{QueryType: "cases", All: true, Department: "$department"}, "count", "/^case$/", 12, step(nil, "text"))).
-		WithPanel(number("超期未结 Late cases", "How many open cases are over their limit?", query{QueryType: "cases", Department: "$department"}, "count", "/^case$/", 12).
+		WithPanel(number("超时未结 Late cases", "How many open cases are over their limit?", query{QueryType: "cases", Department: "$department"}, "count", "/^case$/", 12).
 			WithTransformation(where("light", "red"))).
 		WithPanel(rows("部门 Departments", "Which departments handle their cases in time, and which again?", query{QueryType: "evaluation", Of: "department", Department: "$department"}, 24, 9)).
 		WithPanel(rows("区域 Areas", "Where do cases come from, and where are they closed in time?", query{QueryType: "evaluation", Of: "area"}, 24, 9)).
