@@ -439,8 +439,8 @@ type Case struct {
 
 	Component     ComponentID `json:"component,omitempty"`           // that it is about; "" for none or unknown
 	ComponentName string      `json:"component_name,omitempty"`      // as it was when the case got it
-	Device        DeviceID    `json:"device,omitempty"`              // whose reading raised the first of its alarms; "" without alarms
-	DeviceName    string      `json:"device_name,omitempty"`         // of Device, as it is now; "" when it has none or is deleted
+	Device        DeviceID    `json:"device,omitempty"`              // whose reading raised the first of its alarms; "" without alarms, and for who does not see that device
+	DeviceName    string      `json:"device_name,omitempty"`         // of Device, as it is now; "" when Device is, when it has none or is deleted
 	Proposed      string      `json:"proposed_department,omitempty"` // who would be dispatched to when nobody is named; left out in lists and after the dispatch
 
 	FilingRule   string `json:"filing_rule,omitempty"`   // of the class: which of its conditions the case meets

@@ -58,6 +58,23 @@ func (s *server) alarmSeenBy(ctx context.Context, a *citywarden.Alarm, u citywar
 	return err
 }
 
+// caseFor returns c as u sees it: without its device, unless u sees that. What lies in
+// several areas is the case of all of them, and a report may get the alarms of others.
+func (s *server) caseFor(u citywarden.User, c citywarden.Case) citywarden.Case {
+	if c.Device != "" && (u.Role.May(citywarden.MayRead) != nil || u.Area != "" && !u.Area.Has(s.gridOf(c.Device))) {
+		c.Device, c.DeviceName = "", ""
+	}
+	return c
+}
+
+// casesFor changes cs to what u sees of them, see caseFor, and returns it.
+func (s *server) casesFor(u citywarden.User, cs []citywarden.Case) []citywarden.Case {
+	for i := range cs {
+		cs[i] = s.caseFor(u, cs[i])
+	}
+	return cs
+}
+
 // sees reports whether u sees what a live event is about.
 func (s *server) sees(u citywarden.User, about any) bool {
 	switch x := about.(type) {
@@ -110,15 +127,16 @@ func within(u citywarden.User, under string) (code string, ok bool) {
 	return max(under, string(u.Area)), true // one begins with the other
 }
 
-// inArea returns CodeDenied unless what a case shall be opened about lies in the
-// caller's area.
-func (s *server) inArea(ctx context.Context, c citywarden.NewCase) error {
+// mayOpen returns CodeDenied unless what a case shall be opened about lies in the
+// caller's area, or when the caller names a device and may see none; CodeNotFound when
+// there is no such device for them.
+func (s *server) mayOpen(ctx context.Context, c citywarden.NewCase) error {
 	u := callerOf(ctx)
-	if u.Area == "" {
-		return nil
-	}
 	at := c.Location
 	if c.Device != "" {
+		if u.Role.May(citywarden.MayRead) != nil { // whether there is one or not
+			return citywarden.Errorf(citywarden.CodeDenied, "%s may not name a device; say where it is with location, or leave device out", u.Role)
+		}
 		d, _, err := s.seenDevice(ctx, c.Device)
 		if err != nil {
 			return err
@@ -126,6 +144,9 @@ func (s *server) inArea(ctx context.Context, c citywarden.NewCase) error {
 		if at == nil {
 			at = d.Location
 		}
+	}
+	if u.Area == "" {
+		return nil
 	}
 	var grid citywarden.GridCode
 	if at != nil {

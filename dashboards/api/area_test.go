@@ -196,6 +196,24 @@ func newCounty(t *testing.T, marks []*landmark) *platform {
 	return p
 }
 
+// storm raises an alarm of several devices, which has a case.
+func (p *platform) storm(entity string, began time.Time, members ...citywarden.DeviceID) citywarden.Alarm {
+	p.t.Helper()
+	desk := p.server.Cases.(*cases.Desk)
+	a := citywarden.Alarm{ID: citywarden.NewAlarmID("storm", entity, 1), Rule: "storm", Entity: entity, Device: members[0], Members: members, Episode: 1,
+		Severity: citywarden.Major, State: citywarden.AlarmActive, RaisedAt: began}
+	at := citywarden.PositionAt(100, len(entity))
+	order := &citywarden.CaseOrder{Class: "event/0501", Key: entity, Storm: true}
+	if err := desk.Apply(p.t.Context(), at, []citywarden.Transition{{Key: "storm/" + entity + "/1/1", Position: at, At: began, Logged: began, Kind: citywarden.Raised, Alarm: a, Annunciated: true, Case: order}}); err != nil {
+		p.t.Fatal(err)
+	}
+	a, err := desk.Alarm(p.t.Context(), a.ID)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return a
+}
+
 // in returns the token of a supervisor who is confined to an area.
 func (p *platform) in(area citywarden.AreaCode) string {
 	p.t.Helper()
@@ -320,6 +338,11 @@ func TestEachAreaSeesItsOwn(t *testing.T) {
 	}
 	marks := landmarks()
 	p := newCounty(t, marks)
+	// A case of two towns is that of every village in there; its device is not.
+	wide := p.storm("wide", time.Now().UTC().Add(-30*time.Hour).Truncate(time.Second), "mark-third", "mark-second").Case
+	if _, err := p.server.Cases.Do(t.Context(), wide, citywarden.CaseStep{Action: citywarden.File, By: "lin", Role: citywarden.RoleSupervisor}, 0); err != nil {
+		t.Fatal(err)
+	}
 	ops := p.operations()
 	seen := []string{"login", "logout", "change-password", "get-info", "get-report-form", "report-case", "get-report-state", "get-public-layer", "list-public-components",
 		"watch-events"} // see TestLiveEventsStayInTheirArea
@@ -413,6 +436,7 @@ func TestLiveEventsStayInTheirArea(t *testing.T) {
 		hub.Publish(citywarden.Event{Kind: "alarm", Data: citywarden.Alarm{ID: "x", Device: id}})
 		hub.Publish(citywarden.Event{Kind: "alarm", Data: citywarden.Alarm{ID: "group", Device: "mark-first", Members: []citywarden.DeviceID{id}}})
 		hub.Publish(citywarden.Event{Kind: "case", Data: citywarden.Case{ID: citywarden.CaseID(l.mark()), Grid: l.grid}})
+		hub.Publish(citywarden.Event{Kind: "case", Data: citywarden.Case{ID: "wide", Area: "350623", Device: id, DeviceName: l.mark()}})
 		hub.Publish(citywarden.Event{Kind: "device", Data: d})
 		hub.Publish(citywarden.Event{Kind: "device", Data: citywarden.DeletedDevice{ID: id, Grid: l.grid, Deleted: true}})
 	}
@@ -425,8 +449,8 @@ func TestLiveEventsStayInTheirArea(t *testing.T) {
 			}
 			got = append(got, e)
 		}
-		if len(got) != 6*len(v.sees) {
-			t.Errorf("in %q %d events, want 6 of each of %v:\n%s", v.area, len(got), v.sees, strings.Join(got, "\n"))
+		if len(got) != 6*len(v.sees)+len(marks) {
+			t.Errorf("in %q %d events, want 6 of each of %v and %d of the county:\n%s", v.area, len(got), v.sees, len(marks), strings.Join(got, "\n"))
 		}
 		for _, l := range marks {
 			if all := strings.Join(got, "\n"); strings.Contains(all, l.mark()) != slices.Contains(v.sees, l.name) {
@@ -442,14 +466,7 @@ func TestAnAlarmOfSeveralAreasIsOfTheLevelAbove(t *testing.T) {
 	p := newCounty(t, landmarks())
 	desk := p.server.Cases.(*cases.Desk)
 	raise := func(entity string, members ...citywarden.DeviceID) string {
-		a := citywarden.Alarm{ID: citywarden.NewAlarmID("storm", entity, 1), Rule: "storm", Entity: entity, Device: members[0], Members: members, Episode: 1,
-			Severity: citywarden.Major, State: citywarden.AlarmActive, RaisedAt: noon}
-		at := citywarden.PositionAt(100, len(entity))
-		order := &citywarden.CaseOrder{Class: "event/0501", Key: entity, Storm: true}
-		if err := desk.Apply(t.Context(), at, []citywarden.Transition{{Key: "storm/" + entity + "/1/1", Position: at, At: noon, Logged: noon, Kind: citywarden.Raised, Alarm: a, Annunciated: true, Case: order}}); err != nil {
-			t.Fatal(err)
-		}
-		return url.PathEscape(string(a.ID))
+		return url.PathEscape(string(p.storm(entity, noon, members...).ID))
 	}
 	town, county := raise("town", "mark-first", "mark-second"), raise("county", "mark-second", "mark-third")
 	all, _, err := desk.Cases(t.Context(), citywarden.CaseFilter{Source: citywarden.SourceSensor})
@@ -476,7 +493,54 @@ func TestAnAlarmOfSeveralAreasIsOfTheLevelAbove(t *testing.T) {
 			if got := p.do(token, "GET /api/v1/cases/"+string(c.ID), "").status == 200; got != seen || strings.Contains(listed, string(c.ID)) != seen {
 				t.Errorf("in %s the case of the %s is seen: %v, in the list: %v; want %v", area, c.Key, got, strings.Contains(listed, string(c.ID)), seen)
 			}
+			if !seen {
+				continue
+			}
+			device := p.do(token, "GET /api/v1/devices/"+string(c.Device), "").status == 200
+			for _, what := range []string{"GET /api/v1/cases/" + string(c.ID), "POST /api/v1/cases/" + string(c.ID) + "/actions/comment", "GET /api/v1/cases?alarm=" + string(c.Alarms[0])} {
+				a := p.do(token, what, `{"note":"seen"}`)
+				if a.status != 200 || strings.Contains(a.body, `"device":"`+string(c.Device)+`","device_name":"`+c.DeviceName+`"`) != device || strings.Contains(a.body, `"device`) != device {
+					t.Errorf("in %s, where device %s is seen: %v, %s = %d %s", area, c.Device, device, what, a.status, a.body)
+				}
+			}
 		}
+	}
+}
+
+// A citizen has no devices: neither those of alarms that were moved into their report,
+// nor does a report tell them which there are.
+func TestACitizenLearnsOfNoDevice(t *testing.T) {
+	p := newCounty(t, landmarks())
+	citizen := p.as(citywarden.RoleCitizen)
+	var c citywarden.Case
+	a := p.do(citizen, "POST /api/v1/cases", `{"class":"event/0501","title":"smoke","location":{"lat":24.1005,"lon":117.6005}}`)
+	a.into(t, &c)
+	storm := p.storm("town", noon, "mark-first", "mark-second")
+	if a = p.do(p.as(citywarden.RoleSupervisor), "POST /api/v1/cases/"+string(storm.Case)+"/actions/merge", `{"case":"`+string(c.ID)+`"}`); a.status != 200 {
+		t.Fatal(a.status, a.body)
+	}
+	for _, what := range []string{"/cases/" + string(c.ID), "/cases"} {
+		for token, sees := range map[string]bool{citizen: false, p.as(citywarden.RoleSupervisor): true} {
+			a := p.do(token, "GET /api/v1"+what, "")
+			if a.status != 200 || !strings.Contains(a.body, string(c.ID)) || strings.Contains(a.body, `"device":"mark-first","device_name":"mark-first"`) != sees || strings.Contains(a.body, `"device`) != sees {
+				t.Errorf("%s = %d %s; with the device: want %v", what, a.status, a.body, sees)
+			}
+		}
+	}
+	answer := func(token, device string) (int, string) {
+		a := p.do(token, "POST /api/v1/cases", `{"class":"event/0501","title":"x","device":"`+device+`"}`)
+		return a.status, a.body
+	}
+	for _, device := range []string{"mark-first", "mark-nobody"} {
+		if status, body := answer(citizen, device); status != 403 || !strings.Contains(body, "citizen may not name a device; say where it is with location, or leave device out") {
+			t.Errorf("a citizen's case about %s: %d %s", device, status, body)
+		}
+	}
+	if status, body := answer(p.as(citywarden.RoleOfficer), "mark-first"); status != 201 {
+		t.Errorf("an officer's case about a device: %d %s", status, body)
+	}
+	if status, body := answer(p.as(citywarden.RoleOfficer), "mark-nobody"); status != 404 || !strings.Contains(body, "mark-nobody") {
+		t.Errorf("an officer's case about a device that is not there: %d %s", status, body)
 	}
 }
 

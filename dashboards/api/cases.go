@@ -177,7 +177,7 @@ func (s *server) listCases(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return listOf(cs, next), nil
+	return listOf(s.casesFor(callerOf(ctx), cs), next), nil
 }
 
 func (s *server) listClasses(ctx context.Context, in *struct {
@@ -235,12 +235,7 @@ func (s *server) resend(ctx context.Context, in *struct{ Body resendBody }) (*ou
 }
 
 func (s *server) createCase(ctx context.Context, in *struct{ Body citywarden.NewCase }) (*created[citywarden.Case], error) {
-	if id := in.Body.Device; id != "" {
-		if _, _, err := s.seenDevice(ctx, id); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.inArea(ctx, in.Body); err != nil {
+	if err := s.mayOpen(ctx, in.Body); err != nil {
 		return nil, err
 	}
 	u := callerOf(ctx)
@@ -248,7 +243,7 @@ func (s *server) createCase(ctx context.Context, in *struct{ Body citywarden.New
 	if err != nil {
 		return nil, err
 	}
-	return &created[citywarden.Case]{Location: "/api/v1/cases/" + url.PathEscape(string(c.ID)), Body: c}, nil
+	return &created[citywarden.Case]{Location: "/api/v1/cases/" + url.PathEscape(string(c.ID)), Body: s.caseFor(u, c)}, nil
 }
 
 func (s *server) getCase(ctx context.Context, in *CasePath) (*caseOutput, error) {
@@ -272,7 +267,7 @@ func (s *server) seenCase(ctx context.Context, id citywarden.CaseID) (citywarden
 	if u.Role == citywarden.RoleDepartment && c.Department != u.Department {
 		c.Actions = nil // it had the case before
 	}
-	return c, nil
+	return s.caseFor(u, c), nil
 }
 
 func (s *server) duplicates(ctx context.Context, in *CasePath) (*listOutput[citywarden.Duplicate], error) {
@@ -283,7 +278,7 @@ func (s *server) duplicates(ctx context.Context, in *CasePath) (*listOutput[city
 	if err != nil {
 		return nil, err
 	}
-	return seenDuplicates(ctx, ds), nil
+	return s.seenDuplicates(ctx, ds), nil
 }
 
 func (s *server) nearCases(ctx context.Context, in *struct {
@@ -298,13 +293,17 @@ func (s *server) nearCases(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return seenDuplicates(ctx, ds), nil
+	return s.seenDuplicates(ctx, ds), nil
 }
 
 // seenDuplicates leaves out what the caller may not see.
-func seenDuplicates(ctx context.Context, ds []citywarden.Duplicate) *listOutput[citywarden.Duplicate] {
+func (s *server) seenDuplicates(ctx context.Context, ds []citywarden.Duplicate) *listOutput[citywarden.Duplicate] {
 	u := callerOf(ctx)
-	return listOf(slices.DeleteFunc(ds, func(d citywarden.Duplicate) bool { return d.Case.SeenBy(u) != nil }), "")
+	ds = slices.DeleteFunc(ds, func(d citywarden.Duplicate) bool { return d.Case.SeenBy(u) != nil })
+	for i := range ds {
+		ds[i].Case = s.caseFor(u, ds[i].Case)
+	}
+	return listOf(ds, "")
 }
 
 func (s *server) workflow(context.Context, *struct{}) (*output[workflow], error) {
@@ -363,5 +362,5 @@ func (s *server) act(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return caseOutputOf(c), nil
+	return caseOutputOf(s.caseFor(u, c)), nil
 }

@@ -136,7 +136,7 @@ func (s *server) evaluatedCases(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return listOf(cs, next), nil
+	return listOf(s.casesFor(callerOf(ctx), cs), next), nil
 }
 
 // cell is a text, an int, a share or nil for nothing.

@@ -99,7 +99,7 @@ func (s *server) watch(ctx context.Context, st *stream, sub *subscriber, missed 
 	u := callerOf(ctx)
 	event := func(e event) {
 		if s.sees(u, e.about) {
-			st.event(e)
+			st.event(s.eventFor(u, e))
 		}
 	}
 	for _, e := range missed {
@@ -140,6 +140,16 @@ func (s *server) watch(ctx context.Context, st *stream, sub *subscriber, missed 
 			return err
 		}
 	}
+}
+
+// eventFor returns e as u sees it. Hardly ever that is not what all see, which is encoded once.
+func (s *server) eventFor(u citywarden.User, e event) event {
+	if c, ok := e.about.(citywarden.Case); ok {
+		if seen := s.caseFor(u, c); seen.Device != c.Device {
+			e.json = &lazyJSON{of: seen}
+		}
+	}
+	return e
 }
 
 // stillValid returns an error when the session of ctx has ended, or its user may

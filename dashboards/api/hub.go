@@ -76,8 +76,8 @@ func NewHub(log *slog.Logger) *Hub {
 }
 
 // Publish numbers e and hands it to the subscribers. An event that can't be
-// written as JSON is logged and left out. Nobody changes a ReadingEvent afterwards; what
-// else e holds may change.
+// written as JSON is logged and left out. Nobody changes a ReadingEvent or what a Case
+// holds afterwards; what else e holds may change.
 func (h *Hub) Publish(e citywarden.Event) {
 	ev := event{kind: e.Kind, device: deviceOf(e.Data), about: e.Data, json: &lazyJSON{of: e.Data}}
 	if _, ok := e.Data.(citywarden.ReadingEvent); !ok && ev.json.text() == nil {
