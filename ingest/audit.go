@@ -16,7 +16,8 @@ const (
 	// auditPoints is how many points at most are held before they are looked for.
 	auditPoints = 500_000
 	// auditRows is how many rows of the time series at most are read at once: a statement that has to go through many
-	// devices costs as much as 50,000 rows of its answer.
+	// devices costs as much as 50,000 rows of its answer. With four metrics they take 24 MB, and up to 55 MB while the answer is
+	// read, that of an InfluxDB of its own as that of the core.
 	auditRows = 50_000
 	// auditStep is for how long there may be no point to be looked for in what one statement reads.
 	auditStep = 5 * time.Minute

@@ -187,6 +187,7 @@ func merge(results []*query.Result, x *query.Result) []*query.Result {
 	last := results[len(results)-1]
 	if n := len(last.Series); n > 0 && len(x.Series) > 0 && last.Series[n-1].SameSeries(x.Series[0]) {
 		last.Series[n-1].Values = append(last.Series[n-1].Values, x.Series[0].Values...)
+		last.Series[n-1].Partial = x.Series[0].Partial
 		x.Series = x.Series[1:]
 	}
 	last.Series = append(last.Series, x.Series...)

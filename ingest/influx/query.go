@@ -1,6 +1,7 @@
 package influx
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,22 +35,31 @@ var aggregates = [...]string{"mean", "min", "max", "sum", "count", "last"}
 // error. CodeInvalid for a query that makes no sense, CodeTransient when the
 // server can't be reached.
 func (s *Series) Query(ctx context.Context, q citywarden.SeriesQuery) ([]citywarden.SeriesPoint, error) {
-	text, err := selectText(q)
-	if err != nil {
+	if _, err := selectText(q); err != nil {
 		return nil, err
 	}
-	points, err := s.selectPoints(ctx, text)
-	if err != nil && q.Agg == "" && q.Every > 0 && noMean(err) {
-		// A bool or a text has no mean: the last one stands for the interval.
-		q.Agg = "last"
-		if text, err = selectText(q); err == nil {
-			points, err = s.selectPoints(ctx, text)
+	points := []citywarden.SeriesPoint{}
+	q.Limit = cmp.Or(q.Limit, defaultPoints)
+	for {
+		more, cut, err := s.selectPoints(ctx, q)
+		if err != nil && q.Agg == "" && q.Every > 0 && noMean(err) {
+			// A bool or a text has no mean: the last one stands for the interval.
+			q.Agg = "last"
+			more, cut, err = s.selectPoints(ctx, q)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("series %s of %s: %w", q.Metric, q.Device, err)
+		}
+		points = append(points, more...)
+		q.Limit -= len(more)
+		if !cut || len(more) == 0 || q.Limit <= 0 {
+			return points, nil
+		}
+		q.From = more[len(more)-1].Time.Add(max(q.Every, 1))
+		if !q.To.IsZero() && !q.From.Before(q.To) {
+			return points, nil
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("series %s of %s: %w", q.Metric, q.Device, err)
-	}
-	return points, nil
 }
 
 // noMean reports whether err says that there is no mean of a bool or a text.
@@ -103,11 +113,7 @@ func selectText(q citywarden.SeriesQuery) (string, error) {
 	if q.Every > 0 {
 		fmt.Fprintf(&b, " GROUP BY time(%dms) fill(none)", q.Every.Milliseconds())
 	}
-	limit := q.Limit
-	if limit == 0 {
-		limit = defaultPoints
-	}
-	fmt.Fprintf(&b, " ORDER BY time ASC LIMIT %d", limit)
+	fmt.Fprintf(&b, " ORDER BY time ASC LIMIT %d", cmp.Or(q.Limit, defaultPoints))
 	return b.String(), nil
 }
 
@@ -121,25 +127,27 @@ func ident(s string) string { return `"` + identEscapes.Replace(s) + `"` }
 
 func quote(s string) string { return `'` + quoteEscapes.Replace(s) + `'` }
 
-func (s *Series) selectPoints(ctx context.Context, text string) ([]citywarden.SeriesPoint, error) {
-	rows, err := s.influxQL(ctx, http.MethodGet, text)
+// selectPoints runs the statement of q; cut reports that there are more points than the server answered with.
+func (s *Series) selectPoints(ctx context.Context, q citywarden.SeriesQuery) (points []citywarden.SeriesPoint, cut bool, err error) {
+	text, err := selectText(q)
 	if err != nil {
-		if err := s.absent(ctx, s.writer, err); err != nil {
-			return nil, err
-		}
-		return []citywarden.SeriesPoint{}, nil
+		return nil, false, err
 	}
-	points := make([]citywarden.SeriesPoint, 0, len(rows))
-	for _, r := range rows {
+	t, err := s.run(ctx, http.MethodGet, s.opt.Database, text)
+	if err != nil {
+		return nil, false, s.absent(ctx, s.writer, err)
+	}
+	points = make([]citywarden.SeriesPoint, 0, len(t.Values))
+	for _, r := range t.Values {
 		p, ok, err := point(r)
 		if err != nil {
-			return nil, fmt.Errorf("answer of %s: %w", s.where(), err)
+			return nil, false, fmt.Errorf("answer of %s: %w", s.where(), err)
 		}
 		if ok {
 			points = append(points, p)
 		}
 	}
-	return points, nil
+	return points, t.Partial, nil
 }
 
 // point reads a row of time and value; ok is false for an empty value.
@@ -175,6 +183,7 @@ func (s *Series) influxQL(ctx context.Context, method, text string) ([][]json.Ra
 type table struct {
 	Columns []string
 	Values  [][]json.RawMessage
+	Partial bool // InfluxDB 1 has more rows than its max-row-limit, after which it cuts an answer
 }
 
 // readings is the level of the readings themselves, below those of the rollups.

@@ -55,16 +55,20 @@ func (s *Series) page(ctx context.Context, level int, domain citywarden.Domain, 
 			return nil, q.To, fmt.Errorf("answer of %s: %w", s.where(), err)
 		}
 		next = q.To
-		if len(t.Values) == limit { // the last time may be there in part only
+		if full := len(t.Values) == limit; len(rows) > 0 && (full || t.Partial) { // the last time may be there in part only
 			next = rows[len(rows)-1].Time
 			n := len(rows)
 			for n > 0 && rows[n-1].Time.Equal(next) {
 				n--
 			}
-			if n == 0 && limit < maxPoints {
+			switch {
+			case n > 0:
+			case !full:
+				return nil, q.To, citywarden.Errorf(citywarden.CodeTransient, "%s cuts its answers after %d rows, and has more for %s alone: raise max-row-limit in the part [http] of its configuration",
+					s.where(), len(rows), next.Format(time.RFC3339Nano))
+			case limit < maxPoints:
 				continue
-			}
-			if n == 0 {
+			default:
 				return nil, q.To, citywarden.Errorf(citywarden.CodeInternal, "more than %d rows at %s", limit, next)
 			}
 			rows = rows[:n]

@@ -101,6 +101,102 @@ func TestRowsKeepAMomentTogether(t *testing.T) {
 	}
 }
 
+// An InfluxDB 1 with a max-row-limit cuts an answer before the LIMIT of its statement, and says so: the rest is asked for.
+func TestAnswersThatTheServerCuts(t *testing.T) {
+	t.Parallel()
+	const recording = "influxdb1/row-limit"
+	write := func(t *testing.T, url string, n int, at func(i int) (string, time.Duration)) {
+		t.Helper()
+		es := make([]citywarden.Entry, n)
+		for i := range es {
+			name, after := at(i)
+			es[i] = entry(uint64(i+1), device(name, smokeModel), smokeModel, reading("smoke", citywarden.Number(float64(i)), after))
+		}
+		if err := newSeries(t, influx.Options{URL: url}).Consume(t.Context(), es); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scenario := func(t *testing.T, url string) {
+		s := newSeries(t, influx.Options{URL: url})
+		for _, page := range []int{0, 4, 50_000} { // a limit of 4 cuts one moment in two, as that of the server does
+			lines, _ := rowsOf(t, s, citywarden.Fire, citywarden.HistoryQuery{From: begin, To: begin.Add(time.Hour), Rows: page})
+			if got, want := strings.Join(lines, "|"), "0s a smoke=0|0s b smoke=1|2s a smoke=2|2s b smoke=3|4s a smoke=4|4s b smoke=5|6s a smoke=6"; got != want {
+				t.Errorf("rows in pages of %d = %s, want %s", page, got, want)
+			}
+		}
+		q := citywarden.SeriesQuery{Device: "d", Domain: citywarden.Fire, Metric: "smoke", From: begin, To: begin.Add(48 * time.Hour)}
+		ask := func(limit int, every time.Duration, agg string) string {
+			t.Helper()
+			q.Limit, q.Every, q.Agg = limit, every, agg
+			ps, err := s.Query(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := ""
+			for _, p := range ps {
+				out += fmt.Sprintf(" %s=%s", p.Time.Sub(begin), p.Value)
+			}
+			return out
+		}
+		for _, c := range []struct {
+			limit int
+			every time.Duration
+			agg   string
+			want  string
+		}{
+			{0, 0, "", " 24h0m0s=9 24h0m1s=10 24h0m2s=11 24h0m3s=12 24h0m4s=13 24h0m5s=14 24h0m6s=15 24h0m7s=16"},
+			{5, 0, "", " 24h0m0s=9 24h0m1s=10 24h0m2s=11 24h0m3s=12 24h0m4s=13"},
+			{3, 0, "", " 24h0m0s=9 24h0m1s=10 24h0m2s=11"},
+			{0, 2 * time.Second, "count", " 24h0m0s=2 24h0m2s=2 24h0m4s=2 24h0m6s=2"},
+			{0, 2 * time.Second, "", " 24h0m0s=9.5 24h0m2s=11.5 24h0m4s=13.5 24h0m6s=15.5"},
+		} {
+			if got := ask(c.limit, c.every, c.agg); got != c.want {
+				t.Errorf("at most %d points, %s every %s =%s, want%s", c.limit, c.agg, c.every, got, c.want)
+			}
+		}
+		_, err := s.Rows(t.Context(), citywarden.Fire, citywarden.HistoryQuery{From: begin.Add(12 * time.Hour), To: begin.Add(13 * time.Hour)})
+		if want := "cuts its answers after 3 rows, and has more for " + begin.Add(12*time.Hour).Format(time.RFC3339); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "raise max-row-limit") {
+			t.Errorf("a moment with more rows than the server gives: %v, want %q", err, want)
+		}
+	}
+	t.Run("InfluxDB 1", func(t *testing.T) {
+		url := startServer(t, "max-row-limit = 3")
+		write(t, url, 21, func(i int) (string, time.Duration) {
+			switch {
+			case i < 7:
+				return string("ab"[i%2]), time.Duration(i/2) * 2 * time.Second
+			case i < 9:
+				return string("ab"[i%2]), time.Hour
+			case i < 17:
+				return "d", 24*time.Hour + time.Duration(i-9)*time.Second
+			}
+			return fmt.Sprint("m", i), 12 * time.Hour
+		})
+		srv, rec := recorded(t, influxDB2{url: url})
+		scenario(t, srv.url)
+		if *update && !t.Failed() {
+			writeRecording(t, recording, rec.exchanges)
+		}
+	})
+	t.Run("recorded InfluxDB 1", func(t *testing.T) { scenario(t, replayed(t, recording).url) })
+	t.Run("pages of an audit", func(t *testing.T) {
+		const n = 45_000
+		url := startServer(t, "max-row-limit = 20000")
+		write(t, url, n, func(i int) (string, time.Duration) {
+			return fmt.Sprintf("d%02d", i%90), time.Duration(i/90) * time.Second
+		})
+		s := newSeries(t, influx.Options{URL: url})
+		seen := map[string]bool{}
+		lines, pages := rowsOf(t, s, citywarden.Fire, citywarden.HistoryQuery{From: begin, To: begin.Add(time.Hour), Rows: 50_000})
+		for _, l := range lines {
+			seen[l] = true
+		}
+		if len(lines) != n || len(seen) != n || pages != 3 {
+			t.Errorf("%d rows, %d different ones, in %d pages, want %d in 3", len(lines), len(seen), pages, n)
+		}
+	})
+}
+
 // BenchmarkRows reads readings of many devices in pages of two lengths, as a backtest and an audit do.
 func BenchmarkRows(b *testing.B) {
 	s := newSeries(b, influx.Options{Transport: openCore(b).Transport()})

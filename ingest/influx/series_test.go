@@ -99,9 +99,9 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// startServer starts a real influxd (INFLUXD, or influxd in the PATH) and
+// startServer starts a real influxd (INFLUXD, or influxd in the PATH), with more lines in the part http of its configuration, and
 // returns its URL; the test is skipped when there is none.
-func startServer(t *testing.T) string {
+func startServer(t *testing.T, more ...string) string {
 	t.Helper()
 	bin := os.Getenv("INFLUXD")
 	if bin == "" {
@@ -121,9 +121,10 @@ wal-dir = %q
 [http]
 bind-address = "127.0.0.1:%d"
 log-enabled = false
+%s
 [monitor]
 store-enabled = false
-`, rpc, dir+"/meta", dir+"/data", dir+"/wal", port)
+`, rpc, dir+"/meta", dir+"/data", dir+"/wal", port, strings.Join(more, "\n"))
 	file := filepath.Join(dir, "influxdb.conf")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
