@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"strconv"
-	"time"
 
 	"github.com/citywarden/citywarden"
 )
@@ -18,6 +17,7 @@ type auditLogCmd struct {
 	Address string `help:"Only from this IP address."`
 	From    past   `help:"From when on: ${past}." placeholder:"TIME"`
 	To      past   `help:"Until when, the same; now when left out." placeholder:"TIME"`
+	After   string `help:"Only what comes after this one of an earlier list, which said it at its end." placeholder:"ID"`
 	Limit   int    `help:"How many at most, the newest first." default:"100"`
 	Changes bool   `help:"Print how things were before and after, below each line."`
 }
@@ -28,7 +28,7 @@ func (a *auditLogCmd) Run(ctx context.Context, o output) error {
 		return &usageError{fmt.Sprintf("--limit %d: it can be 1 to %d; narrow it down with --from and --to", a.Limit, citywarden.MaxPage)}
 	}
 	q := url.Values{"limit": {strconv.Itoa(a.Limit)}}
-	for name, v := range map[string]string{"user": a.By, "action": a.Action, "target": a.Target, "address": a.Address} {
+	for name, v := range map[string]string{"user": a.By, "action": a.Action, "target": a.Target, "address": a.Address, "after": a.After} {
 		if v != "" {
 			q.Set(name, v)
 		}
@@ -68,12 +68,7 @@ func (a *auditLogCmd) Run(ctx context.Context, o output) error {
 	}
 	table(o.out, rows)
 	if page.Next != "" {
-		zone, err := c.zone(ctx)
-		if err != nil {
-			return err
-		}
-		last := page.Items[len(page.Items)-1].At.In(zone).Format(time.RFC3339Nano)
-		fmt.Fprintf(o.err, "there are more; --to %s lists those before, and --limit more of them\n", last)
+		fmt.Fprintf(o.err, "there are more; with --after %s too it lists those before, and with a greater --limit more at once\n", page.Next)
 	}
 	return nil
 }

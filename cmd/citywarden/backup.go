@@ -53,11 +53,7 @@ func (b *backupCmd) Run(ctx context.Context, o output) (err error) {
 	if err != nil {
 		return err
 	}
-	at, err := c.stamp(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(o.out, "%s: %d bytes, as of %s, commit groups %d to %d%s\n", b.File, info.Size(), at(m.Time), m.FirstGroup, m.LastGroup,
+	fmt.Fprintf(o.out, "%s: %d bytes, as of %s, commit groups %d to %d%s\n", b.File, info.Size(), stampIn(m.Zone())(m.Time), m.FirstGroup, m.LastGroup,
 		whatElse(m, "back it up too", "pg_dump it before this"))
 	return nil
 }

@@ -18,9 +18,9 @@ const (
 // moment is a time as it is written on the command line. Without an offset it is
 // one of the county's time zone, which the platform tells.
 type moment struct {
-	at     time.Time // zero when nothing was written
-	layout string    // of text, when it has no offset; "" when at is the time
-	text   string
+	at   time.Time // zero when nothing was written
+	wall string    // as it was written, when it has no offset and at is what the clock shows, in UTC
+	day  bool      // no time of the day was written
 }
 
 // UnmarshalText reads RFC 3339, also with a space for the T and without seconds,
@@ -33,7 +33,7 @@ func (m *moment) UnmarshalText(b []byte) error {
 			return nil
 		}
 		if at, err := time.Parse(layout, s); err == nil {
-			*m = moment{at: at, layout: layout, text: s}
+			*m = moment{at: at, wall: s, day: layout == time.DateOnly}
 			return nil
 		}
 	}
@@ -42,14 +42,25 @@ func (m *moment) UnmarshalText(b []byte) error {
 
 // in returns the moment, with zone for one that has no offset.
 func (m *moment) in(zone *time.Location) (time.Time, error) {
-	if m.layout == "" {
+	if m.wall == "" {
 		return m.at, nil
 	}
-	at, err := time.ParseInLocation(m.layout, m.text, zone)
-	if err == nil && at.Format(m.layout) != m.text {
-		err = fmt.Errorf("there is no %s in %s: clocks are put forward then", m.text, zone)
+	const clock = "2006-01-02T15:04:05.999999999"
+	y, month, d := m.at.Date()
+	at := time.Date(y, month, d, m.at.Hour(), m.at.Minute(), m.at.Second(), m.at.Nanosecond(), zone)
+	if at.Format(clock) == m.at.Format(clock) {
+		return at, nil
 	}
-	return at, err
+	if !m.day {
+		return at, fmt.Errorf("there is no %s in %s: clocks are put forward then", m.wall, zone)
+	}
+	before, after := at.ZoneBounds()
+	for _, begin := range []time.Time{before, after} { // a day without midnight begins when clocks are put forward
+		if !begin.IsZero() && begin.Format(time.DateOnly) == m.at.Format(time.DateOnly) {
+			return begin, nil
+		}
+	}
+	return at, fmt.Errorf("there is no %s in %s: the calendar leaves it out", m.wall, zone)
 }
 
 // past is a moment, or how long ago it was.
@@ -115,7 +126,7 @@ func (c *client) moments(ctx context.Context, set func(name, value string), said
 			continue
 		}
 		at := m.at
-		if m.layout != "" {
+		if m.wall != "" {
 			zone, err := c.zone(ctx)
 			if err != nil {
 				return err
