@@ -71,8 +71,9 @@ func TestAReconnectStormStarvesNoFireDetector(t *testing.T) {
 			m.Close()
 			for !over.Load() {
 				m, err := dial(p.mqtt, f.tokens[i])
-				if err != nil {
-					continue // its time is over; it tries again
+				if err != nil { // its time is over, or the platform is gone; it tries again
+					time.Sleep(20 * time.Millisecond)
+					continue
 				}
 				back.Add(1)
 				_ = f.send(i, m, window, &over)
