@@ -250,8 +250,9 @@ func serveOptions(t testing.TB, p *platform, o Options) (book *logBook, stop fun
 
 // peer is a device that speaks CoAP datagram by datagram.
 type peer struct {
-	t    testing.TB
-	conn net.Conn
+	t     testing.TB
+	conn  net.Conn
+	early []message.Message // requests that came before the answer of ask
 }
 
 func dial(t testing.TB, addr string) *peer {
@@ -261,7 +262,7 @@ func dial(t testing.TB, addr string) *peer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	return &peer{t, c}
+	return &peer{t: t, conn: c}
 }
 
 func (p *peer) send(m message.Message) {
@@ -282,6 +283,16 @@ func (p *peer) raw(b []byte) {
 
 func (p *peer) receive() message.Message {
 	p.t.Helper()
+	if len(p.early) > 0 {
+		m := p.early[0]
+		p.early = p.early[1:]
+		return m
+	}
+	return p.read()
+}
+
+func (p *peer) read() message.Message {
+	p.t.Helper()
 	_ = p.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	buf := make([]byte, 2000)
 	n, err := p.conn.Read(buf)
@@ -295,10 +306,17 @@ func (p *peer) receive() message.Message {
 	return m
 }
 
+// ask returns the answer to m; what is asked of p before it came is received next.
 func (p *peer) ask(m message.Message) message.Message {
 	p.t.Helper()
 	p.send(m)
-	return p.receive()
+	for {
+		answer := p.read()
+		if answer.Code == codes.Empty || answer.Code > 31 {
+			return answer
+		}
+		p.early = append(p.early, answer) // its code is of class 0: a request
+	}
 }
 
 // post is a confirmable POST to a path.

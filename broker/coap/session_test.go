@@ -107,7 +107,7 @@ func dialDTLS(t testing.TB, from net.PacketConn, addr string, o ...dtls.ClientOp
 	t.Cleanup(func() { _ = c.Close() })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	return &peer{t, c}, c.HandshakeContext(ctx)
+	return &peer{t: t, conn: c}, c.HandshakeContext(ctx)
 }
 
 func mustDial(t testing.TB, from net.PacketConn, addr string, o ...dtls.ClientOption) *peer {
