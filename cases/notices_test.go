@@ -45,6 +45,13 @@ func (m *mailbox) Send(_ context.Context, n citywarden.Notice) error {
 	return nil
 }
 
+// failing has what is sent fail with what f returns; nil takes it.
+func (m *mailbox) failing(f func() error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = f
+}
+
 // take returns what came since the last call.
 func (m *mailbox) take() []string {
 	synctest.Wait()
@@ -576,7 +583,7 @@ func TestARuleThatLostItsCase(t *testing.T) {
 
 func TestDeadNotices(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
-		o.all.fail = func() error { return errors.New("connection refused") }
+		o.all.failing(func() error { return errors.New("connection refused") })
 		o.at(t, o.raise("a", citywarden.Major, keyed("k")))
 		look := func() citywarden.Notice {
 			t.Helper()
@@ -602,7 +609,7 @@ func TestDeadNotices(t *testing.T) {
 			t.Errorf("the timeline ends with %q", last)
 		}
 		// Once the receiver is back, somebody has it sent again: once, with the same key.
-		o.all.fail = nil
+		o.all.failing(nil)
 		key := look().Key
 		for receiver, code := range map[string]citywarden.Code{"chief": citywarden.CodeNotFound, "all": "", "": citywarden.CodeNotFound} {
 			if _, err := o.Resend(t.Context(), key, receiver); citywarden.CodeOf(err) != code {
@@ -625,12 +632,12 @@ func TestABusyReceiver(t *testing.T) {
 	inOffice(t, func(t *testing.T, o *office) {
 		var asked, most atomic.Int64
 		most.Store(2)
-		o.all.fail = func() error {
+		o.all.failing(func() error {
 			if asked.Add(1); int64(len(o.all.keys)) < most.Load() {
 				return nil
 			}
 			return &citywarden.BusyError{After: time.Minute, Err: errors.New("enough")}
-		}
+		})
 		for i := range 4 {
 			o.at(t, o.raise(fmt.Sprintf("a%d", i), citywarden.Major, keyed(fmt.Sprintf("a%d", i))))
 		}
@@ -665,7 +672,7 @@ func TestAReceiverIsTakenOut(t *testing.T) {
 		o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}, limits: map[citywarden.Stage]cases.Limit{}}
 		path := filepath.Join(t.TempDir(), "x.db")
 		o.open(t, path)
-		o.all.fail = func() error { return errors.New("connection refused") }
+		o.all.failing(func() error { return errors.New("connection refused") })
 		o.at(t, o.raise("a", citywarden.Major, keyed("k")))
 		o.stop()
 		if err := o.db.Close(); err != nil {
@@ -691,7 +698,7 @@ func TestAReceiverIsTakenOut(t *testing.T) {
 			t.Error(err)
 		}
 		o.wantMail(t, o.chief, "test  indeterminate sent by admin; nothing is to be done")
-		o.chief.fail = func() error { return errors.New("sign not match") }
+		o.chief.failing(func() error { return errors.New("sign not match") })
 		if err := o.TestReceiver(t.Context(), "duty", "admin"); err == nil || !strings.Contains(err.Error(), "the test did not reach duty: sign not match") {
 			t.Errorf("test that is refused: %v", err)
 		}
@@ -736,9 +743,9 @@ func TestQuietHours(t *testing.T) {
 		o.wantMail(t, o.chief, "escalated "+string(first))
 		// A try that failed waits for the morning, too.
 		time.Sleep(14*time.Hour + 58*time.Minute + 55*time.Second) // 21:59:55
-		o.all.fail = func() error { return errors.New("busy") }
+		o.all.failing(func() error { return errors.New("busy") })
 		o.at(t, o.raise("d", citywarden.Major, keyed("d")))
-		o.all.fail = nil
+		o.all.failing(nil)
 		time.Sleep(9 * time.Hour)
 		o.wantMail(t, o.all)
 		time.Sleep(5 * time.Second)
@@ -816,7 +823,7 @@ func TestADepartmentIsTold(t *testing.T) {
 		time.Sleep(time.Until(monday().Add(13 * time.Hour)))
 		o.all.take()
 		roads.take()
-		water.fail = func() error { return errors.New("busy") }
+		water.failing(func() error { return errors.New("busy") })
 		do(t, o.Desk, c.ID, citywarden.CaseStep{Action: citywarden.Redispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "water", Note: "a main after all"})
 		o.stop()
 		if err := o.db.Close(); err != nil {
@@ -825,7 +832,7 @@ func TestADepartmentIsTold(t *testing.T) {
 		o.open(t, path, receivers...)
 		time.Sleep(time.Until(monday().Add(21*time.Hour + time.Second))) // past seven
 		o.wantMail(t, water)
-		water.fail = nil
+		water.failing(nil)
 		time.Sleep(10 * time.Second)
 		o.wantMail(t, water, "dispatched "+string(c.ID)+"  dispatched to water by chen")
 		time.Sleep(time.Hour)
@@ -853,12 +860,12 @@ func TestEveryNoticeArrivesAcrossCrashes(t *testing.T) {
 			unsure := 0
 			for i, m := range []*mailbox{o.all, o.chief} {
 				luck := rand.New(rand.NewPCG(seed, uint64(4+i)))
-				m.fail = func() error {
+				m.failing(func() error {
 					if luck.IntN(4) == 0 {
 						return errors.New("busy")
 					}
 					return nil
-				}
+				})
 			}
 			path := filepath.Join(t.TempDir(), "x.db")
 			o.open(t, path)
