@@ -44,6 +44,7 @@ type consumer struct {
 
 	failing   atomic.Int64 // since when it could consume nothing, in nanoseconds since 1970; 0 while it can
 	holdsBack bool
+	pace      time.Duration
 	running   atomic.Bool  // at is its cursor, and it is being fed
 	holding   atomic.Bool  // Accept waits for it, and takes nothing
 	held      atomic.Int64 // since when that is so, in nanoseconds since 1970
@@ -282,18 +283,19 @@ func (p *Pipeline) tail(ctx context.Context, d *logDecoder) {
 			}
 		}
 		p.ring.push(entries)
+		runtime.Gosched() // to those who take and acknowledge messages, as feed
 		n, size = n+len(entries), size+weight(entries)
 		if more = last(entries).Group() < p.log.Last().Group(); more && n < batchEntries && size < batchBytes {
 			continue
 		}
 		n, size = 0, 0
 		p.ring.grown.broadcast()
-		runtime.Gosched() // to those who take and acknowledge messages, as feed
 	}
 }
 
 // feed hands c everything after its cursor.
 func (p *Pipeline) feed(ctx context.Context, c *consumer) {
+	var delivered time.Time // when c got something last
 	for ctx.Err() == nil {
 		grown := p.ring.grown.wait() // before looking, so that no group is missed
 		entries, ok := p.ring.after(c.passed())
@@ -301,6 +303,7 @@ func (p *Pipeline) feed(ctx context.Context, c *consumer) {
 		case !ok:
 			p.catchUp(ctx, c)
 		case len(entries) > 0:
+			delivered = time.Now()
 			p.deliver(ctx, c, entries)
 			if !c.holdsBack { // one that may be late goes behind those who take and acknowledge messages, alarms do not
 				runtime.Gosched()
@@ -308,6 +311,7 @@ func (p *Pipeline) feed(ctx context.Context, c *consumer) {
 		default:
 			select {
 			case <-grown:
+				pause(ctx, c.pace-time.Since(delivered))
 			case <-ctx.Done():
 			}
 		}
@@ -383,6 +387,9 @@ func (p *Pipeline) deliver(ctx context.Context, c *consumer, entries []citywarde
 
 // pause waits for d; false when ctx ended.
 func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -147,9 +147,20 @@ func New(o Options) (*Pipeline, error) {
 //
 // and answers true makes Accept block while it is more than 256 commit groups
 // behind, until it is not more than 128 behind. An outage of any other delays only itself.
-func (p *Pipeline) Attach(c Consumer) {
-	h, ok := c.(interface{ HoldsBack() bool })
-	p.consumers = append(p.consumers, &consumer{Consumer: c, holdsBack: ok && h.HoldsBack()})
+// One for which it pays to get more at once has the method
+//
+//	Pace() time.Duration
+//
+// and when it has taken all there was, it gets the next entries that long after those at the earliest.
+func (p *Pipeline) Attach(a Consumer) {
+	c := &consumer{Consumer: a}
+	if h, ok := a.(interface{ HoldsBack() bool }); ok {
+		c.holdsBack = h.HoldsBack()
+	}
+	if s, ok := a.(interface{ Pace() time.Duration }); ok {
+		c.pace = s.Pace()
+	}
+	p.consumers = append(p.consumers, c)
 }
 
 // Accept puts up into the log and calls done once: with nil when it is

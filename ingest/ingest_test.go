@@ -307,6 +307,54 @@ func TestConsumersGetSeveralGroupsAtOnce(t *testing.T) {
 	})
 }
 
+// paced is a consumer that wants more at once.
+type paced struct{ recorder }
+
+func (*paced) Pace() time.Duration { return 50 * time.Millisecond }
+
+// TestAPacedConsumerWaitsOnlyWhenItHasAll: it gets the first message at once and then what came in its pace, but all that it
+// lies behind as fast as it can, however little of it lies behind each other.
+func TestAPacedConsumerWaitsOnlyWhenItHasAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		gate := make(chan struct{})
+		c := &paced{recorder{name: "c", before: func(int) error { calls++; <-gate; return nil }}}
+		l := new(memLog)
+		p, stop := start(t, l, c)
+		defer stop()
+		const n = 40 * batchEntries // more than the ring holds: the rest is read from the log
+		for i := range n {
+			send(t, p, "d", sample(i))
+			if i%(batchEntries-1) == 0 {
+				l.seal()
+			}
+		}
+		end := l.seal()
+		synctest.Wait()
+		begin := time.Now()
+		close(gate)
+		if err := p.Wait(t.Context(), "c", end); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); calls < 40 || took > 2*tailPace {
+			t.Errorf("%d messages in %d calls after %s, want 40 calls at least and no waiting", n, calls, took)
+		}
+		time.Sleep(time.Second)
+		before, begin := calls, time.Now()
+		for range 1000 {
+			send(t, p, "d", sample(0))
+			l.seal()
+			time.Sleep(time.Millisecond)
+			if synctest.Wait(); calls == before {
+				t.Fatal("the first message waits")
+			}
+		}
+		if calls -= before; calls < 18 || calls > 21 {
+			t.Errorf("%d calls in a second, want one each 50 ms", calls)
+		}
+	})
+}
+
 // While there is more in the log, nothing waits for the next time that the consumers are woken: they catch up as fast as they can.
 func TestTheTailCatchesUpWithoutAPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

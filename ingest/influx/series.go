@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -60,9 +61,6 @@ const (
 	lineBytes    = 160              // of a line, about
 	writeTimeout = 30 * time.Second // of one write or query
 	saveEvery    = time.Second      // how often the cursor is stored
-	// pace is the least time between two small writes: each is a sync of the
-	// disk, and what comes in meanwhile goes into the next one.
-	pace = 50 * time.Millisecond
 )
 
 // Series writes the readings of the log into InfluxDB, as the consumer "series",
@@ -167,6 +165,10 @@ func noRedirect(r *http.Request, _ []*http.Request) error {
 // Name returns "series".
 func (s *Series) Name() string { return name }
 
+// Pace is the least time between two writes while there is no more: each is a sync of the disk, and what comes in meanwhile
+// goes into the next one.
+func (s *Series) Pace() time.Duration { return 20 * time.Millisecond }
+
 // Cursor returns the position up to which everything is written and known to
 // be so after a restart. It follows the writes by up to a second.
 func (s *Series) Cursor(ctx context.Context) (citywarden.Position, error) {
@@ -229,7 +231,6 @@ func (s *Series) Reached(ctx context.Context, p citywarden.Position) error {
 // metric had another kind before, it is older than the retention) becomes a dead
 // letter with the server's words, and the others are kept.
 func (s *Series) Consume(ctx context.Context, entries []citywarden.Entry) error {
-	begin := time.Now()
 	reached, err := s.Written(ctx)
 	if err != nil {
 		return err
@@ -239,7 +240,6 @@ func (s *Series) Consume(ctx context.Context, entries []citywarden.Entry) error 
 		clear(todo[:cap(todo)])
 		s.todo = todo
 	}()
-	full := false
 	for i := range entries {
 		if entries[i].Position <= reached {
 			continue
@@ -250,7 +250,6 @@ func (s *Series) Consume(ctx context.Context, entries []citywarden.Entry) error 
 				return err
 			}
 			todo = todo[:0]
-			full = true
 		}
 	}
 	if n := len(entries); n > 0 && entries[n-1].Position > reached {
@@ -258,26 +257,7 @@ func (s *Series) Consume(ctx context.Context, entries []citywarden.Entry) error 
 			return err
 		}
 	}
-	if err := s.save(ctx, false); err != nil {
-		return err
-	}
-	if !full && len(todo) > 0 && len(todo) < batch/5 {
-		pause(ctx, pace-time.Since(begin))
-	}
-	return nil
-}
-
-// pause waits for d or until ctx is done.
-func pause(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	return s.save(ctx, false)
 }
 
 // write sends lines and then notes that the log is written up to p.
@@ -406,6 +386,7 @@ func (s *Series) send(ctx context.Context, ls []line, lost *rejects) error {
 		body.Write(l.appendTo(one[:0]))
 		points += writable(l)
 	}
+	runtime.Gosched() // a write lasts some milliseconds: those who take and acknowledge messages go first
 	err := s.post(ctx, body.String())
 	var e *influxhttp.Error
 	switch {
