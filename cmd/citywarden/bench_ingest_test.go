@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -155,8 +154,8 @@ func (c *contender) each(t *testing.T, publishers int, f func(i int, m *connecti
 	wg.Wait()
 }
 
-// send writes a message of publisher i, which has a time of its own.
-func (c *contender) send(m *connection, i int) error {
+// message returns the next message of publisher i, which has a time of its own; it is good until the next.
+func (c *contender) message(m *connection, i int) ([]byte, error) {
 	c.last[i] = max(c.last[i]+1, time.Now().UnixMilli())
 	m.id = m.id%65535 + 1
 	const head = 2 // packets of less than 128 bytes
@@ -164,11 +163,20 @@ func (c *contender) send(m *connection, i int) error {
 	b = append(append(b, c.topic...), byte(m.id>>8), byte(m.id))
 	b = c.payload(b, i, c.last[i])
 	if len(b)-head > 127 {
-		return fmt.Errorf("a message of %d bytes; send is for short ones", len(b))
+		return nil, fmt.Errorf("a message of %d bytes; these are short ones", len(b))
 	}
 	b[1] = byte(len(b) - head)
 	m.out = b
-	_, err := m.c.Write(b)
+	return b, nil
+}
+
+// send writes a message of publisher i.
+func (c *contender) send(m *connection, i int) error {
+	b, err := c.message(m, i)
+	if err != nil {
+		return err
+	}
+	_, err = m.c.Write(b)
 	return err
 }
 
@@ -210,52 +218,6 @@ func (c *contender) flood(t *testing.T, publishers, n, window int) {
 	})
 }
 
-// steady sends at a rate, each publisher up to window in flight, and returns how long the
-// acknowledgements took, sorted: as publishers see it who share the machine, from when a message was due to when they have read
-// the acknowledgement; and between the machines, from when it was sent to when the acknowledgement had come, as the kernel notes.
-// A publisher whose window is full sends later than it should: that counts in both.
-func (c *contender) steady(t *testing.T, publishers, window int, rate float64, long time.Duration) (seen, between []time.Duration) {
-	every := time.Duration(float64(publishers) / rate * float64(time.Second))
-	begin := time.Now()
-	var mu sync.Mutex
-	c.each(t, publishers, func(i int, m *connection) error {
-		type message struct{ due, woken time.Time }
-		flying := make(chan message, window-1)
-		acked := make(chan error, 1)
-		came, err := m.arrivals()
-		if err != nil {
-			return err
-		}
-		var mine, wire []time.Duration
-		go func() {
-			var err error
-			for f := range flying {
-				if err == nil {
-					err = m.acknowledged()
-				}
-				mine, wire = append(mine, time.Since(f.due)), append(wire, came.at.Sub(f.woken.Round(0)))
-			}
-			acked <- err
-		}()
-		for due := begin.Add(every * time.Duration(i) / time.Duration(publishers)); err == nil && due.Before(begin.Add(long)); due = due.Add(every) {
-			time.Sleep(time.Until(due))
-			flying <- message{due, time.Now()}
-			err = c.send(m, i)
-		}
-		close(flying)
-		if a := <-acked; err == nil {
-			err = a
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		seen, between = append(seen, mine...), append(between, wire...)
-		return err
-	})
-	slices.Sort(seen)
-	slices.Sort(between)
-	return seen, between
-}
-
 // arrival reads a connection and knows when what it read last had come to this machine.
 type arrival struct {
 	raw syscall.RawConn
@@ -269,7 +231,7 @@ func (m *connection) arrivals() (*arrival, error) {
 		return nil, err
 	}
 	var set error
-	err = raw.Control(func(fd uintptr) { set = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_TIMESTAMPNS, 1) })
+	err = raw.Control(func(fd uintptr) { set = stampArrivals(int(fd)) })
 	a := &arrival{raw: raw}
 	m.r.Reset(a)
 	return a, errors.Join(err, set)
@@ -277,22 +239,12 @@ func (m *connection) arrivals() (*arrival, error) {
 
 func (a *arrival) Read(p []byte) (n int, err error) {
 	wait := a.raw.Read(func(fd uintptr) bool {
-		var notes [128]byte
-		var size int
-		n, size, _, _, err = syscall.Recvmsg(int(fd), p, notes[:], syscall.MSG_DONTWAIT)
-		if err == syscall.EAGAIN || err == syscall.EINTR {
-			return false
+		var came time.Time
+		n, came, err = readStamped(int(fd), p)
+		if !came.IsZero() {
+			a.at = came
 		}
-		parts, parseErr := syscall.ParseSocketControlMessage(notes[:max(size, 0)])
-		if err == nil {
-			err = parseErr
-		}
-		for _, m := range parts {
-			if m.Header.Level == syscall.SOL_SOCKET && m.Header.Type == syscall.SO_TIMESTAMPNS {
-				a.at = time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
-			}
-		}
-		return true
+		return err != syscall.EAGAIN && err != syscall.EINTR
 	})
 	switch {
 	case wait != nil:
