@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -316,9 +317,9 @@ func (*paced) Pace() time.Duration { return 50 * time.Millisecond }
 // lies behind as fast as it can, however little of it lies behind each other.
 func TestAPacedConsumerWaitsOnlyWhenItHasAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		calls := 0
+		var calls atomic.Int64
 		gate := make(chan struct{})
-		c := &paced{recorder{name: "c", before: func(int) error { calls++; <-gate; return nil }}}
+		c := &paced{recorder{name: "c", before: func(int) error { calls.Add(1); <-gate; return nil }}}
 		l := new(memLog)
 		p, stop := start(t, l, c)
 		defer stop()
@@ -336,21 +337,21 @@ func TestAPacedConsumerWaitsOnlyWhenItHasAll(t *testing.T) {
 		if err := p.Wait(t.Context(), "c", end); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(begin); calls < 40 || took > 2*tailPace {
-			t.Errorf("%d messages in %d calls after %s, want 40 calls at least and no waiting", n, calls, took)
+		if took := time.Since(begin); calls.Load() < 40 || took > 2*tailPace {
+			t.Errorf("%d messages in %d calls after %s, want 40 calls at least and no waiting", n, calls.Load(), took)
 		}
 		time.Sleep(time.Second)
-		before, begin := calls, time.Now()
+		before := calls.Load()
 		for range 1000 {
 			send(t, p, "d", sample(0))
 			l.seal()
 			time.Sleep(time.Millisecond)
-			if synctest.Wait(); calls == before {
+			if synctest.Wait(); calls.Load() == before {
 				t.Fatal("the first message waits")
 			}
 		}
-		if calls -= before; calls < 18 || calls > 21 {
-			t.Errorf("%d calls in a second, want one each 50 ms", calls)
+		if got := calls.Load() - before; got < 18 || got > 21 {
+			t.Errorf("%d calls in a second, want one each 50 ms", got)
 		}
 	})
 }
