@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,16 +34,7 @@ func TestMemoryOfAControlGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.stop(os.Kill) })
-	res, err := http.Get(p.http + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := figure(t, b, `(?m)^go_gc_gomemlimit_bytes (\S+)$`); got < most*0.89 || got > most*0.9 {
+	if got := figure(t, p.metrics(t), `(?m)^go_gc_gomemlimit_bytes (\S+)$`); got < most*0.89 || got > most*0.9 {
 		t.Errorf("memory is bound to %.0f bytes, want nine tenths of %d", got, most)
 	}
 }

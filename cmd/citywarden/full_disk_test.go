@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -128,16 +127,7 @@ func refusesAll(t *testing.T, p *process, c *client, token string) {
 	if answer.Code() != codes.ServiceUnavailable || !answer.Options().HasOption(message.MaxAge) {
 		t.Errorf("CoAP on a full disk: %v, %v", answer.Code(), answer.Options())
 	}
-	res, err = http.Get(p.http + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	metrics, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(metrics), "\ncitywarden_disk_full 1\n") {
+	if !strings.Contains(string(p.metrics(t)), "\ncitywarden_disk_full 1\n") {
 		t.Error("the metrics don't say that the disk is full")
 	}
 	var info struct {

@@ -4,8 +4,6 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -52,16 +50,7 @@ func TestInfluxDBAway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		res, err := http.Get(p.http + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		b, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return int(figure(t, b, `(?m)^citywarden_consumer_lag\{consumer="series"\} (\S+)$`)), int(figure(t, status, `RssAnon:\s+(\d+) kB`)) >> 10
+		return int(figure(t, p.metrics(t), `(?m)^citywarden_consumer_lag\{consumer="series"\} (\S+)$`)), int(figure(t, status, `RssAnon:\s+(\d+) kB`)) >> 10
 	}
 	phase := func(name string, end func() bool) {
 		t.Helper()

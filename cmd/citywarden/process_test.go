@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -83,6 +86,23 @@ func launch(dir, data string, args ...string) (*process, error) {
 		}
 	}
 	return p, nil
+}
+
+// metrics is what Prometheus gets; nil, and t has failed, when it gets nothing. Any goroutine may ask.
+func (p *process) metrics(t *testing.T) []byte {
+	t.Helper()
+	res, err := http.Get(p.http + "/metrics")
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Errorf("/metrics: %s, %v", res.Status, err)
+		return nil
+	}
+	return b
 }
 
 func (p *process) ended() bool {
