@@ -36,6 +36,7 @@ type conn struct {
 	gone     chan struct{} // closed with the connection
 	once     sync.Once     // of Close
 	writing  chan struct{} // held while writing; a mutex would stop virtual time in tests
+	writeEnd time.Time     // the deadline for writing; the zero time for none. Whoever writes owns it
 
 	// Used by the reading goroutine only, until established is set.
 	header  connectHeader
@@ -187,11 +188,14 @@ func (c *conn) Write(p []byte) (int, error) {
 	case <-c.gone:
 		return 0, net.ErrClosed
 	}
-	timeout := writeTimeout
+	end := time.Now().Add(writeTimeout)
 	if c.stopping.Load() {
-		timeout = drainTimeout
+		end = end.Add(drainTimeout - writeTimeout)
 	}
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(timeout))
+	if late := c.writeEnd.Sub(end); late < 0 || late > writeSlack { // setting it for each acknowledgement costs more than it is worth
+		c.writeEnd = end.Add(writeSlack)
+		_ = c.Conn.SetWriteDeadline(c.writeEnd)
+	}
 	n, err := c.Conn.Write(p)
 	if err != nil {
 		_ = c.Close()

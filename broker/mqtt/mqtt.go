@@ -41,6 +41,7 @@ import (
 const (
 	connectTimeout   = 10 * time.Second // from the accepted connection to the end of its CONNECT packet
 	writeTimeout     = 5 * time.Second  // for one write to a device
+	writeSlack       = time.Second      // by which it may be longer, so that not each write sets a deadline
 	lingerTimeout    = time.Second      // for the device to read why it was disconnected
 	drainTimeout     = time.Second      // at shutdown, for acknowledgements that are under way
 	maxConnect       = 16 << 10         // bytes of a CONNECT packet, sent by we don't know whom
