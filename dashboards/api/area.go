@@ -129,10 +129,10 @@ func within(u citywarden.User, under string) (code string, ok bool) {
 
 // mayOpen returns CodeDenied unless what a case shall be opened about lies in the
 // caller's area, or when the caller names a device and may see none; CodeNotFound when
-// there is no such device for them.
+// there is no such device for them or, for who is confined to an area, no such component.
 func (s *server) mayOpen(ctx context.Context, c citywarden.NewCase) error {
 	u := callerOf(ctx)
-	at := c.Location
+	var at *citywarden.Point // where the case will be, as cases.Desk.Create has it
 	if c.Device != "" {
 		if u.Role.May(citywarden.MayRead) != nil { // whether there is one or not
 			return citywarden.Errorf(citywarden.CodeDenied, "%s may not name a device; say where it is with location, or leave device out", u.Role)
@@ -141,12 +141,24 @@ func (s *server) mayOpen(ctx context.Context, c citywarden.NewCase) error {
 		if err != nil {
 			return err
 		}
-		if at == nil {
-			at = d.Location
-		}
+		at = d.Location
 	}
 	if u.Area == "" {
 		return nil
+	}
+	if c.Component != "" {
+		x, err := s.seenComponent(ctx, c.Component)
+		if err != nil {
+			return err
+		}
+		at = &x.Location
+	}
+	if c.Location != nil {
+		p, err := citywarden.PointIn(c.CRS, *c.Location)
+		if err != nil {
+			return err
+		}
+		at = &p
 	}
 	var grid citywarden.GridCode
 	if at != nil {

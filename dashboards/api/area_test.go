@@ -93,7 +93,15 @@ func newCounty(t *testing.T, marks []*landmark) *platform {
 	if err != nil {
 		t.Fatal(err)
 	}
-	desk, err := cases.New(p.db, cases.Options{Grids: grids, Publish: p.server.Hub.Publish, Where: func(id citywarden.DeviceID) (citywarden.Point, bool) {
+	table, err := cases.LoadClasses("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	components, err = cases.LoadComponents(ctx, p.db, table, grids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	desk, err := cases.New(p.db, cases.Options{Grids: grids, Components: components, Publish: p.server.Hub.Publish, Where: func(id citywarden.DeviceID) (citywarden.Point, bool) {
 		d, _, err := registry.Device(id)
 		if err != nil {
 			return citywarden.Point{}, false
@@ -104,14 +112,6 @@ func newCounty(t *testing.T, marks []*landmark) *platform {
 		t.Fatal(err)
 	}
 	officers, err := cases.LoadResponsibility(ctx, p.db, grids, p.accounts.Officer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	table, err := cases.LoadClasses("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	components, err = cases.LoadComponents(ctx, p.db, table, grids)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -549,6 +549,9 @@ func TestWhoIsConfinedWorksThere(t *testing.T) {
 	p := newCounty(t, marks)
 	token := p.in("350623100")
 	first, third := marks[0].made["case"], marks[2].made["case"]
+	here, there := marks[0].made["component"], marks[2].made["component"]
+	shifted := citywarden.GCJ02.FromWGS84(marks[0].at)
+	gcj := fmt.Sprintf(`{"lat":%g,"lon":%g}`, shifted.Lat, shifted.Lon)
 	for _, c := range []struct {
 		what, body string
 		status     int
@@ -557,6 +560,17 @@ func TestWhoIsConfinedWorksThere(t *testing.T) {
 		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","location":{"lat":24.1005,"lon":117.6005}}`, 201, ""},
 		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","location":{"lat":24.1005,"lon":117.6205}}`, 403, "in the area 350623100 only"},
 		{"POST /api/v1/cases", `{"class":"event/0501","title":"x"}`, 403, "say a place there"},
+		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","component":"` + here + `"}`, 201, `"grid":"350623100001001"`},
+		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","component":"` + there + `"}`, 404, `no component \"` + there + `\"`},
+		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","component":"` + there + `","location":{"lat":24.1005,"lon":117.6005}}`, 404, `no component \"` + there + `\"`},
+		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","component":"` + there + `","device":"mark-first"}`, 404, `no component \"` + there + `\"`},
+		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","component":"3506230101000042"}`, 404, `no component \"3506230101000042\"`}, // as if there were none
+		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","component":"` + here + `","location":{"lat":24.1005,"lon":117.6205}}`, 403, "in the area 350623100 only"},
+		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","component":"` + here + `","device":"mark-third"}`, 404, "no device mark-third"},
+		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","crs":"GCJ-02","location":` + gcj + `}`, 201, `"grid":"350623100001001"`},
+		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","crs":"GCJ-02","location":{"lat":24.1005,"lon":117.6005}}`, 403, "in the area 350623100 only"}, // 500 m off
+		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","location":` + gcj + `}`, 403, "in the area 350623100 only"},
+		{"POST /api/v1/cases", `{"class":"event/0501","title":"x","crs":"BD-09","location":{"lat":24.1005,"lon":117.6005}}`, 400, "coordinate system"},
 		{"POST /api/v1/cases/" + marks[0].made["report"] + "/actions/merge", `{"case":"` + third + `"}`, 404, "no case " + third},
 		{"POST /api/v1/cases/" + marks[0].made["report"] + "/actions/send_verify", `{"officer":"mark-third"}`, 400, "sees the area 350623101001 only"},
 		{"POST /api/v1/cases/" + marks[0].made["report"] + "/actions/send_verify", `{"officer":"mark-first"}`, 200, ""},
