@@ -144,6 +144,13 @@ func TestACrashAtEachPoint(t *testing.T) {
 	}
 }
 
+// leave is what a child waits for before each step: however late a loaded machine
+// kills it, it gets no further than killChild lets it.
+func leave() error {
+	_, err := os.Stdin.Read(make([]byte, 1))
+	return err
+}
+
 // TestDeskChild is the process that TestKilledDesk kills: it applies the storm
 // from its cursor on, sometimes again what was before, and says how far it is.
 func TestDeskChild(t *testing.T) {
@@ -163,6 +170,9 @@ func TestDeskChild(t *testing.T) {
 		}
 		if ts[i].Position <= at {
 			continue
+		}
+		if err := leave(); err != nil {
+			t.Fatal(err)
 		}
 		if err := d.Apply(t.Context(), ts[i].Position, ts[max(0, i-2):end]); err != nil {
 			t.Fatal(err)
@@ -242,8 +252,8 @@ func runChild(t *testing.T, path string, n int) bool {
 }
 
 // killChild starts a test as a process of its own, kills it after it has said n
-// lines "at …", and tells hear of each. It returns true when the child came to the
-// end, which a line "done" says.
+// lines "at …", in one of the three steps after that, and tells hear of each. It
+// returns true when the child came to the end, which a line "done" says.
 func killChild(t *testing.T, test, path string, n int, hear func(what string)) bool {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$", "-test.v")
@@ -254,7 +264,14 @@ func killChild(t *testing.T, test, path string, n int, hear func(what string)) b
 	if err != nil {
 		t.Fatal(err)
 	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Write(make([]byte, n+3)); err != nil {
 		t.Fatal(err)
 	}
 	finished := false
@@ -276,7 +293,7 @@ func killChild(t *testing.T, test, path string, n int, hear func(what string)) b
 	}
 	for n > 0 && hearing() {
 	}
-	killed := !finished
+	killed := n <= 0
 	if killed {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
@@ -284,8 +301,8 @@ func killChild(t *testing.T, test, path string, n int, hear func(what string)) b
 	}
 	for hearing() { // what it said before it died
 	}
-	if err := cmd.Wait(); !killed && err != nil {
-		t.Fatalf("child: %v", err)
+	if err := cmd.Wait(); !killed && (err != nil || !finished) {
+		t.Fatalf("the child ended before it was killed: %v", err)
 	}
 	return !killed
 }
@@ -323,6 +340,9 @@ func toldOnce(s cases.Sender) cases.Options {
 type sayer struct{}
 
 func (sayer) Send(_ context.Context, n citywarden.Notice) error {
+	if err := leave(); err != nil {
+		return err
+	}
 	_, err := fmt.Println("at", n.Key)
 	return err
 }
