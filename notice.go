@@ -32,7 +32,7 @@ type NoticeState string
 const (
 	NoticePending NoticeState = "pending" // is sent, again when that failed
 	NoticeSent    NoticeState = "sent"
-	NoticeDropped NoticeState = "dropped" // before it was sent, the case was merged into another
+	NoticeDropped NoticeState = "dropped" // before it was sent, the case was merged into another, or what it tells its department was not true any more
 	NoticeDead    NoticeState = "dead"    // given up after too many tries
 	NoticeKept    NoticeState = "kept"    // nobody is configured to receive it
 )
@@ -58,7 +58,26 @@ type Notice struct {
 	Tries    int         `json:"tries,omitempty"`
 	Next     time.Time   `json:"next_try,omitzero"` // of a pending one
 	SentAt   time.Time   `json:"sent_at,omitzero"`
-	Error    string      `json:"error,omitempty"` // of the last try, or why it is kept
+	Error    string      `json:"error,omitempty"` // of the last try, or why it is kept or dropped
+
+	// The department that the receiver is told as, which it is only while the case concerns it; "" for one who is told in any case.
+	Department string `json:"department,omitempty" doc:"The department that the receiver is told as: only while the case is with it"`
+}
+
+// Moot returns why nobody is to be told n any more as c is now, empty when it is
+// to be told still: a department is told only what concerns it at the time.
+func (n *Notice) Moot(c *Case) Text {
+	switch {
+	case n.Department == "":
+	case !c.Stage.Open():
+		name := c.Stage.Text()
+		return Text{EN: "the case is " + name.EN, ZH: "案卷" + name.ZH}
+	case c.Department != n.Department:
+		return Text{EN: "the case is not with " + n.Department + " any more", ZH: "案卷已不在" + n.Department}
+	case n.Kind == NoticeDispatched && n.At.Before(c.TaskSince):
+		return Text{EN: "it was told anew or is done", ZH: "任务已重新下达或已完成"}
+	}
+	return Text{}
 }
 
 // Receiver is somebody who can be told of cases.

@@ -130,7 +130,10 @@ func (d *Desk) write(ctx context.Context, tx Tx, c citywarden.Case, kind citywar
 	var ns []citywarden.Notice
 	for _, r := range d.opt.Notify {
 		if r.All || r.Name == c.Department {
-			n.Receiver, n.Next = r.Name, r.when(&n, at)
+			n.Receiver, n.Next, n.Department = r.Name, r.when(&n, at), ""
+			if !r.All {
+				n.Department = c.Department
+			}
 			ns = append(ns, n)
 		}
 	}
@@ -199,7 +202,7 @@ func (d *Desk) Notices(ctx context.Context, f citywarden.NoticeFilter) (items []
 }
 
 // Resend sends a notice that was given up once more, as if it were new: the same
-// key goes to the same receiver. CodeNotFound when there is no such notice,
+// key goes to the same receiver. It drops one that is moot by now. CodeNotFound when there is no such notice,
 // CodeConflict unless it is dead and the receiver is still there.
 func (d *Desk) Resend(ctx context.Context, key, receiver string) (citywarden.Notice, error) {
 	var n citywarden.Notice
@@ -209,6 +212,9 @@ func (d *Desk) Resend(ctx context.Context, key, receiver string) (citywarden.Not
 		}
 		if n.State != citywarden.NoticeDead {
 			return citywarden.Errorf(citywarden.CodeConflict, "notice %s to %s is %s; only a dead one can be sent again", key, receiver, n.State)
+		}
+		if moot, err := d.dropMoot(ctx, tx, &n, out); err != nil || moot {
+			return err
 		}
 		i := slices.IndexFunc(d.opt.Notify, func(r Receiver) bool { return r.Name == receiver })
 		if i < 0 {
@@ -525,6 +531,19 @@ func (d *Desk) deliver(ctx context.Context, r Receiver, busy *lull) (next time.T
 		if began.Before(*until) {
 			return *until, nil
 		}
+		if n.Department != "" {
+			moot := false
+			err := d.once(ctx, func(ctx context.Context, tx Tx, out *changes) (err error) {
+				moot, err = d.dropMoot(ctx, tx, &n, out)
+				return err
+			})
+			if err != nil {
+				return n.Next, err
+			}
+			if moot {
+				continue
+			}
+		}
 		sctx, cancel := context.WithTimeout(ctx, sendLimit)
 		failed := r.Send(sctx, n)
 		cancel()
@@ -576,6 +595,27 @@ func (d *Desk) deliver(ctx context.Context, r Receiver, busy *lull) (next time.T
 			return n.Next, err
 		}
 	}
+}
+
+// dropMoot drops n when it is moot by now, and notes that in the timeline.
+func (d *Desk) dropMoot(ctx context.Context, tx Tx, n *citywarden.Notice, out *changes) (moot bool, err error) {
+	if n.Department == "" {
+		return false, nil
+	}
+	c, err := tx.Case(ctx, n.Case)
+	if err != nil {
+		return false, err
+	}
+	why := n.Moot(&c)
+	if why == (citywarden.Text{}) {
+		return false, nil
+	}
+	n.State, n.Next, n.Error = citywarden.NoticeDropped, time.Time{}, why.EN
+	if err := tx.SaveNotice(ctx, *n); err != nil {
+		return false, err
+	}
+	return true, d.noticeStep(ctx, tx, c, *n, time.Now().UTC().Truncate(time.Millisecond), out,
+		"notice to "+n.Receiver+" was not sent, "+why.EN+": ", "未通知 "+n.Receiver+"（"+why.ZH+"）：")
 }
 
 // noticeStep writes into the timeline of c what became of n.

@@ -849,6 +849,116 @@ func TestADepartmentIsTold(t *testing.T) {
 	})
 }
 
+// What waits to be told to a department is not told when it is not true any more at
+// the time: the case has left it, is closed, or the work is done.
+func TestACaseLeavesADepartmentInQuietHours(t *testing.T) {
+	quiet, err := cases.ParseQuiet("22:00-07:00", time.FixedZone("CST", 8*60*60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := func(department string) citywarden.CaseStep {
+		return citywarden.CaseStep{Action: citywarden.Redispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: department, Note: "a sewer"}
+	}
+	by := func(a citywarden.Action, who string, role citywarden.Role, note string) citywarden.CaseStep {
+		x := citywarden.CaseStep{Action: a, By: who, Role: role, Note: note}
+		if role == citywarden.RoleDepartment {
+			x.Department = "water"
+		}
+		return x
+	}
+	for _, tt := range []struct {
+		name         string
+		steps        []citywarden.CaseStep
+		water, roads []string
+		why          string // in the timeline
+	}{
+		{name: "it stays", steps: []citywarden.CaseStep{by(citywarden.Accept, "wu", citywarden.RoleDepartment, "")}, water: []string{"dispatched", "overdue"}},
+		{name: "it is transferred", steps: []citywarden.CaseStep{to("roads")}, roads: []string{"dispatched", "overdue"}, why: "the case is not with water any more"},
+		{name: "it is transferred and comes back", steps: []citywarden.CaseStep{to("roads"), to("water")}, water: []string{"dispatched", "overdue"}, why: "it was told anew or is done"},
+		{name: "it is returned", steps: []citywarden.CaseStep{by(citywarden.SendBack, "wu", citywarden.RoleDepartment, "not ours"), by(citywarden.ApproveSendBack, "chen", citywarden.RoleDispatcher, "")},
+			why: "the case is not with water any more"},
+		{name: "it is done", steps: []citywarden.CaseStep{by(citywarden.Handle, "wu", citywarden.RoleDepartment, "")}, why: "it was told anew or is done"},
+		{name: "it is done, and urged before", steps: []citywarden.CaseStep{by(citywarden.Urge, "chen", citywarden.RoleDispatcher, ""), by(citywarden.Handle, "wu", citywarden.RoleDepartment, "")},
+			water: []string{"urged"}, why: "it was told anew or is done"},
+		{name: "it is voided", steps: []citywarden.CaseStep{by(citywarden.Void, "lin", citywarden.RoleSupervisor, "a test")}, why: "the case is voided"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				time.Sleep(time.Until(monday().Add(12*time.Hour + 30*time.Minute))) // 22:30
+				o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}, limits: map[citywarden.Stage]cases.Limit{}}
+				water, roads := &mailbox{}, &mailbox{}
+				o.open(t, filepath.Join(t.TempDir(), "x.db"), cases.Receiver{Name: "all", All: true, Quiet: quiet, Sender: o.all},
+					cases.Receiver{Name: "water", Quiet: quiet, Sender: water}, cases.Receiver{Name: "roads", Quiet: quiet, Sender: roads})
+				defer o.stop()
+				c, err := o.Create(t.Context(), citywarden.NewCase{Class: "event/0501", Title: "East gate"}, "xu", citywarden.RoleAcceptor)
+				if err != nil {
+					t.Fatal(err)
+				}
+				send := citywarden.CaseStep{Action: citywarden.Dispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "water"}
+				do(t, o.Desk, c.ID, by(citywarden.File, "lin", citywarden.RoleSupervisor, ""), send)
+				told := 1
+				for _, x := range tt.steps {
+					time.Sleep(time.Minute)
+					do(t, o.Desk, c.ID, x)
+					if x.Action == citywarden.Redispatch || x.Action == citywarden.Urge {
+						told++
+					}
+				}
+				o.wantMail(t, o.all)
+				time.Sleep(9 * time.Hour)
+				o.wantMail(t, water, tt.water...)
+				o.wantMail(t, roads, tt.roads...)
+				got := slices.DeleteFunc(o.all.take(), func(s string) bool { return strings.HasPrefix(s, "overdue ") })
+				if len(got) != told { // who gets all reads what happened, in its order
+					t.Errorf("who gets all got %q, want %d", got, told)
+				}
+				steps := timeline(t, o.Desk, c.ID)
+				said := slices.ContainsFunc(steps, func(s string) bool {
+					return strings.Contains(s, "notice to water was not sent, "+tt.why+": dispatched to water")
+				})
+				if said != (tt.why != "") {
+					t.Errorf("the timeline, want %q:\n%s", tt.why, strings.Join(steps, "\n"))
+				}
+				ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{State: citywarden.NoticeDropped})
+				if err != nil || len(ns) > 0 != said || said && (ns[len(ns)-1].Error != tt.why || !ns[0].Next.IsZero()) {
+					t.Errorf("dropped: %+v, %v", ns, err)
+				}
+			})
+		})
+	}
+}
+
+// A notice to a department that was given up is not sent again when it is moot by then.
+func TestADeadNoticeIsMoot(t *testing.T) {
+	inOffice(t, func(t *testing.T, o *office) {
+		o.stop()
+		water := &mailbox{}
+		water.failing(func() error { return errors.New("connection refused") })
+		o.open(t, filepath.Join(t.TempDir(), "y.db"), cases.Receiver{Name: "water", Sender: water})
+		c, err := o.Create(t.Context(), citywarden.NewCase{Class: "event/0501", Title: "East gate"}, "xu", citywarden.RoleAcceptor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		send := citywarden.CaseStep{Action: citywarden.Dispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "water"}
+		do(t, o.Desk, c.ID, citywarden.CaseStep{Action: citywarden.File, By: "lin", Role: citywarden.RoleSupervisor}, send)
+		time.Sleep(3 * time.Hour)
+		send.Action, send.Department, send.Note = citywarden.Redispatch, "roads", "a sewer"
+		do(t, o.Desk, c.ID, send)
+		water.failing(nil)
+		ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{State: citywarden.NoticeDead})
+		if err != nil || len(ns) == 0 {
+			t.Fatalf("dead notices %+v, %v", ns, err)
+		}
+		for _, n := range ns {
+			n, err := o.Resend(t.Context(), n.Key, n.Receiver)
+			if err != nil || n.State != citywarden.NoticeDropped || n.Error != "the case is not with water any more" || !n.Next.IsZero() {
+				t.Errorf("sent again: %+v, %v", n, err)
+			}
+		}
+		o.wantMail(t, water)
+	})
+}
+
 // Whatever stops the loops, whenever: each notice arrives, and only those arrive
 // twice whose sending came to an end but was not noted.
 func TestEveryNoticeArrivesAcrossCrashes(t *testing.T) {

@@ -115,6 +115,10 @@ func (k *noticeResendCmd) Run(ctx context.Context, o output) error {
 		return err
 	}
 	for _, x := range sent {
+		if x.State == citywarden.NoticeDropped {
+			fmt.Fprintf(o.out, "notice %s is not sent to %s: %s\n", x.Key, x.Receiver, x.Error)
+			continue
+		}
 		fmt.Fprintf(o.out, "notice %s is sent to %s again at %s\n", x.Key, x.Receiver, at(x.Next))
 	}
 	return nil
