@@ -403,8 +403,12 @@ func (c *Config) Check() error {
 		if *a.addr == "" {
 			continue
 		}
-		if _, _, err := net.SplitHostPort(*a.addr); err != nil {
+		_, port, err := net.SplitHostPort(*a.addr)
+		if err != nil {
 			return keyErrorf(a.key, "%q is no address; write host:port, :port for all interfaces, or \"\" for no listener", *a.addr)
+		}
+		if _, err := net.LookupPort("tcp", port); err != nil {
+			return keyErrorf(a.key, "%q has no port from 0 to 65535", *a.addr)
 		}
 		if a.tls && (c.TLS.Cert == "" || c.TLS.Key == "") {
 			return keyErrorf(a.key, "it needs a certificate; name its files in tls.cert and tls.key")

@@ -43,6 +43,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"duration without unit", "log:\n  max_age: 5\n", `c.yaml:2:12: log.max_age: bad duration "5"`},
 		{"too short", "log:\n  max_age: 5m\n", `c.yaml:2:12: log.max_age: 5m is too short; at least 1h`},
 		{"address", "mqtt:\n  addr: 1883\n", `c.yaml:2:9: mqtt.addr: "1883" is no address; write host:port`},
+		{"port", "mqtt:\n  addr: :99999\n", `c.yaml:2:9: mqtt.addr: ":99999" has no port from 0 to 65535`},
 		{"zone", "time_zone: Peking\n", `c.yaml:1:12: time_zone: "Peking" is not known; write an IANA name`},
 		{"url", "series:\n  url: influx:8086\n", `c.yaml:2:8: series.url: "influx:8086" is no URL`},
 		{"scheme of the series", "series:\n  url: nats://influx:8086\n", `c.yaml:2:8: series.url: "nats://influx:8086" is no URL; write it like http://influx.example:8086`},

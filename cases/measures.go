@@ -72,14 +72,14 @@ var indicators = []indicator{
 	{"dispatch_unreworked_rate", text("派遣未返工率", "dispatched, not done again"), text("派遣后未返工数", "not done again"), which{not: citywarden.MarkReworked, states: done}, of("to_dispatch", "due_to_dispatch", "dispatched"), citywarden.Higher, of("dispatcher")},
 
 	{"handled", text("处置数", "handled"), text("处置数", "handled"), which{}, nil, "", of("area", "department", "handler")},
-	{"handle_rate", text("处置率", "handled"), text("处置数", "handled"), which{states: done}, of("to_handle", "with_department"), citywarden.Higher, of("area", "department")},
+	{"handle_rate", text("处置率", "share handled"), text("处置数", "handled"), which{states: done}, of("to_handle", "with_department"), citywarden.Higher, of("area", "department")},
 	{"handle_on_time_rate", text("按期处置率", "handled on time"), text("按期处置数", "on time"), which{not: citywarden.MarkLate, states: done}, of("to_handle", "with_department"), citywarden.Higher, of("area", "department", "handler")},
 	{"overdue_rate", text("超期未处置率", "overdue"), text("超期待处置数", "not handled, overdue"), which{states: overdue}, of("to_handle", "with_department"), citywarden.Lower, of("area", "department")},
 	{"extension_rate", text("延期率", "given more time"), text("延期数", "given more time"), which{need: citywarden.MarkExtended}, of("to_handle", "with_department"), citywarden.Lower, of("area", "department")},
 	{"rework_rate", text("返工率", "reworked"), text("返工数", "done again"), which{need: citywarden.MarkReworked}, of("to_close", "to_handle", "with_department"), citywarden.Lower, of("area", "department")},
 
 	{"closed", text("结案数", "closed"), text("结案数", "closed"), which{}, nil, "", of("area", "department")},
-	{"close_rate", text("结案率", "closed"), text("结案数", "closed"), which{states: done}, of("to_close"), citywarden.Higher, of("area", "department")},
+	{"close_rate", text("结案率", "share closed"), text("结案数", "closed"), which{states: done}, of("to_close"), citywarden.Higher, of("area", "department")},
 	{"close_on_time_rate", text("按期结案率", "closed on time"), text("按期结案数", "within the handling limit"), which{not: citywarden.MarkLate, states: done}, of("to_close", "closed"), citywarden.Higher, of("area", "department")},
 }
 

@@ -20,7 +20,7 @@ type receiverListCmd struct{ remote }
 // Run lists the receivers.
 func (k *receiverListCmd) Run(ctx context.Context, o output) error {
 	return printList(ctx, o, &k.remote, "/receivers", nil, []string{"NAME", "CHANNEL", "GETS", "QUIET"}, func(_ stamp, x citywarden.Receiver) []string {
-		gets := "escalations"
+		gets := "escalations, its department's cases"
 		if x.All {
 			gets = "all"
 		}
