@@ -18,6 +18,7 @@ const (
 	NoticeEscalated NoticeKind = "escalated" // it stands for too long
 
 	NoticeDispatched NoticeKind = "dispatched" // 派遣, 转派, 返工: a department has to work on it, or to do it again
+	NoticeWithdrawn  NoticeKind = "withdrawn"  // 转派, 回退, 作废: a department has no longer to work on it
 	NoticeOverdue    NoticeKind = "overdue"    // a limit has passed
 	NoticeSupervised NoticeKind = "supervised" // 督办
 	NoticeUrged      NoticeKind = "urged"      // 催办
@@ -69,6 +70,10 @@ type Notice struct {
 func (n *Notice) Moot(c *Case) Text {
 	switch {
 	case n.Department == "":
+	case n.Kind == NoticeWithdrawn:
+		if c.Stage.Open() && c.Department == n.Department {
+			return Text{EN: "the case is with " + n.Department + " again", ZH: "案卷又回到" + n.Department}
+		}
 	case !c.Stage.Open():
 		name := c.Stage.Text()
 		return Text{EN: "the case is " + name.EN, ZH: "案卷" + name.ZH}

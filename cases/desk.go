@@ -803,7 +803,7 @@ func (d *Desk) Do(ctx context.Context, id citywarden.CaseID, step citywarden.Cas
 		if err := d.save(ctx, tx, c, before.Revision); err != nil {
 			return err
 		}
-		return d.follow(ctx, tx, c, &out)
+		return d.follow(ctx, tx, before, c, &out)
 	})
 	if err != nil {
 		return citywarden.Case{}, err

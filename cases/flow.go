@@ -162,8 +162,12 @@ func (d *Desk) resume(ctx context.Context, tx Tx, c citywarden.Case, now time.Ti
 	return d.save(ctx, tx, c, was)
 }
 
-// follow does what the last step of c, a person's, brings about besides c.
-func (d *Desk) follow(ctx context.Context, tx Tx, c citywarden.Case, out *changes) error {
+// follow does what the last step of c, a person's, brings about besides c, which
+// was before.
+func (d *Desk) follow(ctx context.Context, tx Tx, before, c citywarden.Case, out *changes) error {
+	if err := d.withdraw(ctx, tx, before, c); err != nil {
+		return err
+	}
 	s := c.Timeline[len(c.Timeline)-1]
 	var kind citywarden.NoticeKind
 	var text *citywarden.Text
@@ -197,13 +201,7 @@ func (d *Desk) task(c citywarden.Case, s citywarden.CaseStep) *citywarden.Text {
 	if s.Action == citywarden.Rework {
 		text = &citywarden.Text{EN: "to be done again by " + c.Department + ", says " + s.By, ZH: s.By + " 要求 " + c.Department + " 返工"}
 	}
-	text.EN, text.ZH = text.EN+", "+c.ClassName.In("en"), text.ZH+"，"+c.ClassName.In("zh")
-	grid, _ := d.opt.Grids.Grid(c.Grid) // empty when there is none
-	for _, where := range []string{grid.Town, grid.Village, c.ComponentName} {
-		if where != "" {
-			text.EN, text.ZH = text.EN+", "+where, text.ZH+"，"+where
-		}
-	}
+	d.of(c, text)
 	until := c.Deadline.In(d.opt.Calendar.Zone()).Format("2006-01-02 15:04")
 	switch {
 	case c.Deadline.IsZero():
@@ -213,6 +211,60 @@ func (d *Desk) task(c citywarden.Case, s citywarden.CaseStep) *citywarden.Text {
 		text.EN, text.ZH = text.EN+", due by "+until, text.ZH+"，处置时限 "+until
 	}
 	return text
+}
+
+// of adds to text of which class c is and where, as far as names of places are known.
+func (d *Desk) of(c citywarden.Case, text *citywarden.Text) {
+	text.EN, text.ZH = text.EN+", "+c.ClassName.In("en"), text.ZH+"，"+c.ClassName.In("zh")
+	grid, _ := d.opt.Grids.Grid(c.Grid) // empty when there is none
+	for _, where := range []string{grid.Town, grid.Village, c.ComponentName} {
+		if where != "" {
+			text.EN, text.ZH = text.EN+", "+where, text.ZH+"，"+where
+		}
+	}
+}
+
+// withdraw tells the department that worked on the case, as it was before its last
+// step, that it does so no longer. It tells nothing when the department has neither
+// been told of the case yet nor accepted it.
+func (d *Desk) withdraw(ctx context.Context, tx Tx, before, c citywarden.Case) error {
+	former := before.Department
+	atWork := before.Stage == citywarden.PendingHandling || before.Stage == citywarden.Handling || before.Stage == citywarden.Suspended
+	i := slices.IndexFunc(d.opt.Notify, func(r Receiver) bool { return r.Name == former })
+	if i < 0 || !atWork || c.Stage.Open() && c.Department == former {
+		return nil
+	}
+	if before.Stage == citywarden.PendingHandling {
+		waits, err := tx.PendingNotices(ctx, c.ID)
+		if err != nil {
+			return err
+		}
+		untold := func(n citywarden.Notice) bool {
+			return n.Kind == citywarden.NoticeDispatched && n.Receiver == former && !n.At.Before(before.TaskSince)
+		}
+		if slices.ContainsFunc(waits, untold) {
+			return nil
+		}
+	}
+	s := c.Timeline[len(c.Timeline)-1]
+	text := &citywarden.Text{ZH: s.By + " " + s.Action.Text().ZH}
+	switch {
+	case !c.Stage.Open():
+		text.EN = c.Stage.Text().EN + " by " + s.By + ", " + former + " has nothing to do any more"
+	case c.Department != "":
+		text.EN, text.ZH = "taken from "+former+" by "+s.By+" and dispatched to "+c.Department, text.ZH+"给 "+c.Department
+	default:
+		text.EN = "taken back from " + former + " by " + s.By + ", as it asked"
+	}
+	text.ZH += "，" + former + " 不再处理"
+	d.of(c, text)
+	if s.Note != "" {
+		text.EN, text.ZH = text.EN+": "+s.Note, text.ZH+"："+s.Note
+	}
+	n := notice(c, citywarden.NoticeWithdrawn, "", text, s.At, strconv.FormatInt(c.Revision, 10))
+	n.Receiver, n.Department, n.Next = former, former, d.opt.Notify[i].when(&n, s.At)
+	_, err := tx.AddNotices(ctx, []citywarden.Notice{n})
+	return err
 }
 
 // merge gives the alarms of own, a duplicate, to the case that step names.

@@ -790,11 +790,13 @@ func TestADepartmentIsTold(t *testing.T) {
 			steps    []citywarden.CaseStep
 			to       *mailbox
 			want, zh string
+			former   string // what the department is told from which it was taken
 		}{
 			{to: water, steps: []citywarden.CaseStep{file, send},
 				want: "dispatched to water by chen, water main burst, 绥安镇, 龙湖社区, due by 2026-11-23 11:00", zh: "chen 派遣给 water，供水管道破裂，绥安镇，龙湖社区，处置时限 2026-11-23 11:00"},
 			{to: roads, steps: []citywarden.CaseStep{{Action: citywarden.Redispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "roads", Note: "a sewer"}},
-				want: "dispatched to roads by chen, water main burst, 绥安镇, 龙湖社区, due by 2026-11-23 11:00: a sewer", zh: "chen 转派给 roads，供水管道破裂，绥安镇，龙湖社区，处置时限 2026-11-23 11:00：a sewer"},
+				want: "dispatched to roads by chen, water main burst, 绥安镇, 龙湖社区, due by 2026-11-23 11:00: a sewer", zh: "chen 转派给 roads，供水管道破裂，绥安镇，龙湖社区，处置时限 2026-11-23 11:00：a sewer",
+				former: "withdrawn E0501202611230001  taken from water by chen and dispatched to roads, water main burst, 绥安镇, 龙湖社区: a sewer"},
 			{to: roads, after: 2 * time.Hour, steps: []citywarden.CaseStep{done, {Action: citywarden.Rework, By: "sun", Role: citywarden.RoleOfficer, Note: "still leaks"}},
 				want: "to be done again by roads, says sun, water main burst, 绥安镇, 龙湖社区, was due by 2026-11-23 11:00: still leaks", zh: "sun 要求 roads 返工，供水管道破裂，绥安镇，龙湖社区，处置时限 2026-11-23 11:00 已过：still leaks"},
 		} {
@@ -804,11 +806,15 @@ func TestADepartmentIsTold(t *testing.T) {
 			do(t, o.Desk, c.ID, tt.steps...)
 			o.wantMail(t, tt.to, "dispatched "+string(c.ID)+"  "+tt.want)
 			o.wantMail(t, o.all, "dispatched "+string(c.ID)+"  "+tt.want)
+			if tt.former != "" {
+				o.wantMail(t, water, tt.former)
+			}
 			for _, other := range []*mailbox{o.chief, water, roads} {
 				o.wantMail(t, other)
 			}
-			ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{Case: c.ID, Page: citywarden.Page{Limit: 1}})
-			if err != nil || len(ns) != 1 || ns[0].Text != (citywarden.Text{EN: tt.want, ZH: tt.zh}) || ns[0].Grid != c.Grid {
+			ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{Case: c.ID})
+			ns = slices.DeleteFunc(ns, func(n citywarden.Notice) bool { return n.Kind != citywarden.NoticeDispatched })
+			if err != nil || len(ns) == 0 || ns[0].Text != (citywarden.Text{EN: tt.want, ZH: tt.zh}) || ns[0].Grid != c.Grid {
 				t.Errorf("notice %+v, %v; want %q", ns, err, tt.zh)
 			}
 		}
@@ -825,6 +831,7 @@ func TestADepartmentIsTold(t *testing.T) {
 		roads.take()
 		water.failing(func() error { return errors.New("busy") })
 		do(t, o.Desk, c.ID, citywarden.CaseStep{Action: citywarden.Redispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "water", Note: "a main after all"})
+		o.wantMail(t, roads, "withdrawn "+string(c.ID)+"  taken from roads by chen and dispatched to water, ")
 		o.stop()
 		if err := o.db.Close(); err != nil {
 			t.Fatal(err)
@@ -843,10 +850,87 @@ func TestADepartmentIsTold(t *testing.T) {
 				}
 			}
 		}
-		if len(water.keys) != 2 {
-			t.Errorf("water got %v, want two notices", water.keys)
+		if len(water.keys) != 3 {
+			t.Errorf("water got %v, want three notices", water.keys)
 		}
 	})
+}
+
+// A department that works on a case is told when it has nothing to do with it any
+// more, and only then; and only of what it was told of, or has accepted.
+func TestACaseIsTakenFromADepartment(t *testing.T) {
+	quiet, err := cases.ParseQuiet("22:00-07:00", time.FixedZone("CST", 8*60*60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := func(a citywarden.Action, who string, role citywarden.Role, note string) citywarden.CaseStep {
+		x := citywarden.CaseStep{Action: a, By: who, Role: role, Note: note}
+		if role == citywarden.RoleDepartment {
+			x.Department = "water"
+		}
+		return x
+	}
+	to := func(department string) citywarden.CaseStep {
+		return citywarden.CaseStep{Action: citywarden.Redispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: department, Note: "a sewer"}
+	}
+	accept := by(citywarden.Accept, "wu", citywarden.RoleDepartment, "")
+	suspend := by(citywarden.RequestSuspension, "wu", citywarden.RoleDepartment, "a part is missing")
+	suspend.Until = monday().Add(30 * 24 * time.Hour)
+	for _, tt := range []struct {
+		name   string
+		at     time.Duration // after ten on Monday
+		steps  []citywarden.CaseStep
+		en, zh string // what water is told, "" for nothing
+	}{
+		{name: "transferred", steps: []citywarden.CaseStep{accept, to("roads")},
+			en: "taken from water by chen and dispatched to roads, water main burst: a sewer", zh: "chen 转派给 roads，water 不再处理，供水管道破裂：a sewer"},
+		{name: "returned", steps: []citywarden.CaseStep{by(citywarden.SendBack, "wu", citywarden.RoleDepartment, "not ours"), by(citywarden.ApproveSendBack, "chen", citywarden.RoleDispatcher, "")},
+			en: "taken back from water by chen, as it asked, water main burst", zh: "chen 同意回退，water 不再处理，供水管道破裂"},
+		{name: "voided", steps: []citywarden.CaseStep{by(citywarden.Void, "lin", citywarden.RoleSupervisor, "a test")},
+			en: "voided by lin, water has nothing to do any more, water main burst: a test", zh: "lin 作废，water 不再处理，供水管道破裂：a test"},
+		{name: "closed by force", steps: []citywarden.CaseStep{suspend, by(citywarden.ApproveSuspension, "chen", citywarden.RoleDispatcher, ""), by(citywarden.ForceClose, "lin", citywarden.RoleSupervisor, "the road goes")},
+			en: "closed by lin, water has nothing to do any more, water main burst: the road goes", zh: "lin 强制结案，water 不再处理，供水管道破裂：the road goes"},
+		{name: "asked only", steps: []citywarden.CaseStep{by(citywarden.SendBack, "wu", citywarden.RoleDepartment, "not ours")}},
+		{name: "done", steps: []citywarden.CaseStep{by(citywarden.Handle, "wu", citywarden.RoleDepartment, ""), by(citywarden.Verify, "sun", citywarden.RoleOfficer, ""), by(citywarden.Close, "lin", citywarden.RoleSupervisor, "")}},
+		{name: "in the night, before it was told", at: 13 * time.Hour, steps: []citywarden.CaseStep{to("roads")}},
+		{name: "in the night, accepted", at: 13 * time.Hour, steps: []citywarden.CaseStep{accept, to("roads")},
+			en: "taken from water by chen and dispatched to roads, water main burst: a sewer", zh: "chen 转派给 roads，water 不再处理，供水管道破裂：a sewer"},
+		{name: "in the night, and comes back", at: 13 * time.Hour, steps: []citywarden.CaseStep{accept, to("roads"), to("water")}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				time.Sleep(time.Until(monday().Add(tt.at)))
+				o := &office{f: &feed{}, all: &mailbox{}, chief: &mailbox{}, limits: map[citywarden.Stage]cases.Limit{}}
+				water := &mailbox{}
+				o.open(t, filepath.Join(t.TempDir(), "x.db"), cases.Receiver{Name: "all", All: true, Sender: o.all}, cases.Receiver{Name: "water", Quiet: quiet, Sender: water})
+				defer o.stop()
+				c, err := o.Create(t.Context(), citywarden.NewCase{Class: "event/0501", Title: "East gate"}, "xu", citywarden.RoleAcceptor)
+				if err != nil {
+					t.Fatal(err)
+				}
+				send := citywarden.CaseStep{Action: citywarden.Dispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "water"}
+				do(t, o.Desk, c.ID, by(citywarden.File, "lin", citywarden.RoleSupervisor, ""), send)
+				for _, x := range tt.steps {
+					time.Sleep(time.Minute)
+					do(t, o.Desk, c.ID, x)
+				}
+				time.Sleep(tt.at)
+				is := func(s string) bool { return strings.HasPrefix(s, "withdrawn ") }
+				got := slices.DeleteFunc(water.take(), func(s string) bool { return !is(s) })
+				if want := "withdrawn " + string(c.ID) + "  " + tt.en; tt.en == "" && len(got) != 0 || tt.en != "" && !slices.Equal(got, []string{want}) {
+					t.Errorf("water is told %q, want %q", got, tt.en)
+				}
+				if got := o.all.take(); slices.ContainsFunc(got, is) {
+					t.Errorf("who gets all is told %q", got)
+				}
+				ns, _, err := o.Notices(t.Context(), citywarden.NoticeFilter{Case: c.ID, State: citywarden.NoticeSent})
+				i := slices.IndexFunc(ns, func(n citywarden.Notice) bool { return n.Kind == citywarden.NoticeWithdrawn })
+				if err != nil || i >= 0 != (tt.zh != "") || i >= 0 && ns[i].Text.In("zh") != tt.zh {
+					t.Errorf("sent: %+v, %v; want %q", ns, err, tt.zh)
+				}
+			})
+		})
+	}
 }
 
 // What waits to be told to a department is not told when it is not true any more at
@@ -955,7 +1039,7 @@ func TestADeadNoticeIsMoot(t *testing.T) {
 				t.Errorf("sent again: %+v, %v", n, err)
 			}
 		}
-		o.wantMail(t, water)
+		o.wantMail(t, water, "withdrawn "+string(c.ID))
 	})
 }
 

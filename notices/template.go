@@ -70,6 +70,7 @@ var kinds = map[citywarden.NoticeKind]citywarden.Text{
 	citywarden.NoticeEscalated: {ZH: "逾时上报", EN: "escalated"},
 
 	citywarden.NoticeDispatched: {ZH: "任务", EN: "task"},
+	citywarden.NoticeWithdrawn:  {ZH: "任务取消", EN: "task withdrawn"},
 	citywarden.NoticeOverdue:    {ZH: "超时", EN: "overdue"},
 	citywarden.NoticeSupervised: {ZH: "督办", EN: "supervised"},
 	citywarden.NoticeUrged:      {ZH: "催办", EN: "urged"},
