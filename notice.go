@@ -1,6 +1,7 @@
 package citywarden
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 )
@@ -72,13 +73,16 @@ func (n *Notice) Moot(c *Case) Text {
 	case n.Department == "":
 	case n.Kind == NoticeWithdrawn:
 		if c.Stage.Open() && c.Department == n.Department {
-			return Text{EN: "the case is with " + n.Department + " again", ZH: "案卷又回到" + n.Department}
+			return Text{EN: fmt.Sprintf("the case is with %s again", n.Department), ZH: "案卷又回到" + n.Department}
 		}
-	case !c.Stage.Open():
-		name := c.Stage.Text()
-		return Text{EN: "the case is " + name.EN, ZH: "案卷" + name.ZH}
+	case c.Stage == Closed:
+		return Text{EN: "the case is closed", ZH: "案卷已结案"}
+	case c.Stage == Voided:
+		return Text{EN: "the case is voided", ZH: "案卷已作废"}
+	case c.Stage == Rejected:
+		return Text{EN: "the case is rejected", ZH: "案卷不予立案"}
 	case c.Department != n.Department:
-		return Text{EN: "the case is not with " + n.Department + " any more", ZH: "案卷已不在" + n.Department}
+		return Text{EN: fmt.Sprintf("the case is not with %s any more", n.Department), ZH: "案卷已不在" + n.Department}
 	case n.Kind == NoticeDispatched && n.At.Before(c.TaskSince):
 		return Text{EN: "it was told anew or is done", ZH: "任务已重新下达或已完成"}
 	}

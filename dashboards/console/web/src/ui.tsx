@@ -51,8 +51,15 @@ export function SeverityMark({ of, quiet = false }: { of: Severity; quiet?: bool
   )
 }
 
-/** StatusMark is icon and word of a device's presence; online is grey. */
-export function StatusMark({ of }: { of: Status }) {
+/** StatusMark is icon and word of a device's presence; online is grey. One that is disabled is nothing else. */
+export function StatusMark({ of, disabled = false }: { of: Status; disabled?: boolean }) {
+  if (disabled)
+    return (
+      <span class="mark status-silent">
+        <Icon name="silent" size={16} />
+        <span>{t('status.disabled')}</span>
+      </span>
+    )
   return (
     <span class={'mark status-' + of}>
       {of === 'online' ? <span class="dot" aria-hidden="true" /> : <Icon name={of === 'silent' ? 'silent' : 'never'} size={16} />}

@@ -87,6 +87,7 @@ describe('knows all that is said', () => {
       // of the configuration, said at the start
       ['from %q is no mail address; write it like citywarden@city.example', 'server %q is no address; write host:port, like mail.example:587', 'security %q is not known; it is starttls, tls or none',
         'that is no URL; copy the webhook address of the %s robot', '%q is no URL; write it like https://duty.example/citywarden']],
+    ['of a notice that is not sent', ['notice.go'], 'Sprintf', reason, []],
     ['of an uplink', ['broker/uplink/link.go'], 'Errorf', reason, []],
     ['of an order to an alarm', ['dashboards/api/alarms.go'], 'Errorf', reason,
       ['alarm %s has no explanation', 'shelve alarm %s: say for how long ("for": "2h") or until when ("until"), one of the two', 'assign alarm %s: %w', 'assign alarm %s to %s: %w', 'the order %s for %s is stored but not applied yet; look at it again later']],

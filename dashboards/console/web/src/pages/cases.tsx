@@ -243,6 +243,7 @@ export function CasePage({ id }: { id: string }) {
                 </>
               )}
             </Fact>
+            <Fact name={t('al.device')}>{c.device && <a href={href(['devices', c.device])}>{c.device_name || c.device}</a>}</Fact>
             <Fact name={t('ca.grid')}>{c.grid}</Fact>
             <Fact name={t('de.location')}>
               {c.location && (

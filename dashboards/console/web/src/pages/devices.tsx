@@ -95,9 +95,9 @@ export function Devices({ search }: { search: string }) {
                 </span>
               </td>
               <td role="cell" class="c-state">
-                <StatusMark of={d.status} />
+                <StatusMark of={d.status} disabled={d.disabled} />
                 <span class="sub">
-                  <When at={d.last_seen} ago /> {d.status === 'silent' && d.reason !== undefined && t(`de.silent.${d.reason}`)}
+                  <When at={d.last_seen} ago /> {d.status === 'silent' && !d.disabled && d.reason !== undefined && t(`de.silent.${d.reason}`)}
                 </span>
               </td>
               <td role="cell" class="c-latest">
@@ -192,7 +192,7 @@ export function DevicePage({ id, search }: { id: string; search: string }) {
       <div class="head">
         <DomainIcon domain={model?.domain} size={22} />
         <h1>{d.name || d.id}</h1>
-        <StatusMark of={d.status} />
+        <StatusMark of={d.status} disabled={d.disabled} />
         <span class="quiet">{d.last_seen ? t('de.presence', ago(d.last_seen)) : t('de.neverText')}</span>
         {d.status === 'silent' && d.reason !== undefined && !d.disabled && <span>{t(`de.silent.${d.reason}`)}</span>}
         {d.disabled && <span class="tag">{t('de.disabled')}</span>}

@@ -121,7 +121,7 @@ export function DeviceCard({ d, alarms, onClose }: { d: Spot; alarms: Alarm[]; o
     <>
       <CardHead title={x.name || x.id} onClose={onClose} icon={<DomainIcon domain={domainOf(x.model)} size={20} />} />
       <p>
-        <StatusMark of={x.status} />{' '}
+        <StatusMark of={x.status} disabled={fresh.data?.disabled} />{' '}
         <span class="quiet">
           {modelTitle(x.model)} · {x.id}
         </span>
@@ -219,7 +219,7 @@ function TheirCases({ of, ...part }: { name: string; of: Case[] | undefined; err
   )
 }
 
-function TheirDevices({ of, to, ...part }: { name: string; of: Pick<Device, 'id' | 'name' | 'model' | 'status'>[] | undefined; to: (id: string) => string; error?: string; again?: () => void }) {
+function TheirDevices({ of, to, ...part }: { name: string; of: (Pick<Device, 'id' | 'name' | 'model' | 'status'> & { disabled?: boolean })[] | undefined; to: (id: string) => string; error?: string; again?: () => void }) {
   return (
     <Part n={of?.length} {...part}>
       {of?.slice(0, 50).map((d) => (
@@ -228,7 +228,7 @@ function TheirDevices({ of, to, ...part }: { name: string; of: Pick<Device, 'id'
           <span class="grow">
             <a href={to(d.id)}>{d.name || d.id}</a>
           </span>
-          <StatusMark of={d.status} />
+          <StatusMark of={d.status} disabled={d.disabled} />
         </li>
       ))}
     </Part>

@@ -75,6 +75,7 @@ function OneNotice({ n, again }: { n: Notice; again: () => void }) {
         <span class="sub">
           {[known('no.kind.', n.kind), n.receiver, n.urgent && t('no.urgent'), n.case].filter(Boolean).join(' · ')} · <When at={n.at} />
         </span>
+        {n.text && <span class="sub">{text(n.text)}</span>}
         {n.error !== undefined && n.state !== 'kept' && <span class="sub">{reason(n.error)}</span>}
         {n.next_try !== undefined && n.state === 'pending' && (
           <span class="sub">
@@ -92,8 +93,8 @@ function OneNotice({ n, again }: { n: Notice; again: () => void }) {
           disabled={busy}
           onClick={() =>
             run(async () => {
-              await post('/notices/resend', { key: n.key, receiver: n.receiver })
-              say(t('no.resent', n.receiver!))
+              const x = await post<Notice>('/notices/resend', { key: n.key, receiver: n.receiver })
+              say(x.state === 'dropped' ? `${t('no.dropped')}: ${reason(x.error ?? '')}` : t('no.resent', n.receiver!))
               again()
             })
           }

@@ -93,6 +93,7 @@ export function Task({ id }: { id: string }) {
   const c = loaded.data
   if (c === undefined) return <Wait of={loaded} />
   const may = (answers[c.stage] ?? []).filter((a) => (c.actions ?? []).includes(a))
+  const first = (c.timeline ?? [])[0]
   const answer = (action: string) => {
     if (!agrees.includes(action) && note.trim() === '') return setWrong(t('ca.noteMissing'))
     setWrong('')
@@ -122,7 +123,7 @@ export function Task({ id }: { id: string }) {
         <span class="tag">{t(`stage.${c.stage}`)}</span> <Due of={c} long />
       </p>
       <p class="quiet">
-        {[c.id, className(c), c.grid, c.department].filter(Boolean).join(' · ')}
+        {[whereOf(c), c.id, className(c), c.grid, c.department].filter(Boolean).join(' · ')}
       </p>
       {c.location && (
         <p>
@@ -136,7 +137,7 @@ export function Task({ id }: { id: string }) {
       )}
       <p class="note">{c.stage === 'checking' ? t('ca.did', t('ca.closing'), c.closing_condition || '–') : t('ca.did', t('ca.filing'), c.filing_condition || '–')}</p>
       <Reported of={c} />
-      {!isReported(c) && (c.timeline ?? [])[0]?.note && <p class="said">{c.timeline![0]!.note}</p>}
+      {!isReported(c) && first && text(first.text, first.note) && <p class="said">{text(first.text, first.note)}</p>}
       <Photos of={c} />
       {may.length === 0 ? (
         <p class="note">{t('ca.nothing')}</p>

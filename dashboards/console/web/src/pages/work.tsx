@@ -230,6 +230,8 @@ function Panel({ id, revision, onClose, onDone }: { id: string; revision: number
         <Fact name={t('ca.deadline')}>{c.deadline && fullTime(c.deadline)}</Fact>
         <Fact name={t('ca.department')}>{c.department}</Fact>
         <Fact name={t('ca.officer')}>{c.officer}</Fact>
+        <Fact name={t('ca.component')}>{c.component && (c.component_name || c.component)}</Fact>
+        <Fact name={t('al.device')}>{c.device && <a href={href(['devices', c.device])}>{c.device_name || c.device}</a>}</Fact>
         <Fact name={t('ca.grid')}>{c.grid}</Fact>
         <Fact name={t('ca.marks')}>{marks(c)}</Fact>
         <Fact name={t('de.location')}>

@@ -26,6 +26,13 @@ export const people: Record<string, string> = {
   'send an officer: %s is disabled': '{0} 的账号已禁用。',
   'send an officer: %s sees the area %s only; name an officer of the place': '{0} 只管 {1}，请派当地的监督员。',
   'new case: give a title of 1 to 200 characters': '请填写 1 至 200 字的标题。',
+  // what a department is not told any more
+  'the case is closed': '案卷已结案。',
+  'the case is voided': '案卷已作废。',
+  'the case is rejected': '案卷不予立案。',
+  'the case is not with %s any more': '案卷已不在{0}。',
+  'the case is with %s again': '案卷又回到{0}。',
+  'it was told anew or is done': '任务已重新下达或已完成。',
   // alarms
   'alarm %s was acknowledged by %s at %s': '告警已由 {1} 于 {2} 确认。',
   'alarm %s is cleared; only an active alarm can be shelved': '告警已恢复，不必搁置。',
