@@ -170,7 +170,7 @@ type Status string
 const (
 	StatusNever  Status = "never"  // it has not reported yet
 	StatusOnline Status = "online" // it reported within twice its model's heartbeat
-	StatusSilent Status = "silent" // it did not, or it or its gateway said that it left
+	StatusSilent Status = "silent" // it did not, it or its gateway said that it left, or it is disabled
 )
 
 // SilentReason is why a device is silent, as far as that can be known.

@@ -98,7 +98,7 @@ func (r *Registry) status(e *entry, now time.Time) citywarden.Status {
 	switch {
 	case e.lastSeen.IsZero():
 		return citywarden.StatusNever
-	case e.left, now.After(r.silentAt(e)):
+	case e.device.Disabled, e.left, now.After(r.silentAt(e)):
 		return citywarden.StatusSilent
 	}
 	return citywarden.StatusOnline

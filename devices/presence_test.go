@@ -443,5 +443,26 @@ func TestWhySilent(t *testing.T) {
 		if doubts == 0 {
 			t.Error("a session over DTLS is not told that its device is disabled")
 		}
+		// One that was heard just now is so at once, and what it was when it may send again.
+		able := func(yes bool) {
+			t.Helper()
+			valve.Disabled = !yes
+			if _, err := r.Update(t.Context(), valve); err != nil {
+				t.Fatal(err)
+			}
+		}
+		able(true)
+		heardOf(r, "v1", 6, "v1/devices/me/telemetry", nil)
+		is(citywarden.StatusOnline, "", false)
+		able(false)
+		is(citywarden.StatusSilent, citywarden.SilentDisabled, false)
+		if n := r.Summary(""); n[citywarden.StatusSilent] != 1 || n[citywarden.StatusOnline] != 1 {
+			t.Errorf("counted %v, want one silent and one online", n)
+		}
+		if got := list(t, r, citywarden.DeviceFilter{Status: citywarden.StatusSilent}); len(got) != 1 || got[0].ID != "v1" {
+			t.Errorf("silent are %v, want v1", got)
+		}
+		able(true)
+		is(citywarden.StatusOnline, "", false)
 	})
 }
