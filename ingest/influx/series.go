@@ -166,8 +166,13 @@ func noRedirect(r *http.Request, _ []*http.Request) error {
 func (s *Series) Name() string { return name }
 
 // Pace is the least time between two writes while there is no more: each is a sync of the disk, and what comes in meanwhile
-// goes into the next one.
-func (s *Series) Pace() time.Duration { return 20 * time.Millisecond }
+// goes into the next one. With the core it is shorter, as a long write keeps those waiting who acknowledge messages in the same process.
+func (s *Series) Pace() time.Duration {
+	if s.opt.URL != "" {
+		return 50 * time.Millisecond
+	}
+	return 20 * time.Millisecond
+}
 
 // Cursor returns the position up to which everything is written and known to
 // be so after a restart. It follows the writes by up to a second.
