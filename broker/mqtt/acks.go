@@ -3,6 +3,7 @@ package mqtt
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -94,10 +95,6 @@ func (c *conn) push(pk *packets.Packet, check *citywarden.Uplink) (n uint64, ok 
 	if qos > 0 {
 		c.unacked++
 	}
-	if !c.sending {
-		c.sending = true
-		c.listener.wg.Go(c.send) // the reader that we are in is in wg itself
-	}
 	return c.base + uint64(len(c.queue)) - 1, true
 }
 
@@ -111,53 +108,84 @@ func (c *conn) settle(n uint64, err error) {
 		return // the connection is gone, or done was called twice
 	}
 	c.queue[i].settled, c.queue[i].err = true, err
+	answer := i == 0 && !c.answering
+	if answer {
+		c.answering = true
+	}
 	c.mu.Unlock()
-	if i == 0 {
-		signal(c.wake)
+	if answer {
+		c.listener.broker.crew.add(c)
 	}
 }
 
-// send writes the answers, all that are ready in one write, until the
-// connection is gone.
-func (c *conn) send() {
-	var batch []pending
-	var buf []byte
+// answerReady writes the answers of the messages at the head of the queue that have one, all in one write, as long as there are
+// any and it need not wait for the device; else another goroutine goes on. s is used meanwhile. One goroutine at a time
+// answers, the one that settle called for.
+func (c *conn) answerReady(s *answers) {
 	for {
-		select {
-		case <-c.wake:
-		case <-c.gone:
+		s.batch = c.take(s.batch[:0])
+		n, rest := c.answerAtOnce(s)
+		if n < len(s.batch) || len(rest) > 0 {
+			w := &answers{slices.Clone(s.batch), slices.Clone(rest)}
+			c.listener.broker.crew.wg.Go(func() { c.answerSlowly(w, n) })
+			clear(s.batch)
 			return
 		}
-		batch = c.take(batch[:0])
-		signal(c.room)
-		buf = buf[:0]
-		for i := range batch {
-			p := &batch[i]
+		if !c.answered(s.batch) {
+			return
+		}
+	}
+}
+
+// answers are messages that are answered, and what acknowledges those that are durable.
+type answers struct {
+	batch []pending
+	buf   []byte
+}
+
+// answerAtOnce acknowledges the first n messages of s, as many as are durable and of use; rest is what of that the socket has no room
+// for. On what is not a socket alone it writes nothing, as that may wait for the device.
+func (c *conn) answerAtOnce(s *answers) (n int, rest []byte) {
+	s.buf = s.buf[:0]
+	if c.raw == nil {
+		return 0, nil
+	}
+	for ; n < len(s.batch) && s.batch[n].err == nil && c.check(&s.batch[n]) == nil; n++ {
+		s.buf = c.appendAck(s.buf, &s.batch[n])
+	}
+	return n, s.buf[c.tryWrite(s.buf):]
+}
+
+// answerSlowly writes what is left in w.buf of the first n answers of w.batch and then the others, and those that come
+// meanwhile, until there are none or the connection is gone.
+func (c *conn) answerSlowly(w *answers, n int) {
+	for {
+		for i := n; i < len(w.batch); i++ {
+			p := &w.batch[i]
 			answer := c.answerError
 			if p.err == nil {
 				if p.err = c.check(p); p.err == nil {
-					buf = c.appendAck(buf, p)
+					w.buf = c.appendAck(w.buf, p)
 					continue
 				}
 				answer = c.answerUnusable
 			}
-			if !c.flush(buf) || !answer(p) {
+			if !c.flush(w.buf) || !answer(p) {
 				return
 			}
-			buf = buf[:0]
+			w.buf = w.buf[:0]
 		}
-		if !c.flush(buf) {
+		if !c.flush(w.buf) || !c.answered(w.batch) {
 			return
 		}
-		c.listener.broker.metrics.acknowledged(batch)
-		clear(batch) // an idle connection keeps no message
-		c.idle()
+		w.batch, w.buf, n = c.take(w.batch[:0]), w.buf[:0], 0
 	}
 }
 
 // take moves the settled messages at the head of the queue to batch.
 func (c *conn) take(batch []pending) []pending {
 	c.mu.Lock()
+	defer signal(c.room)
 	defer c.mu.Unlock()
 	n := 0
 	for n < len(c.queue) && c.queue[n].settled {
@@ -178,24 +206,30 @@ func (c *conn) take(batch []pending) []pending {
 	clear(c.queue[rest:])
 	c.queue = c.queue[:rest]
 	c.base += uint64(n)
-	c.busy = true
 	return batch
 }
 
-func (c *conn) idle() {
+// answered notes that batch is, and reports whether there is more to answer.
+func (c *conn) answered(batch []pending) (more bool) {
+	c.listener.broker.metrics.acknowledged(batch)
+	clear(batch) // an idle connection keeps no message
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.busy = false
+	if len(c.queue) > 0 && c.queue[0].settled {
+		return true
+	}
+	c.answering = false
 	if c.empty != nil && len(c.queue) == 0 {
 		close(c.empty)
 		c.empty = nil
 	}
+	return false
 }
 
 // drain waits until every message is answered, the connection gone or ctx done.
 func (c *conn) drain(ctx context.Context) {
 	c.mu.Lock()
-	if len(c.queue) == 0 && !c.busy {
+	if len(c.queue) == 0 && !c.answering {
 		c.mu.Unlock()
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
@@ -43,6 +44,7 @@ type conn struct {
 	release sync.Once // of the slot in listener.unknown
 
 	// Set once, before established.
+	raw      syscall.RawConn // of a connection that is a socket and nothing else; nil for others
 	client   *mochi.Client
 	device   citywarden.DeviceID
 	known    func() (citywarden.DeviceID, error) // whose what the device showed is now
@@ -71,20 +73,19 @@ type conn struct {
 
 	unwatch func() // ends what sets suspect; set before established
 
-	mu       sync.Mutex
-	queue    []pending           // messages in the order they came, from the oldest that is not answered
-	base     uint64              // number of queue[0]
-	unacked  int                 // of queue, those with QoS 1 or 2
-	bytes    int                 // of queue, their payloads
-	received map[uint16]struct{} // QoS 2 messages answered with PUBREC whose PUBREL has not come
-	sending  bool                // the sender runs
-	busy     bool                // the sender has taken answers that it has not written yet
-	empty    chan struct{}       // closed when queue is empty and nothing is being written; nil when nobody waits
-	warned   map[string]bool
-	subs     map[string]subscription
-	names    map[citywarden.DeviceID]string // what the gateway calls those behind it
-	down     chan downlink                  // to be sent to the device; nil before it subscribes
-	deaf     bool                           // nothing is sent any more
+	mu        sync.Mutex
+	queue     []pending           // messages in the order they came, from the oldest that is not answered
+	base      uint64              // number of queue[0]
+	unacked   int                 // of queue, those with QoS 1 or 2
+	bytes     int                 // of queue, their payloads
+	received  map[uint16]struct{} // QoS 2 messages answered with PUBREC whose PUBREL has not come
+	answering bool                // the crew, or another goroutine, writes answers, or is about to; for ever once the connection is gone
+	empty     chan struct{}       // closed when queue is empty and nothing is being written; nil when nobody waits
+	warned    map[string]bool
+	subs      map[string]subscription
+	names     map[citywarden.DeviceID]string // what the gateway calls those behind it
+	down      chan downlink                  // to be sent to the device; nil before it subscribes
+	deaf      bool                           // nothing is sent any more
 
 	reminders map[citywarden.DeviceID]struct{} // the devices that the gateway is to be reminded of, see addReminder
 
@@ -97,7 +98,6 @@ type conn struct {
 	pubacks chan uint16 // the device acknowledged what came from down
 	lastID  uint16      // of what was sent from down, its sender's
 
-	wake chan struct{} // for the sender: queue[0] is settled
 	room chan struct{} // for the reader: queue became shorter
 }
 
@@ -115,7 +115,6 @@ func newConn(l *listener, nc net.Conn) *conn {
 		gone:     make(chan struct{}),
 		writing:  make(chan struct{}, 1),
 		pubacks:  make(chan uint16, 1),
-		wake:     make(chan struct{}, 1),
 		room:     make(chan struct{}, 1),
 	}
 	c.socket = &socket{Conn: nc, conn: c}
@@ -188,6 +187,32 @@ func (c *conn) Write(p []byte) (int, error) {
 	case <-c.gone:
 		return 0, net.ErrClosed
 	}
+	c.limitWrite()
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		_ = c.Close()
+	}
+	return n, err
+}
+
+// tryWrite writes as much of p as raw has room for, nothing while somebody else writes, and returns how much that is. An error
+// is left to the next Write.
+func (c *conn) tryWrite(p []byte) int {
+	if len(p) == 0 {
+		return 0
+	}
+	select {
+	case c.writing <- struct{}{}:
+		defer func() { <-c.writing }()
+	default:
+		return 0
+	}
+	c.limitWrite()
+	return writeAtOnce(c.raw, p)
+}
+
+// limitWrite sets the deadline of a write. The caller has writing.
+func (c *conn) limitWrite() {
 	end := time.Now().Add(writeTimeout)
 	if c.stopping.Load() {
 		end = end.Add(drainTimeout - writeTimeout)
@@ -196,11 +221,6 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.writeEnd = end.Add(writeSlack)
 		_ = c.Conn.SetWriteDeadline(c.writeEnd)
 	}
-	n, err := c.Conn.Write(p)
-	if err != nil {
-		_ = c.Close()
-	}
-	return n, err
 }
 
 // SetDeadline sets the deadline for reading; mochi calls it before each packet.

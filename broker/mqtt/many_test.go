@@ -24,7 +24,7 @@ const maxIdle = 28 << 10
 // dialEnv tells TestDialMany in the child where the broker is.
 const dialEnv = "CITYWARDEN_TEST_DIAL"
 
-// TestTenThousandConnections: that many devices connect at once and stay, with little
+// TestTenThousandConnections: that many devices connect at once, say something and stay, with little
 // memory each, and one more is served as ever.
 func TestTenThousandConnections(t *testing.T) {
 	if testing.Short() || raceDetector {
@@ -57,6 +57,10 @@ func TestTenThousandConnections(t *testing.T) {
 	if said.Text() != fmt.Sprintf("connected %d", many) {
 		t.Fatalf("the devices say %q, %v\n%.2000s", said.Text(), said.Err(), book)
 	}
+	j.wait(t, many)
+	j.mu.Lock()
+	j.taken = nil
+	j.mu.Unlock()
 	each := (used() - before) / many
 	t.Logf("%d bytes for each of %d idle connections", each, many)
 	if each > maxIdle {
@@ -101,6 +105,18 @@ func TestDialMany(t *testing.T) {
 		ack := make([]byte, 4)
 		if _, err := io.ReadFull(c, ack); err != nil || ack[3] != 0 {
 			t.Fatalf("device %d is answered %x, %v", i, ack, err)
+		}
+	}
+	message := append([]byte{packets.Publish<<4 | 1<<1, byte(2 + len(telemetryTopic) + 2 + 2), 0, byte(len(telemetryTopic))}, telemetryTopic+"\x00\x01{}"...)
+	for i, c := range conns {
+		if _, err := c.Write(message); err != nil {
+			t.Fatalf("device %d: %v", i, err)
+		}
+	}
+	for i, c := range conns {
+		ack := make([]byte, 4)
+		if _, err := io.ReadFull(c, ack); err != nil || ack[0] != packets.Puback<<4 {
+			t.Fatalf("message of device %d is answered %x, %v", i, ack, err)
 		}
 	}
 	fmt.Printf("connected %d\n", many)

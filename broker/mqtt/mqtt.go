@@ -162,6 +162,7 @@ type Broker struct {
 	opts    Options
 	log     *slog.Logger
 	metrics metrics
+	crew    crew
 	since   time.Time      // when it began to run
 	nodes   sync.Map       // by nodeKey, the connection in which a node of Sparkplug B was born last, while it lasts
 	guests  chan struct{}  // a slot per connection that asks for a credential
@@ -212,6 +213,8 @@ func (b *Broker) Run(ctx context.Context) error {
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	dismiss := b.crew.start()
+	defer dismiss()
 	if err := server.AddHook(&hook{broker: b, server: server}, nil); err != nil {
 		return fmt.Errorf("mqtt: add hook: %w", err)
 	}

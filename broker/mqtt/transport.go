@@ -95,6 +95,11 @@ func (c *conn) handshake() error {
 		}
 		c.Conn = w
 	}
+	if tcp, ok := c.socket.Conn.(*net.TCPConn); ok && c.Conn == net.Conn(c.socket) {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			c.raw = raw
+		}
+	}
 	return nil
 }
 
