@@ -263,6 +263,10 @@ func printWhyNot(w io.Writer, at stamp, x *citywarden.WhyNot) {
 		printEvidence(w, at, &l.Explanation)
 	}
 	for _, m := range x.Missing {
+		if m.Last.IsZero() {
+			fmt.Fprintf(w, "missing    %s.%s, none in the history\n", m.Device, m.Metric)
+			continue
+		}
 		fmt.Fprintf(w, "missing    %s.%s, last of %s\n", m.Device, m.Metric, at(m.Last))
 	}
 	for _, in := range x.Late {

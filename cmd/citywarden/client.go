@@ -29,6 +29,9 @@ type remote struct {
 
 // client signs in and returns what makes calls.
 func (r *remote) client(ctx context.Context) (*client, error) {
+	if u, err := url.Parse(r.Server); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, &usageError{fmt.Sprintf("%q is no address of a platform; write it like http://127.0.0.1:8080", r.Server)}
+	}
 	c := &client{base: strings.TrimRight(r.Server, "/") + "/api/v1", token: r.Token, http: &http.Client{Timeout: time.Minute}}
 	if c.token != "" {
 		return c, nil
