@@ -34,17 +34,16 @@ func (j *Journal) Backup(ctx context.Context, w io.Writer) (first, last uint64, 
 		return 0, 0, out.Flush()
 	}
 	for seq := j.first.Load(); seq <= end; seq++ {
-		msg, err := j.stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+		data, at, err := j.next(ctx, seq, end)
 		if err != nil {
 			return first, last, fmt.Errorf("back up the log at group %d: %w", seq, err)
 		}
-		seq = msg.Sequence
-		if seq > end {
+		if seq = at; seq > end {
 			break
 		}
 		b := binary.AppendUvarint(nil, seq)
-		b = binary.AppendUvarint(b, uint64(len(msg.Data)))
-		if _, err := out.Write(append(b, msg.Data...)); err != nil {
+		b = binary.AppendUvarint(b, uint64(len(data)))
+		if _, err := out.Write(append(b, data...)); err != nil {
 			return first, last, err
 		}
 		if first == 0 {

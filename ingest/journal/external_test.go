@@ -139,6 +139,16 @@ func TestAClusterKeepsTheLogOnThree(t *testing.T) {
 		if info, err := j.stream.Info(t.Context()); err != nil || info.Config.Replicas != 3 {
 			t.Errorf("replicas after opening again: %+v, %v", info, err)
 		}
+		eventually(t, func() error { // a server that follows answers when it has caught up
+			if groups, err := j.fetch(t.Context(), 1, j.Last().Group()); err != nil || len(groups) != 21 {
+				return fmt.Errorf("of 21 groups %d came at once: %w", len(groups), err)
+			}
+			return nil
+		})
+		// What the server that is asked has not got yet is not waited for.
+		if groups, err := j.fetch(t.Context(), j.Last().Group()+1, j.Last().Group()+9); err != nil || len(groups) > 0 {
+			t.Errorf("%d groups after the last, %v", len(groups), err)
+		}
 		j.Close()
 	}
 }
@@ -194,10 +204,11 @@ func TestAStopDoesNotWaitForALeader(t *testing.T) {
 	}
 }
 
-// swallow stands between the log and its server, and takes an acknowledgement away.
+// swallow stands between the log and its server, and takes an answer away.
 type swallow struct {
 	server string
-	breaks bool // the connection, too
+	what   string // is in the answer
+	breaks bool   // the connection, too
 	mu     sync.Mutex
 	conns  []net.Conn
 	ready  bool // for the next one
@@ -235,7 +246,7 @@ func (s *swallow) listen(t *testing.T) (addr string) {
 						return
 					}
 					s.mu.Lock()
-					it := s.ready && bytes.Contains(b[:n], []byte(`"seq":`))
+					it := s.ready && bytes.Contains(b[:n], []byte(s.what))
 					s.ready = s.ready && !it
 					s.mu.Unlock()
 					switch {
@@ -270,7 +281,7 @@ func TestAWriteOfWhichNobodyHeard(t *testing.T) {
 		t.Run(fmt.Sprintf("breaks=%t", breaks), func(t *testing.T) {
 			t.Parallel()
 			nats := external(t, t.TempDir(), server.RANDOM_PORT, maxPayload)
-			s := &swallow{server: nats.Addr().String(), breaks: breaks}
+			s := &swallow{server: nats.Addr().String(), what: `"seq":`, breaks: breaks}
 			j := open(t, Options{URL: "nats://" + s.listen(t)})
 			run(t, j)
 			if _, err := put(j, uplink(0)); err != nil {

@@ -36,6 +36,9 @@ import (
 const (
 	streamName = "citywarden"
 	subject    = "citywarden.log"
+	// directGet asks any server that has the stream for groups, leaderGet the one that leads for a group.
+	directGet = "$JS.API.DIRECT.GET." + streamName
+	leaderGet = "$JS.API.STREAM.MSG.GET." + streamName
 
 	// maxQueue and maxQueueBytes bound what waits for its commit; Append blocks
 	// when either is reached.
@@ -146,6 +149,8 @@ type Journal struct {
 	retryAt time.Time     // when to look again
 	backoff time.Duration // before the restart after the next one
 	outage  outage
+
+	ahead ahead
 
 	asked struct {
 		sync.Mutex
@@ -313,7 +318,7 @@ func streamConfig(maxBytes int64, replicas int) jetstream.StreamConfig {
 		MaxMsgs:     -1,
 		MaxMsgSize:  maxPayload,
 		Replicas:    replicas,
-		AllowDirect: replicas == 1, // a server that is not the leader may not have the newest group yet
+		AllowDirect: true, // of replicas any one answers: see fetch and getLeading
 		DenyDelete:  true,
 	}
 }

@@ -30,9 +30,16 @@ import (
 // childDir makes the test binary append to the log in that directory until it is killed.
 const childDir = "CITYWARDEN_TEST_JOURNAL"
 
+// childServer makes it a NATS server that keeps its streams in that directory.
+const childServer = "CITYWARDEN_TEST_NATS"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		appendForEver(dir)
+	}
+	if dir := os.Getenv(childServer); dir != "" {
+		serve(dir)
+		return
 	}
 	os.Exit(m.Run())
 }

@@ -2,11 +2,13 @@ package journal
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sort"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/citywarden/citywarden"
@@ -23,7 +25,8 @@ func (j *Journal) Read(ctx context.Context, after citywarden.Position) ([]citywa
 		if uint64(after)%citywarden.MaxGroup == citywarden.MaxGroup-1 || seq == 0 {
 			seq++
 		}
-		recs, changed := j.fromMemory(seq, after)
+		seq = max(seq, j.first.Load())
+		recs, oldest, changed := j.fromMemory(seq, after)
 		if recs != nil {
 			return recs, nil
 		}
@@ -38,7 +41,10 @@ func (j *Journal) Read(ctx context.Context, after citywarden.Position) ([]citywa
 			}
 		}
 		_, ended := j.outage.state()
-		_, recs, err := j.get(ctx, seq)
+		data, at, err := j.next(ctx, seq, oldest-1)
+		if err == nil {
+			_, recs, err = unpack(at, data)
+		}
 		if err != nil {
 			if j.sitOut(ctx, ended) {
 				continue
@@ -53,9 +59,9 @@ func (j *Journal) Read(ctx context.Context, after citywarden.Position) ([]citywa
 }
 
 // fromMemory returns the records of group seq, or of the next one, that are
-// after after; nil when they must be read from the stream; changed when there
-// are none yet.
-func (j *Journal) fromMemory(seq uint64, after citywarden.Position) (recs []citywarden.Record, changed <-chan struct{}) {
+// after after; nil when they must be read from the stream, which has all before the oldest that is in memory; changed when
+// there are none yet.
+func (j *Journal) fromMemory(seq uint64, after citywarden.Position) (recs []citywarden.Record, oldest uint64, changed <-chan struct{}) {
 	t := &j.tail
 	t.Lock()
 	defer t.Unlock()
@@ -63,17 +69,20 @@ func (j *Journal) fromMemory(seq uint64, after citywarden.Position) (recs []city
 		if t.changed == nil {
 			t.changed = make(chan struct{})
 		}
-		return nil, t.changed
+		return nil, 0, t.changed
 	}
-	if len(t.recent) == 0 || seq < t.recent[0].seq {
-		return nil, nil
+	if len(t.recent) == 0 {
+		return nil, t.last.Group() + 1, nil
+	}
+	if oldest = t.recent[0].seq; seq < oldest {
+		return nil, oldest, nil
 	}
 	for i := int(seq - t.recent[0].seq); i < len(t.recent); i++ {
 		if recs = since(t.recent[i].recs, after); len(recs) > 0 {
-			return recs, nil
+			return recs, 0, nil
 		}
 	}
-	return nil, nil
+	return nil, t.last.Group() + 1, nil
 }
 
 // since returns the part of recs after position after.
@@ -84,16 +93,59 @@ func since(recs []citywarden.Record, after citywarden.Position) []citywarden.Rec
 
 // get reads group seq, or the first that is left after it.
 func (j *Journal) get(ctx context.Context, seq uint64) (base uint64, recs []citywarden.Record, err error) {
-	msg, err := j.stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+	data, seq, err := j.one(ctx, seq)
+	if err != nil {
+		return 0, nil, err
+	}
+	return unpack(seq, data)
+}
+
+// one reads group seq, or the first that is left after it, from the server that leads, and returns its number.
+func (j *Journal) one(ctx context.Context, seq uint64) (group []byte, at uint64, err error) {
+	var msg *jetstream.RawStreamMsg
+	if j.stream.CachedInfo().Config.Replicas == 1 {
+		msg, err = j.stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+	} else {
+		msg, err = j.getLeading(ctx, seq)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
-			return 0, nil, ctx.Err()
+			return nil, 0, ctx.Err()
 		}
-		return 0, nil, citywarden.Errorf(citywarden.CodeTransient, "%w", err)
+		return nil, 0, citywarden.Errorf(citywarden.CodeTransient, "%w", err)
 	}
-	base, recs, err = decodeGroup(msg.Sequence, msg.Data)
+	return msg.Data, msg.Sequence, nil
+}
+
+// getLeading is GetMsg, which would ask any server: one that does not lead may not have the newest group yet.
+func (j *Journal) getLeading(ctx context.Context, seq uint64) (*jetstream.RawStreamMsg, error) {
+	ask, err := json.Marshal(server.JSApiMsgGetRequest{Seq: seq, NextFor: subject})
 	if err != nil {
-		return 0, nil, fmt.Errorf("commit group %d is damaged: %w", msg.Sequence, err)
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	msg, err := j.conn.RequestWithContext(ctx, leaderGet, ask)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message server.StoredMsg    `json:"message"`
+	}
+	if err := json.Unmarshal(msg.Data, &answer); err != nil {
+		return nil, err
+	}
+	if answer.Error != nil {
+		return nil, answer.Error
+	}
+	return &jetstream.RawStreamMsg{Sequence: answer.Message.Sequence, Data: answer.Message.Data}, nil
+}
+
+// unpack decodes group seq.
+func unpack(seq uint64, data []byte) (base uint64, recs []citywarden.Record, err error) {
+	if base, recs, err = decodeGroup(seq, data); err != nil {
+		return 0, nil, fmt.Errorf("commit group %d is damaged: %w", seq, err)
 	}
 	return base, recs, nil
 }
