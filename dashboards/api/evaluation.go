@@ -198,7 +198,7 @@ func evaluationTable(e *citywarden.Evaluation, lang string) [][]cell {
 // evaluationNotes say how the figures of e came about.
 func (s *server) evaluationNotes(e *citywarden.Evaluation, lang string) [][]cell {
 	say := func(zh, en string) string { return citywarden.Text{ZH: zh, EN: en}.In(lang) }
-	at := func(t time.Time) string { return t.In(s.zone).Format("2006-01-02 15:04:05") }
+	at := func(t time.Time) string { return t.In(s.zone).Format("2006-01-02 15:04:05Z07:00") }
 	out := [][]cell{
 		{say("起", "from"), at(e.From)}, {say("止（不含）", "to (exclusive)"), at(e.To)}, {say("统计截至", "as of"), at(e.AsOf)}, {},
 		{say("指标", "indicator"), say("分子", "numerator"), say("分母", "denominator"), say("依据", "clause")},

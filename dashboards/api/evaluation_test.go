@@ -79,6 +79,7 @@ func TestEvaluationAsFiles(t *testing.T) {
 	}
 	for _, c := range []struct{ sheet, cell, want string }{
 		{"评价", "A2", `=HYPERLINK("http://x")`}, {"评价", "C1", "处置数"}, {"评价", "D2", "100.00%"}, {"评价", "B4", "合计"}, {"说明", "A5", "指标"},
+		{"说明", "B1", "2020-01-01 00:00:00+08:00"},
 	} {
 		if got, err := f.GetCellValue(c.sheet, c.cell); err != nil || got != c.want {
 			t.Errorf("%s!%s is %q, %v; want %q", c.sheet, c.cell, got, err, c.want)
