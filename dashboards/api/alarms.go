@@ -125,10 +125,32 @@ func (s *server) listAlarms(ctx context.Context, in *struct {
 		return nil, err
 	}
 	as, next, err := s.Alarms.Alarms(ctx, f)
+	if err == nil && len(as) == 0 && in.Rule != "" {
+		err = s.isRule(ctx, in.Rule)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return listOf(as, next), nil
+}
+
+// isRule returns CodeInvalid when there is no rule of that id, nor an alarm of
+// one that there was.
+func (s *server) isRule(ctx context.Context, id citywarden.RuleID) error {
+	var ids []string
+	for _, r := range s.Rules.Rules() {
+		ids = append(ids, string(r.ID))
+	}
+	if slices.Contains(ids, string(id)) {
+		return nil
+	}
+	for _, shadow := range []bool{false, true} {
+		as, _, err := s.Alarms.Alarms(ctx, citywarden.AlarmFilter{Rule: id, Shadow: shadow, Page: citywarden.Page{Limit: 1}})
+		if err != nil || len(as) > 0 {
+			return err
+		}
+	}
+	return citywarden.Errorf(citywarden.CodeInvalid, "no rule %s%s", id, citywarden.DidYouMean(string(id), ids))
 }
 
 func (s *server) getAlarm(ctx context.Context, in *AlarmPath) (*output[citywarden.Alarm], error) {

@@ -174,10 +174,34 @@ func (s *server) listCases(ctx context.Context, in *struct {
 		return nil, err
 	}
 	cs, next, err := s.Cases.Cases(ctx, f)
+	if err == nil && len(cs) == 0 && in.Class != "" {
+		err = s.isClass(ctx, in.Class)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return listOf(s.casesFor(callerOf(ctx), cs), next), nil
+}
+
+// isClass returns CodeInvalid when there is no class of that code in either
+// numbering, nor a case or component of one that there was.
+func (s *server) isClass(ctx context.Context, code citywarden.ClassCode) error {
+	for _, all := range [][]citywarden.Class{s.Classes.All(), s.Classes.Of(citywarden.GBT30428), s.Classes.Of(citywarden.CJT214)} {
+		if slices.ContainsFunc(all, func(k citywarden.Class) bool { return k.Code == code }) {
+			return nil
+		}
+	}
+	one := citywarden.Page{Limit: 1}
+	if cs, _ := s.Components.List(citywarden.ComponentFilter{Class: code, Page: one}); len(cs) > 0 {
+		return nil
+	}
+	for _, orders := range []bool{false, true} {
+		cs, _, err := s.Cases.Cases(ctx, citywarden.CaseFilter{Class: code, WorkOrders: orders, Page: one})
+		if err != nil || len(cs) > 0 {
+			return err
+		}
+	}
+	return citywarden.Errorf(citywarden.CodeInvalid, "no class %q; citywarden classes and GET /api/v1/classes list them", code)
 }
 
 func (s *server) listClasses(ctx context.Context, in *struct {

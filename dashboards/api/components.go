@@ -94,7 +94,13 @@ func (s *server) componentRoutes() {
 	}) (*listOutput[citywarden.Component], error) {
 		f := in.filter(ctx)
 		f.Page = in.page()
-		return listOf(s.Components.List(f)), nil
+		cs, next := s.Components.List(f)
+		if len(cs) == 0 && in.Class != "" {
+			if err := s.isClass(ctx, in.Class); err != nil {
+				return nil, err
+			}
+		}
+		return listOf(cs, next), nil
 	})
 	handle(s, route{method: "GET", path: "/api/v1/components/nearby", id: "list-nearby-components", tag: tag, may: citywarden.MayRead,
 		summary: "Components around a position that are not removed, the nearest first"}, s.nearbyComponents)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -189,10 +190,30 @@ func (s *server) listDevices(ctx context.Context, in *struct {
 	Component citywarden.ComponentID `query:"component" maxLength:"64" doc:"Only those that are attached to it"`
 }) (*listOutput[citywarden.DeviceView], error) {
 	ds, next, err := s.Devices.List(citywarden.DeviceFilter{Model: in.Model, Domain: in.Domain, Grid: in.Grid, Area: callerOf(ctx).Area, Search: in.Search, Status: in.Status, Clock: in.Clock, Component: in.Component, Page: in.page()})
+	if err == nil && len(ds) == 0 && in.Model != "" {
+		err = s.isModel(in.Model)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return listOf(ds, next), nil
+}
+
+// isModel returns CodeInvalid when there is no model of that name, nor a device
+// of one.
+func (s *server) isModel(name citywarden.ModelName) error {
+	var names []string
+	for _, m := range s.Models.All() {
+		names = append(names, string(m.Name))
+	}
+	if slices.Contains(names, string(name)) {
+		return nil
+	}
+	ds, _, err := s.Devices.List(citywarden.DeviceFilter{Model: name, Page: citywarden.Page{Limit: 1}})
+	if err != nil || len(ds) > 0 {
+		return err
+	}
+	return citywarden.Errorf(citywarden.CodeInvalid, "no model %q%s", name, citywarden.DidYouMean(string(name), names))
 }
 
 func (s *server) getDevice(ctx context.Context, in *DevicePath) (*output[citywarden.DeviceView], error) {

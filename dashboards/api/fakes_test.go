@@ -122,7 +122,7 @@ func (c *city) List(f citywarden.DeviceFilter) (out []citywarden.DeviceView, nex
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, d := range c.devices {
-		if string(d.ID) > f.After && strings.Contains(string(d.ID)+d.Name, f.Search) {
+		if string(d.ID) > f.After && (f.Model == "" || d.Model == f.Model) && strings.Contains(string(d.ID)+d.Name, f.Search) {
 			out = append(out, d)
 		}
 	}
@@ -433,7 +433,7 @@ func (d desk) Cases(_ context.Context, f citywarden.CaseFilter) (out []citywarde
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, c := range d.cases {
-		if (!f.Open || c.Stage.Open()) && (f.Stage == "" || c.Stage == f.Stage) && c.WorkOrder == f.WorkOrders {
+		if (f.Class == "" || c.Class == f.Class) && (!f.Open || c.Stage.Open()) && (f.Stage == "" || c.Stage == f.Stage) && c.WorkOrder == f.WorkOrders {
 			out = append(out, *c)
 		}
 	}

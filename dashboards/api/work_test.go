@@ -361,6 +361,43 @@ func TestAlarmFilters(t *testing.T) {
 	}
 }
 
+// What a list is filtered by and no longer is, or never was: what is left of it is
+// found, and a slip of the pen is no empty list.
+func TestListsByWhatThereIsNot(t *testing.T) {
+	p := newPlatform(t)
+	tok := p.as(citywarden.RoleViewer)
+	gone := p.city.alarms["fire.smoke:smoke-1:1"]
+	gone.ID, gone.Rule = "fire.old:smoke-1:1", "fire.old"
+	p.city.alarms[gone.ID] = gone
+	for _, c := range []struct {
+		query  string
+		status int
+		items  int
+		says   string
+	}{
+		{"/alarms?rule=fire.smoke&state=cleared", 200, 0, ""},
+		{"/alarms?rule=fire.old", 200, 1, ""},
+		{"/alarms?rule=fire.old&severity=minor", 200, 0, ""},
+		{"/alarms?rule=fire.smok", 400, 0, `no rule fire.smok; did you mean \"fire.smoke\"?`},
+		{"/alarms?rule=parking.full", 400, 0, `no rule parking.full"`},
+		{"/devices?model=smoke-detector&q=nothing", 200, 0, ""},
+		{"/devices?model=smoke-detecter", 400, 0, `no model \"smoke-detecter\"; did you mean \"smoke-detector\"?`},
+		{"/cases?class=event/0501&stage=closed", 200, 0, ""},
+		{"/cases?class=event/9999", 400, 0, `no class \"event/9999\"; `},
+		{"/components?class=event/9999", 400, 0, `no class \"event/9999\"; `},
+	} {
+		a := p.do(tok, "GET /api/v1"+c.query, "")
+		if a.status != c.status || !strings.Contains(a.body, c.says) {
+			t.Errorf("%s: %d %s, want %d %s", c.query, a.status, a.body, c.status, c.says)
+			continue
+		}
+		var l list[any]
+		if a.into(t, &l); len(l.Items) != c.items {
+			t.Errorf("%s: %d, want %d", c.query, len(l.Items), c.items)
+		}
+	}
+}
+
 // A case is worked to its end, each step by the post that it belongs to.
 func TestCaseFromFilingToClose(t *testing.T) {
 	p := newPlatform(t)
