@@ -111,7 +111,7 @@ type Alarm struct {
 	// of service hold for the rule and entity, from one episode to the next.
 	Shelved            time.Time `json:"shelved_until,omitzero"`
 	ShelvedBy          string    `json:"shelved_by,omitempty"`
-	SuppressedBy       AlarmID   `json:"suppressed_by,omitempty"` // by design: the alarm that explains this one
+	SuppressedBy       AlarmID   `json:"suppressed_by,omitempty"` // by design: the alarm that explains this one; its rule only for who does not see it
 	OutOfService       time.Time `json:"out_of_service_since,omitzero"`
 	OutOfServiceUntil  time.Time `json:"out_of_service_until,omitzero"` // zero: until a person returns it
 	OutOfServiceBy     string    `json:"out_of_service_by,omitempty"`
@@ -308,8 +308,8 @@ func NewAlarmID(rule RuleID, entity string, episode uint64) AlarmID {
 
 // AlarmFilter selects alarms; zero fields select all.
 type AlarmFilter struct {
-	ID       AlarmID
-	Area     AreaCode // that has all devices the alarm ever concerned
+	IDs      []AlarmID // nil for all
+	Area     AreaCode  // that has all devices the alarm ever concerned
 	State    AlarmState
 	Severity Severity
 	Rule     RuleID
@@ -334,7 +334,7 @@ type AlarmStep struct {
 	Reason       string         `json:"reason,omitempty"` // of an order, or why it was closed without a clear condition
 	Text         string         `json:"text,omitempty"`   // of a comment
 	Assignee     string         `json:"assignee,omitempty"`
-	SuppressedBy AlarmID        `json:"suppressed_by,omitempty"` // the alarm that explains it from then on
+	SuppressedBy AlarmID        `json:"suppressed_by,omitempty"` // the alarm that explains it from then on; its rule only for who does not see it
 	Why          *Explanation   `json:"why,omitempty"`
 }
 

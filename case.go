@@ -401,7 +401,7 @@ type Case struct {
 	Class      ClassCode `json:"class"`
 	ClassName  Text      `json:"class_name"`
 	Title      Text      `json:"title"`
-	Key        string    `json:"key,omitempty"` // at most one open case per key
+	Key        string    `json:"key,omitempty"` // at most one open case per key; "" for who does not see all of its alarms, or when it has none
 	Source     Source    `json:"source"`
 	OpenedBy   string    `json:"opened_by,omitempty"`   // user name; "" for the platform
 	WorkOrder  bool      `json:"work_order,omitempty"`  // maintenance, not city management
@@ -427,7 +427,7 @@ type Case struct {
 	StageWarn  time.Time `json:"stage_yellow_at,omitzero"`
 	StageLight Light     `json:"stage_light,omitempty"` // of StageDue, at the time of reading
 	Finished   time.Time `json:"closed_at,omitzero"`
-	Alarms     []AlarmID `json:"alarms"`
+	Alarms     []AlarmID `json:"alarms"`            // that the asking person sees
 	Members    int       `json:"members,omitempty"` // devices that its alarms concern
 	Rule       RuleID    `json:"rule,omitempty"`    // whose alarm opened it; "" when a person did
 	Reopened   int       `json:"reopened,omitempty"`
@@ -524,7 +524,7 @@ type CaseStep struct {
 	Note       string    `json:"note,omitempty"`       // in a person's own words
 	Text       *Text     `json:"text,omitempty"`       // what the platform says of its own steps, and of photos; nil for a person's others
 	Department string    `json:"department,omitempty"` // that shall handle it; of a department's person their own
-	Alarm      AlarmID   `json:"alarm,omitempty"`
+	Alarm      AlarmID   `json:"alarm,omitempty"`      // "" for who does not see it, too
 	At         time.Time `json:"at"`
 
 	Officer      string       `json:"officer,omitempty"`      // who is sent to look

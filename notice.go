@@ -47,7 +47,7 @@ type Notice struct {
 	Receiver string      `json:"receiver,omitempty"` // "" when there is none
 	Kind     NoticeKind  `json:"kind"`
 	Case     CaseID      `json:"case"`
-	Alarm    AlarmID     `json:"alarm,omitempty"`
+	Alarm    AlarmID     `json:"alarm,omitempty"` // "" for who does not see it, too
 	Severity Severity    `json:"severity,omitempty"`
 	Title    Text        `json:"title"` // of the case
 	Text     Text        `json:"text"`

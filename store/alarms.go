@@ -145,6 +145,10 @@ func (d *DB) Alarms(ctx context.Context, f citywarden.AlarmFilter) ([]citywarden
 	}
 	// Few of many alarms, too; the plus keeps the index over shadow out.
 	plus := ""
+	if f.IDs != nil {
+		plus = "+"
+		oneOf(&w, "alarms.id", f.IDs)
+	}
 	if f.Rule != "" {
 		plus = "+"
 		w.and("rule = $", string(f.Rule))
@@ -165,9 +169,6 @@ func (d *DB) Alarms(ctx context.Context, f citywarden.AlarmFilter) ([]citywarden
 		w.and("suppressed <> 0 AND suppressed & $ <> 0", suppressionBits(f.Suppressed))
 	}
 	w.and(plus+"shadow = $", toInt(f.Shadow))
-	if f.ID != "" {
-		w.and("alarms.id = $", string(f.ID))
-	}
 	w.alarmIn(f.Area, "alarms.id")
 	if f.State != "" {
 		w.and("state = $", string(f.State))

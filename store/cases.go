@@ -95,14 +95,14 @@ func request(c *citywarden.Case) string {
 }
 
 // CasesLike returns the cases of a class that were opened from a time to
-// another, both included, without timelines and alarms, at most MaxPage.
+// another, both included, without timelines, at most MaxPage.
 func (d *DB) CasesLike(ctx context.Context, class citywarden.ClassCode, from, to time.Time) ([]citywarden.Case, error) {
 	cs, err := list(ctx, d.sql, scanCase, `SELECT data FROM cases WHERE class = $1 AND work_order = 0 AND opened >= $2 AND opened <= $3
 		ORDER BY opened, id LIMIT $4`, string(class), toMS(from), toMS(to), citywarden.MaxPage)
 	if err != nil {
 		return nil, fmt.Errorf("list cases of class %s: %w", class, err)
 	}
-	return cs, nil
+	return cs, d.addAlarms(ctx, cs)
 }
 
 // NextSerial returns 1, 2, 3 … for each day.

@@ -131,6 +131,9 @@ func (s *server) listAlarms(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if as, err = s.alarmsFor(ctx, callerOf(ctx), as); err != nil {
+		return nil, err
+	}
 	return listOf(as, next), nil
 }
 
@@ -158,6 +161,9 @@ func (s *server) getAlarm(ctx context.Context, in *AlarmPath) (*output[citywarde
 	if err != nil {
 		return nil, err
 	}
+	if a, err = s.alarmFor(ctx, callerOf(ctx), a); err != nil {
+		return nil, err
+	}
 	return outputOf(a), nil
 }
 
@@ -172,6 +178,7 @@ func (s *server) why(ctx context.Context, in *AlarmPath) (*output[citywarden.Exp
 	if e == nil {
 		return nil, citywarden.Errorf(citywarden.CodeNotFound, "alarm %s has no explanation", in.ID)
 	}
+	s.whyFor(callerOf(ctx), e)
 	return outputOf(*e), nil
 }
 
@@ -364,6 +371,9 @@ func (s *server) alarmHistory(ctx context.Context, in *AlarmPath) (*listOutput[c
 	if err != nil {
 		return nil, err
 	}
+	if steps, err = s.stepsFor(ctx, callerOf(ctx), steps); err != nil {
+		return nil, err
+	}
 	return listOf(steps, ""), nil
 }
 
@@ -412,6 +422,9 @@ func (s *server) order(ctx context.Context, o citywarden.AlarmOrder, before, aft
 		return nil, err
 	}
 	if err := after(&a); err != nil {
+		return nil, err
+	}
+	if a, err = s.alarmFor(ctx, callerOf(ctx), a); err != nil {
 		return nil, err
 	}
 	return outputOf(a), nil

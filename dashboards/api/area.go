@@ -51,28 +51,11 @@ func (s *server) alarmSeenBy(ctx context.Context, a *citywarden.Alarm, u citywar
 	if u.Area == "" {
 		return nil
 	}
-	there, _, err := s.Alarms.Alarms(ctx, citywarden.AlarmFilter{ID: a.ID, Area: u.Area, Shadow: a.Shadow})
+	there, _, err := s.Alarms.Alarms(ctx, citywarden.AlarmFilter{IDs: []citywarden.AlarmID{a.ID}, Area: u.Area, Shadow: a.Shadow})
 	if err == nil && len(there) == 0 {
 		return citywarden.Errorf(citywarden.CodeNotFound, "no alarm %s", a.ID)
 	}
 	return err
-}
-
-// caseFor returns c as u sees it: without its device, unless u sees that. What lies in
-// several areas is the case of all of them, and a report may get the alarms of others.
-func (s *server) caseFor(u citywarden.User, c citywarden.Case) citywarden.Case {
-	if c.Device != "" && (u.Role.May(citywarden.MayRead) != nil || u.Area != "" && !u.Area.Has(s.gridOf(c.Device))) {
-		c.Device, c.DeviceName = "", ""
-	}
-	return c
-}
-
-// casesFor changes cs to what u sees of them, see caseFor, and returns it.
-func (s *server) casesFor(u citywarden.User, cs []citywarden.Case) []citywarden.Case {
-	for i := range cs {
-		cs[i] = s.caseFor(u, cs[i])
-	}
-	return cs
 }
 
 // sees reports whether u sees what a live event is about.

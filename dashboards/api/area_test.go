@@ -499,6 +499,12 @@ func TestAnAlarmOfSeveralAreasIsOfTheLevelAbove(t *testing.T) {
 			device := p.do(token, "GET /api/v1/devices/"+string(c.Device), "").status == 200
 			for _, what := range []string{"GET /api/v1/cases/" + string(c.ID), "POST /api/v1/cases/" + string(c.ID) + "/actions/comment", "GET /api/v1/cases?alarm=" + string(c.Alarms[0])} {
 				a := p.do(token, what, `{"note":"seen"}`)
+				if strings.Contains(what, "?alarm=") && p.do(token, "GET /api/v1/alarms/"+url.PathEscape(string(c.Alarms[0])), "").status == 404 {
+					if a.status != 200 || !strings.Contains(a.body, `"items":[]`) {
+						t.Errorf("in %s, where the alarm is not seen, %s = %d %s", area, what, a.status, a.body)
+					}
+					continue
+				}
 				if a.status != 200 || strings.Contains(a.body, `"device":"`+string(c.Device)+`","device_name":"`+c.DeviceName+`"`) != device || strings.Contains(a.body, `"device`) != device {
 					t.Errorf("in %s, where device %s is seen: %v, %s = %d %s", area, c.Device, device, what, a.status, a.body)
 				}

@@ -173,6 +173,11 @@ func (s *server) listCases(ctx context.Context, in *struct {
 	if err := f.SeenBy(callerOf(ctx)); err != nil {
 		return nil, err
 	}
+	if f.Alarm != "" {
+		if seen, err := s.seesAlarm(ctx, callerOf(ctx), f.Alarm); err != nil || !seen {
+			return listOf[citywarden.Case](nil, ""), err
+		}
+	}
 	cs, next, err := s.Cases.Cases(ctx, f)
 	if err == nil && len(cs) == 0 && in.Class != "" {
 		err = s.isClass(ctx, in.Class)
@@ -180,7 +185,10 @@ func (s *server) listCases(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return listOf(s.casesFor(callerOf(ctx), cs), next), nil
+	if cs, err = s.casesFor(ctx, callerOf(ctx), cs); err != nil {
+		return nil, err
+	}
+	return listOf(cs, next), nil
 }
 
 // isClass returns CodeInvalid when there is no class of that code in either
@@ -234,8 +242,16 @@ func (s *server) listNotices(ctx context.Context, in *struct {
 	if u.Role == citywarden.RoleDepartment {
 		f.Department = u.Department
 	}
+	if f.Alarm != "" {
+		if seen, err := s.seesAlarm(ctx, u, f.Alarm); err != nil || !seen {
+			return listOf[citywarden.Notice](nil, ""), err
+		}
+	}
 	ns, next, err := s.Notices.Notices(ctx, f)
 	if err != nil {
+		return nil, err
+	}
+	if ns, err = s.noticesFor(ctx, u, ns); err != nil {
 		return nil, err
 	}
 	return listOf(ns, next), nil
@@ -255,7 +271,11 @@ func (s *server) resend(ctx context.Context, in *struct{ Body resendBody }) (*ou
 	if err != nil {
 		return nil, err
 	}
-	return outputOf(n), nil
+	ns, err := s.noticesFor(ctx, callerOf(ctx), []citywarden.Notice{n})
+	if err != nil {
+		return nil, err
+	}
+	return outputOf(ns[0]), nil
 }
 
 func (s *server) createCase(ctx context.Context, in *struct{ Body citywarden.NewCase }) (*created[citywarden.Case], error) {
@@ -267,7 +287,10 @@ func (s *server) createCase(ctx context.Context, in *struct{ Body citywarden.New
 	if err != nil {
 		return nil, err
 	}
-	return &created[citywarden.Case]{Location: "/api/v1/cases/" + url.PathEscape(string(c.ID)), Body: s.caseFor(u, c)}, nil
+	if c, err = s.caseFor(ctx, u, c); err != nil {
+		return nil, err
+	}
+	return &created[citywarden.Case]{Location: "/api/v1/cases/" + url.PathEscape(string(c.ID)), Body: c}, nil
 }
 
 func (s *server) getCase(ctx context.Context, in *CasePath) (*caseOutput, error) {
@@ -291,7 +314,7 @@ func (s *server) seenCase(ctx context.Context, id citywarden.CaseID) (citywarden
 	if u.Role == citywarden.RoleDepartment && c.Department != u.Department {
 		c.Actions = nil // it had the case before
 	}
-	return s.caseFor(u, c), nil
+	return s.caseFor(ctx, u, c)
 }
 
 func (s *server) duplicates(ctx context.Context, in *CasePath) (*listOutput[citywarden.Duplicate], error) {
@@ -302,7 +325,7 @@ func (s *server) duplicates(ctx context.Context, in *CasePath) (*listOutput[city
 	if err != nil {
 		return nil, err
 	}
-	return s.seenDuplicates(ctx, ds), nil
+	return s.seenDuplicates(ctx, ds)
 }
 
 func (s *server) nearCases(ctx context.Context, in *struct {
@@ -317,17 +340,19 @@ func (s *server) nearCases(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return s.seenDuplicates(ctx, ds), nil
+	return s.seenDuplicates(ctx, ds)
 }
 
 // seenDuplicates leaves out what the caller may not see.
-func (s *server) seenDuplicates(ctx context.Context, ds []citywarden.Duplicate) *listOutput[citywarden.Duplicate] {
+func (s *server) seenDuplicates(ctx context.Context, ds []citywarden.Duplicate) (_ *listOutput[citywarden.Duplicate], err error) {
 	u := callerOf(ctx)
 	ds = slices.DeleteFunc(ds, func(d citywarden.Duplicate) bool { return d.Case.SeenBy(u) != nil })
 	for i := range ds {
-		ds[i].Case = s.caseFor(u, ds[i].Case)
+		if ds[i].Case, err = s.caseFor(ctx, u, ds[i].Case); err != nil {
+			return nil, err
+		}
 	}
-	return listOf(ds, "")
+	return listOf(ds, ""), nil
 }
 
 func (s *server) workflow(context.Context, *struct{}) (*output[workflow], error) {
@@ -386,5 +411,8 @@ func (s *server) act(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return caseOutputOf(s.caseFor(u, c)), nil
+	if c, err = s.caseFor(ctx, u, c); err != nil {
+		return nil, err
+	}
+	return caseOutputOf(c), nil
 }

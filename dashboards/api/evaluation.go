@@ -136,7 +136,10 @@ func (s *server) evaluatedCases(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return listOf(s.casesFor(callerOf(ctx), cs), next), nil
+	if cs, err = s.casesFor(ctx, callerOf(ctx), cs); err != nil {
+		return nil, err
+	}
+	return listOf(cs, next), nil
 }
 
 // cell is a text, an int, a share or nil for nothing.

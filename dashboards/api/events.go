@@ -97,13 +97,20 @@ func (s *server) watch(ctx context.Context, st *stream, sub *subscriber, missed 
 		st.write("id: %d\nevent: reset\ndata: {}\n\n", last)
 	}
 	u := callerOf(ctx)
-	event := func(e event) {
-		if s.sees(u, e.about) {
-			st.event(s.eventFor(u, e))
+	event := func(e event) error {
+		if !s.sees(u, e.about) {
+			return nil
 		}
+		e, err := s.eventFor(ctx, u, e)
+		if err == nil {
+			st.event(e)
+		}
+		return err
 	}
 	for _, e := range missed {
-		event(e)
+		if err := event(e); err != nil {
+			return err
+		}
 	}
 	st.id(last)
 	if err := st.flush(); err != nil {
@@ -119,10 +126,14 @@ func (s *server) watch(ctx context.Context, st *stream, sub *subscriber, missed 
 			if !ok {
 				return errors.New("cut off: it was too slow, or the platform stops")
 			}
-			event(e)
+			if err := event(e); err != nil {
+				return err
+			}
 			for n := len(sub.queue); n > 0; n-- { // what is there already goes in the same write
 				if e, ok := <-sub.queue; ok {
-					event(e)
+					if err := event(e); err != nil {
+						return err
+					}
 				}
 			}
 		case <-beat.C:
@@ -143,13 +154,29 @@ func (s *server) watch(ctx context.Context, st *stream, sub *subscriber, missed 
 }
 
 // eventFor returns e as u sees it. Hardly ever that is not what all see, which is encoded once.
-func (s *server) eventFor(u citywarden.User, e event) event {
-	if c, ok := e.about.(citywarden.Case); ok {
-		if seen := s.caseFor(u, c); seen.Device != c.Device {
+func (s *server) eventFor(ctx context.Context, u citywarden.User, e event) (event, error) {
+	if maySeeAll(u) {
+		return e, nil
+	}
+	switch x := e.about.(type) {
+	case citywarden.Case: // without its timeline
+		seen, err := s.caseFor(ctx, u, x)
+		if err != nil {
+			return e, err
+		}
+		if seen.Device != x.Device || seen.Key != x.Key || len(seen.Alarms) != len(x.Alarms) {
+			e.json = &lazyJSON{of: seen}
+		}
+	case citywarden.Alarm:
+		seen, err := s.alarmFor(ctx, u, x)
+		if err != nil {
+			return e, err
+		}
+		if seen.SuppressedBy != x.SuppressedBy {
 			e.json = &lazyJSON{of: seen}
 		}
 	}
-	return e
+	return e, nil
 }
 
 // stillValid returns an error when the session of ctx has ended, or its user may

@@ -315,7 +315,7 @@ func (c *city) Alarms(_ context.Context, f citywarden.AlarmFilter) (out []citywa
 	for _, a := range c.alarms {
 		suppressed := f.Suppressed == "" || f.Suppressed == citywarden.SuppressionAny && a.Suppressed() ||
 			f.Suppressed == citywarden.SuppressionNone && !a.Suppressed() || slices.Contains(a.Suppressions(), f.Suppressed)
-		if (f.State == "" || a.State == f.State) && (f.Severity == 0 || a.Severity == f.Severity) && (f.Device == "" || a.Device == f.Device) && (f.Rule == "" || a.Rule == f.Rule) &&
+		if (f.IDs == nil || slices.Contains(f.IDs, a.ID)) && (f.State == "" || a.State == f.State) && (f.Severity == 0 || a.Severity == f.Severity) && (f.Device == "" || a.Device == f.Device) && (f.Rule == "" || a.Rule == f.Rule) &&
 			suppressed && (f.Assignee == "" || a.Assignee == f.Assignee) && (f.Acked == nil || a.Acked == *f.Acked) {
 			out = append(out, a)
 		}

@@ -154,5 +154,8 @@ func (s *server) whyNot(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.whyNotFor(ctx, callerOf(ctx), &out); err != nil {
+		return nil, err
+	}
 	return outputOf(out), nil
 }
