@@ -23,7 +23,7 @@ const backupVersion = 1
 
 // Backup writes the commit groups that are kept to w, up to the newest at the
 // time of the call, and returns the first and the last; 0 for an empty log.
-// Groups that are trimmed meanwhile are left out.
+// When the log is trimmed further than it has come the first is behind that; Restore leaves out what was written before.
 func (j *Journal) Backup(ctx context.Context, w io.Writer) (first, last uint64, err error) {
 	out := bufio.NewWriter(w)
 	if err := out.WriteByte(backupVersion); err != nil {
@@ -46,7 +46,7 @@ func (j *Journal) Backup(ctx context.Context, w io.Writer) (first, last uint64, 
 		if _, err := out.Write(append(b, data...)); err != nil {
 			return first, last, err
 		}
-		if first == 0 {
+		if first == 0 || seq != last+1 {
 			first = seq
 		}
 		last = seq
@@ -79,7 +79,7 @@ func Restore(ctx context.Context, dir string, r io.Reader, log *slog.Logger) (er
 	}
 	conn, err := nats.Connect("", nats.InProcessServer(s))
 	if err == nil {
-		err = pour(ctx, conn, seq, data, in)
+		err = pour(ctx, conn, seq, data, in, log)
 		conn.Close()
 	}
 	s.Shutdown() // writes everything out
@@ -88,17 +88,25 @@ func Restore(ctx context.Context, dir string, r io.Reader, log *slog.Logger) (er
 }
 
 // pour makes the stream: the first group, and those in in.
-func pour(ctx context.Context, conn *nats.Conn, seq uint64, data []byte, in *bufio.Reader) error {
+func pour(ctx context.Context, conn *nats.Conn, seq uint64, data []byte, in *bufio.Reader, log *slog.Logger) error {
 	js, err := jetstream.New(conn)
 	if err != nil {
 		return err
 	}
 	c := streamConfig(-1, 1)
 	c.FirstSeq = seq
-	if _, err := js.CreateStream(ctx, c); err != nil {
+	stream, err := js.CreateStream(ctx, c)
+	if err != nil {
 		return err
 	}
-	for {
+	for next := seq; ; next++ {
+		if seq > next { // what is before was trimmed during the backup
+			log.Warn("the log was trimmed while the backup was written; what is before is left out", "first_group", seq)
+			if err := stream.Purge(ctx, jetstream.WithPurgeSequence(seq)); err != nil {
+				return err
+			}
+			next = seq
+		}
 		if _, _, err := decodeGroup(seq, data); err != nil {
 			return citywarden.Errorf(citywarden.CodeInvalid, "commit group %d is damaged: %w", seq, err)
 		}

@@ -105,3 +105,46 @@ func FuzzNextGroup(f *testing.F) {
 		}
 	})
 }
+
+// trimming trims the log when it is written to.
+type trimming struct {
+	bytes.Buffer
+	trim func()
+}
+
+func (w *trimming) Write(b []byte) (int, error) {
+	if w.trim != nil {
+		w.trim()
+		w.trim = nil
+	}
+	return w.Buffer.Write(b)
+}
+
+// TestABackupWhileTheLogIsTrimmed: of a log that was trimmed further than the backup had come, what is behind is restored.
+func TestABackupWhileTheLogIsTrimmed(t *testing.T) {
+	j := written(t, Options{Dir: t.TempDir(), MaxAge: time.Nanosecond}, 20, 50<<10)
+	w := &trimming{trim: func() {
+		if err := j.Trim(t.Context(), citywarden.PositionAt(15, 0)); err != nil {
+			t.Error(err)
+		}
+	}}
+	first, last, err := j.Backup(t.Context(), w)
+	if err != nil || last != 20 {
+		t.Fatalf("Backup = groups %d to %d, %v", first, last, err)
+	}
+	if first != 15 {
+		t.Errorf("the backup says that it begins with group %d, want 15", first)
+	}
+	dir := filepath.Join(t.TempDir(), "log")
+	if err := Restore(t.Context(), dir, &w.Buffer, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	restored := open(t, Options{Dir: dir})
+	if diff := cmp.Diff(groups(t, j, 0), groups(t, restored, 0)); diff != "" {
+		t.Errorf("the records (-before +after):\n%s", diff)
+	}
+	run(t, restored)
+	if p, err := put(restored, uplink(20)); err != nil || p != citywarden.PositionAt(21, 0) {
+		t.Errorf("the next is at %d, %v", p, err)
+	}
+}
