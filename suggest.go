@@ -2,6 +2,7 @@ package citywarden
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -12,8 +13,8 @@ const maxGuess = 64
 
 // DidYouMean returns `; did you mean "w"?` for the one of words that s was most
 // likely meant to be, to be put behind an error message; "" when none is near.
-// A third of its letters, and one more, may be wrong, missing or swapped; their
-// case does not count.
+// A third of its letters, and one more, may be wrong, missing or swapped, or it is
+// how a single word begins; the case of letters does not count.
 func DidYouMean(s string, words []string) string {
 	if len(s) > maxGuess {
 		return ""
@@ -22,6 +23,12 @@ func DidYouMean(s string, words []string) string {
 	for _, w := range words {
 		if d := editDistance(strings.ToLower(s), strings.ToLower(w)); d < least {
 			best, least = w, d
+		}
+	}
+	if least > 1 && len(s) > 2 {
+		begun := slices.DeleteFunc(slices.Clone(words), func(w string) bool { return !strings.HasPrefix(strings.ToLower(w), strings.ToLower(s)) })
+		if len(begun) == 1 {
+			best = begun[0]
 		}
 	}
 	if best == "" {

@@ -98,9 +98,10 @@ func TestNames(t *testing.T) {
 }
 
 func TestDidYouMean(t *testing.T) {
-	words := []string{"pressure", "flow", "battery", "addr", "x"}
+	words := []string{"pressure", "flow", "battery", "addr", "x", "humidity", "hub", "soil_1", "soil_2"}
 	for in, want := range map[string]string{
 		"presure": "pressure", "batery": "battery", "adr": "addr", "folw": "flow", "Flow": "flow", "xx": "x", "X": "x",
+		"Humi": "humidity", "hum": "hub", "soil": "soil_1", "pre": "pressure",
 		"temperature": "", "y": "", "": "", strings.Repeat("flow", 100): "",
 	} {
 		if want != "" {
