@@ -548,30 +548,17 @@ func oursForBench(t *testing.T, dir string) *contender {
 	})
 	tokens := addDevices(t, p, 100)
 	took := regexp.MustCompile(`(?m)^citywarden_mqtt_ack_seconds_bucket\{le="([^"]+)"\} (\S+)$`)
-	metrics := func(t *testing.T) []byte {
-		res, err := http.Get(p.http + "/metrics")
-		if err != nil {
-			t.Error(err)
-			return nil
-		}
-		defer res.Body.Close()
-		b, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Error(err)
-		}
-		return b
-	}
 	return &contender{
 		name: "citywarden", mqtt: p.mqtt, topic: "v1/devices/me/telemetry", pids: []int{p.cmd.Process.Pid},
 		token:   func(i int) string { return tokens[i] },
 		payload: smoke,
-		metrics: metrics,
+		metrics: p.metrics,
 		stored: func(t *testing.T) int {
-			return int(figure(t, metrics(t), `(?m)^citywarden_series_points_total\{result="written"\} (\S+)$`))
+			return int(figure(t, p.metrics(t), `(?m)^citywarden_series_points_total\{result="written"\} (\S+)$`))
 		},
 		acks: func(t *testing.T) map[float64]float64 {
 			counts := map[float64]float64{}
-			for _, m := range took.FindAllSubmatch(metrics(t), -1) {
+			for _, m := range took.FindAllSubmatch(p.metrics(t), -1) {
 				le, err := strconv.ParseFloat(string(m[1]), 64)
 				if err != nil {
 					t.Fatal(err)
