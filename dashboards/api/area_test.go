@@ -556,6 +556,11 @@ func TestWhoIsConfinedWorksThere(t *testing.T) {
 	token := p.in("350623100")
 	first, third := marks[0].made["case"], marks[2].made["case"]
 	here, there := marks[0].made["component"], marks[2].made["component"]
+	if _, err := p.server.Devices.(*devices.Registry).Create(t.Context(), citywarden.Device{
+		ID: "across", Model: "smoke-detector", Location: &marks[2].at, Component: citywarden.ComponentID(here),
+	}); err != nil {
+		t.Fatal(err)
+	}
 	shifted := citywarden.GCJ02.FromWGS84(marks[0].at)
 	gcj := fmt.Sprintf(`{"lat":%g,"lon":%g}`, shifted.Lat, shifted.Lon)
 	for _, c := range []struct {
@@ -582,6 +587,7 @@ func TestWhoIsConfinedWorksThere(t *testing.T) {
 		{"POST /api/v1/cases/" + marks[0].made["report"] + "/actions/send_verify", `{"officer":"mark-first"}`, 200, ""},
 		{"POST /api/v1/alarms/" + url.PathEscape(marks[0].made["alarm"]) + "/assign", `{"to":"mark-third"}`, 400, "mark-third sees the area 350623101001 only"},
 		{"DELETE /api/v1/components/" + marks[2].made["component"], "", 404, "no component"},
+		{"DELETE /api/v1/components/" + here, "", 409, "a device elsewhere is attached to component " + here},
 		{"PUT /api/v1/components/" + marks[0].made["component"], `{"location":{"lat":24.1005,"lon":117.6205}}`, 403, "adds components in the area 350623100 only"},
 		{"PUT /api/v1/components/3506230101000099", `{"location":{"lat":24.1005,"lon":117.6005}}`, 200, "350623100001001"},
 		{"DELETE /api/v1/components/3506230101000099", "", 204, ""},

@@ -131,6 +131,8 @@ func (s *server) componentRoutes() {
 		switch {
 		case err != nil:
 			return nil, err
+		case len(ds) > 0 && !s.maySee(callerOf(ctx), ds[0].ID):
+			return nil, citywarden.Errorf(citywarden.CodeConflict, "a device elsewhere is attached to component %s; ask who sees the whole county to detach it", in.ID)
 		case len(ds) > 0:
 			return nil, citywarden.Errorf(citywarden.CodeConflict, "device %s is attached to component %s; detach it first", ds[0].ID, in.ID)
 		}
