@@ -34,6 +34,8 @@ type device struct {
 	next     int                // the metric after the one that was read last: most messages have them in the same order
 	dark     bool               // not heard for plan.quiet
 	gone     bool               // not registered any more
+	barred   bool               // it or its gateway is disabled: nothing is to be heard of it
+	enters   bool               // it was barred until just now: the next record says since when it is not
 	late     uint64             // readings that came too late to be evaluated
 
 	id       citywarden.DeviceID
@@ -50,6 +52,7 @@ type device struct {
 	out      *citywarden.OutOfService // nil while it is in service
 
 	since int64   // when the engine first knew it, ms
+	let   int64   // when it was let in again after it was barred, ms; 0 never
 	begun int64   // when it became one of this model, ms; 0 when it was no other before
 	alive int64   // when its newest sign of life without readings arrived, as of a gateway that speaks for others, ms; 0 never
 	skew  int64   // time that the newest message with a time of its own gave - its arrival, ms; 0 before
@@ -101,9 +104,10 @@ func (d *device) attribute(name string) (v any, ok bool) {
 }
 
 // heard returns when silence began to count: the newest arrival or sign of life,
-// or the registration of a device that never gave one.
+// or the registration of a device that never gave one; when it was let in again
+// after it was barred.
 func (d *device) heard() int64 {
-	if at := max(d.arrived, d.alive); at > 0 {
+	if at := max(d.arrived, d.alive, d.let); at > 0 {
 		return at
 	}
 	return d.since
@@ -173,8 +177,11 @@ func (d *device) group(b *binding) *group {
 	return d.groups[b.group]
 }
 
-// skips reports that select.where of b excludes the device.
-func (d *device) skips(b *binding) bool { return b.where != nil && d.skip[b.skip] }
+// skips reports that the rule of b leaves the device out: by select.where, or because
+// it asks for silence and nothing is to be heard of the device.
+func (d *device) skips(b *binding) bool {
+	return b.where != nil && d.skip[b.skip] || (d.barred || d.enters) && b.rule.silent
+}
 
 // trim bounds the history of the metrics in mask, once they are evaluated. What
 // waits in a lane, or may still come to it, will look back from where it stands.
@@ -235,6 +242,8 @@ func (e *Engine) bind(reg *citywarden.Device) *device {
 		}
 	}
 	d.reg = reg
+	was := d.barred || d.enters
+	d.barred, d.enters = e.bars(reg), false
 	if ms := reg.Created.UnixMilli(); !reg.Created.IsZero() && ms > 0 {
 		d.since = ms
 	}
@@ -283,8 +292,41 @@ func (e *Engine) bind(reg *citywarden.Device) *device {
 	d.thresholds(e)
 	if e.up > 0 && len(d.quiet) > 0 {
 		e.anew = append(e.anew, d)
+		d.enters = was && !d.barred
 	}
 	return d
+}
+
+// bars reports whether nothing is to be heard of a device: it is disabled, or the
+// gateway is that speaks for it.
+func (e *Engine) bars(reg *citywarden.Device) bool {
+	g := reg.Gateway()
+	if g == "" || reg.Disabled {
+		return reg.Disabled
+	}
+	d := e.devices[g]
+	return d != nil && d.reg != nil && d.reg.Disabled
+}
+
+// rebind is bind for a device that may have been known otherwise, and binds those
+// anew that it bars as a gateway, or no longer does.
+func (e *Engine) rebind(reg *citywarden.Device) *device {
+	old := e.devices[reg.ID]
+	was := old != nil && old.reg != nil && old.reg.Disabled
+	d := e.bind(reg)
+	if reg.Disabled != was {
+		e.rebar(d.id)
+	}
+	return d
+}
+
+// rebar binds the devices behind a gateway anew whose being barred changed.
+func (e *Engine) rebar(gateway citywarden.DeviceID) {
+	for _, d := range e.known {
+		if d.reg != nil && !d.gone && d.reg.Gateway() == gateway && d.barred != e.bars(d.reg) {
+			e.bind(d.reg)
+		}
+	}
 }
 
 // lookAnew looks at the devices whose rules or attributes changed: at a silence
@@ -296,6 +338,9 @@ func (e *Engine) lookAnew() {
 	for _, d := range list {
 		if d.gone || d.plan == nil {
 			continue
+		}
+		if d.enters {
+			d.enters, d.let = false, e.now
 		}
 		if len(d.quiet) > 0 && e.now-max(d.heard(), e.up) >= d.quiet[0] {
 			e.evaluateAny(d)
@@ -487,7 +532,7 @@ func (e *Engine) darkness(d *device) {
 // deleted. Alarms that end by it are closed by the next Step.
 func (e *Engine) DeviceChanged(dev citywarden.Device, deleted bool) {
 	if !deleted {
-		e.bind(&dev)
+		e.rebind(&dev)
 		return
 	}
 	d := e.devices[dev.ID]
@@ -497,9 +542,13 @@ func (e *Engine) DeviceChanged(dev citywarden.Device, deleted bool) {
 	e.unhear(d)
 	e.unlink(d)
 	e.dropInstances(d, "device removed")
+	disabled := d.reg != nil && d.reg.Disabled
 	d.gone, d.plan, d.model, d.reg, d.adjacent, d.out = true, nil, "", nil, nil, nil
 	d.rings, d.lanes, d.insts, d.awake, d.skip, d.events = nil, nil, nil, nil, nil, nil
-	d.arrived, d.alive, d.newestTS, d.lag, d.skew, d.dark, d.quietDue = 0, 0, 0, 0, 0, false, 0
+	d.arrived, d.alive, d.let, d.newestTS, d.lag, d.skew, d.dark, d.barred, d.enters, d.quietDue = 0, 0, 0, 0, 0, 0, false, false, false, 0
+	if disabled {
+		e.rebar(d.id)
+	}
 }
 
 func ms(t time.Time) int64 {

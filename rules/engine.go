@@ -156,6 +156,11 @@ func (e *Engine) enlist() {
 	for _, d := range all {
 		e.bind(d)
 	}
+	for _, d := range all { // a gateway may come after those behind it
+		if e.bars(d) && !e.devices[d.ID].barred {
+			e.bind(d)
+		}
+	}
 }
 
 func (e *Engine) env(d *device, g *group, r *rule, at int64) *env {
@@ -383,7 +388,7 @@ func (e *Engine) speaks(d *device) {
 func (e *Engine) hear(reg *citywarden.Device) *device {
 	d := e.devices[reg.ID]
 	if d == nil || d.gone || d.reg == nil || d.reg != reg && !d.reg.Updated.Equal(reg.Updated) {
-		d = e.bind(reg)
+		d = e.rebind(reg)
 		e.closeOrphans(e.now)
 	}
 	delete(e.heard, d.heardAs)

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,71 @@ func TestASilentDeviceIsSeenByARuleThatComesLater(t *testing.T) {
 		w.e.DeviceChanged(*w.devices[0], false)
 		w.tick(5 * time.Minute)
 		w.expect("5m0s raised d minor")
+	})
+}
+
+// Nothing is to be heard of a device that is disabled, or whose gateway is: that is
+// no silence. Once let in again it has its full time, whatever else changes.
+func TestADisabledDeviceIsNotSilent(t *testing.T) {
+	rule := probeRule(`levels: [{severity: minor, when: 'silent("1m")'}]`)
+	change := func(w *world, at time.Duration, id string, disabled bool) {
+		w.to(at - time.Millisecond)
+		w.devices = slices.Clone(w.devices)
+		i := slices.IndexFunc(w.devices, func(d *citywarden.Device) bool { return string(d.ID) == id })
+		d := *w.devices[i]
+		d.Disabled, d.Updated = disabled, t0.Add(at)
+		w.devices[i] = &d
+		w.e.DeviceChanged(d, false)
+		w.tick(at)
+	}
+	t.Run("itself", func(t *testing.T) {
+		w := newWorld(t, rule, dev("d", "probe"))
+		w.put("d", 10*s, "x", 1.0)
+		change(w, 30*s, "d", true)
+		w.to(10 * time.Minute)
+		w.expect("")
+		change(w, 10*time.Minute, "d", false)
+		w.reload(10*time.Minute+20*s, rule+"- {id: other, select: {model: probe}, levels: [{severity: minor, when: 'x > 5'}]}\n")
+		w.to(20 * time.Minute)
+		w.expect("11m0s raised d minor")
+	})
+	t.Run("when it is silent already", func(t *testing.T) {
+		w := newWorld(t, rule, dev("d", "probe"))
+		w.put("d", 10*s, "x", 1.0)
+		change(w, 3*time.Minute, "d", true)
+		w.to(10 * time.Minute)
+		change(w, 10*time.Minute, "d", false)
+		w.put("d", 10*time.Minute+30*s, "x", 1.0)
+		w.to(11*time.Minute + 29*s)
+		w.expect(`
+			1m10s raised d minor
+			3m0s cleared d minor`)
+	})
+	t.Run("its gateway", func(t *testing.T) {
+		w := newWorld(t, rule, dev("d", "probe", "gateway", "g"), dev("e", "probe"), dev("g", "probe"))
+		for _, id := range []string{"d", "e", "g"} {
+			w.put(id, 10*s, "x", 1.0)
+		}
+		change(w, 30*s, "g", true)
+		w.to(5 * time.Minute)
+		w.expect("1m10s raised e minor")
+		w.e = w.engine() // anew: g is bound after d
+		w.got = nil
+		w.put("e", 5*time.Minute, "x", 1.0)
+		w.to(7 * time.Minute)
+		w.expect("6m0s raised e minor")
+		change(w, 7*time.Minute, "g", false)
+		w.to(9 * time.Minute)
+		w.expect(`
+			6m0s raised e minor
+			8m0s raised d minor
+			8m0s raised g minor`)
+	})
+	t.Run("the rest of its rules", func(t *testing.T) {
+		w := newWorld(t, probeRule(`levels: [{severity: minor, when: 'x > 5'}]`), dev("d", "probe"))
+		w.put("d", 10*s, "x", 6.0)
+		change(w, 30*s, "d", true)
+		w.expect("10s raised d minor")
 	})
 }
 

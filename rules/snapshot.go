@@ -1072,6 +1072,11 @@ func (e *Engine) SetRules(set *Set) error {
 		if d := e.devices[id]; d.reg != nil && (fresh.devices[id] == nil || fresh.devices[id].reg == nil) {
 			fresh.bind(d.reg)
 		}
+		if f := fresh.devices[id]; f != nil {
+			if f.let = e.devices[id].let; e.devices[id].enters {
+				f.let = e.now
+			}
+		}
 	}
 	if err := fresh.Restore(data); err != nil {
 		return fmt.Errorf("carry the state over to the new rules: %w", err)

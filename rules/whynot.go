@@ -127,6 +127,11 @@ func (q *inquiry) notWatched() bool {
 		return true
 	}
 	q.b = q.d.plan.binding(q.r)
+	if q.d.barred && q.r.silent {
+		q.say(citywarden.WhyNotWhere, "the rule asks for silence, and nothing is to be heard of the device: it or its gateway is disabled",
+			"规则判断设备是否失联，而该设备或其网关已被禁用，不会有消息")
+		return true
+	}
 	if q.d.skips(q.b) {
 		x := citywarden.Explanation{Rule: q.r.ID, Version: q.r.Version, At: q.at, Condition: strings.TrimSpace(q.r.where.text)}
 		result := q.b.where(e.env(q.d, nil, q.r, q.t))
