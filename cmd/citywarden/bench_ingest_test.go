@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -139,8 +138,8 @@ func (c *contender) cpu(t *testing.T) float64 {
 // each runs f with a connection for each publisher.
 func (c *contender) each(t *testing.T, publishers int, f func(i int, m *connection) error) {
 	t.Helper()
-	if c.last == nil {
-		c.last = make([]int64, publishers)
+	for len(c.last) < publishers {
+		c.last = append(c.last, 0)
 	}
 	var wg sync.WaitGroup
 	for i := range publishers {
@@ -222,45 +221,6 @@ func (c *contender) flood(t *testing.T, publishers, n, window int) {
 	})
 }
 
-// arrival reads a connection and knows when what it read last had come to this machine.
-type arrival struct {
-	raw syscall.RawConn
-	at  time.Time
-}
-
-// arrivals has m read by what it returns.
-func (m *connection) arrivals() (*arrival, error) {
-	raw, err := m.c.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var set error
-	err = raw.Control(func(fd uintptr) { set = stampArrivals(int(fd)) })
-	a := &arrival{raw: raw}
-	m.r.Reset(a)
-	return a, errors.Join(err, set)
-}
-
-func (a *arrival) Read(p []byte) (n int, err error) {
-	wait := a.raw.Read(func(fd uintptr) bool {
-		var came time.Time
-		n, came, err = readStamped(int(fd), p)
-		if !came.IsZero() {
-			a.at = came
-		}
-		return err != syscall.EAGAIN && err != syscall.EINTR
-	})
-	switch {
-	case wait != nil:
-		return 0, wait
-	case err != nil:
-		return 0, err
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
 // paced says what acknowledgements cost at a rate and how long they take: as publishers see it who share the machine,
 // between the machines, and, when it tells, from the socket and back to it.
 func (c *contender) paced(t *testing.T, publishers int, rate float64, how string) {
@@ -294,7 +254,6 @@ func (c *contender) few(t *testing.T, dir string, n int) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	var mu sync.Mutex
 	var acks, between, syncs []time.Duration
 	for range 10 { // in turns, as the disk is not always as fast
 		for range 50 {
@@ -307,26 +266,8 @@ func (c *contender) few(t *testing.T, dir string, n int) {
 			}
 			syncs = append(syncs, time.Since(begin))
 		}
-		c.each(t, 3, func(i int, m *connection) error {
-			came, err := m.arrivals()
-			if err != nil {
-				return err
-			}
-			for range 50 {
-				begin := time.Now()
-				if err := c.send(m, i); err != nil {
-					return err
-				}
-				if err := m.acknowledged(); err != nil {
-					return err
-				}
-				mu.Lock()
-				acks = append(acks, time.Since(begin))
-				between = append(between, came.at.Sub(begin.Round(0)))
-				mu.Unlock()
-			}
-			return nil
-		})
+		seen, wire := c.hurried(t, 3, 50)
+		acks, between = append(acks, seen...), append(between, wire...)
 	}
 	slices.Sort(syncs)
 	slices.Sort(acks)
