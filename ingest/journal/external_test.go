@@ -369,3 +369,19 @@ func TestWhatAnExternalServerDoesNotTake(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// TestServersWithoutRoom: what NATS says of a log that is larger than it may store does not tell which setting is meant.
+func TestServersWithoutRoom(t *testing.T) {
+	one, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, JetStreamMaxStore: 10 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one.Start()
+	t.Cleanup(func() { one.Shutdown(); one.WaitForShutdown() })
+	for name, url := range map[string]string{"one server": one.ClientURL(), "a cluster": cluster(t)[0].ClientURL()} {
+		_, err := Open(t.Context(), Options{URL: url, MaxBytes: 1 << 50})
+		if err == nil || !strings.Contains(err.Error(), "lower log.max_bytes, or raise max_file_store") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

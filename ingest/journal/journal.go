@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -285,10 +286,14 @@ func (j *Journal) attach(ctx context.Context, maxBytes int64) error {
 		return fmt.Errorf("stream %s: %w", streamName, err)
 	}
 	j.stream, err = j.js.CreateOrUpdateStream(ctx, streamConfig(maxBytes, replicas))
-	if err != nil {
-		return fmt.Errorf("stream %s with %d replicas: %w", streamName, replicas, err)
+	switch {
+	case err == nil:
+		return j.recover(ctx)
+	case strings.Contains(err.Error(), "insufficient storage"): // of one server and of a cluster, with codes of their own
+		return fmt.Errorf("stream %s with %d replicas: %w: the servers don't have the %d MiB of log.max_bytes that each is to keep free for the log: lower log.max_bytes, or raise max_file_store of their jetstream (without it they take three quarters of what was free on their disk)",
+			streamName, replicas, err, j.opts.MaxBytes>>20)
 	}
-	return j.recover(ctx)
+	return fmt.Errorf("stream %s with %d replicas: %w", streamName, replicas, err)
 }
 
 // replicas returns on how many servers the log is kept: as many as it is already, else
