@@ -157,7 +157,7 @@ export function Act({ c, action, onClose, onDone, onConflict }: { c: Case; actio
           </label>
         )}
         {mayReclass && <ClassField value={kind} onInput={setKind} wrong={wrong === t('ca.badClass')} />}
-        {['verify', 'close'].includes(action) && (c.alarms ?? []).length > 0 && !c.back_to_normal && (
+        {['verify', 'close'].includes(action) && (c.members ?? 0) > 0 && !c.back_to_normal && (
           <p class="note">
             <Icon name="warn" size={16} /> {t('ca.did', t('ca.notNormal'), t('ca.notNormalText'))}
           </p>

@@ -88,6 +88,9 @@ export function newest(items: Alarm[]): Alarm[] {
   return items.filter((a) => a.state === 'active' || a.episode === last.get(key(a)))
 }
 
+/** isNamed says that the alarm that explains a may be seen: else only its rule is told. */
+export const isNamed = (a: Alarm) => (a.suppressed_by ?? '').includes(':')
+
 /** explained puts alarms below those that explain them, by the id of the latter. */
 export function explained(items: Alarm[]): Map<string, Alarm[]> {
   const out = new Map<string, Alarm[]>()
@@ -304,9 +307,13 @@ function Row({
         {isExplained(a) && (
           <span class="sub">
             {t('al.because')}{' '}
-            <button type="button" class="link" aria-haspopup="dialog" onClick={() => onWhy(a.suppressed_by!)}>
-              {over === undefined ? t('al.another') : `${text(over.title, over.rule)} · ${over.entity}`}
-            </button>
+            {isNamed(a) ? (
+              <button type="button" class="link" aria-haspopup="dialog" onClick={() => onWhy(a.suppressed_by!)}>
+                {over === undefined ? t('al.another') : `${text(over.title, over.rule)} · ${over.entity}`}
+              </button>
+            ) : (
+              t('al.another')
+            )}
           </span>
         )}
         {open === 'members' && <Devices ids={a.members ?? []} />}

@@ -11,7 +11,7 @@ import { Icon, Listing, Modal, modelTitle, SeverityMark, useBusy, Wait, When, wh
 import { href } from '../url'
 import { curve, leafWords, reasonWords, stepWords } from '../why'
 import type { Alarm, AlarmStep, Device as DeviceData, Explanation, Input, Leaf, List, Model, Series } from '../types'
-import { AlarmButtons, AlarmState, Assign, isExplained, PutAside, type Aside } from './alarms'
+import { AlarmButtons, AlarmState, Assign, isExplained, isNamed, PutAside, type Aside } from './alarms'
 
 /** Why is the drawer of one alarm; onOther opens that of another one instead. */
 export function Why({ id, alarm, onClose, onOther }: { id: string; alarm: Alarm | undefined; onClose: () => void; onOther?: (id: string) => void }) {
@@ -41,7 +41,7 @@ export function Why({ id, alarm, onClose, onOther }: { id: string; alarm: Alarm 
         <div class="orders">
           <div>
             <AlarmState a={a} />
-            {isExplained(a) && onOther !== undefined && (
+            {isExplained(a) && isNamed(a) && onOther !== undefined && (
               <button type="button" class="link" onClick={() => onOther(a.suppressed_by!)}>
                 {t('al.showOther')}
               </button>
