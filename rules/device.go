@@ -242,6 +242,9 @@ func (e *Engine) bind(reg *citywarden.Device) *device {
 		}
 	}
 	d.reg = reg
+	if g := reg.Gateway(); g != "" {
+		e.gateways[g] = true
+	}
 	was := d.barred || d.enters
 	d.barred, d.enters = e.bars(reg), false
 	if ms := reg.Created.UnixMilli(); !reg.Created.IsZero() && ms > 0 {
@@ -322,6 +325,9 @@ func (e *Engine) rebind(reg *citywarden.Device) *device {
 
 // rebar binds the devices behind a gateway anew whose being barred changed.
 func (e *Engine) rebar(gateway citywarden.DeviceID) {
+	if !e.gateways[gateway] {
+		return
+	}
 	for _, d := range e.known {
 		if d.reg != nil && !d.gone && d.reg.Gateway() == gateway && d.barred != e.bars(d.reg) {
 			e.bind(d.reg)

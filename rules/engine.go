@@ -32,6 +32,7 @@ type Engine struct {
 	last     *device                        // whose message was the last one
 	next     *device                        // whose message is probably the next
 	known    []*device                      // in the order in which they became known
+	gateways map[citywarden.DeviceID]bool   // behind which devices are, or were
 	newest   []byte                         // the last snapshot; nil when it is not kept
 	written  []byte                         // its rules
 	spare    []byte                         // the snapshot before
@@ -117,7 +118,7 @@ const outage = int64(citywarden.Outage / time.Millisecond)
 func New(set *Set, opt Options) *Engine {
 	e := &Engine{
 		set: set, opt: opt,
-		devices: map[citywarden.DeviceID]*device{},
+		devices: map[citywarden.DeviceID]*device{}, gateways: map[citywarden.DeviceID]bool{},
 		heard:   map[*citywarden.Device]*device{},
 		byAlarm: map[citywarden.AlarmID]*instance{},
 		aside:   map[*instance]bool{},
