@@ -85,6 +85,8 @@ func (n *Notice) Moot(c *Case) Text {
 		return Text{EN: fmt.Sprintf("the case is not with %s any more", n.Department), ZH: "案卷已不在" + n.Department}
 	case n.Kind == NoticeDispatched && n.At.Before(c.TaskSince):
 		return Text{EN: "it was told anew or is done", ZH: "任务已重新下达或已完成"}
+	case n.Kind == NoticeOverdue && c.Stage != Suspended && (c.StageDue.IsZero() || !n.At.After(c.StageDue)):
+		return Text{EN: "it is done or has another limit", ZH: "任务已完成或时限已变更"}
 	}
 	return Text{}
 }
