@@ -225,8 +225,9 @@ func (d *Desk) of(c citywarden.Case, text *citywarden.Text) {
 }
 
 // withdraw tells the department that worked on the case, as it was before its last
-// step, that it does so no longer. It tells nothing when the department has neither
-// been told of the case yet nor accepted it.
+// step, that it does so no longer. It tells nothing when the department has not
+// accepted the case and nothing was sent to it yet; of what is being sent, or failed,
+// nobody knows whether it arrived.
 func (d *Desk) withdraw(ctx context.Context, tx Tx, before, c citywarden.Case) error {
 	former := before.Department
 	atWork := before.Stage == citywarden.PendingHandling || before.Stage == citywarden.Handling || before.Stage == citywarden.Suspended
@@ -240,7 +241,7 @@ func (d *Desk) withdraw(ctx context.Context, tx Tx, before, c citywarden.Case) e
 			return err
 		}
 		untold := func(n citywarden.Notice) bool {
-			return n.Kind == citywarden.NoticeDispatched && n.Receiver == former && !n.At.Before(before.TaskSince)
+			return n.Kind == citywarden.NoticeDispatched && n.Receiver == former && !n.At.Before(before.TaskSince) && n.Tries == 0
 		}
 		if slices.ContainsFunc(waits, untold) {
 			return nil

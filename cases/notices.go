@@ -534,8 +534,12 @@ func (d *Desk) deliver(ctx context.Context, r Receiver, busy *lull) (next time.T
 		if n.Department != "" {
 			moot := false
 			err := d.once(ctx, func(ctx context.Context, tx Tx, out *changes) (err error) {
-				moot, err = d.dropMoot(ctx, tx, &n, out)
-				return err
+				if moot, err = d.dropMoot(ctx, tx, &n, out); err != nil || moot {
+					return err
+				}
+				tried := n
+				tried.Tries++ // it may arrive from now on, whatever we hear of it, see withdraw
+				return tx.SaveNotice(ctx, tried)
 			})
 			if err != nil {
 				return n.Next, err

@@ -933,6 +933,93 @@ func TestACaseIsTakenFromADepartment(t *testing.T) {
 	}
 }
 
+// slow is a receiver that takes what it gets after a while, and may have given no
+// answer by then.
+type slow struct {
+	mailbox
+	after time.Duration
+}
+
+func (s *slow) Send(ctx context.Context, n citywarden.Notice) error {
+	sent := make(chan error, 1)
+	s.mu.Lock()
+	after := s.after
+	s.mu.Unlock()
+	go func() {
+		time.Sleep(after)
+		sent <- s.mailbox.Send(context.WithoutCancel(ctx), n)
+	}()
+	select {
+	case err := <-sent:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A case is taken from a department while that is being told of it, or when nobody
+// knows whether it was told: it is told that too, and after it.
+func TestACaseIsTakenWhileItIsTold(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		after   time.Duration // how long the sending takes
+		taken   time.Duration // after the dispatching
+		restart bool          // after it was taken
+		fail    error
+		want    []string
+	}{
+		{name: "sent later", after: 10 * time.Second, taken: 5 * time.Second, want: []string{"dispatched", "withdrawn"}},
+		{name: "arrived without an answer", after: 16 * time.Second, taken: 20 * time.Second, want: []string{"dispatched", "withdrawn"}},
+		{name: "arrives after the limit", after: 16 * time.Second, taken: 5 * time.Second, want: []string{"dispatched", "withdrawn"}},
+		{name: "we stop in the sending", after: 10 * time.Second, taken: 5 * time.Second, restart: true, want: []string{"dispatched", "withdrawn"}},
+		{name: "the receiver is busy", taken: 5 * time.Second, fail: &citywarden.BusyError{After: time.Minute, Err: errors.New("too many")}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inOffice(t, func(t *testing.T, o *office) {
+				o.stop()
+				water := &slow{after: tt.after}
+				if tt.fail != nil {
+					water.failing(func() error { return tt.fail })
+				}
+				path := filepath.Join(t.TempDir(), "y.db")
+				o.open(t, path, cases.Receiver{Name: "water", Sender: water})
+				c, err := o.Create(t.Context(), citywarden.NewCase{Class: "event/0501", Title: "East gate"}, "xu", citywarden.RoleAcceptor)
+				if err != nil {
+					t.Fatal(err)
+				}
+				send := citywarden.CaseStep{Action: citywarden.Dispatch, By: "chen", Role: citywarden.RoleDispatcher, Department: "water"}
+				do(t, o.Desk, c.ID, citywarden.CaseStep{Action: citywarden.File, By: "lin", Role: citywarden.RoleSupervisor}, send)
+				time.Sleep(tt.taken)
+				send.Action, send.Department, send.Note = citywarden.Redispatch, "roads", "a sewer"
+				do(t, o.Desk, c.ID, send)
+				if tt.restart {
+					o.stop()
+					time.Sleep(time.Minute)
+					if err := o.db.Close(); err != nil {
+						t.Fatal(err)
+					}
+					o.open(t, path, cases.Receiver{Name: "water", Sender: water})
+				}
+				water.failing(nil)
+				if water.after > 15*time.Second {
+					time.Sleep(20 * time.Second)
+					water.mu.Lock()
+					water.after = 0
+					water.mu.Unlock()
+				}
+				time.Sleep(30 * time.Minute)
+				got := water.take()
+				for i, s := range got {
+					got[i], _, _ = strings.Cut(s, " ")
+				}
+				if got := slices.Compact(got); !slices.Equal(got, tt.want) {
+					t.Errorf("water is told %q, want %q", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
 // What waits to be told to a department is not told when it is not true any more at
 // the time: the case has left it, is closed, or the work is done.
 func TestACaseLeavesADepartmentInQuietHours(t *testing.T) {
