@@ -24,6 +24,7 @@ const backupVersion = 1
 // Backup writes the commit groups that are kept to w, up to the newest at the
 // time of the call, and returns the first and the last; 0 for an empty log.
 // When the log is trimmed further than it has come the first is behind that; Restore leaves out what was written before.
+// A log in which groups are missing that were not trimmed is an error: what is before them may be needed.
 func (j *Journal) Backup(ctx context.Context, w io.Writer) (first, last uint64, err error) {
 	out := bufio.NewWriter(w)
 	if err := out.WriteByte(backupVersion); err != nil {
@@ -38,6 +39,12 @@ func (j *Journal) Backup(ctx context.Context, w io.Writer) (first, last uint64, 
 		if err != nil {
 			return first, last, fmt.Errorf("back up the log at group %d: %w", seq, err)
 		}
+		gap := at > seq
+		if gap {
+			if err := j.trimmed(ctx, seq, at, end); err != nil {
+				return first, last, fmt.Errorf("back up the log at group %d: %w", seq, err)
+			}
+		}
 		if seq = at; seq > end {
 			break
 		}
@@ -46,12 +53,31 @@ func (j *Journal) Backup(ctx context.Context, w io.Writer) (first, last uint64, 
 		if _, err := out.Write(append(b, data...)); err != nil {
 			return first, last, err
 		}
-		if first == 0 || seq != last+1 {
+		if first == 0 || gap {
 			first = seq
 		}
 		last = seq
 	}
 	return first, last, out.Flush()
+}
+
+// trimmed returns an error unless the groups from seq up to at, which are missing, lie before
+// all that the stream has now; j.first may be behind that.
+func (j *Journal) trimmed(ctx context.Context, seq, at, end uint64) error {
+	info, err := j.stream.Info(ctx)
+	if err != nil {
+		return citywarden.Errorf(citywarden.CodeTransient, "%w", err)
+	}
+	from := info.State.FirstSeq
+	if at <= from {
+		return nil
+	}
+	what := fmt.Sprintf("group %d of the log is", seq)
+	if at > seq+1 {
+		what = fmt.Sprintf("groups %d to %d of the log are", seq, at-1)
+	}
+	return citywarden.Errorf(citywarden.CodeInternal, "%s missing between groups %d and %d, as when the disk is damaged, and can't be read again: keep the backups that you have, "+
+		"and look for the cause in what the disk and NATS log; backups can be made again when the log is trimmed up to group %d, after log.max_age", what, from, end, at)
 }
 
 // Restore makes the log of an embedded server in dir of a Backup. It returns

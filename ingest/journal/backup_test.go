@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/citywarden/citywarden"
 )
@@ -146,5 +148,84 @@ func TestABackupWhileTheLogIsTrimmed(t *testing.T) {
 	run(t, restored)
 	if p, err := put(restored, uplink(20)); err != nil || p != citywarden.PositionAt(21, 0) {
 		t.Errorf("the next is at %d, %v", p, err)
+	}
+}
+
+// holed returns a log of 20 groups that lost some on its disk.
+func holed(t *testing.T, missing []uint64) *Journal {
+	t.Helper()
+	from := written(t, Options{Dir: t.TempDir()}, 20, 50<<10)
+	dir := t.TempDir()
+	s, err := startServer(dir, false, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Shutdown()
+	conn, err := nats.Connect("", nats.InProcessServer(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := streamConfig(-1, 1)
+	c.DenyDelete = false
+	stream, err := js.CreateStream(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := uint64(1); seq <= 20; seq++ {
+		data, _, err := from.one(t.Context(), seq)
+		if err == nil {
+			_, err = js.Publish(t.Context(), subject, data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, seq := range missing {
+		if err := stream.DeleteMsg(t.Context(), seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn.Close()
+	s.Shutdown()
+	s.WaitForShutdown()
+	return open(t, Options{Dir: dir, MaxAge: time.Nanosecond})
+}
+
+// TestABackupOfADamagedLog: groups that are missing in the middle of the log were not trimmed, and consumers may need those before.
+func TestABackupOfADamagedLog(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		missing []uint64
+		trimmed uint64 // before the backup
+		want    string
+	}{
+		{"in the middle", []uint64{8}, 0, "group 8 of the log is missing between groups 1 and 20"},
+		{"some, of a log that was trimmed", []uint64{8, 9, 10}, 5, "groups 8 to 10 of the log are missing between groups 5 and 20"},
+		{"in what is trimmed", []uint64{3}, 5, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			j := holed(t, tt.missing)
+			if tt.trimmed > 0 {
+				if err := j.Trim(t.Context(), citywarden.PositionAt(tt.trimmed, 0)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var b bytes.Buffer
+			first, last, err := j.Backup(t.Context(), &b)
+			if tt.want == "" {
+				if err != nil || first != tt.trimmed || last != 20 {
+					t.Errorf("Backup = groups %d to %d, %v", first, last, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) || citywarden.CodeOf(err) != citywarden.CodeInternal {
+				t.Errorf("Backup = groups %d to %d, %v; want %q", first, last, err, tt.want)
+			}
+		})
 	}
 }
