@@ -407,7 +407,7 @@ func (c *Config) Check() error {
 		if err != nil {
 			return keyErrorf(a.key, "%q is no address; write host:port, :port for all interfaces, or \"\" for no listener", *a.addr)
 		}
-		if _, err := net.LookupPort("tcp", port); err != nil {
+		if _, err := net.LookupPort("ip", port); err != nil {
 			return keyErrorf(a.key, "%q has no port from 0 to 65535", *a.addr)
 		}
 		if a.tls && (c.TLS.Cert == "" || c.TLS.Key == "") {

@@ -126,8 +126,8 @@ func (c *conn) answerReady(s *answers) {
 		s.batch = c.take(s.batch[:0])
 		n, rest := c.answerAtOnce(s)
 		if n < len(s.batch) || len(rest) > 0 {
-			w := &answers{slices.Clone(s.batch), slices.Clone(rest)}
-			c.listener.broker.crew.wg.Go(func() { c.answerSlowly(w, n) })
+			w, rest := &answers{batch: slices.Clone(s.batch)}, slices.Clone(rest)
+			c.listener.broker.crew.wg.Go(func() { c.answerSlowly(w, n, rest) })
 			clear(s.batch)
 			return
 		}
@@ -143,22 +143,32 @@ type answers struct {
 	buf   []byte
 }
 
-// answerAtOnce acknowledges the first n messages of s, as many as are durable and of use; rest is what of that the socket has no room
-// for. On what is not a socket alone it writes nothing, as that may wait for the device.
+// answerAtOnce acknowledges the first n messages of s, as many as are durable and of use. When the socket has room for a part of that
+// only, rest is what is left, and the caller has writing: nothing may come between. When it has none, n is 0, and on what is not
+// a socket alone, as writing may wait for the device there.
 func (c *conn) answerAtOnce(s *answers) (n int, rest []byte) {
 	s.buf = s.buf[:0]
-	if c.raw == nil {
+	if c.atOnce == nil {
 		return 0, nil
 	}
 	for ; n < len(s.batch) && s.batch[n].err == nil && c.check(&s.batch[n]) == nil; n++ {
 		s.buf = c.appendAck(s.buf, &s.batch[n])
 	}
-	return n, s.buf[c.tryWrite(s.buf):]
+	switch written := c.tryWrite(s.buf); {
+	case written == len(s.buf):
+		return n, nil
+	case written > 0:
+		return n, s.buf[written:]
+	}
+	return 0, nil
 }
 
-// answerSlowly writes what is left in w.buf of the first n answers of w.batch and then the others, and those that come
-// meanwhile, until there are none or the connection is gone.
-func (c *conn) answerSlowly(w *answers, n int) {
+// answerSlowly writes rest, then the answers of w.batch from n on, and those that come meanwhile, until there are none or the
+// connection is gone. With a rest the caller had writing.
+func (c *conn) answerSlowly(w *answers, n int, rest []byte) {
+	if len(rest) > 0 && !c.writeRest(rest) {
+		return
+	}
 	for {
 		for i := n; i < len(w.batch); i++ {
 			p := &w.batch[i]

@@ -9,7 +9,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
@@ -44,7 +43,7 @@ type conn struct {
 	release sync.Once // of the slot in listener.unknown
 
 	// Set once, before established.
-	raw      syscall.RawConn // of a connection that is a socket and nothing else; nil for others
+	atOnce   func([]byte) int // writes as much as there is room for; nil for a connection that is not a socket and nothing else
 	client   *mochi.Client
 	device   citywarden.DeviceID
 	known    func() (citywarden.DeviceID, error) // whose what the device showed is now
@@ -187,6 +186,11 @@ func (c *conn) Write(p []byte) (int, error) {
 	case <-c.gone:
 		return 0, net.ErrClosed
 	}
+	return c.write(p)
+}
+
+// write is Write for who has writing.
+func (c *conn) write(p []byte) (int, error) {
 	c.limitWrite()
 	n, err := c.Conn.Write(p)
 	if err != nil {
@@ -195,20 +199,29 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// tryWrite writes as much of p as raw has room for, nothing while somebody else writes, and returns how much that is. An error
-// is left to the next Write.
-func (c *conn) tryWrite(p []byte) int {
+// tryWrite writes as much of p as there is room for, nothing while somebody else writes, and returns how much that is. When
+// that is a part of p the caller has writing, for writeRest. An error is left to the next Write.
+func (c *conn) tryWrite(p []byte) (n int) {
 	if len(p) == 0 {
 		return 0
 	}
 	select {
 	case c.writing <- struct{}{}:
-		defer func() { <-c.writing }()
 	default:
 		return 0
 	}
 	c.limitWrite()
-	return writeAtOnce(c.raw, p)
+	if n = c.atOnce(p); n == 0 || n == len(p) {
+		<-c.writing
+	}
+	return n
+}
+
+// writeRest writes what tryWrite left, and reports whether the connection goes on.
+func (c *conn) writeRest(p []byte) bool {
+	defer func() { <-c.writing }()
+	_, err := c.write(p)
+	return err == nil
 }
 
 // limitWrite sets the deadline of a write. The caller has writing.
@@ -275,9 +288,10 @@ func (c *conn) admit() { c.release.Do(func() { <-c.listener.unknown }) }
 // silent reports whether the peer has not sent a byte.
 func (c *conn) silent() bool { return c.socket.read == 0 }
 
-// stopReading makes Read wait for Close.
+// stopReading makes Read wait for Close, and a write that lasts come to an end.
 func (c *conn) stopReading() {
 	c.stopping.Store(true)
+	_ = c.socket.SetWriteDeadline(time.Now().Add(drainTimeout)) // of a write that has begun
 	c.setLastDeadline(time.Now())
 }
 

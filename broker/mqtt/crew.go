@@ -13,8 +13,8 @@ type crew struct {
 	wake chan struct{}
 
 	mu    sync.Mutex
-	ready []*conn // to be answered
-	next  int     // in ready
+	ready []*conn // to be answered, each once
+	next  int     // in ready; what lies before is nil
 	awake int     // of the crew, those who work or are called
 }
 
@@ -79,6 +79,10 @@ func (k *crew) take(mine []*conn) []*conn {
 	}
 	mine = append(mine, k.ready[k.next:k.next+n]...)
 	clear(k.ready[k.next : k.next+n])
-	k.next += n
+	if k.next += n; k.next > len(k.ready)/2 { // so that it does not grow while there is always one
+		left := copy(k.ready, k.ready[k.next:])
+		clear(k.ready[left:])
+		k.ready, k.next = k.ready[:left], 0
+	}
 	return mine
 }

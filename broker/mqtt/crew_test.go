@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -86,4 +87,57 @@ func TestOneThatDoesNotReadHoldsUpNobody(t *testing.T) {
 func numbered(id uint16) []byte {
 	b := append([]byte{packets.Publish<<4 | 1<<1, byte(2 + len(telemetryTopic) + 2 + 1), 0, byte(len(telemetryTopic))}, telemetryTopic...)
 	return append(b, byte(id>>8), byte(id), '1')
+}
+
+// TestNothingComesIntoAnAcknowledgement: when there is room for a part of one, the rest follows before anything else is
+// said to the device.
+func TestNothingComesIntoAnAcknowledgement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		b, err := New(Options{Listeners: []Listener{{Listener: ln}}, Accept: newJournal(), Check: reader{}, Auth: registry{}, Down: &shelf{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		device, ours := net.Pipe()
+		c := newConn(newListener(t.Context(), b, Listener{Listener: ln}, nil), ours)
+		const room = 6
+		c.atOnce = func(p []byte) int {
+			n, _ := ours.Write(p[:room])
+			return n
+		}
+		got := make(chan []byte)
+		go func() {
+			all, _ := io.ReadAll(device)
+			got <- all
+		}()
+		w := answers{batch: []pending{{id: 1, qos: 1, settled: true}, {id: 2, qos: 1, settled: true}}}
+		n, rest := c.answerAtOnce(&w)
+		if n != 2 || len(rest) != 8-room {
+			t.Fatalf("%d answered, % x left", n, rest)
+		}
+		go func() { _, _ = c.Write([]byte{packets.Pingresp << 4, 0}) }()
+		synctest.Wait()
+		c.answerSlowly(&answers{batch: w.batch}, n, rest)
+		synctest.Wait()
+		_ = ours.Close()
+		if all := <-got; string(all) != "\x40\x02\x00\x01\x40\x02\x00\x02\xd0\x00" {
+			t.Errorf("the device reads % x", all)
+		}
+	})
+}
+
+// TestTheCrewKeepsNoMoreThanWaits: also while there is always one that waits.
+func TestTheCrewKeepsNoMoreThanWaits(t *testing.T) {
+	k := crew{wake: make(chan struct{}, 1)}
+	for range 10_000 {
+		for range crewShare {
+			k.add(new(conn))
+		}
+		if len(k.ready)-k.next > crewShare {
+			k.take(nil)
+		}
+	}
+	if len(k.ready)-k.next > crewShare || cap(k.ready) > 8*crewShare {
+		t.Errorf("%d wait, in room for %d", len(k.ready)-k.next, cap(k.ready))
+	}
 }

@@ -24,7 +24,7 @@ type listener struct {
 	ctx     context.Context // of Run; mochi's callbacks carry none
 	failed  chan<- error    // the net.Listener broke
 	unknown chan struct{}   // a slot per connection that has not authenticated
-	wg      sync.WaitGroup  // the accept loop, connections and their ack senders
+	wg      sync.WaitGroup  // the accept loop, connections and what sends to them from down
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}

@@ -97,7 +97,7 @@ func (c *conn) handshake() error {
 	}
 	if tcp, ok := c.socket.Conn.(*net.TCPConn); ok && c.Conn == net.Conn(c.socket) {
 		if raw, err := tcp.SyscallConn(); err == nil {
-			c.raw = raw
+			c.atOnce = func(p []byte) int { return writeAtOnce(raw, p) }
 		}
 	}
 	return nil
