@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/citywarden/citywarden"
 )
 
@@ -161,6 +163,68 @@ func TestADisabledDeviceIsNotSilent(t *testing.T) {
 		change(w, 30*s, "d", true)
 		w.expect("10s raised d minor")
 	})
+}
+
+// TestADeviceThatWasLetInIsRestored: an engine that goes on from a snapshot has let a device in when the one did that wrote it.
+func TestADeviceThatWasLetInIsRestored(t *testing.T) {
+	rule := `rules:
+- {id: one, select: {model: probe}, levels: [{severity: minor, when: 'silent("1m")'}]}
+- {id: zone, select: {model: probe}, group: {by: attr.zone}, levels: [{severity: major, when: 'n_of(silent("1m"), "1s") >= 1'}]}
+`
+	change := func(w *world, at time.Duration, disabled bool) {
+		d := *w.devices[0]
+		d.Disabled, d.Updated = disabled, t0.Add(at)
+		w.devices = []*citywarden.Device{&d, w.devices[1]}
+		w.e.DeviceChanged(d, false)
+	}
+	for _, c := range []struct {
+		name string
+		at   time.Duration // of the snapshot, after d was enabled; there is a record between when it is not 0
+	}{{"and looked at since", 10 * s}, {"and not looked at yet", 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			run := func(anew bool) (*world, []byte) {
+				w := newWorld(t, rule, dev("d", "probe", "zone", "Z"), dev("e", "probe", "zone", "Z"))
+				w.put("d", 10*s, "x", 1.0)
+				w.put("e", 10*s, "x", 1.0)
+				w.to(30 * s)
+				change(w, 30*s, true)
+				for at := time.Minute; at < 10*time.Minute; at += 30 * s {
+					w.put("e", at, "x", 1.0)
+				}
+				w.to(10*time.Minute - time.Millisecond)
+				w.expect("")
+				change(w, 10*time.Minute, false)
+				if c.at > 0 {
+					w.tick(10 * time.Minute)
+					w.to(10*time.Minute + c.at)
+				}
+				if data := snapshot(t, w.e); anew {
+					w.e = w.engine()
+					if err := w.e.Restore(data); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.tick(10*time.Minute + c.at + time.Second) // as the runner gives one each second
+				w.put("e", 10*time.Minute+20*s, "x", 1.0)   // evaluates its zone
+				change(w, 10*time.Minute+20*s, false)       // and d is evaluated
+				w.put("e", 10*time.Minute+50*s, "x", 1.0)
+				w.put("e", 11*time.Minute+10*s, "x", 1.0)
+				w.to(11*time.Minute + 40*s)
+				return w, snapshot(t, w.e)
+			}
+			live, end := run(false)
+			again, end2 := run(true)
+			if diff := cmp.Diff(live.got, again.got); diff != "" {
+				t.Errorf("transitions (-live +restored):\n%s", diff)
+			}
+			if string(end) != string(end2) {
+				t.Error("the restored engine ends in another state")
+			}
+			if len(live.got) != 2 {
+				t.Errorf("%d transitions, want that of d and that of its zone", len(live.got))
+			}
+		})
+	}
 }
 
 func TestALaneThatChangesItsLateKeepsWhatWaits(t *testing.T) {

@@ -293,7 +293,7 @@ func TestASnapshotOfAnotherVersionIsReplayedFromTheLog(t *testing.T) {
 func TestASnapshotOfBeforeIsRead(t *testing.T) {
 	w := history(t, 402, 60) // of which they are
 	a := snapshot(t, w.e)
-	for _, name := range []string{"snapshot-4", "snapshot-5"} {
+	for _, name := range []string{"snapshot-4", "snapshot-5", "snapshot-6"} {
 		data, err := os.ReadFile("testdata/" + name)
 		if err != nil {
 			t.Fatal(err)

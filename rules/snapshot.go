@@ -15,9 +15,12 @@ import (
 // snapshotVersion is the first byte of a snapshot. Those from oldestVersion on can
 // be read.
 const (
-	snapshotVersion = 6
-	oldestVersion   = 4 // has no begun of devices, and all times as they are; 5 has times of instances by the engine's clock, and no alive
+	snapshotVersion = 7
+	oldestVersion   = 4 // has no begun of devices, and all times as they are; 5 has times of instances by the engine's clock, and no alive; 6 has no let
 )
+
+// entering is what a snapshot has as the let of a device that enters.
+const entering = -1
 
 var (
 	errSnapshot = errors.New("snapshot is damaged")
@@ -318,6 +321,18 @@ func (c *codec) device(s *savedDevice) {
 	}
 	if c.version >= 6 {
 		c.int(&d.alive)
+	}
+	if c.version >= 7 {
+		let := d.let
+		if d.enters {
+			let = entering
+		}
+		c.int(&let)
+		if c.reading {
+			if d.enters = let == entering; !d.enters {
+				d.let = let
+			}
+		}
 	}
 	c.bool(&d.dark)
 	c.uint(&d.late)
@@ -886,6 +901,9 @@ func (e *Engine) restoreDevice(s *savedDevice) {
 		d.out = s.d.out
 		e.armService(d)
 	}
+	if d.let = s.d.let; s.d.enters { // rules that count as changed are evaluated before it is looked at
+		d.let, d.enters = e.now, len(d.quiet) > 0
+	}
 	d.quietDue, d.begun = 0, s.d.begun
 	if d.model != s.model && s.model != "" {
 		d.begun = e.now
@@ -1071,11 +1089,6 @@ func (e *Engine) SetRules(set *Set) error {
 	for _, id := range slices.Sorted(maps.Keys(e.devices)) {
 		if d := e.devices[id]; d.reg != nil && (fresh.devices[id] == nil || fresh.devices[id].reg == nil) {
 			fresh.bind(d.reg)
-		}
-		if f := fresh.devices[id]; f != nil {
-			if f.let = e.devices[id].let; e.devices[id].enters {
-				f.let = e.now
-			}
 		}
 	}
 	if err := fresh.Restore(data); err != nil {
