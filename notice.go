@@ -118,7 +118,7 @@ type NoticeFilter struct {
 	Alarm      AlarmID
 	State      NoticeState
 	Key        string
-	Department string   // only of cases that this department has
+	Department string   // only of cases that this department has, and to the receiver of its name
 	Area       AreaCode // only of cases there
 	Page
 }

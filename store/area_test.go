@@ -106,6 +106,49 @@ func TestListsOfAnArea(t *testing.T) {
 	}
 }
 
+// A department has the notices of its cases, to whomever they went, and what it was
+// told of others; of an area only those of what lies there.
+func TestNoticesOfADepartment(t *testing.T) {
+	db := deskDB(t)
+	ctx := t.Context()
+	err := db.desk(t, func(tx *DeskTx) error {
+		for _, c := range []citywarden.Case{{ID: "own", Department: "fire", Grid: "350623100001001"}, {ID: "left", Department: "gas", Grid: "350623101001001"}, {ID: "other", Department: "gas"}} {
+			if err := tx.SaveCase(ctx, c, 0); err != nil {
+				return err
+			}
+		}
+		for _, n := range []citywarden.Notice{{Case: "own", Receiver: "all"}, {Case: "left", Receiver: "all"}, {Case: "left", Receiver: "fire"}, {Case: "left", Receiver: "gas"}, {Case: "other", Receiver: "gas"}} {
+			n.Key = string(n.Case) + "/" + n.Receiver
+			if _, err := tx.AddNotices(ctx, []citywarden.Notice{n}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	fail(t, err)
+	for _, tt := range []struct {
+		f    citywarden.NoticeFilter
+		want []string
+	}{
+		{citywarden.NoticeFilter{Department: "fire"}, []string{"left/fire", "own/all"}},
+		{citywarden.NoticeFilter{Department: "fire", Case: "left"}, []string{"left/fire"}},
+		{citywarden.NoticeFilter{Department: "fire", Case: "other"}, nil},
+		{citywarden.NoticeFilter{Department: "fire", Area: "350623100"}, []string{"own/all"}},
+		{citywarden.NoticeFilter{Department: "gas"}, []string{"left/all", "left/fire", "left/gas", "other/gas"}},
+	} {
+		ns, _, err := db.Notices(ctx, tt.f)
+		fail(t, err)
+		var got []string
+		for _, n := range ns {
+			got = append(got, n.Key)
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%+v (-want +got)\n%s", tt.f, diff)
+		}
+	}
+}
+
 func fail(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

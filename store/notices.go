@@ -89,7 +89,7 @@ func (d *DB) Notices(ctx context.Context, f citywarden.NoticeFilter) ([]cityward
 		w.and("notice_key = $", f.Key)
 	}
 	if f.Department != "" {
-		w.and("case_id IN (SELECT cases.id FROM cases WHERE cases.department = $)", f.Department)
+		w.and("(receiver = $ OR case_id IN (SELECT cases.id FROM cases WHERE cases.department = $))", f.Department, f.Department)
 	}
 	w.concerns(f.Area, "(SELECT cases.area FROM cases WHERE cases.id = notices.case_id)")
 	if err := w.after("at", "id", f.After); err != nil {

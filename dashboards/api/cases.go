@@ -128,7 +128,7 @@ func (s *server) caseRoutes() {
 	handle(s, route{method: "GET", path: "/api/v1/workflow", id: "get-workflow", tag: tag, may: citywarden.MayReadCases,
 		summary: "The workflow of cases as a table"}, s.workflow)
 	handle(s, route{method: "GET", path: "/api/v1/notices", id: "list-notices", tag: tag, may: citywarden.MayRead,
-		summary: "What was told of cases, and to whom, the newest first; a department sees those of the cases that it has"}, s.listNotices)
+		summary: "What was told of cases, and to whom, the newest first; a department sees those of the cases that it has, and what it was told of others"}, s.listNotices)
 	handle(s, route{method: "POST", path: "/api/v1/notices/resend", id: "resend-notice", tag: tag, may: citywarden.MayOperateAlarms,
 		summary: "Send a notice once more that was given up (dead); its key stays"}, s.resend)
 	handle(s, route{method: "GET", path: "/api/v1/receivers", id: "list-receivers", tag: tag, may: citywarden.MayWriteRules,

@@ -560,17 +560,27 @@ func TestADepartmentReadsItsNoticesOnly(t *testing.T) {
 				return err
 			}
 		}
+		taken := citywarden.Case{ID: "E3", Department: "gas", Dispatched: []string{"fire", "gas"}} // fire had it before
+		if err := tx.SaveCase(t.Context(), taken, 0); err != nil {
+			return err
+		}
+		for _, to := range []string{"fire", "gas"} {
+			n := citywarden.Notice{Key: "E3/" + to, Case: "E3", Receiver: to, Department: to, State: citywarden.NoticeSent, At: noon}
+			if _, err := tx.AddNotices(t.Context(), []citywarden.Notice{n}); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for role, want := range map[citywarden.Role]string{citywarden.RoleDepartment: "[E1]", citywarden.RoleDispatcher: "[E1 E2]"} {
+	for role, want := range map[citywarden.Role]string{citywarden.RoleDepartment: "[E1 E3/fire]", citywarden.RoleDispatcher: "[E1 E2 E3/fire E3/gas]"} {
 		var got list[citywarden.Notice]
 		p.do(p.as(role), "GET /api/v1/notices", "").into(t, &got)
 		var ids []string
 		for _, n := range got.Items {
-			ids = append(ids, string(n.Case))
+			ids = append(ids, n.Key)
 		}
 		slices.Sort(ids)
 		if fmt.Sprint(ids) != want {
