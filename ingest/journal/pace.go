@@ -104,7 +104,7 @@ func ofOne(recs []citywarden.Record) bool {
 	return true
 }
 
-// thought notes that a record of s came at t.
+// thought notes that a record of s came at t. That it was slow once, or kept from sending, does not make s one that is slow.
 func (s *sender) thought(t time.Time) {
 	if s.acked.IsZero() {
 		return
@@ -113,7 +113,7 @@ func (s *sender) thought(t time.Time) {
 	if s.think == 0 {
 		s.think = d
 	}
-	s.think += (d - s.think) / 4
+	s.think += (min(d, 2*s.think) - s.think) / 4
 }
 
 // noteEnd notes that the commit of recs has ended, and how many messages waited then.

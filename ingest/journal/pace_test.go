@@ -262,16 +262,18 @@ func TestWaitForThoseWhoHurry(t *testing.T) {
 		name   string
 		think  []time.Duration // of each device
 		leaves int             // the last device sends so many messages, 0 for as many as all
+		slow   int             // one of so many messages of each device comes 20 syncs later, 0 for none
 		took   time.Duration   // an acknowledgement at most, once the devices are known
 		syncs  float64         // a message of the first device, on average, at most
 		mean   float64         // an acknowledgement of the first device takes, in syncs, at most
 	}{
-		{"alone", []time.Duration{aSync / 10}, 0, aSync, 1, 1},
-		{"three share each sync", []time.Duration{aSync / 10, aSync / 5, aSync / 4}, 0, 5 * aSync / 4, 1.02, 1.2},
-		{"thirty share each sync", slices.Repeat([]time.Duration{aSync / 10, aSync / 4}, 15), 0, 5 * aSync / 4, 1.02, 1.2},
-		{"nobody waits for one that is slow", []time.Duration{aSync / 10, aSync / 10, 10 * aSync}, 0, 2 * aSync, 1.2, 1.05},
-		{"nobody waits longer than a sync", []time.Duration{aSync / 10, 9 * aSync / 10}, 0, 2 * aSync, 1.02, 1.85},
-		{"one that left is waited for once", []time.Duration{aSync / 10, aSync / 10, aSync / 2}, 100, 2 * aSync, 1.02, 1.1},
+		{"alone", []time.Duration{aSync / 10}, 0, 0, aSync, 1, 1},
+		{"three share each sync", []time.Duration{aSync / 10, aSync / 5, aSync / 4}, 0, 0, 5 * aSync / 4, 1.02, 1.2},
+		{"thirty share each sync", slices.Repeat([]time.Duration{aSync / 10, aSync / 4}, 15), 0, 0, 5 * aSync / 4, 1.02, 1.2},
+		{"nobody waits for one that is slow", []time.Duration{aSync / 10, aSync / 10, 10 * aSync}, 0, 0, 2 * aSync, 1.2, 1.05},
+		{"nobody waits longer than a sync", []time.Duration{aSync / 10, 9 * aSync / 10}, 0, 0, 2 * aSync, 1.02, 1.85},
+		{"one that left is waited for once", []time.Duration{aSync / 10, aSync / 10, aSync / 2}, 100, 0, 2 * aSync, 1.02, 1.1},
+		{"three that are slow now and then share the others", []time.Duration{aSync / 10, aSync / 5, aSync / 4}, 0, 20, 5 * aSync / 2, 2, 1.2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -321,6 +323,9 @@ func TestWaitForThoseWhoHurry(t *testing.T) {
 							first += time.Since(at)
 						}
 						due[i] = time.Now().Add(c.think[i])
+						if c.slow > 0 && sent[i]%c.slow == i {
+							due[i] = due[i].Add(20 * aSync)
+						}
 						if sent[i]++; c.leaves > 0 && i == len(due)-1 && sent[i] == c.leaves {
 							due[i] = time.Now().Add(time.Hour)
 						}
