@@ -23,6 +23,9 @@ const (
 	// rollupPoints bounds the readings that open windows hold one by one; beyond it windows
 	// are computed from the series instead.
 	rollupPoints = 4_000_000
+	// rollupApart is how many of the newest readings a window holds one by one at least, so that each finds its place among
+	// them; at twice as many the older half is added up.
+	rollupApart = 256
 	// rollupLate is how often at most late readings have their windows computed again.
 	rollupLate = time.Second
 	// rollupKept is for how long at least all that a window is computed from is kept. Older windows are compared with what
@@ -131,8 +134,9 @@ type rollupKey struct {
 // rollupWindow is a window of one metric that is open, or to be computed again.
 type rollupWindow struct {
 	first    citywarden.Position // of its first reading, on the level of minutes
-	points   []rollupPoint       // by time, each time once; on the level of minutes
-	total    citywarden.Rollup   // on the other levels
+	points   []rollupPoint       // the newest by time, each time once; on the level of minutes
+	total    citywarden.Rollup   // of those before points
+	summed   int64               // the time of the newest in total, on the level of minutes
 	rollover float64
 	dirty    bool // to be computed from the level below
 }
@@ -314,15 +318,12 @@ func (r *Rollups) add(e *citywarden.Entry) {
 		}
 		if !w.dirty && (begin.Before(r.whole) || !begin.Add(l.length).After(r.closed) || r.points >= rollupPoints) {
 			w.dirty = true
-			r.points -= len(w.points)
-			w.points = nil
-		}
-		if w.dirty {
-			r.late = r.late || !begin.Add(l.length).After(r.closed)
-			continue
 		}
 		n := len(w.points)
-		w.put(rollupPoint{x.Time.UnixNano(), v})
+		if w.dirty = w.dirty || !w.put(rollupPoint{x.Time.UnixNano(), v}); w.dirty {
+			r.late = r.late || !begin.Add(l.length).After(r.closed)
+			w.points = nil
+		}
 		r.points += len(w.points) - n
 	}
 }
@@ -368,17 +369,26 @@ func (l *rollupLevel) window(at int64, k rollupKey) *rollupWindow {
 	return w
 }
 
-// put adds p; the last of one time counts, as in the series.
-func (w *rollupWindow) put(p rollupPoint) {
+// put adds p; the last of one time counts, as in the series. It reports false when p belongs among those that are added up.
+func (w *rollupWindow) put(p rollupPoint) bool {
+	if w.total.Count > 0 && p.at <= w.summed {
+		return false
+	}
 	i := len(w.points)
 	if i > 0 && w.points[i-1].at >= p.at {
 		i = sort.Search(i, func(i int) bool { return w.points[i].at >= p.at })
 		if w.points[i].at == p.at {
 			w.points[i].v = p.v
-			return
+			return true
 		}
 	}
 	w.points = slices.Insert(w.points, i, p)
+	if len(w.points) == 2*rollupApart {
+		older := rollupWindow{total: w.total, rollover: w.rollover, points: w.points[:rollupApart]}
+		w.total, w.summed = older.sum(), older.points[rollupApart-1].at
+		w.points = slices.Delete(w.points, 0, rollupApart)
+	}
+	return true
 }
 
 // rolled is the rollup of a window, and what the level above needs to know.

@@ -64,8 +64,8 @@ type history struct {
 	values  map[citywarden.DeviceID]map[citywarden.MetricName]map[int64]float64 // what the series end up with
 }
 
-// randomHistory is some hours of three devices: one reports every second for a
-// while, one now and then, one in batches that come late, some twice; all of
+// randomHistory is some hours of four devices: one reports every second for a
+// while, one many times a second and not in order, one now and then, one in batches that come late, some twice; all of
 // them change a reading that they sent before now and then.
 func randomHistory(rnd *rand.Rand, start time.Time) history {
 	h := history{values: map[citywarden.DeviceID]map[citywarden.MetricName]map[int64]float64{}}
@@ -106,7 +106,24 @@ func randomHistory(rnd *rand.Rand, start time.Time) history {
 	now := start
 	for now.Before(start.Add(6 * time.Hour)) {
 		now = now.Add(time.Duration(rnd.IntN(int(2 * time.Minute))))
-		switch rnd.IntN(8) {
+		switch rnd.IntN(9) {
+		case 8:
+			if rnd.IntN(4) > 0 {
+				break
+			}
+			late := []int{1, 10, 2000}[rnd.IntN(3)]
+			for range rnd.IntN(50) {
+				var some []citywarden.Reading
+				for range 30 {
+					now = now.Add(40 * time.Millisecond)
+					at := now
+					if rnd.IntN(100) == 0 {
+						at = now.Add(-time.Duration(rnd.IntN(late)) * 40 * time.Millisecond)
+					}
+					some = append(some, sample("hasty", at)...)
+				}
+				add(now, "hasty", some...)
+			}
 		case 0:
 			for range rnd.IntN(30) {
 				now = now.Add(time.Second)
