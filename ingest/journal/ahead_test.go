@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/citywarden/citywarden"
 )
@@ -131,37 +130,7 @@ func TestReadingBackWhileTheLogIsTrimmed(t *testing.T) {
 
 // TestReadingBackOverAHole: groups that are gone in the middle are passed over, as when each was asked for.
 func TestReadingBackOverAHole(t *testing.T) {
-	s := external(t, t.TempDir(), server.RANDOM_PORT, maxPayload)
-	conn, err := nats.Connect(s.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := streamConfig(-1, 1)
-	config.DenyDelete = false
-	stream, err := js.CreateStream(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 40 {
-		group, err := appendGroup(nil, uint64(i), []citywarden.Record{uplink(i)})
-		if err == nil {
-			_, err = js.Publish(t.Context(), subject, group)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, seq := range []uint64{5, 6, 20} {
-		if err := stream.DeleteMsg(t.Context(), seq); err != nil {
-			t.Fatal(err)
-		}
-	}
-	j := open(t, Options{URL: s.ClientURL()})
+	j := holed(t, 40, 0, []uint64{5, 6, 20})
 	want := slices.DeleteFunc(numbers(0, 40), func(n string) bool { return n == "4" || n == "5" || n == "19" })
 	if diff := cmp.Diff(want, payloads(groups(t, j, 0))); diff != "" {
 		t.Errorf("records:\n%s", diff)

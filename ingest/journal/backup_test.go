@@ -151,10 +151,10 @@ func TestABackupWhileTheLogIsTrimmed(t *testing.T) {
 	}
 }
 
-// holed returns a log of 20 groups that lost some on its disk.
-func holed(t *testing.T, missing []uint64) *Journal {
+// holed is written, of a log that then lost groups on its disk.
+func holed(t *testing.T, n, size int, missing []uint64) *Journal {
 	t.Helper()
-	from := written(t, Options{Dir: t.TempDir()}, 20, 50<<10)
+	from := written(t, Options{Dir: t.TempDir()}, n, size)
 	dir := t.TempDir()
 	s, err := startServer(dir, false, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -176,7 +176,7 @@ func holed(t *testing.T, missing []uint64) *Journal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for seq := uint64(1); seq <= 20; seq++ {
+	for seq := uint64(1); seq <= uint64(n); seq++ {
 		data, _, err := from.one(t.Context(), seq)
 		if err == nil {
 			_, err = js.Publish(t.Context(), subject, data)
@@ -209,7 +209,7 @@ func TestABackupOfADamagedLog(t *testing.T) {
 		{"in what is trimmed", []uint64{3}, 5, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			j := holed(t, tt.missing)
+			j := holed(t, 20, 50<<10, tt.missing)
 			if tt.trimmed > 0 {
 				if err := j.Trim(t.Context(), citywarden.PositionAt(tt.trimmed, 0)); err != nil {
 					t.Fatal(err)
