@@ -61,8 +61,16 @@ type measured struct {
 	metric citywarden.MetricName
 }
 
+// fact is what was seen, in both languages: two formats of the same arguments.
+func fact(en, zh string, args ...any) citywarden.Text {
+	return citywarden.Text{EN: fmt.Sprintf(en, args...), ZH: fmt.Sprintf(zh, args...)}
+}
+
+// same is a fact that reads the same in both languages, or that others have put in words.
+func same(s string) citywarden.Text { return citywarden.Text{EN: s, ZH: s} }
+
 // set says what became of a check; what failed once stays so. It needs mu.
-func (b *bench) set(id string, state State, seen, bytes string) {
+func (b *bench) set(id string, state State, seen citywarden.Text, bytes string) {
 	i := slices.IndexFunc(b.checks, func(c Check) bool { return c.ID == id })
 	c := &b.checks[i]
 	if c.State == Failed {
@@ -75,13 +83,13 @@ func (b *bench) set(id string, state State, seen, bytes string) {
 	}
 }
 
-func (b *bench) pass(id, seen string) {
+func (b *bench) pass(id string, seen citywarden.Text) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.set(id, Passed, seen, "")
 }
 
-func (b *bench) fail(id, seen, bytes string) {
+func (b *bench) fail(id string, seen citywarden.Text, bytes string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.set(id, Failed, seen, bytes)
@@ -92,9 +100,9 @@ func (b *bench) refused(why string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.greeted {
-		b.set("auth", Failed, why, "")
+		b.set("auth", Failed, same(why), "")
 	} else {
-		b.set("connect", Failed, why, "")
+		b.set("connect", Failed, same(why), "")
 	}
 }
 
@@ -125,8 +133,8 @@ func (b *bench) connected(what string, keepAlive uint16) {
 	defer b.mu.Unlock()
 	b.greeted = true
 	b.met = nil // the names of those behind a gateway are those of one connection
-	b.set("connect", Passed, what, "")
-	seen := fmt.Sprintf("keep alive %d s", keepAlive)
+	b.set("connect", Passed, same(what), "")
+	seen := fact("keep alive %d s", "心跳 %d 秒", keepAlive)
 	switch {
 	case keepAlive == 0, keepAlive > maxKeepAlive:
 		b.set("keepalive", Failed, seen, "")
@@ -144,7 +152,7 @@ func (b *bench) returned() {
 		return
 	}
 	b.back = time.Now()
-	seen := fmt.Sprintf("%d attempts in an outage of %s, back %s after it", b.attempts, b.Outage, b.back.Sub(b.cut.Add(b.Outage)).Round(100*time.Millisecond))
+	seen := fact("%d attempts in an outage of %s, back %s after it", "尝试 %d 次（断线 %s），恢复后 %s 连上", b.attempts, b.Outage, b.back.Sub(b.cut.Add(b.Outage)).Round(100*time.Millisecond))
 	if b.protocol != "coap" && b.attempts > int(b.Outage/time.Second)+2 { // over CoAP they are repetitions of one request
 		b.set("reconnect", Failed, seen, "")
 		return
@@ -156,13 +164,13 @@ func (b *bench) returned() {
 func (b *bench) published(topic string, qos byte, retain bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch seen := fmt.Sprintf("QoS %d", qos); {
+	switch {
 	case qos == 0:
-		b.set("qos", Failed, seen, topic)
+		b.set("qos", Failed, same("QoS 0"), topic)
 	case retain:
-		b.set("qos", Failed, seen+", retained", topic)
+		b.set("qos", Failed, fact("QoS %d, retained", "QoS %d，带 retain", qos), topic)
 	default:
-		b.set("qos", Passed, seen, "")
+		b.set("qos", Passed, same(fmt.Sprintf("QoS %d", qos)), "")
 	}
 }
 
@@ -174,9 +182,9 @@ func (b *bench) Accept(ctx context.Context, up citywarden.Uplink, done func(erro
 	}
 	now := time.Now()
 	b.mu.Lock()
-	b.set("topic", Passed, up.Topic, "")
+	b.set("topic", Passed, same(up.Topic), "")
 	if up.Protocol != "mqtt" {
-		b.set("connect", Passed, up.Protocol, "")
+		b.set("connect", Passed, same(up.Protocol), "")
 	}
 	b.count++
 	if b.Outage > 0 && b.cut.IsZero() && b.count > beforeOutage {
@@ -190,7 +198,7 @@ func (b *bench) Accept(ctx context.Context, up citywarden.Uplink, done func(erro
 		b.returned()
 	}
 	if !b.back.IsZero() && b.withheld != nil && bytes.Equal(up.Payload, b.withheld) {
-		b.set("resend", Passed, "", printable(up.Payload))
+		b.set("resend", Passed, citywarden.Text{}, printable(up.Payload))
 	}
 	b.mu.Unlock()
 	if !out {
@@ -243,7 +251,7 @@ func (b *bench) entry(e *citywarden.Entry) {
 	}
 	if strings.HasSuffix(up.Topic, "/attributes") {
 		if e.Reject != nil {
-			b.set("payload", Failed, m.Reject, m.Payload)
+			b.set("payload", Failed, same(m.Reject), m.Payload)
 		}
 		return
 	}
@@ -256,12 +264,12 @@ func (b *bench) entry(e *citywarden.Entry) {
 		b.after++
 		for _, r := range e.Readings {
 			if r.Time.After(b.cut) && r.Time.Before(b.cut.Add(b.Outage)) {
-				b.set("backlog", Passed, "measured at "+r.Time.Local().Format("15:04:05Z07:00"), m.Payload)
+				b.set("backlog", Passed, fact("measured at %s", "测量于 %s", r.Time.Local().Format("15:04:05Z07:00")), m.Payload)
 			}
 		}
 	}
 	if e.Duplicates > 0 && b.cut.IsZero() {
-		b.set("duplicates", Failed, fmt.Sprintf("%d readings came before, with the same time and value", e.Duplicates), m.Payload)
+		b.set("duplicates", Failed, fact("%d readings came before, with the same time and value", "%d 个读数此前已经来过，时间和数值都相同", e.Duplicates), m.Payload)
 	}
 }
 
@@ -288,21 +296,21 @@ func (b *bench) behind(e *citywarden.Entry, m *Message) bool {
 		return true
 	}
 	if !b.met[up.Device] {
-		b.set("children", Failed, fmt.Sprintf("it speaks for %q, which it did not connect", m.Device), m.Payload)
+		b.set("children", Failed, fact("it speaks for %q, which it did not connect", "没有报告 %q 已连接就代其上报", m.Device), m.Payload)
 		return false
 	}
-	b.set("children", Passed, fmt.Sprintf("%d devices", len(b.met)), "")
+	b.set("children", Passed, fact("%d devices", "%d 台设备", len(b.met)), "")
 	return false
 }
 
 // readings looks at what was measured.
 func (b *bench) readings(e *citywarden.Entry, m *Message) {
 	if e.Rejected > 0 {
-		b.set("payload", Failed, m.Reject, m.Payload)
+		b.set("payload", Failed, same(m.Reject), m.Payload)
 		return
 	}
 	if len(e.Readings) > 0 {
-		b.set("payload", Passed, fmt.Sprintf("%d readings", len(e.Readings)), "")
+		b.set("payload", Passed, fact("%d readings", "%d 个读数", len(e.Readings)), "")
 	}
 	ranged := 0
 	for _, r := range e.Readings {
@@ -315,22 +323,23 @@ func (b *bench) readings(e *citywarden.Entry, m *Message) {
 			ranged++
 		}
 		if r.Quality == citywarden.OutOfRange {
-			b.set("units", Failed, fmt.Sprintf("%s is %s %s; it is %s", r.Metric, r.Value, def.Unit, within(def)), m.Payload)
+			b.set("units", Failed, outside(r, def), m.Payload)
 		}
 	}
 	if ranged > 0 {
-		b.set("units", Passed, fmt.Sprintf("%d values lie in the range of the model", ranged), "")
+		b.set("units", Passed, fact("%d values lie in the range of the model", "%d 个数值在型号的量程之内", ranged), "")
 	}
-	never := b.never(Device, b.Model)
+	en := b.never(Device, b.Model)
+	zh := slices.Clone(en)
 	for _, id := range slices.Sorted(maps.Keys(b.children)) {
 		for _, x := range b.never(id, b.Options.Child) {
-			never = append(never, fmt.Sprintf("%s of %s", x, b.children[id].Name))
+			en, zh = append(en, fmt.Sprintf("%s of %s", x, b.children[id].Name)), append(zh, fmt.Sprintf("%s 的 %s", b.children[id].Name, x))
 		}
 	}
-	if len(never) == 0 {
-		b.set("metrics", Passed, "", "")
+	if len(en) == 0 {
+		b.set("metrics", Passed, citywarden.Text{}, "")
 	} else {
-		b.set("metrics", NotSeen, "never came: "+strings.Join(never, ", "), "")
+		b.set("metrics", NotSeen, citywarden.Text{EN: "never came: " + strings.Join(en, ", "), ZH: "从未来过：" + strings.Join(zh, "、")}, "")
 	}
 }
 
@@ -344,21 +353,22 @@ func (b *bench) never(id citywarden.DeviceID, m *citywarden.Model) (out []string
 	return out
 }
 
-func within(m *citywarden.Metric) string {
+// outside says that a reading is not in the range of its metric.
+func outside(r citywarden.Reading, m *citywarden.Metric) citywarden.Text {
 	switch {
 	case m.Min == nil:
-		return fmt.Sprintf("at most %g", *m.Max)
+		return fact("%s is %s %s; it is at most %g", "%s 为 %s %s；最大为 %g", r.Metric, r.Value, m.Unit, *m.Max)
 	case m.Max == nil:
-		return fmt.Sprintf("at least %g", *m.Min)
+		return fact("%s is %s %s; it is at least %g", "%s 为 %s %s；最小为 %g", r.Metric, r.Value, m.Unit, *m.Min)
 	}
-	return fmt.Sprintf("%g to %g", *m.Min, *m.Max)
+	return fact("%s is %s %s; it is %g to %g", "%s 为 %s %s；应在 %g 至 %g 之间", r.Metric, r.Value, m.Unit, *m.Min, *m.Max)
 }
 
 // alive looks at how long nothing came of the device until now. An outage is not its doing. It needs mu.
 func (b *bench) alive(at time.Time) {
 	if !b.heard.IsZero() && b.cut.IsZero() {
 		b.gap = max(b.gap, at.Sub(b.heard))
-		seen := fmt.Sprintf("at most %s between two messages; the model says %s", b.gap.Round(100*time.Millisecond), b.Model.Heartbeat)
+		seen := fact("at most %s between two messages; the model says %s", "两条消息之间最长 %s；型号规定 %s", b.gap.Round(100*time.Millisecond), b.Model.Heartbeat)
 		if b.gap > b.Model.Heartbeat.Std() {
 			b.set("period", Failed, seen, "")
 		} else {
@@ -381,21 +391,21 @@ func (b *bench) times(e *citywarden.Entry, m *Message) {
 	}
 	switch ahead := e.Stated.Sub(at); {
 	case e.Quarantined > 0:
-		b.set("time", Failed, m.Reject, m.Payload)
+		b.set("time", Failed, same(m.Reject), m.Payload)
 		return
 	case e.Stated.IsZero():
 		return
 	case ahead > maxSkew:
-		b.set("time", Failed, fmt.Sprintf("ts is %s ahead", ahead.Round(time.Second)), m.Payload)
+		b.set("time", Failed, fact("ts is %s ahead", "ts 超前 %s", ahead.Round(time.Second)), m.Payload)
 	default:
 		if b.timed++; b.timed == 1 || -ahead < b.leastLag {
 			b.leastLag = -ahead
 		}
 		if b.leastLag <= maxSkew {
-			b.set("time", Passed, fmt.Sprintf("off by at most %s", b.leastLag.Abs().Round(time.Millisecond)), "")
+			b.set("time", Passed, fact("off by at most %s", "偏差不超过 %s", b.leastLag.Abs().Round(time.Millisecond)), "")
 		}
 		if b.timed >= beforeOutage && e.Duplicates == 0 {
-			b.set("duplicates", Passed, fmt.Sprintf("%d messages with times of their own", b.timed), "")
+			b.set("duplicates", Passed, fact("%d messages with times of their own", "%d 条消息各有自己的时间", b.timed), "")
 		}
 	}
 }
@@ -410,9 +420,9 @@ func (b *bench) report() *Report {
 	if state("time") == NotSeen {
 		switch {
 		case b.timed > 0:
-			b.set("time", Failed, fmt.Sprintf("ts is at least %s old when it comes", b.leastLag.Round(time.Second)), "")
+			b.set("time", Failed, fact("ts is at least %s old when it comes", "到达时 ts 已过去至少 %s", b.leastLag.Round(time.Second)), "")
 		case !b.last.IsZero():
-			b.set("time", NotSeen, "no message has a time (ts) of its own", "")
+			b.set("time", NotSeen, fact("no message has a time (ts) of its own", "没有一条消息带有自己的时间 (ts)"), "")
 		}
 	}
 	since := b.heard
@@ -420,28 +430,28 @@ func (b *bench) report() *Report {
 		since = b.back
 	}
 	if silent := time.Since(since); !b.heard.IsZero() && (b.cut.IsZero() || !b.back.IsZero()) && silent > b.Model.Heartbeat.Std() {
-		b.set("period", Failed, fmt.Sprintf("nothing came for %s; the model says %s", silent.Round(100*time.Millisecond), b.Model.Heartbeat), "")
+		b.set("period", Failed, fact("nothing came for %s; the model says %s", "%s 没有消息；型号规定 %s", silent.Round(100*time.Millisecond), b.Model.Heartbeat), "")
 	}
 	switch {
 	case b.cut.IsZero():
 	case b.back.IsZero() && !b.out(time.Now()):
-		b.set("reconnect", Failed, fmt.Sprintf("it did not come back after an outage of %s", b.Outage), "")
+		b.set("reconnect", Failed, fact("it did not come back after an outage of %s", "断线 %s 后没有回来", b.Outage), "")
 	case b.after > 0:
 		if state("resend") == NotSeen {
-			b.set("resend", Failed, "what was sent when the outage began did not come again", printable(b.withheld))
+			b.set("resend", Failed, fact("what was sent when the outage began did not come again", "断线开始时发出的消息没有再来"), printable(b.withheld))
 		}
 		if state("backlog") == NotSeen {
 			if b.usual > b.Outage/2 {
-				b.set("backlog", NotSeen, fmt.Sprintf("an outage of %s is short for a device that reports every %s; say --outage", b.Outage, b.usual.Round(time.Second)), "")
+				b.set("backlog", NotSeen, fact("an outage of %s is short for a device that reports every %s; say --outage", "断线 %s 对每 %s 上报一次的设备太短，请用 --outage 指定", b.Outage, b.usual.Round(time.Second)), "")
 			} else {
-				b.set("backlog", Failed, fmt.Sprintf("nothing that came afterwards was measured in the %s of the outage", b.Outage), "")
+				b.set("backlog", Failed, fact("nothing that came afterwards was measured in the %s of the outage", "恢复后来的消息没有一条是在断线的 %s 内测量的", b.Outage), "")
 			}
 		}
 	}
 	if b.Command != "" && state("command") == NotSeen && !b.heard.IsZero() {
-		seen := "it did not answer " + b.Command
+		seen := fact("it did not answer %s", "没有应答 %s", b.Command)
 		if !b.commanded {
-			seen = "it does not listen for commands"
+			seen = fact("it does not listen for commands", "没有订阅命令")
 		}
 		b.set("command", Failed, seen, "")
 	}

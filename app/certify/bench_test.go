@@ -65,7 +65,7 @@ func TestPeriod(t *testing.T) {
 				}
 				time.Sleep(c.last)
 				for _, x := range b.report().Checks {
-					if x.ID == "period" && (x.State != c.state || x.Seen != c.says) {
+					if x.ID == "period" && (x.State != c.state || x.Seen.EN != c.says) {
 						t.Errorf("%s, %q; want %s, %q", x.State, x.Seen, c.state, c.says)
 					}
 				}

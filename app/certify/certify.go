@@ -13,7 +13,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -129,7 +128,7 @@ func (b *bench) coap(log *slog.Logger) (*coap.Server, error) {
 		c := b.TLS.Clone()
 		c.NextProtos = []string{"coap"} // RFC 8323 §8.2
 		c.VerifyConnection = func(s tls.ConnectionState) error {
-			b.pass("tls", tls.VersionName(s.Version)+", "+tls.CipherSuiteName(s.CipherSuite))
+			b.pass("tls", same(tls.VersionName(s.Version)+", "+tls.CipherSuiteName(s.CipherSuite)))
 			return nil
 		}
 		o.Streams = append(o.Streams, coap.Stream{Listener: &gate{Listener: b.CoAPTLS, bench: b}, TLS: c})
@@ -152,7 +151,7 @@ func (b *bench) serveHTTP(ctx context.Context, log *slog.Logger) error {
 }
 
 func (b *bench) elsewhere(w http.ResponseWriter, r *http.Request) {
-	b.fail("topic", r.Method+" "+r.URL.Path, "")
+	b.fail("topic", same(r.Method+" "+r.URL.Path), "")
 	http.Error(w, "POST to /api/v1/TOKEN/telemetry", http.StatusNotFound)
 }
 
@@ -235,21 +234,21 @@ func (e ears) Handle(_ context.Context, r slog.Record) error {
 	case "connection refused":
 		e.b.refused(said)
 	case "uplink refused", "subscription refused":
-		e.b.fail("topic", said, where)
+		e.b.fail("topic", same(said), where)
 	case "DTLS handshake not begun":
-		e.b.fail("tls", said, "")
+		e.b.fail("tls", same(said), "")
 	case "DTLS handshake refused":
 		if where != "" { // it has shown an identity
-			e.b.fail("auth", said, where)
+			e.b.fail("auth", same(said), where)
 		} else {
-			e.b.fail("tls", said, "")
+			e.b.fail("tls", same(said), "")
 		}
 	case "connection ended":
 		if strings.HasPrefix(said, "TLS:") {
-			e.b.fail("tls", said, "")
+			e.b.fail("tls", same(said), "")
 		}
 	case "device disconnected for an error of protocol", "device disconnected":
-		e.b.fail("connect", said, "")
+		e.b.fail("connect", same(said), "")
 	}
 	return nil
 }
@@ -257,18 +256,18 @@ func (e ears) Handle(_ context.Context, r slog.Record) error {
 // Authenticate implements the listeners' Authenticator.
 func (b *bench) Authenticate(token string) (citywarden.DeviceID, error) {
 	if token == citywarden.PSKSecret(string(Device), []byte(b.Token)) {
-		b.pass("auth", "pre-shared key")
-		b.pass("tls", "DTLS 1.2, pre-shared key")
+		b.pass("auth", fact("pre-shared key", "预共享密钥"))
+		b.pass("tls", fact("DTLS 1.2, pre-shared key", "DTLS 1.2，预共享密钥"))
 		return Device, nil
 	}
 	if strings.Contains(token, "\x00") { // a user name with its password: the listener asks for the user name alone next
 		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown user name and password")
 	}
 	if token != b.Token {
-		b.fail("auth", fmt.Sprintf("it shows %q as its token; expected %q", clip(token), b.Token), "")
+		b.fail("auth", fact("it shows %q as its token; expected %q", "它出示的令牌是 %q；应为 %q", clip(token), b.Token), "")
 		return "", citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown token")
 	}
-	b.pass("auth", "")
+	b.pass("auth", citywarden.Text{})
 	return Device, nil
 }
 
@@ -281,7 +280,7 @@ func (*bench) AuthenticateCertificate(*x509.Certificate, func() bool) (citywarde
 // PreSharedKey implements coap.Keys: the key is the token.
 func (b *bench) PreSharedKey(identity string) ([]byte, error) {
 	if identity != string(Device) {
-		b.fail("auth", fmt.Sprintf("it shows the identity %q in the handshake; expected %q", clip(identity), Device), "")
+		b.fail("auth", fact("it shows the identity %q in the handshake; expected %q", "它在握手中出示的身份是 %q；应为 %q", clip(identity), Device), "")
 		return nil, citywarden.Errorf(citywarden.CodeUnauthenticated, "unknown identity")
 	}
 	return []byte(b.Token), nil
@@ -351,9 +350,9 @@ func (b *bench) delivered(err error) {
 	c, known := b.Model.Command(b.Command)
 	switch {
 	case citywarden.CodeOf(err) == citywarden.CodeTooLarge:
-		b.fail("command", err.Error(), "")
+		b.fail("command", same(err.Error()), "")
 	case err == nil && known && c.OneWay:
-		b.pass("command", b.Command)
+		b.pass("command", same(b.Command))
 	}
 }
 
@@ -361,12 +360,12 @@ func (b *bench) delivered(err error) {
 func (b *bench) Answer(_ context.Context, _ citywarden.DeviceID, id int64, body []byte) error {
 	switch {
 	case id != 1:
-		b.fail("command", fmt.Sprintf("it answers command %d, which there is none of", id), string(body))
+		b.fail("command", fact("it answers command %d, which there is none of", "它应答了没有的命令 %d", id), string(body))
 		return citywarden.Errorf(citywarden.CodeNotFound, "no command %d waits", id)
 	case !json.Valid(body):
-		b.fail("command", "the answer is no JSON", string(body))
+		b.fail("command", fact("the answer is no JSON", "应答不是 JSON"), string(body))
 		return citywarden.Errorf(citywarden.CodeInvalid, "the answer is not JSON")
 	}
-	b.pass("command", b.Command+" "+clip(string(body)))
+	b.pass("command", same(b.Command+" "+clip(string(body))))
 	return nil
 }

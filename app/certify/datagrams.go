@@ -61,16 +61,16 @@ func (b *bench) cutOff() bool {
 func (b *bench) datagram(p []byte) {
 	m := message.Message{Options: make(message.Options, 0, 32)}
 	if _, err := coder.DefaultCoder.Decode(p, &m); err != nil {
-		b.fail("connect", "a datagram on the CoAP port is not CoAP: "+err.Error(), printable(p))
+		b.fail("connect", fact("a datagram on the CoAP port is not CoAP: %v", "CoAP 端口收到的数据报不是 CoAP：%v", err), printable(p))
 		return
 	}
 	if m.Code != codes.POST {
 		return
 	}
 	if m.Type == message.NonConfirmable {
-		b.fail("qos", "NON", printable(m.Payload))
+		b.fail("qos", same("NON"), printable(m.Payload))
 	} else {
-		b.pass("qos", "CON")
+		b.pass("qos", same("CON"))
 	}
 }
 

@@ -34,7 +34,7 @@ type Check struct {
 	ID    string          `json:"id"`
 	Title citywarden.Text `json:"title"`
 	State State           `json:"state"`
-	Seen  string          `json:"seen,omitempty"`  // the facts
+	Seen  citywarden.Text `json:"seen,omitzero"`   // the facts; what others say of them, as a decoder, is as they say it
 	Bytes string          `json:"bytes,omitempty"` // of the message that failed, in hex unless they are text
 	Do    citywarden.Text `json:"do"`              // what to change when it failed, or how to have it seen
 }
@@ -122,8 +122,8 @@ func newChecks(gateway bool) []Check {
 // Text prints a check in a language: what came of it, the facts, and what to change.
 func (c *Check) Text(lang string) string {
 	s := fmt.Sprintf("[%s] %s", c.State.Text().In(lang), c.Title.In(lang))
-	if c.Seen != "" {
-		s += ": " + c.Seen
+	if seen := c.Seen.In(lang); seen != "" {
+		s += ": " + seen
 	}
 	if c.State == Failed {
 		if c.Bytes != "" {

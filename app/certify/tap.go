@@ -53,9 +53,9 @@ func (c *tapped) Read(p []byte) (int, error) {
 	if s, ok := c.Conn.(*tls.Conn); ok && !c.greeted {
 		switch state := s.ConnectionState(); {
 		case n > 0:
-			c.bench.pass("tls", tls.VersionName(state.Version)+", "+tls.CipherSuiteName(state.CipherSuite))
+			c.bench.pass("tls", same(tls.VersionName(state.Version)+", "+tls.CipherSuiteName(state.CipherSuite)))
 		case err != nil && !state.HandshakeComplete && !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed):
-			c.bench.fail("tls", err.Error(), "")
+			c.bench.fail("tls", same(err.Error()), "")
 		}
 	}
 	if n > 0 && !c.lost {

@@ -167,7 +167,7 @@ func TestCertifyWrongDevices(t *testing.T) {
 	}
 	telemetry := []string{"-u", "token-of-it", "-t", "v1/devices/me/telemetry", "-q", "1", "-m"}
 	publish("-u", "wrong", "-t", "v1/devices/me/telemetry", "-m", "{}")
-	c.said("[不通过] 认证: it shows \"wrong\" as its token")
+	c.said("[不通过] 认证: 它出示的令牌是 \"wrong\"")
 	publish("-u", "token-of-it", "-t", "factory/1", "-q", "1", "-m", "{}")
 	c.said("[不通过] 主题")
 	publish("-u", "token-of-it", "-t", "v1/devices/me/telemetry", "-q", "0", "-m", `{"smoke":0.01}`)
@@ -175,7 +175,7 @@ func TestCertifyWrongDevices(t *testing.T) {
 	publish(append(telemetry, `{"smoke":"0.01"}`)...)
 	c.said("[不通过] 报文符合型号: byte 9: smoke is a number")
 	publish(append(telemetry, `{"temperature":700}`)...)
-	c.said("[不通过] 单位与量程: temperature is 700")
+	c.said("[不通过] 单位与量程: temperature 为 700")
 	publish(append(telemetry, `{"ts":1000,"values":{"smoke":0.01}}`)...)
 	c.said("[不通过] 时间戳")
 	again := fmt.Sprintf(`{"ts":%d,"values":{"smoke":0.02}}`, time.Now().UnixMilli())
