@@ -439,7 +439,7 @@ type Case struct {
 
 	Component     ComponentID `json:"component,omitempty"`           // that it is about; "" for none or unknown
 	ComponentName string      `json:"component_name,omitempty"`      // as it was when the case got it
-	Device        DeviceID    `json:"device,omitempty"`              // whose reading raised the first of its alarms; "" without alarms, and for who does not see that device
+	Device        DeviceID    `json:"device,omitempty"`              // that it was opened about, or else whose reading raised the first of its alarms; "" for none, and for who does not see that device
 	DeviceName    string      `json:"device_name,omitempty"`         // of Device, as it is now; "" when Device is, when it has none or is deleted
 	Proposed      string      `json:"proposed_department,omitempty"` // who would be dispatched to when nobody is named; left out in lists and after the dispatch
 
@@ -991,7 +991,7 @@ type NewCase struct {
 	Title       string    `json:"title"`
 	Description string    `json:"description,omitempty"`
 	Location    *Point    `json:"location,omitempty"`
-	Device      DeviceID  `json:"device,omitempty"`   // takes its location when none is given
+	Device      DeviceID  `json:"device,omitempty"`   // that it is about; takes its location when none is given
 	Source      Source    `json:"source,omitempty"`   // "" for what the post of the person says
 	Reporter    *Reporter `json:"reporter,omitempty"` // who reported it, when that is somebody else
 

@@ -380,6 +380,10 @@ func TestCaseAboutAComponent(t *testing.T) {
 			}
 		case err != nil || x.Component != tt.component || x.Location == nil || math.Abs(x.Location.Lat-tt.at) > 1e-6:
 			t.Errorf("%s: about %q at %v, %v", name, x.Component, x.Location, err)
+		default:
+			if x = do(t, d, x.ID, toClosed()[:2]...); x.Device != tt.n.Device {
+				t.Errorf("%s: of device %q after the dispatch, want %q", name, x.Device, tt.n.Device)
+			}
 		}
 	}
 	r := citywarden.Report{Source: citywarden.SourceCitizen, Class: "component/0137", Component: "3506230137000001", Description: "灯不亮"}

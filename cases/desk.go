@@ -943,7 +943,7 @@ func (d *Desk) draft(n citywarden.NewCase, role citywarden.Role) (citywarden.Cas
 		return citywarden.Case{}, err
 	}
 	c := citywarden.Case{
-		Class: n.Class, FilingRule: n.FilingRule, Title: citywarden.Text{ZH: title, EN: title}, Source: source,
+		Class: n.Class, FilingRule: n.FilingRule, Title: citywarden.Text{ZH: title, EN: title}, Source: source, Device: n.Device,
 		Opened: time.Now().UTC().Truncate(time.Millisecond),
 	}
 	if n.Location != nil {

@@ -42,7 +42,7 @@ func (t *DeskTx) StepsAfter(ctx context.Context, id citywarden.CaseID, n int64) 
 // open case has the key of c.
 func (t *DeskTx) SaveCase(ctx context.Context, c citywarden.Case, was int64) error {
 	steps := c.Timeline
-	c.Timeline, c.Attachments, c.Alarms, c.Actions, c.Light, c.StageLight, c.Device, c.DeviceName = nil, nil, nil, nil, "", "", "", ""
+	c.Timeline, c.Attachments, c.Alarms, c.Actions, c.Light, c.StageLight, c.DeviceName = nil, nil, nil, nil, "", "", ""
 	b, err := json.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("write case %s: %w", c.ID, err)
@@ -256,8 +256,8 @@ func stepsAfter(ctx context.Context, q querier, id citywarden.CaseID, n int64) (
 	return steps, nil
 }
 
-// addAlarms fills in the alarms of cases, of which there are at most MaxPage, and
-// the device of the first of them.
+// addAlarms fills in the alarms of cases, of which there are at most MaxPage, the
+// device of the first of them for a case that was opened about none, and what the device is called.
 func (d *DB) addAlarms(ctx context.Context, cases []citywarden.Case) error {
 	of := map[string]*citywarden.Case{}
 	for i := range cases {
@@ -279,14 +279,20 @@ func (d *DB) addAlarms(ctx context.Context, cases []citywarden.Case) error {
 	if rows, err = pairs(ctx, d.sql, `SELECT id, data FROM alarms WHERE `, "id", first, ""); err != nil {
 		return fmt.Errorf("first alarms of cases: %w", err)
 	}
-	at := map[string][]*citywarden.Case{} // by the device
 	for _, r := range rows {
 		var a struct{ Device citywarden.DeviceID }
 		if err := json.Unmarshal([]byte(r[1]), &a); err != nil {
 			return fmt.Errorf("read alarm %s: %w", r[0], err)
 		}
-		first[r[0]].Device = a.Device
-		at[string(a.Device)] = append(at[string(a.Device)], first[r[0]])
+		if c := first[r[0]]; c.Device == "" {
+			c.Device = a.Device
+		}
+	}
+	at := map[string][]*citywarden.Case{} // by the device
+	for i := range cases {
+		if id := string(cases[i].Device); id != "" {
+			at[id] = append(at[id], &cases[i])
+		}
 	}
 	if rows, err = pairs(ctx, d.sql, `SELECT id, name FROM devices WHERE `, "id", at, ""); err != nil {
 		return fmt.Errorf("devices of cases: %w", err)

@@ -394,15 +394,18 @@ func TestCasesSayWhichDevice(t *testing.T) {
 	}
 	err := db.desk(t, func(tx *DeskTx) error {
 		var errs []error
-		for i, id := range []citywarden.CaseID{"E1", "E2", "E3", "E4"} {
-			// What was read and is saved again keeps nothing of its device.
-			c := citywarden.Case{ID: id, Key: string(id), Opened: time.UnixMilli(int64(9 - i)).UTC(), Revision: 1, Device: "old", DeviceName: "old"}
+		for i, id := range []citywarden.CaseID{"E1", "E2", "E3", "E4", "E5"} {
+			c := citywarden.Case{ID: id, Key: string(id), Opened: time.UnixMilli(int64(9 - i)).UTC(), Revision: 1, DeviceName: "old"}
+			if id == "E5" {
+				c.Device = "d1" // opened about it; the others take theirs from their alarms
+			}
 			errs = append(errs, tx.SaveCase(ctx, c, 0))
 		}
 		for _, a := range []citywarden.Alarm{
 			alarm("later", "d2", 2000, "E1"), alarm("first", "d1", 1000, "E1"), // the first by time
 			alarm("a group", "d1", 3000, "E2"),
 			alarm("gone", "d9", 4000, "E3"), // the device is deleted
+			alarm("another", "d2", 5000, "E5"),
 			alarm("of no case", "d2", 500, ""),
 		} {
 			errs = append(errs, tx.SaveAlarm(ctx, a))
@@ -428,17 +431,17 @@ func TestCasesSayWhichDevice(t *testing.T) {
 		}
 		return strings.Join(lines, "; ")
 	}
-	if got, want := devices(), "E1 d1 东门水位计; E2 d1 东门水位计; E3 d9; E4"; got != want {
+	if got, want := devices(), "E1 d1 东门水位计; E2 d1 东门水位计; E3 d9; E4; E5 d1 东门水位计"; got != want {
 		t.Errorf("the cases are of %s; want %s", got, want)
 	}
 	save(citywarden.Device{ID: "d1", Name: "East gate"})
-	if got, want := devices(), "E1 d1 East gate; E2 d1 East gate; E3 d9; E4"; got != want {
+	if got, want := devices(), "E1 d1 East gate; E2 d1 East gate; E3 d9; E4; E5 d1 East gate"; got != want {
 		t.Errorf("with another name the cases are of %s; want %s", got, want)
 	}
 	if err := db.desk(t, func(tx *DeskTx) error { return tx.MoveAlarms(ctx, "E1", "E4") }); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := devices(), "E1; E2 d1 East gate; E3 d9; E4 d1 East gate"; got != want {
+	if got, want := devices(), "E1; E2 d1 East gate; E3 d9; E4 d1 East gate; E5 d1 East gate"; got != want {
 		t.Errorf("with its alarms moved the cases are of %s; want %s", got, want)
 	}
 }
