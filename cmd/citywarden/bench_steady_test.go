@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"testing"
@@ -24,6 +25,7 @@ func (c *contender) steady(t *testing.T, publishers, window int, rate float64, l
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // what is measured would wait for the collections of who measures
 	poll, err := syscall.EpollCreate1(0)
 	if err != nil {
 		t.Fatal(err)
@@ -83,6 +85,7 @@ func (c *contender) hurried(t *testing.T, publishers, n int) (seen, between []ti
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // as in steady
 	all, end := c.bare(t, publishers)
 	defer end()
 	sent := 0
