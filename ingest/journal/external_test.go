@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -239,14 +241,14 @@ func (s *swallow) listen(t *testing.T) (addr string) {
 			copies.Go(func() { _, _ = io.Copy(server, client); server.Close() })
 			copies.Go(func() {
 				defer client.Close()
-				b := make([]byte, 64<<10)
+				in := bufio.NewReader(server)
 				for {
-					n, err := server.Read(b)
+					b, err := message(in)
 					if err != nil {
 						return
 					}
 					s.mu.Lock()
-					it := s.ready && bytes.Contains(b[:n], []byte(s.what))
+					it := s.ready && bytes.Contains(b, []byte(s.what))
 					s.ready = s.ready && !it
 					s.mu.Unlock()
 					switch {
@@ -255,7 +257,7 @@ func (s *swallow) listen(t *testing.T) (addr string) {
 					case it:
 						continue
 					}
-					if _, err := client.Write(b[:n]); err != nil {
+					if _, err = client.Write(b); err != nil {
 						return
 					}
 				}
@@ -263,6 +265,22 @@ func (s *swallow) listen(t *testing.T) (addr string) {
 		}
 	})
 	return l.Addr().String()
+}
+
+// message reads what a server of NATS says next.
+func message(in *bufio.Reader) ([]byte, error) {
+	b, err := in.ReadBytes('\n')
+	f := strings.Fields(string(b))
+	if err != nil || len(f) == 0 || f[0] != "MSG" && f[0] != "HMSG" {
+		return b, err
+	}
+	size, err := strconv.Atoi(f[len(f)-1])
+	if err != nil {
+		return nil, err
+	}
+	body := make([]byte, size+len("\r\n"))
+	_, err = io.ReadFull(in, body)
+	return append(b, body...), err
 }
 
 func (s *swallow) cut() {
